@@ -1,0 +1,35 @@
+"""Errors that a user can cause, as opposed to bugs, which keep their traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TombolaError(Exception):
+    """Something outside the code is wrong. The message says what, where, and what to do about it."""
+
+    exit_status = 1
+
+
+class InputError(TombolaError):
+    """What the user wrote - a study, an option, a path, a data file - can't be used as it is."""
+
+    exit_status = 2
+
+
+class DataError(InputError):
+    """A data set is missing, damaged, or not of the shape that it should have."""
+
+
+class StoreError(TombolaError):
+    """The results folder can't be read or written."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'a' or 'b'?"`, or the list of what is known where nothing comes close."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return "; did you mean " + " or ".join(repr(c) for c in close) + "?"
+    return "; known: " + ", ".join(names) if names else ""
