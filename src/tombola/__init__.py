@@ -1,0 +1,1 @@
+"""tombola finds winning lottery tickets."""

@@ -1,0 +1,21 @@
+"""What every section of a study file has in common: validated, frozen, no unknown fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A frozen group of settings that knows which of them decide an outcome."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that differ from their defaults, as JSON values.
+
+        A setting that is added later, with a default that changes nothing, thus leaves old identities as they were -
+        and a default must never change its meaning. A test freezes some identities.
+        """
+        return self.model_dump(mode="json", exclude_defaults=True)

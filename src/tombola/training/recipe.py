@@ -1,0 +1,73 @@
+"""How a network is trained: optimiser, learning rate, budget."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tombola.section import Section
+
+
+class Recipe(Section):
+    """The `training` section of a study.
+
+    Args:
+        optimizer: "adam" (beta 0.9 and 0.999, epsilon 1e-8) or "sgd".
+        lr: peak learning rate.
+        momentum: of SGD.
+        weight_decay: L2 penalty added to the gradient of every parameter, as `torch.optim` does it.
+        batch_size: examples a step.
+        iterations, epochs: the budget; exactly one of them.
+        evaluate_every: iterations between evaluations on validation and test; also done before the first step and
+            after the last.
+        schedule: of the learning rate after warmup: "constant"; "step", multiplied by `gamma` at each milestone;
+            "cosine", down to 0 at the end of the budget.
+        milestones: iterations at which "step" falls.
+        gamma: factor of "step".
+        warmup: iterations over which the learning rate first rises linearly from 0.
+    """
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = Field(gt=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    batch_size: int = Field(ge=1)
+    iterations: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    evaluate_every: int = Field(default=100, ge=1)
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    milestones: tuple[int, ...] = ()
+    gamma: float = Field(default=0.1, gt=0)
+    warmup: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        if (self.iterations is None) == (self.epochs is None):
+            raise ValueError("give the budget as iterations or as epochs: exactly one of them")
+        if self.optimizer == "adam" and self.momentum:
+            raise ValueError("momentum belongs to optimizer: sgd; adam has its own")
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError("milestones and schedule: step go together")
+        if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
+            raise ValueError("milestones are iterations above 0, rising")
+        return self
+
+    def budget(self, epoch_length: int) -> int:
+        """Return the number of iterations; `epoch_length` is in iterations."""
+        if self.iterations is not None:
+            return self.iterations
+        assert self.epochs is not None
+        return max(1, round(self.epochs * epoch_length))
+
+    def learning_rate(self, iteration: int, budget: int) -> float:
+        """Return the learning rate of the step that leads from `iteration` to `iteration + 1`."""
+        if iteration < self.warmup:
+            return self.lr * (iteration + 1) / self.warmup
+        if self.schedule == "step":
+            return self.lr * self.gamma ** sum(iteration >= milestone for milestone in self.milestones)
+        if self.schedule == "cosine":
+            done = (iteration - self.warmup) / max(1, budget - self.warmup)
+            return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return self.lr
