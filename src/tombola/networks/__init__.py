@@ -1,0 +1,80 @@
+"""Networks: plain `nn.Module` factories, their initialisation and their anatomy."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import nn
+
+from tombola.errors import InputError
+from tombola.named import code_fingerprint, resolve
+from tombola.networks.initialise import initialised
+from tombola.networks.layers import Anatomy, Layer, examine
+from tombola.networks.lenet import lenet
+from tombola.section import Section
+
+__all__ = [
+    "NETWORKS",
+    "Anatomy",
+    "Layer",
+    "NetworkSettings",
+    "examine",
+    "factory",
+    "initialised",
+]
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "lenet-300-100": lenet,
+}
+
+
+class NetworkSettings(Section):
+    """The `network` section of a study; a plain string is its name.
+
+    Args:
+        name: one of ours, or `package.module:factory` returning an `nn.Module` that maps a batch to class scores.
+        arguments: passed to the factory. `input_shape` and `classes` are added where the factory takes them.
+        init: how linear and convolution weights are drawn; "pytorch" leaves them as the constructor made them.
+        output: name of the output layer, where the last layer of the forward pass is not it.
+    """
+
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    init: Literal["glorot-normal", "glorot-uniform", "kaiming-normal", "kaiming-uniform", "pytorch"] = "glorot-normal"
+    output: str | None = None
+
+    def code(self) -> str:
+        """Return a fingerprint of a user's own factory, "" for ours."""
+        return code_fingerprint(self.name, NETWORKS, "network")
+
+
+def factory(settings: NetworkSettings, input_shape: tuple[int, ...], classes: int) -> Callable[[], nn.Module]:
+    """Return a function that builds the module that `settings` describes.
+
+    Raises:
+        InputError: there is no such network. The returned function raises it where arguments do not fit, or what
+            comes back is no `nn.Module`.
+    """
+    function = resolve(settings.name, NETWORKS, "network")
+    offered = {"input_shape": input_shape, "classes": classes}
+    try:
+        takes = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        takes = {}  # type: ignore[assignment]  # compiled: it tells nothing of its parameters
+    arguments = {name: value for name, value in offered.items() if name in takes} | settings.arguments
+
+    def build() -> nn.Module:
+        try:
+            module = function(**arguments)
+        except Exception as error:
+            raise InputError(
+                f"network {settings.name!r} can't be built with {arguments}: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(module, nn.Module):
+            raise InputError(f"network {settings.name!r} gave a {type(module).__name__}, not a torch.nn.Module")
+        return module
+
+    return build

@@ -1,0 +1,19 @@
+"""Masks, criteria and selection: three things that do not know each other."""
+
+from tombola.pruning.controls import shuffled
+from tombola.pruning.criteria import CRITERIA, Criterion, Snapshots, magnitude
+from tombola.pruning.mask import Mask
+from tombola.pruning.select import kept_after, plan_counts, removed, select
+
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "Mask",
+    "Snapshots",
+    "kept_after",
+    "magnitude",
+    "plan_counts",
+    "removed",
+    "select",
+    "shuffled",
+]

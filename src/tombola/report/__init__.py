@@ -1,0 +1,16 @@
+"""What a person looks at: terminal tables and figures.
+
+Importing this costs neither matplotlib nor pandas: both are loaded when something is drawn or summed up.
+"""
+
+from __future__ import annotations
+
+from tombola.report.figures import FIGURES, draw
+from tombola.report.table import summary_table, ticket_versus_reinit
+
+__all__ = [
+    "FIGURES",
+    "draw",
+    "summary_table",
+    "ticket_versus_reinit",
+]

@@ -1,0 +1,26 @@
+"""Studies: what is to be found out, as a file, and the jobs that it comes to."""
+
+from tombola.studies.arms import ARMS
+from tombola.studies.job import Job, MaskRule, Origin, Prune
+from tombola.studies.loading import dump_study, load_study, preset_names, preset_text
+from tombola.studies.plan import Plan, Row, Trial, make_plan
+from tombola.studies.study import ArmSettings, Pruning, Study
+
+__all__ = [
+    "ARMS",
+    "ArmSettings",
+    "Job",
+    "MaskRule",
+    "Origin",
+    "Plan",
+    "Prune",
+    "Pruning",
+    "Row",
+    "Study",
+    "Trial",
+    "dump_study",
+    "load_study",
+    "make_plan",
+    "preset_names",
+    "preset_text",
+]

@@ -59,8 +59,11 @@ class Engine(Protocol):
         """Train each lane for that many iterations; return the last batch's training loss of each lane."""
         ...
 
-    def evaluate(self, part: str) -> list[Score]:
-        """Return each lane's score on all examples of its "train", "validation" or "test" part."""
+    def evaluate(self, part: str, check: Callable[[], None] = ...) -> list[Score]:
+        """Return each lane's score on all examples of its "train", "validation" or "test" part.
+
+        `check` is called now and then; what it raises ends the evaluation and leaves the training state untouched.
+        """
         ...
 
     def weights(self, lane: int = 0) -> Weights:

@@ -1,0 +1,65 @@
+"""The levels of a study, summed up over its trials."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from tombola.analysis.spread import STATISTICS, spread
+
+GROUP = ["study", "arm", "level"]
+
+MEASURES = (
+    "early_stop_iteration",
+    "early_stop_test_accuracy",
+    "final_test_accuracy",
+    "final_train_accuracy",
+)
+
+
+def summarise(levels: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per (study, arm, level), with each measure's mean and spread over the trials.
+
+    Each trial counts once: its repeats are averaged before the mean and the standard deviation are taken, while
+    minimum and maximum are those of single runs. A run that diverged has no result to average; it is left out
+    of every statistic and counted, because how often an arm diverges is a result too.
+
+    Arguments:
+        levels: a row per (study, arm, trial, repeat, level). A missing `status` column means that all went well.
+
+    Returns:
+        A table, sorted by level within each arm, arms in the order of their first appearance:
+        `study`, `arm`, `level`;
+        `density` and `remaining_weights`, means over all rows, diverged ones included;
+        `n`, the trials behind the statistics, and `runs`, the rows behind them (more than n where an arm has
+        repeats); `diverged`, the rows left out;
+        and for each of `MEASURES`: `_mean` and `_std` over the trials' means (ddof=1, NaN for n = 1), `_min` and
+        `_max` over the runs.
+    """
+    if levels.empty:
+        return _empty()
+    diverged = levels["status"].eq("diverged") if "status" in levels else pd.Series(False, index=levels.index)
+    sizes = levels[[*GROUP, "density", "remaining_weights"]].assign(diverged=diverged)
+    groups = sizes.groupby(GROUP, sort=False, observed=True)
+    found = groups.agg(
+        density=("density", "mean"),
+        remaining_weights=("remaining_weights", "mean"),
+        diverged=("diverged", "sum"),
+    ).reset_index()
+
+    result = found.merge(spread(levels[~diverged], GROUP, MEASURES), on=GROUP, how="left")
+    counts = ["n", "runs", "diverged"]
+    result[counts] = result[counts].fillna(0).astype(int)
+
+    curves = list(zip(result["study"], result["arm"], strict=True))
+    place = {curve: position for position, curve in enumerate(dict.fromkeys(curves))}
+    result["place"] = [place[curve] for curve in curves]
+    return result.sort_values(["place", "level"], ignore_index=True)[_columns()]
+
+
+def _columns() -> list[str]:
+    statistics = [f"{measure}_{statistic}" for measure in MEASURES for statistic in STATISTICS]
+    return [*GROUP, "density", "remaining_weights", "n", "runs", "diverged", *statistics]
+
+
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame({column: pd.Series(dtype=float) for column in _columns()})

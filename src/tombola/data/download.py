@@ -1,0 +1,144 @@
+"""Download published files: several mirrors, verified, one process at a time."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+import pooch
+import requests  # this and the next are what pooch transfers with, imported for their exceptions
+import urllib3
+
+from tombola.errors import DataError
+
+RETRIES = 1  # of every mirror, after a first failure
+TIMEOUTS = (10.0, 30.0)  # seconds: to connect, and between two pieces of an answer
+LOCK_TIMEOUT = 1800.0  # seconds that another process may take over its download
+LOCK = ".download.lock"
+
+_log = logging.getLogger(__name__)
+
+
+def by_hand(files: Iterable[str], mirrors: Sequence[str], folder: Path) -> str:
+    """Return the last resort, as the end of a message."""
+    return (
+        f"to do it by hand, fetch {', '.join(files)} from {' or '.join(mirrors)} and put them, still compressed, "
+        f"into {folder}; or let --data or TOMBOLA_DATA name a folder that already holds {folder.parent.name}/raw"
+    )
+
+
+def fetch(name: str, sums: Mapping[str, str], mirrors: Sequence[str], places: Sequence[Path]) -> dict[str, Path]:
+    """Download files into the first of the places that can be written to.
+
+    A file is written aside, verified, and only then moved into place, so that what lies there is whole. Several
+    processes may call this at once: one downloads, the others wait and find the files there.
+
+    Args:
+        name: of the data set, for messages.
+        sums: sha256 of every file, by its name.
+        mirrors: addresses that a file's name is appended to, tried in turn.
+        places: folders, the preferred one first; made where they don't exist.
+
+    Returns:
+        the path of every file, by its name.
+
+    Raises:
+        DataError: no folder can be written to, no mirror gave a file, or the disk is full.
+    """
+    folder = _writable(name, places)
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=LOCK_TIMEOUT, mode=0o666):
+            return {file: _fetch_one(name, file, sums, mirrors, folder) for file in sums}
+    except filelock.Timeout as error:
+        raise DataError(
+            f"{name}: another process has been downloading into {folder} for {LOCK_TIMEOUT / 60:.0f} minutes; "
+            f"end it, or {by_hand(sums, mirrors, folder)}"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise DataError(
+            f"{name}: {folder} can't be written to ({_reason(error)}); make room or choose another data folder; "
+            + by_hand(sums, mirrors, folder)
+        ) from error
+
+
+def _writable(name: str, places: Sequence[Path]) -> Path:
+    """Return the first folder in which a file can be made, since permission bits alone don't tell."""
+    faults = []
+    for place in places:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                return place
+        except OSError as error:
+            faults.append(f"{place} ({_reason(error)})")
+    raise DataError(f"{name}: nowhere to download to: {', '.join(faults)}; give a data folder that can be written to")
+
+
+def _fetch_one(name: str, file: str, sums: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> Path:
+    target = folder / file
+    if target.exists():  # another process was faster
+        return target
+    faults = []
+    for mirror in mirrors:
+        _log.info("downloading %s%s to %s", mirror, file, folder)
+        store = pooch.create(
+            path=folder, base_url=mirror, registry={file: f"sha256:{sums[file]}"}, retry_if_failed=RETRIES
+        )
+        # Some servers would else decompress the file on its way, and its checksum would not be the published one.
+        get = pooch.HTTPDownloader(timeout=TIMEOUTS, headers={"Accept-Encoding": "identity"})
+        try:
+            with _quiet():
+                store.fetch(file, downloader=get)
+        except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+            network = (requests.RequestException, ConnectionError, TimeoutError)
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, network):
+                raise  # the disk's fault: another mirror won't help
+            faults.append(f"{mirror}{file}: {_reason(error)}")
+            continue
+        _share(target)
+        return target
+    raise DataError(
+        f"{name}: {file} can't be downloaded:\n  " + "\n  ".join(faults) + f"\n{by_hand(sums, mirrors, folder)}"
+    )
+
+
+def _share(path: Path) -> None:
+    """Let those who may read the folder read the file: it was written as a temporary file, for its owner alone."""
+    try:
+        path.chmod(path.parent.stat().st_mode & 0o666)
+    except OSError:
+        _log.info("the permissions of %s stay as they are", path)
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a transfer failed in a few words: what the system or the server said, without the layers around."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answers {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.ConnectTimeout):
+        return f"no connection within {TIMEOUTS[0]:.0f} s"
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {TIMEOUTS[1]:.0f} s"
+    if isinstance(error, ValueError) and not isinstance(error, OSError):
+        return "what it sends is not the published file: its checksum differs"
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror
+        seen = seen.__cause__ or seen.__context__
+    return str(error) or type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep pooch from writing to standard error on its own account."""
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

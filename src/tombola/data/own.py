@@ -1,0 +1,182 @@
+"""A user's own arrays in a .npz file: what they must be, and what to do where they are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tombola.data.dataset import Dataset, Description
+from tombola.data.npz import Archive, Header, open_archive
+from tombola.errors import DataError, nearest
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def describe(path: Path) -> Description:
+    """Return what the archive holds from its headers and labels; the inputs are not read.
+
+    Raises:
+        DataError: the archive or the arrays are not as `load` needs them.
+    """
+    with open_archive(path) as archive:
+        headers = _headers(archive)
+        train, test = _labels(archive)
+    shape = headers["x_train"].shape[1:]
+    return Description(
+        input_shape=(1, *shape) if len(shape) == 2 else shape,
+        classes=_classes(path, train, test),
+        train=len(train),
+        test=len(test),
+    )
+
+
+def fingerprint(path: Path) -> str:
+    """Return the sha256 of the file's bytes."""
+    with open_archive(path) as archive:
+        return archive.fingerprint()
+
+
+def load(path: Path) -> Dataset:
+    """Read all four arrays.
+
+    Raises:
+        DataError: the file is missing or damaged, or an array is not as it must be.
+    """
+    with open_archive(path) as archive:
+        _headers(archive)
+        train, test = _labels(archive)
+        classes = _classes(path, train, test)
+        return Dataset(
+            name=str(path),
+            train_inputs=_inputs(archive, "x_train"),
+            train_targets=train,
+            test_inputs=_inputs(archive, "x_test"),
+            test_targets=test,
+            classes=classes,
+            fingerprint=archive.fingerprint(),
+        )
+
+
+def _headers(archive: Archive) -> dict[str, Header]:
+    names = archive.names()
+    missing = [key for key in KEYS if key not in names]
+    if missing:
+        others = [name for name in names if name not in KEYS]
+        hints = "".join(f"; for {key}{nearest(key, others)[1:]}" for key in missing if others)
+        raise DataError(
+            f"{archive.path}: no array {' nor '.join(missing)}; there are: {', '.join(names) or 'none'}{hints}"
+        )
+    headers = {key: archive.header(key) for key in KEYS}
+    for key in KEYS:
+        fault = (_input_fault if key.startswith("x") else _label_fault)(key, headers[key])
+        if fault:
+            raise DataError(f"{archive.path}: {key} {fault}")
+    for inputs, labels in (("x_train", "y_train"), ("x_test", "y_test")):
+        if headers[inputs].shape[0] != headers[labels].shape[0]:
+            raise DataError(
+                f"{archive.path}: {inputs} has {headers[inputs].shape[0]:,} examples and {labels} "
+                f"{headers[labels].shape[0]:,} labels; there must be one label for every example"
+            )
+    train, test = headers["x_train"], headers["x_test"]
+    if train.shape[1:] != test.shape[1:]:
+        raise DataError(
+            f"{archive.path}: an example of x_train has shape {train.shape[1:]}, one of x_test {test.shape[1:]}; "
+            "both must be alike"
+        )
+    if train.dtype.kind != test.dtype.kind:
+        raise DataError(
+            f"{archive.path}: x_train is {train.dtype} and x_test {test.dtype}; uint8 is divided by 255 and "
+            "floating values are not, so save both as the one or as the other"
+        )
+    return headers
+
+
+def _input_fault(key: str, header: Header) -> str:
+    """Return what is wrong with an array of inputs, and the remedy; "" where nothing is."""
+    shape, dtype = header.shape, header.dtype
+    if dtype.hasobject:
+        return "holds Python objects, which are never loaded; save one array of uint8 or float32"
+    if not (dtype == np.uint8 or (dtype.kind == "f" and dtype.itemsize <= 8)):
+        return f"is {dtype}; save it as uint8 (0 to 255, divided by 255 here) or as float32: {key}.astype('float32')"
+    if not 2 <= len(shape) <= 4:
+        return (
+            f"has shape {shape}; it must be (N, features), (N, height, width) or (N, channels, height, width): "
+            "use reshape before saving"
+        )
+    if 0 in shape:
+        return f"is empty: its shape is {shape}"
+    # Channels last would train without complaint, on convolutions across the wrong axes.
+    if len(shape) == 4 and shape[3] in (1, 3, 4) and shape[1] == shape[2] > 4:
+        return (
+            f"has shape {shape}, which looks like (N, height, width, channels); channels come second: "
+            f"save {key}.transpose(0, 3, 1, 2)"
+        )
+    return ""
+
+
+def _label_fault(key: str, header: Header) -> str:
+    """Return what is wrong with an array of labels, and the remedy; "" where nothing is."""
+    shape, dtype = header.shape, header.dtype
+    if dtype.hasobject:
+        return "holds Python objects, which are never loaded; save class numbers from 0 as int64"
+    if len(shape) == 2 and shape[1] == 1:
+        return f"has shape {shape}; it must be (N,): save {key}[:, 0]"
+    if len(shape) == 2:
+        return f"has shape {shape}, as one-hot labels do; it must be class numbers (N,): save {key}.argmax(axis=1)"
+    if len(shape) != 1:
+        return f"has shape {shape}; it must be class numbers (N,)"
+    if 0 in shape:
+        return "is empty"
+    if dtype.kind not in "iu":
+        return f"is {dtype}; it must be class numbers from 0 of an integer type: save {key}.astype('int64')"
+    return ""
+
+
+def _labels(archive: Archive) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of both parts as int64."""
+    found = []
+    for key in ("y_train", "y_test"):
+        labels = archive.array(key)
+        # In Python's integers: the largest uint64 would turn negative as int64.
+        lowest, highest = int(labels.min()), int(labels.max())
+        if lowest < 0:
+            raise DataError(f"{archive.path}: {key} holds the label {lowest}; classes are numbered from 0")
+        if highest >= 2**31:
+            raise DataError(f"{archive.path}: {key} holds the label {highest}, which is no class number")
+        found.append(labels.astype(np.int64))
+    return found[0], found[1]
+
+
+def _classes(path: Path, train: np.ndarray, test: np.ndarray) -> int:
+    """Return the number of classes; every one of them must occur in training."""
+    present = np.unique(train)
+    classes = int(present[-1]) + 1
+    if len(present) != classes:
+        absent = np.setdiff1d(np.arange(min(classes, len(present) + 5)), present)[:5]
+        raise DataError(
+            f"{path}: y_train holds {len(present):,} different labels up to {classes - 1:,}, but none is "
+            f"{', '.join(map(str, absent))}; number the classes from 0 without gaps: "
+            "numpy.unique(y_train, return_inverse=True)[1], and y_test in the same way"
+        )
+    if classes < 2:
+        raise DataError(f"{path}: y_train holds the single label 0; there must be two classes or more")
+    if test.max() >= classes:
+        raise DataError(
+            f"{path}: y_test holds the label {test.max()}, but training has classes 0 to {classes - 1} alone; "
+            "leave those test examples out, or number both parts alike"
+        )
+    return classes
+
+
+def _inputs(archive: Archive, key: str) -> np.ndarray:
+    """Return uint8 or floating [N, features] or [N, channels, height, width]."""
+    inputs = archive.array(key)
+    if inputs.dtype.kind == "f":
+        bad = [row for row, example in enumerate(inputs) if not np.isfinite(example).all()]
+        if bad:
+            raise DataError(
+                f"{archive.path}: {key} holds NaN or infinity in {len(bad):,} of {len(inputs):,} examples, the first "
+                f"of them {key}[{bad[0]}]; replace those values or leave the examples out"
+            )
+    return inputs[:, None] if inputs.ndim == 3 else inputs

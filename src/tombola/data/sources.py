@@ -1,0 +1,149 @@
+"""The table of data sources, and the three questions that each of them answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from tombola.data import digits, own, published
+from tombola.data.dataset import Dataset, Description
+from tombola.data.settings import DataSettings
+from tombola.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a source's data lie: all that loading depends on, and the key that it is remembered by.
+
+    Args:
+        root: the user's data folder, absolute; None: only the cache.
+        path: a user's own file, absolute.
+        stamp: changes when that file does.
+        may_download: doesn't count in the key, since it doesn't change what is loaded.
+    """
+
+    root: Path | None = None
+    path: Path | None = None
+    stamp: tuple[int, ...] = ()
+    may_download: bool = field(default=True, compare=False)
+
+    @property
+    def file(self) -> Path:
+        """The user's own file."""
+        assert self.path is not None
+        return self.path
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source of data.
+
+    Args:
+        describe: must not download.
+        load: gives the data set that `describe` announced.
+        fingerprint: identity of the content; "" where the name of the source suffices.
+    """
+
+    describe: Callable[[Place], Description]
+    load: Callable[[Place], Dataset]
+    fingerprint: Callable[[Place], str] = lambda place: ""
+
+
+def _published(name: str) -> Source:
+    return Source(
+        describe=lambda place: published.PUBLISHED[name].description,
+        load=lambda place: published.load(name, place.root, place.may_download),
+    )
+
+
+SOURCES: dict[str, Source] = {
+    "mnist": _published("mnist"),
+    "fashion-mnist": _published("fashion-mnist"),
+    "digits": Source(describe=lambda place: digits.DESCRIPTION, load=lambda place: digits.load()),
+    "npz": Source(
+        describe=lambda place: own.describe(place.file),
+        load=lambda place: own.load(place.file),
+        fingerprint=lambda place: own.fingerprint(place.file),
+    ),
+}
+
+
+def describe(settings: DataSettings, root: Path | None = None) -> Description:
+    """Return shapes and sizes, without downloading; of a user's own file the inputs are not read either.
+
+    Args:
+        settings: the `data` section of a study; a relative `path` starts from the current directory.
+        root: the user's data folder; None: what the environment variable TOMBOLA_DATA names, if it is set.
+
+    Raises:
+        InputError: no such source.
+        DataError: the user's own file is missing or not as it must be.
+    """
+    return _source(settings).describe(_place(settings, root))
+
+
+def fingerprint(settings: DataSettings, root: Path | None = None) -> str:
+    """Return what identifies the content beside the source's name: sha256 of the user's own file, else "".
+
+    Two files with the same bytes have the same fingerprint wherever they lie.
+
+    Raises:
+        InputError: no such source.
+        DataError: the user's own file can't be read.
+    """
+    _source(settings)
+    return _remember_fingerprint(settings.source, _place(settings, root))
+
+
+def load(settings: DataSettings, root: Path | None = None, download: bool = True) -> Dataset:
+    """Return the data set, downloaded first where that is needed and allowed; remembered by the process.
+
+    Args:
+        settings: the `data` section of a study; a relative `path` starts from the current directory.
+        root: the user's data folder, in torchvision's layout; None: what the environment variable TOMBOLA_DATA
+            names, if it is set. What is not there is looked for in the user's cache folder.
+        download: False: what is in neither is an error.
+
+    Raises:
+        InputError: no such source.
+        DataError: the data are missing and can't be had, damaged, or not of the shape that they should have.
+    """
+    _source(settings)
+    return _remember(settings.source, _place(settings, root, download))
+
+
+# A worker runs many jobs on one data set; a few are kept for a process that goes through several studies.
+@lru_cache(maxsize=4)
+def _remember(source: str, place: Place) -> Dataset:
+    return SOURCES[source].load(place)
+
+
+@lru_cache(maxsize=64)
+def _remember_fingerprint(source: str, place: Place) -> str:
+    return SOURCES[source].fingerprint(place)
+
+
+def _source(settings: DataSettings) -> Source:
+    if settings.source not in SOURCES:
+        raise InputError(f"data.source: no source {settings.source!r}{nearest(settings.source, SOURCES)}")
+    return SOURCES[settings.source]
+
+
+def _place(settings: DataSettings, root: Path | None, may_download: bool = True) -> Place:
+    if settings.path is not None:
+        path = _absolute(settings.path)
+        try:
+            found = path.stat()
+        except OSError:
+            return Place(path=path)  # opening it says what is wrong
+        stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return Place(path=path, stamp=stamp)
+    chosen = root or os.environ.get("TOMBOLA_DATA")
+    return Place(root=_absolute(str(chosen)) if chosen else None, may_download=may_download)
+
+
+def _absolute(path: str) -> Path:
+    return Path(os.path.abspath(Path(path).expanduser()))

@@ -1,0 +1,153 @@
+"""Selection: from scores to a mask that keeps exactly as many weights as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tombola.errors import InputError
+from tombola.pruning.mask import Mask
+
+Scope = Literal["layer", "global"]
+Scores = Mapping[str, Tensor]
+
+
+def removed(remaining: int, rate: float, minimum: int = 0) -> int:
+    """Return how many of `remaining` weights one round at `rate` removes.
+
+    That is `round(rate * remaining)`, as in `torch.nn.utils.prune`, but never so many that fewer than `minimum` are
+    left. Rate 0 removes none, rate 1 all but the minimum; below half a weight, none.
+    """
+    return max(0, min(round(rate * remaining), remaining - minimum))
+
+
+def kept_after(remaining: int, rate: float, rounds: int, minimum: int = 0) -> int:
+    """Return how many of `remaining` weights are left after that many rounds, each rounded by itself."""
+    for _ in range(rounds):
+        remaining -= removed(remaining, rate, minimum)
+    return remaining
+
+
+def select(
+    scores: Scores,
+    mask: Mask,
+    rates: Mapping[str, float],
+    scope: Scope = "layer",
+    rounds: int = 1,
+    minimum: int = 0,
+) -> Mask:
+    """Return `mask` without its lowest-scored weights: exactly the asked number, and nothing comes back.
+
+    Among equal scores the weight that comes first - in the order of `mask`'s layers, then row-major - goes first.
+
+    Args:
+        scores: one tensor per layer of the mask, of its shape; higher means kept longer. Scores of weights that are
+            gone already are ignored, whatever they are.
+        mask: what is kept so far.
+        rates: layer -> fraction of its remaining weights that one round removes, 0 to 1. A layer that is not named
+            is left alone. With scope "global" all rates are the same number.
+        scope: "layer" compares weights within each layer, "global" across all the named layers together.
+        rounds: removes as many as that many rounds in a row would (one-shot pruning to a level's density).
+        minimum: the least number of weights that a layer keeps, if it has them.
+
+    Raises:
+        ValueError: scores that are missing, of another shape, or NaN; rates out of range, unequal under "global",
+            or for unknown layers.
+    """
+    _check(scores, mask, rates, scope)
+    keep = {name: mask[name].clone() for name in mask}
+    named = [name for name in mask if name in rates]
+    if scope == "layer":
+        for name in named:
+            remaining = int(mask[name].sum())
+            count = remaining - kept_after(remaining, rates[name], rounds, minimum)
+            _remove_lowest([name], count, scores, keep)
+    elif named:
+        remaining = sum(int(mask[name].sum()) for name in named)
+        floor = sum(min(minimum, int(mask[name].sum())) for name in named)
+        count = remaining - kept_after(remaining, rates[named[0]], rounds, floor)
+        _remove_lowest(named, count, scores, keep, minimum)
+    return Mask(keep)
+
+
+def _remove_lowest(names: list[str], count: int, scores: Scores, keep: dict[str, Tensor], minimum: int = 0) -> None:
+    """Drop the `count` lowest-scored kept weights of these layers taken together, in place."""
+    if count == 0:
+        return
+    live = {name: keep[name].flatten().nonzero().squeeze(1) for name in names}
+    values = {name: scores[name].detach().cpu().flatten()[live[name]].double() for name in names}
+    candidates = []
+    for name in names:
+        # The best `minimum` weights of a layer do not stand for removal.
+        order = torch.argsort(values[name], stable=True)
+        candidates.append(order[: max(0, len(order) - minimum)].sort().values if minimum else None)
+    pooled = torch.cat([values[n] if c is None else values[n][c] for n, c in zip(names, candidates, strict=True)])
+    # A stable sort settles ties by position, so the same input always loses the same weights.
+    lowest = torch.argsort(pooled, stable=True)[:count]
+    start = 0
+    for name, candidate in zip(names, candidates, strict=True):
+        size = len(live[name]) if candidate is None else len(candidate)
+        mine = lowest[(lowest >= start) & (lowest < start + size)] - start
+        places = mine if candidate is None else candidate[mine]
+        keep[name].view(-1)[live[name][places]] = False
+        start += size
+
+
+def _check(scores: Scores, mask: Mask, rates: Mapping[str, float], scope: Scope) -> None:
+    if scope not in ("layer", "global"):
+        raise ValueError(f"scope is 'layer' or 'global', not {scope!r}")
+    for name, rate in rates.items():
+        if name not in mask:
+            raise ValueError(f"a rate for {name!r}, which the mask does not have")
+        if not 0 <= rate <= 1:
+            raise ValueError(f"rate of {name!r} is {rate}: it must lie between 0 and 1")
+        if name not in scores:
+            raise ValueError(f"no scores for {name!r}")
+        if scores[name].shape != mask[name].shape:
+            raise ValueError(
+                f"scores of {name!r} have shape {tuple(scores[name].shape)}, its weight {tuple(mask[name].shape)}"
+            )
+        if bool(scores[name].detach().cpu()[mask[name]].isnan().any()):
+            raise ValueError(f"scores of {name!r} contain NaN")
+    if scope == "global" and len(set(rates.values())) > 1:
+        raise ValueError("scope 'global' has one rate for all layers")
+
+
+def plan_counts(
+    sizes: Mapping[str, int], rates: Mapping[str, float], scope: Scope, rounds: int, minimum: int = 0
+) -> list[int]:
+    """Return the number of weights that remain in the whole network at levels 0, ..., rounds.
+
+    Raises:
+        InputError: a round would leave a layer (scope "layer") or the network empty, or remove nothing.
+    """
+    counts = dict(sizes)
+    totals = [sum(counts.values())]
+    for level in range(1, rounds + 1):
+        if scope == "layer":
+            for name, rate in rates.items():
+                counts[name] -= removed(counts[name], rate, min(minimum, sizes[name]))
+                if counts[name] == 0:
+                    raise InputError(
+                        f"pruning.rounds: round {level} would empty layer {name.removesuffix('.weight')!r}; "
+                        f"ask for at most {level - 1} rounds, or set pruning.minimum to keep some weights"
+                    )
+            totals.append(sum(counts.values()))
+        else:
+            pool = totals[-1] - sum(size for name, size in sizes.items() if name not in rates)
+            rate = next(iter(rates.values()), 0.0)
+            floor = sum(min(minimum, sizes[name]) for name in rates)
+            totals.append(totals[-1] - removed(pool, rate, floor))
+            if pool and totals[-1] == totals[-2] - pool:
+                raise InputError(
+                    f"pruning.rounds: round {level} would leave no weight; ask for at most {level - 1} rounds"
+                )
+        if totals[-1] == totals[-2]:
+            raise InputError(
+                f"pruning: round {level} leaves nothing to prune: it would remove none of the {totals[-1]:,} "
+                f"weights that remain; ask for at most {level - 1} rounds, or for a higher rate"
+            )
+    return totals

@@ -1,0 +1,84 @@
+"""How an arm looks in every figure, so that it can be told apart by colour, by marker and in grey print."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tombola.report.words import KNOWN_ARMS
+
+# The colour-blind-safe palette of Okabe and Ito (2008), without its yellow, which is too pale for a line on white.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#767676"
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colour, marker and line of one curve; a hollow marker stands for a control."""
+
+    color: str
+    marker: str
+    line: Any
+    hollow: bool = False
+
+    def line_options(self) -> dict[str, Any]:
+        """Return the arguments of matplotlib for a line and its markers."""
+        return {
+            "color": self.color,
+            "marker": self.marker,
+            "linestyle": self.line,
+            "markerfacecolor": "white" if self.hollow else self.color,
+            "markersize": 4.0,
+            "linewidth": 1.2,
+        }
+
+
+KNOWN = dict(
+    zip(
+        KNOWN_ARMS,
+        (
+            Style(BLUE, "o", "-"),
+            Style(VERMILION, "s", "--", hollow=True),
+            Style(GREEN, "^", (0, (4, 1.5)), hollow=True),
+            Style(SKY, "D", "-."),
+            Style(ORANGE, "v", ":", hollow=True),
+        ),
+        strict=True,
+    )
+)
+
+# What a user's own arms are given: each has a marker and a pair of colour and line of its own.
+OTHERS = tuple(
+    Style(
+        (PURPLE, BLACK, GREY)[slot % 3],
+        ("P", "X", "<", ">", "p", "h", "*", "d")[slot % 8],
+        ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))[slot % 5],
+    )
+    for slot in range(8)
+)
+
+# Figure 3 tells densities by colour and marker, and arms by line: the densest first.
+DENSITIES = ((BLACK, "o"), (BLUE, "s"), (VERMILION, "^"), (GREEN, "D"), (ORANGE, "v"), (PURPLE, "P"))
+
+
+def styles(arms: Iterable[str]) -> dict[str, Style]:
+    """Return the style of each arm: fixed for the arms of the paper, drawn from the name for all others.
+
+    An arm keeps its style from study to study unless two names of one study fall on the same place; then the
+    alphabetically later one moves on to the next that is free. Beyond eight own arms, styles are used again.
+    """
+    names = set(arms)
+    chosen = {arm: KNOWN[arm] for arm in names & set(KNOWN)}
+    taken: set[int] = set()
+    for arm in sorted(names - set(KNOWN)):
+        slot = zlib.crc32(arm.encode("utf-8", "replace")) % len(OTHERS)
+        while slot in taken:
+            slot = (slot + 1) % len(OTHERS)
+        taken.add(slot)
+        if len(taken) == len(OTHERS):
+            taken.clear()
+        chosen[arm] = OTHERS[slot]
+    return chosen

@@ -1,0 +1,84 @@
+"""Numbers and names as a person reads them, the same in tables and figures."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The arms of the paper, in the order in which tables and legends show them.
+KNOWN_ARMS = ("ticket", "reinit", "random-mask", "one-shot", "one-shot-reinit")
+
+
+def in_order(arms: Iterable[str]) -> list[str]:
+    """Return the arms of the paper first and a user's own after them by name, each once."""
+    names = {str(arm) for arm in arms}
+    return [arm for arm in KNOWN_ARMS if arm in names] + sorted(names - set(KNOWN_ARMS))
+
+
+def plain(name: object, longest: int = 40) -> str:
+    """Return a name on one line, without control characters and not too long: names come from users' files."""
+    text = "".join(" " if unicodedata.category(c).startswith(("C", "Z")) else c for c in str(name))
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def percent(density: float) -> str:
+    """Return a density (0 to 1) as the paper writes it, without the sign: 100, 51.3, 7.0; two digits below 1 %."""
+    value = 100 * density
+    if value >= 99.95:
+        return "100"
+    return f"{value:.1f}" if value >= 0.995 or value <= 0 else f"{value:.2g}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 trial", "5 trials"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def sample_size(summary: pd.DataFrame) -> str:
+    """Return the sample size of each arm of one study: "n = 5 trials", or by arm where they differ."""
+    arms_of: dict[str, list[str]] = {}
+    for arm in in_order(summary["arm"]):
+        arms_of.setdefault(_size_of(summary[summary["arm"] == arm]), []).append(plain(arm))
+    if len(arms_of) == 1:
+        return f"n = {next(iter(arms_of))}"
+    return "n = " + "; ".join(f"{size} ({', '.join(arms)})" for size, arms in arms_of.items())
+
+
+def small_print(summary: pd.DataFrame, marks: str, *more: str) -> str:
+    """Return what a figure says of itself: sample size, what points or curves and bars are, what is left out."""
+    if (summary["runs"] > 1).any():
+        bars = f"{marks} are means over trials, bars span the lowest and highest run"
+    else:
+        bars = "single runs, so no bars"
+    return "; ".join(part for part in (sample_size(summary), bars, left_out(summary), *more) if part) + "."
+
+
+def left_out(summary: pd.DataFrame) -> str:
+    """Return "2 diverged runs left out (reinit)", or nothing where no run diverged."""
+    diverged = summary[summary["diverged"] > 0]
+    if diverged.empty:
+        return ""
+    arms = ", ".join(plain(arm) for arm in in_order(diverged["arm"]))
+    return f"{counted(int(diverged['diverged'].sum()), 'diverged run')} left out ({arms})"
+
+
+def _size_of(arm: pd.DataFrame) -> str:
+    with_results = arm[arm["n"] > 0]
+    # The dense level is one run per trial even where an arm has several repeats at every other level.
+    pruned = with_results[with_results["level"] > 0]
+    rows = with_results if pruned.empty else pruned
+    if rows.empty:
+        return "0 trials"
+    trials = _range(rows["n"], "trial")
+    same = (rows["n"] == rows["runs"]).all()
+    return trials if same else f"{trials}, {_range(rows['runs'], 'run')}"
+
+
+def _range(numbers: pd.Series, noun: str) -> str:
+    low, high = int(numbers.min()), int(numbers.max())
+    return counted(high, noun) if low == high else f"{low:,} to {counted(high, noun)}"

@@ -1,0 +1,121 @@
+"""Files that are either whole or not there, and that are noticed when they are altered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from tombola.errors import StoreError
+
+SUMS = "SHA256SUMS"  # in the format of `sha256sum`, so that a person can check too
+
+
+class Damaged(Exception):  # noqa: N818  # a state, and `Damaged` is what a reader wants to see raised
+    """A file of the store is not what was written; the message names it and says what is wrong."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failed write into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"can't write {path}: {error.strerror or error}. Make room or give another --out, and run the same "
+            "command again: what is done is kept"
+        ) from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file aside, make sure that it is on the disk, and move it into place."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            with aside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON; floats are exact, and NaN is written as NaN."""
+    write_whole(path, json.dumps(content, indent=1).encode())
+
+
+def pack_tensors(tensors: Mapping[str, Tensor], about: Any) -> bytes:
+    """Return a safetensors file of `tensors` that carries a JSON value and a checksum of both."""
+    text = json.dumps(about)
+    copies = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    return save(copies, metadata={"about": text, "sha256": _digest(copies, text)})
+
+
+def unpack_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Read what `pack_tensors` made.
+
+    Raises:
+        Damaged: the file is truncated or altered.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError) as error:
+        raise Damaged(f"{path} can't be read ({error})") from error
+    text = metadata.get("about", "")
+    if metadata.get("sha256") != _digest(tensors, text):
+        raise Damaged(f"{path} is not what was written: its checksum differs")
+    return tensors, json.loads(text)
+
+
+def write_sums(folder: Path, names: Sequence[str]) -> None:
+    """Write the checksums of these files of a folder into it."""
+    lines = [f"{_file_digest(folder / name)}  {name}\n" for name in names]
+    write_whole(folder / SUMS, "".join(lines).encode())
+
+
+def check_sums(folder: Path) -> None:
+    """Check every file of a folder against its checksums.
+
+    Raises:
+        Damaged: a file is missing, altered, or was never noted.
+    """
+    try:
+        noted = dict(line.split("  ", 1)[::-1] for line in (folder / SUMS).read_text().splitlines())
+        for name in ("result.json", "weights.safetensors"):
+            if name not in noted:
+                raise Damaged(f"{folder / SUMS} does not list {name}")
+        for name, digest in noted.items():
+            if _file_digest(folder / name) != digest:
+                raise Damaged(f"{folder / name} is not what was written: its checksum differs")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Damaged(f"{folder} can't be read ({error})") from error
+    except ValueError as error:
+        raise Damaged(f"{folder / SUMS} is not a list of checksums") from error
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()

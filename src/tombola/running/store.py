@@ -1,0 +1,299 @@
+"""The store: the only state. A job is done when its folder is there, whole.
+
+<results folder>/
+    study.yaml                      the study that was run last
+    jobs/<label>-<id>/              a finished job: result.json, weights.safetensors, SHA256SUMS
+    jobs/.<id>.part/                a job under way: checkpoint.safetensors, progress.json
+    jobs/.locks/<id>                held by the process that trains the job
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from tombola.errors import StoreError
+from tombola.pruning.mask import Mask
+from tombola.running.files import (
+    Damaged,
+    check_sums,
+    pack_tensors,
+    unpack_tensors,
+    write_json,
+    write_sums,
+    write_whole,
+    writing,
+)
+from tombola.studies.job import Job
+from tombola.training.engine import Weights
+from tombola.training.loop import Record
+
+CHECKPOINT = "checkpoint.safetensors"
+PROGRESS = "progress.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished job left.
+
+    Args:
+        job: its identity.
+        mask: which weights lived.
+        snapshots: "start", "best", "final", and "iteration-<k>" where one was asked for: whole state_dicts.
+        history: a list for each column of `tombola.training.loop.COLUMNS`.
+        facts: everything else: verdict, seconds, engine, threads, versions, normalisation, ...
+    """
+
+    job: str
+    mask: Mask
+    snapshots: dict[str, Weights]
+    history: dict[str, list[float]]
+    facts: dict[str, Any]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the job ended because a loss was not finite."""
+        return self.facts["diverged_at"] is not None
+
+
+class Store:
+    """Results of jobs under one results folder.
+
+    A finished job that lies in a neighbouring results folder is taken over instead of being trained again.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        self.jobs = self.root / "jobs"
+        self._found: dict[str, Path] = {}  # identity -> folder, as of the last look
+        self._checked: dict[Path, list[tuple[str, int, int]]] = {}  # folder -> its files when their sums were right
+        self._neighbours: list[Store] | None = None
+
+    def create(self) -> None:
+        """Make the folders.
+
+        Raises:
+            StoreError: they can't be made or written to.
+        """
+        with writing(self.root):
+            (self.jobs / ".locks").mkdir(parents=True, exist_ok=True)
+            probe = self.jobs / f".probe.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+
+    def folder(self, job_id: str) -> Path | None:
+        """Return the folder of a finished job, unverified, or None."""
+        found = self._found.get(job_id)
+        if found is None or not found.is_dir():
+            self._look()
+        return self._found.get(job_id)
+
+    def _look(self) -> None:
+        with contextlib.suppress(OSError):  # no such folder yet, or none of ours
+            names = (entry.name for entry in os.scandir(self.jobs) if not entry.name.startswith("."))
+            self._found = {name.rpartition("-")[2]: self.jobs / name for name in names}
+
+    def has(self, job: Job, damaged: list[str] | None = None) -> bool:
+        """Return whether `job` is done: its result is there, whole, with every snapshot that others need.
+
+        A damaged result is described in `damaged`, and counts as not there.
+        """
+        folder = self.folder(job.id)
+        if folder is None:
+            return False
+        try:
+            self._verify(folder)
+            kept = json.loads((folder / "result.json").read_text())["snapshots"]
+        except (Damaged, OSError, ValueError, KeyError) as error:
+            if damaged is not None:
+                damaged.append(str(error))
+            return False
+        return all(f"iteration-{k}" in kept for k in job.keep)
+
+    def elsewhere(self, job: Job) -> Path | None:
+        """Return the folder of `job`'s result, whole, in a neighbouring results folder, or None."""
+        if self._neighbours is None:
+            folders = sorted(self.root.absolute().parent.glob("*/jobs"))
+            self._neighbours = [Store(folder.parent) for folder in folders if folder != self.jobs.absolute()]
+            for neighbour in self._neighbours:
+                neighbour._look()
+        for neighbour in self._neighbours:
+            if job.id in neighbour._found and neighbour.has(job):
+                return neighbour.folder(job.id)
+        return None
+
+    def adopt(self, job: Job) -> bool:
+        """Copy `job`'s result from a neighbouring results folder, if one has it; return whether it did."""
+        source = self.elsewhere(job)
+        if source is None:
+            return False
+        aside = self.jobs / f".{job.id}.{os.getpid()}.adopted"
+        with self.claim(job.id) as mine:
+            if not mine:
+                return False
+            with writing(self.jobs):
+                shutil.copytree(source, aside)
+                self._move_into_place(aside, job)
+        return True
+
+    def load(self, job_id: str) -> Result:
+        """Return a finished job's result.
+
+        Raises:
+            Damaged: it is not there, or not what was written.
+        """
+        folder = self.folder(job_id)
+        if folder is None:
+            raise Damaged(f"{self.jobs} has no result of job {job_id}")
+        self._verify(folder)
+        facts = json.loads((folder / "result.json").read_text())
+        tensors, about = unpack_tensors(folder / "weights.safetensors")
+        shapes = {name: tuple(shape) for name, shape in about["mask"].items()}
+        mask = Mask.unpack({name: tensors[f"mask/{name}"] for name in shapes}, shapes)
+        snapshots = {name: _unpack(tensors, name, mask) for name in about["snapshots"]}
+        return Result(job_id, mask, snapshots, facts.pop("history"), facts)
+
+    def facts(self, job_id: str) -> dict[str, Any]:
+        """Return what `result.json` of a finished job says, history included, without reading its weights."""
+        folder = self.folder(job_id)
+        if folder is None:
+            raise Damaged(f"{self.jobs} has no result of job {job_id}")
+        self._verify(folder)
+        return json.loads((folder / "result.json").read_text())
+
+    def save(self, job: Job, mask: Mask, record: Record, facts: Mapping[str, Any]) -> None:
+        """Write a job's result aside, and move it into place as a whole.
+
+        Raises:
+            StoreError: it can't be written.
+        """
+        part = self.part(job.id)
+        tensors = {f"mask/{name}": bits for name, bits in mask.pack().items()}
+        for name, weights in record.snapshots.items():
+            tensors |= _pack(weights, name, mask)
+        about = {"mask": mask.shapes(), "snapshots": list(record.snapshots)}
+        with writing(part):
+            part.mkdir(parents=True, exist_ok=True)
+            for leftover in part.iterdir():
+                if leftover.name != CHECKPOINT:
+                    leftover.unlink()
+        write_whole(part / "weights.safetensors", pack_tensors(tensors, about))
+        result = {
+            **facts,
+            "job": job.model_dump(mode="json"),
+            "id": job.id,
+            "remaining": mask.counts(),
+            "diverged_at": record.diverged_at,
+            "seconds": record.seconds,
+            "train": record.train,
+            "snapshots": list(record.snapshots),
+            "history": record.history,
+        }
+        write_json(part / "result.json", result)
+        write_sums(part, ("weights.safetensors", "result.json"))
+        with writing(self.jobs):
+            self._move_into_place(part, job)
+            (self.jobs / job.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def part(self, job_id: str) -> Path:
+        """Return the folder of a job under way."""
+        return self.jobs / f".{job_id}.part"
+
+    def save_checkpoint(
+        self, job_id: str, engine: Mapping[str, Any], tensors: Mapping[str, Tensor], record: Record
+    ) -> None:
+        """Write what is needed to go on from here; `engine` is compared when it is loaded."""
+        part = self.part(job_id)
+        with writing(part):
+            part.mkdir(parents=True, exist_ok=True)
+        everything = dict(tensors)
+        for name, weights in record.snapshots.items():
+            everything |= {f"snapshot/{name}/{key}": value for key, value in weights.items()}
+        about = {"engine": dict(engine), "record": {**asdict(record), "snapshots": list(record.snapshots)}}
+        write_whole(part / CHECKPOINT, pack_tensors(everything, about))
+
+    def load_checkpoint(self, job_id: str) -> tuple[dict[str, Any], dict[str, Tensor], Record] | None:
+        """Return (engine, tensors, record) of the last checkpoint, or None where there is none that is whole."""
+        path = self.part(job_id) / CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            tensors, about = unpack_tensors(path)
+        except Damaged:
+            return None  # it is only a shortcut: the job starts again
+        record = about["record"]
+        names = record.pop("snapshots")
+        snapshots = {}
+        for name in names:
+            prefix = f"snapshot/{name}/"
+            keys = [key for key in tensors if key.startswith(prefix)]
+            snapshots[name] = {key.removeprefix(prefix): tensors.pop(key) for key in keys}
+        record["train"] = tuple(record["train"]) if record["train"] else None
+        return about["engine"], tensors, Record(**record, snapshots=snapshots)
+
+    @contextmanager
+    def claim(self, job_id: str) -> Iterator[bool]:
+        """Hold a job, so that no other process trains it; yields False where another one holds it.
+
+        The operating system lets go of the lock when its holder dies, however it dies.
+        """
+        lock = FileLock(self.jobs / ".locks" / job_id)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise StoreError(f"can't lock {lock.lock_file}: {error.strerror or error}") from error
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _move_into_place(self, aside: Path, job: Job) -> None:
+        """Put a whole folder where the result belongs, in the place of a damaged or poorer one."""
+        old = self.folder(job.id)
+        if old is not None:
+            shutil.rmtree(old)
+        os.replace(aside, self.jobs / job.folder)
+
+    def _verify(self, folder: Path) -> None:
+        """Check a folder's checksums, unless its files are as they were when that was last done."""
+        try:
+            stats = [(entry.name, entry.stat()) for entry in sorted(os.scandir(folder), key=lambda e: e.name)]
+        except OSError as error:
+            raise Damaged(f"{folder} can't be read ({error})") from error
+        files = [(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats]
+        if self._checked.get(folder) != files:
+            check_sums(folder)
+            self._checked[folder] = files
+
+
+def _pack(weights: Weights, snapshot: str, mask: Mask) -> dict[str, Tensor]:
+    """Return a snapshot's tensors for a file: of masked layers the live weights only."""
+    return {f"{snapshot}/{name}": tensor[mask[name]] if name in mask else tensor for name, tensor in weights.items()}
+
+
+def _unpack(tensors: Mapping[str, Tensor], snapshot: str, mask: Mask) -> Weights:
+    prefix = f"{snapshot}/"
+    weights = {}
+    for key in tensors:
+        if not key.startswith(prefix):
+            continue
+        name, value = key.removeprefix(prefix), tensors[key]
+        if name in mask:
+            whole = value.new_zeros(mask[name].shape)
+            whole[mask[name]] = value
+            value = whole
+        weights[name] = value
+    return weights

@@ -1,0 +1,52 @@
+"""Arms: rules that give, for each level, the mask and the starting weights.
+
+An arm is a function `(trial, level, repeat) -> (Origin, MaskRule)` for levels 1 and up; level 0, the dense network, is
+shared. `trial` offers the pieces: `trial.start` (the trial's own weights at the rewind iteration),
+`trial.iterative(level)` and `trial.one_shot(level)` (masks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tombola.studies.job import MaskRule, Origin
+
+if TYPE_CHECKING:
+    from tombola.studies.plan import Trial
+
+Arm = Callable[["Trial", int, int], tuple[Origin, MaskRule]]
+
+
+def ticket(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """Iterative pruning with rewinding (Frankle & Carbin 2019, Section 1, strategy 1 of Appendix B)."""
+    return trial.start, trial.iterative(level)
+
+
+def reinit(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """The ticket's mask with a fresh initialisation (the paper's dashed lines in Figures 3 to 5)."""
+    return Origin(draw=repeat + 1), trial.iterative(level)
+
+
+def random_mask(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """The ticket's weights and layer densities, with the places drawn at random (the paper's Figure 1)."""
+    return trial.start, trial.iterative(level).model_copy(update={"shuffle": repeat})
+
+
+def one_shot(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """The dense run pruned once, to as many weights as the iterative level has (the paper's Section 2)."""
+    return trial.start, trial.one_shot(level)
+
+
+def one_shot_reinit(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """The one-shot mask with a fresh initialisation."""
+    return Origin(draw=repeat + 1), trial.one_shot(level)
+
+
+ARMS: dict[str, Arm] = {
+    "ticket": ticket,
+    "reinit": reinit,
+    "random-mask": random_mask,
+    "one-shot": one_shot,
+    "one-shot-reinit": one_shot_reinit,
+}

@@ -1,0 +1,108 @@
+"""A job: one training run with everything that decides its outcome."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import cached_property
+
+from tombola.data import DataSettings
+from tombola.networks import NetworkSettings
+from tombola.pruning.select import Scope
+from tombola.section import Section
+from tombola.seeds import Seeds
+from tombola.training.recipe import Recipe
+
+
+class Origin(Section):
+    """Where a job's weights come from.
+
+    Args:
+        job: identity of the run whose weights at `iteration` are taken; None for a fresh initialisation.
+        iteration: of that run; training goes on from there.
+        draw: which initialisation of the trial: 0 is the dense network's, others are independent of it.
+    """
+
+    job: str | None = None
+    iteration: int = 0
+    draw: int = 0
+
+
+class Prune(Section):
+    """A mask found by pruning a finished run.
+
+    Args:
+        job: identity of that run; what it had pruned stays pruned.
+        criterion, scope, rates, minimum: as in `tombola.pruning.select`; rates by weight name.
+        rounds: prunes as much as that many rounds would.
+        code: fingerprint of a user's own criterion.
+    """
+
+    job: str
+    criterion: str
+    scope: Scope
+    rates: dict[str, float]
+    minimum: int = 0
+    rounds: int = 1
+    code: str = ""
+
+
+class MaskRule(Section):
+    """How a job's mask is found: by pruning, and then shuffled within layers where a draw is given."""
+
+    prune: Prune
+    shuffle: int | None = None
+
+
+class Job(Section):
+    """One training run. Two jobs with equal `identity` have equal outcomes, so only one of them is ever run.
+
+    Args:
+        network, data, training, seed, trial: as in the study.
+        origin, mask: starting weights and mask; no mask means dense.
+        network_code, data_code: fingerprints of a user's own network and data file.
+        label: a readable name; no part of the identity.
+        keep: iterations at which other jobs need a snapshot; no part of the identity.
+    """
+
+    network: NetworkSettings
+    data: DataSettings
+    training: Recipe
+    seed: int
+    trial: int
+    origin: Origin
+    mask: MaskRule | None = None
+    network_code: str = ""
+    data_code: str = ""
+    label: str = ""
+    keep: tuple[int, ...] = ()
+
+    @cached_property
+    def id(self) -> str:
+        """16 hexadecimal digits: a hash of every setting that decides the outcome, parents' identities included."""
+        settings = self.identity()
+        settings.pop("label", None)
+        settings.pop("keep", None)
+        # A file is known by its content; where it lies does not matter.
+        if self.data_code:
+            settings["data"].pop("path", None)
+        text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def folder(self) -> str:
+        """Name of the job's folder: what it is, then its identity."""
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", self.label)[:100].strip("-.")
+        return f"{readable}-{self.id}" if readable else self.id
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Identities of the jobs that must be done before this one can start."""
+        parents = [self.origin.job, self.mask.prune.job if self.mask else None]
+        return tuple(dict.fromkeys(parent for parent in parents if parent is not None))
+
+    @property
+    def seeds(self) -> Seeds:
+        """The seeds of the job's trial."""
+        return Seeds(self.seed, self.trial)

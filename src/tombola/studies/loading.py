@@ -1,0 +1,253 @@
+"""Reading a study: presets, files, results folders, `extends`, overrides - and saying clearly what is wrong."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+
+from tombola.errors import InputError, nearest
+from tombola.studies.study import Study
+
+STUDY_FILE = "study.yaml"  # in every results folder
+Place = tuple[str | int, ...]
+
+
+@dataclass
+class Draft:
+    """Settings before they are validated, and where each was written."""
+
+    settings: dict[str, Any]
+    written: dict[Place, str] = field(default_factory=dict)
+
+    def where(self, place: Place) -> str:
+        """Return "file, line n" for a field, or for the nearest field around it that someone wrote."""
+        for length in range(len(place), 0, -1):
+            if place[:length] in self.written:
+                return self.written[place[:length]]
+        return ""
+
+
+def preset_names() -> list[str]:
+    """Return the names of all presets."""
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in files("tombola.studies").joinpath("presets").iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def preset_text(name: str) -> str:
+    """Return a preset's file as it is, to be copied.
+
+    Raises:
+        InputError: there is no such preset.
+    """
+    if name not in preset_names():
+        raise InputError(f"unknown preset {name!r}{nearest(name, preset_names())}")
+    return files("tombola.studies").joinpath("presets", f"{name}.yaml").read_text("utf-8")
+
+
+def load_study(name: str, overrides: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()) -> Study:
+    """Load the study that `name` stands for, and replace fields.
+
+    Args:
+        name: a preset, a study file, or a results folder.
+        overrides: field -> value, from Python; fields may be dotted.
+        assignments: "field=value" texts from the command line; values are read as YAML.
+
+    Raises:
+        InputError: anything that is not as it must be.
+    """
+    draft = _read(name, ())
+    for key, value in (overrides or {}).items():
+        _merge(draft, _nested(key, value), _nested_places(key, value, "argument"))
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"{text!r} is not of the form field=value, such as training.lr=2e-4")
+        _merge(draft, _nested(key, _parse(value, f"{key}=...")), _nested_places(key, None, "command line"))
+    return _validated(draft)
+
+
+def dump_study(study: Study) -> str:
+    """Return a study as YAML text that `load_study` reads back as the same study."""
+    import io
+
+    stream = io.StringIO()
+    yaml = YAML()
+    yaml.width = 120
+    yaml.dump(study.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft:
+    """Read one study and all that it extends."""
+    path = relative_to / name
+    if name in preset_names():
+        source, text, folder = f"preset {name}", preset_text(name), Path()
+    else:
+        if path.is_dir():
+            path = path / STUDY_FILE
+            if not path.is_file():
+                raise InputError(f"{str(path.parent)!r} is no results folder: it has no {STUDY_FILE}")
+        elif not path.is_file():
+            if path.suffix in (".yaml", ".yml") or "/" in name:
+                raise InputError(f"there is no study file or results folder {str(path)!r}")
+            raise InputError(f"unknown study {name!r}{nearest(name, preset_names())} (or the path of a study file)")
+        try:
+            source, text, folder = str(path), path.read_text("utf-8"), path.parent
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} can't be read: {error}") from error
+    if source in seen:
+        raise InputError(f"extends runs in a circle: {' -> '.join([*seen, source])}")
+    loaded = _parse(text, source)
+    if not isinstance(loaded, CommentedMap):
+        raise InputError(f"{source}: a study file is a list of `field: value` lines")
+    base = loaded.pop("extends", None)
+    if base is not None and not isinstance(base, str):
+        raise InputError(f"{source}: extends names one preset or file, not {base!r}")
+    draft = _read(base, (*seen, source), folder) if base else Draft({})
+    written = dict(_lines(loaded, source))
+    settings = _plain(loaded)
+    data = settings.get("data")
+    if isinstance(data, dict) and isinstance(data.get("path"), str) and source == str(path):
+        # A path in a study file is relative to that file, wherever tombola is started.
+        data["path"] = str(Path(folder, Path(data["path"]).expanduser()).absolute())
+    _merge(draft, settings, written)
+    return draft
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return YAML(typ="rt", pure=True).load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{source}{line}: not valid YAML: {problem}") from error
+
+
+def _lines(node: Any, source: str, place: Place = ()) -> Iterable[tuple[Place, str]]:
+    """Yield where each field of a parsed file stands."""
+    if isinstance(node, CommentedMap):
+        for key, value in node.items():
+            yield (*place, key), f"{source}, line {node.lc.key(key)[0] + 1}"
+            yield from _lines(value, source, (*place, key))
+    elif isinstance(node, CommentedSeq):
+        for index, value in enumerate(node):
+            yield (*place, index), f"{source}, line {node.lc.item(index)[0] + 1}"
+            yield from _lines(value, source, (*place, index))
+
+
+def _plain(node: Any) -> Any:
+    """Return ruamel's decorated values as plain Python ones."""
+    if isinstance(node, Mapping):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_plain(value) for value in node]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """Turn ("training.lr", 1) into {"training": {"lr": 1}}."""
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return dict(_plain(value))
+
+
+def _nested_places(key: str, value: Any, source: str) -> dict[Place, str]:
+    return {tuple(key.strip().split(".")): source}
+
+
+SHORT = {"network": "name", "data": "source"}  # a plain string in their place means this field
+RIVALS = (("iterations", "epochs"),)  # of `training`: who sets one means the other to be gone
+
+
+def _merge(draft: Draft, settings: dict[str, Any], written: dict[Place, str]) -> None:
+    """Lay `settings` over the draft: sections field by field, everything else whole."""
+    for section, value in settings.items():
+        base = draft.settings.get(section)
+        if section in SHORT and isinstance(base, str):
+            base = {SHORT[section]: base}
+        if section == "data" and isinstance(value, dict) and value.get("source") not in (None, "npz"):
+            base = {k: v for k, v in base.items() if k != "path"} if isinstance(base, dict) else base
+        if section in SHORT and isinstance(value, str):
+            value = {SHORT[section]: value} | (
+                {"validation": base["validation"]}
+                if section == "data" and isinstance(base, dict) and "validation" in base
+                else {}
+            )
+        elif isinstance(value, dict) and isinstance(base, dict):
+            if section == "training":
+                for pair in RIVALS:
+                    for mine, other in (pair, pair[::-1]):
+                        if mine in value and other not in value:
+                            base = {k: v for k, v in base.items() if k != other}
+            value = _deep(base, value)
+        draft.settings[section] = copy.deepcopy(value)
+    draft.written.update(written)
+
+
+def _deep(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _deep(merged[key], value) if both else value
+    return merged
+
+
+def _validated(draft: Draft) -> Study:
+    if "name" not in draft.settings:
+        raise InputError("the study has no name: add a line `name: my-study`")
+    try:
+        return Study.model_validate(draft.settings)
+    except ValidationError as error:
+        messages = [_explain(draft, details) for details in error.errors()]
+    raise InputError("\n".join(dict.fromkeys(messages)))
+
+
+def _explain(draft: Draft, details: Any) -> str:
+    """Say in one line what is wrong with a field: where, its value, what is allowed."""
+    place: Place = tuple(details["loc"])
+    kind, value = details["type"], details.get("input")
+    where = draft.where(place)
+    prefix = f"{where}: " if where else ""
+    field_name = ".".join(str(part) for part in place)
+    if kind == "extra_forbidden":
+        known = _fields(place[:-1])
+        return f"{prefix}unknown field {field_name!r}{nearest(str(place[-1]), known)}"
+    if kind == "missing":
+        return f"{prefix}{field_name} is missing"
+    message = details["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    shown = repr(value)
+    if kind == "value_error" and isinstance(value, dict):
+        return f"{prefix}{field_name}: {message}" if field_name else f"{prefix}{message}"
+    return f"{prefix}{field_name}={shown if len(shown) < 60 else shown[:57] + '...'}: {message}"
+
+
+def _fields(place: Place) -> list[str]:
+    """Return the field names that the section at `place` knows."""
+    model: Any = Study
+    for part in place:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        found = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not found:
+            return []
+        model = found[0]
+    return [*model.model_fields, *(["extends"] if model is Study else [])]

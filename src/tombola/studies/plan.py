@@ -1,0 +1,208 @@
+"""From a study to the jobs that it needs and the table rows that they fill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from tombola.data import Description, describe, fingerprint
+from tombola.errors import InputError
+from tombola.named import code_fingerprint, resolve
+from tombola.networks import Anatomy, examine, factory, initialised
+from tombola.pruning.criteria import CRITERIA
+from tombola.pruning.select import plan_counts
+from tombola.studies.arms import ARMS, Arm
+from tombola.studies.job import Job, MaskRule, Origin, Prune
+from tombola.studies.study import Study
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the results table: which job it shows, and as what."""
+
+    arm: str
+    trial: int
+    repeat: int
+    level: int
+    job: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a study comes to.
+
+    Args:
+        study: what was planned.
+        data: shape and size of the data set.
+        anatomy: the network's prunable layers.
+        remaining: number of weights that remain at each level, the dense level 0 included.
+        jobs: by identity; each comes after those that it needs.
+        rows: of the results table, in the study's order of arms.
+    """
+
+    study: Study
+    data: Description
+    anatomy: Anatomy
+    remaining: tuple[int, ...]
+    jobs: dict[str, Job]
+    rows: tuple[Row, ...]
+
+    @property
+    def budget(self) -> int:
+        """Iterations of a job that starts at iteration 0."""
+        return self.study.training.budget(epoch_length(self.study, self.data))
+
+    @cached_property
+    def levels(self) -> dict[str, int]:
+        """Level of each job, by identity."""
+        found = {row.job: row.level for row in self.rows}
+        for job in self.jobs.values():  # a chain that no arm shows is still trained
+            if job.id not in found:
+                assert job.mask is not None
+                found[job.id] = found[job.mask.prune.job] + 1
+        return found
+
+    def iterations(self, job: Job) -> int:
+        """Return the number of iterations that `job` trains for."""
+        return self.budget - job.origin.iteration
+
+    def operations(self, job: Job) -> float:
+        """Estimate the floating-point operations of a job, evaluations included, in which pruned weights cost nothing.
+
+        A multiply-add counts as two. A training step costs three passes of this (forward, and backward for weights
+        and for inputs), an evaluation one. Layer densities are taken to be equal.
+        """
+        density = self.remaining[self.levels[job.id]] / self.remaining[0]
+        example = 2.0 * density * sum(layer.size * layer.uses for layer in self.anatomy.layers)
+        training = self.study.training
+        evaluations = self.iterations(job) // training.evaluate_every + 1
+        examined = self.study.data.validation + self.data.test
+        return example * (3 * self.iterations(job) * training.batch_size + evaluations * examined + self.data.train)
+
+
+def epoch_length(study: Study, data: Description) -> int:
+    """Return the number of iterations in an epoch.
+
+    Raises:
+        InputError: the training set, less the validation examples, does not fill one batch.
+    """
+    examples = data.train - study.data.validation
+    if examples < study.training.batch_size:
+        raise InputError(
+            f"data.validation={study.data.validation} leaves {max(0, examples)} of {data.train} examples to train on: "
+            f"too few for training.batch_size={study.training.batch_size}"
+        )
+    return examples // study.training.batch_size
+
+
+def make_plan(study: Study, root: Path | None = None) -> Plan:
+    """Work out the jobs of a study. Nothing is downloaded, trained or written.
+
+    Args:
+        study: what to plan.
+        root: folder of data sets.
+
+    Raises:
+        InputError: a network, criterion or arm does not exist or does not fit, or the study asks for what can't be.
+    """
+    data = describe(study.data, root)
+    build = factory(study.network, data.input_shape, data.classes)
+    anatomy = examine(initialised(build, "pytorch", 0), data.input_shape, study.network.output)
+    budget = study.training.budget(epoch_length(study, data))
+    if study.rewind >= budget:
+        raise InputError(f"rewind={study.rewind} must be below the budget of {budget} iterations")
+    rates = study.pruning.resolve(anatomy)
+    remaining = plan_counts(anatomy.sizes(), rates, study.pruning.scope, study.pruning.rounds, study.pruning.minimum)
+    resolve(study.pruning.criterion, CRITERIA, "criterion")
+    arms = [resolve(arm.rule, ARMS, "arm") for arm in study.arms]
+    codes = (study.network.code(), fingerprint(study.data, root))
+
+    jobs: dict[str, Job] = {}
+    rows: list[Row] = []
+    trials = [Trial(study, number, rates, codes, jobs) for number in range(study.trials)]
+    for settings, arm in zip(study.arms, arms, strict=True):
+        for trial in trials:
+            rows.append(Row(settings.label, trial.number, 0, 0, trial.dense.id))
+            for repeat in range(settings.per_trial):
+                for level in range(1, study.pruning.rounds + 1):
+                    job = trial.job_of(settings.label, arm, level, repeat, settings.per_trial)
+                    rows.append(Row(settings.label, trial.number, repeat, level, job.id))
+    return Plan(study, data, anatomy, tuple(remaining), jobs, tuple(rows))
+
+
+@dataclass
+class Trial:
+    """One trial of a study while it is planned: what arms build their rules from."""
+
+    study: Study
+    number: int
+    rates: dict[str, float]
+    codes: tuple[str, str]
+    jobs: dict[str, Job] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        keep = (self.study.rewind,) if self.study.rewind else ()
+        self.dense = self._add("dense", Origin(), None, keep)
+        self._chain = [self.dense]
+
+    @property
+    def start(self) -> Origin:
+        """The trial's own weights at the rewind iteration."""
+        return Origin(job=self.dense.id, iteration=self.study.rewind)
+
+    def ticket(self, level: int) -> Job:
+        """Return the job of the iterative chain at a level; those before it are planned too."""
+        while len(self._chain) <= level:
+            number = len(self._chain)
+            self._chain.append(self._add(f"ticket.level-{number:02}", self.start, self.iterative(number)))
+        return self._chain[level]
+
+    def iterative(self, level: int) -> MaskRule:
+        """Return the mask found by pruning the ticket of the level before by one round."""
+        return MaskRule(prune=self._prune(self.ticket(level - 1), rounds=1))
+
+    def one_shot(self, level: int) -> MaskRule:
+        """Return the mask found by pruning the dense run by that many rounds at once."""
+        return MaskRule(prune=self._prune(self.dense, rounds=level))
+
+    def job_of(self, label: str, arm: Arm, level: int, repeat: int, repeats: int) -> Job:
+        """Plan the job that an arm asks for."""
+        found = arm(self, level, repeat)
+        try:
+            origin, mask = found
+            assert isinstance(origin, Origin)
+            assert isinstance(mask, MaskRule)
+        except (TypeError, ValueError, AssertionError):
+            raise InputError(f"arm {label!r} must return (Origin, MaskRule); it gave {found!r}") from None
+        number = f"-{repeat}" if repeats > 1 else ""
+        return self._add(f"{label}{number}.level-{level:02}", origin, mask)
+
+    def _prune(self, parent: Job, rounds: int) -> Prune:
+        pruning = self.study.pruning
+        return Prune(
+            job=parent.id,
+            criterion=pruning.criterion,
+            scope=pruning.scope,
+            rates=self.rates,
+            minimum=pruning.minimum,
+            rounds=rounds,
+            code=code_fingerprint(pruning.criterion, CRITERIA, "criterion"),
+        )
+
+    def _add(self, label: str, origin: Origin, mask: MaskRule | None, keep: tuple[int, ...] = ()) -> Job:
+        study = self.study
+        job = Job(
+            network=study.network,
+            data=study.data,
+            training=study.training,
+            seed=study.seed,
+            trial=self.number,
+            origin=origin,
+            mask=mask,
+            network_code=self.codes[0],
+            data_code=self.codes[1],
+            label=f"{study.network.name}.{study.data.source}.trial-{self.number}.{label}",
+            keep=keep,
+        )
+        return self.jobs.setdefault(job.id, job)

@@ -1,0 +1,147 @@
+"""The engine for sparse plain chains: whole stretches of training in one compiled loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tombola.data.parts import Part
+from tombola.pruning.mask import Mask
+from tombola.training.engine import Score, Start, Weights
+from tombola.training.engines.chain_trace import Chain, chain_of
+from tombola.training.engines.chain_wiring import Layout
+from tombola.training.engines.kernels import score_chain, train_chain, width_of
+from tombola.training.order import Order
+from tombola.training.recipe import Recipe
+
+# Iterations that one call trains: Python sees an interruption between two, and the example numbers of all are held.
+STRETCH = 500
+BETAS = (0.9, 0.999)
+
+
+class ChainEngine:
+    """Trains one chain of linear layers and ReLUs on the CPU, at a cost that follows its live weights.
+
+    Raises:
+        ValueError: more than one lane, a network that is no chain, data that do not fit it, or another device.
+    """
+
+    name = "chain"
+    lanes = 1
+
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        starts: Sequence[Start],
+        recipe: Recipe,
+        budget: int,
+        device: torch.device,
+    ):
+        if len(starts) != 1:
+            raise ValueError(f"the chain engine trains one lane at a time, not {len(starts)}")
+        if device.type != "cpu":
+            raise ValueError(f"the chain engine runs on the CPU, not on {device}")
+        (start,) = starts
+        with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away; so is what they drew
+            module = build()
+        chain = self.chain(module, start.mask)
+        if chain is None:
+            raise ValueError(
+                "the chain engine can't train this network: it is no plain chain of linear layers and ReLUs"
+            )
+        self.iteration = start.iteration
+        self._recipe, self._budget, self._splits = recipe, budget, start.splits
+        self._order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
+        self._chain = chain
+        self._train = self._arrays(start.splits.train)
+        self._layout = Layout(chain, start.mask)
+        self._values = self._layout.collect(start.weights)
+        self._moments = np.zeros((2, self._layout.size), np.float32)
+        self._step = 0
+        if start.optimizer:
+            first = next(iter(self._layout.slots))
+            self._step = int(start.optimizer.get(f"step/{first}", torch.tensor(0)))
+            for row, name in zip(self._moments, self._moment_names, strict=False):
+                row[:] = self._layout.collect({each: start.optimizer[f"{name}/{each}"] for each in self._layout.slots})
+        self._width = width_of(recipe.batch_size)
+
+    @staticmethod
+    def chain(module: nn.Module, mask: Mask) -> Chain | None:
+        """Return the chain that this engine would train, None if it can't train this module and mask."""
+        chain = chain_of(module)
+        return chain if chain and mask.keys() <= {link.weight for link in chain.links} else None
+
+    def advance(self, iterations: int) -> list[float]:
+        """Train for that many iterations; return the last batch's training loss, nan for 0 iterations."""
+        loss = float("nan")
+        while iterations > 0:
+            count = min(STRETCH, iterations)
+            rates = [self._recipe.learning_rate(self.iteration + i, self._budget) for i in range(count)]
+            sizes, roots = np.array(rates), np.ones(count)
+            if self._recipe.optimizer == "adam":
+                steps = self._step + 1 + np.arange(count)
+                sizes, roots = sizes / (1 - BETAS[0] ** steps), np.sqrt(1 - BETAS[1] ** steps)
+            loss = train_chain(
+                self._width,
+                self._layout.wiring,
+                self._values,
+                self._moments,
+                (
+                    self._recipe.optimizer == "adam",
+                    np.float32(self._recipe.momentum),
+                    np.float32(self._recipe.weight_decay),
+                ),
+                sizes.astype(np.float32),
+                roots.astype(np.float32),
+                *self._train,
+                self._order.batches(self.iteration, count).numpy(),
+            )
+            self.iteration += count
+            self._step += count
+            iterations -= count
+        return [loss]
+
+    def evaluate(self, part: str, check: Callable[[], None] = lambda: None) -> list[Score]:
+        """Return the score on a part; `check` is called first and may raise to stop."""
+        check()
+        inputs, targets = self._arrays(getattr(self._splits, part))
+        loss, right = score_chain(width_of(len(targets)), self._layout.wiring, self._values, inputs, targets)
+        return [Score(loss / len(targets), right / len(targets))]
+
+    def weights(self, lane: int = 0) -> Weights:
+        """Return the whole state_dict; pruned weights are exactly 0.0."""
+        return self._layout.spread(self._values)
+
+    def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
+        """Return what `torch.optim` holds as "exp_avg/fc1.weight" and so on, 0.0 where a weight is pruned."""
+        state = {}
+        for row, name in zip(self._moments, self._moment_names, strict=False):
+            state |= {f"{name}/{each}": tensor for each, tensor in self._layout.spread(row).items()}
+        if self._recipe.optimizer == "adam":
+            state |= {f"step/{each}": torch.tensor(float(self._step)) for each in self._layout.slots}
+        return state
+
+    @property
+    def _moment_names(self) -> tuple[str, ...]:
+        if self._recipe.optimizer == "adam":
+            return ("exp_avg", "exp_avg_sq")
+        return ("momentum_buffer",) if self._recipe.momentum else ()
+
+    def _arrays(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
+        """Return a part as float32 [examples, features] and int64 [examples], without a copy where possible."""
+        links = self._chain.links
+        inputs = part.inputs.contiguous()
+        if self._chain.flattens:
+            inputs = inputs.flatten(1)
+        if inputs.dim() != 2 or inputs.shape[1] != links[0].inputs or inputs.dtype != torch.float32:
+            raise ValueError(
+                f"the network takes float32 [examples, {links[0].inputs}], the data are "
+                f"{inputs.dtype} {list(part.inputs.shape)}"
+            )
+        # The compiled loop would write where such a target points to.
+        if len(part) and not 0 <= int(part.targets.min()) <= int(part.targets.max()) < links[-1].outputs:
+            raise ValueError(f"the network has {links[-1].outputs} classes, the data have others too")
+        return inputs.numpy(), part.targets.contiguous().numpy()

@@ -1,0 +1,184 @@
+"""Finds out whether a module is a plain chain: Flatten, Linear, ReLU, Linear, ..., Linear."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Link:
+    """One linear layer of a chain.
+
+    Args:
+        weight, bias: names of its parameters; no bias is None.
+        inputs, outputs: number of its features.
+    """
+
+    weight: str
+    bias: str | None
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Linear layers with a ReLU between each two.
+
+    Args:
+        links: the layers, in order.
+        flattens: whether an example may have any shape; else it must be a vector.
+    """
+
+    links: tuple[Link, ...]
+    flattens: bool
+
+
+def chain_of(module: nn.Module) -> Chain | None:
+    """Return the chain that `module` computes in training and in evaluation; None if it computes anything else.
+
+    It is None, too, wherever it is doubtful: hooks, shared or frozen parameters, parameters other than those of the
+    chain, subclasses of `nn.Linear`, and control flow that `torch.fx` can't follow.
+    """
+    if any(_has_hooks(each) for each in module.modules()):
+        return None
+    chain = _traced(module, training=True)
+    if chain is None or chain != _traced(module, training=False):
+        return None
+    names = [name for link in chain.links for name in (link.weight, link.bias) if name]
+    parameters = dict(module.named_parameters())  # lists shared parameters once
+    if sorted(names) != sorted(module.state_dict()) or sorted(names) != sorted(parameters):
+        return None
+    if any(not each.requires_grad or each.dtype != torch.float32 for each in parameters.values()):
+        return None
+    return chain
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
+    return any(getattr(module, kind, None) for kind in kinds)
+
+
+def _traced(module: nn.Module, training: bool) -> Chain | None:
+    with _modes_kept(module), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module.train(training)
+        try:
+            graph = fx.Tracer().trace(module)
+        except Exception:  # whatever a forward pass does that can't be traced, it is no plain chain
+            return None
+        return _Walk(module, graph).chain()
+
+
+@contextmanager
+def _modes_kept(module: nn.Module) -> Iterator[None]:
+    modes = [(each, each.training) for each in module.modules()]
+    try:
+        yield
+    finally:
+        for each, training in modes:
+            each.training = training
+
+
+class _Walk:
+    """Follows a graph from its input to its output, as long as each step is one that a chain may have."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph):
+        self.modules = dict(module.named_modules())
+        self.nodes = list(graph.nodes)
+
+    def chain(self) -> Chain | None:
+        # What the example looks like so far: "any" shape, "flat", out of a "linear" layer, or out of a "relu".
+        state = "any"
+        links: list[Link] = []
+        flattens = False
+        sizes: set[fx.Node] = set()  # nodes whose value is the number of examples
+        shapes: set[fx.Node] = set()  # nodes whose value is the shape of the input
+        source, *steps = self.nodes
+        if source.op != "placeholder" or not steps:
+            return None
+        current = source
+        for node in steps:
+            if node.op == "output":
+                done = node.args[0] is current and state == "linear"
+                return Chain(tuple(links), flattens) if done else None
+            if self._is_shape(node, source):
+                shapes.add(node)
+            elif self._is_examples(node, source, shapes):
+                sizes.add(node)
+            elif not node.args or node.args[0] is not current:
+                return None
+            elif self._is_identity(node):
+                current = node
+            elif state == "any" and self._is_flatten(node, sizes):
+                current, state, flattens = node, "flat", True
+            elif state == "linear" and self._is_relu(node):
+                current, state = node, "relu"
+            elif state != "linear" and (link := self._link(node)) is not None:
+                links.append(link)
+                current, state = node, "linear"
+            else:
+                return None
+        return None
+
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        # Nothing but the one input may be given.
+        plain = node.op == "call_module" and len(node.args) == 1 and not node.kwargs
+        return self.modules[str(node.target)] if plain else None
+
+    def _link(self, node: fx.Node) -> Link | None:
+        layer = self._module(node)
+        if type(layer) is not nn.Linear:  # a subclass may do anything
+            return None
+        bias = None if layer.bias is None else f"{node.target}.bias"
+        return Link(f"{node.target}.weight", bias, layer.in_features, layer.out_features)
+
+    def _is_relu(self, node: fx.Node) -> bool:
+        functions = (functional.relu, torch.relu, torch.relu_, functional.relu_)
+        called = node.op == "call_function" and node.target in functions
+        method = node.op == "call_method" and node.target in ("relu", "relu_")
+        plain = len(node.args) == 1 and node.kwargs.keys() <= {"inplace"}
+        return type(self._module(node)) is nn.ReLU or ((called or method) and plain)
+
+    def _is_identity(self, node: fx.Node) -> bool:
+        layer = self._module(node)
+        return type(layer) is nn.Identity or (type(layer) is nn.Dropout and layer.p == 0)
+
+    def _is_flatten(self, node: fx.Node, sizes: set[fx.Node]) -> bool:
+        layer = self._module(node)
+        if type(layer) is nn.Flatten:
+            return (layer.start_dim, layer.end_dim) == (1, -1)
+        arguments = node.args[1:]
+        if (node.op, node.target) in (("call_function", torch.flatten), ("call_method", "flatten")):
+            given = dict(zip(("start_dim", "end_dim"), arguments, strict=False)) | node.kwargs
+            return given in ({"start_dim": 1}, {"start_dim": 1, "end_dim": -1})
+        called = node.op == "call_function" and node.target is torch.reshape
+        if called or (node.op == "call_method" and node.target in ("view", "reshape")):
+            shape = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)) else arguments
+            if len(shape) != 2 or node.kwargs:
+                return False
+            first, second = shape
+            features = next((link.inputs for link in map(self._link, self.nodes) if link), None)
+            if isinstance(first, fx.Node):
+                return first in sizes and second in (-1, features)
+            return first == -1 and second == features
+        return False
+
+    @staticmethod
+    def _is_shape(node: fx.Node, source: fx.Node) -> bool:
+        attribute = node.op == "call_function" and node.target is getattr and node.args == (source, "shape")
+        return attribute or (node.op == "call_method" and node.target == "size" and node.args == (source,))
+
+    @staticmethod
+    def _is_examples(node: fx.Node, source: fx.Node, shapes: set[fx.Node]) -> bool:
+        if node.op == "call_method" and node.target == "size":
+            return (*node.args, *node.kwargs.values()) == (source, 0)
+        item = node.op == "call_function" and node.target is operator.getitem
+        return item and node.args[0] in shapes and node.args[1] == 0

@@ -1,0 +1,110 @@
+"""Which numbers of a chain are alive, and how the compiled loops reach them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tombola.training.engines.chain_trace import Chain
+from tombola.training.engines.kernels import Wiring
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where the live numbers of one parameter are.
+
+    Args:
+        shape: of the parameter.
+        positions: int64 [live], in the flattened parameter.
+        places: int64 [live], in the one vector of all live numbers.
+    """
+
+    shape: tuple[int, ...]
+    positions: np.ndarray
+    places: np.ndarray
+
+
+class Layout:
+    """The live numbers of a chain, as one vector: weights in the order of the wiring, then biases, then idle ones.
+
+    A neuron is *idle* if no live path leads from it to an output, and with it its bias and its incoming weights: they
+    have no gradient, so no pass over the examples visits them. They are numbers of the network nevertheless, on which
+    weight decay and momentum act as in any other.
+    """
+
+    def __init__(self, chain: Chain, mask: Mapping[str, Tensor]):
+        keeps = [_keep(mask, link.weight, (link.outputs, link.inputs)) for link in chain.links]
+        useful = [np.ones(chain.links[-1].outputs, dtype=bool)]
+        for keep in reversed(keeps):
+            useful.insert(0, keep[useful[0]].any(axis=0))
+        # Numbers of the nodes of each layer, beginning with the inputs.
+        ends = np.cumsum([layer.sum() for layer in useful])
+        numbers = [np.cumsum(layer) - 1 + end - layer.sum() for layer, end in zip(useful, ends, strict=True)]
+
+        sources, fans = [], []
+        for keep, inputs, outputs in zip(keeps, numbers[:-1], useful[1:], strict=True):
+            rows = keep[outputs]
+            sources.append(inputs[np.nonzero(rows)[1]])
+            fans.append(rows.sum(axis=1))
+        starts = np.concatenate([[0], np.cumsum(np.concatenate(fans))])
+        weights = int(starts[-1])
+
+        self.slots: dict[str, Slots] = {}
+        bias_places = []
+        count = weights
+        for link, outputs in zip(chain.links, useful[1:], strict=True):
+            used = int(outputs.sum())
+            bias_places.append(np.arange(count, count + used) if link.bias else np.full(used, -1))
+            count += used if link.bias else 0
+        begin = 0
+        for link, keep, outputs, places in zip(chain.links, keeps, useful[1:], bias_places, strict=True):
+            active = np.flatnonzero(keep & outputs[:, None])
+            idle = np.flatnonzero(keep & ~outputs[:, None])
+            self.slots[link.weight] = _slots(keep.shape, active, begin + np.arange(len(active)), idle, count)
+            begin, count = begin + len(active), count + len(idle)
+            if link.bias:
+                active, idle = np.flatnonzero(outputs), np.flatnonzero(~outputs)
+                self.slots[link.bias] = _slots(outputs.shape, active, places, idle, count)
+                count += len(idle)
+        self.size = count
+        self.wiring = Wiring(
+            pixels=np.flatnonzero(useful[0]).astype(np.int32),
+            starts=starts.astype(np.int32),
+            sources=np.concatenate(sources).astype(np.int32),
+            biases=np.concatenate(bias_places).astype(np.int32),
+            first=int(useful[1].sum()),
+            outputs=chain.links[-1].outputs,
+        )
+
+    def collect(self, tensors: Mapping[str, Tensor]) -> np.ndarray:
+        """Return the live numbers of `tensors`, one tensor for each parameter, as float32 [size]."""
+        values = np.zeros(self.size, np.float32)
+        for name, slots in self.slots.items():
+            flat = tensors[name].detach().cpu().contiguous().numpy().reshape(-1)
+            values[slots.places] = flat[slots.positions]
+        return values
+
+    def spread(self, values: np.ndarray) -> dict[str, Tensor]:
+        """Return one tensor for each parameter, with the live numbers in their positions and 0.0 elsewhere."""
+        tensors = {}
+        for name, slots in self.slots.items():
+            flat = np.zeros(int(np.prod(slots.shape)), np.float32)
+            flat[slots.positions] = values[slots.places]
+            tensors[name] = torch.from_numpy(flat.reshape(slots.shape))
+        return tensors
+
+
+def _keep(mask: Mapping[str, Tensor], name: str, shape: tuple[int, int]) -> np.ndarray:
+    if name not in mask:
+        return np.ones(shape, dtype=bool)
+    if tuple(mask[name].shape) != shape:
+        raise ValueError(f"mask of {name!r} has shape {tuple(mask[name].shape)}, the parameter {shape}")
+    return mask[name].numpy()
+
+
+def _slots(shape: tuple[int, ...], active: np.ndarray, places: np.ndarray, idle: np.ndarray, begin: int) -> Slots:
+    return Slots(shape, np.concatenate([active, idle]), np.concatenate([places, begin + np.arange(len(idle))]))

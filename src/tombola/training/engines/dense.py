@@ -1,0 +1,137 @@
+"""The dense engine: plain PyTorch, every weight computed whether it lives or not. It serves any module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tombola.training.engine import NetworkFactory, Score, Start, Weights
+from tombola.training.order import Order
+from tombola.training.recipe import Recipe
+
+EVALUATION_BLOCK = 1000  # examples; large enough for full speed, small enough for convolutions' activations
+
+
+class DenseEngine:
+    """Trains one lane by autograd. Gradients of pruned weights are set to zero before the optimiser sees them.
+
+    A pruned weight starts at 0.0 and its gradient is 0.0, so momentum, Adam's moments and weight decay leave it at
+    exactly 0.0, and its optimiser state stays zero too.
+    """
+
+    name = "dense"
+    lanes = 1
+
+    def __init__(
+        self, build: NetworkFactory, starts: Sequence[Start], recipe: Recipe, budget: int, device: torch.device
+    ):
+        if len(starts) != 1:
+            raise ValueError(f"the dense engine trains one lane, not {len(starts)}")
+        (start,) = starts
+        self.iteration = start.iteration
+        self._recipe, self._budget, self._device, self._seeds = recipe, budget, device, start.seeds
+        self._splits = start.splits
+        self._order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
+        with torch.random.fork_rng(devices=[]):  # constructors draw; their values are replaced at once
+            self._module = build().to(device)
+        self._module.load_state_dict(start.weights)
+        self._parameters = {n: p for n, p in self._module.named_parameters() if p.requires_grad}
+        self._masked = [
+            (self._parameters[name], keep.to(device=device, dtype=torch.float32))
+            for name, keep in start.mask.items()
+            if not bool(keep.all())
+        ]
+        self._optimizer = _optimizer(recipe, list(self._parameters.values()))
+        for key, tensor in start.optimizer.items():
+            slot, _, name = key.partition("/")
+            self._optimizer.state[self._parameters[name]][slot] = tensor.to(
+                "cpu" if slot == "step" and device.type == "cpu" else device
+            ).clone()
+        self._draws = True  # until a step has shown that the module does not use the global generator
+
+    def advance(self, iterations: int) -> list[float]:
+        """Train for that many iterations; return the last batch's loss."""
+        self._module.train()
+        train = self._splits.train
+        batches = self._order.batches(self.iteration, iterations).to(self._device)
+        loss = torch.tensor(float("nan"))
+        fork = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices=fork):
+            for batch in batches:
+                self._set_learning_rate()
+                before = self._seed_dropout() if self._draws else None
+                logits = self._module(train.inputs.index_select(0, batch))
+                loss = functional.cross_entropy(logits, train.targets.index_select(0, batch))
+                loss.backward()
+                masked = [(p.grad, keep) for p, keep in self._masked if p.grad is not None]
+                if masked:
+                    torch._foreach_mul_([grad for grad, _ in masked], [keep for _, keep in masked])
+                self._optimizer.step()
+                self._optimizer.zero_grad()
+                self.iteration += 1
+                if before is not None:
+                    self._draws = not torch.equal(before, self._generator_state())
+        return [loss.item()]
+
+    @torch.no_grad()
+    def evaluate(self, part: str, check: Callable[[], None] = lambda: None) -> list[Score]:
+        """Return the score on a part; `check` is called between blocks of examples and may raise to stop."""
+        examples = getattr(self._splits, part)
+        self._module.eval()
+        loss = torch.zeros((), dtype=torch.float64, device=self._device)
+        right = torch.zeros((), dtype=torch.int64, device=self._device)
+        for first in range(0, len(examples), EVALUATION_BLOCK):
+            check()
+            targets = examples.targets[first : first + EVALUATION_BLOCK]
+            logits = self._module(examples.inputs[first : first + EVALUATION_BLOCK])
+            loss += functional.cross_entropy(logits, targets, reduction="sum")
+            right += (logits.argmax(1) == targets).sum()
+        return [Score(loss.item() / len(examples), right.item() / len(examples))]
+
+    def weights(self, lane: int = 0) -> Weights:
+        """Return a copy of the state_dict on the CPU."""
+        return {name: _copy(tensor) for name, tensor in self._module.state_dict().items()}
+
+    def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
+        """Return a copy of the optimiser's tensors as "slot/parameter", such as "exp_avg/fc1.weight"."""
+        return {
+            f"{slot}/{name}": _copy(value)
+            for name, parameter in self._parameters.items()
+            for slot, value in self._optimizer.state[parameter].items()
+            if isinstance(value, Tensor)
+        }
+
+    def _set_learning_rate(self) -> None:
+        rate = self._recipe.learning_rate(self.iteration, self._budget)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+
+    def _seed_dropout(self) -> Tensor:
+        """Seed what dropout draws from as a function of the iteration, and return the generator's state."""
+        seed = self._seeds.value("dropout", self.iteration)
+        if self._device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
+        return self._generator_state()
+
+    def _generator_state(self) -> Tensor:
+        if self._device.type == "cuda":
+            return torch.cuda.get_rng_state(self._device)
+        return torch.get_rng_state()
+
+
+def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    return torch.optim.SGD(
+        parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+    )
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """Return an independent contiguous copy on the CPU: never a view of what training goes on changing."""
+    return tensor.detach().to("cpu", copy=True).contiguous()

@@ -1,0 +1,145 @@
+"""The training loop: advance, evaluate, remember. How a step is computed is the engine's business."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tombola.training.engine import Engine, Weights
+
+COLUMNS = ("iteration", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
+SLICE = 0.25  # seconds of training between two looks at the clock and at a wish to stop
+
+
+class Interrupted(Exception):
+    """Someone asked to stop; what was reached has been saved."""
+
+
+@dataclass
+class Record:
+    """What is known of one lane so far: with the engine's state, all that a checkpoint has to hold.
+
+    Args:
+        history: a list for each of COLUMNS; losses are mean cross-entropies in nats, accuracies lie from 0 to 1.
+        snapshots: "start", "iteration-<k>" for the iterations asked for, "best" (lowest validation loss; the first
+            of equals) and "final".
+        seconds: spent on this lane, evaluations included, over all interruptions.
+        diverged_at: the iteration at which a loss was found not to be finite, if one was.
+        train: mean loss and accuracy on the training examples at the end.
+    """
+
+    history: dict[str, list[float]] = field(default_factory=lambda: {column: [] for column in COLUMNS})
+    snapshots: dict[str, Weights] = field(default_factory=dict)
+    seconds: float = 0.0
+    diverged_at: int | None = None
+    train: tuple[float, float] | None = None
+
+    @property
+    def best_row(self) -> int | None:
+        """Index in `history` of the lowest validation loss: the early-stopping iteration of the paper (its Sec. 2)."""
+        losses = self.history["val_loss"]
+        return min(range(len(losses)), key=losses.__getitem__) if losses else None
+
+
+def train(
+    engine: Engine,
+    records: Sequence[Record],
+    *,
+    budget: int,
+    evaluate_every: int,
+    keep: Iterable[int] = (),
+    save: Callable[[], None] = lambda: None,
+    save_every: float = math.inf,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Train every lane of `engine` until `budget` iterations lie behind it, writing down what happens in `records`.
+
+    Args:
+        records: one a lane; as they were when `engine`'s state was saved, or new.
+        budget: iterations in all, those before `engine.iteration` included.
+        evaluate_every: iterations between evaluations on validation and test; also before the first step and after
+            the last.
+        keep: iterations at which to take a snapshot.
+        save: writes a checkpoint; called every `save_every` seconds, and when `check` raises.
+        check: called several times a second; raises `Interrupted` to stop. It sees `engine` and `records` in step.
+    """
+    keep = set(keep)
+    pace = 0.0  # seconds an iteration, of the latest slice
+    saved = clock = time.perf_counter()
+
+    def tick() -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        for record in records:
+            record.seconds += (now - clock) / len(records)
+        clock = now
+
+    try:
+        while True:
+            _remember(engine, records, keep, budget, evaluate_every, check)
+            tick()
+            if engine.iteration >= budget or all(record.diverged_at is not None for record in records):
+                break
+            check()
+            if clock - saved > save_every:
+                save()
+                saved = time.perf_counter()
+            stops = [budget, (engine.iteration // evaluate_every + 1) * evaluate_every]
+            stops += [iteration for iteration in keep if iteration > engine.iteration]
+            iterations = min(stops) - engine.iteration
+            if pace:
+                iterations = min(iterations, max(1, int(SLICE / pace)))
+            else:
+                iterations = min(iterations, 10)
+            begun = time.perf_counter()
+            losses = engine.advance(iterations)
+            pace = (time.perf_counter() - begun) / iterations
+            for record, loss in zip(records, losses, strict=True):
+                _note_divergence(record, engine.iteration, loss)
+        scores = engine.evaluate("train", check)
+        tick()
+    except Interrupted:
+        tick()
+        save()
+        raise
+    for lane, record in enumerate(records):
+        record.train = (scores[lane].loss, scores[lane].accuracy)
+        record.snapshots["final"] = engine.weights(lane)
+
+
+def _remember(
+    engine: Engine,
+    records: Sequence[Record],
+    keep: set[int],
+    budget: int,
+    evaluate_every: int,
+    check: Callable[[], None],
+) -> None:
+    """Take the snapshots and evaluations that are due at this iteration and not yet taken."""
+    now = engine.iteration
+    for lane, record in enumerate(records):
+        if not record.snapshots:
+            record.snapshots["start"] = engine.weights(lane)
+        if now in keep:
+            record.snapshots[f"iteration-{now}"] = engine.weights(lane)
+    first = not records[0].history["iteration"]
+    due = first or now % evaluate_every == 0 or now >= budget
+    if not due or (not first and records[0].history["iteration"][-1] == now):
+        return
+    validation, test = engine.evaluate("validation", check), engine.evaluate("test", check)
+    for lane, record in enumerate(records):
+        if record.diverged_at is not None:
+            continue
+        row = (now, *validation[lane], *test[lane])
+        for column, value in zip(COLUMNS, row, strict=True):
+            record.history[column].append(value)
+        _note_divergence(record, now, validation[lane].loss)
+        if record.diverged_at is None and record.best_row == len(record.history["iteration"]) - 1:
+            record.snapshots["best"] = engine.weights(lane)
+
+
+def _note_divergence(record: Record, iteration: int, loss: float) -> None:
+    if record.diverged_at is None and not math.isfinite(loss):
+        record.diverged_at = iteration
