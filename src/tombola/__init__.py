@@ -1,1 +1,60 @@
-"""tombola finds winning lottery tickets."""
+"""tombola finds winning lottery tickets: sparse subnetworks that train as well as the dense one.
+
+>>> import tombola
+>>> study = tombola.Study.load("demo", trials=1)
+>>> results = tombola.run(study)                                    # doctest: +SKIP
+>>> ticket = results.ticket(trial=0, level=7).build()               # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tombola.errors import DataError, InputError, StoreError, TombolaError
+    from tombola.pruning.mask import Mask
+    from tombola.pruning.select import select
+    from tombola.running.results import Results
+    from tombola.running.run import run
+    from tombola.running.ticket import Ticket
+    from tombola.studies.study import Study
+
+__version__ = "0.1.0"
+
+# Where each public name lives. They are imported when they are first used: `import tombola` needs no torch.
+_HOMES = {
+    "DataError": "tombola.errors",
+    "InputError": "tombola.errors",
+    "Mask": "tombola.pruning.mask",
+    "Results": "tombola.running.results",
+    "StoreError": "tombola.errors",
+    "Study": "tombola.studies.study",
+    "Ticket": "tombola.running.ticket",
+    "TombolaError": "tombola.errors",
+    "run": "tombola.running.run",
+    "select": "tombola.pruning.select",
+}
+
+__all__ = [
+    "DataError",
+    "InputError",
+    "Mask",
+    "Results",
+    "StoreError",
+    "Study",
+    "Ticket",
+    "TombolaError",
+    "run",
+    "select",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tombola' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

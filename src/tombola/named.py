@@ -40,7 +40,7 @@ def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Ca
     if not callable(found):
         reason = "is not callable" if found is not None else "is not there" + nearest(attribute, dir(module))
         raise InputError(f"{what} {name!r}: {attribute!r} in {module_name!r} {reason}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def code_fingerprint(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> str:

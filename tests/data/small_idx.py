@@ -84,7 +84,7 @@ class Mirror:
 @contextmanager
 def serve() -> Iterator[Mirror]:
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             name = self.path.rpartition("/")[2]
             mirror.requests[name] += 1
             threading.Event().wait(mirror.delay)

@@ -11,6 +11,7 @@ from tombola.data.npz import Archive, Header, open_archive
 from tombola.errors import DataError, nearest
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+_RENUMBER = "names, y_train = numpy.unique(y_train, return_inverse=True); y_test = numpy.searchsorted(names, y_test)"
 
 
 def describe(path: Path) -> Description:
@@ -63,7 +64,9 @@ def _headers(archive: Archive) -> dict[str, Header]:
     missing = [key for key in KEYS if key not in names]
     if missing:
         others = [name for name in names if name not in KEYS]
-        hints = "".join(f"; for {key}{nearest(key, others)[1:]}" for key in missing if others)
+        # Only what comes close: the whole list stands in the message already.
+        close = {key: hint for key in missing if "did you mean" in (hint := nearest(key, others))}
+        hints = "".join(f"; for {key}{hint[1:]}" for key, hint in close.items())
         raise DataError(
             f"{archive.path}: no array {' nor '.join(missing)}; there are: {', '.join(names) or 'none'}{hints}"
         )
@@ -98,7 +101,7 @@ def _input_fault(key: str, header: Header) -> str:
     if dtype.hasobject:
         return "holds Python objects, which are never loaded; save one array of uint8 or float32"
     if not (dtype == np.uint8 or (dtype.kind == "f" and dtype.itemsize <= 8)):
-        return f"is {dtype}; save it as uint8 (0 to 255, divided by 255 here) or as float32: {key}.astype('float32')"
+        return f"is {dtype}; save it as uint8 (0 to 255, divided by 255 here) or {key}.astype('float32')"
     if not 2 <= len(shape) <= 4:
         return (
             f"has shape {shape}; it must be (N, features), (N, height, width) or (N, channels, height, width): "
@@ -128,6 +131,8 @@ def _label_fault(key: str, header: Header) -> str:
         return f"has shape {shape}; it must be class numbers (N,)"
     if 0 in shape:
         return "is empty"
+    if dtype.kind in "USMm":
+        return f"is {dtype}; it must be class numbers from 0: {_RENUMBER}"
     if dtype.kind not in "iu":
         return f"is {dtype}; it must be class numbers from 0 of an integer type: save {key}.astype('int64')"
     return ""
@@ -156,8 +161,7 @@ def _classes(path: Path, train: np.ndarray, test: np.ndarray) -> int:
         absent = np.setdiff1d(np.arange(min(classes, len(present) + 5)), present)[:5]
         raise DataError(
             f"{path}: y_train holds {len(present):,} different labels up to {classes - 1:,}, but none is "
-            f"{', '.join(map(str, absent))}; number the classes from 0 without gaps: "
-            "numpy.unique(y_train, return_inverse=True)[1], and y_test in the same way"
+            f"{', '.join(map(str, absent))}; number the classes from 0 without gaps: {_RENUMBER}"
         )
     if classes < 2:
         raise DataError(f"{path}: y_train holds the single label 0; there must be two classes or more")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 class Mask(Mapping[str, Tensor]):
@@ -110,6 +112,18 @@ class Mask(Mapping[str, Tensor]):
         with torch.no_grad():
             for name, keep in self.items():
                 parameters[name].masked_fill_(~keep.to(parameters[name].device), 0.0)
+
+    def hold_(self, module: nn.Module) -> list[RemovableHandle]:
+        """Prune `module` in place and keep it so while anyone's loop trains it, under any optimiser of `torch.optim`.
+
+        Gradients of pruned weights become zero, so an optimiser that starts fresh leaves them at exactly 0.0.
+        Returns the handles of the hooks; `handle.remove()` lets go.
+        """
+        self.apply_(module)
+        parameters = dict(module.named_parameters())
+        return [
+            parameters[name].register_hook(partial(torch.mul, keep.to(parameters[name]))) for name, keep in self.items()
+        ]
 
     def pack(self) -> dict[str, Tensor]:
         """Return each layer's mask as uint8 bits, eight weights a byte, row-major."""

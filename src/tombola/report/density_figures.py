@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tombola.analysis.summary import summarise
-from tombola.report.page import density_axis, page, page_title, points_with_bars, value_axis
+from tombola.report.page import density_axis, padded, page, page_title, points_with_bars, value_axis
 from tombola.report.style import GREY, Style, styles
 from tombola.report.words import counted, in_order, small_print
 
@@ -68,7 +68,8 @@ def _against_density(levels: pd.DataFrame, arms: Sequence[str], panels: Sequence
 
     limits = [_limits(shown, panel) for panel in panels]
     hidden = sum(
-        int((_values(shown, panel, "mean") < low).sum()) for panel, (low, _) in zip(panels, limits, strict=True)
+        int((_values(shown, panel, "mean") < padded(*limit)[0]).sum())
+        for panel, limit in zip(panels, limits, strict=True)
     )
     legend = [(Line2D([], [], **style_of[arm].line_options()), arm) for arm in drawn]
     if not _dense(shown, panels[0]).empty:
@@ -123,7 +124,7 @@ def _limits(rows: pd.DataFrame, panel: Panel) -> tuple[float, float]:
     if not panel.is_accuracy:
         return 0.0, max(float(top), 1.0)
     most = np.nanpercentile(means, 20)
-    enough = max(3 * (top - most), 0.3 * (top - lowest))
+    enough = max(3 * (top - most), 0.08 * (top - lowest))
     # Hiding points is worth it only where it gains much.
     hides = top - lowest > 1.6 * enough
     return float(top - enough if hides else lowest), float(top)

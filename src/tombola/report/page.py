@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -108,10 +107,15 @@ def density_axis(axes: Axes, densities: Iterable[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
+def padded(low: float, high: float) -> tuple[float, float]:
+    """Return the limits of an axis on which points at `low` and `high` are seen whole."""
+    pad = 0.05 * (high - low) or 0.5
+    return low - pad, high + pad
+
+
 def value_axis(axes: Axes, label: str, low: float, high: float) -> None:
     """Give y a label, and limits a little beyond `low` and `high`."""
-    pad = 0.05 * (high - low) or 0.5
-    axes.set_ylim(low - pad, high + pad)
+    axes.set_ylim(*padded(low, high))
     axes.set_ylabel(label, size=LABEL_SIZE)
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     # "+9.79e1" beside the axis is how matplotlib would write accuracies that differ little.
@@ -152,14 +156,23 @@ def _with_room(falling: np.ndarray, distance: float) -> list[float]:
 
 def _inches(text: str, size: float) -> float:
     width, _, _ = text_to_path.get_text_width_height_descent(text, font_manager.FontProperties(size=size), ismath=False)
-    return width / 72
+    # Hinting makes drawn text a little wider than its outlines, most at a low resolution.
+    return 1.04 * width / 72
 
 
 def _wrapped(text: str, size: float, width: float) -> list[str]:
-    if not text:
-        return []
-    # By the mean width of this text's characters, and a little less than fits as lines differ.
-    return textwrap.wrap(text, max(10, int(0.95 * len(text) * width / _inches(text, size))))
+    """Break `text` into lines that fit into `width` inches, between words where it can be done."""
+    lines: list[str] = []
+    line = ""
+    # No name is longer than 40 characters, so a single word that is wider than a page can't occur.
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and _inches(longer, size) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = longer
+    return [*lines, line] if line else lines
 
 
 def _entries_per_row(labels: Sequence[str], width: float) -> int:

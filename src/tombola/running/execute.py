@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import tombola.data as data
+from tombola.errors import InputError
 from tombola.named import resolve
 from tombola.networks import examine, factory, initialised
 from tombola.pruning import CRITERIA, Mask, Snapshots, select, shuffled
@@ -23,7 +24,7 @@ from tombola.running.store import PROGRESS, Store
 from tombola.seeds import Seeds
 from tombola.studies.job import Job, MaskRule
 from tombola.training.engine import Engine, Start, Weights
-from tombola.training.engines import engine_class
+from tombola.training.engines import choose_engine
 from tombola.training.loop import Interrupted, Record, train
 
 PROGRESS_EVERY = 0.5  # seconds between two notes of how far a job is
@@ -79,13 +80,15 @@ def run_job(spec: str, address: str, means: Means) -> str:
 def _train(job: Job, store: Store, means: Means) -> None:
     torch.set_num_threads(means.threads)
     device = torch.device(means.device)
+    if job.data_code and job.data_code != data.fingerprint(job.data, Path(means.root) if means.root else None):
+        raise InputError(f"{job.data.path} has changed since the study was planned; run the command again")
     splits = prepared(job.data, job.seeds, means.root, device)
     build = factory(job.network, tuple(splits.train.inputs.shape[1:]), splits.classes)
     mask, weights = beginning(job, store, build, tuple(splits.train.inputs.shape[1:]))
     budget = job.training.budget(len(splits.train) // job.training.batch_size)
 
-    chosen = "dense" if means.engine == "auto" else means.engine
-    facts = {"name": chosen, "threads": means.threads, "device": means.device}
+    make = choose_engine(means.engine, build, mask, device)
+    facts = {"name": make.name, "threads": means.threads, "device": means.device}
     record, start = Record(), Start(weights, mask, job.seeds, splits, job.origin.iteration)
     found = store.load_checkpoint(job.id)
     if found is not None and {key: found[0].get(key) for key in facts} == facts:
@@ -98,7 +101,7 @@ def _train(job: Job, store: Store, means: Means) -> None:
             engine_facts["iteration"],
             _under("optimizer", tensors),
         )
-    engine = engine_class(chosen)(build, [start], job.training, budget, device)
+    engine = make(build, [start], job.training, budget, device)
 
     def save() -> None:
         tensors = {f"weights/{name}": tensor for name, tensor in engine.weights().items()}
@@ -173,7 +176,8 @@ def found_mask(job: Job, rule: MaskRule, store: Store, build: Callable[[], nn.Mo
 @lru_cache(maxsize=1)  # a worker runs many jobs of one trial; a second split would double its memory
 def prepared(settings: data.DataSettings, seeds: Seeds, root: str | None, device: torch.device) -> data.Splits:
     """Return a trial's data on the device."""
-    return data.split(data.load(settings, Path(root) if root else None), settings.validation, seeds, device)
+    dataset = data.load(settings, Path(root) if root else None)
+    return data.split(dataset, settings.validation, seeds, device)
 
 
 class Watch:

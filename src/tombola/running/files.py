@@ -20,7 +20,7 @@ from tombola.errors import StoreError
 SUMS = "SHA256SUMS"  # in the format of `sha256sum`, so that a person can check too
 
 
-class Damaged(Exception):  # noqa: N818  # a state, and `Damaged` is what a reader wants to see raised
+class Damaged(Exception):
     """A file of the store is not what was written; the message names it and says what is wrong."""
 
 

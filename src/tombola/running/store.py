@@ -260,6 +260,13 @@ class Store:
         finally:
             lock.release()
 
+    def is_claimed(self, job_id: str) -> bool:
+        """Return whether some process holds the job now."""
+        if not (self.jobs / ".locks" / job_id).exists():
+            return False
+        with self.claim(job_id) as mine:
+            return not mine
+
     def _move_into_place(self, aside: Path, job: Job) -> None:
         """Put a whole folder where the result belongs, in the place of a damaged or poorer one."""
         old = self.folder(job.id)

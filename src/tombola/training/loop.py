@@ -89,10 +89,7 @@ def train(
             stops = [budget, (engine.iteration // evaluate_every + 1) * evaluate_every]
             stops += [iteration for iteration in keep if iteration > engine.iteration]
             iterations = min(stops) - engine.iteration
-            if pace:
-                iterations = min(iterations, max(1, int(SLICE / pace)))
-            else:
-                iterations = min(iterations, 10)
+            iterations = min(iterations, max(1, int(SLICE / pace)) if pace else 10)
             begun = time.perf_counter()
             losses = engine.advance(iterations)
             pace = (time.perf_counter() - begun) / iterations

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
+
+import torch
 
 from tombola.errors import InputError, nearest
-from tombola.training.engine import Engine
+from tombola.pruning.mask import Mask
+from tombola.training.engine import NetworkFactory
 from tombola.training.engines.dense import DenseEngine
 
-ENGINES: dict[str, Callable[..., Engine]] = {
+ENGINES: dict[str, Any] = {
     "dense": DenseEngine,
 }
 
 
-def engine_class(name: str) -> Callable[..., Engine]:
-    """Return the engine of that name.
+def engine_class(name: str) -> Any:
+    """Return the engine of that name: called with (build, starts, recipe, budget, device) it gives an `Engine`.
 
     Raises:
         InputError: there is none.
@@ -22,3 +25,8 @@ def engine_class(name: str) -> Callable[..., Engine]:
     if name not in ENGINES:
         raise InputError(f"unknown engine {name!r}{nearest(name, ['auto', *ENGINES])}")
     return ENGINES[name]
+
+
+def choose_engine(name: str, build: NetworkFactory, mask: Mask, device: torch.device) -> Any:
+    """Return the engine that is asked for; for "auto", the fastest that serves this network at this density."""
+    return engine_class("dense" if name == "auto" else name)

@@ -13,7 +13,7 @@ from tombola.pruning.mask import Mask
 from tombola.training.engine import Score, Start, Weights
 from tombola.training.engines.chain_trace import Chain, chain_of
 from tombola.training.engines.chain_wiring import Layout
-from tombola.training.engines.kernels import score_chain, train_chain, width_of
+from tombola.training.engines.kernels import LINE, score_chain, train_chain
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
 
@@ -66,7 +66,6 @@ class ChainEngine:
             self._step = int(start.optimizer.get(f"step/{first}", torch.tensor(0)))
             for row, name in zip(self._moments, self._moment_names, strict=False):
                 row[:] = self._layout.collect({each: start.optimizer[f"{name}/{each}"] for each in self._layout.slots})
-        self._width = width_of(recipe.batch_size)
 
     @staticmethod
     def chain(module: nn.Module, mask: Mask) -> Chain | None:
@@ -85,7 +84,6 @@ class ChainEngine:
                 steps = self._step + 1 + np.arange(count)
                 sizes, roots = sizes / (1 - BETAS[0] ** steps), np.sqrt(1 - BETAS[1] ** steps)
             loss = train_chain(
-                self._width,
                 self._layout.wiring,
                 self._values,
                 self._moments,
@@ -108,7 +106,7 @@ class ChainEngine:
         """Return the score on a part; `check` is called first and may raise to stop."""
         check()
         inputs, targets = self._arrays(getattr(self._splits, part))
-        loss, right = score_chain(width_of(len(targets)), self._layout.wiring, self._values, inputs, targets)
+        loss, right = score_chain(self._layout.wiring, self._values, inputs, targets)
         return [Score(loss / len(targets), right / len(targets))]
 
     def weights(self, lane: int = 0) -> Weights:
@@ -144,4 +142,6 @@ class ChainEngine:
         # The compiled loop would write where such a target points to.
         if len(part) and not 0 <= int(part.targets.min()) <= int(part.targets.max()) < links[-1].outputs:
             raise ValueError(f"the network has {links[-1].outputs} classes, the data have others too")
+        if inputs.shape[1] < LINE:
+            inputs = nn.functional.pad(inputs, (0, LINE - inputs.shape[1]))
         return inputs.numpy(), part.targets.contiguous().numpy()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tombola.training.engines.chain_trace import Chain
-from tombola.training.engines.kernels import Wiring
+from tombola.training.engines.kernels import LINE, Wiring
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,12 @@ class Layout:
         useful = [np.ones(chain.links[-1].outputs, dtype=bool)]
         for keep in reversed(keeps):
             useful.insert(0, keep[useful[0]].any(axis=0))
-        # Numbers of the nodes of each layer, beginning with the inputs.
-        ends = np.cumsum([layer.sum() for layer in useful])
-        numbers = [np.cumsum(layer) - 1 + end - layer.sum() for layer, end in zip(useful, ends, strict=True)]
+        lines, inputs = _lines(useful[0])
+        numbers = [inputs]  # of the nodes of each layer
+        end = LINE * len(lines)
+        for layer in useful[1:]:
+            numbers.append(end + np.cumsum(layer) - 1)
+            end += int(layer.sum())
 
         sources, fans = [], []
         for keep, inputs, outputs in zip(keeps, numbers[:-1], useful[1:], strict=True):
@@ -72,7 +75,7 @@ class Layout:
                 count += len(idle)
         self.size = count
         self.wiring = Wiring(
-            pixels=np.flatnonzero(useful[0]).astype(np.int32),
+            lines=lines,
             starts=starts.astype(np.int32),
             sources=np.concatenate(sources).astype(np.int32),
             biases=np.concatenate(bias_places).astype(np.int32),
@@ -104,6 +107,17 @@ def _keep(mask: Mapping[str, Tensor], name: str, shape: tuple[int, int]) -> np.n
     if tuple(mask[name].shape) != shape:
         raise ValueError(f"mask of {name!r} has shape {tuple(mask[name].shape)}, the parameter {shape}")
     return mask[name].numpy()
+
+
+def _lines(useful: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first features of the lines that hold useful inputs (`Wiring.lines`), and each input's node."""
+    features = np.arange(len(useful))
+    last = max(0, len(useful) - LINE)  # a line must not begin later, or it would reach beyond the example
+    used = np.unique(features[useful] // LINE)
+    lines = np.minimum(used * LINE, last)
+    place = np.searchsorted(used, features // LINE)
+    offset = features - np.minimum(features // LINE * LINE, last)
+    return lines.astype(np.int32), place * LINE + offset
 
 
 def _slots(shape: tuple[int, ...], active: np.ndarray, places: np.ndarray, idle: np.ndarray, begin: int) -> Slots:

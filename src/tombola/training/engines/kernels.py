@@ -1,10 +1,10 @@
 """Compiled loops of the sparse engines: their cost follows the number of live weights.
 
-Activations are *feature-major tiles*: row i of a tile holds feature i of `width` examples side by side, so that a live
-weight is one multiply-add of two whole rows. A row is one LLVM vector (`Tile`), which LLVM splits into as many
+Activations are *feature-major*: a row holds one feature of `WIDTH` examples side by side, so that a live weight is one
+multiply-add of two whole rows. Inside the loops a row is one LLVM vector, a `Tile`, which LLVM splits into as many
 registers as the processor needs; a neuron's sum over its live weights thus never leaves the registers.
 
-All functions are in this one file because Numba's cache notices changes of the file that it compiled, no others.
+All compiled functions are in this one file because Numba's cache notices changes of the file of a function, no others.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, models, register_model
+
+WIDTH = 64
+"""Examples that are computed side by side: four registers of AVX-512, eight of AVX2."""
+
+LINE = 16
+"""float32 in a cache line."""
 
 # What LLVM may assume. Not "nnan" and "ninf": a diverging loss must be seen.
 FAST = ("reassoc", "contract", "arcp", "nsz")
@@ -32,80 +38,76 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 # -- tiles ----------------------------------------------------------------------------------------------------------
 
+FLOAT, INDEX = ir.FloatType(), ir.IntType(32)
+
 
 class Tile(types.Type):
-    """Numba type of one feature's values, `width` float32."""
+    """Numba type of one feature of `WIDTH` examples, float32."""
 
-    def __init__(self, width: int):
-        self.width = width
-        super().__init__(name=f"Tile({width})")
+    def __init__(self) -> None:
+        super().__init__(name="Tile")
 
 
 @register_model(Tile)
 class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: Tile):
-        super().__init__(manager, kind, ir.VectorType(ir.FloatType(), kind.width))
+        super().__init__(manager, kind, ir.VectorType(FLOAT, WIDTH))
 
 
-LANES = 16
-"""Examples for which each element of a `width` argument stands; see `width_of`."""
+TILE = Tile()
 
 
-def width_of(examples: int, widest: int = 4) -> tuple[int, ...]:
-    """Return the `width` argument of the kernels: a tuple whose length, times `LANES`, is the width of a tile.
-
-    A tuple because its length is part of its type, for which Numba compiles.
-    """
-    return (0,) * min(widest, -(-examples // LANES))
+def _at(context: Any, builder: Any, kind: Any, array: Any, index: Any, WIDTH: int) -> Any:
+    """Return a pointer to `WIDTH` float32 that begin at array[index]."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), ir.VectorType(FLOAT, WIDTH).as_pointer())
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, row: Any, width: int) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    start = builder.mul(row, ir.Constant(row.type, width))
-    return builder.bitcast(builder.gep(data, [start]), ir.VectorType(ir.FloatType(), width).as_pointer())
+def _row(context: Any, builder: Any, kind: Any, array: Any, row: Any) -> Any:
+    return _at(context, builder, kind, array, builder.mul(row, ir.Constant(row.type, WIDTH)), WIDTH)
 
 
-def _splat(builder: Any, value: Any, width: int) -> Any:
-    kind = ir.VectorType(ir.FloatType(), width)
-    single = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(
-        single, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), width), None)
-    )
+def _splat(builder: Any, value: Any) -> Any:
+    nothing = ir.Constant(ir.VectorType(FLOAT, WIDTH), ir.Undefined)
+    single = builder.insert_element(nothing, value, ir.Constant(INDEX, 0))
+    return builder.shuffle_vector(single, nothing, ir.Constant(ir.VectorType(INDEX, WIDTH), None))
+
+
+def _sum(builder: Any, value: Any) -> Any:
+    kind = ir.FunctionType(FLOAT, [FLOAT, value.type])
+    reduce = builder.module.declare_intrinsic(f"llvm.vector.reduce.fadd.v{WIDTH}f32", (), kind)
+    return builder.call(reduce, [ir.Constant(FLOAT, 0.0), value], fastmath=FAST)
 
 
 @intrinsic
-def load(typing: Any, width: Any, array: Any, row: Any) -> Any:
-    """Return row `row` of the tiles in `array` (float32 [rows * width])."""
-    tile = Tile(LANES * width.count)
+def load(typing: Any, array: Any, row: Any) -> Any:
+    """Return a row of float32 [rows * WIDTH]."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[1], arguments[1], arguments[2], tile.width)
-        return builder.load(pointer, align=4)
+        return builder.load(_row(context, builder, signature.args[0], *arguments), align=4)
 
-    return tile(width, array, types.intp), generate
+    return TILE(array, types.intp), generate
 
 
 @intrinsic
 def store(typing: Any, array: Any, row: Any, tile: Any) -> Any:
-    """Write row `row` of the tiles in `array`."""
+    """Write a row of float32 [rows * WIDTH]."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], arguments[0], arguments[1], tile.width)
-        builder.store(arguments[2], pointer, align=4)
+        builder.store(arguments[2], _row(context, builder, signature.args[0], *arguments[:2]), align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, tile), generate
+    return types.void(array, types.intp, TILE), generate
 
 
 @intrinsic
-def splat(typing: Any, width: Any, value: Any) -> Any:
+def splat(typing: Any, value: Any) -> Any:
     """Return a tile that holds `value` everywhere."""
-    tile = Tile(LANES * width.count)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _splat(builder, arguments[1], tile.width)
+        return _splat(builder, arguments[0])
 
-    return tile(width, types.float32), generate
+    return TILE(types.float32), generate
 
 
 @intrinsic
@@ -113,11 +115,10 @@ def add_scaled(typing: Any, total: Any, factor: Any, tile: Any) -> Any:
     """Return total + factor * tile."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        total, factor, row = arguments
-        product = builder.fmul(_splat(builder, factor, tile.width), row, flags=FAST)
-        return builder.fadd(total, product, flags=FAST)
+        total, factor, tile = arguments
+        return builder.fadd(total, builder.fmul(_splat(builder, factor), tile, flags=FAST), flags=FAST)
 
-    return tile(tile, types.float32, tile), generate
+    return TILE(TILE, types.float32, TILE), generate
 
 
 @intrinsic
@@ -125,10 +126,9 @@ def dot(typing: Any, one: Any, other: Any) -> Any:
     """Return the sum over the examples of one * other."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        product = builder.fmul(arguments[0], arguments[1], flags=FAST)
-        return _sum(builder, product, one.width)
+        return _sum(builder, builder.fmul(*arguments, flags=FAST))
 
-    return types.float32(one, one), generate
+    return types.float32(TILE, TILE), generate
 
 
 @intrinsic
@@ -136,15 +136,9 @@ def total(typing: Any, tile: Any) -> Any:
     """Return the sum over the examples."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _sum(builder, arguments[0], tile.width)
+        return _sum(builder, *arguments)
 
-    return types.float32(tile), generate
-
-
-def _sum(builder: Any, value: Any, width: int) -> Any:
-    kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), value.type])
-    reduce = builder.module.declare_intrinsic(f"llvm.vector.reduce.fadd.v{width}f32", (), kind)
-    return builder.call(reduce, [ir.Constant(ir.FloatType(), 0.0), value], fastmath=FAST)
+    return types.float32(TILE), generate
 
 
 @intrinsic
@@ -155,18 +149,83 @@ def relu(typing: Any, tile: Any) -> Any:
         zero = ir.Constant(arguments[0].type, None)
         return builder.select(builder.fcmp_ordered("<", arguments[0], zero), zero, arguments[0])
 
-    return tile(tile), generate
+    return TILE(TILE), generate
 
 
 @intrinsic
-def relu_backward(typing: Any, gradient: Any, result: Any) -> Any:
-    """Return the gradient with 0 where `result` of the ReLU is 0."""
+def relu_backward(typing: Any, slope: Any, result: Any) -> Any:
+    """Return the slope with 0 where `result` of the ReLU is 0."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         zero = ir.Constant(arguments[0].type, None)
         return builder.select(builder.fcmp_ordered("<=", arguments[1], zero), zero, arguments[0])
 
-    return gradient(gradient, gradient), generate
+    return TILE(TILE, TILE), generate
+
+
+@intrinsic
+def transpose(typing: Any, inputs: Any, examples: Any, first: Any, column: Any, nodes: Any, row: Any) -> Any:
+    """Copy a square of 16 examples by 16 features: nodes[row + j, first + i] = inputs[examples[first + i], column + j].
+
+    Args:
+        inputs: float32 [examples, features] in C order.
+        examples: int64 [WIDTH].
+        nodes: float32 [rows * WIDTH].
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        inputs, examples, first, column, nodes, row = arguments
+        numbers = context.make_array(signature.args[1])(context, builder, examples).data
+        features = builder.extract_value(context.make_array(signature.args[0])(context, builder, inputs).shape, 1)
+        square = []
+        for i in range(LINE):
+            number = builder.load(builder.gep(numbers, [builder.add(first, ir.Constant(first.type, i))]))
+            index = builder.add(builder.mul(number, features), column)
+            square.append(builder.load(_at(context, builder, signature.args[0], inputs, index, LINE), align=4))
+        kind = ir.VectorType(INDEX, LINE)
+        for size in (1, 2, 4, 8):  # swap the off-diagonal blocks of that size
+            upper = ir.Constant(kind, [j + LINE - size if j & size else j for j in range(LINE)])
+            lower = ir.Constant(kind, [j + LINE if j & size else j + size for j in range(LINE)])
+            for i in range(LINE):
+                if not i & size:
+                    pair = square[i], square[i + size]
+                    square[i] = builder.shuffle_vector(*pair, upper)
+                    square[i + size] = builder.shuffle_vector(*pair, lower)
+        for j, features_row in enumerate(square):
+            start = builder.mul(builder.add(row, ir.Constant(row.type, j)), ir.Constant(row.type, WIDTH))
+            index = builder.add(start, first)
+            builder.store(features_row, _at(context, builder, signature.args[4], nodes, index, LINE), align=4)
+        return context.get_dummy_value()
+
+    place = types.intp
+    return types.void(inputs, examples, place, place, nodes, place), generate
+
+
+@intrinsic
+def prefetch(typing: Any, inputs: Any, example: Any, column: Any) -> Any:
+    """Ask the processor to bring inputs[example, column] (float32, C order) nearer; go on without waiting for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        inputs, example, column = arguments
+        features = builder.extract_value(context.make_array(signature.args[0])(context, builder, inputs).shape, 1)
+        index = builder.add(builder.mul(example, features), column)
+        pointer = _at(context, builder, signature.args[0], inputs, index, 1)
+        pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, INDEX, INDEX, INDEX])
+        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
+        # To be read; into the second-level cache; data, not code.
+        builder.call(function, [pointer, *(ir.Constant(INDEX, each) for each in (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return types.void(inputs, types.intp, types.intp), generate
+
+
+@compiled
+def rows_of(count):  # type: ignore[no-untyped-def]
+    """Return zeros, float32 [count * WIDTH], that start on a cache line: a load that crosses one costs two."""
+    memory = np.zeros(count * WIDTH + LINE, np.float32)
+    offset = (-memory.ctypes.data // 4) % LINE
+    return memory[offset : offset + count * WIDTH]
 
 
 # -- chains ---------------------------------------------------------------------------------------------------------
@@ -179,7 +238,7 @@ class Wiring(NamedTuple):
     sources come before it, and layers need not be told apart.
 
     Args:
-        pixels: int32 [inputs], the features of an example that are used.
+        lines: int32, the first of each 16 features of which some is used; the inputs are those of all lines.
         starts: int32 [neurons + 1], where each neuron's live weights start in `sources`.
         sources: int32 [weights], the node from which each live weight comes.
         biases: int32 [neurons], where in the values each neuron's bias is; -1 where it has none.
@@ -187,7 +246,7 @@ class Wiring(NamedTuple):
         outputs: number of neurons of the last layer, which have no ReLU.
     """
 
-    pixels: np.ndarray
+    lines: np.ndarray
     starts: np.ndarray
     sources: np.ndarray
     biases: np.ndarray
@@ -196,82 +255,92 @@ class Wiring(NamedTuple):
 
 
 @compiled
-def gather(width, inputs, examples, pixels, nodes):  # type: ignore[no-untyped-def]
-    """Fill the first rows of `nodes` with the used pixels of the examples."""
-    lanes = LANES * len(width)
-    for i in range(len(pixels)):
-        pixel = pixels[i]
-        for b in range(len(examples)):
-            nodes[i * lanes + b] = inputs[examples[b], pixel]
+def gather(inputs, examples, upcoming, lines, nodes):  # type: ignore[no-untyped-def]
+    """Fill the first rows of `nodes` with the used lines of the examples; prefetch those of the upcoming examples.
+
+    Examples lie scattered over memory: waiting for them would take most of a step of a very sparse network.
+    `examples` and `upcoming` are int64 [WIDTH].
+    """
+    for i in range(len(lines)):
+        for b in range(WIDTH):
+            prefetch(inputs, upcoming[b], lines[i])
+        for b in range(0, WIDTH, LINE):
+            transpose(inputs, examples, b, lines[i], nodes, i * LINE)
 
 
 @compiled
-def forward(width, wiring, values, nodes):  # type: ignore[no-untyped-def]
+def fill(examples, batch, begin):  # type: ignore[no-untyped-def]
+    """Fill int64 [WIDTH] with the batch's examples from `begin`; beyond its end the last one stands in."""
+    for b in range(WIDTH):
+        examples[b] = batch[min(begin + b, len(batch) - 1)]
+
+
+@compiled
+def forward(wiring, values, nodes):  # type: ignore[no-untyped-def]
     """Fill the rows of `nodes` after the inputs: each neuron's output."""
-    inputs = len(wiring.pixels)
+    inputs = LINE * len(wiring.lines)
     neurons = len(wiring.biases)
     for neuron in range(neurons):
         bias = wiring.biases[neuron]
-        row = splat(width, values[bias] if bias >= 0 else np.float32(0.0))
+        row = splat(values[bias] if bias >= 0 else np.float32(0.0))
         for k in range(wiring.starts[neuron], wiring.starts[neuron + 1]):
-            row = add_scaled(row, values[k], load(width, nodes, wiring.sources[k]))
+            row = add_scaled(row, values[k], load(nodes, wiring.sources[k]))
         if neuron < neurons - wiring.outputs:
             row = relu(row)
         store(nodes, inputs + neuron, row)
 
 
 @compiled
-def backward(width, wiring, values, gradients, nodes, slopes):  # type: ignore[no-untyped-def]
+def backward(wiring, values, gradients, nodes, slopes):  # type: ignore[no-untyped-def]
     """Add to `gradients` those of the live weights.
 
     `slopes` has a row for each neuron: the gradient of the loss with respect to its output. The outputs' are given;
     the others are scratch.
     """
-    inputs = len(wiring.pixels)
+    inputs = LINE * len(wiring.lines)
     neurons = len(wiring.biases)
     hidden = neurons - wiring.outputs
-    slopes[: hidden * LANES * len(width)] = 0.0
+    slopes[: hidden * WIDTH] = 0.0
     for neuron in range(neurons - 1, -1, -1):
-        slope = load(width, slopes, neuron)
+        slope = load(slopes, neuron)
         if neuron < hidden:
-            slope = relu_backward(slope, load(width, nodes, inputs + neuron))
+            slope = relu_backward(slope, load(nodes, inputs + neuron))
         bias = wiring.biases[neuron]
         if bias >= 0:
             gradients[bias] += total(slope)
         begin, end = wiring.starts[neuron], wiring.starts[neuron + 1]
         for k in range(begin, end):
-            gradients[k] += dot(slope, load(width, nodes, wiring.sources[k]))
+            gradients[k] += dot(slope, load(nodes, wiring.sources[k]))
         if neuron >= wiring.first:
             for k in range(begin, end):
                 source = wiring.sources[k] - inputs
-                store(slopes, source, add_scaled(load(width, slopes, source), values[k], slope))
+                store(slopes, source, add_scaled(load(slopes, source), values[k], slope))
 
 
 @compiled
-def cross_entropy(width, outputs, slopes, targets, weight):  # type: ignore[no-untyped-def]
+def cross_entropy(outputs, slopes, targets, weight):  # type: ignore[no-untyped-def]
     """Return the sum over examples of -log softmax(outputs)[target]; fill `slopes` with `weight` times its gradient.
 
     `outputs` and `slopes` have a row for each class. Rows of `slopes` are 0 beyond the last example.
     """
-    lanes = LANES * len(width)
-    classes = len(outputs) // lanes
+    classes = len(outputs) // WIDTH
     loss = 0.0
     slopes[:] = 0.0
     for b in range(len(targets)):
         top = outputs[b]
         for c in range(1, classes):
-            top = max(top, outputs[c * lanes + b])
+            top = max(top, outputs[c * WIDTH + b])
         summed = np.float32(0.0)
         for c in range(classes):
-            power = np.exp(outputs[c * lanes + b] - top)
-            slopes[c * lanes + b] = power
+            power = np.exp(outputs[c * WIDTH + b] - top)
+            slopes[c * WIDTH + b] = power
             summed += power
         factor = weight / summed
         for c in range(classes):
-            slopes[c * lanes + b] *= factor
+            slopes[c * WIDTH + b] *= factor
         target = targets[b]
-        slopes[target * lanes + b] -= weight
-        loss += np.log(summed) + top - outputs[target * lanes + b]
+        slopes[target * WIDTH + b] -= weight
+        loss += np.log(summed) + top - outputs[target * WIDTH + b]
     return loss
 
 
@@ -299,44 +368,47 @@ def sgd(values, gradients, velocity, decay, rate, momentum):  # type: ignore[no-
 
 
 @compiled
-def train_chain(width, wiring, values, moments, optimizer, rates, roots, inputs, targets, batches):  # type: ignore[no-untyped-def]
+def train_chain(wiring, values, moments, optimizer, rates, roots, inputs, targets, batches):  # type: ignore[no-untyped-def]
     """Train for `len(batches)` iterations and return the mean loss of the last batch.
 
     Args:
-        width: of the tiles; see `width_of`.
         wiring: the network.
         values: float32 [values], weights and biases; changed.
         moments: float32 [2, values], the optimiser's state; changed.
         optimizer: (whether it is Adam, momentum of SGD, weight decay).
         rates: float32 [iterations], step sizes. Of Adam, corrected for the bias of its mean.
         roots: float32 [iterations], correction of Adam's root mean square.
-        inputs: float32 [examples, features].
+        inputs: float32 [examples, features], in C order, at least `LINE` features.
         targets: int64 [examples].
         batches: int64 [iterations, batch size], numbers of examples.
     """
     is_adam, momentum, decay = optimizer
-    lanes = LANES * len(width)
     size = batches.shape[1]
     neurons = len(wiring.biases)
-    outputs = len(wiring.pixels) + neurons - wiring.outputs
-    nodes = tiles(width, len(wiring.pixels) + neurons)
-    slopes = tiles(width, neurons)
+    outputs = LINE * len(wiring.lines) + neurons - wiring.outputs
+    nodes = rows_of(LINE * len(wiring.lines) + neurons)
+    slopes = rows_of(neurons)
     gradients = np.zeros_like(values)
+    examples, upcoming = np.empty(WIDTH, np.int64), np.empty(WIDTH, np.int64)
+    fill(upcoming, batches[0], 0)
     loss = 0.0
     for i in range(len(batches)):
         loss = 0.0
-        for begin in range(0, size, lanes):
-            examples = batches[i, begin : min(begin + lanes, size)]
-            gather(width, inputs, examples, wiring.pixels, nodes)
-            forward(width, wiring, values, nodes)
+        for begin in range(0, size, WIDTH):
+            examples, upcoming = upcoming, examples
+            if begin + WIDTH < size:
+                fill(upcoming, batches[i], begin + WIDTH)
+            else:
+                fill(upcoming, batches[min(i + 1, len(batches) - 1)], 0)
+            gather(inputs, examples, upcoming, wiring.lines, nodes)
+            forward(wiring, values, nodes)
             loss += cross_entropy(
-                width,
-                nodes[outputs * lanes :],
-                slopes[(neurons - wiring.outputs) * lanes :],
-                targets[examples],
+                nodes[outputs * WIDTH :],
+                slopes[(neurons - wiring.outputs) * WIDTH :],
+                targets[examples[: min(WIDTH, size - begin)]],
                 np.float32(1.0 / size),
             )
-            backward(width, wiring, values, gradients, nodes, slopes)
+            backward(wiring, values, gradients, nodes, slopes)
         if is_adam:
             adam(values, gradients, moments[0], moments[1], decay, rates[i], roots[i])
         else:
@@ -345,33 +417,27 @@ def train_chain(width, wiring, values, moments, optimizer, rates, roots, inputs,
 
 
 @compiled
-def tiles(width, rows):  # type: ignore[no-untyped-def]
-    """Return zeros, float32 [rows * width], that start on a cache line: a load that crosses one costs two."""
-    memory = np.zeros(rows * LANES * len(width) + 16, np.float32)
-    offset = (-memory.ctypes.data // 4) % 16
-    return memory[offset : offset + rows * LANES * len(width)]
-
-
-@compiled
-def score_chain(width, wiring, values, inputs, targets):  # type: ignore[no-untyped-def]
+def score_chain(wiring, values, inputs, targets):  # type: ignore[no-untyped-def]
     """Return the summed loss and the number of examples whose highest output is that of their target."""
-    lanes = LANES * len(width)
     neurons = len(wiring.biases)
-    outputs = len(wiring.pixels) + neurons - wiring.outputs
-    nodes = tiles(width, len(wiring.pixels) + neurons)
-    slopes = tiles(width, wiring.outputs)
+    outputs = LINE * len(wiring.lines) + neurons - wiring.outputs
+    nodes = rows_of(LINE * len(wiring.lines) + neurons)
+    slopes = rows_of(wiring.outputs)
+    order = np.arange(len(targets))
+    examples, upcoming = np.empty(WIDTH, np.int64), np.empty(WIDTH, np.int64)
     loss, right = 0.0, 0
-    for begin in range(0, len(targets), lanes):
-        end = min(begin + lanes, len(targets))
-        examples = np.arange(begin, end)
-        gather(width, inputs, examples, wiring.pixels, nodes)
-        forward(width, wiring, values, nodes)
-        logits = nodes[outputs * lanes :]
-        loss += cross_entropy(width, logits, slopes, targets[begin:end], np.float32(1.0))
-        for b in range(end - begin):
+    for begin in range(0, len(targets), WIDTH):
+        fill(examples, order, begin)
+        fill(upcoming, order, begin + WIDTH)
+        gather(inputs, examples, upcoming, wiring.lines, nodes)
+        forward(wiring, values, nodes)
+        logits = nodes[outputs * WIDTH :]
+        here = targets[begin : begin + WIDTH]
+        loss += cross_entropy(logits, slopes, here, np.float32(1.0))
+        for b in range(len(here)):
             best = 0
             for c in range(1, wiring.outputs):
-                if logits[c * lanes + b] > logits[best * lanes + b]:
+                if logits[c * WIDTH + b] > logits[best * WIDTH + b]:
                     best = c
-            right += best == targets[begin + b]
+            right += best == here[b]
     return loss, right

@@ -1,0 +1,5 @@
+"""`python -m tombola`."""
+
+from tombola.cli import main
+
+main()

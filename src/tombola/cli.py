@@ -1,0 +1,283 @@
+"""The command line. Nothing heavy is imported before a command needs it, so that help is there at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tombola import __version__
+from tombola.errors import InputError, TombolaError, nearest
+
+if TYPE_CHECKING:
+    from tombola.running.results import Results
+    from tombola.studies.study import Study
+
+
+class Commands(click.Group):
+    """A group that knows the nearest name of an unknown command."""
+
+    def resolve_command(self, context: click.Context, arguments: list[str]) -> Any:
+        """Find the command, or say which ones come near."""
+        name = arguments[0]
+        if self.get_command(context, name) is None and not name.startswith("-"):
+            raise InputError(f"unknown command {name!r}{nearest(name, self.list_commands(context))}")
+        return super().resolve_command(context, arguments)
+
+
+STUDY_HELP = "STUDY is a preset (see `tombola presets`), a study file, or a results folder."
+study_argument = click.argument("study")
+changes_argument = click.argument("changes", nargs=-1, metavar="[FIELD=VALUE]...")
+out_option = click.option("--out", type=click.Path(path_type=Path), help="Results folder. [results/<study name>]")
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    envvar="TOMBOLA_DATA",
+    help="Folder of data sets, in torchvision's layout. [$TOMBOLA_DATA, or the cache]",
+)
+device_option = click.option("--device", default="auto", help="auto, cpu or cuda. [auto]")
+engine_option = click.option("--engine", default="auto", help="How to compute; auto chooses. [auto]")
+workers_option = click.option(
+    "--workers", type=click.IntRange(0), help="Jobs at a time; 0 runs them in this process. [one a core]"
+)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tombola")
+def cli() -> None:
+    """Find winning lottery tickets: sparse subnetworks that train as well as the dense network."""
+
+
+@cli.command(epilog=STUDY_HELP)
+@study_argument
+@changes_argument
+@out_option
+@data_option
+@workers_option
+@device_option
+@engine_option
+@click.option("--checkpoint-every", type=float, default=30.0, help="Seconds between checkpoints of a running job. [30]")
+@click.option("--no-figures", is_flag=True, help="Draw no figures.")
+@click.option("--quiet", "-q", is_flag=True, help="Write only results and what goes wrong.")
+@click.option("--verbose", "-v", is_flag=True, help="Write more.")
+def run(
+    study: str,
+    changes: tuple[str, ...],
+    out: Path | None,
+    data: Path | None,
+    workers: int | None,
+    device: str,
+    engine: str,
+    checkpoint_every: float,
+    no_figures: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Run a study, or go on with it; any field can be set: trials=3 training.lr=2e-4."""
+    from tombola.running.run import run as run_study
+
+    loaded, folder = _load(study, changes, out)
+    results = run_study(
+        loaded,
+        folder,
+        data=data,
+        workers=workers,
+        device=device,
+        engine=engine,
+        checkpoint_every=checkpoint_every,
+        figures=not no_figures,
+        quiet=quiet,
+        verbose=verbose,
+    )
+    _print_summary(results)
+    click.echo(f"Results:  {folder / 'results.csv'}, {folder / 'curves.csv'}")
+    if not no_figures:
+        click.echo(f"Figures:  {folder / 'figures'}")
+
+
+@cli.command(epilog=STUDY_HELP)
+@study_argument
+@changes_argument
+@out_option
+@data_option
+@workers_option
+@device_option
+@engine_option
+def plan(
+    study: str,
+    changes: tuple[str, ...],
+    out: Path | None,
+    data: Path | None,
+    workers: int | None,
+    device: str,
+    engine: str,
+) -> None:
+    """Show what would run, what is there already, and about how long it takes here. Nothing is written."""
+    from tombola.report.overview import plan_table
+    from tombola.running.run import choose_device
+    from tombola.running.store import Store
+    from tombola.studies.plan import make_plan
+
+    loaded, folder = _load(study, changes, out)
+    made = make_plan(loaded, data)
+    _console().print(plan_table(made, Store(folder), choose_device(device), engine, workers))
+
+
+@cli.group(invoke_without_command=True, cls=Commands)
+@click.pass_context
+def presets(context: click.Context) -> None:
+    """List the presets; `tombola presets show NAME` prints one as a file to copy."""
+    if context.invoked_subcommand is None:
+        from rich.table import Table
+
+        from tombola.studies.loading import load_study, preset_names
+
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for name in preset_names():
+            table.add_row(name, load_study(name).description)
+        _console().print(table)
+
+
+@presets.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Print a preset's file."""
+    from tombola.studies.loading import preset_text
+
+    click.echo(preset_text(name), nl=False)
+
+
+@cli.command()
+@click.argument("study", required=False)
+@out_option
+def status(study: str | None, out: Path | None) -> None:
+    """Show how far studies are; without STUDY, all in ./results."""
+    from tombola.report.overview import status_table
+
+    if study is None and out is None:
+        folders = sorted(path.parent for path in Path("results").glob("*/study.yaml"))
+        if not folders:
+            click.echo("No results here: there is no folder ./results with a study in it.")
+            return
+    else:
+        folders = [_folder_of(study or str(out), out)]
+    _console().print(status_table(folders))
+
+
+@cli.command(epilog=STUDY_HELP)
+@study_argument
+@out_option
+@data_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    help="table (means and spread), csv, json or parquet (a row per run). [table]",
+)
+@click.option("--curves", is_flag=True, help="A row per evaluation instead of a row per run.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to a file instead.")
+def results(study: str, out: Path | None, data: Path | None, form: str, curves: bool, output: Path | None) -> None:
+    """Print the results of a study, finished or not."""
+    from tombola.running.files import write_whole
+    from tombola.running.results import Results
+
+    found = Results.open(_folder_of(study, out), data)
+    if form == "table" and not curves and output is None:
+        _print_summary(found)
+        return
+    frame = found.curves() if curves else found.frame()
+    if form == "table":
+        content = (frame.to_string(index=False) + "\n").encode()
+    elif form == "csv":
+        content = frame.to_csv(index=False).encode()
+    elif form == "json":
+        content = (frame.to_json(orient="records", indent=1) + "\n").encode()
+    else:
+        content = frame.to_parquet(index=False)
+        if output is None and sys.stdout.isatty():
+            raise InputError("parquet is no text: give --output FILE, or redirect")
+    if output is not None:
+        write_whole(output, content)
+    else:
+        click.get_binary_stream("stdout").write(content)
+
+
+@cli.command(name="figures", epilog=STUDY_HELP)
+@study_argument
+@out_option
+@data_option
+@click.option("--figure", "wanted", multiple=True, help="Only this one, such as 4; may be given again. [all]")
+def draw_figures(study: str, out: Path | None, data: Path | None, wanted: tuple[str, ...]) -> None:
+    """Draw the figures of a study, finished or not, as PNG and SVG."""
+    from tombola.report import draw
+    from tombola.running.files import writing
+    from tombola.running.results import Results
+
+    folder = _folder_of(study, out)
+    found = Results.open(folder, data)
+    with writing(folder / "figures"):
+        paths = draw(found.frame(), found.curves(), folder / "figures", wanted or None)
+    for path in paths:
+        click.echo(path)
+    if not paths:
+        click.echo("The results hold nothing yet that a figure could show.")
+
+
+def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study, Path]:
+    """Return the study with its changes, and its results folder."""
+    sys.path.insert(0, str(Path.cwd()))  # a user's own network is found where they are
+    from tombola.running.run import default_folder
+    from tombola.studies.loading import STUDY_FILE, load_study
+
+    loaded = load_study(study, assignments=changes)
+    if out is None:
+        out = Path(study) if (Path(study) / STUDY_FILE).is_file() else default_folder(loaded)
+    return loaded, out
+
+
+def _folder_of(study: str, out: Path | None) -> Path:
+    """Return the results folder of a study that has been run."""
+    sys.path.insert(0, str(Path.cwd()))
+    from tombola.studies.loading import STUDY_FILE
+
+    folder = out if out is not None else _load(study, (), None)[1]
+    if not (folder / STUDY_FILE).is_file():
+        raise InputError(f"there are no results in {str(folder)!r}; `tombola run {study}` makes them")
+    return folder
+
+
+def _print_summary(results: Results) -> None:
+    from tombola.report import summary_table
+
+    _console().print(summary_table(results.frame()))
+    if missing := results.missing():
+        click.echo(f"{missing} of {len(results.plan.jobs)} jobs are not done yet.")
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # Piped output is not cut at 80 columns.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake gives one message and status 2, never a traceback."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone, as `| head` does
+        sys.exit(0)
+    except TombolaError as error:
+        click.echo(f"tombola: {error}", err=True)
+        sys.exit(error.exit_status)

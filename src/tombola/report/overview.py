@@ -1,0 +1,92 @@
+"""Terminal tables about work rather than findings: what a plan comes to, and how far studies are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from tombola.errors import InputError
+from tombola.running.estimate import measure_pace
+from tombola.running.progress import duration, read_progress
+from tombola.running.run import cores, default_workers
+from tombola.running.store import Store
+from tombola.studies.loading import load_study
+from tombola.studies.plan import Plan, make_plan
+
+
+def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None) -> Group:
+    """Return what a plan comes to: jobs by arm, weights, floating-point operations, and the time it takes here."""
+    workers = default_workers(device, len(plan.jobs)) if workers is None else max(1, workers)
+    pace = measure_pace(plan, engine, device, max(1, cores() // workers))
+    there = {job.id for job in plan.jobs.values() if store.has(job) or store.elsewhere(job)}
+    shown_by: dict[str, str] = {row.job: row.arm for row in reversed(plan.rows) if row.level}
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for header in ("arm", "jobs to run", "already there", "operations", "time of one worker"):
+        table.add_column(header, justify="left" if header == "arm" else "right")
+    groups: dict[str, list[str]] = {}
+    for job in plan.jobs.values():
+        if job.mask is None:
+            name = "dense (level 0 of all arms)"
+        else:
+            name = shown_by.get(job.id, "ticket, for other arms' masks")
+        groups.setdefault(name, []).append(job.id)
+    totals = [0, 0, 0.0, 0.0]
+    for name, jobs in groups.items():
+        todo = [plan.jobs[job] for job in jobs if job not in there]
+        row = (
+            len(todo),
+            len(jobs) - len(todo),
+            sum(plan.operations(job) for job in todo),
+            sum(pace.seconds(plan, job) for job in todo),
+        )
+        totals = [total + value for total, value in zip(totals, row, strict=True)]
+        table.add_row(escape(name), f"{row[0]:,}", f"{row[1]:,}", f"{row[2]:.2e}", duration(row[3]))
+    table.add_row("all", f"{totals[0]:,.0f}", f"{totals[1]:,.0f}", f"{totals[2]:.2e}", duration(totals[3]))
+    study, counts = plan.study, plan.remaining
+    layers = ", ".join(f"{layer.name.removesuffix('.weight')} {layer.size:,}" for layer in plan.anatomy.layers)
+    lines = [
+        f"{study.name}: {study.network.name} on {study.data.source}, {study.trials} trials, "
+        f"levels 0 to {study.pruning.rounds}, {plan.budget:,} iterations a job",
+        f"weights: {counts[0]:,} prunable ({layers}); {counts[-1]:,} ({counts[-1] / counts[0]:.2%}) at the last level",
+    ]
+    elapsed = totals[3] / max(1, min(workers, totals[0]))
+    at_a_time = f"{workers} job{'s' if workers > 1 else ''} at a time"
+    end = f"about {duration(elapsed)} on this machine with {at_a_time}, by a short measurement" if totals[0] else "done"
+    return Group(*(escape(line) for line in lines), "", table, "", escape(end))
+
+
+def status_table(folders: Sequence[Path]) -> Table:
+    """Return how far each study is, and what runs now."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for header in ("results folder", "study", "done", "diverged", "jobs", "running now"):
+        table.add_column(header, justify="right" if header in ("done", "diverged", "jobs") else "left")
+    for folder in folders:
+        store = Store(folder)
+        try:
+            study = load_study(str(folder))
+            plan = make_plan(study)
+        except InputError as error:
+            table.add_row(escape(str(folder)), escape(f"can't be read: {error}"))
+            continue
+        tally: Counter[str] = Counter()
+        running = []
+        for job in plan.jobs.values():
+            if store.has(job):
+                diverged = store.facts(job.id)["diverged_at"] is not None
+                tally["diverged" if diverged else "done"] += 1
+            elif (state := read_progress(store, job.id)) and store.is_claimed(job.id):
+                running.append(f"{state['label']} at {state['iteration']:,}/{state['budget']:,}")
+        table.add_row(
+            escape(str(folder)),
+            escape(study.name),
+            str(tally["done"]),
+            str(tally["diverged"]),
+            str(len(plan.jobs)),
+            escape("\n".join(running) or "-"),
+        )
+    return table

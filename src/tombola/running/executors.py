@@ -1,0 +1,71 @@
+"""Where jobs are run. Everything here is a `concurrent.futures.Executor`; a cluster's own is used in the same way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+from loky.process_executor import ProcessPoolExecutor
+
+ORPHAN_GRACE = 10.0  # seconds that a worker without a parent has to save what it is doing
+
+
+class InProcess(Executor):
+    """Runs each job at once, in the calling thread: for debugging, and where no process may be started."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        """Run the function now, and return a future that is done."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def process_pool(workers: int, threads: int) -> Executor:
+    """Return a pool of processes of `threads` threads each; a dead worker ends the pool, not the machine.
+
+    loky's workers do not import the caller's main module again, so a script needs no `if __name__ == "__main__"`.
+    """
+    count = str(threads)
+    # OpenMP's threads else spin for a while after each product, which costs the other workers their core.
+    environment = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NUMBA_NUM_THREADS": count}
+    with _interrupts_ignored():
+        pool = ProcessPoolExecutor(
+            workers, initializer=_start_worker, initargs=(os.getpid(),), env=environment, timeout=None
+        )
+        pool.submit(os.getpid)  # starts all workers, while interrupts are ignored
+    return pool
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Any:
+    """Start processes that never hear Ctrl-C, not even while Python starts: they are told to stop by the stop file."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _start_worker(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
+
+
+def _leave_with_parent(parent: int) -> None:
+    """End this worker when its parent was killed: it would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    time.sleep(ORPHAN_GRACE)
+    os._exit(1)

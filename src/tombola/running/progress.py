@@ -1,0 +1,184 @@
+"""Telling a person how a run goes: live lines on a terminal, log lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from tombola.running.store import PROGRESS, Store
+from tombola.studies.job import Job
+from tombola.studies.plan import Plan
+
+LOG_EVERY = 30.0  # seconds between two lines about running jobs where the output is no terminal
+
+
+def read_progress(store: Store, job_id: str) -> dict[str, Any] | None:
+    """Return the last note of a job under way: label, iteration, budget, val_accuracy, time, pid; None without one."""
+    return _read(store.part(job_id) / PROGRESS)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+class Forecast:
+    """Guesses how long the rest takes, from what the jobs so far have taken.
+
+    The seconds of a job are fitted as a part for each iteration and a part for each operation of live weights.
+    """
+
+    def __init__(self, plan: Plan, workers: int):
+        self.plan, self.workers = plan, workers
+        self._seen: list[tuple[float, float, float]] = []
+
+    def learn(self, job: Job, seconds: float) -> None:
+        """Take in what a job has taken."""
+        self._seen.append((self.plan.iterations(job), self.plan.operations(job), seconds))
+
+    def job(self, job: Job) -> float | None:
+        """Return the guess for one job in seconds; None before anything is known."""
+        if not self._seen:
+            return None
+        seen = np.array(self._seen[-500:])
+        mine = np.array([self.plan.iterations(job), self.plan.operations(job)])
+        guess = float(mine @ np.linalg.lstsq(seen[:, :2], seen[:, 2], rcond=None)[0])
+        # Few or like points can tilt the fit anywhere; stay within what has been seen.
+        pace = seen[:, 2] / seen[:, 0]
+        return float(np.clip(guess, mine[0] * pace.min(), mine[0] * pace.max()))
+
+    def left(self, waiting: list[Job], running: dict[str, float]) -> float | None:
+        """Return the seconds left; `running` has the fraction done of each job under way."""
+        if not self._seen:
+            return None
+        total = sum(self.job(job) or 0.0 for job in waiting)
+        total += sum((self.job(self.plan.jobs[job]) or 0.0) * (1 - done) for job, done in running.items())
+        return total / self.workers
+
+
+class Display:
+    """A `Watcher` that writes to a console.
+
+    Args:
+        plan, store: what is run, and where to.
+        workers: jobs at a time.
+        console: a terminal gets live lines, anything else log lines.
+        quiet: write nothing but what went wrong.
+        verbose: also say which engine and folder each job has.
+    """
+
+    def __init__(
+        self, plan: Plan, store: Store, workers: int, console: Console, quiet: bool = False, verbose: bool = False
+    ):
+        self.plan, self.store, self.console = plan, store, console
+        self.quiet, self.verbose = quiet, verbose
+        self.open = {job.id for job in plan.jobs.values() if store.folder(job.id) is None}
+        self.forecast = Forecast(plan, workers)
+        self._logged = time.monotonic()
+        self._live: Live | None = None
+        if console.is_terminal and not quiet:
+            self._live = Live(console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._live:
+            self._live.__exit__(*error)
+
+    def started(self, job: Job) -> None:
+        """Say which job starts."""
+        if self.verbose:
+            self._say(f"started  {job.label}")
+
+    def finished(self, job: Job, outcome: str) -> None:
+        """Say what a job came to."""
+        self.open.discard(job.id)
+        if outcome == "failed":
+            self._say(f"failed   {job.label}", always=True)
+            return
+        facts = self.store.facts(job.id)
+        self.forecast.learn(job, facts["seconds"])
+        seconds = facts["seconds"]
+        if outcome == "diverged":
+            self._say(f"diverged {job.label}: the loss was not finite at iteration {facts['diverged_at']}", always=True)
+        elif self.verbose or self._live is None:
+            accuracy = facts["history"]["test_accuracy"][-1]
+            line = f"done     {job.label}  test {accuracy:.2%}  {seconds:.1f} s  {self._totals()}"
+            self._say(line + (f"  {facts['engine']['name']} engine  {job.folder}" if self.verbose else ""))
+
+    def note(self, message: str) -> None:
+        """Say something that a person should know, quiet or not."""
+        self._say(message, always=True)
+
+    def tick(self, running: list[Job]) -> None:
+        """Bring the live lines up to date, or write log lines when it is time."""
+        if self.quiet:
+            return
+        if self._live is not None:
+            self._live.update(self._lines(running))
+        elif time.monotonic() - self._logged > LOG_EVERY:
+            self._logged = time.monotonic()
+            for job in running:
+                state = read_progress(self.store, job.id)
+                if state:
+                    self._say(f"running  {job.label}  {_position(state)}  {self._totals(running)}")
+
+    def _say(self, text: str, always: bool = False) -> None:
+        if always or not self.quiet:
+            self.console.print(escape(text), highlight=False, soft_wrap=True)
+
+    def _totals(self, running: list[Job] | None = None) -> str:
+        done = len(self.plan.jobs) - len(self.open)
+        left = self._left(running or [])
+        return f"{done}/{len(self.plan.jobs)} jobs" + (f", about {duration(left)} left" if left else "")
+
+    def _left(self, running: list[Job]) -> float | None:
+        fractions = {}
+        for job in running:
+            state = read_progress(self.store, job.id) or {"iteration": 0, "budget": 1}
+            fractions[job.id] = min(1.0, state["iteration"] / state["budget"])
+        waiting = [self.plan.jobs[job] for job in self.open if job not in fractions]
+        return self.forecast.left(waiting, fractions)
+
+    def _lines(self, running: list[Job]) -> Group:
+        grid = Table.grid(padding=(0, 2))
+        for job in running:
+            state = read_progress(self.store, job.id)
+            position = _position(state) if state else "starting"
+            grid.add_row(escape(job.label), f"level {self.plan.levels[job.id]}", position)
+        bar = Progress(BarColumn(), TextColumn("{task.description}"))
+        done = len(self.plan.jobs) - len(self.open)
+        bar.add_task(self._totals(running), total=len(self.plan.jobs), completed=done)
+        return Group(grid, bar)
+
+
+def _position(state: dict[str, Any]) -> str:
+    accuracy = state.get("val_accuracy")
+    shown = f"  validation {accuracy:.2%}" if accuracy is not None else ""
+    return f"{state['iteration']:,}/{state['budget']:,} iterations{shown}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"

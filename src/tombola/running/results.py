@@ -1,0 +1,201 @@
+"""What a study has found so far, read from its results folder."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tombola.errors import InputError
+from tombola.networks import factory
+from tombola.running.files import Damaged, write_whole, writing
+from tombola.running.store import Store
+from tombola.running.ticket import Ticket
+from tombola.studies.loading import STUDY_FILE, load_study
+from tombola.studies.plan import Plan, Row, make_plan
+from tombola.training.loop import COLUMNS
+
+LEVEL_COLUMNS = (
+    "study",
+    "network",
+    "arm",
+    "trial",
+    "repeat",
+    "level",
+    "density",
+    "remaining_weights",
+    "early_stop_iteration",
+    "early_stop_val_loss",
+    "early_stop_test_accuracy",
+    "final_val_loss",
+    "final_test_accuracy",
+    "final_train_accuracy",
+    "iterations",
+    "seconds",
+    "status",
+    "engine",
+    "job",
+)
+
+
+class Results:
+    """The results of a study, finished or not.
+
+    >>> results = tombola.run("demo")                                   # doctest: +SKIP
+    >>> results.frame().groupby("arm").final_test_accuracy.max()        # doctest: +SKIP
+    """
+
+    def __init__(self, plan: Plan, store: Store):
+        self.plan, self.store = plan, store
+        self.study = plan.study
+
+    @classmethod
+    def open(cls, folder: str | Path, data: str | Path | None = None) -> Results:
+        """Open a results folder.
+
+        Args:
+            folder: what `--out` was.
+            data: folder of data sets; only a study of a user's own data needs it, to know their shape.
+
+        Raises:
+            InputError: it is no results folder.
+        """
+        study = load_study(str(folder))
+        if not (Path(folder) / STUDY_FILE).is_file():
+            raise InputError(f"{str(folder)!r} is no results folder: it has no {STUDY_FILE}")
+        return cls(make_plan(study, Path(data) if data else None), Store(folder))
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row for each (arm, trial, repeat, level) that is done.
+
+        The columns are LEVEL_COLUMNS. Densities and accuracies lie from 0 to 1; losses are mean cross-entropies in
+        nats. `early_stop_iteration` is the iteration of minimum validation loss (the paper's Section 2), and
+        accuracy "at early stop" is test accuracy there. A diverged run has status "diverged" and no accuracies.
+        The dense network is level 0 of every arm: one job, shown as repeat 0 of each.
+        """
+        rows = [self._level(row, facts) for row, facts in self._done]
+        return pd.DataFrame(rows, columns=list(LEVEL_COLUMNS))
+
+    def curves(self) -> pd.DataFrame:
+        """Return a row for each evaluation of each row of `frame`."""
+        first = ["study", "arm", "trial", "repeat", "level", "density"]
+        pieces = []
+        for row, facts in self._done:
+            level = self._level(row, facts)
+            piece = pd.DataFrame({column: facts["history"][column] for column in COLUMNS})
+            for place, column in enumerate(first):
+                piece.insert(place, column, level[column])
+            pieces.append(piece)
+        return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=[*first, *COLUMNS])
+
+    def ticket(self, trial: int = 0, level: int = 0, arm: str = "ticket", repeat: int = 0) -> Ticket:
+        """Return the mask and starting weights of one row.
+
+        Raises:
+            InputError: the study has no such row, or it is not done yet.
+        """
+        wanted = (arm, trial, repeat if level else 0, level)
+        for row in self.plan.rows:
+            if (row.arm, row.trial, row.repeat, row.level) == wanted:
+                break
+        else:
+            arms = ", ".join(dict.fromkeys(row.arm for row in self.plan.rows))
+            raise InputError(
+                f"the study {self.study.name!r} has no arm={arm!r}, trial={trial}, repeat={repeat}, level={level}: "
+                f"its arms are {arms}; trials 0 to {self.study.trials - 1}; levels 0 to {self.study.pruning.rounds}"
+            )
+        try:
+            result = self.store.load(row.job)
+        except Damaged as error:
+            raise InputError(f"that ticket is not there yet: {error}") from error
+        study, data = self.study, self.plan.data
+        return Ticket(
+            mask=result.mask,
+            weights=result.snapshots["start"],
+            trained=result.snapshots["final"],
+            build_network=factory(study.network, data.input_shape, data.classes),
+            origin={
+                "study": study.name,
+                "arm": arm,
+                "trial": trial,
+                "repeat": repeat,
+                "level": level,
+                "rewind": study.rewind,
+                "job": row.job,
+                "network": study.network.model_dump(mode="json"),
+                "input_shape": list(data.input_shape),
+                "classes": data.classes,
+            },
+        )
+
+    def save(self, figures: bool = True) -> list[Path]:
+        """Write `results.csv`, `curves.csv` and the figures into the results folder; return the figures' paths.
+
+        Raises:
+            StoreError: they can't be written.
+        """
+        levels, curves = self.frame(), self.curves()
+        write_whole(self.store.root / "results.csv", levels.to_csv(index=False).encode())
+        write_whole(self.store.root / "curves.csv", curves.to_csv(index=False).encode())
+        if not figures:
+            return []
+        from tombola.report import draw
+
+        folder = self.store.root / "figures"
+        with writing(folder):
+            return draw(levels, curves, folder)
+
+    def missing(self) -> int:
+        """Return how many jobs of the study are not done."""
+        return len(self.plan.jobs) - sum(self.store.folder(job) is not None for job in self.plan.jobs)
+
+    @cached_property
+    def _done(self) -> list[tuple[Row, dict[str, Any]]]:
+        facts: dict[str, dict[str, Any] | None] = {}
+        for row in self.plan.rows:
+            if row.job not in facts:
+                try:
+                    facts[row.job] = self.store.facts(row.job)
+                except Damaged:
+                    facts[row.job] = None
+        return [(row, found) for row in self.plan.rows if (found := facts[row.job]) is not None]
+
+    def _level(self, row: Row, facts: dict[str, Any]) -> dict[str, Any]:
+        history, nan = facts["history"], math.nan
+        remaining = sum(facts["remaining"].values())
+        level = {
+            "study": self.study.name,
+            "network": self.study.network.name,
+            "arm": row.arm,
+            "trial": row.trial,
+            "repeat": row.repeat,
+            "level": row.level,
+            "density": remaining / self.plan.remaining[0],
+            "remaining_weights": remaining,
+            "iterations": facts["iterations"],
+            "seconds": facts["seconds"],
+            "status": "ok",
+            "engine": facts["engine"]["name"],
+            "job": row.job,
+        }
+        if facts["diverged_at"] is not None:
+            names = [name for name in LEVEL_COLUMNS if name not in level]
+            return level | dict.fromkeys(names, nan) | {"status": "diverged"}
+        stop = early_stop(history)
+        return level | {
+            "early_stop_iteration": history["iteration"][stop],
+            "early_stop_val_loss": history["val_loss"][stop],
+            "early_stop_test_accuracy": history["test_accuracy"][stop],
+            "final_val_loss": history["val_loss"][-1],
+            "final_test_accuracy": history["test_accuracy"][-1],
+            "final_train_accuracy": facts["train"][1],
+        }
+
+
+def early_stop(history: dict[str, list[float]]) -> int:
+    """Return the index of the minimum validation loss, the first of equals (the paper's early-stopping criterion)."""
+    losses = history["val_loss"]
+    return min(range(len(losses)), key=losses.__getitem__)

@@ -1,0 +1,192 @@
+"""Running a study from beginning to end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tombola.data import load as load_data
+from tombola.errors import InputError, TombolaError
+from tombola.running.execute import Means
+from tombola.running.executors import InProcess, process_pool
+from tombola.running.files import write_whole
+from tombola.running.progress import Display
+from tombola.running.results import Results
+from tombola.running.scheduler import Stop, Tally, run_jobs
+from tombola.running.store import Store
+from tombola.studies.loading import STUDY_FILE, dump_study, load_study
+from tombola.studies.plan import Plan, make_plan
+from tombola.studies.study import Study
+from tombola.training.engines import engine_class
+
+
+class StoppedByUser(TombolaError):
+    """The run was interrupted; the same command goes on from there."""
+
+    exit_status = 130
+
+
+class JobsFailed(TombolaError):
+    """Some jobs could not be done; the others are."""
+
+
+def run(
+    study: Study | str | Path,
+    out: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    engine: str = "auto",
+    checkpoint_every: float = 30.0,
+    figures: bool = True,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> Results:
+    """Run a study and return its results; what is there already is not done again.
+
+    >>> results = tombola.run("demo", trials=1)                     # doctest: +SKIP
+
+    Args:
+        study: a `Study`, or what `Study.load` takes.
+        out: the results folder; `results/<name of the study>` where it is not given.
+        data: folder of data sets; else the environment variable TOMBOLA_DATA, else the cache.
+        workers: jobs at a time, each in a process of its own; 0 runs them in this process. By default one a core.
+        device: "cpu", "cuda", or "auto", which takes a GPU where there is one.
+        engine: forces one; "auto" chooses.
+        checkpoint_every: seconds between checkpoints of a running job.
+        figures: also draw them, in `<out>/figures`.
+        quiet: write nothing but what goes wrong.
+        verbose: write more.
+
+    Raises:
+        InputError: the study, its data or the folder can't be used; nothing has been written then.
+        StoreError: results can't be written.
+        StoppedByUser: Ctrl-C; all is saved.
+        JobsFailed: a job failed by a bug, in tombola or in the user's own network.
+    """
+    console = Console(stderr=True)
+    if not isinstance(study, Study):
+        study = load_study(str(study))
+    root = Path(data) if data is not None else None
+    plan, means = prepare(study, root, device, engine, checkpoint_every)
+    store = Store(out if out is not None else default_folder(study))
+    store.create()
+    workers = default_workers(means.device, len(plan.jobs)) if workers is None else workers
+    tally = _run_jobs(plan, store, means, workers, Display(plan, store, workers or 1, console, quiet, verbose))
+    results = Results(plan, store)
+    results.save(figures)
+    if tally.failed:
+        names = ", ".join(plan.jobs[job].label for job in tally.failed)
+        raise JobsFailed(f"{len(tally.failed)} of {len(plan.jobs)} jobs failed ({names}); what they met stands above")
+    return results
+
+
+def prepare(
+    study: Study, root: Path | None, device: str, engine: str, checkpoint_every: float = 30.0
+) -> tuple[Plan, Means]:
+    """Check all that can be checked before anything is written, and fetch the data.
+
+    Raises:
+        InputError: something can't be as it is asked for.
+    """
+    plan = make_plan(study, root)
+    chosen = choose_device(device)
+    if engine != "auto":
+        engine_class(engine)
+    if checkpoint_every <= 0:
+        raise InputError(f"checkpoint-every={checkpoint_every} must be above 0 seconds")
+    load_data(study.data, root)
+    return plan, Means(
+        root=str(root) if root else None, device=chosen, engine=engine, checkpoint_every=checkpoint_every
+    )
+
+
+def default_folder(study: Study) -> Path:
+    """Return where a study's results go unless told otherwise."""
+    return Path("results") / study.slug
+
+
+def choose_device(device: str) -> str:
+    """Return the device to train on.
+
+    Raises:
+        InputError: it is not there.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return device
+    if device.partition(":")[0] != "cuda":
+        raise InputError(f"device={device!r}: one of auto, cpu, cuda")
+    if not torch.cuda.is_available():
+        raise InputError(f"device={device!r}: PyTorch finds no GPU here; --device cpu works anywhere")
+    return device
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers(device: str, jobs: int) -> int:
+    """Return how many jobs to run at a time: one a core, for small networks gain little from a second thread."""
+    return 1 if device != "cpu" else max(1, min(cores(), jobs))
+
+
+def _run_jobs(plan: Plan, store: Store, means: Means, workers: int, display: Display) -> Tally:
+    write_whole(store.root / STUDY_FILE, dump_study(plan.study).encode())
+    adopted = sum(store.adopt(job) for job in plan.jobs.values() if not store.has(job))
+    if adopted:
+        display.note(f"{adopted} jobs taken over from results folders beside this one")
+    threads = max(1, cores() // max(1, workers))
+    stop = Stop(store.jobs / f".stop.{os.getpid()}")
+    stop.path.unlink(missing_ok=True)
+    means = replace(means, threads=threads, stop_file=str(stop.path), parent=os.getpid() if workers else None)
+    make: Any = partial(process_pool, workers, threads) if workers else InProcess
+    try:
+        with _stopped_by_signals(stop), display:
+            tally = run_jobs(plan, store, means, max(1, workers), make, display, stop)
+    finally:
+        stop.path.unlink(missing_ok=True)
+    if stop.asked:
+        raise StoppedByUser(
+            f"stopped; {len(tally.done) + len(tally.diverged)} of {len(plan.jobs)} jobs are done and the rest is "
+            "saved. The same command goes on from here"
+        )
+    if tally.skipped:
+        display.note(f"{len(tally.skipped)} jobs were left out: the ones that they follow from diverged or failed")
+    return tally
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: Stop) -> Iterator[None]:
+    """Turn the first Ctrl-C (or SIGTERM) into a wish to stop; a second one ends the run at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {}
+
+    def ask(number: int, _frame: object) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.ask()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

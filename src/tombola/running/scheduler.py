@@ -1,0 +1,214 @@
+"""Running a plan's jobs: which next, on what, and what to do when one goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from tombola.errors import TombolaError
+from tombola.running.execute import Means, run_job
+from tombola.running.store import Store
+from tombola.studies.job import Job
+from tombola.studies.plan import Plan
+
+MAX_DEATHS = 3  # of workers, while they ran the same job, before that job is given up
+TICK = 0.2  # seconds between two looks at what is under way
+PATIENCE = 1.0  # seconds until a job that another run holds is asked for again
+
+
+class Watcher(Protocol):
+    """Is told what happens; a progress display, or a log."""
+
+    def started(self, job: Job) -> None:
+        """A worker has been given the job."""
+
+    def finished(self, job: Job, outcome: str) -> None:
+        """The job came back: "done", "diverged" or "failed"."""
+
+    def note(self, message: str) -> None:
+        """Something that a person should know."""
+
+    def tick(self, running: list[Job]) -> None:
+        """Called a few times a second."""
+
+
+class Stop:
+    """A wish to stop, seen by every process that has its address: a file that is there or not."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.asked = False
+
+    def ask(self) -> None:
+        """Ask all workers to save and end."""
+        self.asked = True
+        with contextlib.suppress(OSError):
+            self.path.touch()
+
+
+@dataclass
+class Tally:
+    """What came of the jobs, by identity."""
+
+    done: set[str] = field(default_factory=set)
+    diverged: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
+
+
+def run_jobs(
+    plan: Plan,
+    store: Store,
+    means: Means,
+    workers: int,
+    make_executor: Callable[[], Executor],
+    watcher: Watcher,
+    stop: Stop,
+) -> Tally:
+    """Run every job of a plan that the store does not have yet.
+
+    Of the jobs that can start, the one with the longest chain of others waiting behind it goes first, so that no
+    worker is idle at the end.
+
+    Args:
+        workers: jobs at a time.
+        make_executor: called again where a worker's death has ended the pool.
+        stop: once it is asked for, nothing more is started, and what runs saves itself and ends.
+
+    Raises:
+        TombolaError: one that would meet every job, such as a full disk.
+    """
+    return _Scheduler(plan, store, means, workers, make_executor, watcher, stop).run()
+
+
+class _Scheduler:
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        means: Means,
+        workers: int,
+        make_executor: Callable[[], Executor],
+        watcher: Watcher,
+        stop: Stop,
+    ):
+        self.plan, self.store, self.means, self.workers = plan, store, means, workers
+        self.make_executor, self.watcher, self.stop = make_executor, watcher, stop
+        self.tally = Tally()
+        self.waiting: list[Job] = []
+        self.running: dict[Future[str], Job] = {}
+        self.not_before: dict[str, float] = {}  # job that another run holds -> when to ask again
+        self.deaths: Counter[str] = Counter()
+
+    def run(self) -> Tally:
+        self._take_stock()
+        if not self.waiting:
+            return self.tally
+        self.executor = self.make_executor()
+        try:
+            while (self.waiting and not self.stop.asked) or self.running:
+                if not self.stop.asked:
+                    self._submit()
+                self._collect()
+                self.watcher.tick(list(self.running.values()))
+        except BaseException:
+            self.stop.ask()  # or leaving would wait until the workers have trained to the end
+            raise
+        finally:
+            self.executor.shutdown(wait=True)
+        return self.tally
+
+    def _take_stock(self) -> None:
+        """Find out what is done, and order the rest by the longest chain that waits for it."""
+        damaged: list[str] = []
+        for job in self.plan.jobs.values():
+            if self.store.has(job, damaged):
+                self._count(job)
+            else:
+                self.waiting.append(job)
+        for message in damaged:
+            self.watcher.note(f"{message}; that job is done again")
+        depth: Counter[str] = Counter()
+        for job in reversed(self.waiting):  # every job stands behind those that it needs
+            for parent in job.needs:
+                depth[parent] = max(depth[parent], depth[job.id] + 1)
+        self.waiting.sort(key=lambda job: -depth[job.id])  # stable: else the study's order of arms
+
+    def _count(self, job: Job) -> str:
+        diverged = self.store.facts(job.id)["diverged_at"] is not None
+        (self.tally.diverged if diverged else self.tally.done).add(job.id)
+        return "diverged" if diverged else "done"
+
+    def _submit(self) -> None:
+        now = time.monotonic()
+        lost = self.tally.diverged | self.tally.failed.keys() | self.tally.skipped
+        for job in list(self.waiting):
+            if lost & set(job.needs):
+                self.waiting.remove(job)
+                self.tally.skipped.add(job.id)
+                lost.add(job.id)
+        for job in list(self.waiting):
+            if len(self.running) >= self.workers:
+                break
+            if set(job.needs) <= self.tally.done and self.not_before.get(job.id, 0) <= now:
+                self.waiting.remove(job)
+                future = self.executor.submit(run_job, job.model_dump_json(), str(self.store.root), self.means)
+                self.running[future] = job
+                self.watcher.started(job)
+
+    def _collect(self) -> None:
+        if not self.running:
+            time.sleep(TICK)
+            return
+        finished, _ = wait(self.running, timeout=TICK, return_when=FIRST_COMPLETED)
+        broken = False
+        for future in finished:
+            job = self.running.pop(future)
+            error = future.exception()
+            if error is None:
+                self._settle(job, future.result())
+            elif isinstance(error, BrokenProcessPool):
+                broken = True
+                self._bury(job)
+            elif isinstance(error, TombolaError):
+                raise error
+            else:
+                text = "".join(traceback.format_exception(error))
+                self.tally.failed[job.id] = text
+                self.watcher.finished(job, "failed")
+                self.watcher.note(f"{job.label} failed; the rest goes on:\n{text}")
+        if broken:
+            for job in self.running.values():
+                self._bury(job)
+            self.running.clear()
+            self.executor.shutdown(wait=True)
+            self.executor = self.make_executor()
+
+    def _settle(self, job: Job, outcome: str) -> None:
+        if outcome == "busy":
+            self.not_before[job.id] = time.monotonic() + PATIENCE
+            self.waiting.insert(0, job)
+        elif outcome == "stopped":
+            self.waiting.insert(0, job)
+        else:
+            (self.tally.diverged if outcome == "diverged" else self.tally.done).add(job.id)
+            self.watcher.finished(job, outcome)
+
+    def _bury(self, job: Job) -> None:
+        """A worker died. The job goes on from its checkpoint, unless workers keep dying on it."""
+        self.deaths[job.id] += 1
+        if self.deaths[job.id] < MAX_DEATHS:
+            self.watcher.note(f"a worker died during {job.label}; that job goes on from its last checkpoint")
+            self.waiting.insert(0, job)
+        else:
+            self.tally.failed[job.id] = f"workers died {MAX_DEATHS} times on this job; is there enough memory?"
+            self.watcher.finished(job, "failed")
+            self.watcher.note(f"{job.label}: {self.tally.failed[job.id]}")
