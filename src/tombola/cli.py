@@ -221,7 +221,7 @@ def draw_figures(study: str, out: Path | None, data: Path | None, wanted: tuple[
     with writing(folder / "figures"):
         paths = draw(found.frame(), found.curves(), folder / "figures", wanted or None)
     for path in paths:
-        click.echo(path)
+        click.echo(str(path))
     if not paths:
         click.echo("The results hold nothing yet that a figure could show.")
 
@@ -250,9 +250,12 @@ def _folder_of(study: str, out: Path | None) -> Path:
 
 
 def _print_summary(results: Results) -> None:
-    from tombola.report import summary_table
+    from tombola.report import summary_table, ticket_versus_reinit
 
-    _console().print(summary_table(results.frame()))
+    levels = results.frame()
+    _console().print(summary_table(levels))
+    if {"ticket", "reinit"} <= set(levels["arm"]):
+        _console().print(ticket_versus_reinit(levels))
     if missing := results.missing():
         click.echo(f"{missing} of {len(results.plan.jobs)} jobs are not done yet.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def one_thread() -> Iterator[None]:
 def chain(*widths: int, bias: bool = True) -> Factory:
     def build() -> nn.Module:
         layers: list[nn.Module] = [nn.Flatten()]
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs, bias=bias), nn.ReLU()]
         return nn.Sequential(*layers[:-1])
 
@@ -108,7 +109,12 @@ def plain(
 
 
 def engine(
-    build: Factory, weights: Weights, mask: Mask, splits: Splits, recipe: Recipe, iteration: int = 0,
+    build: Factory,
+    weights: Weights,
+    mask: Mask,
+    splits: Splits,
+    recipe: Recipe,
+    iteration: int = 0,
     optimizer: dict[str, Tensor] | None = None,
 ) -> ChainEngine:
     start = Start(weights, mask, SEEDS, splits, iteration, optimizer or {})
@@ -128,7 +134,6 @@ def agree(build: Factory, mask: Mask, splits: Splits, recipe: Recipe, steps: int
     assert got.keys() == other.keys()
     for name, tensor in exact_module.state_dict().items():
         stray = (other[name] - tensor).abs().max().item()
-        print(name, stray, (got[name] - tensor).abs().max().item())
         torch.testing.assert_close(got[name], tensor.float(), rtol=1e-4, atol=1e-5 + 8 * stray)
     for name, keep in mask.items():
         assert bool((got[name][~keep] == 0.0).all())

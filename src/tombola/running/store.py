@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from tombola.errors import StoreError
+from tombola.errors import InputError, StoreError
 from tombola.pruning.mask import Mask
 from tombola.running.files import (
     Damaged,
@@ -83,13 +83,17 @@ class Store:
         """Make the folders.
 
         Raises:
-            StoreError: they can't be made or written to.
+            InputError: they can't be made or written to.
         """
-        with writing(self.root):
+        try:
             (self.jobs / ".locks").mkdir(parents=True, exist_ok=True)
             probe = self.jobs / f".probe.{os.getpid()}"
             probe.touch()
             probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"the results folder {self.root} can't be written to ({error.strerror or error}); give another --out"
+            ) from error
 
     def folder(self, job_id: str) -> Path | None:
         """Return the folder of a finished job, unverified, or None."""

@@ -115,7 +115,7 @@ class ChainEngine:
 
     def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
         """Return what `torch.optim` holds as "exp_avg/fc1.weight" and so on, 0.0 where a weight is pruned."""
-        state = {}
+        state: dict[str, Tensor] = {}
         for row, name in zip(self._moments, self._moment_names, strict=False):
             state |= {f"{name}/{each}": tensor for each, tensor in self._layout.spread(row).items()}
         if self._recipe.optimizer == "adam":

@@ -174,11 +174,12 @@ class _Walk:
     @staticmethod
     def _is_shape(node: fx.Node, source: fx.Node) -> bool:
         attribute = node.op == "call_function" and node.target is getattr and node.args == (source, "shape")
-        return attribute or (node.op == "call_method" and node.target == "size" and node.args == (source,))
+        method = node.op == "call_method" and node.target == "size" and node.args == (source,)
+        return bool(attribute or method)
 
     @staticmethod
     def _is_examples(node: fx.Node, source: fx.Node, shapes: set[fx.Node]) -> bool:
         if node.op == "call_method" and node.target == "size":
             return (*node.args, *node.kwargs.values()) == (source, 0)
         item = node.op == "call_function" and node.target is operator.getitem
-        return item and node.args[0] in shapes and node.args[1] == 0
+        return bool(item and node.args[0] in shapes and node.args[1] == 0)

@@ -49,7 +49,7 @@ class Tile(types.Type):
 
 
 @register_model(Tile)
-class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
+class _TileModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Tile):
         super().__init__(manager, kind, ir.VectorType(FLOAT, WIDTH))
 
@@ -57,10 +57,10 @@ class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
 TILE = Tile()
 
 
-def _at(context: Any, builder: Any, kind: Any, array: Any, index: Any, WIDTH: int) -> Any:
-    """Return a pointer to `WIDTH` float32 that begin at array[index]."""
+def _at(context: Any, builder: Any, kind: Any, array: Any, index: Any, count: int) -> Any:
+    """Return a pointer to `count` float32 that begin at array[index]."""
     data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), ir.VectorType(FLOAT, WIDTH).as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), ir.VectorType(FLOAT, count).as_pointer())
 
 
 def _row(context: Any, builder: Any, kind: Any, array: Any, row: Any) -> Any:

@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all their set-up by themselves, into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench bench-quick clean
+
+demo: .venv/installed
+	$(BIN)/tombola run demo
+	@echo "Next: $(BIN)/tombola presets   (and $(BIN)/tombola plan lenet-mnist)"
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# How fast, against a plain PyTorch loop: benchmarks/results/latest.json and docs/performance.md.
+bench: .venv/installed
+	$(BIN)/python -m benchmarks
+
+bench-quick: .venv/installed
+	$(BIN)/python -m benchmarks --quick
+
+clean:
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "tombola needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	@touch $@
