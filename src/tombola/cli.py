@@ -202,7 +202,7 @@ def results(study: str, out: Path | None, data: Path | None, form: str, curves: 
     if output is not None:
         write_whole(output, content)
     else:
-        click.get_binary_stream("stdout").write(content)
+        sys.stdout.buffer.write(content)
 
 
 @cli.command(name="figures", epilog=STUDY_HELP)
