@@ -47,7 +47,7 @@ def chain_of(module: nn.Module) -> Chain | None:
     It is None, too, wherever it is doubtful: hooks, shared or frozen parameters, parameters other than those of the
     chain, subclasses of `nn.Linear`, and control flow that `torch.fx` can't follow.
     """
-    if any(_has_hooks(each) for each in module.modules()):
+    if any(has_hooks(each) for each in module.modules()):
         return None
     chain = _traced(module, training=True)
     if chain is None or chain != _traced(module, training=False):
@@ -61,7 +61,8 @@ def chain_of(module: nn.Module) -> Chain | None:
     return chain
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether anything runs before or after this module's own passes."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
     return any(getattr(module, kind, None) for kind in kinds)
 

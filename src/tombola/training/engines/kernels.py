@@ -163,42 +163,79 @@ def relu_backward(typing: Any, slope: Any, result: Any) -> Any:
     return TILE(TILE, TILE), generate
 
 
+def _transposed(builder: Any, square: list[Any]) -> list[Any]:
+    """Return the columns of 16 rows of 16 float32."""
+    square = list(square)
+    kind = ir.VectorType(INDEX, LINE)
+    for size in (1, 2, 4, 8):  # swap the off-diagonal blocks of that size
+        upper = ir.Constant(kind, [j + LINE - size if j & size else j for j in range(LINE)])
+        lower = ir.Constant(kind, [j + LINE if j & size else j + size for j in range(LINE)])
+        for i in range(LINE):
+            if not i & size:
+                pair = square[i], square[i + size]
+                square[i] = builder.shuffle_vector(*pair, upper)
+                square[i + size] = builder.shuffle_vector(*pair, lower)
+    return square
+
+
+def _example(context: Any, builder: Any, kind: Any, matrix: Any, example: Any, column: Any, count: int) -> Any:
+    """Return a pointer to `count` features of an example, from `column`, in float32 [examples, features], C order."""
+    features = builder.extract_value(context.make_array(kind)(context, builder, matrix).shape, 1)
+    return _at(context, builder, kind, matrix, builder.add(builder.mul(example, features), column), count)
+
+
+def _square(context: Any, builder: Any, kind: Any, rows: Any, row: Any, first: Any) -> list[Any]:
+    """Return pointers to 16 examples, from `first`, of each of 16 rows, from `row`."""
+    pointers = []
+    for j in range(LINE):
+        start = builder.mul(builder.add(row, ir.Constant(row.type, j)), ir.Constant(row.type, WIDTH))
+        pointers.append(_at(context, builder, kind, rows, builder.add(start, first), LINE))
+    return pointers
+
+
 @intrinsic
-def transpose(typing: Any, inputs: Any, examples: Any, first: Any, column: Any, nodes: Any, row: Any) -> Any:
-    """Copy a square of 16 examples by 16 features: nodes[row + j, first + i] = inputs[examples[first + i], column + j].
+def take_square(typing: Any, matrix: Any, examples: Any, first: Any, column: Any, rows: Any, row: Any) -> Any:
+    """Copy 16 features of 16 examples: rows[row + j, first + i] = matrix[examples[first + i], column + j].
 
     Args:
-        inputs: float32 [examples, features] in C order.
+        matrix: float32 [examples, features] in C order.
         examples: int64 [WIDTH].
-        nodes: float32 [rows * WIDTH].
+        rows: float32 [rows * WIDTH].
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        inputs, examples, first, column, nodes, row = arguments
+        matrix, examples, first, column, rows, row = arguments
         numbers = context.make_array(signature.args[1])(context, builder, examples).data
-        features = builder.extract_value(context.make_array(signature.args[0])(context, builder, inputs).shape, 1)
         square = []
         for i in range(LINE):
             number = builder.load(builder.gep(numbers, [builder.add(first, ir.Constant(first.type, i))]))
-            index = builder.add(builder.mul(number, features), column)
-            square.append(builder.load(_at(context, builder, signature.args[0], inputs, index, LINE), align=4))
-        kind = ir.VectorType(INDEX, LINE)
-        for size in (1, 2, 4, 8):  # swap the off-diagonal blocks of that size
-            upper = ir.Constant(kind, [j + LINE - size if j & size else j for j in range(LINE)])
-            lower = ir.Constant(kind, [j + LINE if j & size else j + size for j in range(LINE)])
-            for i in range(LINE):
-                if not i & size:
-                    pair = square[i], square[i + size]
-                    square[i] = builder.shuffle_vector(*pair, upper)
-                    square[i + size] = builder.shuffle_vector(*pair, lower)
-        for j, features_row in enumerate(square):
-            start = builder.mul(builder.add(row, ir.Constant(row.type, j)), ir.Constant(row.type, WIDTH))
-            index = builder.add(start, first)
-            builder.store(features_row, _at(context, builder, signature.args[4], nodes, index, LINE), align=4)
+            pointer = _example(context, builder, signature.args[0], matrix, number, column, LINE)
+            square.append(builder.load(pointer, align=4))
+        pointers = _square(context, builder, signature.args[4], rows, row, first)
+        for value, pointer in zip(_transposed(builder, square), pointers, strict=True):
+            builder.store(value, pointer, align=4)
         return context.get_dummy_value()
 
     place = types.intp
-    return types.void(inputs, examples, place, place, nodes, place), generate
+    return types.void(matrix, examples, place, place, rows, place), generate
+
+
+@intrinsic
+def put_square(typing: Any, matrix: Any, begin: Any, first: Any, column: Any, rows: Any, row: Any) -> Any:
+    """Copy 16 features of 16 examples: matrix[begin + first + i, column + j] = rows[row + j, first + i]."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        matrix, begin, first, column, rows, row = arguments
+        pointers = _square(context, builder, signature.args[4], rows, row, first)
+        square = [builder.load(pointer, align=4) for pointer in pointers]
+        for i, value in enumerate(_transposed(builder, square)):
+            example = builder.add(builder.add(begin, first), ir.Constant(first.type, i))
+            pointer = _example(context, builder, signature.args[0], matrix, example, column, LINE)
+            builder.store(value, pointer, align=4)
+        return context.get_dummy_value()
+
+    place = types.intp
+    return types.void(matrix, place, place, place, rows, place), generate
 
 
 @intrinsic
@@ -206,10 +243,7 @@ def prefetch(typing: Any, inputs: Any, example: Any, column: Any) -> Any:
     """Ask the processor to bring inputs[example, column] (float32, C order) nearer; go on without waiting for it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        inputs, example, column = arguments
-        features = builder.extract_value(context.make_array(signature.args[0])(context, builder, inputs).shape, 1)
-        index = builder.add(builder.mul(example, features), column)
-        pointer = _at(context, builder, signature.args[0], inputs, index, 1)
+        pointer = _example(context, builder, signature.args[0], *arguments, 1)
         pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, INDEX, INDEX, INDEX])
         function = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
@@ -242,7 +276,7 @@ class Wiring(NamedTuple):
         starts: int32 [neurons + 1], where each neuron's live weights start in `sources`.
         sources: int32 [weights], the node from which each live weight comes.
         biases: int32 [neurons], where in the values each neuron's bias is; -1 where it has none.
-        first: number of neurons of the first layer, whose sources are inputs.
+        first: number of neurons to whose sources no gradient goes back: those of the first layer, if inputs have none.
         outputs: number of neurons of the last layer, which have no ReLU.
     """
 
@@ -265,7 +299,7 @@ def gather(inputs, examples, upcoming, lines, nodes):  # type: ignore[no-untyped
         for b in range(WIDTH):
             prefetch(inputs, upcoming[b], lines[i])
         for b in range(0, WIDTH, LINE):
-            transpose(inputs, examples, b, lines[i], nodes, i * LINE)
+            take_square(inputs, examples, b, lines[i], nodes, i * LINE)
 
 
 @compiled
@@ -294,15 +328,15 @@ def forward(wiring, values, nodes):  # type: ignore[no-untyped-def]
 def backward(wiring, values, gradients, nodes, slopes):  # type: ignore[no-untyped-def]
     """Add to `gradients` those of the live weights.
 
-    `slopes` has a row for each neuron: the gradient of the loss with respect to its output. The outputs' are given;
-    the others are scratch.
+    `slopes` has a row for each node: the gradient of the loss with respect to it. The outputs' are given, those of
+    the other neurons are computed, those of the inputs only if `wiring.first` is 0.
     """
     inputs = LINE * len(wiring.lines)
     neurons = len(wiring.biases)
     hidden = neurons - wiring.outputs
-    slopes[: hidden * WIDTH] = 0.0
+    slopes[(inputs if wiring.first else 0) * WIDTH : (inputs + hidden) * WIDTH] = 0.0
     for neuron in range(neurons - 1, -1, -1):
-        slope = load(slopes, neuron)
+        slope = load(slopes, inputs + neuron)
         if neuron < hidden:
             slope = relu_backward(slope, load(nodes, inputs + neuron))
         bias = wiring.biases[neuron]
@@ -313,7 +347,7 @@ def backward(wiring, values, gradients, nodes, slopes):  # type: ignore[no-untyp
             gradients[k] += dot(slope, load(nodes, wiring.sources[k]))
         if neuron >= wiring.first:
             for k in range(begin, end):
-                source = wiring.sources[k] - inputs
+                source = wiring.sources[k]
                 store(slopes, source, add_scaled(load(slopes, source), values[k], slope))
 
 
@@ -387,7 +421,7 @@ def train_chain(wiring, values, moments, optimizer, rates, roots, inputs, target
     neurons = len(wiring.biases)
     outputs = LINE * len(wiring.lines) + neurons - wiring.outputs
     nodes = rows_of(LINE * len(wiring.lines) + neurons)
-    slopes = rows_of(neurons)
+    slopes = rows_of(LINE * len(wiring.lines) + neurons)
     gradients = np.zeros_like(values)
     examples, upcoming = np.empty(WIDTH, np.int64), np.empty(WIDTH, np.int64)
     fill(upcoming, batches[0], 0)
@@ -404,7 +438,7 @@ def train_chain(wiring, values, moments, optimizer, rates, roots, inputs, target
             forward(wiring, values, nodes)
             loss += cross_entropy(
                 nodes[outputs * WIDTH :],
-                slopes[(neurons - wiring.outputs) * WIDTH :],
+                slopes[outputs * WIDTH :],
                 targets[examples[: min(WIDTH, size - begin)]],
                 np.float32(1.0 / size),
             )
@@ -441,3 +475,68 @@ def score_chain(wiring, values, inputs, targets):  # type: ignore[no-untyped-def
                     best = c
             right += best == here[b]
     return loss, right
+
+
+# -- single layers --------------------------------------------------------------------------------------------------
+
+
+@compiled
+def spread(rows, lines, begin, matrix):  # type: ignore[no-untyped-def]
+    """Do the opposite of `gather`: write the rows into examples `begin`, ..., of float32 [examples, features]."""
+    # Backwards, because the last line may overlap the one before it, and what both hold belongs to that one.
+    for i in range(len(lines) - 1, -1, -1):
+        for b in range(0, WIDTH, LINE):
+            put_square(matrix, begin, b, lines[i], rows, i * LINE)
+
+
+@compiled
+def linear_forward(wiring, values, inputs, results):  # type: ignore[no-untyped-def]
+    """Fill `results` with those of one linear layer.
+
+    Args:
+        wiring: a chain of one layer.
+        values: float32, its live weights and biases.
+        inputs: float32 [examples, features], at least `LINE` features.
+        results: float32 [examples, features], both up to a multiple, of `WIDTH` and of `LINE`. What lies beyond those
+            of the layer means nothing.
+    """
+    sources = LINE * len(wiring.lines)
+    lines = np.arange(0, results.shape[1], LINE)
+    nodes = rows_of(sources + results.shape[1])
+    order = np.arange(len(inputs))
+    examples, upcoming = np.empty(WIDTH, np.int64), np.empty(WIDTH, np.int64)
+    for begin in range(0, len(inputs), WIDTH):
+        fill(examples, order, begin)
+        fill(upcoming, order, begin + WIDTH)
+        gather(inputs, examples, upcoming, wiring.lines, nodes)
+        forward(wiring, values, nodes)
+        spread(nodes[sources * WIDTH :], lines, begin, results)
+
+
+@compiled
+def linear_backward(wiring, values, inputs, slopes, gradients, back):  # type: ignore[no-untyped-def]
+    """Add to `gradients` those of the live weights and biases; fill `back` with those of the inputs.
+
+    Args:
+        wiring, values, inputs: as in `linear_forward`. If `wiring.first` is 0, `back` is filled, else left alone.
+        slopes: float32 [examples, features up to a multiple of `LINE`], gradients with respect to the results.
+        gradients: float32, as `values`.
+        back: float32 of the shape of `inputs`, with the number of examples up to a multiple of `WIDTH`. Features that
+            no weight uses are left alone.
+    """
+    sources = LINE * len(wiring.lines)
+    lines = np.arange(0, slopes.shape[1], LINE)
+    nodes, rows = rows_of(sources + slopes.shape[1]), rows_of(sources + slopes.shape[1])
+    order = np.arange(len(inputs))
+    examples, upcoming = np.empty(WIDTH, np.int64), np.empty(WIDTH, np.int64)
+    for begin in range(0, len(inputs), WIDTH):
+        fill(examples, order, begin)
+        fill(upcoming, order, begin + WIDTH)
+        gather(inputs, examples, upcoming, wiring.lines, nodes)
+        ends = rows[sources * WIDTH :]
+        gather(slopes, examples, upcoming, lines, ends)
+        for i in range(len(ends) // WIDTH):  # the last example's stand-ins have no part in the gradient
+            ends[i * WIDTH + min(WIDTH, len(inputs) - begin) : (i + 1) * WIDTH] = 0.0
+        backward(wiring, values, gradients, nodes, rows)
+        if wiring.first == 0:
+            spread(rows, wiring.lines, begin, back)

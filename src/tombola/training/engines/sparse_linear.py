@@ -1,0 +1,149 @@
+"""A linear layer whose cost follows its live weights, and its place in a module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from tombola.pruning.mask import Mask
+from tombola.training.engines.chain_trace import Chain, Link, has_hooks
+from tombola.training.engines.chain_wiring import Layout
+from tombola.training.engines.kernels import LINE, WIDTH, Wiring, linear_backward, linear_forward
+
+
+class SparseLinear(nn.Module):
+    """Does what a masked `nn.Linear` does, on the CPU in float32. Its one parameter, `live`, is a vector.
+
+    To the outside it has `weight` and `bias`: in the state_dict, and as read-only attributes that gradients flow
+    through, for modules that use a layer's weight directly.
+
+    Args:
+        weight: float32 [outputs, inputs].
+        bias: float32 [outputs] or None.
+        keep: bool [outputs, inputs], the live weights.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, keep: Tensor):
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        link = Link("weight", None if bias is None else "bias", self.in_features, self.out_features)
+        self.layout = Layout(Chain((link,), flattens=False), {"weight": keep})
+        self.live = nn.Parameter(self.pack({"weight": weight} if bias is None else {"weight": weight, "bias": bias}))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return float32 [..., outputs] of [..., inputs]."""
+        rows = inputs.reshape(-1, self.in_features).float()
+        results: Tensor = _Product.apply(rows, self.live, self.layout.wiring)  # type: ignore[no-untyped-call]
+        return results.view(*inputs.shape[:-1], self.out_features)
+
+    def pack(self, tensors: dict[str, Tensor]) -> Tensor:
+        """Return the live numbers of tensors in the shape of weight and bias."""
+        return torch.from_numpy(self.layout.collect(tensors))
+
+    def unpack(self, live: Tensor) -> dict[str, Tensor]:
+        """Return tensors in the shape of "weight" and "bias" from live numbers; the others are 0.0."""
+        return self.layout.spread(live.detach().numpy())
+
+    @property
+    def weight(self) -> Tensor:
+        return self._dense("weight")
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self._dense("bias") if "bias" in self.layout.slots else None
+
+    def _dense(self, name: str) -> Tensor:
+        slots = self.layout.slots[name]
+        zeros = torch.zeros(int(np.prod(slots.shape)))
+        positions, places = torch.from_numpy(slots.positions), torch.from_numpy(slots.places)
+        return zeros.index_put((positions,), self.live[places]).view(slots.shape)
+
+    def extra_repr(self) -> str:
+        weights = len(self.layout.wiring.sources)
+        return f"in_features={self.in_features}, out_features={self.out_features}, live={weights}"
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        destination |= {prefix + name: tensor for name, tensor in self.unpack(self.live).items()}
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        names = {name: prefix + name for name in self.layout.slots}
+        missing = [name for name in names.values() if name not in state_dict]
+        missing_keys += missing
+        if not missing:
+            with torch.no_grad():
+                self.live.copy_(self.pack({name: state_dict[key] for name, key in names.items()}))
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, live: Tensor, wiring: Wiring) -> Tensor:
+        ctx.features = inputs.shape[1]
+        inputs = _columns(inputs, max(LINE, inputs.shape[1]))
+        ctx.save_for_backward(inputs, live)
+        ctx.wiring = wiring
+        results = torch.empty(_up(len(inputs), WIDTH), _up(wiring.outputs, LINE))
+        linear_forward(wiring, live.numpy(), inputs.numpy(), results.numpy())
+        return results[: len(inputs), : wiring.outputs].contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        inputs, live = ctx.saved_tensors
+        wiring = ctx.wiring
+        gradients = torch.zeros_like(live)
+        slopes = _columns(slopes, _up(wiring.outputs, LINE))
+        goes_back = ctx.needs_input_grad[0]
+        back = torch.zeros(_up(len(inputs), WIDTH) if goes_back else 0, inputs.shape[1])
+        wiring = wiring._replace(first=0 if goes_back else wiring.outputs)
+        linear_backward(
+            wiring, live.numpy(), inputs.numpy(), slopes.numpy(), gradients.numpy(), back.numpy()
+        )
+        return (back[: len(inputs), : ctx.features] if goes_back else None), gradients, None
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _columns(matrix: Tensor, count: int) -> Tensor:
+    """Return a contiguous matrix with 0.0 in the columns that it has too few."""
+    return nn.functional.pad(matrix, (0, count - matrix.shape[1])).contiguous()
+
+
+def sparsify(module: nn.Module, mask: Mask, below: float) -> dict[str, SparseLinear]:
+    """Replace each `nn.Linear` in `module` whose mask is less dense than `below` by a `SparseLinear`.
+
+    Layers that more than one parent or name uses, subclasses, and those with hooks, shared or frozen parameters or
+    another type than float32 are left.
+
+    Returns:
+        the new layers by name. The names and shapes in the module's state_dict are as before.
+    """
+    names: dict[int, int] = {}
+    for _, parameter in module.named_parameters(remove_duplicate=False):
+        names[id(parameter)] = names.get(id(parameter), 0) + 1
+    replaced = {}
+    for name, layer in list(module.named_modules()):
+        keep = mask.get(f"{name}.weight")
+        if keep is None or keep.float().mean() >= below or type(layer) is not nn.Linear or has_hooks(layer):
+            continue
+        own = list(layer.parameters())
+        if all(each.requires_grad and each.dtype == torch.float32 and names[id(each)] == 1 for each in own):
+            sparse = SparseLinear(layer.weight, layer.bias, keep).train(layer.training)
+            parent, _, child = name.rpartition(".")
+            setattr(module.get_submodule(parent), child, sparse)
+            replaced[name] = sparse
+    return replaced

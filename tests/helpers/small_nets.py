@@ -1,0 +1,125 @@
+"""Networks, a criterion and arms as a user would write them, named in studies as `small_nets:name`."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tombola.studies import MaskRule, Origin
+
+
+def mlp(input_shape, classes, hidden=(12, 8)):
+    widths = [torch.Size(input_shape).numel(), *hidden]
+    layers = [nn.Flatten()]
+    for inputs, outputs in zip(widths, hidden, strict=False):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+
+
+def conv_norm(input_shape, classes):
+    """Convolution and batch norm; tanh, so that no gradient is exactly zero."""
+    channels, height, width = input_shape
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4 * (height // 2) * (width // 2), 10),
+        nn.BatchNorm1d(10),
+        nn.Tanh(),
+        nn.Linear(10, classes),
+    )
+
+
+class Dropping(nn.Module):
+    """Dropout as a layer and as a function, and batch norm."""
+
+    def __init__(self, input_shape, classes):
+        super().__init__()
+        self.fc1 = nn.Linear(torch.Size(input_shape).numel(), 12)
+        self.norm = nn.BatchNorm1d(12)
+        self.drop = nn.Dropout(0.3)
+        self.fc2 = nn.Linear(12, classes)
+
+    def forward(self, x):
+        x = self.drop(torch.relu(self.norm(self.fc1(x.flatten(1)))))
+        return self.fc2(functional.dropout(x, 0.2, self.training))
+
+
+class Backwards(nn.Module):
+    """The output layer is defined first and used last."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+        self.body = nn.Linear(5, 6)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.body(x)))
+
+
+class Shared(nn.Module):
+    """One layer used twice, the second time before the output layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.entry = nn.Linear(5, 6)
+        self.twice = nn.Linear(6, 6)
+        self.exit = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.twice(torch.relu(self.entry(x))))
+        return self.exit(torch.relu(self.twice(x)))
+
+
+class Tied(nn.Module):
+    """Two layers that hold the same weight."""
+
+    def __init__(self, input_shape=(5,), classes=5):
+        super().__init__()
+        width = torch.Size(input_shape).numel()
+        self.encoder = nn.Linear(width, 6, bias=False)
+        self.middle = nn.Linear(6, width, bias=False)
+        self.decoder = nn.Linear(width, 6, bias=False)
+        self.decoder.weight = self.encoder.weight
+        self.exit = nn.Linear(6, classes)
+
+    def forward(self, x):
+        x = torch.relu(self.middle(torch.relu(self.encoder(x.flatten(1)))))
+        return self.exit(torch.relu(self.decoder(x)))
+
+
+def frozen(input_shape, classes):
+    """A pretrained first layer that is not to be trained."""
+    module = mlp(input_shape, classes)
+    module[1].requires_grad_(False)
+    return module
+
+
+def lazy(input_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, classes))
+
+
+def three_classes():
+    """Takes neither the shape nor the classes of the data, and knows too few classes."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+
+
+
+def flat_scores(snapshots):
+    """A criterion to which all weights are equal."""
+    return {name: torch.zeros_like(weight) for name, weight in snapshots.final.items()}
+
+
+def late_random(trial, level, repeat):
+    """An arm: the one-shot mask shuffled, with weights drawn anew."""
+    return Origin(draw=repeat + 1), MaskRule(prune=trial.one_shot(level).prune, shuffle=repeat)
+
+
+def no_rule(trial, level, repeat):
+    """An arm that returns the wrong thing."""
+    return trial.start
+
+
+not_callable = 3
