@@ -116,7 +116,10 @@ class Display:
         seconds = facts["seconds"]
         if outcome == "diverged":
             self._say(f"diverged {job.label}: the loss was not finite at iteration {facts['diverged_at']}", always=True)
-        elif self.verbose or self._live is None:
+        emptied = [name.removesuffix(".weight") for name, count in facts["remaining"].items() if count == 0]
+        if emptied:
+            self._say(f"emptied  {job.label}: nothing is left in layer {', '.join(emptied)}", always=True)
+        if outcome == "done" and (self.verbose or self._live is None):
             accuracy = facts["history"]["test_accuracy"][-1]
             line = f"done     {job.label}  test {accuracy:.2%}  {seconds:.1f} s  {self._totals()}"
             self._say(line + (f"  {facts['engine']['name']} engine  {job.folder}" if self.verbose else ""))
