@@ -261,6 +261,13 @@ def test_the_global_generator_is_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_where_it_pays() -> None:
+    dense, half, sparse = Mask({}), random_mask(LENET, 0.5), random_mask(LENET, 0.1)
+    assert [ChainEngine.pays(LENET(), mask, batch_size=60) for mask in (dense, half, sparse)] == [False, True, True]
+    assert [ChainEngine.pays(LENET(), mask, batch_size=8) for mask in (dense, half, sparse)] == [False, False, True]
+    assert not ChainEngine.pays(nn.Sequential(nn.Linear(36, 5), nn.Tanh()), Mask({}), batch_size=60)
+
+
 def test_what_it_cannot_train() -> None:
     mask, recipe = random_mask(SMALL, 0.5), Recipe(**ADAM)
     start = Start(initial(SMALL, mask), mask, SEEDS, TINY)

@@ -13,9 +13,21 @@ from tombola.pruning.mask import Mask
 from tombola.training.engine import Score, Start, Weights
 from tombola.training.engines.chain_trace import Chain, chain_of
 from tombola.training.engines.chain_wiring import Layout
-from tombola.training.engines.kernels import LINE, score_chain, train_chain
+from tombola.training.engines.kernels import LINE, WIDTH, score_chain, train_chain
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
+
+PAYS_BELOW = 0.65
+"""Density of all weights below which this engine trains faster than the dense one.
+
+Measured on one thread of an AVX-512 processor against a plain masked PyTorch loop with fused Adam. Lenet-300-100 with
+batches of 60: 0.94 times as fast at a density of 1, 1.1 at 0.8, 1.4 at 0.65, 1.9 at 0.5, 5 at 0.2, 13 at 0.07, 22 at
+0.036, 45 at 0.012. The two meet at 0.8 for Lenet and batches of 128, at 0.65 for layers of 1000 neurons and batches of
+128, at 0.55 for layers of 2000 and batches of 256, where a tile no longer fits the second-level cache.
+"""
+
+PAYS_BELOW_SMALL = 0.4
+"""The same for batches of less than `WIDTH` / 2: they cost what `WIDTH` examples cost. Lenet, batches of 16: equal at 0.48."""
 
 # Iterations that one call trains: Python sees an interruption between two, and the example numbers of all are held.
 STRETCH = 500
@@ -72,6 +84,19 @@ class ChainEngine:
         """Return the chain that this engine would train, None if it can't train this module and mask."""
         chain = chain_of(module)
         return chain if chain and mask.keys() <= {link.weight for link in chain.links} else None
+
+    @classmethod
+    def pays(cls, module: nn.Module, mask: Mask, batch_size: int) -> bool:
+        """Return whether this engine can train the module, and faster than the dense engine does."""
+        chain = cls.chain(module, mask)
+        if chain is None:
+            return False
+        total = live = 0
+        for link in chain.links:
+            size = link.inputs * link.outputs
+            total += size
+            live += int(mask[link.weight].sum()) if link.weight in mask else size
+        return live < total * (PAYS_BELOW if batch_size >= WIDTH / 2 else PAYS_BELOW_SMALL)
 
     def advance(self, iterations: int) -> list[float]:
         """Train for that many iterations; return the last batch's training loss, nan for 0 iterations."""

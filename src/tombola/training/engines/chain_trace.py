@@ -161,16 +161,16 @@ class _Walk:
             given = dict(zip(("start_dim", "end_dim"), arguments, strict=False)) | node.kwargs
             return given in ({"start_dim": 1}, {"start_dim": 1, "end_dim": -1})
         called = node.op == "call_function" and node.target is torch.reshape
-        if called or (node.op == "call_method" and node.target in ("view", "reshape")):
-            shape = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)) else arguments
-            if len(shape) != 2 or node.kwargs:
-                return False
-            first, second = shape
-            features = next((link.inputs for link in map(self._link, self.nodes) if link), None)
-            if isinstance(first, fx.Node):
-                return first in sizes and second in (-1, features)
-            return first == -1 and second == features
-        return False
+        method = node.op == "call_method" and node.target in ("view", "reshape")
+        if not (called or method) or node.kwargs:
+            return False
+        shape = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)) else arguments
+        if len(shape) != 2:
+            return False
+        features = next((link.inputs for link in map(self._link, self.nodes) if link), None)
+        if isinstance(shape[0], fx.Node):
+            return shape[0] in sizes and shape[1] in (-1, features)
+        return bool(shape[0] == -1 and shape[1] == features)
 
     @staticmethod
     def _is_shape(node: fx.Node, source: fx.Node) -> bool:

@@ -44,7 +44,7 @@ class DenseEngine:
             for name, keep in start.mask.items()
             if not bool(keep.all())
         ]
-        self._optimizer = _optimizer(recipe, list(self._parameters.values()))
+        self._optimizer = make_optimizer(recipe, list(self._parameters.values()))
         for key, tensor in start.optimizer.items():
             slot, _, name = key.partition("/")
             self._optimizer.state[self._parameters[name]][slot] = tensor.to(
@@ -93,12 +93,12 @@ class DenseEngine:
 
     def weights(self, lane: int = 0) -> Weights:
         """Return a copy of the state_dict on the CPU."""
-        return {name: _copy(tensor) for name, tensor in self._module.state_dict().items()}
+        return {name: copied(tensor) for name, tensor in self._module.state_dict().items()}
 
     def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
         """Return a copy of the optimiser's tensors as "slot/parameter", such as "exp_avg/fc1.weight"."""
         return {
-            f"{slot}/{name}": _copy(value)
+            f"{slot}/{name}": copied(value)
             for name, parameter in self._parameters.items()
             for slot, value in self._optimizer.state[parameter].items()
             if isinstance(value, Tensor)
@@ -124,7 +124,8 @@ class DenseEngine:
         return torch.get_rng_state()
 
 
-def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser, fused: one pass over all parameters."""
     if recipe.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     return torch.optim.SGD(
@@ -132,6 +133,6 @@ def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Op
     )
 
 
-def _copy(tensor: Tensor) -> Tensor:
+def copied(tensor: Tensor) -> Tensor:
     """Return an independent contiguous copy on the CPU: never a view of what training goes on changing."""
     return tensor.detach().to("cpu", copy=True).contiguous()

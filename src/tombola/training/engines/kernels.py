@@ -243,7 +243,8 @@ def prefetch(typing: Any, inputs: Any, example: Any, column: Any) -> Any:
     """Ask the processor to bring inputs[example, column] (float32, C order) nearer; go on without waiting for it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _example(context, builder, signature.args[0], *arguments, 1)
+        inputs, example, column = arguments
+        pointer = _example(context, builder, signature.args[0], inputs, example, column, 1)
         pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, INDEX, INDEX, INDEX])
         function = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)

@@ -37,7 +37,7 @@ class SparseLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return float32 [..., outputs] of [..., inputs]."""
         rows = inputs.reshape(-1, self.in_features).float()
-        results: Tensor = _Product.apply(rows, self.live, self.layout.wiring)  # type: ignore[no-untyped-call]
+        results: Tensor = _Product.apply(rows, self.live, self.layout.wiring)
         return results.view(*inputs.shape[:-1], self.out_features)
 
     def pack(self, tensors: dict[str, Tensor]) -> Tensor:
@@ -108,9 +108,7 @@ class _Product(torch.autograd.Function):
         goes_back = ctx.needs_input_grad[0]
         back = torch.zeros(_up(len(inputs), WIDTH) if goes_back else 0, inputs.shape[1])
         wiring = wiring._replace(first=0 if goes_back else wiring.outputs)
-        linear_backward(
-            wiring, live.numpy(), inputs.numpy(), slopes.numpy(), gradients.numpy(), back.numpy()
-        )
+        linear_backward(wiring, live.numpy(), inputs.numpy(), slopes.numpy(), gradients.numpy(), back.numpy())
         return (back[: len(inputs), : ctx.features] if goes_back else None), gradients, None
 
 
@@ -123,27 +121,35 @@ def _columns(matrix: Tensor, count: int) -> Tensor:
     return nn.functional.pad(matrix, (0, count - matrix.shape[1])).contiguous()
 
 
-def sparsify(module: nn.Module, mask: Mask, below: float) -> dict[str, SparseLinear]:
-    """Replace each `nn.Linear` in `module` whose mask is less dense than `below` by a `SparseLinear`.
+def sparse_layers(module: nn.Module, mask: Mask, below: float) -> dict[str, nn.Linear]:
+    """Return by name each `nn.Linear` in `module` whose mask is less dense than `below`.
 
-    Layers that more than one parent or name uses, subclasses, and those with hooks, shared or frozen parameters or
-    another type than float32 are left.
-
-    Returns:
-        the new layers by name. The names and shapes in the module's state_dict are as before.
+    Subclasses are left out, and so are layers with hooks, with shared or frozen parameters, or of another type than
+    float32: a `SparseLinear` might not do what they do.
     """
-    names: dict[int, int] = {}
+    uses: dict[int, int] = {}
     for _, parameter in module.named_parameters(remove_duplicate=False):
-        names[id(parameter)] = names.get(id(parameter), 0) + 1
-    replaced = {}
-    for name, layer in list(module.named_modules()):
+        uses[id(parameter)] = uses.get(id(parameter), 0) + 1
+    layers = {}
+    for name, layer in module.named_modules():
         keep = mask.get(f"{name}.weight")
         if keep is None or keep.float().mean() >= below or type(layer) is not nn.Linear or has_hooks(layer):
             continue
-        own = list(layer.parameters())
-        if all(each.requires_grad and each.dtype == torch.float32 and names[id(each)] == 1 for each in own):
-            sparse = SparseLinear(layer.weight, layer.bias, keep).train(layer.training)
-            parent, _, child = name.rpartition(".")
-            setattr(module.get_submodule(parent), child, sparse)
-            replaced[name] = sparse
+        own = layer.parameters()
+        if all(each.requires_grad and each.dtype == torch.float32 and uses[id(each)] == 1 for each in own):
+            layers[name] = layer
+    return layers
+
+
+def sparsify(module: nn.Module, mask: Mask, below: float) -> dict[str, SparseLinear]:
+    """Put a `SparseLinear` in the place of each of the `sparse_layers` of `module`; return them by name.
+
+    The names and shapes in the module's state_dict are as before.
+    """
+    replaced = {}
+    for name, layer in sparse_layers(module, mask, below).items():
+        sparse = SparseLinear(layer.weight, layer.bias, mask[f"{name}.weight"]).train(layer.training)
+        parent, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent), child, sparse)
+        replaced[name] = sparse
     return replaced

@@ -1,0 +1,162 @@
+"""The stacked engine: many jobs of one network and recipe as one batched computation. Made for GPUs.
+
+One small network leaves a GPU idle; a hundred of them, stacked along one more dimension, do not. `torch.func.vmap` turns
+each layer's product into a batched one. The loss is summed over lanes, so every lane's gradient is its own, and the
+optimisers work element by element, so one optimiser over stacked tensors is one optimiser a lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional
+
+from tombola.data.parts import Splits
+from tombola.training.engine import NetworkFactory, Score, Start, Weights
+from tombola.training.engines.dense import EVALUATION_BLOCK, copied, make_optimizer
+from tombola.training.order import Order
+from tombola.training.recipe import Recipe
+
+
+class StackedEngine:
+    """Trains lanes in lockstep.
+
+    Raises:
+        ValueError: the starts differ in iteration or in the size of their data, or the network can't be stacked.
+    """
+
+    name = "stacked"
+
+    def __init__(
+        self, build: NetworkFactory, starts: Sequence[Start], recipe: Recipe, budget: int, device: torch.device
+    ):
+        first = starts[0]
+        if len({(start.iteration, len(start.splits.train)) for start in starts}) > 1:
+            raise ValueError("stacked lanes must be at the same iteration, on as many training examples")
+        self.lanes, self.iteration = len(starts), first.iteration
+        self._recipe, self._budget, self._device = recipe, budget, device
+        with torch.random.fork_rng(devices=[]):  # constructors draw; their values are not used
+            self._module = build().to(device)
+        if not self.fits(self._module, first.splits.train.inputs[:1]):
+            raise ValueError("this network can't be stacked: it draws at random, or does what vmap can't")
+
+        # Lanes with the same data stand together, so that one look-up serves them all.
+        groups: dict[int, list[int]] = {}
+        for lane, start in enumerate(starts):
+            groups.setdefault(id(start.splits), []).append(lane)
+        self._lane_order = [lane for group in groups.values() for lane in group]
+        ordered = [starts[lane] for lane in self._lane_order]
+        self._position = {lane: place for place, lane in enumerate(self._lane_order)}
+        self._groups: list[tuple[Splits, slice]] = []
+        place = 0
+        for group in groups.values():
+            self._groups.append((starts[group[0]].splits, slice(place, place + len(group))))
+            place += len(group)
+
+        self._orders = [Order(len(start.splits.train), recipe.batch_size, start.seeds) for start in ordered]
+        stacked = {
+            name: torch.stack([start.weights[name] for start in ordered]).to(device) for name in first.weights
+        }
+        trained = {name for name, parameter in self._module.named_parameters() if parameter.requires_grad}
+        self._parameters = {name: nn.Parameter(stacked[name]) for name in stacked if name in trained}
+        self._others = {name: tensor for name, tensor in stacked.items() if name not in trained}
+        self._masked = [
+            (self._parameters[name], torch.stack([start.mask[name] for start in ordered]).to(device, torch.float32))
+            for name in first.mask
+            if not all(bool(start.mask[name].all()) for start in ordered)
+        ]
+        self._optimizer = make_optimizer(recipe, list(self._parameters.values()))
+        for key in first.optimizer:
+            slot, _, name = key.partition("/")
+            tensors = [start.optimizer[key] for start in ordered]
+            # The step counter is one number, the same for all lanes of one iteration.
+            value = tensors[0].clone() if slot == "step" else torch.stack(tensors)
+            target = "cpu" if slot == "step" and device.type == "cpu" else device
+            self._optimizer.state[self._parameters[name]][slot] = value.to(target)
+
+    @staticmethod
+    def fits(module: nn.Module, example: Tensor) -> bool:
+        """Return whether a module can be stacked; `example` is a batch of one, on the module's device."""
+        tensors = {name: torch.stack([tensor, tensor]) for name, tensor in module.state_dict().items()}
+        module.train()
+        try:
+            with torch.no_grad():
+                batch = example.expand(2, *example.shape[1:])  # batch norm can't train on one example
+                vmap(lambda weights, inputs: functional_call(module, weights, inputs))(
+                    tensors, torch.stack([batch, batch])
+                )
+        except (RuntimeError, ValueError):  # what vmap raises for randomness and for data-dependent control flow
+            return False
+        return True
+
+    def advance(self, iterations: int) -> list[float]:
+        """Train each lane for that many iterations; return each lane's loss on its last batch."""
+        self._module.train()
+        batches = torch.stack([order.batches(self.iteration, iterations) for order in self._orders]).to(self._device)
+        losses = torch.full((self.lanes,), float("nan"))
+        for step in range(iterations):
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._recipe.learning_rate(self.iteration, self._budget)
+            inputs, targets = self._look_up(batches[:, step])
+            logits = vmap(self._call)(self._parameters, self._others, inputs)
+            losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+            losses = losses.view(self.lanes, -1).mean(1)
+            losses.sum().backward()
+            masked = [(p.grad, keep) for p, keep in self._masked if p.grad is not None]
+            if masked:
+                torch._foreach_mul_([grad for grad, _ in masked], [keep for _, keep in masked])
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+            self.iteration += 1
+        found = losses.tolist()
+        return [found[self._position[lane]] for lane in range(self.lanes)]
+
+    @torch.no_grad()
+    def evaluate(self, part: str, check: Callable[[], None] = lambda: None) -> list[Score]:
+        """Return each lane's score on its own part."""
+        self._module.eval()
+        loss = torch.zeros(self.lanes, dtype=torch.float64, device=self._device)
+        right = torch.zeros(self.lanes, dtype=torch.int64, device=self._device)
+        for splits, lanes in self._groups:
+            examples = getattr(splits, part)
+            weights = {name: tensor[lanes] for name, tensor in (self._parameters | self._others).items()}
+            for first in range(0, len(examples), EVALUATION_BLOCK):
+                check()
+                targets = examples.targets[first : first + EVALUATION_BLOCK]
+                inputs = examples.inputs[first : first + EVALUATION_BLOCK]
+                logits = vmap(self._call, in_dims=(0, None, None))(weights, {}, inputs)
+                each = targets.expand(len(logits), -1)
+                losses = functional.cross_entropy(logits.flatten(0, 1), each.flatten(), reduction="none")
+                loss[lanes] += losses.view(len(logits), -1).sum(1)
+                right[lanes] += (logits.argmax(2) == targets).sum(1)
+        size = len(getattr(self._groups[0][0], part))
+        scores = [Score(a / size, b / size) for a, b in zip(loss.tolist(), right.tolist(), strict=True)]
+        return [scores[self._position[lane]] for lane in range(self.lanes)]
+
+    def weights(self, lane: int = 0) -> Weights:
+        """Return a copy of a lane's state_dict on the CPU."""
+        place = self._position[lane]
+        stacked = self._parameters | self._others
+        return {name: copied(stacked[name][place]) for name in self._module.state_dict()}
+
+    def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
+        """Return a copy of a lane's optimiser tensors as "slot/parameter", as the dense engine does."""
+        place = self._position[lane]
+        return {
+            f"{slot}/{name}": copied(value if slot == "step" else value[place])
+            for name, parameter in self._parameters.items()
+            for slot, value in self._optimizer.state[parameter].items()
+            if isinstance(value, Tensor)
+        }
+
+    def _call(self, parameters: dict[str, Tensor], others: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        return functional_call(self._module, {**parameters, **others}, inputs)
+
+    def _look_up(self, batches: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs [lanes, batch, ...] and targets [lanes, batch] of example numbers [lanes, batch]."""
+        inputs = [splits.train.inputs[batches[lanes]] for splits, lanes in self._groups]
+        targets = [splits.train.targets[batches[lanes]] for splits, lanes in self._groups]
+        return torch.cat(inputs), torch.cat(targets)

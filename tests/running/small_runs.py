@@ -1,0 +1,196 @@
+"""Small studies, and tombola as a process of its own, for the tests of this folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tombola.running.files import unpack_tensors
+from tombola.running.store import Store
+
+# A user's own network: batch norm has buffers and dropout draws, both of which resuming must get right. The
+# environment makes it slow, so that there is time to kill it, and counts its training steps, a byte for each.
+NETWORK = """\
+import os
+import time
+
+import torch
+from torch import nn
+
+BATCH = 60
+
+
+class Net(nn.Module):
+    def __init__(self, mishap="none", below=0.0):
+        super().__init__()
+        self.mishap, self.below = mishap, below
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(0.2), nn.Linear(24, 10)
+        )
+
+    def forward(self, inputs):
+        if self.training and len(inputs) == BATCH:
+            time.sleep(float(os.environ.get("TEST_STEP_SECONDS", "0")))
+            if path := os.environ.get("TEST_STEP_LOG"):
+                with open(path, "ab", buffering=0) as file:
+                    file.write(b".")
+            if (self.layers[1].weight != 0).float().mean() < self.below:
+                if self.mishap == "nan":
+                    return self.layers(inputs) * torch.nan
+                if self.mishap == "raise":
+                    raise RuntimeError("the user's own mistake")
+                if self.mishap == "die":
+                    os._exit(9)
+        return self.layers(inputs)
+
+
+def make(mishap="none", below=0.0):
+    return Net(mishap, below)
+"""
+
+STUDY = """\
+name: small
+network: {name: "test_small_network:make"}
+data: {source: digits, validation: 200}
+training: {lr: 2.0e-3, batch_size: 60, iterations: 120, evaluate_every: 20}
+pruning: {rate: 0.4, rounds: 3}
+arms: [ticket, reinit]
+trials: 1
+"""
+JOBS = 7  # dense, three tickets, three reinitialised
+STEPS = 120  # training steps of each
+
+SMALL_DEMO = {"trials": 1, "training.iterations": 200, "training.evaluate_every": 20, "pruning.rounds": 3}
+
+
+def write_study(folder: Path) -> Path:
+    """Write the study and its network into a folder, and return the study's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "test_small_network.py").write_text(NETWORK)
+    path = folder / "small.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return all that the jobs of a results folder came to, bit by bit, but for the time they took."""
+    store = Store(folder)
+    found = {}
+    for path in sorted((folder / "jobs").iterdir()):
+        if path.name.startswith("."):
+            continue
+        job = path.name.rpartition("-")[2]
+        facts = store.facts(job)
+        del facts["seconds"]
+        facts["engine"] = facts["engine"]["name"]  # threads and device follow from the machine
+        tensors, about = unpack_tensors(path / "weights.safetensors")
+        parts = {name: (tensor.dtype, tuple(tensor.shape), tensor.numpy().tobytes()) for name, tensor in tensors.items()}
+        found[path.name] = {
+            # As text, for NaN is not equal to itself.
+            **{key: json.dumps(value, sort_keys=True) for key, value in facts.items()},
+            "snapshots": sorted(facts["snapshots"]),
+            "shapes": about["mask"],
+            **parts,
+        }
+    return found
+
+
+def assert_same_outcomes(found: Path, expected: Path) -> None:
+    """Check that two results folders hold the same jobs with bit-equal results."""
+    mine, other = outcomes(found), outcomes(expected)
+    assert mine.keys() == other.keys()
+    for job, result in mine.items():
+        assert result.keys() == other[job].keys()
+        different = [key for key in result if result[key] != other[job][key]]
+        assert not different, f"{job}: {different}"
+
+
+class Command:
+    """`tombola run` as a process group of its own."""
+
+    def __init__(self, folder: Path, *arguments: str, step_seconds: float = 0.0, log: Path | None = None):
+        self.out = folder / "results" / "small"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TOMBOLA")}
+        environment["TEST_STEP_SECONDS"] = str(step_seconds)
+        if log is not None:
+            environment["TEST_STEP_LOG"] = str(log)
+        self.began = time.time()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tombola", "run", "small.yaml", "--no-figures", *arguments],
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def under_way(self) -> dict[str, dict[str, Any]]:
+        """Return the notes of the jobs that this run's workers train now, by job."""
+        notes = {}
+        for path in (self.out / "jobs").glob(".*.part/progress.json"):
+            try:
+                note = json.loads(path.read_text())
+            except FileNotFoundError:  # it was finished meanwhile
+                continue
+            if note["time"] > self.began and parent_of(note["pid"]) == self.pid:
+                notes[path.parent.name.split(".")[1]] = note
+        return notes
+
+    def checkpoints(self) -> list[Path]:
+        return list((self.out / "jobs").glob(".*.part/checkpoint.safetensors"))
+
+    def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
+        """Wait until a condition holds, and return what it gave."""
+        until = time.monotonic() + 90
+        while time.monotonic() < until:
+            if found := condition():
+                return found
+            assert self.process.poll() is None, f"ended before {what}: {self.process.communicate()[1]}"
+            time.sleep(0.01)
+        raise AssertionError(f"waited in vain for {what}")
+
+    def wait_for_training(self) -> dict[str, dict[str, Any]]:
+        return self.wait_for(self.under_way, "a job was under way")
+
+    def finish(self, timeout: float = 120) -> tuple[int, str, str]:
+        """Wait for the end; return exit status, standard output and standard error."""
+        out, err = self.process.communicate(timeout=timeout)
+        return self.process.returncode, out, err
+
+    def clean_up(self) -> None:
+        """Kill whatever is left of the process group."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.communicate()
+
+
+def parent_of(pid: int) -> int | None:
+    """Return the parent of a process; None where there is no such process, or only its remains."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state in "ZX" else int(parent)
+
+
+def family(pid: int) -> set[int]:
+    """Return the processes that descend from a process, itself included."""
+    pairs = [(int(path.name), parent_of(int(path.name))) for path in Path("/proc").glob("[0-9]*")]
+    found = {pid}
+    while more := {child for child, parent in pairs if parent in found} - found:
+        found |= more
+    return found
