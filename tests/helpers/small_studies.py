@@ -1,6 +1,6 @@
 """A study of a few seconds on the embedded digits, and its jobs run one after the other in this process."""
 
-from tombola.running.execute import Means, run_job
+from tombola.running.execute import Means, run_jobs
 from tombola.running.store import Store
 from tombola.studies import load_study, make_plan
 
@@ -20,12 +20,18 @@ def small_study(**overrides):
     return load_study("demo", settings)
 
 
+def run_one(job, folder):
+    """Run one job; return what became of it."""
+    (outcome,) = run_jobs([job.model_dump_json()], str(folder), MEANS)
+    return outcome
+
+
 def run_study(folder, **overrides):
     """Run all jobs of such a study; return its plan and the store."""
     plan, store = make_plan(small_study(**overrides)), Store(folder)
     store.create()
     for job in plan.jobs.values():
-        assert run_job(job.model_dump_json(), str(folder), MEANS) in ("done", "diverged")
+        assert run_one(job, folder) in ("done", "diverged")
     return plan, store
 
 

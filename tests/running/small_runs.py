@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from tombola.running.files import unpack_tensors
 from tombola.running.store import Store
 
 # A user's own network: batch norm has buffers and dropout draws, both of which resuming must get right. The
-# environment makes it slow, so that there is time to kill it, and counts its training steps, a byte for each.
+# environment makes it slow, so that there is time to kill it, and has it write down who makes each training step.
 NETWORK = """\
 import os
 import time
@@ -40,7 +39,7 @@ class Net(nn.Module):
             time.sleep(float(os.environ.get("TEST_STEP_SECONDS", "0")))
             if path := os.environ.get("TEST_STEP_LOG"):
                 with open(path, "ab", buffering=0) as file:
-                    file.write(b".")
+                    file.write(b"%d\\n" % os.getpid())
             if (self.layers[1].weight != 0).float().mean() < self.below:
                 if self.mishap == "nan":
                     return self.layers(inputs) * torch.nan
@@ -66,6 +65,7 @@ trials: 1
 """
 JOBS = 7  # dense, three tickets, three reinitialised
 STEPS = 120  # training steps of each
+EVALUATE_EVERY = 20
 
 SMALL_DEMO = {"trials": 1, "training.iterations": 200, "training.evaluate_every": 20, "pruning.rounds": 3}
 
@@ -115,13 +115,12 @@ def assert_same_outcomes(found: Path, expected: Path) -> None:
 class Command:
     """`tombola run` as a process group of its own."""
 
-    def __init__(self, folder: Path, *arguments: str, step_seconds: float = 0.0, log: Path | None = None):
+    def __init__(self, folder: Path, *arguments: str, step_seconds: float = 0.0):
         self.out = folder / "results" / "small"
+        self.log = folder / "steps"
+        self.steps_before = len(self.steps())
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TOMBOLA")}
-        environment["TEST_STEP_SECONDS"] = str(step_seconds)
-        if log is not None:
-            environment["TEST_STEP_LOG"] = str(log)
-        self.began = time.time()
+        environment |= {"TEST_STEP_SECONDS": str(step_seconds), "TEST_STEP_LOG": str(self.log)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tombola", "run", "small.yaml", "--no-figures", *arguments],
             cwd=folder,
@@ -136,33 +135,20 @@ class Command:
     def pid(self) -> int:
         return self.process.pid
 
-    def under_way(self) -> dict[str, dict[str, Any]]:
-        """Return the notes of the jobs that this run's workers train now, by job."""
-        notes = {}
-        for path in (self.out / "jobs").glob(".*.part/progress.json"):
-            try:
-                note = json.loads(path.read_text())
-            except FileNotFoundError:  # it was finished meanwhile
-                continue
-            if note["time"] > self.began and parent_of(note["pid"]) == self.pid:
-                notes[path.parent.name.split(".")[1]] = note
-        return notes
+    def steps(self) -> list[int]:
+        """Return the process of each training step of all runs in this folder so far."""
+        return [int(line) for line in self.log.read_text().split()] if self.log.exists() else []
 
     def checkpoints(self) -> list[Path]:
         return list((self.out / "jobs").glob(".*.part/checkpoint.safetensors"))
 
-    def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
-        """Wait until a condition holds, and return what it gave."""
+    def wait_for_steps(self, count: int = 1) -> None:
+        """Wait until this run's workers have made so many training steps."""
         until = time.monotonic() + 90
-        while time.monotonic() < until:
-            if found := condition():
-                return found
-            assert self.process.poll() is None, f"ended before {what}: {self.process.communicate()[1]}"
-            time.sleep(0.01)
-        raise AssertionError(f"waited in vain for {what}")
-
-    def wait_for_training(self) -> dict[str, dict[str, Any]]:
-        return self.wait_for(self.under_way, "a job was under way")
+        while len([pid for pid in self.steps()[self.steps_before :] if parent_of(pid) == self.pid]) < count:
+            assert self.process.poll() is None, f"ended before it trained: {self.process.communicate()[1]}"
+            assert time.monotonic() < until, "it does not train"
+            time.sleep(0.02)
 
     def finish(self, timeout: float = 120) -> tuple[int, str, str]:
         """Wait for the end; return exit status, standard output and standard error."""

@@ -8,7 +8,7 @@ import pytest
 import small_nets
 import torch
 from plain_loop import Plain, assert_equal_states, begin, engine_at, random_mask, recipe, splits
-from small_studies import MEANS, find, run_study, small_study
+from small_studies import find, run_one, run_study, small_study
 from torch import nn
 from torch.nn import functional
 
@@ -187,7 +187,7 @@ def interrupted_run(monkeypatch, folder, plan, job, moments):
                     raise loop.Interrupted
 
         monkeypatch.setattr(execute, "Watch", Stopping)
-        yield execute.run_job(job.model_dump_json(), str(folder), MEANS)
+        yield run_one(job, folder)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def interrupted_run(monkeypatch, folder, plan, job, moments):
 )
 def test_6_interrupted_anywhere_and_resumed_the_result_is_bit_equal(tmp_path, monkeypatch, settings):
     """Stopped again and again: before the first step, in the middle of evaluations, between steps, in another epoch."""
-    settings = settings | {"rewind": 6, "training.batch_size": 100, "training.iterations": 30}
+    settings = settings | {"rewind": 6, "training.batch_size": 100, "training.iterations": 40}
     monkeypatch.setattr(loop, "SLICE", 0.0)  # a look at the stop file after every step
     plan, store = run_study(tmp_path / "whole", **settings)
     other = Store(tmp_path / "stopped")

@@ -11,6 +11,7 @@ from torch import nn
 
 from tombola.errors import InputError
 from tombola.named import code_fingerprint, resolve
+from tombola.networks.conv import conv_2, conv_4, conv_6
 from tombola.networks.initialise import initialised
 from tombola.networks.layers import Anatomy, Layer, examine
 from tombola.networks.lenet import lenet
@@ -28,6 +29,9 @@ __all__ = [
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lenet-300-100": lenet,
+    "conv-2": conv_2,
+    "conv-4": conv_4,
+    "conv-6": conv_6,
 }
 
 

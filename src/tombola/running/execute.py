@@ -1,4 +1,4 @@
-"""Running one job from its spec and the store's address: all that a worker needs to know."""
+"""Running jobs from their specs and the store's address: all that a worker needs to know."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 import tombola.data as data
+from tombola import __version__
 from tombola.errors import InputError
-from tombola.named import resolve
-from tombola.networks import examine, factory, initialised
-from tombola.pruning import CRITERIA, Mask, Snapshots, select, shuffled
+from tombola.networks import factory
+from tombola.pruning import Mask
+from tombola.running.beginning import beginning, prepared
 from tombola.running.store import PROGRESS, Store
-from tombola.seeds import Seeds
-from tombola.studies.job import Job, MaskRule
-from tombola.training.engine import Engine, Start, Weights
+from tombola.studies.job import Job
+from tombola.training.engine import Engine, Start
 from tombola.training.engines import choose_engine
 from tombola.training.loop import Interrupted, Record, train
 
@@ -39,6 +40,7 @@ class Means:
         device: of the training, such as "cpu" or "cuda".
         engine: forces one; "auto" chooses.
         threads: that PyTorch uses in each worker.
+        stack: the most jobs that are trained together, where the engine can do that.
         checkpoint_every: seconds between checkpoints.
         stop_file: all workers stop when it exists.
         parent: process identity; a worker whose parent is gone stops too.
@@ -48,147 +50,157 @@ class Means:
     device: str = "cpu"
     engine: str = "auto"
     threads: int = 1
+    stack: int = 1
     checkpoint_every: float = 30.0
     stop_file: str | None = None
     parent: int | None = None
 
 
-def run_job(spec: str, address: str, means: Means) -> str:
-    """Run a job and store its result.
+@dataclass
+class Lane:
+    """A job that is about to be trained: where it starts, and what is known of it so far."""
+
+    job: Job
+    start: Start
+    record: Record
+
+
+def run_jobs(specs: Sequence[str], address: str, means: Means) -> list[str]:
+    """Run jobs of one network and recipe, and store each one's result.
 
     Args:
-        spec: the job as JSON.
-        address: of the store, whose parents' results are there.
-        means: how to run it.
+        specs: the jobs as JSON.
+        address: of the store, where the results that they need are.
+        means: how to run them.
 
     Returns:
-        "done"; "diverged", also stored; "busy" where another process has the job; "stopped" where it was interrupted
-        and a checkpoint written.
+        For each job "done"; "diverged", also stored; "busy" where another process has it; or "stopped" where it was
+        interrupted and a checkpoint written.
     """
-    job, store = Job.model_validate_json(spec), Store(address)
-    with store.claim(job.id) as mine:
-        if not mine:
-            return "busy"
-        if not store.has(job):  # another run may have finished it meanwhile
-            try:
-                _train(job, store, means)
-            except Interrupted:
-                return "stopped"
-        return "diverged" if store.facts(job.id)["diverged_at"] is not None else "done"
+    jobs, store = [Job.model_validate_json(spec) for spec in specs], Store(address)
+    with contextlib.ExitStack() as held:
+        busy = {job.id for job in jobs if not held.enter_context(store.claim(job.id))}
+        # Another run may have finished some meanwhile.
+        mine = [job for job in jobs if job.id not in busy and not store.has(job)]
+        with contextlib.suppress(Interrupted):
+            _train(mine, store, means)
+        return ["busy" if job.id in busy else _outcome(job, store) for job in jobs]
 
 
-def _train(job: Job, store: Store, means: Means) -> None:
+def _outcome(job: Job, store: Store) -> str:
+    if not store.has(job):
+        return "stopped"
+    return "diverged" if store.facts(job.id)["diverged_at"] is not None else "done"
+
+
+def _train(jobs: Sequence[Job], store: Store, means: Means) -> None:
     torch.set_num_threads(means.threads)
-    device = torch.device(means.device)
-    if job.data_code and job.data_code != data.fingerprint(job.data, Path(means.root) if means.root else None):
-        raise InputError(f"{job.data.path} has changed since the study was planned; run the command again")
-    splits = prepared(job.data, job.seeds, means.root, device)
-    build = factory(job.network, tuple(splits.train.inputs.shape[1:]), splits.classes)
-    mask, weights = beginning(job, store, build, tuple(splits.train.inputs.shape[1:]))
-    budget = job.training.budget(len(splits.train) // job.training.batch_size)
+    lanes = [_lane(job, store, means) for job in sorted(jobs, key=lambda job: job.trial)]
+    # Lanes train in lockstep, so those that go on from a checkpoint go with others that are as far.
+    for _, together in groupby(sorted(lanes, key=_iteration), key=_iteration):
+        _train_together(list(together), store, means)
 
-    make = choose_engine(means.engine, build, mask, device)
-    facts = {"name": make.name, "threads": means.threads, "device": means.device}
-    record, start = Record(), Start(weights, mask, job.seeds, splits, job.origin.iteration)
+
+def _iteration(lane: Lane) -> int:
+    return lane.start.iteration
+
+
+def _lane(job: Job, store: Store, means: Means) -> Lane:
+    """Return a job's lane: from its last checkpoint, or from its beginning."""
+    root = Path(means.root) if means.root else None
+    if job.data_code and job.data_code != data.fingerprint(job.data, root):
+        raise InputError(f"{job.data.path} has changed since the study was planned; run the command again")
+    splits = prepared(job.data, job.seeds, means.root, torch.device(means.device))
+    build = _build(job, splits)
+    mask, weights = beginning(job, store, build, tuple(splits.train.inputs.shape[1:]))
     found = store.load_checkpoint(job.id)
-    if found is not None and {key: found[0].get(key) for key in facts} == facts:
-        engine_facts, tensors, record = found
-        start = Start(
-            _under("weights", tensors),
-            mask,
-            job.seeds,
-            splits,
-            engine_facts["iteration"],
-            _under("optimizer", tensors),
-        )
-    engine = make(build, [start], job.training, budget, device)
+    if found is not None:
+        facts, tensors, record = found
+        if facts["means"] == _facts(means, _engine(build, mask, splits, means).name):
+            weights, optimizer = _under("weights", tensors), _under("optimizer", tensors)
+            return Lane(job, Start(weights, mask, job.seeds, splits, facts["iteration"], optimizer), record)
+    return Lane(job, Start(weights, mask, job.seeds, splits, job.origin.iteration), Record())
+
+
+def _build(job: Job, splits: data.Splits) -> Callable[[], nn.Module]:
+    return factory(job.network, tuple(splits.train.inputs.shape[1:]), splits.classes)
+
+
+def _engine(build: Callable[[], nn.Module], mask: Mask, splits: data.Splits, means: Means) -> Any:
+    return choose_engine(means.engine, build, mask, splits.train.inputs[:1], means.stack > 1)
+
+
+def _facts(means: Means, engine: str) -> dict[str, Any]:
+    """Return by what means a result was made: what makes its last bits repeatable."""
+    return {"name": engine, "threads": means.threads, "device": means.device}
+
+
+def _train_together(lanes: Sequence[Lane], store: Store, means: Means) -> None:
+    """Train lanes that are at the same iteration, as many at a time as the engine and the memory allow."""
+    job, splits = lanes[0].job, lanes[0].start.splits
+    build = _build(job, splits)
+    make = _engine(build, lanes[0].start.mask, splits, means)
+    if len(lanes) > 1 and make.name != "stacked":
+        for lane in lanes:
+            _train_together([lane], store, means)
+        return
+    budget = job.training.budget(len(splits.train) // job.training.batch_size)
+    try:
+        engine = make(build, [lane.start for lane in lanes], job.training, budget, torch.device(means.device))
+        _train_engine(engine, lanes, store, means, budget)
+    except torch.OutOfMemoryError:
+        if len(lanes) == 1:
+            raise
+        half = len(lanes) // 2
+        for part in (lanes[:half], lanes[half:]):
+            _train_together([_lane(lane.job, store, means) for lane in part], store, means)
+
+
+def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Means, budget: int) -> None:
+    facts = _facts(means, engine.name)
 
     def save() -> None:
-        tensors = {f"weights/{name}": tensor for name, tensor in engine.weights().items()}
-        tensors |= {f"optimizer/{name}": tensor for name, tensor in engine.optimizer_state().items()}
-        store.save_checkpoint(job.id, facts | {"iteration": engine.iteration}, tensors, record)
+        for number, lane in enumerate(lanes):
+            tensors = {f"weights/{name}": tensor for name, tensor in engine.weights(number).items()}
+            tensors |= {f"optimizer/{name}": tensor for name, tensor in engine.optimizer_state(number).items()}
+            about = {"means": facts, "iteration": engine.iteration}
+            store.save_checkpoint(lane.job.id, about, tensors, lane.record)
 
+    training = lanes[0].job.training
     train(
         engine,
-        [record],
+        [lane.record for lane in lanes],
         budget=budget,
-        evaluate_every=job.training.evaluate_every,
-        keep=job.keep,
+        evaluate_every=training.evaluate_every,
+        keep={iteration for lane in lanes for iteration in lane.job.keep},
         save=save,
         save_every=means.checkpoint_every,
-        check=Watch(job, store, means, engine, record, budget),
+        check=Watch(lanes, store, means, engine, budget),
     )
-    store.save(
-        job,
-        mask,
-        record,
-        {
-            "label": job.label,
+    for lane in lanes:
+        splits = lane.start.splits
+        about = {
+            "label": lane.job.label,
             "engine": facts,
-            "iterations": budget - job.origin.iteration,
+            "iterations": budget - lane.job.origin.iteration,
             "normalisation": {"mean": splits.mean, "std": splits.std},
             "versions": {
+                "tombola": __version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
                 "machine": platform.machine(),
             },
-        },
-    )
-
-
-def beginning(
-    job: Job, store: Store, build: Callable[[], nn.Module], input_shape: tuple[int, ...]
-) -> tuple[Mask, Weights]:
-    """Return the mask of a job, and the masked weights that it starts from.
-
-    Raises:
-        Damaged: the result of a job that this one needs is not there, or not whole.
-    """
-    if job.origin.job is None:
-        weights = initialised(build, job.network.init, job.seeds.value("init", job.origin.draw)).state_dict()
-    else:
-        moment = f"iteration-{job.origin.iteration}" if job.origin.iteration else "start"
-        weights = store.load(job.origin.job).snapshots[moment]
-    if job.mask is None:
-        mask = Mask.full(examine(initialised(build, "pytorch", 0), input_shape).shapes())
-    else:
-        mask = found_mask(job, job.mask, store, build)
-    return mask, mask.apply(weights)
-
-
-def found_mask(job: Job, rule: MaskRule, store: Store, build: Callable[[], nn.Module]) -> Mask:
-    """Return the mask that a rule gives, from the result of the job that it prunes."""
-    prune = rule.prune
-    parent = store.load(prune.job)
-    criterion = resolve(prune.criterion, CRITERIA, "criterion")
-    snapshots = Snapshots(
-        init=initialised(build, job.network.init, job.seeds.value("init")).state_dict(),
-        start=parent.snapshots["start"],
-        best=parent.snapshots["best"],
-        final=parent.snapshots["final"],
-    )
-    mask = select(criterion(snapshots), parent.mask, prune.rates, prune.scope, prune.rounds, prune.minimum)
-    if rule.shuffle is not None:
-        mask = shuffled(mask, job.seeds.generator("mask", rule.shuffle))
-    return mask
-
-
-@lru_cache(maxsize=1)  # a worker runs many jobs of one trial; a second split would double its memory
-def prepared(settings: data.DataSettings, seeds: Seeds, root: str | None, device: torch.device) -> data.Splits:
-    """Return a trial's data on the device."""
-    dataset = data.load(settings, Path(root) if root else None)
-    return data.split(dataset, settings.validation, seeds, device)
+        }
+        store.save(lane.job, lane.start.mask, lane.record, about)
 
 
 class Watch:
     """Called several times a second while a job trains: notes its progress, and ends it when that is asked for."""
 
-    def __init__(self, job: Job, store: Store, means: Means, engine: Engine, record: Record, budget: int):
-        self._means, self._engine, self._record = means, engine, record
-        self._path = store.part(job.id) / PROGRESS
-        self._fixed = {"label": job.label, "budget": budget, "first": engine.iteration, "pid": os.getpid()}
+    def __init__(self, lanes: Sequence[Lane], store: Store, means: Means, engine: Engine, budget: int):
+        self._lanes, self._store, self._means = lanes, store, means
+        self._engine, self._budget = engine, budget
         self._noted = 0.0
-        self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self) -> None:
         """Note progress if that is due.
@@ -199,18 +211,29 @@ class Watch:
         now = time.monotonic()
         if now - self._noted > PROGRESS_EVERY:
             self._noted = now
-            history = self._record.history
-            accuracy = history["val_accuracy"][-1] if history["val_accuracy"] else None
-            state = {"iteration": self._engine.iteration, "val_accuracy": accuracy, "time": time.time()}
-            # A full disk must not end a job for the sake of a progress note; saving will say it.
-            with contextlib.suppress(OSError):
-                aside = self._path.with_suffix(".tmp")
-                aside.write_text(json.dumps(self._fixed | state))
-                os.replace(aside, self._path)
+            for lane in self._lanes:
+                # A full disk must not end a job for the sake of a progress note; saving will say it.
+                with contextlib.suppress(OSError):
+                    self._note(lane)
         means = self._means
         orphaned = means.parent is not None and os.getppid() != means.parent
         if orphaned or (means.stop_file is not None and os.path.exists(means.stop_file)):
             raise Interrupted
+
+    def _note(self, lane: Lane) -> None:
+        accuracies = lane.record.history["val_accuracy"]
+        state = {
+            "label": lane.job.label,
+            "iteration": self._engine.iteration,
+            "budget": self._budget,
+            "val_accuracy": accuracies[-1] if accuracies else None,
+            "time": time.time(),
+        }
+        path = self._store.part(lane.job.id) / PROGRESS
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".tmp")
+        aside.write_text(json.dumps(state))
+        os.replace(aside, path)
 
 
 def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

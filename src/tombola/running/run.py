@@ -28,6 +28,8 @@ from tombola.studies.plan import Plan, make_plan
 from tombola.studies.study import Study
 from tombola.training.engines import engine_class
 
+STACK = 64  # jobs; fewer where the memory does not allow it
+
 
 class StoppedByUser(TombolaError):
     """The run was interrupted; the same command goes on from there."""
@@ -106,8 +108,13 @@ def prepare(
     if checkpoint_every <= 0:
         raise InputError(f"checkpoint-every={checkpoint_every} must be above 0 seconds")
     load_data(study.data, root)
+    stacks = engine == "stacked" or (engine == "auto" and chosen != "cpu")
     return plan, Means(
-        root=str(root) if root else None, device=chosen, engine=engine, checkpoint_every=checkpoint_every
+        root=str(root) if root else None,
+        device=chosen,
+        engine=engine,
+        stack=STACK if stacks else 1,
+        checkpoint_every=checkpoint_every,
     )
 
 

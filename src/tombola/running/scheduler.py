@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import traceback
 from collections import Counter
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from tombola.errors import TombolaError
-from tombola.running.execute import Means, run_job
+from tombola.running.execute import Means
+from tombola.running.execute import run_jobs as run_in_worker
 from tombola.running.store import Store
 from tombola.studies.job import Job
 from tombola.studies.plan import Plan
@@ -104,7 +106,7 @@ class _Scheduler:
         self.make_executor, self.watcher, self.stop = make_executor, watcher, stop
         self.tally = Tally()
         self.waiting: list[Job] = []
-        self.running: dict[Future[str], Job] = {}
+        self.running: dict[Future[list[str]], list[Job]] = {}
         self.not_before: dict[str, float] = {}  # job that another run holds -> when to ask again
         self.deaths: Counter[str] = Counter()
 
@@ -118,7 +120,7 @@ class _Scheduler:
                 if not self.stop.asked:
                     self._submit()
                 self._collect()
-                self.watcher.tick(list(self.running.values()))
+                self.watcher.tick([job for jobs in self.running.values() for job in jobs])
         except BaseException:
             self.stop.ask()  # or leaving would wait until the workers have trained to the end
             raise
@@ -155,14 +157,22 @@ class _Scheduler:
                 self.waiting.remove(job)
                 self.tally.skipped.add(job.id)
                 lost.add(job.id)
-        for job in list(self.waiting):
-            if len(self.running) >= self.workers:
-                break
-            if set(job.needs) <= self.tally.done and self.not_before.get(job.id, 0) <= now:
+        ready = [
+            job
+            for job in self.waiting
+            if set(job.needs) <= self.tally.done and self.not_before.get(job.id, 0) <= now
+        ]
+        while ready and len(self.running) < self.workers:
+            idle = self.workers - len(self.running)
+            most = min(self.means.stack, math.ceil(len(ready) / idle))
+            batch = [job for job in ready if _stackable(job) == _stackable(ready[0])][:most]
+            for job in batch:
+                ready.remove(job)
                 self.waiting.remove(job)
-                future = self.executor.submit(run_job, job.model_dump_json(), str(self.store.root), self.means)
-                self.running[future] = job
                 self.watcher.started(job)
+            specs = [job.model_dump_json() for job in batch]
+            future = self.executor.submit(run_in_worker, specs, str(self.store.root), self.means)
+            self.running[future] = batch
 
     def _collect(self) -> None:
         if not self.running:
@@ -171,23 +181,23 @@ class _Scheduler:
         finished, _ = wait(self.running, timeout=TICK, return_when=FIRST_COMPLETED)
         broken = False
         for future in finished:
-            job = self.running.pop(future)
+            jobs = self.running.pop(future)
             error = future.exception()
             if error is None:
-                self._settle(job, future.result())
+                for job, outcome in zip(jobs, future.result(), strict=True):
+                    self._settle(job, outcome)
             elif isinstance(error, BrokenProcessPool):
                 broken = True
-                self._bury(job)
+                self._bury(jobs)
             elif isinstance(error, TombolaError):
                 raise error
             else:
                 text = "".join(traceback.format_exception(error))
-                self.tally.failed[job.id] = text
-                self.watcher.finished(job, "failed")
-                self.watcher.note(f"{job.label} failed; the rest goes on:\n{text}")
+                for job in jobs:
+                    self._give_up(job, text)
         if broken:
-            for job in self.running.values():
-                self._bury(job)
+            for jobs in self.running.values():
+                self._bury(jobs)
             self.running.clear()
             self.executor.shutdown(wait=True)
             self.executor = self.make_executor()
@@ -202,13 +212,22 @@ class _Scheduler:
             (self.tally.diverged if outcome == "diverged" else self.tally.done).add(job.id)
             self.watcher.finished(job, outcome)
 
-    def _bury(self, job: Job) -> None:
-        """A worker died. The job goes on from its checkpoint, unless workers keep dying on it."""
-        self.deaths[job.id] += 1
-        if self.deaths[job.id] < MAX_DEATHS:
-            self.watcher.note(f"a worker died during {job.label}; that job goes on from its last checkpoint")
-            self.waiting.insert(0, job)
-        else:
-            self.tally.failed[job.id] = f"workers died {MAX_DEATHS} times on this job; is there enough memory?"
-            self.watcher.finished(job, "failed")
-            self.watcher.note(f"{job.label}: {self.tally.failed[job.id]}")
+    def _bury(self, jobs: list[Job]) -> None:
+        """A worker died. Its jobs go on from their checkpoints, unless workers keep dying on them."""
+        for job in jobs:
+            self.deaths[job.id] += 1
+            if self.deaths[job.id] < MAX_DEATHS:
+                self.watcher.note(f"a worker died during {job.label}; that job goes on from its last checkpoint")
+                self.waiting.insert(0, job)
+            else:
+                self._give_up(job, f"workers died {MAX_DEATHS} times on this job; is there enough memory?")
+
+    def _give_up(self, job: Job, reason: str) -> None:
+        self.tally.failed[job.id] = reason
+        self.watcher.finished(job, "failed")
+        self.watcher.note(f"{job.label} failed; the rest goes on:\n{reason}")
+
+
+def _stackable(job: Job) -> tuple[object, ...]:
+    """Return what jobs must have in common to be trained together."""
+    return job.network.model_dump_json(), job.training, job.data, job.origin.iteration

@@ -37,10 +37,13 @@ class DenseEngine:
         self._order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
         with torch.random.fork_rng(devices=[]):  # constructors draw; their values are replaced at once
             self._module = build().to(device)
+        self._half = recipe.precision == "bfloat16"
+        if self._half:  # convolutions are fast in bfloat16 only with channels last
+            self._module = self._module.to(memory_format=torch.channels_last)
         self._module.load_state_dict(start.weights)
         self._parameters = {n: p for n, p in self._module.named_parameters() if p.requires_grad}
         self._masked = [
-            (self._parameters[name], keep.to(device=device, dtype=torch.float32))
+            (self._parameters[name], torch.empty_like(self._parameters[name], requires_grad=False).copy_(keep))
             for name, keep in start.mask.items()
             if not bool(keep.all())
         ]
@@ -63,7 +66,7 @@ class DenseEngine:
             for batch in batches:
                 self._set_learning_rate()
                 before = self._seed_dropout() if self._draws else None
-                logits = self._module(train.inputs.index_select(0, batch))
+                logits = self._logits(train.inputs.index_select(0, batch))
                 loss = functional.cross_entropy(logits, train.targets.index_select(0, batch))
                 loss.backward()
                 masked = [(p.grad, keep) for p, keep in self._masked if p.grad is not None]
@@ -86,7 +89,7 @@ class DenseEngine:
         for first in range(0, len(examples), EVALUATION_BLOCK):
             check()
             targets = examples.targets[first : first + EVALUATION_BLOCK]
-            logits = self._module(examples.inputs[first : first + EVALUATION_BLOCK])
+            logits = self._logits(examples.inputs[first : first + EVALUATION_BLOCK])
             loss += functional.cross_entropy(logits, targets, reduction="sum")
             right += (logits.argmax(1) == targets).sum()
         return [Score(loss.item() / len(examples), right.item() / len(examples))]
@@ -103,6 +106,14 @@ class DenseEngine:
             for slot, value in self._optimizer.state[parameter].items()
             if isinstance(value, Tensor)
         }
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        if not self._half:
+            return self._module(inputs)
+        if inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self._device.type, torch.bfloat16):
+            return self._module(inputs).float()
 
     def _set_learning_rate(self) -> None:
         rate = self._recipe.learning_rate(self.iteration, self._budget)

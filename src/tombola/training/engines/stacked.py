@@ -1,13 +1,13 @@
 """The stacked engine: many jobs of one network and recipe as one batched computation. Made for GPUs.
 
-One small network leaves a GPU idle; a hundred of them, stacked along one more dimension, do not. `torch.func.vmap` turns
-each layer's product into a batched one. The loss is summed over lanes, so every lane's gradient is its own, and the
-optimisers work element by element, so one optimiser over stacked tensors is one optimiser a lane.
+One small network leaves a GPU idle; a hundred of them, stacked along one more dimension, do not. `torch.func.vmap`
+turns each layer's product into a batched one. The loss is summed over lanes, so every lane's gradient is its own, and
+the optimisers work element by element, so one optimiser over stacked tensors is one optimiser a lane.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class StackedEngine:
         self._recipe, self._budget, self._device = recipe, budget, device
         with torch.random.fork_rng(devices=[]):  # constructors draw; their values are not used
             self._module = build().to(device)
-        if not self.fits(self._module, first.splits.train.inputs[:1]):
+        if not self.fits(build, first.splits.train.inputs[:1]):
             raise ValueError("this network can't be stacked: it draws at random, or does what vmap can't")
 
         # Lanes with the same data stand together, so that one look-up serves them all.
@@ -78,17 +78,18 @@ class StackedEngine:
             self._optimizer.state[self._parameters[name]][slot] = value.to(target)
 
     @staticmethod
-    def fits(module: nn.Module, example: Tensor) -> bool:
-        """Return whether a module can be stacked; `example` is a batch of one, on the module's device."""
+    def fits(build: NetworkFactory, example: Tensor) -> bool:
+        """Return whether a network can be stacked; `example` is a batch of one, on the device to train on."""
+        with torch.random.fork_rng(devices=[]):
+            module = build().to(example.device)
         tensors = {name: torch.stack([tensor, tensor]) for name, tensor in module.state_dict().items()}
-        module.train()
+        batch = example.expand(2, *example.shape[1:])  # batch norm can't train on one example
         try:
             with torch.no_grad():
-                batch = example.expand(2, *example.shape[1:])  # batch norm can't train on one example
                 vmap(lambda weights, inputs: functional_call(module, weights, inputs))(
                     tensors, torch.stack([batch, batch])
                 )
-        except (RuntimeError, ValueError):  # what vmap raises for randomness and for data-dependent control flow
+        except (RuntimeError, ValueError):  # what vmap raises for randomness and for control flow that reads values
             return False
         return True
 
@@ -101,7 +102,7 @@ class StackedEngine:
             for group in self._optimizer.param_groups:
                 group["lr"] = self._recipe.learning_rate(self.iteration, self._budget)
             inputs, targets = self._look_up(batches[:, step])
-            logits = vmap(self._call)(self._parameters, self._others, inputs)
+            logits = vmap(self._call)(dict(self._parameters), self._others, inputs)
             losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
             losses = losses.view(self.lanes, -1).mean(1)
             losses.sum().backward()
@@ -152,8 +153,9 @@ class StackedEngine:
             if isinstance(value, Tensor)
         }
 
-    def _call(self, parameters: dict[str, Tensor], others: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        return functional_call(self._module, {**parameters, **others}, inputs)
+    def _call(self, parameters: Mapping[str, Tensor], others: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16"):
+            return functional_call(self._module, {**parameters, **others}, inputs).float()
 
     def _look_up(self, batches: Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs [lanes, batch, ...] and targets [lanes, batch] of example numbers [lanes, batch]."""
