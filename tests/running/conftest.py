@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -76,15 +75,10 @@ def uninterrupted(own_network: Path, tmp_path_factory: pytest.TempPathFactory) -
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(own_network))
-        patch.setattr(running, "cores", worker_threads)
+        patch.setattr(running, "cores", small_runs.worker_threads)
         tombola.run(own_network / "small.yaml", folder, workers=0, figures=False, quiet=True)
     torch.set_num_threads(threads)
     return folder
-
-
-def worker_threads() -> int:
-    """Return the threads of each of two workers on this machine."""
-    return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 @pytest.fixture

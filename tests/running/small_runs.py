@@ -180,3 +180,8 @@ def family(pid: int) -> set[int]:
     while more := {child for child, parent in pairs if parent in found} - found:
         found |= more
     return found
+
+
+def worker_threads() -> int:
+    """Return the threads of each of two workers on this machine."""
+    return max(1, len(os.sched_getaffinity(0)) // 2)

@@ -128,7 +128,7 @@ def test_which_layers_become_sparse() -> None:
 class ConvNet(nn.Module):
     def __init__(self, drop: float = 0.0) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.conv = nn.Conv2d(1, 4, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(4)
         self.fc1, self.fc2, self.out = nn.Linear(144, 50), nn.Linear(50, 40, bias=False), nn.Linear(40, 5)
         self.drop = nn.Dropout(drop)

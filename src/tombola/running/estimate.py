@@ -71,7 +71,7 @@ def _measure(plan: Plan, level: int, engine: str, device: str) -> tuple[float, f
     keep = {name: torch.rand(shape, generator=generator) < density for name, shape in plan.anatomy.shapes().items()}
     mask = Mask(keep) if level else Mask.full(plan.anatomy.shapes())
     weights = mask.apply(initialised(build, study.network.init, 0).state_dict())
-    made = choose_engine(engine, build, mask, train.inputs[:1])
+    made = choose_engine(engine, build, mask, study.training, train.inputs[:1])
     runner = made(build, [Start(weights, mask, Seeds(0, 0), splits)], study.training, plan.budget, place)
     runner.advance(2)
     return _time(lambda: runner.advance(1)), _time(lambda: runner.evaluate("test")) / len(examined)

@@ -116,7 +116,7 @@ def _lane(job: Job, store: Store, means: Means) -> Lane:
     found = store.load_checkpoint(job.id)
     if found is not None:
         facts, tensors, record = found
-        if facts["means"] == _facts(means, _engine(build, mask, splits, means).name):
+        if facts["means"] == _facts(means, _engine(job, build, mask, splits, means).name):
             weights, optimizer = _under("weights", tensors), _under("optimizer", tensors)
             return Lane(job, Start(weights, mask, job.seeds, splits, facts["iteration"], optimizer), record)
     return Lane(job, Start(weights, mask, job.seeds, splits, job.origin.iteration), Record())
@@ -126,8 +126,8 @@ def _build(job: Job, splits: data.Splits) -> Callable[[], nn.Module]:
     return factory(job.network, tuple(splits.train.inputs.shape[1:]), splits.classes)
 
 
-def _engine(build: Callable[[], nn.Module], mask: Mask, splits: data.Splits, means: Means) -> Any:
-    return choose_engine(means.engine, build, mask, splits.train.inputs[:1], means.stack > 1)
+def _engine(job: Job, build: Callable[[], nn.Module], mask: Mask, splits: data.Splits, means: Means) -> Any:
+    return choose_engine(means.engine, build, mask, job.training, splits.train.inputs[:1], means.stack > 1)
 
 
 def _facts(means: Means, engine: str) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _train_together(lanes: Sequence[Lane], store: Store, means: Means) -> None:
     """Train lanes that are at the same iteration, as many at a time as the engine and the memory allow."""
     job, splits = lanes[0].job, lanes[0].start.splits
     build = _build(job, splits)
-    make = _engine(build, lanes[0].start.mask, splits, means)
+    make = _engine(job, build, lanes[0].start.mask, splits, means)
     if len(lanes) > 1 and make.name != "stacked":
         for lane in lanes:
             _train_together([lane], store, means)

@@ -26,7 +26,7 @@ from tombola.running.store import Store
 from tombola.studies.loading import STUDY_FILE, dump_study, load_study
 from tombola.studies.plan import Plan, make_plan
 from tombola.studies.study import Study
-from tombola.training.engines import engine_class
+from tombola.training.engines import check_engine
 
 STACK = 64  # jobs; fewer where the memory does not allow it
 
@@ -103,8 +103,7 @@ def prepare(
     """
     plan = make_plan(study, root)
     chosen = choose_device(device)
-    if engine != "auto":
-        engine_class(engine)
+    check_engine(engine)
     if checkpoint_every <= 0:
         raise InputError(f"checkpoint-every={checkpoint_every} must be above 0 seconds")
     load_data(study.data, root)

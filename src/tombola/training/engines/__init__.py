@@ -4,43 +4,58 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tombola.errors import InputError, nearest
 from tombola.pruning.mask import Mask
 from tombola.training.engine import NetworkFactory
+from tombola.training.engines.chain import ChainEngine
 from tombola.training.engines.dense import DenseEngine
+from tombola.training.engines.sparse import SparseEngine
 from tombola.training.engines.stacked import StackedEngine
+from tombola.training.recipe import Recipe
 
-ENGINES: dict[str, Any] = {
-    "dense": DenseEngine,
-    "stacked": StackedEngine,
-}
+NAMES = ("auto", "dense", "sparse", "stacked")  # what a user may ask for
 
 
-def engine_class(name: str) -> Any:
-    """Return the engine of that name: called with (build, starts, recipe, budget, device) it gives an `Engine`.
+def check_engine(name: str) -> None:
+    """Check that there is an engine of that name.
 
     Raises:
         InputError: there is none.
     """
-    if name not in ENGINES:
-        raise InputError(f"unknown engine {name!r}{nearest(name, ['auto', *ENGINES])}")
-    return ENGINES[name]
+    if name not in NAMES:
+        raise InputError(f"unknown engine {name!r}{nearest(name, NAMES)}")
 
 
-def choose_engine(name: str, build: NetworkFactory, mask: Mask, example: Tensor, many: bool = False) -> Any:
-    """Return the engine that is asked for; for "auto", the fastest that serves this network at this density.
+def choose_engine(
+    name: str, build: NetworkFactory, mask: Mask, recipe: Recipe, example: Tensor, many: bool = False
+) -> Any:
+    """Return an engine's class: called with (build, starts, recipe, budget, device) it gives an `Engine`.
+
+    "auto" takes the fastest that serves this network at this density: on a GPU many jobs stacked, on the CPU a sparse
+    engine where that pays, else the dense one. "sparse" is the compiled loop for plain chains, and sparse layers inside
+    autograd for all else. Where the engine that is asked for can't serve the network, the dense one does.
 
     Args:
-        name: of an engine, or "auto".
+        name: one of NAMES.
         build: builds the network.
         mask: which of its weights live.
+        recipe: how it is to be trained.
         example: a batch of one, on the device to train on.
         many: whether several jobs could be trained together.
     """
-    if name == "auto":
-        name = "stacked" if many and example.device.type == "cuda" else "dense"
-    if name == "stacked" and not StackedEngine.fits(build, example):
-        name = "dense"
-    return engine_class(name)
+    check_engine(name)
+    on_cpu = example.device.type == "cpu"
+    if name == "stacked" or (name == "auto" and many and not on_cpu):
+        return StackedEngine if StackedEngine.fits(build, example) else DenseEngine
+    if name == "dense" or not on_cpu or recipe.precision != "float32":
+        return DenseEngine
+    with torch.random.fork_rng(devices=[]):
+        module = build()
+    if name == "sparse":
+        return ChainEngine if ChainEngine.chain(module, mask) else SparseEngine
+    if ChainEngine.pays(module, mask, recipe.batch_size):
+        return ChainEngine
+    return SparseEngine if SparseEngine.pays(module, mask) else DenseEngine

@@ -27,7 +27,7 @@ batches of 60: 0.94 times as fast at a density of 1, 1.1 at 0.8, 1.4 at 0.65, 1.
 """
 
 PAYS_BELOW_SMALL = 0.4
-"""The same for batches of less than `WIDTH` / 2: they cost what `WIDTH` examples cost. Lenet, batches of 16: equal at 0.48."""
+"""The same for batches of less than `WIDTH` / 2, which cost what `WIDTH` examples cost. Lenet, batches of 16: 0.48."""
 
 # Iterations that one call trains: Python sees an interruption between two, and the example numbers of all are held.
 STRETCH = 500

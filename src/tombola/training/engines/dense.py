@@ -39,7 +39,7 @@ class DenseEngine:
             self._module = build().to(device)
         self._half = recipe.precision == "bfloat16"
         if self._half:  # convolutions are fast in bfloat16 only with channels last
-            self._module = self._module.to(memory_format=torch.channels_last)
+            self._module = self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._module.load_state_dict(start.weights)
         self._parameters = {n: p for n, p in self._module.named_parameters() if p.requires_grad}
         self._masked = [

@@ -1,0 +1,1 @@
+"""How fast tombola is against a plain PyTorch loop, on this machine."""

@@ -1,0 +1,53 @@
+"""The plain loop: a short, honest PyTorch loop with data in memory, a fused optimiser and a mask. What is compared with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def plain_loop(
+    module: nn.Module, masks: dict[str, Tensor], inputs: Tensor, targets: Tensor, lr: float, batch_size: int
+) -> Callable[[int], None]:
+    """Return a function that trains for that many steps."""
+    optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
+    masked = [(parameter, masks[name]) for name, parameter in module.named_parameters() if name in masks]
+
+    def steps(count: int) -> None:
+        for batch in torch.randint(len(inputs), (count, batch_size)):
+            loss = functional.cross_entropy(module(inputs[batch]), targets[batch])
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            with torch.no_grad():
+                for parameter, mask in masked:
+                    parameter.mul_(mask)
+
+    return steps
+
+
+@torch.no_grad()
+def plain_evaluation(module: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Return mean loss and accuracy, a thousand examples at a time."""
+    loss, right = 0.0, 0
+    for x, y in zip(inputs.split(1000), targets.split(1000), strict=True):
+        logits = module(x)
+        loss += functional.cross_entropy(logits, y, reduction="sum").item()
+        right += int((logits.argmax(1) == y).sum())
+    return loss / len(inputs), right / len(inputs)
+
+
+def pace(action: Callable[[int], object], count: int, seconds: float) -> float:
+    """Return the seconds of one of the `count` units that `action(count)` does: the median over repeats."""
+    action(1)
+    times = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 3:
+        begun = time.perf_counter()
+        action(count)
+        times.append((time.perf_counter() - begun) / count)
+    return sorted(times)[len(times) // 2]

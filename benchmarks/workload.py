@@ -1,0 +1,169 @@
+"""What is timed: Lenet and Conv-2 with the paper's batches, on made-up data of the right shape, in one process or in all."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from benchmarks.plain import pace, plain_evaluation, plain_loop
+from tombola.data import Part, Splits
+from tombola.networks import NETWORKS, examine, initialised
+from tombola.pruning import Mask
+from tombola.seeds import Seeds
+from tombola.training.engine import Engine, Start
+from tombola.training.engines import choose_engine
+from tombola.training.loop import Record, train
+from tombola.training.recipe import Recipe
+
+SHAPES = {"lenet-300-100": (1, 28, 28), "conv-2": (3, 32, 32)}
+BATCH = 60
+
+
+def part(examples: int, shape: tuple[int, ...]) -> Part:
+    """Return made-up examples whose class can be learnt from their inputs."""
+    generator = torch.Generator().manual_seed(examples)
+    targets = torch.randint(10, (examples,), generator=generator)
+    inputs = torch.randn(examples, *shape, generator=generator) + targets.view(-1, *[1] * len(shape)) / 10
+    return Part(inputs, targets)
+
+
+@lru_cache(maxsize=1)
+def made_up(network: str, evaluated: int = 15_000) -> Splits:
+    """Return splits of which a third of `evaluated` is validation, the rest test."""
+    shape = SHAPES[network]
+    validation, test = part(evaluated // 3, shape), part(evaluated - evaluated // 3, shape)
+    return Splits(part(10_000, shape), validation, test, (0.0,), (1.0,), 10)
+
+
+def recipe(precision: str = "float32") -> Recipe:
+    """Return the paper's recipe for Lenet, long enough for any measurement."""
+    return Recipe(lr=1.2e-3, batch_size=BATCH, iterations=10_000_000, precision=precision)
+
+
+def mask_at(network: str, density: float) -> Mask:
+    """Return a random mask of that density in each layer; the output layer keeps the square root of it."""
+    shapes = examine(NETWORKS[network](SHAPES[network], 10), SHAPES[network]).shapes()
+    generator = torch.Generator().manual_seed(1)
+    keep = {}
+    for name, shape in shapes.items():
+        wanted = density**0.5 if name.startswith("output") else density
+        keep[name] = torch.rand(shape, generator=generator) < wanted
+    return Mask(keep)
+
+
+def engine_at(network: str, density: float, engine: str = "auto", precision: str = "float32") -> Engine:
+    """Return an engine as a job of that density would get it."""
+
+    def build() -> torch.nn.Module:
+        return NETWORKS[network](SHAPES[network], 10)
+
+    mask, splits = mask_at(network, density), made_up(network)
+    weights = mask.apply(initialised(build, "glorot-normal", 0).state_dict())
+    make = choose_engine(engine, build, mask, recipe(precision), splits.train.inputs[:1])
+    start = Start(weights, mask, Seeds(0, 0), splits)
+    return make(build, [start], recipe(precision), 10_000_000, torch.device("cpu"))  # type: ignore[no-any-return]
+
+
+def plain_step(network: str, threads: int, seconds: float) -> float:
+    """Return the plain loop's seconds a step; its cost does not depend on the density."""
+    torch.set_num_threads(threads)
+    data, masks = made_up(network).train, dict(mask_at(network, 0.5))
+    module = initialised(lambda: NETWORKS[network](SHAPES[network], 10), "glorot-normal", 0)
+    return pace(plain_loop(module, masks, data.inputs, data.targets, 1.2e-3, BATCH), 20, seconds)
+
+
+def plain_evaluation_pace(network: str, threads: int, seconds: float) -> float:
+    """Return the plain loop's seconds an evaluation of validation and test."""
+    torch.set_num_threads(threads)
+    splits = made_up(network)
+    module = NETWORKS[network](SHAPES[network], 10)
+
+    def both(_count: int) -> None:
+        plain_evaluation(module, splits.validation.inputs, splits.validation.targets)
+        plain_evaluation(module, splits.test.inputs, splits.test.targets)
+
+    return pace(both, 1, seconds)
+
+
+def engine_pace(
+    network: str, density: float, seconds: float, engine: str = "auto", precision: str = "float32"
+) -> tuple[float, float]:
+    """Return tombola's seconds a step and an evaluation, in this process."""
+    torch.set_num_threads(1)
+    runner = engine_at(network, density, engine, precision)
+    runner.advance(100)
+    step = pace(runner.advance, 20, seconds)
+
+    def both(_count: int) -> None:
+        runner.evaluate("validation")
+        runner.evaluate("test")
+
+    return step, pace(both, 1, seconds / 4)
+
+
+def in_all_workers(pool: Executor, workers: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Run the same measurement in every worker at the same time."""
+    futures = [pool.submit(_after, time.time() + 1.0, function, arguments) for _ in range(workers)]
+    return [future.result() for future in futures]
+
+
+def _after(moment: float, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    # What a first call does once (compiling, making data) must not be counted, nor shift the workers apart.
+    made_up(arguments[0])
+    time.sleep(max(0.0, moment - time.time()))
+    return function(*arguments)
+
+
+def loop_overhead(seconds: float) -> tuple[float, float]:
+    """Return seconds of the same work by tombola's loop on the dense engine, and by the plain loop: one thread.
+
+    The work is training with an evaluation every 100 steps; the two are done in turn, and the medians compared.
+    """
+    torch.set_num_threads(1)
+    network, steps = "lenet-300-100", 400
+    splits = made_up(network)
+    runner = engine_at(network, 0.5, "dense")
+    module = initialised(lambda: NETWORKS[network](SHAPES[network], 10), "glorot-normal", 0)
+    loop = plain_loop(
+        module, dict(mask_at(network, 0.5)), splits.train.inputs, splits.train.targets, 1.2e-3, BATCH
+    )
+    ours, plain = [], []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(ours) < 3:
+        begun = time.perf_counter()
+        for _ in range(steps // 100):
+            loop(100)
+            plain_evaluation(module, splits.validation.inputs, splits.validation.targets)
+            plain_evaluation(module, splits.test.inputs, splits.test.targets)
+        plain.append(time.perf_counter() - begun)
+        record = Record()
+        record.history = {column: [float(runner.iteration)] for column in record.history}
+        record.snapshots["start"] = {}
+        begun = time.perf_counter()
+        train(_WithoutEnd(runner), [record], budget=runner.iteration + steps, evaluate_every=100)
+        ours.append(time.perf_counter() - begun)
+    return sorted(ours)[len(ours) // 2], sorted(plain)[len(plain) // 2]
+
+
+class _WithoutEnd:
+    """An engine whose final evaluation on the training set is left out: the plain loop has none."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def evaluate(self, name: str, check: Callable[[], None]) -> Any:
+        return [(0.0, 0.0)] if name == "train" else self._engine.evaluate(name, check)
+
+
+def peak_memory() -> float:
+    """Return this process's peak resident memory in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

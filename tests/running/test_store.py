@@ -1,0 +1,458 @@
+"""The store: results are whole or not there, and whatever happens to them is noticed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_runs
+import torch
+from small_runs import assert_same_outcomes
+
+import tombola
+from tombola.errors import StoreError
+from tombola.pruning.mask import Mask
+from tombola.running.files import Damaged
+from tombola.running.store import Store
+from tombola.studies.job import Job
+from tombola.studies.plan import make_plan
+from tombola.training.loop import Record
+
+FILES = ("result.json", "weights.safetensors", "SHA256SUMS")
+
+
+def quiet_run(study: tombola.Study | str, folder: Path) -> tombola.Results:
+    return tombola.run(study, folder, workers=0, figures=False, quiet=True)
+
+
+def a_job(study: tombola.Study) -> Job:
+    return next(iter(make_plan(study).jobs.values()))
+
+
+def job_folders(root: Path) -> list[Path]:
+    return sorted(path for path in (root / "jobs").iterdir() if not path.name.startswith("."))
+
+
+def a_record() -> tuple[Mask, Record]:
+    """A result with all that is hard to keep: NaN, infinities, minus zero, counters, several types."""
+    keep = torch.tensor([[True, False, True], [False, False, True]])
+    mask = Mask({"fc.weight": keep, "empty.weight": torch.zeros(2, 2, dtype=torch.bool)})
+
+    def weights(scale: float) -> dict[str, torch.Tensor]:
+        return {
+            "fc.weight": torch.tensor([[1.5, 0.0, math.nan], [0.0, 0.0, -math.inf]]) * scale,
+            "fc.bias": torch.tensor([-0.0, 1e-45]),
+            "empty.weight": torch.zeros(2, 2),
+            "norm.running_mean": torch.tensor([0.1, 0.2], dtype=torch.float64),
+            "norm.num_batches_tracked": torch.tensor(2**40 + 1),
+            "norm.none": torch.zeros(0),
+        }
+
+    history = {"iteration": [0, 7], "val_loss": [0.1 + 0.2, math.nan]}
+    record = Record(history, {"start": weights(1), "best": weights(2), "final": weights(3)}, 1.25, 7, (0.3, 0.9))
+    return mask, record
+
+
+def bits(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    return {name: (t.dtype, tuple(t.shape), t.numpy().tobytes()) for name, t in weights.items()}
+
+
+def test_a_result_comes_back_bit_by_bit(tmp_path: Path, demo: tombola.Study) -> None:
+    store, job = Store(tmp_path / "out"), a_job(demo)
+    store.create()
+    mask, record = a_record()
+    store.save(job, mask, record, {"engine": {"name": "dense"}})
+    found = Store(tmp_path / "out").load(job.id)
+    assert found.mask == mask
+    assert list(found.snapshots) == ["start", "best", "final"]
+    for name, weights in record.snapshots.items():
+        assert bits(found.snapshots[name]) == bits(weights), name
+    assert repr(found.history) == repr(record.history)  # repr, for NaN is not equal to itself
+    assert found.diverged
+    assert (found.facts["seconds"], found.facts["train"]) == (1.25, [0.3, 0.9])
+
+
+def test_a_checkpoint_comes_back_bit_by_bit(tmp_path: Path) -> None:
+    store = Store(tmp_path / "out")
+    store.create()
+    _, record = a_record()
+    tensors = {"weights/a": torch.randn(3, 2), "optimizer/step": torch.tensor(5.0)}
+    store.save_checkpoint("abc", {"iteration": 3}, tensors, record)
+    loaded = store.load_checkpoint("abc")
+    assert loaded is not None
+    facts, found, again = loaded
+    assert facts == {"iteration": 3}
+    assert bits(found) == bits(tensors)
+    assert repr(again.history) == repr(record.history)
+    assert (again.seconds, again.diverged_at, again.train) == (record.seconds, record.diverged_at, record.train)
+    for name, weights in record.snapshots.items():
+        assert bits(again.snapshots[name]) == bits(weights)
+
+
+def test_sha256sum_agrees(finished: Path) -> None:
+    if shutil.which("sha256sum") is None:
+        pytest.skip("no sha256sum here")
+    for folder in job_folders(finished):
+        done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == ["weights.safetensors: OK", "result.json: OK"]
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def alter(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [truncate, alter, empty, remove])
+def test_a_damaged_result_is_noticed_and_named(copied: Path, name: str, damage: Callable[[Path], None]) -> None:
+    folder = job_folders(copied)[0]
+    job = Job.model_validate(json.loads((folder / "result.json").read_text())["job"])
+    damage(folder / name)
+    store, noticed = Store(copied), []
+    assert not store.has(job, noticed)
+    (message,) = noticed
+    assert str(folder) in message
+    if name != "SHA256SUMS":
+        assert name in message
+    for read in (store.load, store.facts):
+        with pytest.raises(Damaged, match=job.id):
+            read(job.id)
+
+
+def test_damaged_results_are_done_again_and_equal(
+    copied: Path, finished: Path, demo: tombola.Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = job_folders(copied)
+    alter(folders[0] / "weights.safetensors")
+    truncate(folders[3] / "result.json")
+    remove(folders[5] / "SHA256SUMS")
+    untouched = (folders[1] / "result.json").stat()
+    quiet_run(demo, copied)
+    err = capsys.readouterr().err
+    for folder in (folders[0], folders[3], folders[5]):
+        assert folder.name in err.replace("\n", "")
+    assert err.count("is done again") == 3
+    assert_same_outcomes(copied, finished)
+    assert (folders[1] / "result.json").stat().st_mtime_ns == untouched.st_mtime_ns
+
+
+def test_a_damaged_result_counts_as_missing(copied: Path) -> None:
+    truncate(job_folders(copied)[0] / "weights.safetensors")
+    results = tombola.Results.open(copied)
+    assert results.missing() == 1
+
+
+def test_a_file_in_place_of_a_result_is_no_result(copied: Path, finished: Path, demo: tombola.Study) -> None:
+    folder = job_folders(copied)[0]
+    shutil.rmtree(folder)
+    folder.write_text("not a folder")
+    quiet_run(demo, copied)
+    assert_same_outcomes(copied, finished)
+
+
+@pytest.mark.parametrize("damage", [truncate, alter, empty])
+def test_a_half_written_checkpoint_is_ignored(
+    small: Callable[..., tombola.Study], uninterrupted: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    study = small(**{"pruning.rounds": 0, "arms": ["ticket"]})
+    store, job = Store(tmp_path / "out"), a_job(study)
+    store.create()
+    _, record = a_record()
+    store.save_checkpoint(job.id, {"iteration": 50}, {"weights/a": torch.ones(30)}, record)
+    path = store.part(job.id) / "checkpoint.safetensors"
+    damage(path)
+    assert store.load_checkpoint(job.id) is None
+    quiet_run(study, tmp_path / "out")
+    mine, others = small_runs.outcomes(tmp_path / "out"), small_runs.outcomes(uninterrupted)
+    for name, result in mine.items():
+        assert result == others[name]
+
+
+def test_a_checkpoint_of_another_version_is_ignored(
+    small: Callable[..., tombola.Study], uninterrupted: Path, tmp_path: Path
+) -> None:
+    study = small(**{"pruning.rounds": 0, "arms": ["ticket"]})
+    store, job = Store(tmp_path / "out"), a_job(study)
+    store.create()
+    store.save_checkpoint(job.id, {"an": "unknown layout"}, {"weights/a": torch.ones(30)}, a_record()[1])
+    quiet_run(study, tmp_path / "out")
+    mine, others = small_runs.outcomes(tmp_path / "out"), small_runs.outcomes(uninterrupted)
+    for name, result in mine.items():
+        assert result == others[name]
+
+
+class KilledHere(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, bool], list[str]]]:
+    """Let the process die at its n-th change of the disk, before or after that change; -1 for never."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def arm(number: int, after: bool) -> list[str]:
+            patch.undo()
+            seen: list[str] = []
+            for module, name in ((os, "replace"), (os, "fsync"), (os, "unlink"), (os, "mkdir"), (shutil, "rmtree")):
+
+                def counted(*args: Any, _real: Any = getattr(module, name), _name: str = name, **options: Any) -> Any:
+                    seen.append(_name)
+                    if len(seen) == number + 1 and not after:
+                        raise KilledHere
+                    result = _real(*args, **options)
+                    if len(seen) == number + 1:
+                        raise KilledHere
+                    return result
+
+                patch.setattr(module, name, counted)
+            return seen
+
+        yield arm
+
+
+def test_killed_at_any_change_of_the_disk(
+    small: Callable[..., tombola.Study], tmp_path: Path, kill_at: Callable[[int, bool], list[str]]
+) -> None:
+    study = small(**{"pruning.rounds": 1, "arms": ["ticket"], "training.iterations": 20, "training.evaluate_every": 10})
+
+    def run(folder: Path) -> None:
+        tombola.run(study, folder, workers=0, checkpoint_every=1e-9, figures=False, quiet=True)
+
+    seen = kill_at(-1, False)
+    run(tmp_path / "0" / "out")
+    changes = len(seen)
+    assert changes > 25
+    assert {"replace", "fsync", "mkdir", "unlink"} <= set(seen)
+    for number in range(changes):
+        folder = tmp_path / str(number + 1) / "out"  # apart, or it would be taken over from its neighbour
+        kill_at(number, number % 2 == 1)
+        with pytest.raises(KilledHere):
+            run(folder)
+        kill_at(-1, False)
+        run(folder)
+        assert_same_outcomes(folder, tmp_path / "0" / "out")
+
+
+def test_killed_while_a_poorer_result_is_replaced(
+    small: Callable[..., tombola.Study], tmp_path: Path, kill_at: Callable[[int, bool], list[str]]
+) -> None:
+    changes = {"pruning.rounds": 1, "arms": ["ticket"], "training.iterations": 20, "training.evaluate_every": 10}
+    early, late = small(**changes), small(rewind=5, **changes)
+    base = tmp_path / "base" / "out"
+    quiet_run(early, base)
+    whole = tmp_path / "whole" / "out"
+    shutil.copytree(base, whole)
+    seen = kill_at(-1, False)
+    quiet_run(late, whole)
+    assert "rmtree" in seen
+    for number in range(len(seen)):
+        folder = tmp_path / str(number) / "out"
+        shutil.copytree(base, folder)
+        kill_at(number, True)
+        with pytest.raises(KilledHere):
+            quiet_run(late, folder)
+        kill_at(-1, False)
+        quiet_run(late, folder)
+        assert_same_outcomes(folder, whole)
+
+
+def test_a_run_takes_over_what_its_neighbour_has(
+    tmp_path: Path, finished: Path, demo: tombola.Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    neighbour = tmp_path / "results" / "first"
+    shutil.copytree(finished, neighbour)
+    dense = next(folder for folder in job_folders(neighbour) if folder.name.rpartition("-")[0].endswith("dense"))
+    written = (dense / "result.json").read_bytes()
+    other = demo.model_copy(update={"name": "second", "pruning": demo.pruning.model_copy(update={"rate": 0.5})})
+    quiet_run(other, tmp_path / "results" / "second")
+    assert "1 jobs taken over" in capsys.readouterr().err
+    # Seconds and all: it was not trained again.
+    assert (tmp_path / "results" / "second" / "jobs" / dense.name / "result.json").read_bytes() == written
+    assert (dense / "result.json").exists()
+
+
+def test_a_damaged_neighbour_is_not_taken_over(tmp_path: Path, finished: Path, demo: tombola.Study) -> None:
+    neighbour = tmp_path / "results" / "first"
+    shutil.copytree(finished, neighbour)
+    for folder in job_folders(neighbour):
+        alter(folder / "weights.safetensors")
+    quiet_run(demo, tmp_path / "results" / "second")
+    assert_same_outcomes(tmp_path / "results" / "second", finished)
+
+
+def test_a_neighbour_that_was_killed_while_it_copied_is_no_hindrance(
+    tmp_path: Path, finished: Path, demo: tombola.Study
+) -> None:
+    shutil.copytree(finished, tmp_path / "results" / "first")
+    second = tmp_path / "results" / "second"
+    job = a_job(demo)
+    left = second / "jobs" / f".{job.id}.{os.getpid()}.adopted"  # in containers process numbers come back
+    left.mkdir(parents=True)
+    (left / "result.json").write_text("{")
+    quiet_run(demo, second)
+    assert_same_outcomes(second, finished)
+
+
+def test_a_poorer_result_is_done_again_and_serves_both_studies(tmp_path: Path, demo: tombola.Study) -> None:
+    out = tmp_path / "out"
+    late = demo.model_copy(update={"rewind": 100})
+    quiet_run(demo, out)
+    before = small_runs.outcomes(out)
+    dense = a_job(demo).id
+    quiet_run(late, out)
+    after = small_runs.outcomes(out)
+    for name, result in before.items():
+        if name.endswith(dense):
+            assert "iteration-100" in after[name]["snapshots"]
+            kept = {key for key in result if key.startswith(("start/", "best/", "final/", "mask/"))}
+            assert {key: after[name][key] for key in kept} == {key: result[key] for key in kept}
+            assert after[name]["history"] == result["history"]
+        else:
+            assert after[name] == result
+    for study in (demo, late):
+        results = tombola.Results(make_plan(study), Store(out))
+        assert results.missing() == 0
+        ticket = results.ticket(level=2)
+        moment = "iteration-100" if study.rewind else "start"
+        start = ticket.mask.apply(Store(out).load(dense).snapshots[moment])
+        assert bits(ticket.weights) == bits(start)
+    assert list(late_iterations := tombola.Results(make_plan(late), Store(out)).frame()["iterations"])[:2] == [200, 100]
+    assert len(late_iterations) == len(make_plan(late).rows)
+
+
+def test_studies_with_different_rewinds_do_not_undo_each_other(tmp_path: Path, demo: tombola.Study) -> None:
+    out = tmp_path / "out"
+    changes = {"arms": demo.arms[:1], "pruning": demo.pruning.model_copy(update={"rounds": 1})}
+    first, second = (demo.model_copy(update={"rewind": k, **changes}) for k in (100, 50))
+    quiet_run(first, out)
+    quiet_run(second, out)
+    store = Store(out)
+    for study in (first, second):
+        missing = [job.label for job in make_plan(study).jobs.values() if not store.has(job)]
+        assert not missing, f"rewind={study.rewind}"
+
+
+def test_one_of_many_gets_a_job(tmp_path: Path) -> None:
+    Store(tmp_path).create()
+    barrier = threading.Barrier(8)
+    got = []
+
+    def ask() -> None:
+        barrier.wait()
+        with Store(tmp_path).claim("job") as mine:
+            got.append(mine)
+            barrier.wait()
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == [False] * 7 + [True]
+    with Store(tmp_path).claim("job") as mine:
+        assert mine
+
+
+def test_a_killed_process_lets_go_of_its_job(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.create()
+    assert not store.is_claimed("job")
+    code = (
+        "import sys, time; from tombola.running.store import Store\n"
+        "with Store(sys.argv[1]).claim('job') as mine: print(mine, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        assert store.is_claimed("job")
+        with store.claim("job") as mine:
+            assert not mine
+        holder.send_signal(signal.SIGKILL)
+    assert not store.is_claimed("job")
+    with store.claim("job") as mine:
+        assert mine
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_ends_the_run_and_keeps_what_is_done(
+    small: Callable[..., tombola.Study],
+    uninterrupted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> None:
+    out = tmp_path / "out"
+    real, calls = getattr(os, call), []
+
+    def fill(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) > 14:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fill)
+        with pytest.raises(StoreError, match=r"No space left on device.*run the same command again: what is done"):
+            quiet_run(small(), out)
+    done = small_runs.outcomes(out)
+    expected = small_runs.outcomes(uninterrupted)
+    assert 1 <= len(done) < len(expected)
+    for name, result in done.items():
+        assert result == expected[name]
+    assert not list((out / "jobs").glob(".*/.*.tmp"))
+    quiet_run(small(), out)
+    assert_same_outcomes(out, uninterrupted)
+
+
+@pytest.fixture(params=["size=150k", "nr_inodes=30"])
+def tiny_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A disk that is soon full: of bytes, or of files."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", request.param, "tmpfs", str(place)]
+    try:
+        if subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("may not mount a disk here")
+    except FileNotFoundError:
+        pytest.skip("no mount here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_really_full_disk(small: Callable[..., tombola.Study], uninterrupted: Path, tiny_disk: Path) -> None:
+    out = tiny_disk / "out"
+    with pytest.raises(StoreError, match="No space left on device"):
+        quiet_run(small(), out)
+    done = small_runs.outcomes(out)
+    expected = small_runs.outcomes(uninterrupted)
+    assert 1 <= len(done) < len(expected)
+    for name, result in done.items():
+        assert result == expected[name]
+    subprocess.run(["mount", "-o", "remount,size=50m,nr_inodes=0", str(tiny_disk)], check=True)
+    quiet_run(small(), out)
+    assert_same_outcomes(out, uninterrupted)
