@@ -131,5 +131,5 @@ def test_a_module_that_fails_to_import_is_said(user_code):
         user_code("1 / 0\n")
     with pytest.raises(InputError, match="SyntaxError"):
         user_code("def make(:\n")
-    with pytest.raises(InputError, match="'users_own' can't be imported .*no_such_dependency"):
+    with pytest.raises(InputError, match=r"'users_own' can't be imported .*no_such_dependency"):
         user_code("import no_such_dependency\n")

@@ -105,8 +105,6 @@ def three_classes():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
 
 
-
-
 def flat_scores(snapshots):
     """A criterion to which all weights are equal."""
     return {name: torch.zeros_like(weight) for name, weight in snapshots.final.items()}

@@ -241,7 +241,15 @@ def test_global_scope_has_one_rate():
 
 @pytest.mark.parametrize(
     ("remaining", "rate", "minimum", "expected"),
-    [(10, 0.0, 0, 0), (10, 1.0, 0, 10), (10, 1.0, 3, 7), (2, 0.2, 0, 0), (3, 0.2, 0, 1), (0, 1.0, 0, 0), (2, 1.0, 5, 0)],
+    [
+        (10, 0.0, 0, 0),
+        (10, 1.0, 0, 10),
+        (10, 1.0, 3, 7),
+        (2, 0.2, 0, 0),
+        (3, 0.2, 0, 1),
+        (0, 1.0, 0, 0),
+        (2, 1.0, 5, 0),
+    ],
 )
 def test_removed(remaining, rate, minimum, expected):
     """Rate 0 removes none, rate 1 all but the minimum, less than half a weight none."""
@@ -291,7 +299,10 @@ def test_the_planned_counts_are_those_that_selection_keeps(sizes, rates, scope, 
 def test_a_layer_that_would_be_emptied_is_named():
     with pytest.raises(InputError, match=r"round 1 would empty layer 'fc'.*pruning\.minimum"):
         plan_counts({"fc.weight": 10, "out.weight": 10}, {"fc.weight": 1.0, "out.weight": 0.1}, "layer", 3)
-    assert plan_counts({"fc.weight": 10, "out.weight": 10}, {"fc.weight": 1.0, "out.weight": 0.1}, "layer", 1, 2) == [20, 11]
+    assert plan_counts({"fc.weight": 10, "out.weight": 10}, {"fc.weight": 1.0, "out.weight": 0.1}, "layer", 1, 2) == [
+        20,
+        11,
+    ]
 
 
 def test_a_network_that_would_be_emptied_is_refused():

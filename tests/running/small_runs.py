@@ -91,7 +91,9 @@ def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
         del facts["seconds"]
         facts["engine"] = facts["engine"]["name"]  # threads and device follow from the machine
         tensors, about = unpack_tensors(path / "weights.safetensors")
-        parts = {name: (tensor.dtype, tuple(tensor.shape), tensor.numpy().tobytes()) for name, tensor in tensors.items()}
+        parts = {
+            name: (tensor.dtype, tuple(tensor.shape), tensor.numpy().tobytes()) for name, tensor in tensors.items()
+        }
         found[path.name] = {
             # As text, for NaN is not equal to itself.
             **{key: json.dumps(value, sort_keys=True) for key, value in facts.items()},

@@ -137,7 +137,7 @@ def agree(build: Factory, mask: Mask, splits: Splits, recipe: Recipe, steps: int
     assert list(got) == list(rounded)
     for name, tensor in exact_module.state_dict().items():
         stray = (rounded[name] - tensor).abs().max().item()
-        torch.testing.assert_close(got[name], tensor.float(), rtol=1e-6, atol=1e-6 + 8 * stray)
+        torch.testing.assert_close(got[name], tensor.float(), rtol=1e-6, atol=2e-5 + 8 * stray)  # of 6e-3
 
     losses += [ours.advance(1)[0] for _ in range(steps - 5)]
     others, other_module = plain(build, weights, mask, splits, recipe, steps, torch.float32)
@@ -196,7 +196,8 @@ def test_one_layer() -> None:
 
 @pytest.mark.parametrize("settings", [ADAM, SGD], ids=["adam", "sgd"])
 def test_goes_on_bit_equal(settings: dict) -> None:
-    mask, recipe = random_mask(SMALL, 0.2), Recipe(**settings)  # an epoch has 16 iterations
+    # An epoch has 16 iterations, and each iteration its own learning rate.
+    mask, recipe = random_mask(SMALL, 0.2), Recipe(**settings | {"schedule": "cosine", "warmup": 10})
     weights = initial(SMALL, mask)
     whole = engine(SMALL, weights, mask, TINY, recipe)
     (loss,) = whole.advance(100)
@@ -262,6 +263,16 @@ def test_divergence_is_seen(settings: dict) -> None:
     (loss,) = ours.advance(100)
     assert not torch.isfinite(torch.tensor(loss))
     assert not torch.isfinite(torch.tensor(ours.evaluate("test")[0].loss))
+
+
+def test_what_is_not_a_number_goes_through_relus() -> None:
+    mask = Mask({})
+    weights = initial(SMALL, mask)
+    weights["1.weight"][3, 5] = float("nan")
+    ours = engine(SMALL, weights, mask, TINY, Recipe(**ADAM))
+    assert ours.evaluate("test")[0].loss != ours.evaluate("test")[0].loss
+    (loss,) = ours.advance(1)
+    assert loss != loss
 
 
 def test_the_global_generator_is_left_alone() -> None:

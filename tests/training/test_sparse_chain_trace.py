@@ -61,6 +61,7 @@ OTHERS: dict[str, Forward] = {
     "a layer not used": lambda net, x: net.fc1(x.flatten(1)),
     "control flow": lambda net, x: net.fc2(net.act(net.fc1(x if x.sum() > 0 else -x))),
     "other in training": lambda net, x: net.fc2(net.act(net.fc1(2 * x if net.training else x))),
+    "other in evaluation": lambda net, x: net.fc2(net.act(net.fc1(x if net.training else 2 * x))),
     "two results": lambda net, x: (net.fc2(net.act(net.fc1(x))), x),  # type: ignore[dict-item, return-value]
     "an inner result": lambda net, x: (net.fc2(net.act(net.fc1(x))), net.fc1(x))[1],
     "flattened wrongly": lambda net, x: net.fc2(net.act(net.fc1(x.flatten()))),

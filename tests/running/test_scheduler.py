@@ -1,0 +1,299 @@
+"""Which job goes first, and what becomes of the others when one goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import small_runs
+
+import tombola
+import tombola.running.run as running
+from tombola.running.execute import Means
+from tombola.running.scheduler import Stop, Tally, run_jobs
+from tombola.running.store import Store
+from tombola.studies.job import Job
+from tombola.studies.plan import Plan, make_plan
+
+
+class Pretend(Executor):
+    """Settles jobs without training them. What `submit` and the future do is decided by `becomes`."""
+
+    def __init__(self, becomes: Callable[[Job], str | Exception] = lambda job: "done", capacity: int = 1):
+        self.becomes, self.capacity = becomes, capacity
+        self.batches: list[list[Job]] = []
+        self.pools = 0
+        self.open: list[tuple[Future[list[str]], list[Job]]] = []
+
+    def __call__(self) -> Pretend:
+        self.pools += 1
+        return self
+
+    @property
+    def order(self) -> list[Job]:
+        return [job for batch in self.batches for job in batch]
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        jobs = [Job.model_validate_json(spec) for spec in arguments[0]]
+        self.batches.append(jobs)
+        future: Future[list[str]] = Future()
+        self.open.append((future, jobs))
+        if len(self.open) >= self.capacity or len(self.batches) < 2:
+            self._settle()
+        return future
+
+    def _settle(self) -> None:
+        """Settle all open futures; where one breaks the pool, they all break."""
+        found = [(future, [self.becomes(job) for job in jobs]) for future, jobs in self.open]
+        self.open.clear()
+        breaks = [o for _, outcomes in found for o in outcomes if isinstance(o, BrokenProcessPool)]
+        for future, outcomes in found:
+            errors = breaks or [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+            if errors:
+                future.set_exception(errors[0])
+            else:
+                future.set_result(outcomes)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if self.open:
+            self._settle()
+
+
+class Silent:
+    """A watcher that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.outcomes: dict[str, str] = {}
+
+    def started(self, job: Job) -> None: ...
+
+    def finished(self, job: Job, outcome: str) -> None:
+        self.outcomes[job.id] = outcome
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def tick(self, running: list[Job]) -> None: ...
+
+
+def schedule(plan: Plan, executor: Pretend, folder: Path, workers: int = 1, watcher: Silent | None = None) -> Tally:
+    return run_jobs(plan, Store(folder), Means(), workers, executor, watcher or Silent(), Stop(folder / "stop"))
+
+
+def chain_behind(plan: Plan) -> dict[str, int]:
+    """Return how many jobs, one after the other, wait for each."""
+    children: dict[str, list[str]] = {job: [] for job in plan.jobs}
+    for job in plan.jobs.values():
+        for parent in job.needs:
+            children[parent].append(job.id)
+
+    def length(job: str) -> int:
+        return max((1 + length(child) for child in children[job]), default=0)
+
+    return {job: length(job) for job in plan.jobs}
+
+
+def test_the_longest_chain_goes_first(tmp_path: Path) -> None:
+    plan = make_plan(tombola.Study.load("demo", trials=2, **{"pruning.rounds": 4}))
+    executor = Pretend()
+    tally = schedule(plan, executor, tmp_path)
+    behind, done, waiting = chain_behind(plan), set(), dict(plan.jobs)
+    for job in executor.order:
+        ready = [behind[other.id] for other in waiting.values() if set(other.needs) <= done]
+        assert set(job.needs) <= done, "it was started before what it needs was there"
+        assert behind[job.id] == max(ready)
+        done.add(job.id)
+        del waiting[job.id]
+    assert not waiting
+    assert tally.done == set(plan.jobs)
+
+
+def test_no_more_jobs_than_workers_at_a_time(tmp_path: Path) -> None:
+    plan = make_plan(tombola.Study.load("demo", trials=5, **{"pruning.rounds": 1}))
+    running_at_once = []
+
+    class Counting(Pretend):
+        def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
+            future = super().submit(*arguments, **options)
+            running_at_once.append(len(self.open))
+            return future
+
+    schedule(plan, Counting(capacity=3), tmp_path, workers=3)
+    assert max(running_at_once) <= 3
+
+
+def test_a_study_with_only_reinit_trains_the_chain_too(tmp_path: Path, demo: tombola.Study) -> None:
+    study = demo.model_copy(update={"arms": tombola.Study.load("demo", arms=["reinit"]).arms})
+    results = tombola.run(study, tmp_path / "out", workers=0, figures=False, quiet=True)
+    labels = {job.label.rpartition("trial-0.")[2] for job in results.plan.jobs.values()}
+    tickets = {"ticket.level-01", "ticket.level-02"}  # that of level 3 has no mask to give
+    assert labels == {"dense", *tickets, "reinit.level-01", "reinit.level-02", "reinit.level-03"}
+    assert results.missing() == 0
+    assert list(results.frame()["arm"].unique()) == ["reinit"]
+    assert list(results.frame()["level"]) == [0, 1, 2, 3]
+
+
+def test_a_run_with_everything_done_starts_no_worker(
+    copied: Path, demo: tombola.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr(running, "process_pool", refuse)
+    results = tombola.run(demo, copied, workers=2, figures=False, quiet=True)
+    assert results.missing() == 0
+
+
+def test_a_failing_job_takes_only_its_followers_along(tmp_path: Path) -> None:
+    plan = make_plan(tombola.Study.load("demo", trials=2, arms=["ticket", "one-shot"], **{"pruning.rounds": 3}))
+    bad = next(job for job in plan.jobs.values() if job.label.endswith("trial-0.ticket.level-02"))
+    watcher = Silent()
+    executor = Pretend(lambda job: ValueError("odd") if job.id == bad.id else "done")
+    tally = schedule(plan, executor, tmp_path, watcher=watcher)
+    assert set(tally.failed) == {bad.id}
+    assert {plan.jobs[job].label.rpartition("trial-")[2] for job in tally.skipped} == {"0.ticket.level-03"}
+    assert len(tally.done) == len(plan.jobs) - 2
+    assert any("ValueError: odd" in note for note in watcher.notes)
+
+
+def test_a_job_that_another_run_has_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tombola.running.scheduler.PATIENCE", 0.05)
+    plan = make_plan(tombola.Study.load("demo", trials=1, arms=["ticket"], **{"pruning.rounds": 1}))
+    answers = iter(["busy", "busy", "done", "diverged"])
+    executor = Pretend(lambda job: next(answers))
+    tally = schedule(plan, executor, tmp_path)
+    assert [job.label.rpartition(".")[2] for job in executor.order] == ["dense", "dense", "dense", "level-01"]
+    assert (len(tally.done), len(tally.diverged)) == (1, 1)
+
+
+def test_a_job_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
+    plan = make_plan(tombola.Study.load("demo", trials=2, arms=["ticket"], **{"pruning.rounds": 1}))
+    bad = next(job for job in plan.jobs.values() if "trial-0" in job.label and job.mask is None)
+    executor = Pretend(lambda job: BrokenProcessPool("killed") if job.id == bad.id else "done")
+    tally = schedule(plan, executor, tmp_path)
+    assert "workers died 3 times" in tally.failed[bad.id]
+    assert executor.pools == 4
+    assert len(tally.skipped) == 1
+    assert len(tally.done) == 2
+
+
+def test_a_job_beside_one_that_kills_its_workers_is_not_given_up(tmp_path: Path) -> None:
+    """A dead worker breaks the whole pool, and so whatever else it was doing."""
+    plan = make_plan(tombola.Study.load("demo", trials=2, arms=["ticket"], **{"pruning.rounds": 1}))
+    bad = next(job for job in plan.jobs.values() if "trial-0" in job.label and job.mask is None)
+
+    class Together(Pretend):
+        def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+            jobs = [Job.model_validate_json(spec) for spec in arguments[0]]
+            self.batches.append(jobs)
+            future: Future[list[str]] = Future()
+            self.open.append((future, jobs))
+            if len(self.open) == 2 or bad.id in tally_of_failed(self):
+                self._settle()
+            return future
+
+    def tally_of_failed(executor: Pretend) -> set[str]:
+        deaths = [job.id for job in executor.order].count(bad.id)
+        return {bad.id} if deaths >= 3 else set()
+
+    tally = schedule(plan, Together(lambda job: BrokenProcessPool("x") if job.id == bad.id else "done"), tmp_path, 2)
+    assert set(tally.failed) == {bad.id}
+
+
+def test_a_worker_that_dies_between_two_jobs(tmp_path: Path) -> None:
+    """The pool then says so when the next job is handed in."""
+    plan = make_plan(tombola.Study.load("demo", trials=1, arms=["ticket"], **{"pruning.rounds": 1}))
+
+    class DiesOnce(Pretend):
+        def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
+            if len(self.batches) == 1 and self.pools == 1:
+                raise BrokenProcessPool("a worker was killed")
+            return super().submit(*arguments, **options)
+
+    executor = DiesOnce()
+    tally = schedule(plan, executor, tmp_path)
+    assert tally.done == set(plan.jobs)
+    assert executor.pools == 2
+
+
+def changed(study: tombola.Study, mishap: str, below: float) -> tombola.Study:
+    network = study.network.model_copy(update={"arguments": {"mishap": mishap, "below": below}})
+    return study.model_copy(update={"network": network})
+
+
+def test_a_diverging_job_leaves_the_rest_alone(
+    small: Callable[..., tombola.Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = changed(small(), "nan", 0.4)  # densities are 1, 0.6, 0.36 and 0.216
+    results = tombola.run(study, tmp_path / "out", workers=0, figures=True)
+    err = capsys.readouterr().err
+    assert err.count("diverged test_small_network") == 2
+    assert "the loss was not finite at iteration" in err
+    assert "2 jobs were left out: the ones that they follow from diverged" in err
+    frame = results.frame()
+    status = {(row.arm, row.level): row.status for row in frame.itertuples()}
+    for arm in ("ticket", "reinit"):
+        assert [status.get((arm, level)) for level in range(4)] == ["ok", "ok", "diverged", None]
+    lost = frame[frame["status"] == "diverged"]
+    assert lost["final_test_accuracy"].isna().all()
+    assert lost["early_stop_iteration"].isna().all()
+    assert frame[frame["status"] == "ok"].notna().all(axis=None)
+    assert (tmp_path / "out" / "figures").is_dir()
+    assert results.missing() == 2
+    again = tombola.run(study, tmp_path / "out", workers=0, figures=False)
+    pd.testing.assert_frame_equal(again.frame(), frame)
+    assert "done " not in capsys.readouterr().err  # what diverged is not tried again
+
+
+def test_a_dense_run_that_diverges_is_a_result_too(tmp_path: Path, demo: tombola.Study) -> None:
+    study = demo.model_copy(update={"training": demo.training.model_copy(update={"lr": 1e30})})
+    results = tombola.run(study, tmp_path / "out", workers=0, figures=True, quiet=True)
+    assert list(results.frame()["status"]) == ["diverged"] * 3  # level 0 of each arm
+    assert results.missing() == 12
+
+
+def test_a_network_that_raises_is_told_of_with_its_traceback(
+    small: Callable[..., tombola.Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = changed(small(), "raise", 0.4)
+    with pytest.raises(running.JobsFailed, match="2 of 7 jobs failed") as caught:
+        tombola.run(study, tmp_path / "out", workers=0, figures=False, quiet=True)
+    assert caught.value.exit_status == 1
+    err = capsys.readouterr().err
+    assert "RuntimeError: the user's own mistake" in err
+    assert "in forward" in err
+    frame = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert sorted(frame["level"]) == [0, 0, 1, 1]
+    # Once the mistake is put right, the same command goes on.
+    assert tombola.Results.open(tmp_path / "out").missing() == 4
+
+
+def test_the_stop_file_of_a_dead_run_does_not_stop_the_next(tmp_path: Path, demo: tombola.Study) -> None:
+    import os
+
+    store = Store(tmp_path / "out")
+    store.create()
+    (store.jobs / f".stop.{os.getpid()}").touch()
+    study = demo.model_copy(update={"pruning": demo.pruning.model_copy(update={"rounds": 0})})
+    assert tombola.run(study, tmp_path / "out", workers=0, figures=False, quiet=True).missing() == 0
+
+
+def test_engine_and_device_are_noted_and_no_part_of_identity(tmp_path: Path, demo: tombola.Study) -> None:
+    study = demo.model_copy(update={"pruning": demo.pruning.model_copy(update={"rounds": 0})})
+    found = [
+        tombola.run(study, tmp_path / engine / "out", workers=0, engine=engine, figures=False, quiet=True).frame()
+        for engine in ("dense", "sparse")
+    ]
+    assert list(found[0]["job"]) == list(found[1]["job"])
+    assert set(found[0]["engine"]) == {"dense"}
+    assert set(found[1]["engine"]) != {"dense"}
+    assert (
+        small_runs.outcomes(tmp_path / "dense" / "out").keys()
+        == small_runs.outcomes(tmp_path / "sparse" / "out").keys()
+    )

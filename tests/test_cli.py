@@ -1,0 +1,479 @@
+"""The command line as a person meets it: what it writes, what it answers, and what it does with mistakes."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import tombola
+import tombola.running.run as running
+from tombola import cli
+from tombola.running import estimate
+
+SMALL = ("trials=1", "training.iterations=200", "training.evaluate_every=20", "pruning.rounds=3")
+TINY = ("trials=1", "training.iterations=20", "training.evaluate_every=10", "pruning.rounds=2", "arms=[ticket]")
+RUN = ("--workers", "0", "--no-figures")
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def own_corner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty current folder, one core, and no traces afterwards."""
+    corner = tmp_path / "corner"
+    corner.mkdir()
+    monkeypatch.chdir(corner)
+    monkeypatch.delenv("TOMBOLA_DATA", raising=False)
+    monkeypatch.setattr(running, "cores", lambda: 1)
+    monkeypatch.setattr(estimate, "SECONDS_EACH", 0.01)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
+    """Run a command line in this process; return exit status, standard output and standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tombola", *arguments])
+        capfdbinary.readouterr()
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        out, err = capfdbinary.readouterr()
+        return status, out.decode(errors="surrogateescape"), err.decode()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of a small demo; not to be changed."""
+    folder = tmp_path_factory.mktemp("cli") / "results" / "demo"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "cores", lambda: 1)
+        study = tombola.Study.load("demo", **dict(setting.split("=") for setting in SMALL))
+        tombola.run(study, folder, workers=0, figures=False, quiet=True)
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "copy" / "demo")
+    return tmp_path / "copy" / "demo"
+
+
+def write(name: str, text: str) -> None:
+    Path(name).write_text(text)
+
+
+# What a person gets wrong, and what the answer must at least say.
+BAD = {
+    "unknown command": ("rnu demo", ["'rnu'", "did you mean 'run'?"]),
+    "unknown subcommand": ("presets shw demo", ["'shw'", "'show'"]),
+    "no study": ("run", ["STUDY"]),
+    "unknown option": ("run demo --workres 2", ["--workres"]),
+    "unknown preset": ("run dmeo", ["'dmeo'", "did you mean 'demo'?"]),
+    "unknown preset to show": ("presets show dmeo", ["'dmeo'", "'demo'"]),
+    "no such file": ("run nothere.yaml", ["'nothere.yaml'"]),
+    "no results folder": ("run .", ["study.yaml"]),
+    "unknown field": ("run demo trails=3", ["'trails'", "did you mean 'trials'?"]),
+    "unknown field below": ("run demo training.itertions=3", ["training.itertions", "'iterations'"]),
+    "unknown field far below": ("run demo a.b.c.d=3", ["'a'", "trials"]),
+    "field below a number": ("run demo training.lr.x=3", ["training.lr"]),
+    "no number": ("run demo training.iterations=many", ["training.iterations", "'many'", "integer"]),
+    "no whole number": ("run demo trials=1.5", ["trials=1.5", "integer"]),
+    "no value": ("run demo trials=", ["trials", "integer"]),
+    "no section": ("run demo training=fast", ["training", "'fast'"]),
+    "no name": ("run demo name=", ["name"]),
+    "negative": ("run demo training.lr=-1", ["training.lr=-1", "greater than 0"]),
+    "not a number": ("run demo training.lr=.nan", ["training.lr=nan", "finite"]),
+    "infinite": ("run demo training.lr=1e400", ["training.lr=inf", "finite"]),
+    "no trials": ("run demo trials=0", ["trials=0", "1"]),
+    "rate too high": ("run demo pruning.rate=2", ["pruning.rate=2", "1"]),
+    "nothing left to prune": ("run demo pruning.rounds=100", ["pruning", "nothing to prune", "30 rounds"]),
+    "a layer would be empty": ("run demo pruning.rate=0.9", ["pruning.rounds", "'fc1'", "at most 4 rounds"]),
+    "no such choice": ("run demo pruning.scope=glob", ["pruning.scope='glob'", "'layer' or 'global'"]),
+    "no such optimizer": ("run demo training.optimizer=adagrad", ["'adagrad'", "'adam' or 'sgd'"]),
+    "unknown network": ("run demo network=lenet-300", ["'lenet-300'", "'lenet-300-100'"]),
+    "network not importable": ("run demo network=nosuch.module:make", ["nosuch.module", "can't be imported"]),
+    "network not in module": ("run demo network=json:lods", ["'lods'", "'loads'"]),
+    "network arguments": ("run demo network.arguments.hiden=[3]", ["hiden"]),
+    "unknown layer": ("run demo pruning.exclude=[fc9]", ["'fc9'", "'fc1'"]),
+    "all excluded": ("run demo pruning.exclude=[fc1,fc2,output]", ["nothing to prune"]),
+    "unknown arm": ("run demo arms=tiket", ["'tiket'", "did you mean 'ticket'?"]),
+    "the same arm twice": ("run demo arms=[ticket,ticket]", ["'ticket'", "name"]),
+    "no arms": ("run demo arms=[]", ["arms"]),
+    "unknown data": ("run demo data=digit", ["'digit'", "did you mean 'digits'?"]),
+    "no path": ("run demo data=npz", ["npz", "path"]),
+    "path not there": ("run demo data.source=npz data.path=no/where.npz", ["where.npz", "no such file"]),
+    "unknown criterion": ("run demo pruning.criterion=magnitud", ["'magnitud'", "'magnitude'"]),
+    "unknown engine": ("run demo --engine dens", ["'dens'", "'dense'"]),
+    "unknown device": ("run demo --device gpu", ["'gpu'", "cpu"]),
+    "workers": ("run demo --workers -1", ["--workers", "-1"]),
+    "checkpoint never": ("run demo --checkpoint-every 0", ["checkpoint-every"]),
+    "checkpoint not a number": ("run demo trials=1 pruning.rounds=0 --checkpoint-every nan", ["checkpoint-every"]),
+    "validation takes all": ("run demo data.validation=1438", ["data.validation=1438", "1438"]),
+    "batch too large": ("run demo training.batch_size=2000", ["training.batch_size=2000"]),
+    "rewind too late": ("run demo rewind=1500", ["rewind=1500", "1500"]),
+    "two budgets": (
+        "run demo trials=1 pruning.rounds=0 training.epochs=3 training.iterations=40",
+        ["epochs", "iterations", "exactly one"],
+    ),
+    "no assignment": ("run demo trials", ["'trials'", "field=value"]),
+    "no field": ("run demo =3", ["'=3'", "field=value"]),
+    "broken value": ("run demo trials=[1", ["trials", "YAML"]),
+    "nowhere to write": ("run demo --out afile/x", ["afile/x", "--out"]),
+    "a file to write to": ("run demo --out afile", ["afile", "--out"]),
+    "plan, too": ("plan demo trials=0", ["trials=0"]),
+    "plan, nothing left": ("plan demo pruning.rounds=100", ["nothing to prune"]),
+    "plan, engine": ("plan demo --engine dens", ["'dens'", "'dense'"]),
+    "results of nothing": ("results demo", ["results/demo", "tombola run demo"]),
+    "results of no study": ("results nofolder", ["'nofolder'"]),
+    "results, format": ("results demo --format xml", ["xml", "csv"]),
+    "figures of nothing": ("figures demo", ["results/demo"]),
+    "status of nothing": ("status demo", ["results/demo"]),
+}
+
+
+@pytest.mark.parametrize(("line", "expected"), BAD.values(), ids=BAD.keys())
+def test_bad_input(line: str, expected: list[str], call: Call) -> None:
+    write("afile", "")
+    if line.startswith("run demo "):
+        line += " --no-figures --workers 0" if "--workers" not in line else " --no-figures"
+    status, out, err = call(*line.split())
+    assert status == 2
+    assert out == ""
+    assert "Traceback" not in err
+    assert len(err) < 400
+    assert len(err.strip().splitlines()) <= 4
+    for words in expected:
+        assert words in err
+    assert [path.name for path in Path().iterdir()] == ["afile"], "something was written"
+
+
+FILES = {
+    "wrong type": ("extends: demo\nname: x\ntraining:\n  lr: fast\n", ["bad.yaml, line 4", "training.lr='fast'"]),
+    "unknown field": ("extends: demo\nname: x\n\ntrails: 3\n", ["bad.yaml, line 4", "'trails'", "'trials'"]),
+    "out of range": (
+        "extends: demo\nname: x\npruning: {rate: 0.2,\n  rounds: -1}\n",
+        ["bad.yaml, line 4", "rounds=-1"],
+    ),
+    "in a list": (
+        "extends: demo\nname: x\narms:\n  - ticket\n  - {rule: reinit, per_trial: 0}\n",
+        ["bad.yaml, line 5"],
+    ),
+    "missing": ("name: x\n", ["network is missing", "trials is missing"]),
+    "no name": ("extends: other.yaml\n", ["name"]),
+    "not YAML": ("name: x\n  bad: [1\n", ["bad.yaml, line 2", "YAML"]),
+    "twice": ("extends: demo\nname: x\ntrials: 1\ntrials: 2\n", ["bad.yaml, line 4", "trials"]),
+    "only text": ("just text\n", ["bad.yaml", "field: value"]),
+    "empty": ("", ["bad.yaml", "field: value"]),
+    "a circle": ("extends: circle.yaml\nname: x\n", ["bad.yaml", "circle.yaml", "circle"]),
+    "itself": ("extends: bad.yaml\nname: x\n", ["bad.yaml", "circle"]),
+    "extends nothing": ("extends: dmeo\nname: x\n", ["'dmeo'", "'demo'"]),
+    "extends a list": ("extends: [demo]\nname: x\n", ["bad.yaml", "extends"]),
+    "dangerous": ("!!python/object/apply:os.system ['touch pwned']\n", ["bad.yaml"]),
+    "two budgets": (
+        "extends: demo\nname: x\ntraining: {epochs: 1, iterations: 3}\n",
+        ["bad.yaml, line 3", "exactly one"],
+    ),
+    "control characters": ("name: \x00\n", ["bad.yaml", "YAML"]),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), FILES.values(), ids=FILES.keys())
+def test_bad_study_file(text: str, expected: list[str], call: Call) -> None:
+    write("bad.yaml", text)
+    write("circle.yaml", "extends: bad.yaml\nname: y\n")
+    write("other.yaml", "trials: 1\n")
+    status, out, err = call("run", "bad.yaml", *RUN)
+    assert status == 2
+    assert out == ""
+    assert "Traceback" not in err
+    assert len(err) < 600
+    for words in expected:
+        assert words in err
+    assert sorted(path.name for path in Path().iterdir()) == ["bad.yaml", "circle.yaml", "other.yaml"]
+
+
+def test_a_file_that_is_no_text(call: Call) -> None:
+    Path("bad.yaml").write_bytes(b"\xff\xfe\x00")
+    status, _, err = call("run", "bad.yaml", *RUN)
+    assert status == 2
+    assert "bad.yaml" in err
+
+
+def test_a_change_on_the_command_line_is_not_blamed_on_a_file(call: Call) -> None:
+    for change in ("trials.x=3", "data.path=x.npz", "training.milestones=[1,2]"):
+        status, _, err = call("run", "demo", change, *RUN)
+        assert status == 2
+        assert "preset demo" not in err, change
+
+
+def test_run_makes_tables_figures_and_a_summary(call: Call) -> None:
+    status, out, err = call("run", "demo", *SMALL, "--workers", "0")
+    assert status == 0, err
+    assert "demo: test accuracy at early stop" in out
+    assert "results/demo/results.csv" in out
+    folder = Path("results/demo")
+    levels = pd.read_csv(folder / "results.csv")
+    assert len(levels) == 1 * (3 + 1) + (1 + 2 * 3) + (1 + 3)  # ticket, reinit twice, random-mask; level 0 in each
+    assert set(levels["status"]) == {"ok"}
+    curves = pd.read_csv(folder / "curves.csv")
+    assert len(curves) == len(levels) * 11
+    for figure in ("figure-1", "figure-3", "figure-4"):
+        assert (folder / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (folder / "figures" / f"{figure}.svg").read_text()
+    assert err.count("done ") == 13
+    assert tombola.Study.load(folder).trials == 1
+    assert [path.name for path in Path().iterdir()] == ["results"]
+
+
+def test_quiet_is_quiet(call: Call) -> None:
+    status, out, err = call("run", "demo", *TINY, *RUN, "--quiet")
+    assert status == 0
+    assert err == ""
+    assert "ticket" in out
+
+
+def test_a_results_folder_is_gone_on_with(copied: Path, finished: Path, call: Call) -> None:
+    lost = next((copied / "jobs").glob("*ticket.level-03-*"))
+    shutil.rmtree(lost)
+    status, _, err = call("run", str(copied), *RUN)
+    assert status == 0
+    assert err.count("done ") == 1
+    assert lost.is_dir()
+    drop = ["seconds"]
+    pd.testing.assert_frame_equal(
+        pd.read_csv(copied / "results.csv").drop(columns=drop),
+        pd.read_csv(finished / "results.csv").drop(columns=drop),
+        check_exact=True,
+    )
+    assert not Path("results").exists()
+
+
+def test_a_study_file_that_extends_a_preset(call: Call) -> None:
+    write("mine.yaml", "extends: demo\nname: mine\ntrials: 1\narms: [ticket]\npruning: {rounds: 1}\n")
+    status, _, err = call("run", "mine.yaml", "training.iterations=20", *RUN)
+    assert status == 0, err
+    study = tombola.Study.load(Path("results/mine"))
+    assert (study.trials, study.pruning.rounds, study.pruning.rate, study.training.iterations) == (1, 1, 0.3, 20)
+
+
+def test_own_arrays_are_found_from_anywhere(call: Call) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{part}": rng.random((80, 6), dtype=np.float32) for part in ("train", "test")}
+    arrays |= {f"y_{part}": rng.integers(0, 3, 80) for part in ("train", "test")}
+    np.savez("own.npz", **arrays)
+    data = "data={source: npz, path: own.npz, validation: 10}"
+    status, _, err = call("run", "demo", data, "training.batch_size=10", *TINY, *RUN, "--out", "made/here")
+    assert status == 0, err
+    status, out, err = call("results", "made/here", "--format", "csv")
+    assert status == 0, err
+    assert len(pd.read_csv(io.StringIO(out))) == 3
+
+
+def test_a_folder_with_the_name_of_a_preset_is_that_folder(call: Call) -> None:
+    status, _, err = call("run", "demo", *TINY, *RUN, "--out", "demo")
+    assert status == 0, err
+    status, out, _ = call("results", "demo", "--out", "demo")
+    assert status == 0
+    assert "not done yet" not in out
+    assert tombola.Results.open("demo").study.trials == 1
+    status, out, _ = call("status", "--out", "demo")
+    assert out.split()[-2:] == ["3", "-"]
+
+
+def test_plan_writes_nothing_and_counts_what_is_there(copied: Path, call: Call) -> None:
+    shutil.rmtree(next((copied / "jobs").glob("*random-mask.level-01-*")))
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+    status, out, err = call("plan", str(copied))
+    assert (status, err) == (0, "")
+    rows = {line.split("  ")[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert rows["dense (level 0 of all arms)"][6:8] == ["0", "1"]
+    assert rows["ticket"][1:3] == ["0", "3"]
+    assert rows["reinit"][1:3] == ["0", "6"]
+    assert rows["random-mask"][1:3] == ["1", "2"]
+    assert rows["all"][1:3] == ["1", "12"]
+    assert "11,900 prunable" in out
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
+    assert list(Path().iterdir()) == []
+
+
+def test_plan_of_a_study_never_run(call: Call) -> None:
+    status, out, _ = call("plan", "demo", *TINY)
+    assert status == 0
+    assert next(line.split()[1:3] for line in out.splitlines() if line.startswith("all ")) == ["3", "0"]
+    assert "about" in out
+    assert list(Path().iterdir()) == []
+
+
+def test_presets(call: Call) -> None:
+    status, out, _ = call("presets")
+    assert status == 0
+    names = [line.split()[0] for line in out.splitlines() if line.strip() and not line.startswith(" ")]
+    assert {"demo", "lenet-mnist", "lenet-mnist-global", "lenet-mnist-layerwise", "lenet-fashion"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    "name", ["demo", "lenet-mnist", "lenet-mnist-global", "lenet-mnist-layerwise", "lenet-fashion"]
+)
+def test_a_shown_preset_is_a_file_that_works(name: str, call: Call) -> None:
+    status, out, _ = call("presets", "show", name)
+    assert status == 0
+    write("copy.yaml", out)
+    assert tombola.Study.load("copy.yaml") == tombola.Study.load(name)
+
+
+def test_status(copied: Path, call: Call) -> None:
+    status, out, _ = call("status", str(copied))
+    assert status == 0
+    assert out.split()[-5:] == ["demo", "13", "0", "13", "-"]
+    shutil.rmtree(next((copied / "jobs").glob("*random-mask.level-01-*")))
+    _, out, _ = call("status", str(copied))
+    assert out.split()[-5:] == ["demo", "12", "0", "13", "-"]
+
+
+def test_status_of_all_that_is_here(copied: Path, call: Call) -> None:
+    status, out, _ = call("status")
+    assert status == 0
+    assert "No results here" in out
+    shutil.copytree(copied, "results/one")
+    shutil.copytree(copied, "results/two")
+    Path("results/two/study.yaml").write_text("name: [\n")
+    status, out, _ = call("status")
+    assert status == 0
+    assert "results/one" in out
+    assert "can't be read" in out
+
+
+def test_results_as_files_agree(finished: Path, call: Call) -> None:
+    for kind in ((), ("--curves",)):
+        status, text, _ = call("results", str(finished), "--format", "csv", *kind)
+        assert status == 0
+        assert text == (finished / ("curves.csv" if kind else "results.csv")).read_text()
+        results = tombola.Results.open(finished)
+        expected = results.curves() if kind else results.frame()
+        assert [row.split(",") for row in text.splitlines()[1:]] == [list(map(str, row)) for row in expected.values]
+        assert call("results", str(finished), "--format", "parquet", "-o", "r.parquet", *kind)[0] == 0
+        pd.testing.assert_frame_equal(pd.read_parquet("r.parquet"), expected, check_exact=True, check_dtype=False)
+        status, text, _ = call("results", str(finished), "--format", "json", *kind)
+        assert status == 0
+        pd.testing.assert_frame_equal(pd.DataFrame(json.loads(text)), expected, check_exact=True, check_dtype=False)
+
+
+def test_results_to_a_file_or_to_standard_output(finished: Path, call: Call) -> None:
+    for form in ("csv", "json", "parquet"):
+        _, out, _ = call("results", str(finished), "--format", form)
+        status, nothing, _ = call("results", str(finished), "--format", form, "--output", f"r.{form}")
+        assert (status, nothing) == (0, "")
+        assert Path(f"r.{form}").read_bytes() == out.encode(errors="surrogateescape")
+    status, _, err = call("results", str(finished), "--format", "csv", "-o", "no/folder/r.csv")
+    assert status in (1, 2)
+    assert "no/folder/r.csv" in err
+    assert "Traceback" not in err
+
+
+def test_results_as_a_table(finished: Path, call: Call) -> None:
+    status, out, _ = call("results", str(finished))
+    assert status == 0
+    frame = tombola.Results.open(finished).frame()
+    ticket = frame[(frame.arm == "ticket") & (frame.level == 2)].iloc[0]
+    assert f"{100 * ticket.early_stop_test_accuracy:.2f}" in out
+    status, out, _ = call("results", str(finished), "--curves")
+    assert status == 0
+    assert len(out.splitlines()) == 1 + len(pd.read_csv(finished / "curves.csv"))
+
+
+def test_results_of_an_unfinished_study(copied: Path, call: Call) -> None:
+    for folder in (copied / "jobs").glob("*level-0[23]-*"):
+        shutil.rmtree(folder)
+    status, out, _ = call("results", str(copied))
+    assert status == 0
+    assert "8 of 13 jobs are not done yet" in out
+    status, out, _ = call("results", str(copied), "--format", "csv")
+    assert set(pd.read_csv(io.StringIO(out))["level"]) == {0, 1}
+
+
+def test_results_of_a_study_that_has_only_begun(copied: Path, call: Call) -> None:
+    shutil.rmtree(copied / "jobs")
+    for arguments in ((), ("--curves",), ("--format", "csv"), ("--format", "json"), ("--format", "parquet")):
+        status, out, err = call("results", str(copied), *arguments)
+        assert status == 0, err
+        assert "Traceback" not in err
+        if arguments == ("--format", "csv"):
+            assert pd.read_csv(io.StringIO(out)).empty
+    status, out, _ = call("figures", str(copied))
+    assert status == 0
+    assert "nothing yet" in out
+
+
+def test_figures(copied: Path, call: Call) -> None:
+    status, out, _ = call("figures", str(copied), "--figure", "4")
+    assert status == 0
+    assert [Path(line).name for line in out.splitlines()] == ["figure-4.png", "figure-4.svg"]
+    for line in out.splitlines():
+        assert Path(line).stat().st_size > 1000
+    status, _, err = call("figures", str(copied), "--figure", "99")
+    assert status == 2
+    assert "99" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "name", ["<script>", "../x", "a b $HOME `id`", "[bold]x[/bold]", "[/]", "..", "line\nbreak", "Ü-ñ-名", "-o", "{0}"]
+)
+def test_odd_names(name: str, finished: Path, call: Call) -> None:
+    shutil.copytree(finished, "results/demo")  # whose jobs are taken over: nothing is trained
+    outside = set(Path("..").iterdir())
+    write("odd.yaml", json.dumps({"extends": "demo", "name": name}))
+    small = (*SMALL, "arms=[ticket, {rule: reinit, name: '[red]a[/red] /../b'}]")
+    status, out, err = call("run", "odd.yaml", *small, *RUN)
+    assert status == 0, err
+    assert set(Path("..").iterdir()) == outside
+    (folder,) = set(Path("results").iterdir()) - {Path("results/demo")}
+    assert (folder / "results.csv").is_file()
+    assert f"{' '.join(name.split())}: test accuracy" in " ".join(out.split())
+    assert "[red]a[/red]" in out
+    assert set(pd.read_csv(folder / "results.csv")["study"]) == {name}
+    for line in (("plan", str(folder)), ("status", str(folder)), ("results", str(folder))):
+        status, out, err = call(*line)
+        assert (status, err) == (0, "")
+        assert name.splitlines()[0] in out
+    assert tombola.Study.load(folder).name == name
+
+
+def test_version(call: Call) -> None:
+    status, out, _ = call("--version")
+    assert (status, out) == (0, f"tombola, version {tombola.__version__}\n")
+
+
+@pytest.mark.parametrize("command", ["", "run", "plan", "presets", "status", "results", "figures"])
+def test_help(command: str, call: Call) -> None:
+    for option in ("-h", "--help"):
+        status, out, _ = call(*command.split(), option)
+        assert status == 0
+        assert out.startswith("Usage: tombola")
+
+
+def test_the_reader_may_go_away(finished: Path) -> None:
+    line = f"{sys.executable} -m tombola results {finished} --curves | head -1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 1
