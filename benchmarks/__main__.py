@@ -48,7 +48,9 @@ def at_least(goal: float) -> Callable[[float], bool]:
 def summed_up(name: str, values: list[float], goal: str, met: Callable[[float], bool], note: str = "") -> Measure:
     """Return the row for repeated measurements."""
     value = statistics.median(values)
-    return Measure(name, round(value, 4), goal, met(value), len(values), (round(min(values), 4), round(max(values), 4)), note)
+    return Measure(
+        name, round(value, 4), goal, met(value), len(values), (round(min(values), 4), round(max(values), 4)), note
+    )
 
 
 def throughputs(seconds: float, repeats: int) -> Iterator[Measure]:

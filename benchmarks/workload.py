@@ -130,9 +130,7 @@ def loop_overhead(seconds: float) -> tuple[float, float]:
     splits = made_up(network)
     runner = engine_at(network, 0.5, "dense")
     module = initialised(lambda: NETWORKS[network](SHAPES[network], 10), "glorot-normal", 0)
-    loop = plain_loop(
-        module, dict(mask_at(network, 0.5)), splits.train.inputs, splits.train.targets, 1.2e-3, BATCH
-    )
+    loop = plain_loop(module, dict(mask_at(network, 0.5)), splits.train.inputs, splits.train.targets, 1.2e-3, BATCH)
     ours, plain = [], []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(ours) < 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tombola.running.files import unpack_tensors
 from tombola.running.store import Store
@@ -57,7 +60,7 @@ def make(mishap="none", below=0.0):
 STUDY = """\
 name: small
 network: {name: "test_small_network:make"}
-data: {source: digits, validation: 200}
+data: {source: npz, path: small.npz, validation: 200}  # scikit-learn takes half a second to import
 training: {lr: 2.0e-3, batch_size: 60, iterations: 120, evaluate_every: 20}
 pruning: {rate: 0.4, rounds: 3}
 arms: [ticket, reinit]
@@ -74,6 +77,14 @@ def write_study(folder: Path) -> Path:
     """Write the study and its network into a folder, and return the study's path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "test_small_network.py").write_text(NETWORK)
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(10, 64))
+    arrays = {}
+    for part, examples in (("train", 1000), ("test", 300)):
+        targets = rng.integers(0, 10, examples)
+        arrays[f"y_{part}"] = targets
+        arrays[f"x_{part}"] = (centres[targets] + 2 * rng.normal(size=(examples, 64))).astype(np.float32)
+    np.savez(folder / "small.npz", **arrays)
     path = folder / "small.yaml"
     path.write_text(STUDY)
     return path
@@ -89,6 +100,7 @@ def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
         job = path.name.rpartition("-")[2]
         facts = store.facts(job)
         del facts["seconds"]
+        facts["job"]["data"]["path"] = ""  # the same file may lie anywhere
         facts["engine"] = facts["engine"]["name"]  # threads and device follow from the machine
         tensors, about = unpack_tensors(path / "weights.safetensors")
         parts = {
@@ -159,10 +171,8 @@ class Command:
 
     def clean_up(self) -> None:
         """Kill whatever is left of the process group."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.communicate()
 
 

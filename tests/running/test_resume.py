@@ -18,7 +18,6 @@ from small_runs import (
     Command,
     assert_same_outcomes,
     family,
-    outcomes,
     parent_of,
     worker_threads,
 )
@@ -120,14 +119,14 @@ def test_a_run_that_starts_is_interrupted_without_a_traceback(command: Start) ->
 
 
 def test_two_runs_at_once_share_the_work(command: Start, uninterrupted: Path) -> None:
-    runs = [command("--workers", "1", step_seconds=0.005) for _ in range(2)]
+    runs = [command("--workers", "2", step_seconds=0.003) for _ in range(2)]
     (status, out, err), (other_status, other_out, other_err) = (run.finish() for run in runs)
     assert (status, other_status) == (0, 0), err + other_err
     assert out == other_out
     steps = runs[0].steps()
     assert len(steps) == JOBS * STEPS, "a job was trained twice"
-    assert len(set(steps)) == 2, "one of the runs did all the work: the test shows nothing"
-    assert outcomes(runs[0].out).keys() == outcomes(uninterrupted).keys()
+    assert len(set(steps)) > 2, "one of the runs did all the work: the test shows nothing"
+    assert_same_outcomes(runs[0].out, uninterrupted)
     assert not list((runs[0].out / "jobs").glob(".*.part"))
 
 

@@ -219,18 +219,22 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, bool], l
         def arm(number: int, after: bool) -> list[str]:
             patch.undo()
             seen: list[str] = []
-            for module, name in ((os, "replace"), (os, "fsync"), (os, "unlink"), (shutil, "rmtree")):
 
-                def counted(*args: Any, _real: Any = getattr(module, name), _name: str = name, **options: Any) -> Any:
-                    seen.append(_name)
-                    if len(seen) == number + 1 and not after:
+            def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+                def change(*arguments: Any, **options: Any) -> Any:
+                    seen.append(name)
+                    mine = len(seen) == number + 1
+                    if mine and not after:
                         raise KilledHere
-                    result = _real(*args, **options)
-                    if len(seen) == number + 1:
+                    result = real(*arguments, **options)
+                    if mine:
                         raise KilledHere
                     return result
 
-                patch.setattr(module, name, counted)
+                return change
+
+            for module, name in ((os, "replace"), (os, "fsync"), (os, "unlink"), (shutil, "rmtree")):
+                patch.setattr(module, name, counted(name, getattr(module, name)))
             return seen
 
         yield arm

@@ -285,11 +285,11 @@ def test_dropout_that_is_never_switched_off_draws_from_the_seeds_too():
         def forward(self, x):
             return self.fc2(functional.dropout(torch.relu(self.fc1(x)), 0.5, training=True))
 
-    build, scores = partial(AlwaysDropping, VECTORS, 4), []
+    build, start, scores = partial(AlwaysDropping, VECTORS, 4), start_of(DROPPING), []
     for seed in (1, 2):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        scores.append(engine_at(build, start_of(DROPPING), recipe()).evaluate("test"))
+        scores.append(engine_at(build, start, recipe()).evaluate("test"))
         assert torch.equal(torch.get_rng_state(), before)
     assert scores[0] == scores[1]
 

@@ -134,7 +134,8 @@ def test_a_loss_that_is_not_finite_ends_the_job_early():
     assert record.diverged_at is not None
     assert 7 <= record.diverged_at <= 100
     assert engine.iteration <= 100
-    assert rows(record) == [0]
+    assert rows(record)[0] == 0
+    assert moments(record)["best"] == 0
     assert "final" in record.snapshots
 
 
@@ -228,9 +229,9 @@ DROPPING = partial(small_nets.Dropping, VECTORS, 4)
 TRAINING = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "schedule": "cosine", "warmup": 3}
 
 
-def run_in_pieces(looks):
+def run_in_pieces(looks, **training):
     """Train from checkpoint to checkpoint, stopped at these looks one after the other; then to the end."""
-    settings, budget = recipe(**TRAINING), 20
+    settings, budget = recipe(**(TRAINING | training)), 20
     begun = begin(DROPPING, random_mask(DROPPING, VECTORS, 0.5), splits(VECTORS))
     box = {"start": begun, "record": Record()}
     for look in [*looks, 10**6]:
@@ -271,6 +272,19 @@ def test_stopped_anywhere_and_resumed_all_is_bit_equal(monkeypatch):
         resumed = run_in_pieces(pieces)
         assert resumed.history == whole.history
         assert_equal_states(resumed.snapshots["final"], whole.snapshots["final"])
+
+
+def test_a_divergence_is_found_at_the_same_place_however_often_it_was_stopped(monkeypatch):
+    monkeypatch.setattr(loop, "SLICE", 0.0)
+    # All is well until the learning rate jumps at iteration 8.
+    jump = {"schedule": "step", "milestones": (8,), "gamma": 1e25, "warmup": 0}
+    whole = run_in_pieces([], **jump)
+    assert 8 <= whole.diverged_at <= 12
+    for pieces in *([look] for look in range(20)), [3] * 8, list(range(7)):
+        resumed = run_in_pieces(pieces, **jump)
+        assert resumed.diverged_at == whole.diverged_at
+        assert repr(resumed.history) == repr(whole.history)  # NaN is not equal to itself
+        assert_equal_states(resumed.snapshots["best"], whole.snapshots["best"])
 
 
 def test_seconds_add_up_over_interruptions():

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from tombola.errors import InputError
 
 # Layers whose weights a scheme draws; everything else keeps what the module's own constructor gave it.
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -47,10 +50,19 @@ def initialised(build: Callable[[], nn.Module], scheme: str, seed: int) -> nn.Mo
     Constructors draw from the global generator, so that is seeded inside a fork: parameters that a scheme does not
     cover (embeddings, a user's own) are reproducible too. A scheme draws the weights of linear and convolution layers
     from its own generator, and sets their biases to zero.
+
+    Raises:
+        InputError: a layer does not know its own size yet.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build()
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if is_lazy(tensor):
+            raise InputError(
+                f"the network's {name!r} has no size before the first batch; give lazy layers their sizes, or run a "
+                "batch through the module in the factory"
+            )
     if scheme != "pytorch":
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():

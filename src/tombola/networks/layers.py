@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -10,6 +10,8 @@ from torch import nn
 
 from tombola.errors import InputError, nearest
 from tombola.networks.initialise import WEIGHTED
+
+EXAMPLES = 2  # in the batch that a network is examined with
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The prunable layers of a network, in the order in which the forward pass comes to them."""
+    """The prunable layers of a network.
+
+    Args:
+        layers: in the order in which the forward pass comes to them.
+        output: weight name of the output layer.
+        classes: number of scores that the network returns per example.
+    """
 
     layers: tuple[Layer, ...]
     output: str
+    classes: int
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each prunable weight by name."""
@@ -70,16 +79,18 @@ def examine(module: nn.Module, input_shape: tuple[int, ...], output: str | None 
     Raises:
         InputError: the forward pass fails on `input_shape`, there is nothing prunable, or `output` is unknown.
     """
-    names = {id(layer): name for name, layer in module.named_modules() if isinstance(layer, WEIGHTED)}
+    # By parameter: layers that share a weight are one, and a weight that is computed from others is not prunable.
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
     found: dict[str, Layer] = {}
 
     def note(layer: nn.Module, _inputs: object, result: object) -> None:
         assert isinstance(layer, WEIGHTED)
         assert isinstance(result, torch.Tensor)
-        name = f"{names[id(layer)]}.weight".removeprefix(".")
-        width = layer.weight.shape[0]
-        uses = result.numel() // (len(result) * width)
-        if name in found:  # shared layer: its weights are used again
+        name = names.get(id(layer.weight))
+        if name is None:
+            return
+        uses = result.numel() // (EXAMPLES * layer.weight.shape[0])
+        if name in found:  # used again
             uses += found.pop(name).uses
         kind: Literal["linear", "conv"] = "linear" if isinstance(layer, nn.Linear) else "conv"
         found[name] = Layer(name, kind, tuple(layer.weight.shape), uses)
@@ -88,8 +99,8 @@ def examine(module: nn.Module, input_shape: tuple[int, ...], output: str | None 
     was_training = module.training
     try:
         module.eval()
-        with torch.no_grad():
-            logits = module(torch.zeros(2, *input_shape))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = module(torch.zeros(EXAMPLES, *input_shape))
     except Exception as error:
         raise InputError(
             f"the network can't be run on inputs of shape {input_shape}: {type(error).__name__}: {error}"
@@ -98,12 +109,12 @@ def examine(module: nn.Module, input_shape: tuple[int, ...], output: str | None 
         module.train(was_training)
         for handle in handles:
             handle.remove()
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 2:
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != EXAMPLES:
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise InputError(f"the network must return one row of class scores per example; for 2 it gave {shape}")
+        raise InputError(f"the network must return one row of class scores per example; for {EXAMPLES} it gave {shape}")
     if not found:
         raise InputError("the network has no linear or convolution layer: there is nothing to prune")
-    anatomy = Anatomy(tuple(found.values()), next(reversed(found)))
+    anatomy = Anatomy(tuple(found.values()), next(reversed(found)), logits.shape[1])
     if output is None:
         return anatomy
-    return Anatomy(anatomy.layers, anatomy.select(output, "network.output"))
+    return replace(anatomy, output=anatomy.select(output, "network.output"))

@@ -28,7 +28,9 @@ class Mask(Mapping[str, Tensor]):
             if tensor.dtype != torch.bool:
                 raise TypeError(f"mask of {name!r} is {tensor.dtype}, not torch.bool")
         # Copied, so that nobody can change a mask behind its back.
-        self._keep = {name: tensor.detach().cpu().clone() for name, tensor in keep.items()}
+        self._keep = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in keep.items()
+        }
 
     @classmethod
     def full(cls, shapes: Mapping[str, tuple[int, ...]]) -> Mask:
@@ -80,7 +82,7 @@ class Mask(Mapping[str, Tensor]):
 
     def densities(self) -> dict[str, float]:
         """Return kept / prunable of each layer, from 0 to 1."""
-        return {name: count / self[name].numel() for name, count in self.counts().items()}
+        return {name: count / self[name].numel() if count else 0.0 for name, count in self.counts().items()}
 
     def __and__(self, other: Mask) -> Mask:
         self._require_same_layers(other)
@@ -122,7 +124,9 @@ class Mask(Mapping[str, Tensor]):
         self.apply_(module)
         parameters = dict(module.named_parameters())
         return [
-            parameters[name].register_hook(partial(torch.mul, keep.to(parameters[name]))) for name, keep in self.items()
+            parameters[name].register_hook(partial(torch.mul, keep.to(parameters[name])))
+            for name, keep in self.items()
+            if parameters[name].requires_grad  # a frozen weight stays at zero by itself
         ]
 
     def pack(self) -> dict[str, Tensor]:

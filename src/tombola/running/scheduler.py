@@ -158,9 +158,7 @@ class _Scheduler:
                 self.tally.skipped.add(job.id)
                 lost.add(job.id)
         ready = [
-            job
-            for job in self.waiting
-            if set(job.needs) <= self.tally.done and self.not_before.get(job.id, 0) <= now
+            job for job in self.waiting if set(job.needs) <= self.tally.done and self.not_before.get(job.id, 0) <= now
         ]
         while ready and len(self.running) < self.workers:
             idle = self.workers - len(self.running)

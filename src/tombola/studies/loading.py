@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -25,15 +26,32 @@ Place = tuple[str | int, ...]
 class Draft:
     """Settings before they are validated, and where each was written."""
 
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
     written: dict[Place, str] = field(default_factory=dict)
 
     def where(self, place: Place) -> str:
         """Return "file, line n" for a field, or for the nearest field around it that someone wrote."""
-        for length in range(len(place), 0, -1):
-            if place[:length] in self.written:
-                return self.written[place[:length]]
-        return ""
+        return _nearest_place(self.written, place)
+
+    def lay(self, settings: dict[str, Any], where: Callable[[Place], str]) -> None:
+        """Lay settings over the draft: sections field by field, everything else whole."""
+        for section, value in settings.items():
+            base = self.settings.get(section)
+            self.settings[section] = copy.deepcopy(_over(section, base, value))
+            self._note((section,), value, where)
+
+    def _note(self, place: Place, value: Any, where: Callable[[Place], str]) -> None:
+        if not isinstance(value, dict):  # replaces whatever stood there
+            length = len(place)
+            self.written = {other: line for other, line in self.written.items() if other[:length] != place}
+        self.written[place] = where(place)
+        children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, child in children:
+            self._note((*place, key), child, where)
+
+
+def _nearest_place(places: Mapping[Place, str], place: Place) -> str:
+    return next((places[place[:n]] for n in range(len(place), 0, -1) if place[:n] in places), "")
 
 
 def preset_names() -> list[str]:
@@ -69,12 +87,12 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None, assignment
     """
     draft = _read(name, ())
     for key, value in (overrides or {}).items():
-        _merge(draft, _nested(key, value), _nested_places(key, value, "argument"))
+        draft.lay(_from_here(_nested(key, value)), lambda place: "argument")
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise InputError(f"{text!r} is not of the form field=value, such as training.lr=2e-4")
-        _merge(draft, _nested(key, _parse(value, f"{key}=...")), _nested_places(key, None, "command line"))
+        draft.lay(_from_here(_nested(key, _parse(value, f"{key}=..."))), lambda place: "command line")
     return _validated(draft)
 
 
@@ -107,23 +125,30 @@ def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft
             source, text, folder = str(path), path.read_text("utf-8"), path.parent
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} can't be read: {error}") from error
-    if source in seen:
-        raise InputError(f"extends runs in a circle: {' -> '.join([*seen, source])}")
+    real = source if name in preset_names() else str(path.resolve())
+    if real in seen:
+        raise InputError(f"extends runs in a circle: {' -> '.join([*seen, real])}")
     loaded = _parse(text, source)
     if not isinstance(loaded, CommentedMap):
         raise InputError(f"{source}: a study file is a list of `field: value` lines")
     base = loaded.pop("extends", None)
     if base is not None and not isinstance(base, str):
         raise InputError(f"{source}: extends names one preset or file, not {base!r}")
-    draft = _read(base, (*seen, source), folder) if base else Draft({})
-    written = dict(_lines(loaded, source))
+    draft = _read(base, (*seen, real), folder) if base else Draft()
+    lines = dict(_lines(loaded, source))
     settings = _plain(loaded)
-    data = settings.get("data")
-    if isinstance(data, dict) and isinstance(data.get("path"), str) and source == str(path):
-        # A path in a study file is relative to that file, wherever tombola is started.
-        data["path"] = str(Path(folder, Path(data["path"]).expanduser()).absolute())
-    _merge(draft, settings, written)
+    # A path in a study file is relative to that file, wherever tombola is started.
+    draft.lay(_from_here(settings, folder), lambda place: _nearest_place(lines, place))
     return draft
+
+
+def _from_here(settings: dict[str, Any], folder: Path = Path()) -> dict[str, Any]:
+    """Make the data's path absolute: the folder that it is relative to will be forgotten."""
+    data = settings.get("data")
+    if isinstance(data, dict) and isinstance(data.get("path"), str):
+        path = Path(folder, Path(data["path"]).expanduser()).absolute()
+        settings = settings | {"data": data | {"path": str(path)}}
+    return settings
 
 
 def _parse(text: str, source: str) -> Any:
@@ -139,17 +164,20 @@ def _parse(text: str, source: str) -> Any:
 def _lines(node: Any, source: str, place: Place = ()) -> Iterable[tuple[Place, str]]:
     """Yield where each field of a parsed file stands."""
     if isinstance(node, CommentedMap):
-        for key, value in node.items():
-            yield (*place, key), f"{source}, line {node.lc.key(key)[0] + 1}"
-            yield from _lines(value, source, (*place, key))
+        children, line = node.items(), node.lc.key
     elif isinstance(node, CommentedSeq):
-        for index, value in enumerate(node):
-            yield (*place, index), f"{source}, line {node.lc.item(index)[0] + 1}"
-            yield from _lines(value, source, (*place, index))
+        children, line = enumerate(node), node.lc.item
+    else:
+        return
+    for key, value in children:
+        # Keys that `<<` brings in have no line of their own.
+        with contextlib.suppress(KeyError, TypeError):
+            yield (*place, key), f"{source}, line {line(key)[0] + 1}"
+        yield from _lines(value, source, (*place, key))
 
 
 def _plain(node: Any) -> Any:
-    """Return ruamel's decorated values as plain Python ones."""
+    """Return ruamel's decorated values as plain Python ones; YAML tags mean nothing here."""
     if isinstance(node, Mapping):
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
@@ -157,7 +185,7 @@ def _plain(node: Any) -> Any:
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)
-    return node
+    return getattr(node, "value", node)
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
@@ -167,37 +195,26 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     return dict(_plain(value))
 
 
-def _nested_places(key: str, value: Any, source: str) -> dict[Place, str]:
-    return {tuple(key.strip().split(".")): source}
-
-
 SHORT = {"network": "name", "data": "source"}  # a plain string in their place means this field
 RIVALS = (("iterations", "epochs"),)  # of `training`: who sets one means the other to be gone
 
 
-def _merge(draft: Draft, settings: dict[str, Any], written: dict[Place, str]) -> None:
-    """Lay `settings` over the draft: sections field by field, everything else whole."""
-    for section, value in settings.items():
-        base = draft.settings.get(section)
-        if section in SHORT and isinstance(base, str):
-            base = {SHORT[section]: base}
-        if section == "data" and isinstance(value, dict) and value.get("source") not in (None, "npz"):
-            base = {k: v for k, v in base.items() if k != "path"} if isinstance(base, dict) else base
-        if section in SHORT and isinstance(value, str):
-            value = {SHORT[section]: value} | (
-                {"validation": base["validation"]}
-                if section == "data" and isinstance(base, dict) and "validation" in base
-                else {}
-            )
-        elif isinstance(value, dict) and isinstance(base, dict):
-            if section == "training":
-                for pair in RIVALS:
-                    for mine, other in (pair, pair[::-1]):
-                        if mine in value and other not in value:
-                            base = {k: v for k, v in base.items() if k != other}
-            value = _deep(base, value)
-        draft.settings[section] = copy.deepcopy(value)
-    draft.written.update(written)
+def _over(section: str, base: Any, value: Any) -> Any:
+    """Return what `value` makes of a section that was `base`."""
+    short = SHORT.get(section)
+    if short and isinstance(base, str):
+        base = {short: base}
+    if short and isinstance(value, str):  # another network or data set; of the old one only the split's size stays
+        kept = {"validation": base["validation"]} if isinstance(base, dict) and "validation" in base else {}
+        return {short: value} | kept
+    if not isinstance(value, dict) or not isinstance(base, dict):
+        return value
+    gone = set()
+    if section == "data" and value.get("source", "npz") != "npz":
+        gone = {"path"}
+    if section == "training":
+        gone = {other for pair in RIVALS for mine, other in (pair, pair[::-1]) if mine in value and other not in value}
+    return _deep({key: kept for key, kept in base.items() if key not in gone}, value)
 
 
 def _deep(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

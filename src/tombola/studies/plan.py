@@ -109,6 +109,11 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     data = describe(study.data, root)
     build = factory(study.network, data.input_shape, data.classes)
     anatomy = examine(initialised(build, "pytorch", 0), data.input_shape, study.network.output)
+    if anatomy.classes < data.classes:
+        raise InputError(
+            f"the network returns {anatomy.classes} scores per example, but {study.data.source} has {data.classes} "
+            "classes"
+        )
     budget = study.training.budget(epoch_length(study, data))
     if study.rewind >= budget:
         raise InputError(f"rewind={study.rewind} must be below the budget of {budget} iterations")

@@ -66,6 +66,7 @@ def train(
         check: called several times a second; raises `Interrupted` to stop. It sees `engine` and `records` in step.
     """
     keep = set(keep)
+    losses = [0.0] * len(records)  # of the latest batch
     pace = 0.0  # seconds an iteration, of the latest slice
     saved = clock = time.perf_counter()
 
@@ -78,7 +79,7 @@ def train(
 
     try:
         while True:
-            _remember(engine, records, keep, budget, evaluate_every, check)
+            _remember(engine, records, losses, keep, budget, evaluate_every, check)
             tick()
             if engine.iteration >= budget or all(record.diverged_at is not None for record in records):
                 break
@@ -93,8 +94,6 @@ def train(
             begun = time.perf_counter()
             losses = engine.advance(iterations)
             pace = (time.perf_counter() - begun) / iterations
-            for record, loss in zip(records, losses, strict=True):
-                _note_divergence(record, engine.iteration, loss)
         scores = engine.evaluate("train", check)
         tick()
     except Interrupted:
@@ -109,6 +108,7 @@ def train(
 def _remember(
     engine: Engine,
     records: Sequence[Record],
+    losses: Sequence[float],
     keep: set[int],
     budget: int,
     evaluate_every: int,
@@ -121,22 +121,26 @@ def _remember(
             record.snapshots["start"] = engine.weights(lane)
         if now in keep:
             record.snapshots[f"iteration-{now}"] = engine.weights(lane)
-    first = not records[0].history["iteration"]
-    due = first or now % evaluate_every == 0 or now >= budget
-    if not due or (not first and records[0].history["iteration"][-1] == now):
+    due = [
+        lane
+        for lane, record in enumerate(records)
+        if record.diverged_at is None and _is_due(record, now, budget, evaluate_every)
+    ]
+    if not due:
         return
     validation, test = engine.evaluate("validation", check), engine.evaluate("test", check)
-    for lane, record in enumerate(records):
-        if record.diverged_at is not None:
-            continue
+    for lane in due:
+        record = records[lane]
         row = (now, *validation[lane], *test[lane])
         for column, value in zip(COLUMNS, row, strict=True):
             record.history[column].append(value)
-        _note_divergence(record, now, validation[lane].loss)
-        if record.diverged_at is None and record.best_row == len(record.history["iteration"]) - 1:
+        # Looked at here alone, so that the iteration does not depend on how training was cut into slices.
+        if not math.isfinite(losses[lane]) or not math.isfinite(validation[lane].loss):
+            record.diverged_at = now
+        elif record.best_row == len(record.history["iteration"]) - 1:
             record.snapshots["best"] = engine.weights(lane)
 
 
-def _note_divergence(record: Record, iteration: int, loss: float) -> None:
-    if record.diverged_at is None and not math.isfinite(loss):
-        record.diverged_at = iteration
+def _is_due(record: Record, now: int, budget: int, evaluate_every: int) -> bool:
+    seen = record.history["iteration"]
+    return (not seen or now % evaluate_every == 0 or now >= budget) and not (seen and seen[-1] == now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class DenseEngine:
         self._masked = [
             (self._parameters[name], torch.empty_like(self._parameters[name], requires_grad=False).copy_(keep))
             for name, keep in start.mask.items()
-            if not bool(keep.all())
+            if name in self._parameters and not bool(keep.all())  # a frozen weight stays as it is anyway
         ]
         self._optimizer = make_optimizer(recipe, list(self._parameters.values()))
         for key, tensor in start.optimizer.items():
@@ -53,7 +54,6 @@ class DenseEngine:
             self._optimizer.state[self._parameters[name]][slot] = tensor.to(
                 "cpu" if slot == "step" and device.type == "cpu" else device
             ).clone()
-        self._draws = True  # until a step has shown that the module does not use the global generator
 
     def advance(self, iterations: int) -> list[float]:
         """Train for that many iterations; return the last batch's loss."""
@@ -61,11 +61,10 @@ class DenseEngine:
         train = self._splits.train
         batches = self._order.batches(self.iteration, iterations).to(self._device)
         loss = torch.tensor(float("nan"))
-        fork = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices=fork):
+        with self._own_draws():
             for batch in batches:
                 self._set_learning_rate()
-                before = self._seed_dropout() if self._draws else None
+                self._seed_draws()
                 logits = self._logits(train.inputs.index_select(0, batch))
                 loss = functional.cross_entropy(logits, train.targets.index_select(0, batch))
                 loss.backward()
@@ -75,8 +74,6 @@ class DenseEngine:
                 self._optimizer.step()
                 self._optimizer.zero_grad()
                 self.iteration += 1
-                if before is not None:
-                    self._draws = not torch.equal(before, self._generator_state())
         return [loss.item()]
 
     @torch.no_grad()
@@ -86,12 +83,14 @@ class DenseEngine:
         self._module.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self._device)
         right = torch.zeros((), dtype=torch.int64, device=self._device)
-        for first in range(0, len(examples), EVALUATION_BLOCK):
-            check()
-            targets = examples.targets[first : first + EVALUATION_BLOCK]
-            logits = self._logits(examples.inputs[first : first + EVALUATION_BLOCK])
-            loss += functional.cross_entropy(logits, targets, reduction="sum")
-            right += (logits.argmax(1) == targets).sum()
+        with self._own_draws():
+            self._seed_draws()
+            for first in range(0, len(examples), EVALUATION_BLOCK):
+                check()
+                targets = examples.targets[first : first + EVALUATION_BLOCK]
+                logits = self._logits(examples.inputs[first : first + EVALUATION_BLOCK])
+                loss += functional.cross_entropy(logits, targets, reduction="sum")
+                right += (logits.argmax(1) == targets).sum()
         return [Score(loss.item() / len(examples), right.item() / len(examples))]
 
     def weights(self, lane: int = 0) -> Weights:
@@ -120,19 +119,16 @@ class DenseEngine:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
 
-    def _seed_dropout(self) -> Tensor:
-        """Seed what dropout draws from as a function of the iteration, and return the generator's state."""
+    def _own_draws(self) -> AbstractContextManager[None]:
+        """Leave the global generators, which dropout draws from, as they were."""
+        return torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else [])
+
+    def _seed_draws(self) -> None:
+        """Make what a module draws in this iteration a function of the seeds and the iteration alone."""
         seed = self._seeds.value("dropout", self.iteration)
         if self._device.type == "cuda":
             torch.cuda.manual_seed(seed)
-        else:
-            torch.default_generator.manual_seed(seed)
-        return self._generator_state()
-
-    def _generator_state(self) -> Tensor:
-        if self._device.type == "cuda":
-            return torch.cuda.get_rng_state(self._device)
-        return torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
 
 
 def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

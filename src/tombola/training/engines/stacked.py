@@ -57,16 +57,14 @@ class StackedEngine:
             place += len(group)
 
         self._orders = [Order(len(start.splits.train), recipe.batch_size, start.seeds) for start in ordered]
-        stacked = {
-            name: torch.stack([start.weights[name] for start in ordered]).to(device) for name in first.weights
-        }
+        stacked = {name: torch.stack([start.weights[name] for start in ordered]).to(device) for name in first.weights}
         trained = {name for name, parameter in self._module.named_parameters() if parameter.requires_grad}
         self._parameters = {name: nn.Parameter(stacked[name]) for name in stacked if name in trained}
         self._others = {name: tensor for name, tensor in stacked.items() if name not in trained}
         self._masked = [
             (self._parameters[name], torch.stack([start.mask[name] for start in ordered]).to(device, torch.float32))
             for name in first.mask
-            if not all(bool(start.mask[name].all()) for start in ordered)
+            if name in trained and not all(bool(start.mask[name].all()) for start in ordered)
         ]
         self._optimizer = make_optimizer(recipe, list(self._parameters.values()))
         for key in first.optimizer:
