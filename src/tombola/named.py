@@ -7,8 +7,11 @@ import importlib
 import inspect
 import io
 import sys
+import sysconfig
 import tokenize
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tombola.errors import InputError, nearest
@@ -44,23 +47,39 @@ def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Ca
 
 
 def code_fingerprint(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> str:
-    """Return a hash of the source file of a user's own function; "" for ours, whose versions are tombola's.
+    """Return a hash of the source of a user's own function; "" for ours, whose versions are tombola's.
 
-    Results made by an earlier version of a user's network must not pass for results of the present one. Comments,
-    blank lines and line breaks do not count.
+    Results made by an earlier version of a user's network must not pass for results of the present one. What counts
+    is the file of the module that is named, and the file that the function was defined in where that is another one
+    of the user's. Comments, blank lines and line breaks inside brackets do not count.
     """
     if name in table:
         return ""
+    named = sys.modules[resolve(name, table, what).__module__], sys.modules[name.partition(":")[0]]
+    texts = {module.__name__: _tokens(module) for module in named if not _is_library(module)}
+    if not any(texts.values()):
+        return ""
+    return hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:16]
+
+
+def _is_library(module: ModuleType) -> bool:
+    """Return whether a module is installed rather than the user's: its version is the environment's business."""
+    path = getattr(module, "__file__", None)
+    if path is None:
+        return True
+    places = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return any(Path(path).resolve().is_relative_to(Path(place).resolve()) for place in places)
+
+
+def _tokens(module: ModuleType) -> str:
     try:
-        source = inspect.getsource(sys.modules[resolve(name, table, what).__module__])
+        source = inspect.getsource(module)
     except (OSError, TypeError):
-        return ""  # built in or compiled: there is no text to look at
-    skip = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE)
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    text = " ".join(
-        # An INDENT's own text depends on tabs and spaces; that it is one is all that counts.
-        tokenize.tok_name[token.type] if token.type in (tokenize.INDENT, tokenize.DEDENT) else token.string
-        for token in tokens
+        return ""  # compiled: there is no text to look at
+    skip = (tokenize.COMMENT, tokenize.NL)
+    indents = (tokenize.INDENT, tokenize.DEDENT)  # their text depends on tabs and spaces; that they are there counts
+    return " ".join(
+        tokenize.tok_name[token.type] if token.type in indents else token.string
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type not in skip
     )
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -16,7 +16,9 @@ from torch.utils.hooks import RemovableHandle
 
 
 class Mask(Mapping[str, Tensor]):
-    """An immutable map from parameter name to a bool tensor of its shape: True where the weight is kept.
+    """A map from parameter name to a bool tensor of its shape: True where the weight is kept.
+
+    Nothing here changes a mask once it is made; do not change the tensors that it hands out either.
 
     >>> mask = Mask({"fc.weight": torch.tensor([[True, False], [True, True]])})
     >>> mask.remaining, mask.total, mask.density
