@@ -1,4 +1,4 @@
-"""The plain loop: a short, honest PyTorch loop with data in memory, a fused optimiser and a mask. What is compared with."""
+"""The plain loop that tombola is compared with: short, honest PyTorch; data in memory, fused optimiser, a mask."""
 
 from __future__ import annotations
 

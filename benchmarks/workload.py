@@ -1,4 +1,4 @@
-"""What is timed: Lenet and Conv-2 with the paper's batches, on made-up data of the right shape, in one process or in all."""
+"""What is timed: Lenet and Conv-2 with the paper's batches, on made-up data of the right shape."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tombola.errors import InputError
-from tombola.networks import NetworkSettings, examine, factory, initialised
+from tombola.networks import NETWORKS, NetworkSettings, examine, factory, initialised
 from tombola.networks.lenet import lenet
 
 MNIST = (1, 28, 28)
@@ -306,3 +306,14 @@ def test_arguments_that_do_not_fit():
 def test_what_comes_back_must_be_a_module():
     with pytest.raises(InputError, match=r"gave a dict, not a torch\.nn\.Module"):
         build("builtins:dict")()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "in_convolutions"),
+    [("conv-2", 4_300_992, 38_592), ("conv-4", 2_425_024, 259_776), ("conv-6", 2_261_184, 1_144_512)],
+)
+def test_convolutional_networks_have_the_weights_of_the_paper(name, weights, in_convolutions):
+    anatomy = examine(NETWORKS[name]((3, 32, 32), 10), (3, 32, 32))
+    assert sum(layer.size for layer in anatomy.layers) == weights
+    assert sum(layer.size for layer in anatomy.layers if layer.kind == "conv") == in_convolutions
+    assert anatomy.output == "output.weight"

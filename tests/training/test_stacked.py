@@ -1,0 +1,143 @@
+"""Jobs stacked along one more dimension against the same jobs trained one by one."""
+
+from functools import partial
+
+import pytest
+import small_nets
+import torch
+from plain_loop import CPU, assert_equal_states, engine_at, random_mask, recipe, splits
+
+from tombola.networks import initialised
+from tombola.seeds import Seeds
+from tombola.training.engine import Start
+from tombola.training.engines.stacked import StackedEngine
+
+VECTORS, IMAGES = (20,), (2, 6, 6)
+MLP = partial(small_nets.mlp, VECTORS, 4, (30, 12))
+CONV = partial(small_nets.conv_norm, IMAGES, 4)
+DROPPING = partial(small_nets.Dropping, VECTORS, 4)
+ADAM = {"optimizer": "adam", "lr": 0.003}
+SGD = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3, "warmup": 9}
+DENSITIES = (1.0, 0.2, 0.036, 0.012)
+
+
+def starts_of(build, shape, densities=DENSITIES):
+    """Jobs of two trials, in turn: each trial has its own data; each job its own weights, mask and order."""
+    data = [splits(shape), splits(shape, classes=4, train=230)]
+    found = []
+    for number, density in enumerate(densities):
+        mask = random_mask(build, shape, density, seed=number)
+        weights = mask.apply(initialised(build, "glorot-normal", number).state_dict())
+        found.append(Start(weights, mask, Seeds(5, number % 2), data[number % 2]))
+    return found
+
+
+def stack(build, starts, settings, budget=1000):
+    return StackedEngine(build, starts, settings, budget, CPU)
+
+
+# Not batch norm under Adam: the gradient of a bias before it is rounding alone, which Adam makes steps of.
+@pytest.mark.parametrize(
+    ("build", "shape", "settings"),
+    [(MLP, VECTORS, ADAM), (MLP, VECTORS, SGD), (CONV, IMAGES, SGD)],
+    ids=["mlp-adam", "mlp-sgd", "conv-batch-norm-sgd"],
+)
+def test_each_lane_trains_as_it_would_alone(build, shape, settings):
+    starts, settings = starts_of(build, shape), recipe(**settings)
+    together = stack(build, starts, settings)
+    alone = [engine_at(build, start, settings) for start in starts]
+    for _ in range(20):
+        losses = together.advance(10)
+        assert losses == pytest.approx([engine.advance(10)[0] for engine in alone], rel=2e-3, abs=1e-5)
+    for part in ("train", "validation", "test"):
+        scores = together.evaluate(part)
+        for score, engine in zip(scores, alone, strict=True):
+            (expected,) = engine.evaluate(part)
+            assert score.loss == pytest.approx(expected.loss, rel=5e-3, abs=1e-5)
+            assert score.accuracy == pytest.approx(expected.accuracy, abs=0.021)  # one example of 50 on the border
+
+
+def test_the_first_steps_agree_to_the_last_digits():
+    """Before rounding has had time to grow: the weights themselves, of each lane and not of its neighbour."""
+    starts, settings = starts_of(MLP, VECTORS), recipe(**SGD)
+    together = stack(MLP, starts, settings)
+    together.advance(5)
+    for lane, start in enumerate(starts):
+        engine = engine_at(MLP, start, settings)
+        engine.advance(5)
+        for name, tensor in engine.weights().items():
+            torch.testing.assert_close(together.weights(lane)[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_pruned_weights_stay_at_zero():
+    starts = starts_of(CONV, IMAGES)
+    together = stack(CONV, starts, recipe(**SGD))
+    together.advance(20)
+    for lane, start in enumerate(starts):
+        weights = together.weights(lane)
+        for name, keep in start.mask.items():
+            assert bool((weights[name][~keep] == 0.0).all())
+            assert keep.sum() == 0 or bool((weights[name][keep] != start.weights[name][keep]).any())
+
+
+@pytest.mark.parametrize("settings", [ADAM, SGD], ids=["adam", "sgd"])
+def test_a_stack_goes_on_as_if_never_interrupted(settings):
+    settings = recipe(**settings)
+    starts = starts_of(CONV, IMAGES)
+    whole, first = stack(CONV, starts, settings), stack(CONV, starts, settings)
+    whole.advance(17)
+    first.advance(6)
+    again = [
+        Start(first.weights(lane), start.mask, start.seeds, start.splits, 6, first.optimizer_state(lane))
+        for lane, start in enumerate(starts)
+    ]
+    second = stack(CONV, again, settings)
+    second.advance(11)
+    for lane in range(len(starts)):
+        assert_equal_states(second.weights(lane), whole.weights(lane))
+        assert_equal_states(second.optimizer_state(lane), whole.optimizer_state(lane))
+
+
+def test_a_job_of_a_stack_can_go_on_alone():
+    """Its checkpoint is the dense engine's: another number of lanes may be there next time, or another machine."""
+    settings = recipe(**ADAM)
+    starts = starts_of(MLP, VECTORS)
+    together = stack(MLP, starts, settings)
+    together.advance(10)
+    start = starts[2]
+    alone = engine_at(
+        MLP,
+        Start(together.weights(2), start.mask, start.seeds, start.splits, 10, together.optimizer_state(2)),
+        settings,
+    )
+    together.advance(5)
+    alone.advance(5)
+    for name, tensor in alone.weights().items():
+        torch.testing.assert_close(together.weights(2)[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_lane_that_diverges_does_not_touch_the_others():
+    starts = starts_of(MLP, VECTORS, (1.0, 1.0, 1.0))
+    next(iter(starts[1].weights.values())).fill_(float("inf"))
+    together = stack(MLP, starts, recipe(**ADAM))
+    losses = together.advance(10)
+    alone = engine_at(MLP, starts[2], recipe(**ADAM))
+    assert losses[1] != losses[1]
+    assert losses[2] == pytest.approx(alone.advance(10)[0], rel=1e-4)
+
+
+def test_what_cannot_be_stacked_is_refused():
+    start = starts_of(MLP, VECTORS, (1.0,))[0]
+    later = Start(start.weights, start.mask, start.seeds, start.splits, 3)
+    with pytest.raises(ValueError, match="same iteration"):
+        stack(MLP, [start, later], recipe(**ADAM))
+    dropping = starts_of(DROPPING, VECTORS, (1.0,))
+    with pytest.raises(ValueError, match="draws at random"):
+        stack(DROPPING, dropping, recipe(**ADAM))
+
+
+def test_checking_whether_a_network_stacks_changes_nothing():
+    before = torch.get_rng_state()
+    assert StackedEngine.fits(CONV, torch.zeros(1, *IMAGES))
+    assert not StackedEngine.fits(DROPPING, torch.zeros(1, *VECTORS))
+    assert torch.equal(torch.get_rng_state(), before)
