@@ -18,6 +18,8 @@ from tombola.pruning import Mask
 from tombola.seeds import Seeds
 from tombola.training.engine import Engine, Start
 from tombola.training.engines import choose_engine
+from tombola.training.engines.dense import DenseEngine
+from tombola.training.engines.stacked import StackedEngine
 from tombola.training.loop import Record, train
 from tombola.training.recipe import Recipe
 
@@ -160,6 +162,32 @@ class _WithoutEnd:
 
     def evaluate(self, name: str, check: Callable[[], None]) -> Any:
         return [(0.0, 0.0)] if name == "train" else self._engine.evaluate(name, check)
+
+
+def best_stack_ratio(stacks: tuple[int, ...] = (16, 64, 256), seconds: float = 3.0) -> float:
+    """Return job-steps a second of the best stack of Lenet jobs on a GPU, over those of one eager job at a time."""
+    device = torch.device("cuda")
+    splits = made_up("lenet-300-100")
+    on_device = Splits(
+        *(Part(p.inputs.to(device), p.targets.to(device)) for p in (splits.train, splits.validation, splits.test)),
+        splits.mean,
+        splits.std,
+        splits.classes,
+    )
+
+    def build() -> torch.nn.Module:
+        return NETWORKS["lenet-300-100"](SHAPES["lenet-300-100"], 10)
+
+    def job_steps_a_second(make: Any, lanes: int) -> float:
+        mask = mask_at("lenet-300-100", 0.2)
+        weights = mask.apply(initialised(build, "glorot-normal", 0).state_dict())
+        starts = [Start(weights, mask, Seeds(0, lane), on_device) for lane in range(lanes)]
+        runner = make(build, starts, recipe(), 10_000_000, device)
+        runner.advance(50)
+        return lanes / pace(runner.advance, 100, seconds)  # advance ends by reading the loss: the GPU is done then
+
+    eager = job_steps_a_second(DenseEngine, 1)
+    return max(job_steps_a_second(StackedEngine, lanes) for lanes in stacks) / eager
 
 
 def peak_memory() -> float:
