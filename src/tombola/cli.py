@@ -230,12 +230,9 @@ def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study
     """Return the study with its changes, and its results folder."""
     sys.path.insert(0, str(Path.cwd()))  # a user's own network is found where they are
     from tombola.running.run import default_folder
-    from tombola.studies.loading import STUDY_FILE, load_study
+    from tombola.studies.loading import load_study
 
-    loaded = load_study(study, assignments=changes)
-    if out is None:
-        out = Path(study) if (Path(study) / STUDY_FILE).is_file() else default_folder(loaded)
-    return loaded, out
+    return load_study(study, assignments=changes), out or default_folder(study, changes)
 
 
 def _folder_of(study: str, out: Path | None) -> Path:

@@ -24,10 +24,11 @@ from tombola.studies.plan import Plan, make_plan
 
 
 class Pretend(Executor):
-    """Settles jobs without training them. What `submit` and the future do is decided by `becomes`."""
+    """Settles jobs without training them, as `becomes` says: at once, or a moment later all that were handed in."""
 
-    def __init__(self, becomes: Callable[[Job], str | Exception] = lambda job: "done", capacity: int = 1):
-        self.becomes, self.capacity = becomes, capacity
+    def __init__(self, becomes: Callable[[Job], str | Exception] = lambda job: "done", later: bool = False):
+        self.becomes, self.later = becomes, later
+        self.most = 0
         self.batches: list[list[Job]] = []
         self.pools = 0
         self.open: list[tuple[Future[list[str]], list[Job]]] = []
@@ -45,14 +46,17 @@ class Pretend(Executor):
         self.batches.append(jobs)
         future: Future[list[str]] = Future()
         self.open.append((future, jobs))
-        if len(self.open) >= self.capacity:
+        self.most = max(self.most, len(self.open))
+        if not self.later:
             self._settle()
+        elif len(self.open) == 1:
+            threading.Timer(0.05, self._settle).start()
         return future
 
     def _settle(self) -> None:
         """Settle all open futures; where one breaks the pool, they all break."""
-        found = [(future, [self.becomes(job) for job in jobs]) for future, jobs in self.open]
-        self.open.clear()
+        handed_in, self.open = self.open, []
+        found = [(future, [self.becomes(job) for job in jobs]) for future, jobs in handed_in]
         breaks = [o for _, outcomes in found for o in outcomes if isinstance(o, BrokenProcessPool)]
         for future, outcomes in found:
             errors = breaks or [outcome for outcome in outcomes if isinstance(outcome, Exception)]
@@ -61,9 +65,7 @@ class Pretend(Executor):
             else:
                 future.set_result(outcomes)
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        if self.open:
-            self._settle()
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None: ...
 
 
 class Silent:
@@ -116,18 +118,11 @@ def test_the_longest_chain_goes_first(tmp_path: Path) -> None:
     assert tally.done == set(plan.jobs)
 
 
-def test_no_more_jobs_than_workers_at_a_time(tmp_path: Path) -> None:
+def test_as_many_jobs_at_a_time_as_workers(tmp_path: Path) -> None:
     plan = make_plan(tombola.Study.load("demo", trials=5, **{"pruning.rounds": 1}))
-    running_at_once = []
-
-    class Counting(Pretend):
-        def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
-            future = super().submit(*arguments, **options)
-            running_at_once.append(len(self.open))
-            return future
-
-    schedule(plan, Counting(capacity=3), tmp_path, workers=3)
-    assert max(running_at_once) <= 3
+    executor = Pretend(later=True)
+    schedule(plan, executor, tmp_path, workers=3)
+    assert executor.most == 3
 
 
 def test_a_study_with_only_reinit_trains_the_chain_too(tmp_path: Path, demo: tombola.Study) -> None:
@@ -190,16 +185,7 @@ def test_a_job_beside_one_that_kills_its_workers_is_not_given_up(tmp_path: Path)
     plan = make_plan(tombola.Study.load("demo", trials=2, arms=["ticket"], **{"pruning.rounds": 1}))
     bad = next(job for job in plan.jobs.values() if "trial-0" in job.label and job.mask is None)
 
-    class Together(Pretend):
-        """Settles a moment later, when the scheduler has handed in all that it wants to."""
-
-        def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
-            future = super().submit(*arguments, **options)
-            if len(self.open) == 1:
-                threading.Timer(0.05, self._settle).start()
-            return future
-
-    executor = Together(lambda job: BrokenProcessPool("killed") if job.id == bad.id else "done", capacity=3)
+    executor = Pretend(lambda job: BrokenProcessPool("killed") if job.id == bad.id else "done", later=True)
     tally = schedule(plan, executor, tmp_path, workers=2)
     assert set(tally.failed) == {bad.id}
     assert len(tally.done) == 2

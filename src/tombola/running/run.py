@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -77,11 +77,13 @@ def run(
         JobsFailed: a job failed by a bug, in tombola or in the user's own network.
     """
     console = Console(stderr=True)
+    if out is None:
+        out = default_folder(study)
     if not isinstance(study, Study):
         study = load_study(str(study))
     root = Path(data) if data is not None else None
     plan, means = prepare(study, root, device, engine, checkpoint_every)
-    store = Store(out if out is not None else default_folder(study))
+    store = Store(out)
     store.create()
     workers = default_workers(means.device, len(plan.jobs)) if workers is None else workers
     tally = _run_jobs(plan, store, means, workers, Display(plan, store, workers or 1, console, quiet, verbose))
@@ -117,9 +119,13 @@ def prepare(
     )
 
 
-def default_folder(study: Study) -> Path:
-    """Return where a study's results go unless told otherwise."""
-    return Path("results") / study.slug
+def default_folder(study: Study | str | Path, changes: Sequence[str] = ()) -> Path:
+    """Return where a study's results go unless told otherwise: where they are, or `results/<name of the study>`."""
+    if isinstance(study, Study):
+        return Path("results") / study.slug
+    if (Path(study) / STUDY_FILE).is_file():
+        return Path(study)
+    return default_folder(load_study(str(study), assignments=changes))
 
 
 def choose_device(device: str) -> str:
