@@ -1,6 +1,6 @@
 """Print what a `lenet-mnist` results table says about the paper's claims L1 to L5, as Markdown.
 
-    python docs/results/measure_claims.py results/lenet-mnist/results.csv
+python docs/results/measure_claims.py results/lenet-mnist/results.csv
 """
 
 from __future__ import annotations
@@ -66,8 +66,7 @@ def main() -> None:
         (
             "L2 accuracy at early stop rises",
             "> 0.3 points, best at Pm 13.5; dense level again at Pm 3.6",
-            spread(gain[best], " points", 2)
-            + f" at Pm {pm[best]:g}; last level not below dense: Pm {pm[back[-1]]:g}"
+            spread(gain[best], " points", 2) + f" at Pm {pm[best]:g}; last level not below dense: Pm {pm[back[-1]]:g}"
             if back
             else "never above dense",
         ),

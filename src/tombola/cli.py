@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,7 +195,8 @@ def results(study: str, out: Path | None, data: Path | None, form: str, curves: 
     elif form == "csv":
         content = frame.to_csv(index=False).encode()
     elif form == "json":
-        content = (frame.to_json(orient="records", indent=1) + "\n").encode()
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        content = (json.dumps(rows, indent=1) + "\n").encode()
     else:
         content = frame.to_parquet(index=False)
         if output is None and sys.stdout.isatty():
@@ -219,7 +221,8 @@ def draw_figures(study: str, out: Path | None, data: Path | None, wanted: tuple[
     folder = _folder_of(study, out)
     found = Results.open(folder, data)
     with writing(folder / "figures"):
-        paths = draw(found.frame(), found.curves(), folder / "figures", wanted or None)
+        names = [f"figure-{name.removeprefix('figure-')}" for name in wanted]
+        paths = draw(found.frame(), found.curves(), folder / "figures", names or None)
     for path in paths:
         click.echo(str(path))
     if not paths:

@@ -27,9 +27,9 @@ class StoreError(TombolaError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'a' or 'b'?"`, or the list of what is known where nothing comes close."""
+    """Return `"; did you mean 'a' or 'b'?"`, or the list of what is known where nothing comes close and it is short."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
         return "; did you mean " + " or ".join(repr(c) for c in close) + "?"
-    return "; known: " + ", ".join(names) if names else ""
+    return "; known: " + ", ".join(names) if 0 < len(names) <= 20 else ""

@@ -15,7 +15,7 @@ from tombola.running.estimate import measure_pace
 from tombola.running.progress import duration, read_progress
 from tombola.running.run import cores, default_workers
 from tombola.running.store import Store
-from tombola.studies.loading import load_study
+from tombola.studies.loading import STUDY_FILE, load_study
 from tombola.studies.plan import Plan, make_plan
 
 
@@ -68,7 +68,7 @@ def status_table(folders: Sequence[Path]) -> Table:
     for folder in folders:
         store = Store(folder)
         try:
-            study = load_study(str(folder))
+            study = load_study(str(folder / STUDY_FILE))
             plan = make_plan(study)
         except InputError as error:
             table.add_row(escape(str(folder)), escape(f"can't be read: {error}"))

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +22,7 @@ from tombola.errors import InputError
 from tombola.networks import factory
 from tombola.pruning import Mask
 from tombola.running.beginning import beginning, prepared
+from tombola.running.files import under
 from tombola.running.store import PROGRESS, Store
 from tombola.studies.job import Job
 from tombola.training.engine import Engine, Start
@@ -42,7 +43,7 @@ class Means:
         threads: that PyTorch uses in each worker.
         stack: the most jobs that are trained together, where the engine can do that.
         checkpoint_every: seconds between checkpoints.
-        stop_file: all workers stop when it exists.
+        go_file: all workers stop when it is gone.
         parent: process identity; a worker whose parent is gone stops too.
     """
 
@@ -52,7 +53,7 @@ class Means:
     threads: int = 1
     stack: int = 1
     checkpoint_every: float = 30.0
-    stop_file: str | None = None
+    go_file: str | None = None
     parent: int | None = None
 
 
@@ -81,7 +82,7 @@ def run_jobs(specs: Sequence[str], address: str, means: Means) -> list[str]:
     with contextlib.ExitStack() as held:
         busy = {job.id for job in jobs if not held.enter_context(store.claim(job.id))}
         # Another run may have finished some meanwhile.
-        mine = [job for job in jobs if job.id not in busy and not store.has(job)]
+        mine = [store.with_snapshots(job) for job in jobs if job.id not in busy and not store.has(job)]
         with contextlib.suppress(Interrupted):
             _train(mine, store, means)
         return ["busy" if job.id in busy else _outcome(job, store) for job in jobs]
@@ -116,8 +117,8 @@ def _lane(job: Job, store: Store, means: Means) -> Lane:
     found = store.load_checkpoint(job.id)
     if found is not None:
         facts, tensors, record = found
-        if facts["means"] == _facts(means, _engine(job, build, mask, splits, means).name):
-            weights, optimizer = _under("weights", tensors), _under("optimizer", tensors)
+        if facts.get("means") == _facts(means, _engine(job, build, mask, splits, means).name):
+            weights, optimizer = under("weights", tensors), under("optimizer", tensors)
             return Lane(job, Start(weights, mask, job.seeds, splits, facts["iteration"], optimizer), record)
     return Lane(job, Start(weights, mask, job.seeds, splits, job.origin.iteration), Record())
 
@@ -206,7 +207,7 @@ class Watch:
         """Note progress if that is due.
 
         Raises:
-            Interrupted: the stop file is there, or the parent process is gone.
+            Interrupted: the go file or the parent process is gone.
         """
         now = time.monotonic()
         if now - self._noted > PROGRESS_EVERY:
@@ -217,7 +218,7 @@ class Watch:
                     self._note(lane)
         means = self._means
         orphaned = means.parent is not None and os.getppid() != means.parent
-        if orphaned or (means.stop_file is not None and os.path.exists(means.stop_file)):
+        if orphaned or (means.go_file is not None and not os.path.exists(means.go_file)):
             raise Interrupted
 
     def _note(self, lane: Lane) -> None:
@@ -234,10 +235,3 @@ class Watch:
         aside = path.with_suffix(".tmp")
         aside.write_text(json.dumps(state))
         os.replace(aside, path)
-
-
-def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors whose names start with "prefix/", without it."""
-    return {
-        name.removeprefix(f"{prefix}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")
-    }

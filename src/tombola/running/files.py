@@ -81,6 +81,11 @@ def unpack_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     return tensors, json.loads(text)
 
 
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names start with "prefix/", without it."""
+    return {name.removeprefix(f"{prefix}/"): value for name, value in tensors.items() if name.startswith(f"{prefix}/")}
+
+
 def write_sums(folder: Path, names: Sequence[str]) -> None:
     """Write the checksums of these files of a folder into it."""
     lines = [f"{_file_digest(folder / name)}  {name}\n" for name in names]

@@ -63,9 +63,9 @@ class Results:
         Raises:
             InputError: it is no results folder.
         """
-        study = load_study(str(folder))
         if not (Path(folder) / STUDY_FILE).is_file():
             raise InputError(f"{str(folder)!r} is no results folder: it has no {STUDY_FILE}")
+        study = load_study(str(Path(folder) / STUDY_FILE))
         return cls(make_plan(study, Path(data) if data else None), Store(folder))
 
     def frame(self) -> pd.DataFrame:
@@ -150,7 +150,7 @@ class Results:
 
     def missing(self) -> int:
         """Return how many jobs of the study are not done."""
-        return len(self.plan.jobs) - sum(self.store.folder(job) is not None for job in self.plan.jobs)
+        return sum(not self.store.has(job) for job in self.plan.jobs.values())
 
     @cached_property
     def _done(self) -> list[tuple[Row, dict[str, Any]]]:

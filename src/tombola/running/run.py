@@ -23,7 +23,7 @@ from tombola.running.progress import Display
 from tombola.running.results import Results
 from tombola.running.scheduler import Stop, Tally, run_jobs
 from tombola.running.store import Store
-from tombola.studies.loading import STUDY_FILE, dump_study, load_study
+from tombola.studies.loading import STUDY_FILE, dump_study, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
 from tombola.studies.study import Study
 from tombola.training.engines import check_engine
@@ -82,7 +82,7 @@ def run(
     if not isinstance(study, Study):
         study = load_study(str(study))
     root = Path(data) if data is not None else None
-    plan, means = prepare(study, root, device, engine, checkpoint_every)
+    plan, means = prepare(study, root, workers, device, engine, checkpoint_every)
     store = Store(out)
     store.create()
     workers = default_workers(means.device, len(plan.jobs)) if workers is None else workers
@@ -96,7 +96,7 @@ def run(
 
 
 def prepare(
-    study: Study, root: Path | None, device: str, engine: str, checkpoint_every: float = 30.0
+    study: Study, root: Path | None, workers: int | None, device: str, engine: str, checkpoint_every: float
 ) -> tuple[Plan, Means]:
     """Check all that can be checked before anything is written, and fetch the data.
 
@@ -106,8 +106,10 @@ def prepare(
     plan = make_plan(study, root)
     chosen = choose_device(device)
     check_engine(engine)
-    if checkpoint_every <= 0:
+    if not checkpoint_every > 0:  # nan too
         raise InputError(f"checkpoint-every={checkpoint_every} must be above 0 seconds")
+    if workers is not None and workers < 0:
+        raise InputError(f"workers={workers} must be 0 or more")
     load_data(study.data, root)
     stacks = engine == "stacked" or (engine == "auto" and chosen != "cpu")
     return plan, Means(
@@ -123,7 +125,7 @@ def default_folder(study: Study | str | Path, changes: Sequence[str] = ()) -> Pa
     """Return where a study's results go unless told otherwise: where they are, or `results/<name of the study>`."""
     if isinstance(study, Study):
         return Path("results") / study.slug
-    if (Path(study) / STUDY_FILE).is_file():
+    if str(study) not in preset_names() and (Path(study) / STUDY_FILE).is_file():
         return Path(study)
     return default_folder(load_study(str(study), assignments=changes))
 
@@ -163,9 +165,9 @@ def _run_jobs(plan: Plan, store: Store, means: Means, workers: int, display: Dis
     if adopted:
         display.note(f"{adopted} jobs taken over from results folders beside this one")
     threads = max(1, cores() // max(1, workers))
-    stop = Stop(store.jobs / f".stop.{os.getpid()}")
-    stop.path.unlink(missing_ok=True)
-    means = replace(means, threads=threads, stop_file=str(stop.path), parent=os.getpid() if workers else None)
+    stop = Stop(store.jobs / f".running.{os.getpid()}")
+    write_whole(stop.path, b"")
+    means = replace(means, threads=threads, go_file=str(stop.path), parent=os.getpid() if workers else None)
     make: Any = partial(process_pool, workers, threads) if workers else InProcess
     try:
         with _stopped_by_signals(stop), display:

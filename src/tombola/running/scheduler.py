@@ -43,7 +43,10 @@ class Watcher(Protocol):
 
 
 class Stop:
-    """A wish to stop, seen by every process that has its address: a file that is there or not."""
+    """A wish to stop, seen by every process that has its address: a file that is there until then.
+
+    That way round it works on a full disk too.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -53,7 +56,7 @@ class Stop:
         """Ask all workers to save and end."""
         self.asked = True
         with contextlib.suppress(OSError):
-            self.path.touch()
+            self.path.unlink(missing_ok=True)
 
 
 @dataclass
@@ -108,7 +111,9 @@ class _Scheduler:
         self.waiting: list[Job] = []
         self.running: dict[Future[list[str]], list[Job]] = {}
         self.not_before: dict[str, float] = {}  # job that another run holds -> when to ask again
-        self.deaths: Counter[str] = Counter()
+        self.deaths: Counter[str] = Counter()  # of workers, while they ran nothing but that job
+        self.suspects: set[str] = set()  # jobs that ran when a worker died
+        self.single: set[str] = set()  # jobs of a stack that failed
 
     def run(self) -> Tally:
         self._take_stock()
@@ -161,44 +166,64 @@ class _Scheduler:
             job for job in self.waiting if set(job.needs) <= self.tally.done and self.not_before.get(job.id, 0) <= now
         ]
         while ready and len(self.running) < self.workers:
-            idle = self.workers - len(self.running)
-            most = min(self.means.stack, math.ceil(len(ready) / idle))
-            batch = [job for job in ready if _stackable(job) == _stackable(ready[0])][:most]
+            batch = self._next_batch(ready)
+            if not batch:
+                break
+            specs = [job.model_dump_json() for job in batch]
+            try:
+                future = self.executor.submit(run_in_worker, specs, str(self.store.root), self.means)
+            except BrokenProcessPool:  # a worker died while it had nothing to do
+                self._new_pool()
+                break
             for job in batch:
                 ready.remove(job)
                 self.waiting.remove(job)
                 self.watcher.started(job)
-            specs = [job.model_dump_json() for job in batch]
-            future = self.executor.submit(run_in_worker, specs, str(self.store.root), self.means)
             self.running[future] = batch
+
+    def _next_batch(self, ready: list[Job]) -> list[Job]:
+        """Return the jobs to start together, none if that must wait.
+
+        When a worker dies, all that ran at the time is run one by one, so that no job is given up for another's fault.
+        """
+        if any(job.id in self.suspects for jobs in self.running.values() for job in jobs):
+            return []
+        suspects = [job for job in ready if job.id in self.suspects]
+        if suspects:
+            return [] if self.running else suspects[:1]
+        if ready[0].id in self.single:
+            return ready[:1]
+        most = min(self.means.stack, math.ceil(len(ready) / (self.workers - len(self.running))))
+        alike = [job for job in ready if job.id not in self.single and _stackable(job) == _stackable(ready[0])]
+        return alike[:most]
 
     def _collect(self) -> None:
         if not self.running:
             time.sleep(TICK)
             return
         finished, _ = wait(self.running, timeout=TICK, return_when=FIRST_COMPLETED)
-        broken = False
         for future in finished:
-            jobs = self.running.pop(future)
             error = future.exception()
+            if isinstance(error, BrokenProcessPool):
+                self._bury([job for jobs in self.running.values() for job in jobs])
+                self.running.clear()
+                self._new_pool()
+                return
+            jobs = self.running.pop(future)
             if error is None:
                 for job, outcome in zip(jobs, future.result(), strict=True):
                     self._settle(job, outcome)
-            elif isinstance(error, BrokenProcessPool):
-                broken = True
-                self._bury(jobs)
             elif isinstance(error, TombolaError):
                 raise error
+            elif len(jobs) > 1:
+                self.single.update(job.id for job in jobs)
+                self.waiting[:0] = jobs
             else:
-                text = "".join(traceback.format_exception(error))
-                for job in jobs:
-                    self._give_up(job, text)
-        if broken:
-            for jobs in self.running.values():
-                self._bury(jobs)
-            self.running.clear()
-            self.executor.shutdown(wait=True)
-            self.executor = self.make_executor()
+                self._give_up(jobs[0], "".join(traceback.format_exception(error)))
+
+    def _new_pool(self) -> None:
+        self.executor.shutdown(wait=True)
+        self.executor = self.make_executor()
 
     def _settle(self, job: Job, outcome: str) -> None:
         if outcome == "busy":
@@ -207,20 +232,24 @@ class _Scheduler:
         elif outcome == "stopped":
             self.waiting.insert(0, job)
         else:
+            self.suspects.discard(job.id)
             (self.tally.diverged if outcome == "diverged" else self.tally.done).add(job.id)
             self.watcher.finished(job, outcome)
 
     def _bury(self, jobs: list[Job]) -> None:
-        """A worker died. Its jobs go on from their checkpoints, unless workers keep dying on them."""
+        """A worker died. What ran goes on from its checkpoints, unless workers keep dying on the same job."""
+        if len(jobs) == 1:
+            self.deaths[jobs[0].id] += 1
+            if self.deaths[jobs[0].id] >= MAX_DEATHS:
+                self._give_up(jobs[0], f"workers died {MAX_DEATHS} times on this job; is there enough memory?")
+                return
         for job in jobs:
-            self.deaths[job.id] += 1
-            if self.deaths[job.id] < MAX_DEATHS:
-                self.watcher.note(f"a worker died during {job.label}; that job goes on from its last checkpoint")
-                self.waiting.insert(0, job)
-            else:
-                self._give_up(job, f"workers died {MAX_DEATHS} times on this job; is there enough memory?")
+            self.suspects.add(job.id)
+            self.watcher.note(f"a worker died during {job.label}; that job goes on from its last checkpoint")
+        self.waiting[:0] = jobs
 
     def _give_up(self, job: Job, reason: str) -> None:
+        self.suspects.discard(job.id)
         self.tally.failed[job.id] = reason
         self.watcher.finished(job, "failed")
         self.watcher.note(f"{job.label} failed; the rest goes on:\n{reason}")

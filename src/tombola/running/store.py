@@ -28,6 +28,7 @@ from tombola.running.files import (
     Damaged,
     check_sums,
     pack_tensors,
+    under,
     unpack_tensors,
     write_json,
     write_sums,
@@ -124,6 +125,18 @@ class Store:
             return False
         return all(f"iteration-{k}" in kept for k in job.keep)
 
+    def with_snapshots(self, job: Job) -> Job:
+        """Return `job` with the snapshots, beside its own, that a result lacking some of its own has for others."""
+        folder = self.folder(job.id)
+        if folder is None:
+            return job
+        try:
+            kept = [name.partition("-") for name in self.facts(job.id)["snapshots"]]
+        except (Damaged, KeyError, ValueError):
+            return job
+        others = {int(number) for name, _, number in kept if name == "iteration"}
+        return job.model_copy(update={"keep": tuple(sorted(others | set(job.keep)))})
+
     def elsewhere(self, job: Job) -> Path | None:
         """Return the folder of `job`'s result, whole, in a neighbouring results folder, or None."""
         if self._neighbours is None:
@@ -141,11 +154,12 @@ class Store:
         source = self.elsewhere(job)
         if source is None:
             return False
-        aside = self.jobs / f".{job.id}.{os.getpid()}.adopted"
+        aside = self.jobs / f".{job.id}.adopted"
         with self.claim(job.id) as mine:
             if not mine:
                 return False
             with writing(self.jobs):
+                shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed here
                 shutil.copytree(source, aside)
                 self._move_into_place(aside, job)
         return True
@@ -235,15 +249,13 @@ class Store:
             tensors, about = unpack_tensors(path)
         except Damaged:
             return None  # it is only a shortcut: the job starts again
-        record = about["record"]
-        names = record.pop("snapshots")
-        snapshots = {}
-        for name in names:
-            prefix = f"snapshot/{name}/"
-            keys = [key for key in tensors if key.startswith(prefix)]
-            snapshots[name] = {key.removeprefix(prefix): tensors.pop(key) for key in keys}
-        record["train"] = tuple(record["train"]) if record["train"] else None
-        return about["engine"], tensors, Record(**record, snapshots=snapshots)
+        try:
+            record = about["record"]
+            snapshots = {name: under(f"snapshot/{name}", tensors) for name in record.pop("snapshots")}
+            record["train"] = tuple(record["train"]) if record["train"] else None
+            return about["engine"], tensors, Record(**record, snapshots=snapshots)
+        except (KeyError, TypeError, ValueError):
+            return None  # of another version of tombola
 
     @contextmanager
     def claim(self, job_id: str) -> Iterator[bool]:
@@ -274,8 +286,10 @@ class Store:
     def _move_into_place(self, aside: Path, job: Job) -> None:
         """Put a whole folder where the result belongs, in the place of a damaged or poorer one."""
         old = self.folder(job.id)
-        if old is not None:
+        if old is not None and old.is_dir():
             shutil.rmtree(old)
+        elif old is not None:
+            old.unlink()
         os.replace(aside, self.jobs / job.folder)
 
     def _verify(self, folder: Path) -> None:
@@ -296,15 +310,10 @@ def _pack(weights: Weights, snapshot: str, mask: Mask) -> dict[str, Tensor]:
 
 
 def _unpack(tensors: Mapping[str, Tensor], snapshot: str, mask: Mask) -> Weights:
-    prefix = f"{snapshot}/"
-    weights = {}
-    for key in tensors:
-        if not key.startswith(prefix):
-            continue
-        name, value = key.removeprefix(prefix), tensors[key]
-        if name in mask:
-            whole = value.new_zeros(mask[name].shape)
-            whole[mask[name]] = value
-            value = whole
-        weights[name] = value
+    weights = under(snapshot, tensors)
+    for name, keep in mask.items():
+        if name in weights:
+            whole = weights[name].new_zeros(keep.shape)
+            whole[keep] = weights[name]
+            weights[name] = whole
     return weights

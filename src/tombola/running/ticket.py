@@ -13,7 +13,7 @@ from torch import nn
 from tombola.errors import InputError
 from tombola.networks import NetworkSettings, factory
 from tombola.pruning.mask import Mask
-from tombola.running.files import Damaged, pack_tensors, unpack_tensors, write_whole
+from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors, write_whole
 from tombola.training.engine import Weights
 
 
@@ -65,17 +65,15 @@ class Ticket:
             tensors, about = unpack_tensors(Path(path))
         except Damaged as error:
             raise InputError(str(error)) from error
+        if not isinstance(about, dict) or not {"origin", "mask"} <= about.keys():
+            raise InputError(f"{path} is no ticket")
         shapes = {name: tuple(shape) for name, shape in about["mask"].items()}
         origin = about["origin"]
-        parts: dict[str, Weights] = {"start": {}, "trained": {}, "mask": {}}
-        for key, tensor in tensors.items():
-            prefix, _, name = key.partition("/")
-            parts[prefix][name] = tensor
         network = NetworkSettings.model_validate(origin["network"])
         return cls(
-            mask=Mask.unpack(parts["mask"], shapes),
-            weights=parts["start"],
-            trained=parts["trained"],
+            mask=Mask.unpack(under("mask", tensors), shapes),
+            weights=under("start", tensors),
+            trained=under("trained", tensors),
             build_network=factory(network, tuple(origin["input_shape"]), origin["classes"]),
             origin=origin,
         )

@@ -88,11 +88,13 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None, assignment
     draft = _read(name, ())
     for key, value in (overrides or {}).items():
         draft.lay(_from_here(_nested(key, value)), lambda place: "argument")
+    together: dict[str, Any] = {}
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise InputError(f"{text!r} is not of the form field=value, such as training.lr=2e-4")
-        draft.lay(_from_here(_nested(key, _parse(value, f"{key}=..."))), lambda place: "command line")
+        together = _deep(together, _nested(key, _parse(value, f"{key}=...")))
+    draft.lay(_from_here(together), lambda place: "command line")
     return _validated(draft)
 
 
@@ -242,6 +244,8 @@ def _explain(draft: Draft, details: Any) -> str:
     where = draft.where(place)
     prefix = f"{where}: " if where else ""
     field_name = ".".join(str(part) for part in place)
+    if place == ("extends",):
+        return f"{prefix}extends belongs into a study file; here, name the study that is to be changed first"
     if kind == "extra_forbidden":
         known = _fields(place[:-1])
         return f"{prefix}unknown field {field_name!r}{nearest(str(place[-1]), known)}"
