@@ -270,7 +270,7 @@ def _console() -> Any:
 def main() -> None:
     """Run the command line; a user's mistake gives one message and status 2, never a traceback."""
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="tombola", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except KeyboardInterrupt:

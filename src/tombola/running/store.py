@@ -253,6 +253,7 @@ class Store:
             record = about["record"]
             snapshots = {name: under(f"snapshot/{name}", tensors) for name in record.pop("snapshots")}
             record["train"] = tuple(record["train"]) if record["train"] else None
+            tensors = {name: value for name, value in tensors.items() if not name.startswith("snapshot/")}
             return about["engine"], tensors, Record(**record, snapshots=snapshots)
         except (KeyError, TypeError, ValueError):
             return None  # of another version of tombola
