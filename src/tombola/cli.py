@@ -49,6 +49,7 @@ workers_option = click.option(
 @click.version_option(__version__, prog_name="tombola")
 def cli() -> None:
     """Find winning lottery tickets: sparse subnetworks that train as well as the dense network."""
+    sys.path.insert(0, str(Path.cwd()))  # a user's own network is found where they are
 
 
 @cli.command(epilog=STUDY_HELP)
@@ -231,7 +232,6 @@ def draw_figures(study: str, out: Path | None, data: Path | None, wanted: tuple[
 
 def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study, Path]:
     """Return the study with its changes, and its results folder."""
-    sys.path.insert(0, str(Path.cwd()))  # a user's own network is found where they are
     from tombola.running.run import default_folder
     from tombola.studies.loading import load_study
 
@@ -240,7 +240,6 @@ def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study
 
 def _folder_of(study: str, out: Path | None) -> Path:
     """Return the results folder of a study that has been run."""
-    sys.path.insert(0, str(Path.cwd()))
     from tombola.studies.loading import STUDY_FILE
 
     folder = out if out is not None else _load(study, (), None)[1]

@@ -13,8 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tombola.errors import InputError, nearest
+
+_AS_IMPORTED: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
 
 
 def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Callable[..., Any]:
@@ -52,11 +55,18 @@ def code_fingerprint(name: str, table: Mapping[str, Callable[..., Any]], what: s
     Results made by an earlier version of a user's network must not pass for results of the present one. What counts
     is the file of the module that is named, and the file that the function was defined in where that is another one
     of the user's. Comments, blank lines and line breaks inside brackets do not count.
+
+    Raises:
+        InputError: there is no such thing, or its file has changed since this process first asked.
     """
     if name in table:
         return ""
     named = sys.modules[resolve(name, table, what).__module__], sys.modules[name.partition(":")[0]]
     texts = {module.__name__: _tokens(module) for module in named if not _is_library(module)}
+    for module in named:
+        # What runs is what was imported; the file may have been edited since.
+        if _AS_IMPORTED.setdefault(module, texts.get(module.__name__, "")) != texts.get(module.__name__, ""):
+            raise InputError(f"{what} {name!r}: {module.__file__} has changed since it was imported; start Python anew")
     if not any(texts.values()):
         return ""
     return hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:16]

@@ -135,6 +135,9 @@ def _source(settings: DataSettings) -> Source:
 def _place(settings: DataSettings, root: Path | None, may_download: bool = True) -> Place:
     if settings.path is not None:
         path = _absolute(settings.path)
+        chosen = root or os.environ.get("TOMBOLA_DATA")
+        if chosen and not path.exists() and (moved := _absolute(str(chosen)) / path.name).exists():
+            path = moved  # a results folder that has come from another machine
         try:
             found = path.stat()
         except OSError:

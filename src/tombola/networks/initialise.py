@@ -40,6 +40,8 @@ SCHEMES: dict[str, Callable[[Tensor, Generator], None]] = {
     "kaiming-normal": kaiming_normal,
     "kaiming-uniform": kaiming_uniform,
 }
+CONSTRUCTOR = 0x5DEECE66D  # keeps what a constructor draws apart from what a scheme draws with the same seed
+
 # "pytorch" leaves the module as its constructor made it; it is no scheme of ours.
 NAMES = (*SCHEMES, "pytorch")
 
@@ -55,7 +57,7 @@ def initialised(build: Callable[[], nn.Module], scheme: str, seed: int) -> nn.Mo
         InputError: a layer does not know its own size yet.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed if scheme == "pytorch" else seed ^ CONSTRUCTOR)
         module = build()
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if is_lazy(tensor):

@@ -12,7 +12,7 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Snapshots:
-    """What a criterion may look at: a run's parameters by name, at four moments.
+    """What a criterion may look at: the prunable weights of a run by name, at four moments.
 
     Args:
         init: the original initialisation of the dense network.

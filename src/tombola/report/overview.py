@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tombola.errors import InputError
 from tombola.running.estimate import measure_pace
-from tombola.running.progress import duration, read_progress
+from tombola.running.progress import duration, elapsed, read_progress
 from tombola.running.run import cores, default_workers
 from tombola.running.store import Store
 from tombola.studies.loading import STUDY_FILE, load_study
@@ -37,12 +37,12 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         groups.setdefault(name, []).append(job.id)
     totals = [0, 0, 0.0, 0.0]
     for name, jobs in groups.items():
-        todo = [plan.jobs[job] for job in jobs if job not in there]
+        left = [plan.jobs[job] for job in jobs if job not in there]
         row = (
-            len(todo),
-            len(jobs) - len(todo),
-            sum(plan.operations(job) for job in todo),
-            sum(pace.seconds(plan, job) for job in todo),
+            len(left),
+            len(jobs) - len(left),
+            sum(plan.operations(job) for job in left),
+            sum(pace.seconds(plan, job) for job in left),
         )
         totals = [total + value for total, value in zip(totals, row, strict=True)]
         table.add_row(escape(name), f"{row[0]:,}", f"{row[1]:,}", f"{row[2]:.2e}", duration(row[3]))
@@ -54,9 +54,13 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         f"levels 0 to {study.pruning.rounds}, {plan.budget:,} iterations a job",
         f"weights: {counts[0]:,} prunable ({layers}); {counts[-1]:,} ({counts[-1] / counts[0]:.2%}) at the last level",
     ]
-    elapsed = totals[3] / max(1, min(workers, totals[0]))
+    todo = {job.id: pace.seconds(plan, job) for job in plan.jobs.values() if job.id not in there}
     at_a_time = f"{workers} job{'s' if workers > 1 else ''} at a time"
-    end = f"about {duration(elapsed)} on this machine with {at_a_time}, by a short measurement" if totals[0] else "done"
+    end = (
+        f"about {duration(elapsed(plan, todo, workers))} on this machine with {at_a_time}, by a short measurement"
+        if totals[0]
+        else "done"
+    )
     return Group(*(escape(line) for line in lines), "", table, "", escape(end))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -111,13 +112,17 @@ def _lane(job: Job, store: Store, means: Means) -> Lane:
     root = Path(means.root) if means.root else None
     if job.data_code and job.data_code != data.fingerprint(job.data, root):
         raise InputError(f"{job.data.path} has changed since the study was planned; run the command again")
-    splits = prepared(job.data, job.seeds, means.root, torch.device(means.device))
+    if job.network_code != job.network.code():
+        raise InputError(f"the code of {job.network.name} has changed since the study was planned; start again")
+    splits = prepared(job.data, job.seeds, means.root, torch.device(means.device), job.data_code)
     build = _build(job, splits)
     mask, weights = beginning(job, store, build, tuple(splits.train.inputs.shape[1:]))
     found = store.load_checkpoint(job.id)
     if found is not None:
         facts, tensors, record = found
-        if facts.get("means") == _facts(means, _engine(job, build, mask, splits, means).name):
+        needed = {f"iteration-{k}" for k in job.keep if job.origin.iteration <= k <= facts["iteration"]}
+        same = facts.get("means") == _facts(means, _engine(job, build, mask, splits, means).name)
+        if same and facts.get("mask") == _digest(mask) and needed <= record.snapshots.keys():
             weights, optimizer = under("weights", tensors), under("optimizer", tensors)
             return Lane(job, Start(weights, mask, job.seeds, splits, facts["iteration"], optimizer), record)
     return Lane(job, Start(weights, mask, job.seeds, splits, job.origin.iteration), Record())
@@ -133,7 +138,13 @@ def _engine(job: Job, build: Callable[[], nn.Module], mask: Mask, splits: data.S
 
 def _facts(means: Means, engine: str) -> dict[str, Any]:
     """Return by what means a result was made: what makes its last bits repeatable."""
-    return {"name": engine, "threads": means.threads, "device": means.device}
+    return {"name": engine, "threads": means.threads, "device": means.device, "torch": torch.__version__}
+
+
+def _digest(mask: Mask) -> str:
+    """Return what a checkpoint knows its mask by: the run that the mask was found in may have been done anew."""
+    bits = b"".join(bits.numpy().tobytes() for bits in mask.pack().values())
+    return hashlib.sha256(bits).hexdigest()
 
 
 def _train_together(lanes: Sequence[Lane], store: Store, means: Means) -> None:
@@ -146,15 +157,20 @@ def _train_together(lanes: Sequence[Lane], store: Store, means: Means) -> None:
             _train_together([lane], store, means)
         return
     budget = job.training.budget(len(splits.train) // job.training.batch_size)
+    parts: list[Sequence[Lane]] = []
     try:
         engine = make(build, [lane.start for lane in lanes], job.training, budget, torch.device(means.device))
         _train_engine(engine, lanes, store, means, budget)
     except torch.OutOfMemoryError:
         if len(lanes) == 1:
             raise
-        half = len(lanes) // 2
-        for part in (lanes[:half], lanes[half:]):
-            _train_together([_lane(lane.job, store, means) for lane in part], store, means)
+        parts = [lanes[: len(lanes) // 2], lanes[len(lanes) // 2 :]]
+    # Out here, because the exception holds on to all that filled the memory.
+    engine = None
+    if parts and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    for part in parts:
+        _train_together([_lane(lane.job, store, means) for lane in part], store, means)
 
 
 def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Means, budget: int) -> None:
@@ -164,7 +180,7 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
         for number, lane in enumerate(lanes):
             tensors = {f"weights/{name}": tensor for name, tensor in engine.weights(number).items()}
             tensors |= {f"optimizer/{name}": tensor for name, tensor in engine.optimizer_state(number).items()}
-            about = {"means": facts, "iteration": engine.iteration}
+            about = {"means": facts, "mask": _digest(lane.start.mask), "iteration": engine.iteration}
             store.save_checkpoint(lane.job.id, about, tensors, lane.record)
 
     training = lanes[0].job.training

@@ -20,7 +20,7 @@ from tombola.errors import StoreError
 SUMS = "SHA256SUMS"  # in the format of `sha256sum`, so that a person can check too
 
 
-class Damaged(Exception):
+class Damaged(StoreError):
     """A file of the store is not what was written; the message names it and says what is wrong."""
 
 

@@ -22,7 +22,7 @@ LOG_EVERY = 30.0  # seconds between two lines about running jobs where the outpu
 
 
 def read_progress(store: Store, job_id: str) -> dict[str, Any] | None:
-    """Return the last note of a job under way: label, iteration, budget, val_accuracy, time, pid; None without one."""
+    """Return the last note of a job under way: label, iteration, budget, val_accuracy, time; None without one."""
     return _read(store.part(job_id) / PROGRESS)
 
 
@@ -47,25 +47,34 @@ class Forecast:
     def learn(self, job: Job, seconds: float) -> None:
         """Take in what a job has taken."""
         self._seen.append((self.plan.iterations(job), self.plan.operations(job), seconds))
-
-    def job(self, job: Job) -> float | None:
-        """Return the guess for one job in seconds; None before anything is known."""
-        if not self._seen:
-            return None
         seen = np.array(self._seen[-500:])
-        mine = np.array([self.plan.iterations(job), self.plan.operations(job)])
-        guess = float(mine @ np.linalg.lstsq(seen[:, :2], seen[:, 2], rcond=None)[0])
-        # Few or like points can tilt the fit anywhere; stay within what has been seen.
+        self._per_unit = np.linalg.lstsq(seen[:, :2], seen[:, 2], rcond=None)[0]
         pace = seen[:, 2] / seen[:, 0]
-        return float(np.clip(guess, mine[0] * pace.min(), mine[0] * pace.max()))
+        self._slowest, self._fastest = float(pace.max()), float(pace.min())
+
+    def job(self, job: Job) -> float:
+        """Return the guess for one job in seconds."""
+        iterations = self.plan.iterations(job)
+        guess = float(self._per_unit @ (iterations, self.plan.operations(job)))
+        # Few or like points can tilt the fit anywhere; stay near what has been seen.
+        return min(max(guess, iterations * self._fastest / 4), iterations * self._slowest)
 
     def left(self, waiting: list[Job], running: dict[str, float]) -> float | None:
-        """Return the seconds left; `running` has the fraction done of each job under way."""
+        """Return the seconds left, None before anything is known; `running` has the fraction done of each job."""
         if not self._seen:
             return None
-        total = sum(self.job(job) or 0.0 for job in waiting)
-        total += sum((self.job(self.plan.jobs[job]) or 0.0) * (1 - done) for job, done in running.items())
-        return total / self.workers
+        under_way = {job: self.job(self.plan.jobs[job]) * (1 - done) for job, done in running.items()}
+        todo = under_way | {job.id: self.job(job) for job in waiting}
+        return elapsed(self.plan, todo, self.workers)
+
+
+def elapsed(plan: Plan, seconds: dict[str, float], workers: int) -> float:
+    """Return how long jobs take together: all of them shared among workers, or the longest chain if that is longer."""
+    chains: dict[str, float] = {}
+    for job in plan.jobs.values():  # parents come first
+        before = max((chains.get(parent, 0.0) for parent in job.needs), default=0.0)
+        chains[job.id] = before + seconds.get(job.id, 0.0)
+    return max(sum(seconds.values()) / max(1, workers), max(chains.values(), default=0.0))
 
 
 class Display:

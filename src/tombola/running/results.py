@@ -58,7 +58,7 @@ class Results:
 
         Args:
             folder: what `--out` was.
-            data: folder of data sets; only a study of a user's own data needs it, to know their shape.
+            data: folder of data sets, for a study of a user's own data that no longer lie where they lay.
 
         Raises:
             InputError: it is no results folder.
@@ -149,8 +149,17 @@ class Results:
             return draw(levels, curves, folder)
 
     def missing(self) -> int:
-        """Return how many jobs of the study are not done."""
-        return sum(not self.store.has(job) for job in self.plan.jobs.values())
+        """Return how many jobs of the study are still to be done."""
+        lost: set[str] = set()  # diverged, or after one that did: there is nothing to wait for
+        missing = 0
+        for job in self.plan.jobs.values():
+            if lost & set(job.needs):
+                lost.add(job.id)
+            elif not self.store.has(job):
+                missing += 1
+            elif self.store.facts(job.id)["diverged_at"] is not None:
+                lost.add(job.id)
+        return missing
 
     @cached_property
     def _done(self) -> list[tuple[Row, dict[str, Any]]]:

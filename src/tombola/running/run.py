@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -146,6 +147,9 @@ def choose_device(device: str) -> str:
         raise InputError(f"device={device!r}: one of auto, cpu, cuda")
     if not torch.cuda.is_available():
         raise InputError(f"device={device!r}: PyTorch finds no GPU here; --device cpu works anywhere")
+    number = device.partition(":")[2] or "0"
+    if not number.isdigit() or int(number) >= torch.cuda.device_count():
+        raise InputError(f"device={device!r}: PyTorch finds {torch.cuda.device_count()} GPUs, counted from cuda:0")
     return device
 
 
@@ -165,7 +169,7 @@ def _run_jobs(plan: Plan, store: Store, means: Means, workers: int, display: Dis
     if adopted:
         display.note(f"{adopted} jobs taken over from results folders beside this one")
     threads = max(1, cores() // max(1, workers))
-    stop = Stop(store.jobs / f".running.{os.getpid()}")
+    stop = Stop(store.jobs / f".running.{uuid.uuid4().hex}")  # process numbers repeat in containers
     write_whole(stop.path, b"")
     means = replace(means, threads=threads, go_file=str(stop.path), parent=os.getpid() if workers else None)
     make: Any = partial(process_pool, workers, threads) if workers else InProcess

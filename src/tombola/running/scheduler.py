@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from tombola.errors import TombolaError
+from tombola.errors import StoreError, TombolaError
 from tombola.running.execute import Means
 from tombola.running.execute import run_jobs as run_in_worker
 from tombola.running.store import Store
@@ -112,6 +112,7 @@ class _Scheduler:
         self.running: dict[Future[list[str]], list[Job]] = {}
         self.not_before: dict[str, float] = {}  # job that another run holds -> when to ask again
         self.deaths: Counter[str] = Counter()  # of workers, while they ran nothing but that job
+        self.stillborn = 0  # pools in a row that broke before they took a job
         self.suspects: set[str] = set()  # jobs that ran when a worker died
         self.single: set[str] = set()  # jobs of a stack that failed
 
@@ -175,6 +176,7 @@ class _Scheduler:
             except BrokenProcessPool:  # a worker died while it had nothing to do
                 self._new_pool()
                 break
+            self.stillborn = 0
             for job in batch:
                 ready.remove(job)
                 self.waiting.remove(job)
@@ -222,6 +224,9 @@ class _Scheduler:
                 self._give_up(jobs[0], "".join(traceback.format_exception(error)))
 
     def _new_pool(self) -> None:
+        self.stillborn += 1
+        if self.stillborn > MAX_DEATHS:
+            raise StoreError("workers die as soon as they start; --workers 0 does without them, and shows why")
         self.executor.shutdown(wait=True)
         self.executor = self.make_executor()
 
@@ -230,6 +235,8 @@ class _Scheduler:
             self.not_before[job.id] = time.monotonic() + PATIENCE
             self.waiting.insert(0, job)
         elif outcome == "stopped":
+            if not self.stop.asked and not self.stop.path.exists():
+                raise StoreError(f"{self.stop.path} was removed while the run went on; run the same command again")
             self.waiting.insert(0, job)
         else:
             self.suspects.discard(job.id)

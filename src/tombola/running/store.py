@@ -118,12 +118,13 @@ class Store:
             return False
         try:
             self._verify(folder)
-            kept = json.loads((folder / "result.json").read_text())["snapshots"]
+            facts = json.loads((folder / "result.json").read_text())
+            kept, diverged = facts["snapshots"], facts["diverged_at"] is not None
         except (Damaged, OSError, ValueError, KeyError) as error:
             if damaged is not None:
                 damaged.append(str(error))
             return False
-        return all(f"iteration-{k}" in kept for k in job.keep)
+        return diverged or all(f"iteration-{k}" in kept for k in job.keep)
 
     def with_snapshots(self, job: Job) -> Job:
         """Return `job` with the snapshots, beside its own, that a result lacking some of its own has for others."""
@@ -156,7 +157,7 @@ class Store:
             return False
         aside = self.jobs / f".{job.id}.adopted"
         with self.claim(job.id) as mine:
-            if not mine:
+            if not mine or self.has(job):
                 return False
             with writing(self.jobs):
                 shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed here
@@ -287,11 +288,14 @@ class Store:
     def _move_into_place(self, aside: Path, job: Job) -> None:
         """Put a whole folder where the result belongs, in the place of a damaged or poorer one."""
         old = self.folder(job.id)
+        trash = self.jobs / f".{job.id}.old"
+        shutil.rmtree(trash, ignore_errors=True)
         if old is not None and old.is_dir():
-            shutil.rmtree(old)
+            os.replace(old, trash)  # no moment longer than a rename without a result
         elif old is not None:
             old.unlink()
         os.replace(aside, self.jobs / job.folder)
+        shutil.rmtree(trash, ignore_errors=True)
 
     def _verify(self, folder: Path) -> None:
         """Check a folder's checksums, unless its files are as they were when that was last done."""

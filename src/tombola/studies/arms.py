@@ -15,6 +15,8 @@ from tombola.studies.job import MaskRule, Origin
 if TYPE_CHECKING:
     from tombola.studies.plan import Trial
 
+MANY_LEVELS = 1000  # more than any study has
+
 Arm = Callable[["Trial", int, int], tuple[Origin, MaskRule]]
 
 
@@ -24,13 +26,17 @@ def ticket(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
 
 
 def reinit(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
-    """The ticket's mask with a fresh initialisation (the paper's dashed lines in Figures 3 to 5)."""
+    """The ticket's mask with a fresh initialisation (the paper's dashed lines in Figures 3 to 5).
+
+    Each repeat is one initialisation, seen at all levels.
+    """
     return Origin(draw=repeat + 1), trial.iterative(level)
 
 
 def random_mask(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
     """The ticket's weights and layer densities, with the places drawn at random (the paper's Figure 1)."""
-    return trial.start, trial.iterative(level).model_copy(update={"shuffle": repeat})
+    draw = repeat * MANY_LEVELS + level  # each level draws anew, independent of the others
+    return trial.start, trial.iterative(level).model_copy(update={"shuffle": draw})
 
 
 def one_shot(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:

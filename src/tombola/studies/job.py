@@ -84,6 +84,7 @@ class Job(Section):
         settings = self.identity()
         settings.pop("label", None)
         settings.pop("keep", None)
+        settings["network"].pop("output", None)  # decides rates alone, and those are there by name
         # A file is known by its content; where it lies does not matter.
         if self.data_code:
             settings["data"].pop("path", None)

@@ -222,7 +222,7 @@ def _over(section: str, base: Any, value: Any) -> Any:
 def _deep(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        both = bool(value) and isinstance(value, dict) and isinstance(merged.get(key), dict)  # {} empties
         merged[key] = _deep(merged[key], value) if both else value
     return merged
 

@@ -125,6 +125,7 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
 
     jobs: dict[str, Job] = {}
     rows: list[Row] = []
+    shown: set[tuple[str, str]] = set()
     trials = [Trial(study, number, rates, codes, jobs) for number in range(study.trials)]
     for settings, arm in zip(study.arms, arms, strict=True):
         for trial in trials:
@@ -132,7 +133,11 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
             for repeat in range(settings.per_trial):
                 for level in range(1, study.pruning.rounds + 1):
                     job = trial.job_of(settings.label, arm, level, repeat, settings.per_trial)
-                    rows.append(Row(settings.label, trial.number, repeat, level, job.id))
+                    row = Row(settings.label, trial.number, repeat, level, job.id)
+                    if repeat and (row.arm, row.job) in shown:
+                        raise InputError(f"arm {row.arm!r}: its repeats are all the same job; leave per_trial out")
+                    shown.add((row.arm, row.job))
+                    rows.append(row)
     return Plan(study, data, anatomy, tuple(remaining), jobs, tuple(rows))
 
 
@@ -180,6 +185,11 @@ class Trial:
             assert isinstance(mask, MaskRule)
         except (TypeError, ValueError, AssertionError):
             raise InputError(f"arm {label!r} must return (Origin, MaskRule); it gave {found!r}") from None
+        parent = self.jobs.get(origin.job) if origin.job else None
+        if origin.job and (parent is None or origin.iteration not in (0, *parent.keep)):
+            raise InputError(
+                f"arm {label!r} starts from iteration {origin.iteration} of a job that takes no snapshot there"
+            )
         number = f"-{repeat}" if repeats > 1 else ""
         return self._add(f"{label}{number}.level-{level:02}", origin, mask)
 

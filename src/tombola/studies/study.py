@@ -167,7 +167,7 @@ class Study(Section):
         return arms
 
     @classmethod
-    def load(cls, name: str | Path, **overrides: Any) -> Study:
+    def load(cls, name: str | Path, /, **overrides: Any) -> Study:
         """Load a preset, a study file, or the study of a results folder.
 
         >>> Study.load("demo", trials=1).trials

@@ -80,6 +80,8 @@ class StackedEngine:
         """Return whether a network can be stacked; `example` is a batch of one, on the device to train on."""
         with torch.random.fork_rng(devices=[]):
             module = build().to(example.device)
+        if len(list(module.named_parameters())) < len(list(module.named_parameters(remove_duplicate=False))):
+            return False  # a tied weight would come apart
         tensors = {name: torch.stack([tensor, tensor]) for name, tensor in module.state_dict().items()}
         batch = example.expand(2, *example.shape[1:])  # batch norm can't train on one example
         try:
