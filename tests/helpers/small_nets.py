@@ -121,3 +121,17 @@ def no_rule(trial, level, repeat):
 
 
 not_callable = 3
+
+
+class TiedWithSwitch(nn.Module):
+    """Two layers that hold one weight, and a bool buffer, which can't be pruned or compared by size."""
+
+    def __init__(self, input_shape=(1, 8, 8), classes=10):
+        super().__init__()
+        self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.b.weight = self.a.weight
+        self.output = nn.Linear(64, classes)
+        self.register_buffer("switch", torch.ones(64, dtype=torch.bool))
+
+    def forward(self, x):
+        return self.output(torch.relu(self.b(torch.relu(self.a(x.flatten(1))) * self.switch)))

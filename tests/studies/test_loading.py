@@ -369,7 +369,7 @@ def test_a_file_that_was_overridden_is_not_blamed():
         ("=3", "'=3' is not of the form field=value"),
         ("arms=[ticket", "arms=.*not valid YAML"),
         ("trials=", "command line: trials=None: .*integer"),
-        ("extends=demo", "unknown field 'extends'"),
+        ("extends=demo", "extends belongs into a study file"),
     ],
 )
 def test_a_wrong_assignment_is_said(text, match):
@@ -435,3 +435,13 @@ def test_an_unknown_preset_is_said():
 )
 def test_a_name_as_a_folder(name, slug):
     assert load_study("demo", {"name": name}).slug == slug
+
+
+def test_an_empty_map_empties():
+    """Else what a preset passes to its network could never be taken away."""
+    study = load_study("demo", assignments=["network.arguments={}", "network.name=conv-2"])
+    assert study.network.arguments == {}
+
+
+def test_the_studys_name_can_be_changed_from_python():
+    assert Study.load("demo", name="mine").name == "mine"

@@ -214,13 +214,13 @@ def test_output_stands_for_the_output_layer_whatever_its_name():
 GOLDEN = {
     ("demo", "ticket", 0, 0, 0): "ef71c6d1d79de69f",
     ("demo", "ticket", 10, 0, 0): "9c1a0232ed33af83",
-    ("demo", "random-mask", 2, 0, 0): "a82c87c413b2c3dd",
+    ("demo", "random-mask", 2, 0, 0): "82e70150e3070e34",
     ("lenet-fashion", "ticket", 1, 0, 0): "5610ff4c0aed8df2",
     ("lenet-mnist", "ticket", 0, 0, 0): "9ddddf86ef272d07",
     ("lenet-mnist", "ticket", 1, 0, 0): "14d6345a6375f572",
     ("lenet-mnist", "ticket", 24, 0, 0): "5d264acd31dd82f1",
     ("lenet-mnist", "reinit", 3, 1, 0): "105fc93499762377",
-    ("lenet-mnist", "random-mask", 2, 0, 0): "d78cbd0d960d68be",
+    ("lenet-mnist", "random-mask", 2, 0, 0): "84eae85330c32ce8",
     ("lenet-mnist", "one-shot", 5, 0, 0): "25ef91f452b6d4f2",
     ("lenet-mnist", "one-shot-reinit", 4, 2, 1): "3bee8847dfca3532",
     ("lenet-mnist-global", "ticket", 20, 0, 0): "a48852c3ff54084c",
@@ -443,3 +443,15 @@ def test_a_lazy_network_is_planned_or_refused_but_never_half():
     build = factory(plan.study.network, plan.data.input_shape, plan.data.classes)
     module = initialised(build, plan.study.network.init, 1)
     assert prod(module[1].weight.shape) == 8 * 64
+
+
+@pytest.mark.parametrize("rule", ["ticket", "one-shot"])
+def test_repeats_that_would_be_one_job_are_refused(rule):
+    """One run must not be shown as three."""
+    with pytest.raises(InputError, match="its repeats are all the same job"):
+        make_plan(load_study("demo", {"arms": [{rule: {"per_trial": 3}}]}))
+
+
+def test_naming_the_output_that_is_found_anyway_changes_no_job():
+    found, named = load_study("demo"), load_study("demo", {"network.output": "output"})
+    assert make_plan(found).jobs.keys() == make_plan(named).jobs.keys()
