@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from tombola.data import Part, Splits
 from tombola.networks import NETWORKS, examine, initialised
 from tombola.pruning import Mask
 from tombola.seeds import Seeds
-from tombola.training.engine import Engine, Start
+from tombola.training.engine import Engine, Score, Start
 from tombola.training.engines import choose_engine
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.stacked import StackedEngine
@@ -161,7 +161,7 @@ class _WithoutEnd:
         return getattr(self._engine, name)
 
     def evaluate(self, name: str, check: Callable[[], None]) -> Any:
-        return [(0.0, 0.0)] if name == "train" else self._engine.evaluate(name, check)
+        return [Score(0.0, 0.0)] if name == "train" else self._engine.evaluate(name, check)
 
 
 def best_stack_ratio(stacks: tuple[int, ...] = (16, 64, 256), seconds: float = 3.0) -> float:
@@ -191,5 +191,6 @@ def best_stack_ratio(stacks: tuple[int, ...] = (16, 64, 256), seconds: float = 3
 
 
 def peak_memory() -> float:
-    """Return this process's peak resident memory in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    """Return this process's peak resident memory in bytes (Linux; `getrusage` would count the parent's before exec)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
