@@ -94,27 +94,23 @@ def run_jobs(
     return _Scheduler(plan, store, means, workers, make_executor, watcher, stop).run()
 
 
+@dataclass
 class _Scheduler:
-    def __init__(
-        self,
-        plan: Plan,
-        store: Store,
-        means: Means,
-        workers: int,
-        make_executor: Callable[[], Executor],
-        watcher: Watcher,
-        stop: Stop,
-    ):
-        self.plan, self.store, self.means, self.workers = plan, store, means, workers
-        self.make_executor, self.watcher, self.stop = make_executor, watcher, stop
-        self.tally = Tally()
-        self.waiting: list[Job] = []
-        self.running: dict[Future[list[str]], list[Job]] = {}
-        self.not_before: dict[str, float] = {}  # job that another run holds -> when to ask again
-        self.deaths: Counter[str] = Counter()  # of workers, while they ran nothing but that job
-        self.stillborn = 0  # pools in a row that broke before they took a job
-        self.suspects: set[str] = set()  # jobs that ran when a worker died
-        self.single: set[str] = set()  # jobs of a stack that failed
+    plan: Plan
+    store: Store
+    means: Means
+    workers: int
+    make_executor: Callable[[], Executor]
+    watcher: Watcher
+    stop: Stop
+    tally: Tally = field(default_factory=Tally)
+    waiting: list[Job] = field(default_factory=list)
+    running: dict[Future[list[str]], list[Job]] = field(default_factory=dict)
+    not_before: dict[str, float] = field(default_factory=dict)  # job that another run holds -> when to ask again
+    deaths: Counter[str] = field(default_factory=Counter)  # of workers, while they ran nothing but that job
+    stillborn: int = 0  # pools in a row that broke before they took a job
+    suspects: set[str] = field(default_factory=set)  # jobs that ran when a worker died
+    single: set[str] = field(default_factory=set)  # jobs of a stack that failed
 
     def run(self) -> Tally:
         self._take_stock()
