@@ -289,13 +289,15 @@ class Store:
         """Put a whole folder where the result belongs, in the place of a damaged or poorer one."""
         old = self.folder(job.id)
         trash = self.jobs / f".{job.id}.old"
-        shutil.rmtree(trash, ignore_errors=True)
+        if trash.exists():
+            shutil.rmtree(trash)
         if old is not None and old.is_dir():
             os.replace(old, trash)  # no moment longer than a rename without a result
         elif old is not None:
             old.unlink()
         os.replace(aside, self.jobs / job.folder)
-        shutil.rmtree(trash, ignore_errors=True)
+        if trash.exists():
+            shutil.rmtree(trash)
 
     def _verify(self, folder: Path) -> None:
         """Check a folder's checksums, unless its files are as they were when that was last done."""

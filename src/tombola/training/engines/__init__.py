@@ -12,6 +12,7 @@ from tombola.pruning.mask import Mask
 from tombola.training.engine import NetworkFactory
 from tombola.training.engines.chain import ChainEngine
 from tombola.training.engines.dense import DenseEngine
+from tombola.training.engines.ready import make_ready
 from tombola.training.engines.sparse import SparseEngine
 from tombola.training.engines.stacked import StackedEngine
 from tombola.training.recipe import Recipe
@@ -54,8 +55,13 @@ def choose_engine(
         return DenseEngine
     with torch.random.fork_rng(devices=[]):
         module = build()
+    chosen: Any = DenseEngine
     if name == "sparse":
-        return ChainEngine if ChainEngine.chain(module, mask) else SparseEngine
-    if ChainEngine.pays(module, mask, recipe.batch_size):
-        return ChainEngine
-    return SparseEngine if SparseEngine.pays(module, mask) else DenseEngine
+        chosen = ChainEngine if ChainEngine.chain(module, mask) else SparseEngine
+    elif ChainEngine.pays(module, mask, recipe.batch_size):
+        chosen = ChainEngine
+    elif SparseEngine.pays(module, mask):
+        chosen = SparseEngine
+    if chosen is not DenseEngine:
+        make_ready()
+    return chosen

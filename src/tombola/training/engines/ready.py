@@ -1,0 +1,71 @@
+"""Has the kernels compiled once a machine, before any result depends on them.
+
+Code that Numba has just compiled may round otherwise than the same code loaded from its cache later, and two processes
+that compile at once may come to different code. A run on a new machine would then not be repeatable to the last bit. So
+one process compiles, and does nothing else; all others load what it left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+import sys
+from collections import OrderedDict
+from functools import cache
+from pathlib import Path
+
+import llvmlite
+import numba
+import torch
+from filelock import FileLock
+from torch import nn
+
+from tombola.data.parts import Part, Splits
+from tombola.pruning.mask import Mask
+from tombola.seeds import Seeds
+from tombola.training.engine import Start
+from tombola.training.engines import kernels
+from tombola.training.engines.chain import ChainEngine
+from tombola.training.engines.sparse import SparseEngine
+from tombola.training.recipe import Recipe
+
+
+@cache
+def make_ready() -> None:
+    """Wait until the kernels are compiled; do nothing where they can't be kept, and each process compiles its own."""
+    folder = kernels.train_chain.stats.cache_path
+    if not folder:
+        return
+    versions = f"{numba.__version__} {llvmlite.__version__} {platform.python_version()} {platform.processor()}"
+    text = versions.encode() + Path(kernels.__file__).read_bytes()
+    marker = Path(folder) / f"tombola-{hashlib.sha256(text).hexdigest()[:16]}.ready"
+    try:
+        if marker.exists():
+            return
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(marker.with_suffix(".lock")):
+            if not marker.exists():
+                code = "from tombola.training.engines.ready import compile_all; compile_all()"
+                subprocess.run([sys.executable, "-c", code], check=True, stdin=subprocess.DEVNULL, capture_output=True)
+                marker.touch()
+    except (OSError, subprocess.CalledProcessError):
+        return  # the first use compiles, then
+
+
+def compile_all() -> None:
+    """Train and evaluate a tiny network with each engine that has compiled parts."""
+    inputs = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    part = Part(inputs, torch.arange(8) % 2)
+    recipe = Recipe(lr=1e-3, batch_size=4, iterations=2)
+    mask = Mask({f"{name}.weight": torch.zeros(size, 16, dtype=torch.bool) for name, size in (("a", 16), ("c", 2))})
+    weights = mask.apply(_tiny().state_dict())
+    start = Start(weights, mask, Seeds(0, 0), Splits(part, part, part, (0.0,), (1.0,), 2))
+    for engine in (ChainEngine, SparseEngine):
+        runner = engine(_tiny, [start], recipe, 2, torch.device("cpu"))
+        runner.advance(2)
+        runner.evaluate("test")
+
+
+def _tiny() -> nn.Module:
+    return nn.Sequential(OrderedDict(flatten=nn.Flatten(), a=nn.Linear(16, 16), b=nn.ReLU(), c=nn.Linear(16, 2)))
