@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
 
@@ -37,25 +37,28 @@ def process_pool(workers: int, threads: int) -> Executor:
     count = str(threads)
     # OpenMP's threads else spin for a while after each product, which costs the other workers their core.
     environment = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NUMBA_NUM_THREADS": count}
-    with _interrupts_ignored():
+    with _interrupts_held_back():
         pool = ProcessPoolExecutor(
             workers, initializer=_start_worker, initargs=(os.getpid(),), env=environment, timeout=None
         )
-        pool.submit(os.getpid)  # starts all workers, while interrupts are ignored
+        pool.submit(os.getpid)  # starts all workers, while interrupts are held back
     return pool
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Any:
-    """Start processes that never hear Ctrl-C, not even while Python starts: they are told to stop by the stop file."""
-    if threading.current_thread() is not threading.main_thread():
+def _interrupts_held_back() -> Iterator[None]:
+    """Start processes that never hear Ctrl-C, not even while Python starts: they are told to stop by the go file.
+
+    They inherit that the signal is held back. Here it comes through afterwards, if someone pressed Ctrl-C meanwhile.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(parent: int) -> None:
