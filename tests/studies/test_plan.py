@@ -196,6 +196,11 @@ def test_the_output_layer_has_half_the_rate_unless_told_otherwise():
         "output.weight": 0.4,
     }
     assert rates(pruning__exclude=["output", "fc2"]) == {"fc1.weight": 0.3}
+    assert rates(pruning__exclude=["fc*"]) == {"output.weight": 0.15}
+    assert rates(pruning__rates={"fc*": 0.1, "fc2": 0.2}, pruning__exclude=["o*"]) == {
+        "fc1.weight": 0.1,
+        "fc2.weight": 0.2,
+    }
     assert set(rates(pruning__scope="global").values()) == {0.3}
     assert rates(pruning__scope="global", pruning__exclude=["output"]) == {"fc1.weight": 0.3, "fc2.weight": 0.3}
 
@@ -392,6 +397,7 @@ def test_an_arm_that_returns_the_wrong_thing():
         ({"pruning.rate": 0}, r"round 1 leaves nothing to prune.*at most 0 rounds.*higher rate"),
         ({"pruning.exclude": ["fc1", "fc2", "output"]}, r"pruning\.exclude: every prunable layer is excluded"),
         ({"pruning.exclude": ["fc3"]}, r"pruning\.exclude: .*no prunable layer 'fc3'; did you mean 'fc"),
+        ({"pruning.exclude": ["*.shortcut"]}, r"pruning\.exclude: '\*\.shortcut' matches no prunable layer.*fc1, fc2, outp"),
         ({"pruning.rates": {"fc3": 0.1}}, r"pruning\.rates: .*no prunable layer 'fc3'"),
         ({"pruning.rates": {"fc1": 0.1}, "pruning.exclude": ["fc1.weight"]}, "both in exclude and in rates"),
         ({"pruning.rate": 1}, r"round 1 would empty layer 'fc1'; .*at most 0 rounds.*pruning\.minimum"),

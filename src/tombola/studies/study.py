@@ -27,8 +27,9 @@ class Pruning(Section):
         rate: of every layer that nothing else is said about.
         output_rate: of the output layer, under scope "layer"; half of `rate` where it is not given (the paper's
             Figure 2).
-        rates: layer -> rate, under scope "layer".
-        exclude: layers that are never pruned; "output" stands for the output layer.
+        rates: layer -> rate, under scope "layer"; of two that fit a layer, the later.
+        exclude: layers that are never pruned; "output" stands for the output layer. Here as in `rates`, a pattern such
+            as "*.shortcut" stands for every layer whose name it matches.
         rounds: number of rounds; level n has been pruned n times.
         minimum: the least number of weights that a layer keeps.
     """
@@ -66,14 +67,14 @@ class Pruning(Section):
             InputError: a layer is named that the network does not have, or nothing is left to prune.
         """
 
-        def find(name: str, field: str) -> str:
+        def find(name: str, field: str) -> tuple[str, ...]:
             names = [layer.name for layer in anatomy.layers]
             if name == "output" and not {"output", "output.weight"} & set(names):
-                return anatomy.output
-            return anatomy.select(name, f"pruning.{field}")
+                return (anatomy.output,)
+            return anatomy.match(name, f"pruning.{field}")
 
-        excluded = {find(name, "exclude") for name in self.exclude}
-        named = {find(name, "rates"): rate for name, rate in self.rates.items()}
+        excluded = {layer for name in self.exclude for layer in find(name, "exclude")}
+        named = {layer: rate for name, rate in self.rates.items() for layer in find(name, "rates")}
         if both := excluded & named.keys():
             raise InputError(f"pruning: {sorted(both)[0]!r} stands both in exclude and in rates")
         rates = {layer.name: self.rate for layer in anatomy.layers}
