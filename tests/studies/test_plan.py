@@ -397,7 +397,7 @@ def test_an_arm_that_returns_the_wrong_thing():
         ({"pruning.rate": 0}, r"round 1 leaves nothing to prune.*at most 0 rounds.*higher rate"),
         ({"pruning.exclude": ["fc1", "fc2", "output"]}, r"pruning\.exclude: every prunable layer is excluded"),
         ({"pruning.exclude": ["fc3"]}, r"pruning\.exclude: .*no prunable layer 'fc3'; did you mean 'fc"),
-        ({"pruning.exclude": ["*.shortcut"]}, r"pruning\.exclude: '\*\.shortcut' matches no prunable layer.*fc1, fc2, outp"),
+        ({"pruning.exclude": ["*.shortcut"]}, r"pruning\.exclude: '\*\.shortcut' matches no prunable layer.*: fc1"),
         ({"pruning.rates": {"fc3": 0.1}}, r"pruning\.rates: .*no prunable layer 'fc3'"),
         ({"pruning.rates": {"fc1": 0.1}, "pruning.exclude": ["fc1.weight"]}, "both in exclude and in rates"),
         ({"pruning.rate": 1}, r"round 1 would empty layer 'fc1'; .*at most 0 rounds.*pruning\.minimum"),

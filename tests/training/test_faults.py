@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from tombola import data
+from tombola.data.augment import Augmentation
 from tombola.networks import factory, initialised
 from tombola.pruning import Mask, select, shuffled
 from tombola.running import execute
@@ -148,7 +149,7 @@ def draws(seeds):
         "order": Order(500, 10, seeds).batches(0, 120),
         "mask": shuffled(half, seeds.generator("mask"))["w"],
         "dropout": torch.stack(seen),
-        "augment": torch.rand(5, generator=seeds.generator("augment")),
+        "augment": Augmentation(("flip", "crop"), 10, seeds, parts).draws(0, 2),
     }
 
 

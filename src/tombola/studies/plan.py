@@ -114,6 +114,11 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
             f"the network returns {anatomy.classes} scores per example, but {study.data.source} has {data.classes} "
             "classes"
         )
+    if study.training.augment and len(data.input_shape) != 3:
+        raise InputError(
+            f"training.augment={list(study.training.augment)} is for images (channels, height, width), and an example "
+            f"of {study.data.source} has shape {data.input_shape}; leave augment out"
+        )
     budget = study.training.budget(epoch_length(study, data))
     if study.rewind >= budget:
         raise InputError(f"rewind={study.rewind} must be below the budget of {budget} iterations")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tombola.data.augment import KINDS, Kind
 from tombola.section import Section
 
 
@@ -27,6 +28,7 @@ class Recipe(Section):
         milestones: iterations at which "step" falls.
         gamma: factor of "step".
         warmup: iterations over which the learning rate first rises linearly from 0.
+        augment: what is done to the images of each training batch, see `tombola.data.augment`: "flip", "crop".
         precision: "bfloat16" computes products and convolutions in that (weights, optimiser and loss stay float32):
             faster where the hardware has it, and other results to about two decimal digits of each product.
     """
@@ -43,7 +45,16 @@ class Recipe(Section):
     milestones: tuple[int, ...] = ()
     gamma: float = Field(default=0.1, gt=0)
     warmup: int = Field(default=0, ge=0)
+    augment: tuple[Kind, ...] = ()
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @field_validator("augment")
+    @classmethod
+    def _in_one_order(cls, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
+        """The order in which they are named makes no difference, so it must make none to a job's identity."""
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("names one augmentation twice; each is done once")
+        return tuple(kind for kind in KINDS if kind in kinds)
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
