@@ -53,9 +53,11 @@ class DenseEngine:
         self._optimizer = make_optimizer(recipe, list(self._parameters.values()))
         for key, tensor in start.optimizer.items():
             slot, _, name = key.partition("/")
-            self._optimizer.state[self._parameters[name]][slot] = tensor.to(
-                "cpu" if slot == "step" and device.type == "cpu" else device
-            ).clone()
+            state = self._optimizer.state[self._parameters[name]]
+            if slot == "step":
+                state[slot] = tensor.to(device, copy=True)
+            else:  # in the parameter's memory format: a fused optimiser takes them to be laid out alike
+                state[slot] = torch.empty_like(self._parameters[name], requires_grad=False).copy_(tensor)
 
     def advance(self, iterations: int) -> list[float]:
         """Train for that many iterations; return the last batch's loss."""
