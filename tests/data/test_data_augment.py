@@ -66,7 +66,10 @@ def test_what_comes_in_from_outside_is_black_before_normalisation():
     assert bool((found[:, :, -1, 0] < 0).all())
 
 
-def drawn(kinds=("flip", "crop"), seeds=Seeds(3, 1), first=0, count=50, batch=40):
+SEEDS = Seeds(3, 1)
+
+
+def drawn(kinds=("flip", "crop"), seeds=SEEDS, first=0, count=50, batch=40):
     return Augmentation(kinds, batch, seeds, splits_of(torch.zeros(1, 1, 2, 2))).draws(first, count)
 
 

@@ -196,8 +196,13 @@ def interrupted_run(monkeypatch, folder, plan, job, moments):
     [
         {"network": "small_nets:Dropping", "training.optimizer": "sgd", "training.momentum": 0.9},
         {"network": "small_nets:conv_norm", "training.schedule": "cosine", "training.warmup": 5},
+        {
+            "network": "small_nets:conv_norm_dropout",
+            "training.augment": ["flip", "crop"],
+            "training.precision": "bfloat16",
+        },
     ],
-    ids=["dropout-sgd", "batch-norm-adam-warmup"],
+    ids=["dropout-sgd", "batch-norm-adam-warmup", "batch-norm-dropout-augmented-bfloat16"],
 )
 def test_6_interrupted_anywhere_and_resumed_the_result_is_bit_equal(tmp_path, monkeypatch, settings):
     """Stopped again and again: before the first step, in the middle of evaluations, between steps, in another epoch."""

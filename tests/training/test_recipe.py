@@ -114,6 +114,9 @@ def test_the_budget(settings, epoch_length, budget):
         ({"schedule": "step", "milestones": (5, 3)}, "rising"),
         ({"schedule": "step", "milestones": (3, 3)}, "rising"),
         ({"schedule": "step", "milestones": (0, 3)}, "above 0"),
+        ({"augment": ["flip", "crop", "flip"]}, "names one augmentation twice"),
+        ({"augment": ["cutout"]}, "'flip' or 'crop'"),
+        ({"augment": "flip"}, "valid tuple"),
         ({"warmup": -1}, "greater than or equal to 0"),
         ({"learning_rate": 1}, "[Ee]xtra"),
     ],
@@ -126,3 +129,9 @@ def test_what_cannot_be_is_refused(settings, message):
 def test_the_identity_holds_what_differs_from_the_defaults():
     """A setting that is added later must leave it as it is."""
     assert Recipe(lr=0.1, batch_size=5, iterations=3).identity() == {"lr": 0.1, "batch_size": 5, "iterations": 3}
+
+
+def test_the_order_of_augmentations_makes_no_difference():
+    one, other = recipe(augment=["crop", "flip"]), recipe(augment=["flip", "crop"])
+    assert one == other
+    assert one.augment == ("flip", "crop")
