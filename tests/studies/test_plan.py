@@ -12,7 +12,7 @@ from small_studies import find
 from tombola import data
 from tombola.errors import InputError
 from tombola.pruning import CRITERIA
-from tombola.studies import Job, load_study, make_plan, preset_names
+from tombola.studies import Job, load_study, loading, make_plan, preset_names
 
 SMALL = {"trials": 1, "pruning.rounds": 3, "network": "small_nets:mlp"}
 
@@ -329,6 +329,33 @@ def test_the_content_of_a_users_file_is_part_of_the_plan():
     first = plan("one.npz", 1)
     assert plan("same.npz", 1) == first
     assert not plan("other.npz", 2) & first
+
+
+def test_a_presets_file_is_looked_for_in_the_data_folder_and_its_place_is_no_identity(tmp_path, monkeypatch):
+    """A preset names a file and can't know where it lies; that is never inside the installed package."""
+    text = "# made\nextends: demo\nname: made\ndata: {source: npz, path: made.npz, validation: 5}\n"
+    monkeypatch.setattr(loading, "preset_names", lambda: ["demo", "made"])
+    presets = {"made": text, "demo": loading.preset_text("demo")}
+    monkeypatch.setattr(loading, "preset_text", presets.__getitem__)
+    monkeypatch.delenv("TOMBOLA_DATA", raising=False)
+    x = np.random.default_rng(0).random((100, 1, 4, 4)).astype(np.float32)
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data" / "made.npz", x_train=x, y_train=np.arange(100) % 3, x_test=x, y_test=np.arange(100) % 3)
+
+    def jobs(folder, root=None):
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        study = load_study("made", {"pruning.rounds": 1, "trials": 1})
+        assert study.data.path == str(folder / "made.npz")
+        return set(make_plan(study, root).jobs)
+
+    expected = jobs(tmp_path / "data")
+    assert jobs(tmp_path / "one", tmp_path / "data") == expected
+    with pytest.raises(InputError, match=r"made\.npz: no such file.*--data or TOMBOLA_DATA") as caught:
+        jobs(tmp_path / "two")
+    assert len(str(caught.value).splitlines()) == 1
+    monkeypatch.setenv("TOMBOLA_DATA", str(tmp_path / "data"))
+    assert jobs(tmp_path / "two") == expected
 
 
 def test_a_users_network_counts_with_its_code():

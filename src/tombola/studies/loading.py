@@ -145,7 +145,10 @@ def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft
 
 
 def _from_here(settings: dict[str, Any], folder: Path = Path()) -> dict[str, Any]:
-    """Make the data's path absolute: the folder that it is relative to will be forgotten."""
+    """Make the data's path absolute: the folder that it is relative to will be forgotten.
+
+    That of a preset is relative to the current directory; see `tombola.data.load` for where else it is looked for.
+    """
     data = settings.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
         path = Path(folder, Path(data["path"]).expanduser()).absolute()
