@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +257,14 @@ def test_what_stands_for_a_file_in_an_archive_is_not_followed(tmp_path, made, ki
     small_cifar.write(tmp_path, made("cifar10", changes={version.archive: archive}), version.archive)
     with pytest.raises(DataError, match=r"holds no cifar-10-batches-bin/data_batch_4\.bin; delete it"):
         load(settings("cifar10"), tmp_path, download=False)
+
+
+def test_an_archive_whose_names_begin_with_a_dot(tmp_path, made):
+    version = cifar.CIFAR["cifar10"].versions[0]
+    dotted = replace(version, folder=f"./{version.folder}")
+    archive = small_cifar.packed(dotted, small_cifar.files("cifar10", version))
+    small_cifar.write(tmp_path, made("cifar10", changes={version.archive: archive}), version.archive)
+    same(load(settings("cifar10"), tmp_path, download=False), "cifar10")
 
 
 @pytest.mark.parametrize("cut", [0, 1, 50, 500, -200])

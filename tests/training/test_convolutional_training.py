@@ -1,7 +1,9 @@
 """Convolutional networks with batch norm, dropout and augmentation: what must hold beside the numbers of a chain."""
 
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import small_nets
 import torch
@@ -14,6 +16,8 @@ from tombola import data
 from tombola.data.augment import Augmentation, augment
 from tombola.errors import InputError
 from tombola.networks import NETWORKS, NetworkSettings, factory, initialised
+from tombola.seeds import Seeds
+from tombola.studies import load_study, make_plan
 from tombola.training.engine import Start
 from tombola.training.engines import choose_engine
 from tombola.training.engines.chain import ChainEngine
@@ -240,10 +244,6 @@ def test_the_chain_engine_does_not_augment_and_is_not_chosen():
 
 
 def test_what_is_no_image_cannot_be_augmented(tmp_path):
-    import numpy as np
-
-    from tombola.studies import load_study, make_plan
-
     x, y = np.random.default_rng(0).random((40, 6), np.float32), np.arange(40) % 3
     np.savez(tmp_path / "vectors.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     settings = {"source": "npz", "path": str(tmp_path / "vectors.npz"), "validation": 5}
@@ -275,9 +275,10 @@ def test_with_all_of_it_together_resuming_is_bit_equal(settings, precision, stop
 
 
 def several(build):
-    """Jobs of two trials, in turn."""
-    seeds = [type(SEEDS)(5, trial) for trial in (0, 1)]
-    data_of = [splits(IMAGES), splits(IMAGES)]
+    """Jobs of two trials, in turn; what is black differs from trial to trial."""
+    seeds = [Seeds(5, trial) for trial in (0, 1)]
+    means = ((0.0, 0.0, 0.0), (0.5, 0.4, 0.3))
+    data_of = [replace(splits(IMAGES), mean=mean, std=(0.2, 0.25, 0.3)) for mean in means]
     starts = []
     for number, density in enumerate((1.0, 0.3, 0.1)):
         start = start_of(build, density, number, seeds[number % 2])

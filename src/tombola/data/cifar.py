@@ -204,9 +204,10 @@ def _contents(version: Version, path: Path) -> Iterator[tuple[str, bytes]]:
         # In memory and one member after the other: nothing is unpacked to the disk, wherever its name would lead.
         with tarfile.open(fileobj=io.BytesIO(_verified(path, version.md5)), mode="r|gz") as archive:
             for member in archive:
-                stream = archive.extractfile(member) if member.isfile() and member.name in wanted else None
+                name = member.name.removeprefix("./")
+                stream = archive.extractfile(member) if member.isfile() and name in wanted else None
                 if stream is not None:
-                    yield wanted.pop(member.name), stream.read()
+                    yield wanted.pop(name), stream.read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DataError(f"{path}: not a whole .tar.gz file ({error}); {REMEDY}") from error
     if wanted:
