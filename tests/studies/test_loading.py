@@ -307,7 +307,7 @@ def test_another_source_leaves_the_users_file_behind():
         ("training: {optimizer: adamw}", r"line 3: training\.optimizer='adamw': .*'adam' or 'sgd'"),
         ("training: fast", r"line 3: training='fast': "),
         ("training: {optimizer: adam, momentum: 0.9}", r"line 3: training: momentum belongs to optimizer: sgd"),
-        ("pruning: {rate: 1.5}", r"line 3: pruning\.rate=1\.5: .*less than or equal to 1"),
+        ("pruning: {rate: 1.5}", r"line 3: pruning\.rate=1\.5: .*between 0 and 1"),
         ("pruning: {rates: {fc1: 20}}", r"line 3: pruning\.rates.*'fc1' is 20.*between 0 and 1"),
         ("pruning: {scope: local}", r"line 3: pruning\.scope='local': .*'layer' or 'global'"),
         ("pruning: {scope: global, output_rate: 0.1}", "line 3: pruning: scope: global compares .*exclude"),

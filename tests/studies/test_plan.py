@@ -39,7 +39,7 @@ def test_every_preset_can_be_planned_without_any_data(name, monkeypatch):
     monkeypatch.setattr(data.published, "load", None)
     plan = plan_of(name)
     assert len(plan.remaining) == plan.study.pruning.rounds + 1
-    assert plan.budget > 0
+    assert plan.budget() > 0
     assert all(later < earlier for earlier, later in pairwise(plan.remaining))
 
 
@@ -63,7 +63,7 @@ def test_the_global_levels_are_the_public_studys():
     plan = plan_of("lenet-mnist-global")
     shown = {level: f"{100 * plan.remaining[level] / 266_200:.2f}" for level in (0, 10, 15, 20)}
     assert shown == {0: "100.00", 10: "10.74", 15: "3.52", 20: "1.15"}
-    assert plan.budget == 20 * (55_000 // 64)
+    assert plan.budget() == 20 * (55_000 // 64)
     assert plan.study.training.evaluate_every == 55_000 // 64  # once an epoch
 
 
