@@ -34,12 +34,25 @@ def refused(match, **settings):
 # The presets
 
 
+@pytest.fixture(scope="module")
+def black_images(tmp_path_factory):
+    """A data folder in which cifar10_10k.npz has the real one's shapes and nothing to see."""
+    folder = tmp_path_factory.mktemp("data")
+    parts = {"train": 10_000, "test": 2_000}
+    arrays = {f"x_{part}": np.zeros((count, 3, 32, 32), np.uint8) for part, count in parts.items()}
+    labels = {f"y_{part}": np.arange(count) % 10 for part, count in parts.items()}
+    np.savez_compressed(folder / "cifar10_10k.npz", **arrays, **labels)
+    return folder
+
+
 @pytest.mark.parametrize("name", preset_names())
-def test_every_preset_can_be_planned_without_any_data(name, monkeypatch):
+def test_every_preset_can_be_planned_without_any_published_data(name, monkeypatch, black_images):
     monkeypatch.setattr(data.published, "load", None)
+    monkeypatch.setattr(data.cifar, "load", None)
+    monkeypatch.setenv("TOMBOLA_DATA", str(black_images))
     plan = plan_of(name)
     assert len(plan.remaining) == plan.study.pruning.rounds + 1
-    assert plan.budget > 0
+    assert plan.budget() > 0
     assert all(later < earlier for earlier, later in pairwise(plan.remaining))
 
 
@@ -63,7 +76,7 @@ def test_the_global_levels_are_the_public_studys():
     plan = plan_of("lenet-mnist-global")
     shown = {level: f"{100 * plan.remaining[level] / 266_200:.2f}" for level in (0, 10, 15, 20)}
     assert shown == {0: "100.00", 10: "10.74", 15: "3.52", 20: "1.15"}
-    assert plan.budget == 20 * (55_000 // 64)
+    assert plan.budget() == 20 * (55_000 // 64)
     assert plan.study.training.evaluate_every == 55_000 // 64  # once an epoch
 
 
@@ -424,7 +437,7 @@ def test_an_arm_that_returns_the_wrong_thing():
         ({"pruning.rate": 0}, r"round 1 leaves nothing to prune.*at most 0 rounds.*higher rate"),
         ({"pruning.exclude": ["fc1", "fc2", "output"]}, r"pruning\.exclude: every prunable layer is excluded"),
         ({"pruning.exclude": ["fc3"]}, r"pruning\.exclude: .*no prunable layer 'fc3'; did you mean 'fc"),
-        ({"pruning.exclude": ["*.shortcut"]}, r"pruning\.exclude: '\*\.shortcut' matches no prunable layer.*: fc1"),
+        ({"pruning.exclude": ["*.shortcut"]}, r"pruning\.exclude: no prunable layer matches '\*\.shortcut'; there are"),
         ({"pruning.rates": {"fc3": 0.1}}, r"pruning\.rates: .*no prunable layer 'fc3'"),
         ({"pruning.rates": {"fc1": 0.1}, "pruning.exclude": ["fc1.weight"]}, "both in exclude and in rates"),
         ({"pruning.rate": 1}, r"round 1 would empty layer 'fc1'; .*at most 0 rounds.*pruning\.minimum"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Literal
 
 import torch
@@ -68,29 +67,8 @@ class Anatomy:
         for candidate in (name, f"{name}.weight"):
             if candidate in self.shapes():
                 return candidate
-        raise InputError(f"{what}: the network has no prunable layer {name!r}{nearest(name, self._short_names())}")
-
-    def match(self, pattern: str, what: str) -> tuple[str, ...]:
-        """Return the weight names that a glob pattern such as "*.shortcut" or "conv?" stands for.
-
-        A name without any of `*?[` stands for itself, as in `select`.
-
-        Raises:
-            InputError: the pattern matches no prunable layer.
-        """
-        if not set(pattern) & set("*?["):
-            return (self.select(pattern, what),)
-        found = tuple(
-            name for name in self.shapes() if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.weight")
-        )
-        if not found:
-            names = self._short_names()
-            known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-            raise InputError(f"{what}: {pattern!r} matches no prunable layer of the network; its layers: {known}")
-        return found
-
-    def _short_names(self) -> list[str]:
-        return [layer.name.removesuffix(".weight") for layer in self.layers]
+        known = [layer.name.removesuffix(".weight") for layer in self.layers]
+        raise InputError(f"{what}: the network has no prunable layer {name!r}{nearest(name, known)}")
 
 
 def examine(module: nn.Module, input_shape: tuple[int, ...], output: str | None = None) -> Anatomy:

@@ -11,12 +11,13 @@ import pandas as pd
 
 from tombola.errors import InputError
 from tombola.networks import factory
+from tombola.running.ends import Ends
 from tombola.running.files import Damaged, write_whole, writing
 from tombola.running.store import Store
 from tombola.running.ticket import Ticket
 from tombola.studies.loading import STUDY_FILE, load_study
 from tombola.studies.plan import Plan, Row, make_plan
-from tombola.training.loop import COLUMNS
+from tombola.training.loop import COLUMNS, lowest
 
 LEVEL_COLUMNS = (
     "study",
@@ -27,6 +28,7 @@ LEVEL_COLUMNS = (
     "level",
     "density",
     "remaining_weights",
+    "sparsity",
     "early_stop_iteration",
     "early_stop_val_loss",
     "early_stop_test_accuracy",
@@ -72,8 +74,10 @@ class Results:
         """Return a row for each (arm, trial, repeat, level) that is done.
 
         The columns are LEVEL_COLUMNS. Densities and accuracies lie from 0 to 1; losses are mean cross-entropies in
-        nats. `early_stop_iteration` is the iteration of minimum validation loss (the paper's Section 2), and
-        accuracy "at early stop" is test accuracy there. A diverged run has status "diverged" and no accuracies.
+        nats. `sparsity` is the share of prunable weights that are exactly 0.0 after training, counted rather than
+        taken from the mask (NaN for results of versions that did not count). `early_stop_iteration` is the iteration
+        of minimum validation loss (the paper's Section 2), and accuracy "at early stop" is test accuracy there. A
+        diverged run has status "diverged" and no accuracies.
         The dense network is level 0 of every arm: one job, shown as repeat 0 of each.
         """
         rows = [self._level(row, facts) for row, facts in self._done]
@@ -150,16 +154,21 @@ class Results:
 
     def missing(self) -> int:
         """Return how many jobs of the study are still to be done."""
-        lost: set[str] = set()  # diverged, or after one that did: there is nothing to wait for
-        missing = 0
+        lost: set[str] = set()  # diverged or collapsed, or after one that did: there is nothing to wait for
+        ends, missing = Ends(self.plan), []
         for job in self.plan.jobs.values():
             if lost & set(job.needs):
                 lost.add(job.id)
             elif not self.store.has(job):
-                missing += 1
-            elif self.store.facts(job.id)["diverged_at"] is not None:
+                missing.append(job)
+            elif (facts := self.store.facts(job.id))["diverged_at"] is not None:
                 lost.add(job.id)
-        return missing
+            else:
+                ends.note(job.id, facts)
+        for job in missing:
+            if ends.left_out(job.id) or lost & set(job.needs):
+                lost.add(job.id)
+        return sum(job.id not in lost for job in missing)
 
     @cached_property
     def _done(self) -> list[tuple[Row, dict[str, Any]]]:
@@ -184,6 +193,7 @@ class Results:
             "level": row.level,
             "density": remaining / self.plan.remaining[0],
             "remaining_weights": remaining,
+            "sparsity": facts["zeros"] / self.plan.remaining[0] if "zeros" in facts else nan,
             "iterations": facts["iterations"],
             "seconds": facts["seconds"],
             "status": "ok",
@@ -193,7 +203,7 @@ class Results:
         if facts["diverged_at"] is not None:
             names = [name for name in LEVEL_COLUMNS if name not in level]
             return level | dict.fromkeys(names, nan) | {"status": "diverged"}
-        stop = early_stop(history)
+        stop = lowest(history["val_loss"])
         return level | {
             "early_stop_iteration": history["iteration"][stop],
             "early_stop_val_loss": history["val_loss"][stop],
@@ -202,9 +212,3 @@ class Results:
             "final_test_accuracy": history["test_accuracy"][-1],
             "final_train_accuracy": facts["train"][1],
         }
-
-
-def early_stop(history: dict[str, list[float]]) -> int:
-    """Return the index of the minimum validation loss, the first of equals (the paper's early-stopping criterion)."""
-    losses = history["val_loss"]
-    return min(range(len(losses)), key=losses.__getitem__)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tombola.errors import StoreError, TombolaError
+from tombola.running.ends import Ends
 from tombola.running.execute import Means
 from tombola.running.execute import run_jobs as run_in_worker
 from tombola.running.store import Store
@@ -67,6 +68,7 @@ class Tally:
     diverged: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)  # not run, because their arm has collapsed at an earlier level
 
 
 def run_jobs(
@@ -112,6 +114,9 @@ class _Scheduler:
     suspects: set[str] = field(default_factory=set)  # jobs that ran when a worker died
     single: set[str] = field(default_factory=set)  # jobs of a stack that failed
 
+    def __post_init__(self) -> None:
+        self.ends = Ends(self.plan)
+
     def run(self) -> Tally:
         self._take_stock()
         if not self.waiting:
@@ -135,7 +140,7 @@ class _Scheduler:
         damaged: list[str] = []
         for job in self.plan.jobs.values():
             if self.store.has(job, damaged):
-                self._count(job)
+                self._count(job, self.store.facts(job.id)["diverged_at"] is not None)
             else:
                 self.waiting.append(job)
         for message in damaged:
@@ -146,16 +151,20 @@ class _Scheduler:
                 depth[parent] = max(depth[parent], depth[job.id] + 1)
         self.waiting.sort(key=lambda job: -depth[job.id])  # stable: else the study's order of arms
 
-    def _count(self, job: Job) -> str:
-        diverged = self.store.facts(job.id)["diverged_at"] is not None
+    def _count(self, job: Job, diverged: bool) -> None:
         (self.tally.diverged if diverged else self.tally.done).add(job.id)
-        return "diverged" if diverged else "done"
+        if self.ends.asked_for and not diverged and self.ends.note(job.id, self.store.facts(job.id)):
+            self.watcher.note(f"{job.label} is hardly better than guessing; sparser levels of it are left out")
 
     def _submit(self) -> None:
         now = time.monotonic()
-        lost = self.tally.diverged | self.tally.failed.keys() | self.tally.skipped
+        lost = self.tally.diverged | self.tally.failed.keys() | self.tally.skipped | self.tally.ended
         for job in list(self.waiting):
-            if lost & set(job.needs):
+            if self.ends.left_out(job.id) or self.tally.ended & set(job.needs):
+                self.waiting.remove(job)
+                self.tally.ended.add(job.id)
+                lost.add(job.id)
+            elif lost & set(job.needs):
                 self.waiting.remove(job)
                 self.tally.skipped.add(job.id)
                 lost.add(job.id)
@@ -236,7 +245,7 @@ class _Scheduler:
             self.waiting.insert(0, job)
         else:
             self.suspects.discard(job.id)
-            (self.tally.diverged if outcome == "diverged" else self.tally.done).add(job.id)
+            self._count(job, outcome == "diverged")
             self.watcher.finished(job, outcome)
 
     def _bury(self, jobs: list[Job]) -> None:

@@ -122,7 +122,10 @@ def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft
         elif not path.is_file():
             if path.suffix in (".yaml", ".yml") or "/" in name:
                 raise InputError(f"there is no study file or results folder {str(path)!r}")
-            raise InputError(f"unknown study {name!r}{nearest(name, preset_names())} (or the path of a study file)")
+            hint = nearest(name, preset_names())
+            raise InputError(
+                f"unknown study {name!r}{hint} (`tombola presets` lists all; or give the path of a study file)"
+            )
         try:
             source, text, folder = str(path), path.read_text("utf-8"), path.parent
         except (OSError, UnicodeDecodeError) as error:
@@ -201,7 +204,12 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 SHORT = {"network": "name", "data": "source"}  # a plain string in their place means this field
-RIVALS = (("iterations", "epochs"),)  # of `training`: who sets one means the other to be gone
+# Who sets one of these means the others to be gone.
+RIVALS = {
+    "training": ("iterations", "epochs"),
+    "retraining": ("iterations", "epochs"),
+    "pruning": ("rate", "target", "densities"),
+}
 
 
 def _over(section: str, base: Any, value: Any) -> Any:
@@ -217,8 +225,13 @@ def _over(section: str, base: Any, value: Any) -> Any:
     gone = set()
     if section == "data" and value.get("source", "npz") != "npz":
         gone = {"path"}
-    if section == "training":
-        gone = {other for pair in RIVALS for mine, other in (pair, pair[::-1]) if mine in value and other not in value}
+    if any(value.get(rival) is not None for rival in RIVALS.get(section, ())):
+        gone |= set(RIVALS[section]) - value.keys()
+    if section == "pruning":
+        if value.get("scope") == "global":  # which has one rate for all layers
+            gone |= {"output_rate", "rates"} - value.keys()
+        if isinstance(value.get("rate"), list) or value.get("densities"):  # which say how many rounds there are
+            gone |= {"rounds"} - value.keys()
     return _deep({key: kept for key, kept in base.items() if key not in gone}, value)
 
 

@@ -40,7 +40,19 @@ class Record:
     def best_row(self) -> int | None:
         """Index in `history` of the lowest validation loss: the early-stopping iteration of the paper (its Sec. 2)."""
         losses = self.history["val_loss"]
-        return min(range(len(losses)), key=losses.__getitem__) if losses else None
+        return lowest(losses) if losses else None
+
+    def is_over(self, patience: int | None) -> bool:
+        """Return whether there is no use in going on: a loss was not finite, or none was lower for long."""
+        if self.diverged_at is not None:
+            return True
+        best = self.best_row
+        return patience is not None and best is not None and len(self.history["val_loss"]) - 1 - best >= patience
+
+
+def lowest(losses: Sequence[float]) -> int:
+    """Return the index of the lowest loss, the first of equals."""
+    return min(range(len(losses)), key=losses.__getitem__)
 
 
 def train(
@@ -49,6 +61,7 @@ def train(
     *,
     budget: int,
     evaluate_every: int,
+    patience: int | None = None,
     keep: Iterable[int] = (),
     save: Callable[[], None] = lambda: None,
     save_every: float = math.inf,
@@ -61,6 +74,8 @@ def train(
         budget: iterations in all, those before `engine.iteration` included.
         evaluate_every: iterations between evaluations on validation and test; also before the first step and after
             the last.
+        patience: training ends early after that many evaluations in a row without a lower validation loss, once
+            that holds for every lane.
         keep: iterations at which to take a snapshot.
         save: writes a checkpoint; called every `save_every` seconds, and when `check` raises.
         check: called several times a second; raises `Interrupted` to stop. It sees `engine` and `records` in step.
@@ -81,7 +96,7 @@ def train(
         while True:
             _remember(engine, records, losses, keep, budget, evaluate_every, check)
             tick()
-            if engine.iteration >= budget or all(record.diverged_at is not None for record in records):
+            if engine.iteration >= budget or all(record.is_over(patience) for record in records):
                 break
             check()
             if clock - saved > save_every:

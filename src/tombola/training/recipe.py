@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,8 +21,10 @@ class Recipe(Section):
         weight_decay: L2 penalty added to the gradient of every parameter, as `torch.optim` does it.
         batch_size: examples a step.
         iterations, epochs: the budget; exactly one of them.
-        evaluate_every: iterations between evaluations on validation and test; also done before the first step and
-            after the last.
+        evaluate_every: iterations between evaluations on validation and test, or "epoch"; also done before the first
+            step and after the last.
+        patience: training ends early after that many evaluations in a row without a lower validation loss; None
+            trains the whole budget, as the paper does.
         schedule: of the learning rate after warmup: "constant"; "step", multiplied by `gamma` at each milestone;
             "cosine", down to 0 at the end of the budget.
         milestones: iterations at which "step" falls.
@@ -40,7 +42,8 @@ class Recipe(Section):
     batch_size: int = Field(ge=1)
     iterations: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
-    evaluate_every: int = Field(default=100, ge=1)
+    evaluate_every: Annotated[int, Field(ge=1)] | Literal["epoch"] = 100
+    patience: int | None = Field(default=None, ge=1)
     schedule: Literal["constant", "step", "cosine"] = "constant"
     milestones: tuple[int, ...] = ()
     gamma: float = Field(default=0.1, gt=0)
@@ -66,6 +69,8 @@ class Recipe(Section):
             raise ValueError("milestones and schedule: step go together")
         if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
             raise ValueError("milestones are iterations above 0, rising")
+        if self.iterations is not None and self.warmup > self.iterations:
+            raise ValueError(f"warmup={self.warmup} is longer than the budget of {self.iterations} iterations")
         return self
 
     def budget(self, epoch_length: int) -> int:
@@ -74,6 +79,10 @@ class Recipe(Section):
             return self.iterations
         assert self.epochs is not None
         return max(1, round(self.epochs * epoch_length))
+
+    def interval(self, epoch_length: int) -> int:
+        """Return the number of iterations between evaluations; `epoch_length` is in iterations."""
+        return epoch_length if self.evaluate_every == "epoch" else self.evaluate_every
 
     def learning_rate(self, iteration: int, budget: int) -> float:
         """Return the learning rate of the step that leads from `iteration` to `iteration + 1`."""
