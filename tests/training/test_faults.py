@@ -15,7 +15,7 @@ from torch.nn import functional
 from tombola import data
 from tombola.data.augment import Augmentation
 from tombola.networks import factory, initialised
-from tombola.pruning import Mask, select, shuffled
+from tombola.pruning import CRITERIA, Mask, Snapshots, select, shuffled
 from tombola.running import execute
 from tombola.running.files import unpack_tensors
 from tombola.running.results import Results
@@ -142,6 +142,8 @@ def draws(seeds):
 
     probe = begin(Probe, Mask.full({"fc.weight": (10, 64)}), parts, seeds)
     engine_at(Probe, probe, recipe()).advance(2)
+    weights = {"w": torch.zeros(20)}
+    snapshots = Snapshots(weights, weights, weights, weights, generator=seeds.generator("criterion"))
     half = Mask({"w": torch.arange(200) % 2 == 0})
     return {
         "init": initialised(build, "glorot-normal", seeds.value("init")).state_dict()["1.weight"],
@@ -149,6 +151,7 @@ def draws(seeds):
         "order": Order(500, 10, seeds).batches(0, 120),
         "mask": shuffled(half, seeds.generator("mask"))["w"],
         "dropout": torch.stack(seen),
+        "criterion": CRITERIA["random"](snapshots)["w"],
         "augment": Augmentation(("flip", "crop"), 10, seeds, parts).draws(0, 2),
     }
 
