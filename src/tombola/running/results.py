@@ -142,11 +142,11 @@ class Results:
         write_whole(self.store.root / "curves.csv", curves.to_csv(index=False).encode())
         if not figures:
             return []
-        from tombola.report import draw
+        from tombola.report import Setting, draw
 
         folder = self.store.root / "figures"
         with writing(folder):
-            return draw(levels, curves, folder)
+            return draw(levels, curves, folder, settings={self.study.name: Setting.of(self.study)})
 
     def missing(self) -> int:
         """Return how many jobs of the study are still to be done."""
