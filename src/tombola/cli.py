@@ -62,6 +62,7 @@ def cli() -> None:
 @device_option
 @engine_option
 @click.option("--checkpoint-every", type=float, default=30.0, help="Seconds between checkpoints of a running job. [30]")
+@click.option("--energy", is_flag=True, help="Measure the energy of each job; needs the extra tombola[energy].")
 @click.option("--no-figures", is_flag=True, help="Draw no figures.")
 @click.option("--quiet", "-q", is_flag=True, help="Write only results and what goes wrong.")
 @click.option("--verbose", "-v", is_flag=True, help="Write more.")
@@ -74,6 +75,7 @@ def run(
     device: str,
     engine: str,
     checkpoint_every: float,
+    energy: bool,
     no_figures: bool,
     quiet: bool,
     verbose: bool,
@@ -90,6 +92,7 @@ def run(
         device=device,
         engine=engine,
         checkpoint_every=checkpoint_every,
+        energy=energy,
         figures=not no_figures,
         quiet=quiet,
         verbose=verbose,

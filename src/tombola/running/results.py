@@ -37,6 +37,7 @@ LEVEL_COLUMNS = (
     "seconds",
     "status",
     "engine",
+    "energy_kwh",
     "job",
 )
 
@@ -74,7 +75,8 @@ class Results:
         The columns are LEVEL_COLUMNS. Densities and accuracies lie from 0 to 1; losses are mean cross-entropies in
         nats. `early_stop_iteration` is the iteration of minimum validation loss (the paper's Section 2), and
         accuracy "at early stop" is test accuracy there. A diverged run has status "diverged" and no accuracies.
-        The dense network is level 0 of every arm: one job, shown as repeat 0 of each.
+        `energy_kwh` is NaN where it was not measured. The dense network is level 0 of every arm: one job, shown as
+        repeat 0 of each.
         """
         rows = [self._level(row, facts) for row, facts in self._done]
         return pd.DataFrame(rows, columns=list(LEVEL_COLUMNS))
@@ -188,6 +190,7 @@ class Results:
             "seconds": facts["seconds"],
             "status": "ok",
             "engine": facts["engine"]["name"],
+            "energy_kwh": facts.get("energy_kwh", nan),
             "job": row.job,
         }
         if facts["diverged_at"] is not None:
