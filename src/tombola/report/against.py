@@ -17,7 +17,7 @@ from tombola.report.axes import bar_ends, density_axis, padded, points_with_bars
 from tombola.report.form import Bars, Form
 from tombola.report.page import Entries, page, page_title
 from tombola.report.style import GREY, Style, of_study, styles
-from tombola.report.words import counted, plain, sample_size, small_print
+from tombola.report.words import counted, small_print
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def against_density(
         panels=len(panels),
         legend=_legend(shown, arms, style_of, form),
         small_print=small_print(
-            _by_curve(shown),
+            shown,
             "points",
             form.bars,
             f"{counted(hidden, 'point')} below the axes not shown" if hidden else "",
@@ -148,14 +148,6 @@ def _legend(shown: pd.DataFrame, arms: Sequence[str], style_of: Mapping[str, Sty
 
 def _line(style: Style, form: Form) -> Line2D:
     return Line2D([], [], **style.line_options(form.line))
-
-
-def _by_curve(shown: pd.DataFrame) -> pd.DataFrame:
-    """Return the summary with the study's name before the arm's, where studies differ in their sample sizes."""
-    if len({sample_size(rows) for _, rows in shown.groupby("study", observed=True)}) == 1:
-        return shown
-    names = [f"{plain(study)} {arm}" for study, arm in zip(shown["study"], shown["arm"], strict=True)]
-    return shown.assign(arm=names)
 
 
 def _values(rows: pd.DataFrame, panel: Panel, statistic: str) -> np.ndarray:

@@ -19,7 +19,7 @@ from tombola.report.form import SCREEN, Form
 from tombola.report.page import page, page_title
 from tombola.report.words import in_order, percent, plain, small_print
 
-BAR, BAR_WIDTH, BAR_LABELS = 0.12, 0.13, 0.62  # inches: left of the colour bar, the bar, its numbers and label
+BAR, BAR_WIDTH, BAR_LABELS = 0.2, 0.13, 0.58  # inches: left of the colour bar, the bar, its numbers and label
 MOST_NUMBERS = 8  # beside the colour bar
 PANELS = (("val_accuracy", "validation accuracy (%)", 100.0), ("val_loss", "validation loss", 1.0))
 

@@ -84,7 +84,7 @@ def small_print(summary: pd.DataFrame, marks: str, bars: Bars | None, *more: str
         drawn = f"{marks} are means over trials, {BARS_ARE[bars]}"
     else:
         drawn = "single runs, so no bars"
-    return "; ".join(part for part in (sample_size(summary), drawn, left_out(summary), *more) if part) + "."
+    return "; ".join(part for part in (_sample_sizes(summary), drawn, left_out(summary), *more) if part) + "."
 
 
 def left_out(summary: pd.DataFrame) -> str:
@@ -94,6 +94,14 @@ def left_out(summary: pd.DataFrame) -> str:
         return ""
     arms = ", ".join(plain(arm) for arm in in_order(diverged["arm"]))
     return f"{counted(int(diverged['diverged'].sum()), 'diverged run')} left out ({arms})"
+
+
+def _sample_sizes(summary: pd.DataFrame) -> str:
+    """Return the sample sizes, by study where they differ."""
+    sizes = {study: sample_size(rows) for study, rows in summary.groupby("study", sort=False, observed=True)}
+    if len(set(sizes.values())) == 1:
+        return next(iter(sizes.values()))
+    return " · ".join(f"{plain(study)}: {size}" for study, size in sizes.items())
 
 
 def _size_of(arm: pd.DataFrame) -> str:
