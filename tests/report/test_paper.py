@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 from tombola.report import SCREEN, draw, paper
@@ -16,64 +17,61 @@ from tombola.report.density_figures import criteria, figure_1, figure_4, figure_
 from tombola.report.rounds import rounds
 from tombola.report.setting import Setting
 
-WIDTHS = {1: 3.3, 2: 6.9}
 
-
-def all_figures(make, make_several, form):
-    """Yield the figures of studies with much to show: many arms, several studies, long names."""
-    levels, curves = make(trials=3, rounds=18, arms=("ticket", "reinit", "one-shot", "own-" + "x" * 40), repeats=2)
-    levels = levels.assign(network="conv-4")
-    yield figure_1(levels, form)
-    yield figure_3(levels, curves, form)
-    yield figure_4(levels, form)
-    yield rounds(levels, curves, form)
-    levels, curves = make_several({"a": "conv-2", "b": "conv-4", "c": "conv-6"}, trials=2, rounds=12)
+@pytest.fixture(scope="module", params=[0, 1, 2], ids=["screen", "one column", "two columns"])
+def drawn(request, make, make_several) -> tuple[int, list[Figure]]:
+    """Figures of studies with much to show - many arms, several studies, a long name - and the columns they span."""
+    form = paper(request.param) if request.param else SCREEN
+    arms = ("ticket", "reinit", "one-shot", "own-" + "x" * 40)
+    levels, curves = make(trials=2, rounds=18, arms=arms, repeats=2, evaluations=10)
+    figures = [figure_1(levels, form), figure_3(levels, curves, form), figure_4(levels, form)]
+    figures.append(rounds(levels, curves, form))
+    levels, curves = make_several({"a": "conv-2", "b": "conv-4", "c": "conv-6"}, trials=2, rounds=12, evaluations=10)
     settings = {name: Setting(learning_rate=f"0.{name}, warmup 20,000", criterion=name) for name in "abc"}
-    yield figure_5(levels, form)
-    yield figure_8(levels, curves, settings, form)
-    yield criteria(levels, settings, form)
+    figures += [figure_5(levels, form), figure_8(levels, curves, settings, form), criteria(levels, settings, form)]
+    for figure in figures:
+        figure.draw_without_rendering()
+    return request.param, figures
 
 
-@pytest.mark.parametrize("columns", [1, 2])
-def test_a_figure_is_as_wide_as_its_columns_and_nothing_is_cut_off(make, make_several, columns):
-    for figure in all_figures(make, make_several, paper(columns)):
+def test_a_figure_is_as_wide_as_its_columns(drawn):
+    columns, figures = drawn
+    for figure in figures:
         width, height = figure.get_size_inches()
-        assert width == WIDTHS[columns]
+        assert width == {0: width, 1: 3.3, 2: 6.9}[columns]
         assert height < 9.5  # of a page's 11
-        figure.draw_without_rendering()
-        whole = figure.bbox
-        axes = [axis for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)]
+
+
+def test_nothing_is_cut_off(drawn):
+    for figure in drawn[1]:
         boxes = [artist.get_window_extent() for artist in (*figure.texts, *figure.legends)]
-        drawn = (axis.get_tightbbox(figure._get_renderer()) for axis in axes)
-        for box in (*boxes, *(box for box in drawn if box is not None)):
-            assert box.x0 >= 0
-            assert box.y0 >= 0
-            assert box.x1 <= whole.x1
-            assert box.y1 <= whole.y1
+        for panel in figure.axes:
+            boxes += [axis.get_tightbbox(figure._get_renderer()) for axis in (panel.xaxis, panel.yaxis)]
+        for box in boxes:
+            if box is not None:  # an axis without numbers
+                assert box.x0 >= 0
+                assert box.y0 >= 0
+                assert box.x1 <= figure.bbox.x1
+                assert box.y1 <= figure.bbox.y1
 
 
-@pytest.mark.parametrize("form", [SCREEN, paper(1), paper(2)], ids=["screen", "1", "2"])
-def test_the_legend_covers_neither_panels_nor_itself(make, make_several, form):
-    for figure in all_figures(make, make_several, form):
-        figure.draw_without_rendering()
+def test_the_legend_covers_neither_panels_nor_itself(drawn):
+    for figure in drawn[1]:
         boxes = [legend.get_window_extent() for legend in figure.legends]
         panels = [axes.get_window_extent() for axes in figure.axes]
-        titles = [axes.title.get_window_extent() for axes in figure.axes]
+        titles = [axes._left_title.get_window_extent() for axes in figure.axes]
         for number, box in enumerate(boxes):
-            others = boxes[:number] + panels + titles
-            assert not any(box.overlaps(other) for other in others)
+            assert not any(box.overlaps(other) for other in boxes[:number] + panels + titles)
 
 
-@pytest.mark.parametrize("form", [SCREEN, paper(1), paper(2)], ids=["screen", "1", "2"])
-def test_numbers_beside_and_below_axes_do_not_overlap(make, make_several, form):
-    for figure in all_figures(make, make_several, form):
-        figure.draw_without_rendering()
+def test_numbers_beside_and_below_axes_do_not_overlap(drawn):
+    for figure in drawn[1]:
         for axes in figure.axes:
             for axis in (axes.xaxis, axes.yaxis):
                 low, high = sorted(axis.get_view_interval())
                 labels = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
                 boxes = [text.get_window_extent() for place, text in labels if text.get_text() and low <= place <= high]
-                assert boxes or axis.axes.get_label() == "<colorbar>"
+                assert boxes or axes.get_label() == "<colorbar>"
                 for number, box in enumerate(boxes):
                     assert not any(box.overlaps(other) for other in boxes[:number])
 

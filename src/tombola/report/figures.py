@@ -83,12 +83,15 @@ def draw(
         formats: any of "png", "svg" and "pdf".
 
     Raises:
-        InputError: there is no such figure, or the data do not support one that is asked for. Nothing is written.
+        InputError: there is no such figure or format, or the data do not support one that is asked for. Nothing is written.
         StoreError: a file can't be written.
     """
     for name in figures or ():
         if name not in FIGURES:
             raise InputError(f"no figure {name!r}{nearest(name, FIGURES)}")
+    for suffix in formats:
+        if suffix not in FORMATS:
+            raise InputError(f"no format {suffix!r}; known: {', '.join(FORMATS)}")
     if levels.empty:
         return []
     levels, curves = _plain_columns(levels), curves if curves.empty else _plain_columns(curves)
