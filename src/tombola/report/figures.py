@@ -83,7 +83,8 @@ def draw(
         formats: any of "png", "svg" and "pdf".
 
     Raises:
-        InputError: there is no such figure or format, or the data do not support one that is asked for. Nothing is written.
+        InputError: there is no such figure or format, or the data do not support one that is asked for. Nothing is
+            written.
         StoreError: a file can't be written.
     """
     for name in figures or ():
