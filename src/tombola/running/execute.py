@@ -23,6 +23,7 @@ from tombola.errors import InputError
 from tombola.networks import factory
 from tombola.pruning import Mask
 from tombola.running.beginning import beginning, prepared
+from tombola.running.energy import metered
 from tombola.running.files import under
 from tombola.running.store import PROGRESS, Store
 from tombola.seeds import Seeds
@@ -47,6 +48,7 @@ class Means:
         checkpoint_every: seconds between checkpoints.
         go_file: all workers stop when it is gone.
         parent: process identity; a worker whose parent is gone stops too.
+        energy: measure what each job takes.
     """
 
     root: str | None = None
@@ -57,6 +59,7 @@ class Means:
     checkpoint_every: float = 30.0
     go_file: str | None = None
     parent: int | None = None
+    energy: bool = False
 
 
 @dataclass
@@ -179,8 +182,10 @@ def _train_together(lanes: Sequence[Lane], store: Store, means: Means) -> None:
 
 def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Means, budget: int) -> None:
     facts = _facts(means, engine.name)
+    records = [lane.record for lane in lanes]
 
     def save() -> None:
+        note_energy()
         for number, lane in enumerate(lanes):
             tensors = {f"weights/{name}": tensor for name, tensor in engine.weights(number).items()}
             tensors |= {f"optimizer/{name}": tensor for name, tensor in engine.optimizer_state(number).items()}
@@ -188,17 +193,19 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
             store.save_checkpoint(lane.job.id, about, tensors, lane.record)
 
     training, splits = lanes[0].job.training, lanes[0].start.splits
-    train(
-        engine,
-        [lane.record for lane in lanes],
-        budget=budget,
-        evaluate_every=training.interval(len(splits.train) // training.batch_size),
-        patience=training.patience,
-        keep={iteration for lane in lanes for iteration in lane.job.keep},
-        save=save,
-        save_every=means.checkpoint_every,
-        check=Watch(lanes, store, means, engine, budget),
-    )
+    with metered(records, means.energy) as note_energy:
+        train(
+            engine,
+            records,
+            budget=budget,
+            evaluate_every=training.interval(len(splits.train) // training.batch_size),
+            patience=training.patience,
+            keep={iteration for lane in lanes for iteration in lane.job.keep},
+            save=save,
+            save_every=means.checkpoint_every,
+            check=Watch(lanes, store, means, engine, budget),
+        )
+        note_energy()
     for lane in lanes:
         splits = lane.start.splits
         about = {
@@ -215,6 +222,8 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
                 "machine": platform.machine(),
             },
         }
+        if lane.record.energy_kwh is not None:
+            about["energy_kwh"] = lane.record.energy_kwh
         store.save(lane.job, lane.start.mask, lane.record, about)
 
 

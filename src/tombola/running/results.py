@@ -39,6 +39,7 @@ LEVEL_COLUMNS = (
     "seconds",
     "status",
     "engine",
+    "energy_kwh",
     "job",
 )
 
@@ -77,7 +78,7 @@ class Results:
         nats. `sparsity` is the share of prunable weights that are exactly 0.0 after training, counted rather than
         taken from the mask (NaN for results of versions that did not count). `early_stop_iteration` is the iteration
         of minimum validation loss (the paper's Section 2), and accuracy "at early stop" is test accuracy there. A
-        diverged run has status "diverged" and no accuracies.
+        diverged run has status "diverged" and no accuracies. `energy_kwh` is NaN where it was not measured.
         The dense network is level 0 of every arm: one job, shown as repeat 0 of each.
         """
         rows = [self._level(row, facts) for row, facts in self._done]
@@ -146,11 +147,11 @@ class Results:
         write_whole(self.store.root / "curves.csv", curves.to_csv(index=False).encode())
         if not figures:
             return []
-        from tombola.report import draw
+        from tombola.report import Setting, draw
 
         folder = self.store.root / "figures"
         with writing(folder):
-            return draw(levels, curves, folder)
+            return draw(levels, curves, folder, settings={self.study.name: Setting.of(self.study)})
 
     def missing(self) -> int:
         """Return how many jobs of the study are still to be done."""
@@ -198,6 +199,7 @@ class Results:
             "seconds": facts["seconds"],
             "status": "ok",
             "engine": facts["engine"]["name"],
+            "energy_kwh": facts.get("energy_kwh", nan),
             "job": row.job,
         }
         if facts["diverged_at"] is not None:

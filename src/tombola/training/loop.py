@@ -28,6 +28,7 @@ class Record:
         seconds: spent on this lane, evaluations included, over all interruptions.
         diverged_at: the iteration at which a loss was found not to be finite, if one was.
         train: mean loss and accuracy on the training examples at the end.
+        energy_kwh: spent on this lane over all interruptions; None where a part of it was not measured.
     """
 
     history: dict[str, list[float]] = field(default_factory=lambda: {column: [] for column in COLUMNS})
@@ -35,6 +36,7 @@ class Record:
     seconds: float = 0.0
     diverged_at: int | None = None
     train: tuple[float, float] | None = None
+    energy_kwh: float | None = None
 
     @property
     def best_row(self) -> int | None:
