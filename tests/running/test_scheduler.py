@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -74,6 +74,8 @@ class Silent:
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.outcomes: dict[str, str] = {}
+
+    def begin(self, waiting: Sequence[Job]) -> None: ...
 
     def started(self, job: Job) -> None: ...
 

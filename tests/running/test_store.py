@@ -80,7 +80,7 @@ def test_a_result_comes_back_bit_by_bit(tmp_path: Path, demo: tombola.Study) -> 
     for name, weights in record.snapshots.items():
         assert bits(found.snapshots[name]) == bits(weights), name
     assert repr(found.history) == repr(record.history)  # repr, for NaN is not equal to itself
-    assert found.diverged
+    assert found.facts["diverged_at"] is not None
     assert (found.facts["seconds"], found.facts["train"]) == (1.25, [0.3, 0.9])
 
 
@@ -299,7 +299,7 @@ def test_a_run_takes_over_what_its_neighbour_has(
     written = (dense / "result.json").read_bytes()
     other = demo.model_copy(update={"name": "second", "pruning": demo.pruning.model_copy(update={"rate": 0.5})})
     quiet_run(other, tmp_path / "results" / "second")
-    assert "1 jobs taken over" in capsys.readouterr().err
+    assert "taken over from results folders beside this one: 1" in capsys.readouterr().err
     # Seconds and all: it was not trained again.
     assert (tmp_path / "results" / "second" / "jobs" / dense.name / "result.json").read_bytes() == written
     assert (dense / "result.json").exists()

@@ -13,16 +13,16 @@ from rich.table import Table
 from tombola.errors import InputError
 from tombola.running.estimate import measure_pace
 from tombola.running.progress import duration, elapsed, read_progress
-from tombola.running.run import cores, default_workers
+from tombola.running.results import Results
+from tombola.running.run import default_workers, threads_each
 from tombola.running.store import Store
-from tombola.studies.loading import STUDY_FILE, load_study
-from tombola.studies.plan import Plan, make_plan
+from tombola.studies.plan import Plan
 
 
 def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None) -> Group:
     """Return what a plan comes to: jobs by arm, weights, floating-point operations, and the time it takes here."""
     workers = default_workers(device, len(plan.jobs)) if workers is None else max(1, workers)
-    pace = measure_pace(plan, engine, device, max(1, cores() // workers))
+    pace = measure_pace(plan, engine, device, threads_each(plan, workers))
     there = {job.id for job in plan.jobs.values() if store.has(job) or store.elsewhere(job)}
     shown_by: dict[str, str] = {row.job: row.arm for row in reversed(plan.rows) if row.level}
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -72,8 +72,7 @@ def status_table(folders: Sequence[Path]) -> Table:
     for folder in folders:
         store = Store(folder)
         try:
-            study = load_study(str(folder / STUDY_FILE))
-            plan = make_plan(study)
+            plan = Results.open(folder).plan
         except InputError as error:
             table.add_row(escape(str(folder)), escape(f"can't be read: {error}"))
             continue
@@ -81,13 +80,12 @@ def status_table(folders: Sequence[Path]) -> Table:
         running = []
         for job in plan.jobs.values():
             if store.has(job):
-                diverged = store.facts(job.id)["diverged_at"] is not None
-                tally["diverged" if diverged else "done"] += 1
+                tally[store.outcome(job.id)] += 1
             elif (state := read_progress(store, job.id)) and store.is_claimed(job.id):
                 running.append(f"{state['label']} at {state['iteration']:,}/{state['budget']:,}")
         table.add_row(
             escape(str(folder)),
-            escape(study.name),
+            escape(plan.study.name),
             str(tally["done"]),
             str(tally["diverged"]),
             str(len(plan.jobs)),

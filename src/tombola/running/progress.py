@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class Display:
     ):
         self.plan, self.store, self.console = plan, store, console
         self.quiet, self.verbose = quiet, verbose
-        self.open = {job.id for job in plan.jobs.values() if store.folder(job.id) is None}
+        self.open: set[str] = set()  # jobs still to be done
         self.forecast = Forecast(plan, workers)
         self._logged = time.monotonic()
         self._live: Live | None = None
@@ -109,6 +110,10 @@ class Display:
         if self._live:
             self._live.__exit__(*error)
 
+    def begin(self, waiting: Sequence[Job]) -> None:
+        """Take note of the jobs that are to be done."""
+        self.open = {job.id for job in waiting}
+
     def started(self, job: Job) -> None:
         """Say which job starts."""
         if self.verbose:
@@ -117,6 +122,8 @@ class Display:
     def finished(self, job: Job, outcome: str) -> None:
         """Say what a job came to."""
         self.open.discard(job.id)
+        if outcome == "skipped":
+            return  # how many there are is said at the end
         if outcome == "failed":
             self._say(f"failed   {job.label}", always=True)
             return

@@ -7,7 +7,7 @@ import math
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from typing import Protocol
 from tombola.errors import StoreError, TombolaError
 from tombola.running.execute import Means
 from tombola.running.execute import run_jobs as run_in_worker
+from tombola.running.executors import end
 from tombola.running.store import Store
 from tombola.studies.job import Job
 from tombola.studies.plan import Plan
@@ -29,11 +30,14 @@ PATIENCE = 1.0  # seconds until a job that another run holds is asked for again
 class Watcher(Protocol):
     """Is told what happens; a progress display, or a log."""
 
+    def begin(self, waiting: Sequence[Job]) -> None:
+        """These jobs are to be done; the others of the plan are done already."""
+
     def started(self, job: Job) -> None:
         """A worker has been given the job."""
 
     def finished(self, job: Job, outcome: str) -> None:
-        """The job came back: "done", "diverged" or "failed"."""
+        """The job came back "done", "diverged" or "failed", or is "skipped": one that it needs did not get done."""
 
     def note(self, message: str) -> None:
         """Something that a person should know."""
@@ -51,6 +55,7 @@ class Stop:
     def __init__(self, path: Path):
         self.path = path
         self.asked = False
+        self.at_once = False  # without waiting until the workers have saved
 
     def ask(self) -> None:
         """Ask all workers to save and end."""
@@ -90,6 +95,7 @@ def run_jobs(
 
     Raises:
         TombolaError: one that would meet every job, such as a full disk.
+        KeyboardInterrupt: the wish is to stop at once; all workers have been ended.
     """
     return _Scheduler(plan, store, means, workers, make_executor, watcher, stop).run()
 
@@ -114,20 +120,27 @@ class _Scheduler:
 
     def run(self) -> Tally:
         self._take_stock()
+        self.watcher.begin(self.waiting)
         if not self.waiting:
             return self.tally
+        told = False
         self.executor = self.make_executor()
         try:
             while (self.waiting and not self.stop.asked) or self.running:
                 if not self.stop.asked:
                     self._submit()
+                elif not told and not all(future.done() for future in self.running):
+                    told = True
+                    self.watcher.note("stopping: what runs is being saved (once more Ctrl-C ends it at once)")
+                if self.stop.at_once:
+                    raise KeyboardInterrupt
                 self._collect()
                 self.watcher.tick([job for jobs in self.running.values() for job in jobs])
         except BaseException:
             self.stop.ask()  # or leaving would wait until the workers have trained to the end
             raise
         finally:
-            self.executor.shutdown(wait=True)
+            end(self.executor, self.stop.at_once)
         return self.tally
 
     def _take_stock(self) -> None:
@@ -135,7 +148,7 @@ class _Scheduler:
         damaged: list[str] = []
         for job in self.plan.jobs.values():
             if self.store.has(job, damaged):
-                self._count(job)
+                self._count(job, self.store.outcome(job.id))
             else:
                 self.waiting.append(job)
         for message in damaged:
@@ -146,10 +159,8 @@ class _Scheduler:
                 depth[parent] = max(depth[parent], depth[job.id] + 1)
         self.waiting.sort(key=lambda job: -depth[job.id])  # stable: else the study's order of arms
 
-    def _count(self, job: Job) -> str:
-        diverged = self.store.facts(job.id)["diverged_at"] is not None
-        (self.tally.diverged if diverged else self.tally.done).add(job.id)
-        return "diverged" if diverged else "done"
+    def _count(self, job: Job, outcome: str) -> None:
+        (self.tally.diverged if outcome == "diverged" else self.tally.done).add(job.id)
 
     def _submit(self) -> None:
         now = time.monotonic()
@@ -158,6 +169,7 @@ class _Scheduler:
             if lost & set(job.needs):
                 self.waiting.remove(job)
                 self.tally.skipped.add(job.id)
+                self.watcher.finished(job, "skipped")
                 lost.add(job.id)
         ready = [
             job for job in self.waiting if set(job.needs) <= self.tally.done and self.not_before.get(job.id, 0) <= now
@@ -236,7 +248,7 @@ class _Scheduler:
             self.waiting.insert(0, job)
         else:
             self.suspects.discard(job.id)
-            (self.tally.diverged if outcome == "diverged" else self.tally.done).add(job.id)
+            self._count(job, outcome)
             self.watcher.finished(job, outcome)
 
     def _bury(self, jobs: list[Job]) -> None:
