@@ -128,6 +128,7 @@ BAD = {
     "checkpoint never": ("run demo --checkpoint-every 0", ["checkpoint-every"]),
     "checkpoint not a number": ("run demo trials=1 pruning.rounds=0 --checkpoint-every nan", ["checkpoint-every"]),
     "validation takes all": ("run demo data.validation=1438", ["data.validation=1438", "1438"]),
+    "no folder of data": ("run demo --data no/data", ["--data no/data", "no such folder"]),
     "batch too large": ("run demo training.batch_size=2000", ["training.batch_size=2000"]),
     "rewind too late": ("run demo rewind=1500", ["rewind=1500", "1500"]),
     "two budgets": (

@@ -83,11 +83,19 @@ def test_other_data_are_said(folder: Path) -> None:
     assert f"the data file {path} has changed since" in done.stderr, done.stderr
 
 
-def test_changed_settings_are_said(folder: Path) -> None:
-    done = run(folder, "training.lr=1e-3", "trials=2")
-    (line,) = done.stderr.splitlines()
-    assert "settings have changed since results/small was last run (training.lr, trials)" in line
-    assert run(folder, "training.lr=1e-3", "trials=2").stderr == ""
+def test_changed_settings_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = {"training.iterations": 10, "pruning.rounds": 0, "arms": ["ticket"]}
+    for changes, said in (
+        ({"trials": 1}, ""),
+        ({"trials": 1}, ""),
+        ({"trials": 2, "training.lr": 0.01}, "was last run (training.lr, trials): its study.yaml"),
+        ({"trials": 2, "training.lr": 0.01}, ""),
+    ):
+        study = tombola.Study.load("demo", **few, **changes)
+        tombola.run(study, tmp_path / "out", workers=0, figures=False, quiet=True)
+        err = capsys.readouterr().err
+        assert said in err
+        assert len(err.splitlines()) == bool(said)
 
 
 def test_a_folder_of_which_the_plan_was_lost(copied: Path, finished: Path) -> None:

@@ -44,11 +44,10 @@ def what_changed(store: Store, plan: Plan) -> str:
     before = kept_plan(store.root)
     if before is None:
         return ""
-    if before.study != plan.study:
-        fields = ", ".join(_different(before.study, plan.study))
+    if fields := _different(before.study, plan.study):
         return (
-            f"settings have changed since {store.root} was last run ({fields}): its study.yaml and tables now follow "
-            "the new ones; results of the earlier ones stay in its jobs folder"
+            f"settings have changed since {store.root} was last run ({', '.join(fields)}): its study.yaml and tables "
+            "now follow the new ones; results of the earlier ones stay in its jobs folder"
         )
     gone = [job for job in before.jobs if job not in plan.jobs and store.folder(job) is not None]
     if not gone:
@@ -60,7 +59,10 @@ def what_changed(store: Store, plan: Plan) -> str:
 
 
 def _different(before: Study, after: Study) -> list[str]:
-    """Return the names of the fields that differ, those of a section one by one."""
+    """Return the names of the fields that differ, those of a section one by one.
+
+    Where a data file lies does not count: it is known by its content.
+    """
     old, new = before.model_dump(), after.model_dump()
     found: list[str] = []
     for name in new:
@@ -68,7 +70,7 @@ def _different(before: Study, after: Study) -> list[str]:
             found += [f"{name}.{field}" for field in new[name] if old[name].get(field) != new[name][field]]
         elif old[name] != new[name]:
             found.append(name)
-    return found
+    return [name for name in found if name != "data.path"]
 
 
 def _cause(before: Plan, after: Plan) -> str:
