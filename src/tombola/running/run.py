@@ -188,9 +188,18 @@ def threads_each(plan: Plan, workers: int) -> int:
     return max(1, cores() // max(1, workers)) if step >= LARGE_STEP else 1
 
 
+def surplus_outputs(plan: Plan) -> str:
+    """Return in one line that the network has more outputs than there are classes; "" where it hasn't."""
+    outputs, classes = plan.anatomy.classes, plan.data.classes
+    if outputs == classes:
+        return ""
+    return f"note: the network returns {outputs} scores per example, but {plan.study.data.source} has {classes} classes"
+
+
 def _run_jobs(plan: Plan, store: Store, means: Means, workers: int, display: Display) -> Tally:
-    if difference := what_changed(store, plan):
-        display.note(difference)
+    for remark in (what_changed(store, plan), surplus_outputs(plan)):
+        if remark:
+            display.note(remark)
     keep_plan(store.root, plan)
     adopted = sum(store.adopt(job) for job in plan.jobs.values() if not store.has(job))
     if adopted:
