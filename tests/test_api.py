@@ -107,6 +107,12 @@ def test_bad_input_raises_before_anything_is_written(tmp_path: Path) -> None:
         assert not (tmp_path / "out").exists()
 
 
+def test_what_is_no_folder() -> None:
+    for folder in (3, None):
+        with pytest.raises(tombola.InputError, match="is no results folder"):
+            tombola.Results.open(folder)  # type: ignore[arg-type]
+
+
 def test_the_overrides_of_a_study() -> None:
     study = tombola.Study.load("demo", trials=2, training={"lr": 0.5}, **{"pruning.rounds": 4})
     assert (study.trials, study.training.lr, study.pruning.rounds) == (2, 0.5, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,7 @@ def write(name: str, text: str) -> None:
 BAD = {
     "unknown command": ("rnu demo", ["'rnu'", "did you mean 'run'?"]),
     "unknown subcommand": ("presets shw demo", ["'shw'", "'show'"]),
+    "an empty name": ("run ''", ["empty"]),
     "no study": ("run", ["STUDY"]),
     "unknown option": ("run demo --workres 2", ["--workres"]),
     "unknown preset": ("run dmeo", ["'dmeo'", "did you mean 'demo'?"]),
@@ -156,7 +158,7 @@ def test_bad_input(line: str, expected: list[str], call: Call) -> None:
     write("afile", "")
     if line.startswith("run demo "):
         line += " --no-figures --workers 0" if "--workers" not in line else " --no-figures"
-    status, out, err = call(*line.split())
+    status, out, err = call(*shlex.split(line))
     assert status == 2
     assert out == ""
     assert "Traceback" not in err

@@ -64,6 +64,8 @@ class Results:
         Raises:
             InputError: it is no results folder.
         """
+        if not isinstance(folder, str | Path):
+            raise InputError(f"{folder!r} is no results folder: give its path")
         if not (Path(folder) / STUDY_FILE).is_file():
             raise InputError(f"{str(folder)!r} is no results folder: it has no {STUDY_FILE}")
         study = load_study(str(Path(folder) / STUDY_FILE))
