@@ -20,6 +20,7 @@ import tombola
 import tombola.running.run as running
 from tombola import cli
 from tombola.running import estimate
+from tombola.running.store import Store
 
 SMALL = ("trials=1", "training.iterations=200", "training.evaluate_every=20", "pruning.rounds=3")
 TINY = ("trials=1", "training.iterations=20", "training.evaluate_every=10", "pruning.rounds=2", "arms=[ticket]")
@@ -378,6 +379,30 @@ def test_status(copied: Path, call: Call) -> None:
     shutil.rmtree(next((copied / "jobs").glob("*random-mask.level-01-*")))
     _, out, _ = call("status", str(copied))
     assert out.split()[-5:] == ["demo", "12", "0", "13", "-"]
+
+
+def test_status_shows_what_was_interrupted(copied: Path, call: Call) -> None:
+    (lost,) = (copied / "jobs").glob("*random-mask.level-01-*")
+    store, job = Store(copied), lost.name.rpartition("-")[2]
+    shutil.rmtree(lost)
+    store.part(job).mkdir()
+    state = {"label": "demo.random-mask", "iteration": 60, "budget": 200}
+    (store.part(job) / "progress.json").write_text(json.dumps(state))
+    assert "demo.random-mask at 60/200, interrupted" in call("status", str(copied))[1]
+    with store.claim(job):
+        _, out, _ = call("status", str(copied))
+    assert "demo.random-mask at 60/200" in out
+    assert "interrupted" not in out
+
+
+def test_a_network_beside_the_study_file_is_found(call: Call) -> None:
+    """Also by the workers, and from another folder."""
+    Path("far").mkdir()
+    write("far/net_beside.py", "from tombola.networks.lenet import lenet as make\n")
+    write("far/mine.yaml", "extends: demo\nname: mine\nnetwork: net_beside:make\n")
+    status, _, err = call("run", "far/mine.yaml", *TINY, "--workers", "1", "--no-figures")
+    assert status == 0, err
+    assert err.count("done ") == 3
 
 
 def test_status_of_all_that_is_here(copied: Path, call: Call) -> None:

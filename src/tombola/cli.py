@@ -47,6 +47,14 @@ workers_option = click.option(
 )
 
 
+def work_options(command: Any) -> Any:
+    """Add what `run` and `plan` both take."""
+    shared = (study_argument, changes_argument, out_option, data_option, workers_option, device_option, engine_option)
+    for option in reversed(shared):
+        command = option(command)
+    return command
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tombola")
 def cli() -> None:
@@ -55,13 +63,7 @@ def cli() -> None:
 
 
 @cli.command(epilog=STUDY_HELP)
-@study_argument
-@changes_argument
-@out_option
-@data_option
-@workers_option
-@device_option
-@engine_option
+@work_options
 @click.option("--checkpoint-every", type=float, default=30.0, help="Seconds between checkpoints of a running job. [30]")
 @click.option("--no-figures", is_flag=True, help="Draw no figures.")
 @click.option("--quiet", "-q", is_flag=True, help="Write only results and what goes wrong.")
@@ -102,13 +104,7 @@ def run(
 
 
 @cli.command(epilog=STUDY_HELP)
-@study_argument
-@changes_argument
-@out_option
-@data_option
-@workers_option
-@device_option
-@engine_option
+@work_options
 def plan(
     study: str,
     changes: tuple[str, ...],
@@ -120,12 +116,12 @@ def plan(
 ) -> None:
     """Show what would run, what is there already, and about how long it takes here. Nothing is written."""
     from tombola.report.overview import plan_table
-    from tombola.running.run import choose_device
+    from tombola.running.run import choose_device, data_folder
     from tombola.running.store import Store
     from tombola.studies.plan import make_plan
 
     loaded, folder = _load(study, changes, out)
-    made = make_plan(loaded, data)
+    made = make_plan(loaded, data_folder(data))
     _console().print(plan_table(made, Store(folder), choose_device(device), engine, workers))
 
 
@@ -241,6 +237,8 @@ def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study
     from tombola.running.run import default_folder
     from tombola.studies.loading import load_study
 
+    if Path(study).is_file():
+        sys.path.append(str(Path(study).absolute().parent))  # the study's own network may lie beside it
     return load_study(study, assignments=changes), out or default_folder(study, changes)
 
 

@@ -73,9 +73,9 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
 
 
 def status_table(folders: Sequence[Path]) -> Table:
-    """Return how far each study is, and what runs now."""
+    """Return how far each study is, and which jobs run now or were interrupted."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("results folder", "study", "done", "diverged", "jobs", "running now"):
+    for header in ("results folder", "study", "done", "diverged", "jobs", "under way"):
         table.add_column(header, justify="right" if header in ("done", "diverged", "jobs") else "left")
     for folder in folders:
         store = Store(folder)
@@ -85,18 +85,19 @@ def status_table(folders: Sequence[Path]) -> Table:
             table.add_row(escape(str(folder)), escape(f"can't be read: {error}"))
             continue
         tally: Counter[str] = Counter()
-        running = []
+        under_way = []
         for job in plan.jobs.values():
             if store.has(job):
                 tally[store.outcome(job.id)] += 1
-            elif (state := read_progress(store, job.id)) and store.is_claimed(job.id):
-                running.append(f"{state['label']} at {state['iteration']:,}/{state['budget']:,}")
+            elif state := read_progress(store, job.id):
+                saved = "" if store.is_claimed(job.id) else ", interrupted"
+                under_way.append(f"{state['label']} at {state['iteration']:,}/{state['budget']:,}{saved}")
         table.add_row(
             escape(str(folder)),
             escape(plan.study.name),
             str(tally["done"]),
             str(tally["diverged"]),
             str(len(plan.jobs)),
-            escape("\n".join(running) or "-"),
+            escape("\n".join(under_way) or "-"),
         )
     return table

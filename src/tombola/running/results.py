@@ -16,7 +16,7 @@ from tombola.running.store import Store
 from tombola.running.ticket import Ticket
 from tombola.studies.loading import STUDY_FILE, load_study
 from tombola.studies.plan import Plan, Row, make_plan
-from tombola.training.loop import COLUMNS
+from tombola.training.loop import COLUMNS, Record
 
 LEVEL_COLUMNS = (
     "study",
@@ -203,7 +203,8 @@ class Results:
         if facts["diverged_at"] is not None:
             names = [name for name in LEVEL_COLUMNS if name not in level]
             return level | dict.fromkeys(names, nan) | {"status": "diverged"}
-        stop = early_stop(history)
+        stop = Record(history).best_row
+        assert stop is not None
         return level | {
             "early_stop_iteration": history["iteration"][stop],
             "early_stop_val_loss": history["val_loss"][stop],
@@ -212,9 +213,3 @@ class Results:
             "final_test_accuracy": history["test_accuracy"][-1],
             "final_train_accuracy": facts["train"][1],
         }
-
-
-def early_stop(history: dict[str, list[float]]) -> int:
-    """Return the index of the minimum validation loss, the first of equals (the paper's early-stopping criterion)."""
-    losses = history["val_loss"]
-    return min(range(len(losses)), key=losses.__getitem__)
