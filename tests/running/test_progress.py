@@ -42,7 +42,7 @@ def test_labels_are_whole_on_a_narrow_terminal(plan: Plan, tmp_path: Path) -> No
     console.print(display._lines(jobs))
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
     assert lines[0].split() == ["trial-0.dense", "12,300/50,000", "val", "97.12%"]
-    assert lines[1].split() == ["trial-0.one-shot-reinit-0.level-02", "12,300/50,000", "val", "97.12%"]
+    assert lines[1].split() == ["trial-0.one-shot-reinit-2.level-10", "12,300/50,000", "val", "97.12%"]
     assert lines[2].endswith(f"0/{len(plan.jobs)} jobs")
     assert max(map(len, lines)) <= 60
 
