@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,17 @@ def test_the_page_on_python(tmp_path: Path) -> None:
     assert "late" in out
     assert "did you mean 'demo'?" in out
     assert (tmp_path / "results" / "movement" / "results.csv").is_file()
+
+
+def test_the_study_file_in_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"\n    # my-study\.yaml.*\n((?:    .*\n)+)", (ROOT / "README.md").read_text())
+    Path("my-study.yaml").write_text(textwrap.dedent(block))
+    study = tombola.Study.load("my-study.yaml")
+    assert (study.name, study.rewind, study.trials) == ("my-study", 500, 3)
+    assert [(arm.rule, arm.per_trial) for arm in study.arms] == [("ticket", 1), ("reinit", 3), ("random-mask", 1)]
+    assert study.training.optimizer == "adam"
+    assert study.training.lr == 2.0e-4
 
 
 def test_a_criterion_and_an_arm_as_in_the_page_on_studies(tmp_path: Path) -> None:

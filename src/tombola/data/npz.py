@@ -85,7 +85,10 @@ def open_archive(path: Path) -> Iterator[Archive]:
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; data.path names the .npz file that holds your arrays") from error
+        raise DataError(
+            f"{path}: no such file; data.path names the .npz file that holds your arrays, --data the folder that it has "
+            "moved to"
+        ) from error
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
     with file:
