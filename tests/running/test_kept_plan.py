@@ -52,7 +52,8 @@ def test_the_plan_comes_back_as_it_was(tmp_path: Path, demo: tombola.Study) -> N
     assert [job.id for job in kept_plan(tmp_path / "out").jobs.values()] == list(plan.jobs)
 
 
-def test_results_need_neither_the_code_nor_the_data(folder: Path) -> None:
+def test_results_need_neither_the_code_nor_the_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "test_small_network", None)  # not to be imported
     table = (folder / "results/small/results.csv").read_text()
     (folder / "small.npz").unlink()
     (folder / "test_small_network.py").unlink()
