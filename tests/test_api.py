@@ -56,6 +56,24 @@ def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "out" / "results.csv")) == 3
 
 
+@pytest.mark.parametrize("main", ["script", "-c"])
+def test_a_script_that_is_imported_for_its_own_study_says_so(main: str, tmp_path: Path) -> None:
+    """Its workers would run it again, each with workers of its own."""
+    (tmp_path / "train.py").write_text(
+        SCRIPT.replace("**{", '**{"network": "train:make", ').replace(
+            "study =", "from tombola.networks.lenet import lenet as make\nstudy ="
+        )
+    )
+    # Run as a script it imports itself when the study is planned; imported first, its workers do when they start.
+    line = ["train.py"] if main == "script" else ["-c", "import train"]
+    done = subprocess.run([sys.executable, *line], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "tombola.run is called while 'train' is being imported" in last
+    assert "__main__" in last
+    assert done.stdout == ""
+
+
 def test_a_study_by_name_and_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(
@@ -79,11 +97,20 @@ def test_bad_input_raises_before_anything_is_written(tmp_path: Path) -> None:
         ("demo", {"engine": "dens"}),
         ("demo", {"device": "gpu"}),
         ("demo", {"workers": -1}),
+        ("demo", {"data": "no/such/folder"}),
+        (3, {}),
+        (None, {}),
         ("demo", {"checkpoint_every": 0.0}),
     ):
         with pytest.raises(tombola.InputError):
             tombola.run(study, tmp_path / "out", figures=False, quiet=True, **options)
         assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_folder() -> None:
+    for folder in (3, None):
+        with pytest.raises(tombola.InputError, match="is no results folder"):
+            tombola.Results.open(folder)  # type: ignore[arg-type]
 
 
 def test_the_overrides_of_a_study() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import tombola
 import tombola.running.run as running
 from tombola import cli
 from tombola.running import estimate
+from tombola.running.store import Store
 
 SMALL = ("trials=1", "training.iterations=200", "training.evaluate_every=20", "pruning.rounds=3")
 TINY = ("trials=1", "training.iterations=20", "training.evaluate_every=10", "pruning.rounds=2", "arms=[ticket]")
@@ -85,6 +87,7 @@ def write(name: str, text: str) -> None:
 BAD = {
     "unknown command": ("rnu demo", ["'rnu'", "did you mean 'run'?"]),
     "unknown subcommand": ("presets shw demo", ["'shw'", "'show'"]),
+    "an empty name": ("run ''", ["empty"]),
     "no study": ("run", ["STUDY"]),
     "unknown option": ("run demo --workres 2", ["--workres"]),
     "unknown preset": ("run dmeo", ["'dmeo'", "did you mean 'demo'?"]),
@@ -128,6 +131,7 @@ BAD = {
     "checkpoint never": ("run demo --checkpoint-every 0", ["checkpoint-every"]),
     "checkpoint not a number": ("run demo trials=1 pruning.rounds=0 --checkpoint-every nan", ["checkpoint-every"]),
     "validation takes all": ("run demo data.validation=1438", ["data.validation=1438", "1438"]),
+    "no folder of data": ("run demo --data no/data", ["--data no/data", "no such folder"]),
     "batch too large": ("run demo training.batch_size=2000", ["training.batch_size=2000"]),
     "rewind too late": ("run demo rewind=1500", ["rewind=1500", "1500"]),
     "two budgets": (
@@ -159,7 +163,7 @@ def test_bad_input(line: str, expected: list[str], call: Call) -> None:
     write("afile", "")
     if line.startswith("run demo "):
         line += " --no-figures --workers 0" if "--workers" not in line else " --no-figures"
-    status, out, err = call(*line.split())
+    status, out, err = call(*shlex.split(line))
     assert status == 2
     assert out == ""
     assert "Traceback" not in err
@@ -327,6 +331,34 @@ def test_plan_of_a_study_never_run(call: Call) -> None:
     assert list(Path().iterdir()) == []
 
 
+def test_plan_names_every_arm(call: Call) -> None:
+    """At level 1, one-shot is the ticket: its row must not be missing for it."""
+    status, out, _ = call("plan", "demo", "trials=1", "pruning.rounds=1", "arms=[ticket, one-shot]")
+    assert status == 0
+    assert "1 trial," in out
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert rows["ticket"].split()[1:3] == ["1", "0"]
+    assert "one-shot (all its jobs are other arms')" in rows["one-shot"]
+    assert rows["one-shot"].split()[-2:] == ["0", "0"]
+
+
+def test_surplus_outputs_are_noted(call: Call) -> None:
+    for command in (("plan",), ("run", *RUN, "-q")):
+        for more in (0, 1):
+            network = f"network.arguments={{hidden: [5], classes: {10 + more}}}"
+            status, out, err = call(*command, "demo", *TINY, network)
+            assert status == 0
+            said = "note: the network returns 11 scores per example, but digits has 10 classes" in out + err
+            assert said == bool(more)
+
+
+def test_plan_says_what_has_changed(copied: Path, call: Call) -> None:
+    assert "changed" not in call("plan", str(copied))[1]
+    status, out, _ = call("plan", str(copied), "pruning.rate=0.2")
+    assert status == 0
+    assert "(pruning.rate)" in out
+
+
 def test_presets(call: Call) -> None:
     status, out, _ = call("presets")
     assert status == 0
@@ -351,6 +383,30 @@ def test_status(copied: Path, call: Call) -> None:
     shutil.rmtree(next((copied / "jobs").glob("*random-mask.level-01-*")))
     _, out, _ = call("status", str(copied))
     assert out.split()[-5:] == ["demo", "12", "0", "13", "-"]
+
+
+def test_status_shows_what_was_interrupted(copied: Path, call: Call) -> None:
+    (lost,) = (copied / "jobs").glob("*random-mask.level-01-*")
+    store, job = Store(copied), lost.name.rpartition("-")[2]
+    shutil.rmtree(lost)
+    store.part(job).mkdir()
+    state = {"label": "demo.random-mask", "iteration": 60, "budget": 200}
+    (store.part(job) / "progress.json").write_text(json.dumps(state))
+    assert "demo.random-mask at 60/200, interrupted" in call("status", str(copied))[1]
+    with store.claim(job):
+        _, out, _ = call("status", str(copied))
+    assert "demo.random-mask at 60/200" in out
+    assert "interrupted" not in out
+
+
+def test_a_network_beside_the_study_file_is_found(call: Call) -> None:
+    """Also by the workers, and from another folder."""
+    Path("far").mkdir()
+    write("far/net_beside.py", "from tombola.networks.lenet import lenet as make\n")
+    write("far/mine.yaml", "extends: demo\nname: mine\nnetwork: net_beside:make\n")
+    status, _, err = call("run", "far/mine.yaml", *TINY, "--workers", "1", "--no-figures")
+    assert status == 0, err
+    assert err.count("done ") == 3
 
 
 def test_status_of_all_that_is_here(copied: Path, call: Call) -> None:
@@ -387,10 +443,11 @@ def test_results_to_a_file_or_to_standard_output(finished: Path, call: Call) -> 
         status, nothing, _ = call("results", str(finished), "--format", form, "--output", f"r.{form}")
         assert (status, nothing) == (0, "")
         assert Path(f"r.{form}").read_bytes() == out.encode(errors="surrogateescape")
-    status, _, err = call("results", str(finished), "--format", "csv", "-o", "no/folder/r.csv")
-    assert status in (1, 2)
-    assert "no/folder/r.csv" in err
-    assert "Traceback" not in err
+    for form in ("csv", "table", "json", "parquet"):
+        status, _, err = call("results", str(finished), "--format", form, "-o", "no/folder/r")
+        assert status == 1
+        assert "can't write no/folder/r: No such file or directory; name a folder" in err
+        assert "--out" not in err
 
 
 def test_results_as_a_table(finished: Path, call: Call) -> None:
@@ -399,6 +456,8 @@ def test_results_as_a_table(finished: Path, call: Call) -> None:
     frame = tombola.Results.open(finished).frame()
     ticket = frame[(frame.arm == "ticket") & (frame.level == 2)].iloc[0]
     assert f"{100 * ticket.early_stop_test_accuracy:.2f}" in out
+    assert call("results", str(finished), "--output", "summary.txt") == (0, "", "")
+    assert Path("summary.txt").read_text() == out
     status, out, _ = call("results", str(finished), "--curves")
     assert status == 0
     assert len(out.splitlines()) == 1 + len(pd.read_csv(finished / "curves.csv"))

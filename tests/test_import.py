@@ -21,7 +21,7 @@ def python(code: str, *options: str) -> str:
     "code",
     [
         "import tombola",
-        "import tombola; tombola.InputError, dir(tombola)",
+        "import tombola; tombola.InputError, tombola.StoppedByUser, dir(tombola)",
         "import sys; sys.argv = ['tombola', '--help']; from tombola.cli import main; main()",
         "import sys; sys.argv = ['tombola', 'run', '--help']; from tombola.cli import main; main()",
         "import sys; sys.argv = ['tombola', '--version']; from tombola.cli import main; main()",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -46,6 +48,14 @@ workers_option = click.option(
 )
 
 
+def work_options(command: Any) -> Any:
+    """Add what `run` and `plan` both take."""
+    shared = (study_argument, changes_argument, out_option, data_option, workers_option, device_option, engine_option)
+    for option in reversed(shared):
+        command = option(command)
+    return command
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tombola")
 def cli() -> None:
@@ -54,13 +64,7 @@ def cli() -> None:
 
 
 @cli.command(epilog=STUDY_HELP)
-@study_argument
-@changes_argument
-@out_option
-@data_option
-@workers_option
-@device_option
-@engine_option
+@work_options
 @click.option("--checkpoint-every", type=float, default=30.0, help="Seconds between checkpoints of a running job. [30]")
 @click.option("--energy", is_flag=True, help="Measure the energy of each job; needs the extra tombola[energy].")
 @click.option("--no-figures", is_flag=True, help="Draw no figures.")
@@ -104,13 +108,7 @@ def run(
 
 
 @cli.command(epilog=STUDY_HELP)
-@study_argument
-@changes_argument
-@out_option
-@data_option
-@workers_option
-@device_option
-@engine_option
+@work_options
 def plan(
     study: str,
     changes: tuple[str, ...],
@@ -122,12 +120,12 @@ def plan(
 ) -> None:
     """Show what would run, what is there already, and about how long it takes here. Nothing is written."""
     from tombola.report.overview import plan_table
-    from tombola.running.run import choose_device
+    from tombola.running.run import choose_device, data_folder
     from tombola.running.store import Store
     from tombola.studies.plan import make_plan
 
     loaded, folder = _load(study, changes, out)
-    made = make_plan(loaded, data)
+    made = make_plan(loaded, data_folder(data))
     _console().print(plan_table(made, Store(folder), choose_device(device), engine, workers))
 
 
@@ -191,11 +189,15 @@ def results(study: str, out: Path | None, data: Path | None, form: str, curves: 
     from tombola.running.results import Results
 
     found = Results.open(_folder_of(study, out), data)
-    if form == "table" and not curves and output is None:
-        _print_summary(found)
-        return
     frame = found.curves() if curves else found.frame()
-    if form == "table":
+    if form == "table" and not curves:
+        if output is None:
+            _print_summary(found)
+            return
+        text = io.StringIO()
+        _print_summary(found, text)
+        content = text.getvalue().encode()
+    elif form == "table":
         content = (frame.to_string(index=False) + "\n").encode()
     elif form == "csv":
         content = frame.to_csv(index=False).encode()
@@ -207,7 +209,7 @@ def results(study: str, out: Path | None, data: Path | None, form: str, curves: 
         if output is None and sys.stdout.isatty():
             raise InputError("parquet is no text: give --output FILE, or redirect")
     if output is not None:
-        write_whole(output, content)
+        write_whole(output, content, "name a folder that is there and has room")
     else:
         sys.stdout.buffer.write(content)
 
@@ -289,6 +291,8 @@ def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study
     from tombola.running.run import default_folder
     from tombola.studies.loading import load_study
 
+    if Path(study).is_file():
+        sys.path.append(str(Path(study).absolute().parent))  # the study's own network may lie beside it
     return load_study(study, assignments=changes), out or default_folder(study, changes)
 
 
@@ -302,38 +306,52 @@ def _folder_of(study: str, out: Path | None) -> Path:
     return folder
 
 
-def _print_summary(results: Results) -> None:
+def _print_summary(results: Results, file: IO[str] | None = None) -> None:
     from tombola.report import summary_table, ticket_versus_reinit
 
-    levels = results.frame()
-    _console().print(summary_table(levels))
+    levels, console = results.frame(), _console(file)
+    console.print(summary_table(levels))
     if {"ticket", "reinit"} <= set(levels["arm"]):
-        _console().print(ticket_versus_reinit(levels))
+        console.print(ticket_versus_reinit(levels))
     if missing := results.missing():
-        click.echo(f"{missing} of {len(results.plan.jobs)} jobs are not done yet.")
+        console.print(f"{missing} of {len(results.plan.jobs)} jobs are not done yet.")
+        if others := results.store.finished() - results.plan.jobs.keys():
+            console.print(
+                f"The folder also holds {len(others)} results of other settings, or of an earlier version of the code "
+                "or the data.",
+                soft_wrap=True,
+            )
 
 
-def _console() -> Any:
+def _console(file: IO[str] | None = None) -> Any:
     from rich.console import Console
 
-    # Piped output is not cut at 80 columns.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    # What is piped or written to a file is not cut at 80 columns.
+    return Console(file=file, highlight=False, width=None if file is None and sys.stdout.isatty() else 120)
 
 
 def main() -> None:
     """Run the command line; a user's mistake gives one message and status 2, never a traceback."""
     try:
+        status = _status()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("tombola: stopped", err=True)
+        status = 130
+    if status == 130:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses Ctrl-C once more gets no traceback of Python's end
+    sys.exit(status)
+
+
+def _status() -> int:
+    """Run the command line and return the exit status."""
+    try:
         cli(prog_name="tombola", standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
+        return 2
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone, as `| head` does
-        sys.exit(0)
     except TombolaError as error:
         click.echo(f"tombola: {error}", err=True)
-        sys.exit(error.exit_status)
+        return error.exit_status
+    return 0

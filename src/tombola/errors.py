@@ -26,6 +26,16 @@ class StoreError(TombolaError):
     """The results folder can't be read or written."""
 
 
+class StoppedByUser(TombolaError):
+    """The run was interrupted; the same command goes on from there."""
+
+    exit_status = 130
+
+
+class JobsFailed(TombolaError):
+    """Some jobs could not be done; the others are."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'a' or 'b'?"`, or the list of what is known where nothing comes close and it is short."""
     names = sorted(known)

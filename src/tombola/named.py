@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import tokenize
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from tombola.errors import InputError, nearest
 
+IMPORTING: ContextVar[str] = ContextVar("IMPORTING", default="")  # the user's module that is being imported now
 _AS_IMPORTED: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
 
 
@@ -31,6 +33,7 @@ def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Ca
     if ":" not in name:
         raise InputError(f"unknown {what} {name!r}{nearest(name, table)} (your own: package.module:name)")
     module_name, _, attribute = name.partition(":")
+    before = IMPORTING.set(module_name)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -38,13 +41,18 @@ def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Ca
             f"{what} {name!r}: module {module_name!r} can't be imported ({error}); "
             "is it installed, or in the folder you are in?"
         ) from error
-    except Exception as error:
+    except InputError:
+        raise  # of a `tombola.run` in that module
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"{what} {name!r}: importing {module_name!r} failed: {type(error).__name__}: {error}"
         ) from error
+    finally:
+        IMPORTING.reset(before)
     found = getattr(module, attribute, None)
     if not callable(found):
-        reason = "is not callable" if found is not None else "is not there" + nearest(attribute, dir(module))
+        public = [other for other, value in vars(module).items() if callable(value) and not other.startswith("_")]
+        reason = "is not callable" if found is not None else "is not there" + nearest(attribute, public)
         raise InputError(f"{what} {name!r}: {attribute!r} in {module_name!r} {reason}")
     return found
 

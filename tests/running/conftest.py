@@ -70,12 +70,11 @@ def small(own_network: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., t
 
 @pytest.fixture(scope="session")
 def uninterrupted(own_network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results folder of that study, run without a hitch, with as many threads as a worker of two has."""
+    """The results folder of that study, run without a hitch."""
     folder = tmp_path_factory.mktemp("uninterrupted") / "results" / "small"
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(own_network))
-        patch.setattr(running, "cores", small_runs.worker_threads)
         tombola.run(own_network / "small.yaml", folder, workers=0, figures=False, quiet=True)
     torch.set_num_threads(threads)
     return folder

@@ -18,10 +18,12 @@ from tombola.running.files import unpack_tensors
 from tombola.running.store import Store
 
 # A user's own network: batch norm has buffers and dropout draws, both of which resuming must get right. The
-# environment makes it slow, so that there is time to kill it, and has it write down who makes each training step.
+# environment makes it slow, so that there is time to kill it, has it write down who makes each training step, and lets
+# it wait until so many processes have made one.
 NETWORK = """\
 import os
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -43,6 +45,11 @@ class Net(nn.Module):
             if path := os.environ.get("TEST_STEP_LOG"):
                 with open(path, "ab", buffering=0) as file:
                     file.write(b"%d\\n" % os.getpid())
+            if number := os.environ.get("TEST_MEETING"):
+                until = time.monotonic() + 60
+                while len(set(Path(path).read_text().split())) < int(number):
+                    assert time.monotonic() < until, "the others do not come"
+                    time.sleep(0.02)
             if (self.layers[1].weight != 0).float().mean() < self.below:
                 if self.mishap == "nan":
                     return self.layers(inputs) * torch.nan
@@ -192,8 +199,3 @@ def family(pid: int) -> set[int]:
     while more := {child for child, parent in pairs if parent in found} - found:
         found |= more
     return found
-
-
-def worker_threads() -> int:
-    """Return the threads of each of two workers on this machine."""
-    return max(1, len(os.sched_getaffinity(0)) // 2)

@@ -82,7 +82,7 @@ def test_a_checkpoint_of_other_means_is_not_gone_on_with(
     monkeypatch.setattr(loop, "SLICE", 0.0)
     monkeypatch.setattr(Watch, "__call__", stop_once)
     out, straight = tmp_path / "a" / "out", tmp_path / "b" / "straight"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(tombola.StoppedByUser):
         tombola.run(study, out, workers=0, engine="dense", checkpoint_every=1e-9, figures=False, quiet=True)
     assert list((out / "jobs").glob(".*/checkpoint.safetensors"))
     for folder in (out, straight):

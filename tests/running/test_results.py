@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import tombola
+from tombola.data import Dataset, load, split
 from tombola.errors import InputError
 from tombola.networks import initialised
 from tombola.pruning.mask import Mask
@@ -158,7 +160,7 @@ def test_a_ticket_starts_from_the_dense_networks_own_weights(results: tombola.Re
 
 def test_the_dense_network_starts_from_the_trials_initialisation(results: tombola.Results) -> None:
     ticket = results.ticket()
-    expected = initialised(ticket.build_network, "glorot-normal", Seeds(0, 0).value("init")).state_dict()
+    expected = initialised(ticket.build, "glorot-normal", Seeds(0, 0).value("init")).state_dict()
     assert expected.keys() == ticket.weights.keys()
     for name, weight in expected.items():
         assert torch.equal(ticket.weights[name], weight)
@@ -221,6 +223,62 @@ def test_a_saved_ticket_comes_back(results: tombola.Results, tmp_path: Path) -> 
     assert torch.equal(found.build(trained=True)(images), ticket.build(trained=True)(images))
 
 
+def test_a_ticket_normalises_as_training_did(results: tombola.Results, tmp_path: Path) -> None:
+    """And says so after it was saved: accuracy on raw data is then what the table says."""
+    ticket = results.ticket(level=1)
+    ticket.save(tmp_path / "ticket.safetensors")
+    dataset = load(results.study.data)
+    splits = split(dataset, results.study.data.validation, Seeds(0, 0))
+    for each in (ticket, tombola.Ticket.load(tmp_path / "ticket.safetensors")):
+        inputs = each.normalise(dataset.test_inputs.copy())
+        assert torch.equal(inputs, splits.test.inputs)
+        assert torch.equal(each.normalise(torch.tensor(dataset.test_inputs[:, 0])), inputs)
+        with torch.no_grad():
+            right = each.build(trained=True)(inputs).argmax(1) == splits.test.targets
+        row = results.frame().query("arm == 'ticket' and level == 1").iloc[0]
+        assert right.double().mean().item() == row["final_test_accuracy"]
+    with pytest.raises(InputError, match=r"\(5, 64\): the ticket takes \(N, 1, 8, 8\)"):
+        ticket.normalise(np.zeros((5, 64)))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (6,), (1, 4, 5)])
+def test_bytes_are_normalised_as_training_did(shape: tuple[int, ...], results: tombola.Results) -> None:
+    rng = np.random.default_rng(0)
+    raw, targets = rng.integers(0, 200, (50, *shape), dtype=np.uint8), np.zeros(50, np.int64)
+    splits = split(Dataset("made up", raw, targets, raw[:9], targets[:9], 2), 10, Seeds(0, 0))
+    ticket = dataclasses.replace(
+        results.ticket(),
+        normalisation={"mean": list(splits.mean), "std": list(splits.std)},
+        origin={"input_shape": list(shape)},
+    )
+    assert torch.equal(ticket.normalise(raw[:9]), splits.test.inputs)
+    assert torch.allclose(ticket.normalise(raw[:9] / 255), splits.test.inputs, atol=1e-6)
+
+
+def test_what_is_printed_is_short(results: tombola.Results) -> None:
+    ticket = repr(results.ticket(level=2, arm="reinit", repeat=1))
+    assert ticket.startswith("Ticket(study='demo', arm='reinit', trial=0, repeat=1, level=2, Mask(")
+    assert len(ticket) < 150
+    assert repr(results) == f"Results('demo' in {str(results.store.root)!r}, 13 of 13 jobs done)"
+
+
+def test_tickets_are_compared_by_content(results: tombola.Results) -> None:
+    ticket = results.ticket(level=1)
+    assert ticket == results.ticket(level=1)
+    assert ticket != results.ticket(level=2)
+    assert ticket != results.ticket(level=1, arm="reinit")  # the same mask
+    assert ticket != dataclasses.replace(ticket, trained=ticket.weights)
+    assert ticket != ticket.mask
+
+
+def test_a_ticket_of_another_version_of_the_network(results: tombola.Results) -> None:
+    ticket = results.ticket(level=1)
+    network = ticket.origin["network"] | {"arguments": {"hidden": [7]}}
+    other = dataclasses.replace(ticket, origin=ticket.origin | {"network": network})
+    with pytest.raises(InputError, match=r"is not what it was when the ticket was found .*size mismatch"):
+        other.build()
+
+
 @pytest.mark.parametrize("content", [None, b"", b"not a ticket at all"])
 def test_no_ticket_file(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "ticket.safetensors"
@@ -228,6 +286,8 @@ def test_no_ticket_file(tmp_path: Path, content: bytes | None) -> None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"ticket\.safetensors"):
         tombola.Ticket.load(path)
+    with pytest.raises(InputError, match="no ticket"):
+        tombola.Ticket.load(tmp_path)
 
 
 def test_an_altered_ticket_is_noticed(results: tombola.Results, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from small_runs import (
     assert_same_outcomes,
     family,
     parent_of,
-    worker_threads,
 )
 
 import tombola
@@ -98,15 +97,35 @@ def test_ctrl_c_stops_at_once_and_loses_nothing(
     assert "same command goes on from here" in err
     assert "Traceback" not in err
     assert "KeyboardInterrupt" not in err
+    assert err.count("stopping: what runs is being saved") == 1
     assert out == ""
     assert run.checkpoints()
     assert not list((run.out / "jobs").glob(".stop*"))
 
-    monkeypatch.setattr(running, "cores", worker_threads)
     monkeypatch.setenv("TEST_STEP_LOG", str(run.log))
     tombola.run(small(), run.out, workers=0, figures=False, quiet=True)
     assert_same_outcomes(run.out, uninterrupted)
     assert len(run.steps()) == JOBS * STEPS, "a step was made twice"
+
+
+def test_ctrl_c_many_times_ends_it_at_once_without_a_traceback(command: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_MEETING", "99")  # a step that hangs: it never looks whether to stop
+    run = command("--workers", "2")
+    run.wait_for_steps()
+    workers = family(run.pid) - {run.pid}
+    asked = time.monotonic()
+    while run.process.poll() is None:
+        os.kill(run.pid, signal.SIGINT)
+        time.sleep(0.05)
+        assert time.monotonic() < asked + 20
+    status, _, err = run.finish()
+    assert status == 130
+    assert err.count("stopped at once") == 1
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+    while any(parent_of(worker) is not None for worker in workers):
+        assert time.monotonic() < asked + 20, "a worker outlived its parent"
+        time.sleep(0.1)
 
 
 def test_a_run_that_starts_is_interrupted_without_a_traceback(command: Start) -> None:
@@ -115,18 +134,28 @@ def test_a_run_that_starts_is_interrupted_without_a_traceback(command: Start) ->
     os.kill(run.pid, signal.SIGINT)
     status, _, err = run.finish(timeout=20)
     assert status == 130
+    assert "stopped" in err
     assert "Traceback" not in err
 
 
-def test_two_runs_at_once_share_the_work(command: Start, uninterrupted: Path) -> None:
-    runs = [command("--workers", "2", step_seconds=0.003) for _ in range(2)]
+def test_two_runs_at_once_share_the_work(
+    command: Start, small: Callable[..., tombola.Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Four dense runs can start at once, and none goes on before three workers have come: at least one of each run.
+    monkeypatch.setenv("TEST_MEETING", "3")
+    changes = ("trials=4", "pruning.rounds=1", "training.iterations=40")
+    runs = [command("--workers", "2", *changes) for _ in range(2)]
     (status, out, err), (other_status, other_out, other_err) = (run.finish() for run in runs)
     assert (status, other_status) == (0, 0), err + other_err
     assert out == other_out
     steps = runs[0].steps()
-    assert len(steps) == JOBS * STEPS, "a job was trained twice"
-    assert_same_outcomes(runs[0].out, uninterrupted)
+    assert len(set(steps)) >= 3
+    assert len(steps) == 12 * 40, "a job was trained twice"
     assert not list((runs[0].out / "jobs").glob(".*.part"))
+    monkeypatch.delenv("TEST_MEETING")
+    study = small(**{"trials": 4, "pruning.rounds": 1, "training.iterations": 40})
+    tombola.run(study, tmp_path / "alone" / "out", workers=0, figures=False, quiet=True)
+    assert_same_outcomes(runs[0].out, tmp_path / "alone" / "out")
 
 
 def test_ctrl_c_in_process(

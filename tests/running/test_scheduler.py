@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -74,6 +74,8 @@ class Silent:
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.outcomes: dict[str, str] = {}
+
+    def begin(self, waiting: Sequence[Job]) -> None: ...
 
     def started(self, job: Job) -> None: ...
 
@@ -280,3 +282,15 @@ def test_engine_and_device_are_noted_and_no_part_of_identity(tmp_path: Path, dem
         small_runs.outcomes(tmp_path / "dense" / "out").keys()
         == small_runs.outcomes(tmp_path / "sparse" / "out").keys()
     )
+
+
+@pytest.mark.parametrize(
+    ("network", "workers", "threads"),
+    [("lenet-300-100", 0, 1), ("lenet-300-100", 1, 1), ("conv-2", 0, 8), ("conv-2", 2, 4), ("conv-2", 20, 1)],
+)
+def test_large_steps_are_shared_by_threads(
+    network: str, workers: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "cores", lambda: 8)
+    study = tombola.Study.load("lenet-mnist", network=network, trials=1, arms=["ticket"])
+    assert running.threads_each(make_plan(study), workers) == threads

@@ -11,23 +11,28 @@ from rich.markup import escape
 from rich.table import Table
 
 from tombola.errors import InputError
+from tombola.report.words import counted
 from tombola.running.estimate import measure_pace
+from tombola.running.kept_plan import what_changed
 from tombola.running.progress import duration, elapsed, read_progress
-from tombola.running.run import cores, default_workers
+from tombola.running.results import Results
+from tombola.running.run import default_workers, surplus_outputs, threads_each
 from tombola.running.store import Store
-from tombola.studies.loading import STUDY_FILE, load_study
-from tombola.studies.plan import Plan, make_plan
+from tombola.studies.plan import Plan
 
 
 def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None) -> Group:
     """Return what a plan comes to: jobs by arm, weights, floating-point operations, and the time it takes here."""
     workers = default_workers(device, len(plan.jobs)) if workers is None else max(1, workers)
-    pace = measure_pace(plan, engine, device, max(1, cores() // workers))
-    there = {job.id for job in plan.jobs.values() if store.has(job) or store.elsewhere(job)}
+    pace = measure_pace(plan, engine, device, threads_each(plan, workers))
+    todo = {
+        job.id: pace.seconds(plan, job) for job in plan.jobs.values() if not (store.has(job) or store.elsewhere(job))
+    }
     shown_by: dict[str, str] = {row.job: row.arm for row in reversed(plan.rows) if row.level}
     table = Table(box=None, padding=(0, 2, 0, 0))
     for header in ("arm", "jobs to run", "already there", "operations", "time of one worker"):
         table.add_column(header, justify="left" if header == "arm" else "right")
+    study = plan.study
     groups: dict[str, list[str]] = {}
     for job in plan.jobs.values():
         if job.mask is None:
@@ -37,60 +42,62 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         groups.setdefault(name, []).append(job.id)
     totals = [0, 0, 0.0, 0.0]
     for name, jobs in groups.items():
-        left = [plan.jobs[job] for job in jobs if job not in there]
+        left = [job for job in jobs if job in todo]
         row = (
             len(left),
             len(jobs) - len(left),
-            sum(plan.operations(job) for job in left),
-            sum(pace.seconds(plan, job) for job in left),
+            sum(plan.operations(plan.jobs[job]) for job in left),
+            sum(todo[job] for job in left),
         )
         totals = [total + value for total, value in zip(totals, row, strict=True)]
         table.add_row(escape(name), f"{row[0]:,}", f"{row[1]:,}", f"{row[2]:.2e}", duration(row[3]))
+    for arm in study.arms:
+        if study.pruning.rounds and arm.label not in groups:
+            table.add_row(escape(f"{arm.label} (all its jobs are other arms')"), "0", "0", "", "")
     table.add_row("all", f"{totals[0]:,.0f}", f"{totals[1]:,.0f}", f"{totals[2]:.2e}", duration(totals[3]))
-    study, counts = plan.study, plan.remaining
+    counts = plan.remaining
     layers = ", ".join(f"{layer.name.removesuffix('.weight')} {layer.size:,}" for layer in plan.anatomy.layers)
     lines = [
-        f"{study.name}: {study.network.name} on {study.data.source}, {study.trials} trials, "
+        f"{study.name}: {study.network.name} on {study.data.source}, {counted(study.trials, 'trial')}, "
         f"levels 0 to {study.pruning.rounds}, {plan.budget():,} iterations a job",
         f"weights: {counts[0]:,} prunable ({layers}); {counts[-1]:,} ({counts[-1] / counts[0]:.2%}) at the last level",
     ]
-    todo = {job.id: pace.seconds(plan, job) for job in plan.jobs.values() if job.id not in there}
-    at_a_time = f"{workers} job{'s' if workers > 1 else ''} at a time"
+    at_a_time = f"{counted(workers, 'job')} at a time"
     end = (
         f"about {duration(elapsed(plan, todo, workers))} on this machine with {at_a_time}, by a short measurement"
         if totals[0]
         else "done"
     )
+    lines += [line for line in (what_changed(store, plan), surplus_outputs(plan)) if line]
     return Group(*(escape(line) for line in lines), "", table, "", escape(end))
 
 
 def status_table(folders: Sequence[Path]) -> Table:
-    """Return how far each study is, and what runs now."""
+    """Return how far each study is, and which jobs run now or were interrupted."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("results folder", "study", "done", "diverged", "jobs", "running now"):
+    for header in ("results folder", "study", "done", "diverged", "jobs", "under way"):
         table.add_column(header, justify="right" if header in ("done", "diverged", "jobs") else "left")
     for folder in folders:
         store = Store(folder)
         try:
-            study = load_study(str(folder / STUDY_FILE))
-            plan = make_plan(study)
+            plan = Results.open(folder).plan
         except InputError as error:
             table.add_row(escape(str(folder)), escape(f"can't be read: {error}"))
             continue
         tally: Counter[str] = Counter()
-        running = []
+        under_way = []
         for job in plan.jobs.values():
             if store.has(job):
-                diverged = store.facts(job.id)["diverged_at"] is not None
-                tally["diverged" if diverged else "done"] += 1
-            elif (state := read_progress(store, job.id)) and store.is_claimed(job.id):
-                running.append(f"{state['label']} at {state['iteration']:,}/{state['budget']:,}")
+                tally[store.outcome(job.id)] += 1
+            elif state := read_progress(store, job.id):
+                saved = "" if store.is_claimed(job.id) else ", interrupted"
+                under_way.append(f"{state['label']} at {state['iteration']:,}/{state['budget']:,}{saved}")
         table.add_row(
             escape(str(folder)),
-            escape(study.name),
+            escape(plan.study.name),
             str(tally["done"]),
             str(tally["diverged"]),
             str(len(plan.jobs)),
-            escape("\n".join(running) or "-"),
+            escape("\n".join(under_way) or "-"),
         )
     return table

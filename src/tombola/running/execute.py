@@ -95,9 +95,7 @@ def run_jobs(specs: Sequence[str], address: str, means: Means) -> list[str]:
 
 
 def _outcome(job: Job, store: Store) -> str:
-    if not store.has(job):
-        return "stopped"
-    return "diverged" if store.facts(job.id)["diverged_at"] is not None else "done"
+    return store.outcome(job.id) if store.has(job) else "stopped"
 
 
 def _train(jobs: Sequence[Job], store: Store, means: Means) -> None:

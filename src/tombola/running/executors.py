@@ -45,6 +45,14 @@ def process_pool(workers: int, threads: int) -> Executor:
     return pool
 
 
+def end(executor: Executor, at_once: bool) -> None:
+    """Shut an executor down: once it has done all that it was given, or without waiting for that."""
+    if at_once and isinstance(executor, ProcessPoolExecutor):
+        executor.shutdown(wait=True, kill_workers=True)
+    else:
+        executor.shutdown(wait=True)
+
+
 @contextlib.contextmanager
 def _interrupts_held_back() -> Iterator[None]:
     """Start processes that never hear Ctrl-C, not even while Python starts: they are told to stop by the go file.

@@ -24,22 +24,26 @@ class Damaged(StoreError):
     """A file of the store is not what was written; the message names it and says what is wrong."""
 
 
+AGAIN = "make room or give another --out, and run the same command again: what is done is kept"
+
+
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, remedy: str = AGAIN) -> Iterator[None]:
     """Turn a failed write into an error that says what to do."""
     try:
         yield
     except OSError as error:
-        raise StoreError(
-            f"can't write {path}: {error.strerror or error}. Make room or give another --out, and run the same "
-            "command again: what is done is kept"
-        ) from error
+        raise StoreError(f"can't write {path}: {error.strerror or error}; {remedy}") from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file aside, make sure that it is on the disk, and move it into place."""
+def write_whole(path: Path, content: bytes, remedy: str = AGAIN) -> None:
+    """Write a file aside, make sure that it is on the disk, and move it into place.
+
+    Raises:
+        StoreError: it can't be written; `remedy` is the end of the message.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
+    with writing(path, remedy):
         try:
             with aside.open("wb") as file:
                 file.write(content)

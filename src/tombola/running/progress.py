@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,13 @@ from tombola.studies.plan import Plan
 LOG_EVERY = 30.0  # seconds between two lines about running jobs where the output is no terminal
 
 
-def read_progress(store: Store, job_id: str) -> dict[str, Any] | None:
+State = dict[str, Any]  # how far a job is
+
+
+def read_progress(store: Store, job_id: str) -> State | None:
     """Return the last note of a job under way: label, iteration, budget, val_accuracy, time; None without one."""
-    return _read(store.part(job_id) / PROGRESS)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads((store.part(job_id) / PROGRESS).read_text())
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
@@ -93,7 +92,7 @@ class Display:
     ):
         self.plan, self.store, self.console = plan, store, console
         self.quiet, self.verbose = quiet, verbose
-        self.open = {job.id for job in plan.jobs.values() if store.folder(job.id) is None}
+        self.open: set[str] = set()  # jobs still to be done
         self.forecast = Forecast(plan, workers)
         self._logged = time.monotonic()
         self._live: Live | None = None
@@ -109,6 +108,10 @@ class Display:
         if self._live:
             self._live.__exit__(*error)
 
+    def begin(self, waiting: Sequence[Job]) -> None:
+        """Take note of the jobs that are to be done."""
+        self.open = {job.id for job in waiting}
+
     def started(self, job: Job) -> None:
         """Say which job starts."""
         if self.verbose:
@@ -117,6 +120,8 @@ class Display:
     def finished(self, job: Job, outcome: str) -> None:
         """Say what a job came to."""
         self.open.discard(job.id)
+        if outcome == "skipped":
+            return  # how many there are is said at the end
         if outcome == "failed":
             self._say(f"failed   {job.label}", always=True)
             return
@@ -132,7 +137,7 @@ class Display:
             self._say(f"emptied  {job.label}: nothing is left in layer {', '.join(emptied)}", always=True)
         if outcome == "done" and (self.verbose or self._live is None):
             accuracy = facts["history"]["test_accuracy"][-1]
-            line = f"done     {job.label}  test {accuracy:.2%}  {seconds:.1f} s  {self._totals()}"
+            line = f"done     {job.label}  test {accuracy:.2%}  {seconds:.1f} s  {self._totals({})}"
             self._say(line + (f"  {facts['engine']['name']} engine  {job.folder}" if self.verbose else ""))
 
     def note(self, message: str) -> None:
@@ -147,41 +152,48 @@ class Display:
             self._live.update(self._lines(running))
         elif time.monotonic() - self._logged > LOG_EVERY:
             self._logged = time.monotonic()
+            states = self._states(running)
+            totals = self._totals(states)
             for job in running:
-                state = read_progress(self.store, job.id)
-                if state:
-                    self._say(f"running  {job.label}  {_position(state)}  {self._totals(running)}")
+                if state := states[job.id]:
+                    self._say(f"running  {job.label}  {_position(state)}  {totals}")
 
     def _say(self, text: str, always: bool = False) -> None:
         if always or not self.quiet:
             self.console.print(escape(text), highlight=False, soft_wrap=True)
 
-    def _totals(self, running: list[Job] | None = None) -> str:
+    def _states(self, running: list[Job]) -> dict[str, State | None]:
+        return {job.id: read_progress(self.store, job.id) for job in running}
+
+    def _totals(self, states: dict[str, State | None]) -> str:
         done = len(self.plan.jobs) - len(self.open)
-        left = self._left(running or [])
+        fractions = {
+            job: min(1.0, state["iteration"] / state["budget"]) if state else 0.0 for job, state in states.items()
+        }
+        waiting = [self.plan.jobs[job] for job in self.open if job not in fractions]
+        left = self.forecast.left(waiting, fractions)
         return f"{done}/{len(self.plan.jobs)} jobs" + (f", about {duration(left)} left" if left else "")
 
-    def _left(self, running: list[Job]) -> float | None:
-        fractions = {}
-        for job in running:
-            state = read_progress(self.store, job.id) or {"iteration": 0, "budget": 1}
-            fractions[job.id] = min(1.0, state["iteration"] / state["budget"])
-        waiting = [self.plan.jobs[job] for job in self.open if job not in fractions]
-        return self.forecast.left(waiting, fractions)
-
     def _lines(self, running: list[Job]) -> Group:
-        grid = Table.grid(padding=(0, 2))
+        states = self._states(running)
+        study = self.plan.study
+        grid = Table.grid(padding=(0, 1))
+        for _ in range(3):
+            grid.add_column(no_wrap=True)
         for job in running:
-            state = read_progress(self.store, job.id)
-            position = _position(state) if state else "starting"
-            grid.add_row(escape(job.label), f"level {self.plan.levels[job.id]}", position)
+            state = states[job.id]
+            # Network and data are the same in all of them, and a terminal may be narrow.
+            short = job.label.removeprefix(f"{study.network.name}.{study.data.source}.")
+            accuracy = state.get("val_accuracy") if state else None
+            where = f"{state['iteration']:,}/{state['budget']:,}" if state else "starting"
+            grid.add_row(escape(short), where, "" if accuracy is None else f"val {accuracy:.2%}")
         bar = Progress(BarColumn(), TextColumn("{task.description}"))
         done = len(self.plan.jobs) - len(self.open)
-        bar.add_task(self._totals(running), total=len(self.plan.jobs), completed=done)
+        bar.add_task(self._totals(states), total=len(self.plan.jobs), completed=done)
         return Group(grid, bar)
 
 
-def _position(state: dict[str, Any]) -> str:
+def _position(state: State) -> str:
     accuracy = state.get("val_accuracy")
     shown = f"  validation {accuracy:.2%}" if accuracy is not None else ""
     return f"{state['iteration']:,}/{state['budget']:,} iterations{shown}"

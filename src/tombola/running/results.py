@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from tombola.errors import InputError
-from tombola.networks import factory
 from tombola.running.ends import Ends
 from tombola.running.files import Damaged, write_whole, writing
+from tombola.running.kept_plan import kept_plan
 from tombola.running.store import Store
 from tombola.running.ticket import Ticket
 from tombola.studies.loading import STUDY_FILE, load_study
@@ -61,15 +61,25 @@ class Results:
 
         Args:
             folder: what `--out` was.
-            data: folder of data sets, for a study of a user's own data that no longer lie where they lay.
+            data: folder of data sets. Only needed where the study was edited after its last run, and its own data no
+                longer lie where they lay.
 
         Raises:
             InputError: it is no results folder.
         """
+        if not isinstance(folder, str | Path):
+            raise InputError(f"{folder!r} is no results folder: give its path")
         if not (Path(folder) / STUDY_FILE).is_file():
             raise InputError(f"{str(folder)!r} is no results folder: it has no {STUDY_FILE}")
         study = load_study(str(Path(folder) / STUDY_FILE))
-        return cls(make_plan(study, Path(data) if data else None), Store(folder))
+        plan = kept_plan(Path(folder))
+        if plan is None or plan.study != study:
+            plan = make_plan(study, Path(data) if data else None)
+        return cls(plan, Store(folder))
+
+    def __repr__(self) -> str:
+        done, jobs = self.store.finished() & self.plan.jobs.keys(), self.plan.jobs
+        return f"Results({self.study.name!r} in {str(self.store.root)!r}, {len(done)} of {len(jobs)} jobs done)"
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each (arm, trial, repeat, level) that is done.
@@ -116,21 +126,21 @@ class Results:
             result = self.store.load(row.job)
         except Damaged as error:
             raise InputError(f"that ticket is not there yet: {error}") from error
-        study, data = self.study, self.plan.data
+        data = self.plan.data
         return Ticket(
             mask=result.mask,
             weights=result.snapshots["start"],
             trained=result.snapshots["final"],
-            build_network=factory(study.network, data.input_shape, data.classes),
+            normalisation=result.facts["normalisation"],
             origin={
-                "study": study.name,
+                "study": self.study.name,
                 "arm": arm,
                 "trial": trial,
                 "repeat": repeat,
                 "level": level,
-                "rewind": study.rewind,
+                "rewind": self.study.rewind,
                 "job": row.job,
-                "network": study.network.model_dump(mode="json"),
+                "network": self.study.network.model_dump(mode="json"),
                 "input_shape": list(data.input_shape),
                 "classes": data.classes,
             },

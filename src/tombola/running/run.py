@@ -16,31 +16,24 @@ from typing import Any
 from rich.console import Console
 
 from tombola.data import load as load_data
-from tombola.errors import InputError, TombolaError
+from tombola.errors import InputError, JobsFailed, StoppedByUser
+from tombola.named import IMPORTING
 from tombola.running.energy import check_energy
 from tombola.running.execute import Means
 from tombola.running.executors import InProcess, process_pool
 from tombola.running.files import write_whole
+from tombola.running.kept_plan import keep_plan, what_changed
 from tombola.running.progress import Display
 from tombola.running.results import Results
 from tombola.running.scheduler import Stop, Tally, run_jobs
 from tombola.running.store import Store
-from tombola.studies.loading import STUDY_FILE, dump_study, load_study, preset_names
+from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
 from tombola.studies.study import Study
 from tombola.training.engines import check_engine
 
 STACK = 64  # jobs; fewer where the memory does not allow it
-
-
-class StoppedByUser(TombolaError):
-    """The run was interrupted; the same command goes on from there."""
-
-    exit_status = 130
-
-
-class JobsFailed(TombolaError):
-    """Some jobs could not be done; the others are."""
+LARGE_STEP = 1e9  # floating-point operations: some ten milliseconds of a core
 
 
 def run(
@@ -59,13 +52,15 @@ def run(
 ) -> Results:
     """Run a study and return its results; what is there already is not done again.
 
-    >>> results = tombola.run("demo", trials=1)                     # doctest: +SKIP
+    >>> results = tombola.run(tombola.Study.load("demo", trials=1))         # doctest: +SKIP
 
     Args:
         study: a `Study`, or what `Study.load` takes.
         out: the results folder; `results/<name of the study>` where it is not given.
-        data: folder of data sets; else the environment variable TOMBOLA_DATA, else the cache.
-        workers: jobs at a time, each in a process of its own; 0 runs them in this process. By default one a core.
+        data: folder of data sets, which must exist; else the environment variable TOMBOLA_DATA, else the cache.
+        workers: jobs at a time, each in a process of its own; 0 runs them in this process. By default one a core. Each
+            job is computed by one thread, or, where its training steps are large (see `threads_each`), by its share of
+            the cores.
         device: "cpu", "cuda", or "auto", which takes a GPU where there is one.
         engine: forces one; "auto" chooses.
         checkpoint_every: seconds between checkpoints of a running job.
@@ -77,20 +72,29 @@ def run(
     Raises:
         InputError: the study, its data or the folder can't be used; nothing has been written then.
         StoreError: results can't be written.
-        StoppedByUser: Ctrl-C; all is saved.
+        StoppedByUser: Ctrl-C: what runs is saved. A second Ctrl-C ends the workers at once; what they have done since
+            their last checkpoints is then lost.
         JobsFailed: a job failed by a bug, in tombola or in the user's own network.
     """
     console = Console(stderr=True)
+    if module := IMPORTING.get():  # it would start workers that import it again, and so on
+        raise InputError(
+            f"tombola.run is called while {module!r} is being imported for a study that names it; put the call under "
+            '`if __name__ == "__main__":`, or what the study names into a module of its own'
+        )
+    if not isinstance(study, Study | str | Path):
+        raise InputError(f"{study!r} is no study: give a tombola.Study, or the name or path of one")
     if out is None:
         out = default_folder(study)
     if not isinstance(study, Study):
         study = load_study(str(study))
-    root = Path(data) if data is not None else None
+    root = data_folder(data)
     plan, means = prepare(study, root, workers, device, engine, checkpoint_every, energy)
     store = Store(out)
     store.create()
     workers = default_workers(means.device, len(plan.jobs)) if workers is None else workers
-    tally = _run_jobs(plan, store, means, workers, Display(plan, store, workers or 1, console, quiet, verbose))
+    display = Display(plan, store, workers or 1, console, quiet, verbose)
+    tally = _run_jobs(plan, store, means, workers, display)
     results = Results(plan, store)
     results.save(figures)
     if tally.failed:
@@ -134,6 +138,17 @@ def prepare(
     )
 
 
+def data_folder(data: str | Path | None) -> Path | None:
+    """Return the folder of data sets that was asked for, None where none was.
+
+    Raises:
+        InputError: it is not there. It is not made: a mistyped one would be filled with downloads.
+    """
+    if data is None or Path(data).is_dir():
+        return Path(data) if data is not None else None
+    raise InputError(f"--data {data}: there is no such folder; make it first if data sets are to be downloaded to it")
+
+
 def default_folder(study: Study | str | Path, changes: Sequence[str] = ()) -> Path:
     """Return where a study's results go unless told otherwise: where they are, or `results/<name of the study>`."""
     if isinstance(study, Study):
@@ -175,19 +190,44 @@ def default_workers(device: str, jobs: int) -> int:
     return 1 if device != "cpu" else max(1, min(cores(), jobs))
 
 
+def threads_each(plan: Plan, workers: int) -> int:
+    """Return how many threads compute a job: its share of the cores, or one where a dense training step is small.
+
+    Threads of a small step gain nothing, and wait for each other wherever another program needs a core.
+    """
+    multiply_adds = sum(layer.size * layer.uses for layer in plan.anatomy.layers)
+    step = 3 * 2 * multiply_adds * plan.study.training.batch_size  # forward; backward for weights and for inputs
+    return max(1, cores() // max(1, workers)) if step >= LARGE_STEP else 1
+
+
+def surplus_outputs(plan: Plan) -> str:
+    """Return in one line that the network has more outputs than there are classes; "" where it hasn't."""
+    outputs, classes = plan.anatomy.classes, plan.data.classes
+    if outputs == classes:
+        return ""
+    return f"note: the network returns {outputs} scores per example, but {plan.study.data.source} has {classes} classes"
+
+
 def _run_jobs(plan: Plan, store: Store, means: Means, workers: int, display: Display) -> Tally:
-    write_whole(store.root / STUDY_FILE, dump_study(plan.study).encode())
+    for remark in (what_changed(store, plan), surplus_outputs(plan)):
+        if remark:
+            display.note(remark)
+    keep_plan(store.root, plan)
     adopted = sum(store.adopt(job) for job in plan.jobs.values() if not store.has(job))
     if adopted:
-        display.note(f"{adopted} jobs taken over from results folders beside this one")
-    threads = max(1, cores() // max(1, workers))
+        display.note(f"jobs taken over from results folders beside this one: {adopted}")
+    threads = threads_each(plan, workers)
     stop = Stop(store.jobs / f".running.{uuid.uuid4().hex}")  # process numbers repeat in containers
     write_whole(stop.path, b"")
     means = replace(means, threads=threads, go_file=str(stop.path), parent=os.getpid() if workers else None)
     make: Any = partial(process_pool, workers, threads) if workers else InProcess
     try:
-        with _stopped_by_signals(stop), display:
+        with _stopped_by_signals(stop, in_process=not workers), display:
             tally = run_jobs(plan, store, means, max(1, workers), make, display, stop)
+    except KeyboardInterrupt:
+        raise StoppedByUser(
+            "stopped at once; what was done since the last checkpoints is lost. The same command goes on from there"
+        ) from None
     finally:
         stop.path.unlink(missing_ok=True)
     if stop.asked:
@@ -201,17 +241,23 @@ def _run_jobs(plan: Plan, store: Store, means: Means, workers: int, display: Dis
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop: Stop) -> Iterator[None]:
-    """Turn the first Ctrl-C (or SIGTERM) into a wish to stop; a second one ends the run at once."""
+def _stopped_by_signals(stop: Stop, in_process: bool) -> Iterator[None]:
+    """Turn the first Ctrl-C (or SIGTERM) into a wish to stop, the second into one to stop at once; ignore all others.
+
+    What trains in this process can only be stopped at once by an exception; for workers the scheduler sees to it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {}
 
     def ask(number: int, _frame: object) -> None:
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.ask()
+        if not stop.asked:
+            stop.ask()
+        elif not stop.at_once:
+            stop.at_once = True
+            if in_process:
+                raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
         before[number] = signal.signal(number, ask)

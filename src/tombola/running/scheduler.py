@@ -7,7 +7,7 @@ import math
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from tombola.errors import StoreError, TombolaError
 from tombola.running.ends import Ends
 from tombola.running.execute import Means
 from tombola.running.execute import run_jobs as run_in_worker
+from tombola.running.executors import end
 from tombola.running.store import Store
 from tombola.studies.job import Job
 from tombola.studies.plan import Plan
@@ -30,11 +31,14 @@ PATIENCE = 1.0  # seconds until a job that another run holds is asked for again
 class Watcher(Protocol):
     """Is told what happens; a progress display, or a log."""
 
+    def begin(self, waiting: Sequence[Job]) -> None:
+        """These jobs are to be done; the others of the plan are done already."""
+
     def started(self, job: Job) -> None:
         """A worker has been given the job."""
 
     def finished(self, job: Job, outcome: str) -> None:
-        """The job came back: "done", "diverged" or "failed"."""
+        """The job came back "done", "diverged" or "failed", or is "skipped": one that it needs did not get done."""
 
     def note(self, message: str) -> None:
         """Something that a person should know."""
@@ -52,6 +56,7 @@ class Stop:
     def __init__(self, path: Path):
         self.path = path
         self.asked = False
+        self.at_once = False  # without waiting until the workers have saved
 
     def ask(self) -> None:
         """Ask all workers to save and end."""
@@ -92,6 +97,7 @@ def run_jobs(
 
     Raises:
         TombolaError: one that would meet every job, such as a full disk.
+        KeyboardInterrupt: the wish is to stop at once; all workers have been ended.
     """
     return _Scheduler(plan, store, means, workers, make_executor, watcher, stop).run()
 
@@ -119,20 +125,27 @@ class _Scheduler:
 
     def run(self) -> Tally:
         self._take_stock()
+        self.watcher.begin(self.waiting)
         if not self.waiting:
             return self.tally
+        told = False
         self.executor = self.make_executor()
         try:
             while (self.waiting and not self.stop.asked) or self.running:
                 if not self.stop.asked:
                     self._submit()
+                elif not told and not all(future.done() for future in self.running):
+                    told = True
+                    self.watcher.note("stopping: what runs is being saved (once more Ctrl-C ends it at once)")
+                if self.stop.at_once:
+                    raise KeyboardInterrupt
                 self._collect()
                 self.watcher.tick([job for jobs in self.running.values() for job in jobs])
         except BaseException:
             self.stop.ask()  # or leaving would wait until the workers have trained to the end
             raise
         finally:
-            self.executor.shutdown(wait=True)
+            end(self.executor, self.stop.at_once)
         return self.tally
 
     def _take_stock(self) -> None:
@@ -140,7 +153,7 @@ class _Scheduler:
         damaged: list[str] = []
         for job in self.plan.jobs.values():
             if self.store.has(job, damaged):
-                self._count(job, self.store.facts(job.id)["diverged_at"] is not None)
+                self._count(job, self.store.outcome(job.id))
             else:
                 self.waiting.append(job)
         for message in damaged:
@@ -151,9 +164,9 @@ class _Scheduler:
                 depth[parent] = max(depth[parent], depth[job.id] + 1)
         self.waiting.sort(key=lambda job: -depth[job.id])  # stable: else the study's order of arms
 
-    def _count(self, job: Job, diverged: bool) -> None:
-        (self.tally.diverged if diverged else self.tally.done).add(job.id)
-        if self.ends.asked_for and not diverged and self.ends.note(job.id, self.store.facts(job.id)):
+    def _count(self, job: Job, outcome: str) -> None:
+        (self.tally.diverged if outcome == "diverged" else self.tally.done).add(job.id)
+        if self.ends.asked_for and outcome == "done" and self.ends.note(job.id, self.store.facts(job.id)):
             self.watcher.note(f"{job.label} is hardly better than guessing; sparser levels of it are left out")
 
     def _submit(self) -> None:
@@ -167,6 +180,7 @@ class _Scheduler:
             elif lost & set(job.needs):
                 self.waiting.remove(job)
                 self.tally.skipped.add(job.id)
+                self.watcher.finished(job, "skipped")
                 lost.add(job.id)
         ready = [
             job for job in self.waiting if set(job.needs) <= self.tally.done and self.not_before.get(job.id, 0) <= now
@@ -245,7 +259,7 @@ class _Scheduler:
             self.waiting.insert(0, job)
         else:
             self.suspects.discard(job.id)
-            self._count(job, outcome == "diverged")
+            self._count(job, outcome)
             self.watcher.finished(job, outcome)
 
     def _bury(self, jobs: list[Job]) -> None:

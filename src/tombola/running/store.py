@@ -61,11 +61,6 @@ class Result:
     history: dict[str, list[float]]
     facts: dict[str, Any]
 
-    @property
-    def diverged(self) -> bool:
-        """Whether the job ended because a loss was not finite."""
-        return self.facts["diverged_at"] is not None
-
 
 class Store:
     """Results of jobs under one results folder.
@@ -107,6 +102,11 @@ class Store:
         with contextlib.suppress(OSError):  # no such folder yet, or none of ours
             names = (entry.name for entry in os.scandir(self.jobs) if not entry.name.startswith("."))
             self._found = {name.rpartition("-")[2]: self.jobs / name for name in names}
+
+    def finished(self) -> set[str]:
+        """Return the identities of all finished jobs that are there, unverified, of whatever study."""
+        self._look()
+        return set(self._found)
 
     def has(self, job: Job, damaged: list[str] | None = None) -> bool:
         """Return whether `job` is done: its result is there, whole, with every snapshot that others need.
@@ -171,24 +171,32 @@ class Store:
         Raises:
             Damaged: it is not there, or not what was written.
         """
-        folder = self.folder(job_id)
-        if folder is None:
-            raise Damaged(f"{self.jobs} has no result of job {job_id}")
-        self._verify(folder)
-        facts = json.loads((folder / "result.json").read_text())
-        tensors, about = unpack_tensors(folder / "weights.safetensors")
+        facts = self.facts(job_id)
+        tensors, about = unpack_tensors(self._found[job_id] / "weights.safetensors")
         shapes = {name: tuple(shape) for name, shape in about["mask"].items()}
         mask = Mask.unpack({name: tensors[f"mask/{name}"] for name in shapes}, shapes)
         snapshots = {name: _unpack(tensors, name, mask) for name in about["snapshots"]}
         return Result(job_id, mask, snapshots, facts.pop("history"), facts)
 
     def facts(self, job_id: str) -> dict[str, Any]:
-        """Return what `result.json` of a finished job says, history included, without reading its weights."""
+        """Return what `result.json` of a finished job says, history included, without reading its weights.
+
+        Raises:
+            Damaged: it is not there, or not what was written.
+        """
         folder = self.folder(job_id)
         if folder is None:
             raise Damaged(f"{self.jobs} has no result of job {job_id}")
         self._verify(folder)
         return json.loads((folder / "result.json").read_text())
+
+    def outcome(self, job_id: str) -> str:
+        """Return what a finished job came to: "done", or "diverged" where a loss was not finite.
+
+        Raises:
+            Damaged: it is not there, or not what was written.
+        """
+        return "done" if self.facts(job_id)["diverged_at"] is None else "diverged"
 
     def save(self, job: Job, mask: Mask, record: Record, facts: Mapping[str, Any]) -> None:
         """Write a job's result aside, and move it into place as a whole.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tombola.errors import InputError
 from tombola.networks import NetworkSettings, factory
@@ -17,7 +18,7 @@ from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors, 
 from tombola.training.engine import Weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ticket:
     """A sparse subnetwork.
 
@@ -25,55 +26,112 @@ class Ticket:
         mask: which weights are kept.
         weights: the state_dict that it is to be trained from; pruned weights are 0.0.
         trained: the state_dict after it was trained.
-        build_network: builds the module.
+        normalisation: "mean" and "std" of the inputs, one number a channel (a single one for feature vectors),
+            measured on the trial's training examples; of uint8 data in units of 255.
         origin: study, arm, trial, repeat, level, rewind iteration, job, network, input shape and classes.
     """
 
     mask: Mask
     weights: Weights
     trained: Weights
-    build_network: Callable[[], nn.Module] = field(repr=False)
+    normalisation: dict[str, list[float]]
     origin: dict[str, Any]
 
     def build(self, trained: bool = False) -> nn.Module:
         """Return the network with the ticket's starting weights, or with the trained ones.
 
         Pruned weights are exactly 0.0. A training loop of one's own must keep them so: `ticket.mask.hold_(module)`
-        does it.
+        does it. The network expects inputs as `normalise` returns them.
+
+        Raises:
+            InputError: the network's own code is not there, or is not what it was when the ticket was found.
         """
+        network = NetworkSettings.model_validate(self.origin["network"])
         with torch.random.fork_rng(devices=[]):
-            module = self.build_network()
-        module.load_state_dict(self.trained if trained else self.weights)
+            module = factory(network, tuple(self.origin["input_shape"]), self.origin["classes"])()
+        try:
+            module.load_state_dict(self.trained if trained else self.weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"network {network.name!r} is not what it was when the ticket was found ({reason[:200]}); "
+                "bring its code back, or use ticket.weights and ticket.mask"
+            ) from error
         return module
 
+    def normalise(self, inputs: Tensor | np.ndarray) -> Tensor:
+        """Return raw examples as the network was trained on them: float32, (x - mean) / std by channel.
+
+        Args:
+            inputs: [N, ...], each of the ticket's input shape, or without the channel where there is but one. As in
+                the data set: uint8 is divided by 255 first, floats are taken as they are.
+
+        Raises:
+            InputError: the examples have another shape.
+        """
+        shape = tuple(self.origin["input_shape"])
+        values = torch.as_tensor(inputs)
+        if values.shape[1:] == shape[1:] and shape[0] == 1 and len(shape) > 1:
+            values = values[:, None]
+        if values.shape[1:] != shape:
+            raise InputError(
+                f"inputs of shape {tuple(values.shape)}: the ticket takes (N, {', '.join(map(str, shape))})"
+            )
+        mean, std = (
+            torch.tensor(self.normalisation[name], dtype=torch.float64).reshape(-1, *[1] * (len(shape) - 1))
+            for name in ("mean", "std")
+        )
+        exact = values.double() / 255 if values.dtype == torch.uint8 else values.double()
+        return ((exact - mean.to(exact.device)) / std.to(exact.device)).float()
+
     def save(self, path: str | Path) -> None:
-        """Write mask, weights and origin as one safetensors file."""
+        """Write all of it as one safetensors file.
+
+        Raises:
+            StoreError: it can't be written.
+        """
         tensors = {f"mask/{name}": bits for name, bits in self.mask.pack().items()}
         for prefix, weights in (("start", self.weights), ("trained", self.trained)):
             tensors |= {f"{prefix}/{name}": tensor for name, tensor in weights.items()}
-        about = {"origin": self.origin, "mask": self.mask.shapes()}
-        write_whole(Path(path), pack_tensors(tensors, about))
+        about = {"origin": self.origin, "normalisation": self.normalisation, "mask": self.mask.shapes()}
+        write_whole(Path(path), pack_tensors(tensors, about), "name a folder that is there and has room")
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
         """Read what `save` wrote.
 
         Raises:
-            InputError: the file is not there, damaged, or its network can't be built here.
+            InputError: the file is not there, damaged, or no ticket.
         """
+        if not Path(path).is_file():
+            raise InputError(f"there is no ticket {str(path)!r}: give the file that Ticket.save wrote")
         try:
             tensors, about = unpack_tensors(Path(path))
         except Damaged as error:
             raise InputError(str(error)) from error
-        if not isinstance(about, dict) or not {"origin", "mask"} <= about.keys():
+        if not isinstance(about, dict) or not {"origin", "normalisation", "mask"} <= about.keys():
             raise InputError(f"{path} is no ticket")
         shapes = {name: tuple(shape) for name, shape in about["mask"].items()}
-        origin = about["origin"]
-        network = NetworkSettings.model_validate(origin["network"])
         return cls(
             mask=Mask.unpack(under("mask", tensors), shapes),
             weights=under("start", tensors),
             trained=under("trained", tensors),
-            build_network=factory(network, tuple(origin["input_shape"]), origin["classes"]),
-            origin=origin,
+            normalisation=about["normalisation"],
+            origin=about["origin"],
         )
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether mask, starting and trained weights are the same to the last bit."""
+        if not isinstance(other, Ticket):
+            return NotImplemented
+        return self.mask == other.mask and _equal(self.weights, other.weights) and _equal(self.trained, other.trained)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content, and too large to hash by it
+
+    def __repr__(self) -> str:
+        where = ", ".join(f"{name}={self.origin.get(name)!r}" for name in ("study", "arm", "trial", "repeat", "level"))
+        return f"Ticket({where}, {self.mask!r})"
+
+
+def _equal(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)

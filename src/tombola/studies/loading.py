@@ -10,16 +10,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from tombola.errors import InputError, nearest
+from tombola.studies.explaining import Place, explain
 from tombola.studies.study import Study
 
 STUDY_FILE = "study.yaml"  # in every results folder
-Place = tuple[str | int, ...]
 
 
 @dataclass
@@ -112,6 +112,8 @@ def dump_study(study: Study) -> str:
 def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft:
     """Read one study and all that it extends."""
     path = relative_to / name
+    if not name:
+        raise InputError("the study's name is empty; give a preset, a study file or a results folder")
     if name in preset_names():
         source, text, folder = f"preset {name}", preset_text(name), Path()
     else:
@@ -140,6 +142,7 @@ def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft
     if base is not None and not isinstance(base, str):
         raise InputError(f"{source}: extends names one preset or file, not {base!r}")
     draft = _read(base, (*seen, real), folder) if base else Draft()
+    draft.settings.pop("description", None)  # it describes the base
     lines = dict(_lines(loaded, source))
     settings = _plain(loaded)
     # A path in a study file is relative to that file, wherever tombola is started.
@@ -190,6 +193,8 @@ def _plain(node: Any) -> Any:
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return [_plain(value) for value in node]
+    if isinstance(node, Path):
+        return str(node)
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)
@@ -222,7 +227,7 @@ def _over(section: str, base: Any, value: Any) -> Any:
         return {short: value} | kept
     if not isinstance(value, dict) or not isinstance(base, dict):
         return value
-    gone = set()
+    gone: set[str] = set()
     if section == "data" and value.get("source", "npz") != "npz":
         gone = {"path"}
     if any(value.get(rival) is not None for rival in RIVALS.get(section, ())):
@@ -249,42 +254,4 @@ def _validated(draft: Draft) -> Study:
     try:
         return Study.model_validate(draft.settings)
     except ValidationError as error:
-        messages = [_explain(draft, details) for details in error.errors()]
-    raise InputError("\n".join(dict.fromkeys(messages)))
-
-
-def _explain(draft: Draft, details: Any) -> str:
-    """Say in one line what is wrong with a field: where, its value, what is allowed."""
-    place: Place = tuple(details["loc"])
-    kind, value = details["type"], details.get("input")
-    where = draft.where(place)
-    prefix = f"{where}: " if where else ""
-    field_name = ".".join(str(part) for part in place)
-    if place == ("extends",):
-        return f"{prefix}extends belongs into a study file; here, name the study that is to be changed first"
-    if kind == "extra_forbidden":
-        known = _fields(place[:-1])
-        return f"{prefix}unknown field {field_name!r}{nearest(str(place[-1]), known)}"
-    if kind == "missing":
-        return f"{prefix}{field_name} is missing"
-    message = details["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    shown = repr(value)
-    if kind == "value_error" and isinstance(value, dict):
-        return f"{prefix}{field_name}: {message}" if field_name else f"{prefix}{message}"
-    return f"{prefix}{field_name}={shown if len(shown) < 60 else shown[:57] + '...'}: {message}"
-
-
-def _fields(place: Place) -> list[str]:
-    """Return the field names that the section at `place` knows."""
-    model: Any = Study
-    for part in place:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        found = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if not found:
-            return []
-        model = found[0]
-    return [*model.model_fields, *(["extends"] if model is Study else [])]
+        raise InputError(explain(error, Study, draft.where)) from None

@@ -1,0 +1,127 @@
+"""Results can be read with what is in their folder, and a run says what has changed since the last one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import small_runs
+
+import tombola
+from tombola.running.kept_plan import PLAN_FILE, kept_plan
+from tombola.studies.plan import make_plan
+
+# Each in a process of its own: a module is imported once, whatever becomes of its file.
+SHORT = ("training.iterations=20", "training.evaluate_every=10", "pruning.rounds=1", "arms=[ticket]")
+
+
+def tombola_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TOMBOLA")}
+    return subprocess.run(
+        [sys.executable, "-m", "tombola", *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    study = small_runs.write_study(tmp_path_factory.mktemp("once"))
+    assert run(study.parent).returncode == 0
+    return study.parent
+
+
+@pytest.fixture
+def folder(once: Path, tmp_path: Path) -> Path:
+    """A folder with a study of own code and data that has been run."""
+    return Path(shutil.copytree(once, tmp_path / "own"))
+
+
+def run(folder: Path, *changes: str) -> subprocess.CompletedProcess[str]:
+    return tombola_in(folder, "run", "small.yaml", *SHORT, *changes, "--workers", "0", "--no-figures", "-q")
+
+
+def test_the_plan_comes_back_as_it_was(tmp_path: Path, demo: tombola.Study) -> None:
+    study = demo.model_copy(update={"rewind": 20, "pruning": demo.pruning.model_copy(update={"rounds": 0})})
+    tombola.run(study, tmp_path / "out", workers=0, figures=False, quiet=True)
+    plan = make_plan(study)
+    assert kept_plan(tmp_path / "out") == plan
+    assert [job.id for job in kept_plan(tmp_path / "out").jobs.values()] == list(plan.jobs)
+
+
+def test_results_need_neither_the_code_nor_the_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "test_small_network", None)  # not to be imported
+    table = (folder / "results/small/results.csv").read_text()
+    (folder / "small.npz").unlink()
+    (folder / "test_small_network.py").unlink()
+    done = tombola_in(folder, "results", "results/small", "--format", "csv")
+    assert (done.returncode, done.stdout) == (0, table), done.stderr
+    found = tombola.Results.open(folder / "results/small")
+    assert found.missing() == 0
+    ticket = found.ticket(level=1)
+    assert ticket.mask.density == pytest.approx(found.frame()["density"].min())
+    with pytest.raises(tombola.InputError, match="test_small_network"):
+        ticket.build()
+
+
+def test_edited_code_is_said(folder: Path) -> None:
+    with (folder / "test_small_network.py").open("a") as file:
+        file.write("\nEDITED = True\n")
+    assert tombola.Results.open(folder / "results/small").missing() == 0
+    done = run(folder)
+    assert done.returncode == 0
+    assert "the code of network 'test_small_network:make' has changed since results/small was last run" in done.stderr
+    assert "count no longer: 2" in done.stderr
+
+
+def test_other_data_are_said(folder: Path) -> None:
+    path = folder / "small.npz"
+    path.write_bytes(path.read_bytes() + b"\0")  # the same arrays in a file of another length
+    done = run(folder)
+    assert f"the data file {path} has changed since" in done.stderr, done.stderr
+
+
+def test_changed_settings_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = {"training.iterations": 10, "pruning.rounds": 0, "arms": ["ticket"]}
+    for changes, said in (
+        ({"trials": 1}, ""),
+        ({"trials": 1}, ""),
+        ({"trials": 2, "training.lr": 0.01}, "was last run (training.lr, trials): its study.yaml"),
+        ({"trials": 2, "training.lr": 0.01}, ""),
+    ):
+        study = tombola.Study.load("demo", **few, **changes)
+        tombola.run(study, tmp_path / "out", workers=0, figures=False, quiet=True)
+        err = capsys.readouterr().err
+        assert said in err
+        assert len(err.splitlines()) == bool(said)
+
+
+def test_a_folder_of_which_the_plan_was_lost(copied: Path, finished: Path) -> None:
+    expected = tombola.Results.open(finished).frame()
+    for content in (None, b"", b"{}", b"[1]"):
+        (copied / PLAN_FILE).unlink(missing_ok=True)
+        if content is not None:
+            (copied / PLAN_FILE).write_bytes(content)
+        pd.testing.assert_frame_equal(tombola.Results.open(copied).frame(), expected, check_exact=True)
+
+
+def test_an_edited_study_file_is_believed(copied: Path) -> None:
+    text = (copied / "study.yaml").read_text()
+    assert "rounds: 3" in text
+    (copied / "study.yaml").write_text(text.replace("rounds: 3", "rounds: 2"))
+    results = tombola.Results.open(copied)
+    assert results.frame()["level"].max() == 2
+    assert results.missing() == 0
+
+
+def test_what_is_left_of_other_settings_is_said(copied: Path) -> None:
+    text = (copied / "study.yaml").read_text().replace("seed: 0", "seed: 1")
+    (copied / "study.yaml").write_text(text)
+    done = tombola_in(copied, "results", ".")
+    assert "13 of 13 jobs are not done yet" in done.stdout
+    assert "holds 13 results of other settings, or of an earlier version of the code or the data" in done.stdout
+    shutil.rmtree(copied / "jobs")
+    assert "other settings" not in tombola_in(copied, "results", ".").stdout
