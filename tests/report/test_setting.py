@@ -14,7 +14,10 @@ from tombola.report import Setting
         ({}, Setting(0.0, "0.002", "magnitude")),
         ({"network": {"name": "conv-2", "arguments": {"dropout": 0.5}}}, Setting(0.5, "0.002", "magnitude")),
         ({"network": {"name": "conv-2", "arguments": {"dropout": "much"}}}, Setting(0.0, "0.002", "magnitude")),
-        ({"training.lr": 0.03, "training.warmup": 20_000}, Setting(0.0, "0.03, warmup 20,000", "magnitude")),
+        (
+            {"training.lr": 0.03, "training.warmup": 20_000, "training.iterations": 30_000},
+            Setting(0.0, "0.03, warmup 20,000", "magnitude"),
+        ),
         ({"pruning.criterion": "my.criteria:movement"}, Setting(0.0, "0.002", "movement")),
     ],
 )

@@ -252,6 +252,11 @@ def test_assignments_from_the_command_line(text, value):
     assert found == ([20, 10] if "hidden" in text else value)
 
 
+def test_a_source_in_short_and_a_field_of_its_section():
+    study = load_study("lenet-mnist", assignments=["data=fashion-mnist", "data.validation=6000"])
+    assert (study.data.source, study.data.validation) == ("fashion-mnist", 6000)
+
+
 def test_arms_from_the_command_line():
     (only,) = load_study("demo", {}, ["arms=ticket"]).arms
     assert (only.rule, only.label, only.per_trial) == ("ticket", "ticket", 1)
@@ -309,7 +314,7 @@ WORDED = {
     "name=": "name=None: must be a text",
     "name=''": "name='': must not be empty",
     "trials=many": "trials='many': must be an integer",
-    "pruning.rate=x": "pruning.rate='x': must be a number",
+    "pruning.rate=x": "pruning.rate='x': the rate is x: it must lie between 0 and 1, or be a list with one for each round",
     "pruning.scope=glob": "pruning.scope='glob': must be 'layer' or 'global'",
     "training.lr=0": "training.lr=0: must be greater than 0",
 }

@@ -93,7 +93,8 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None, assignment
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise InputError(f"{text!r} is not of the form field=value, such as training.lr=2e-4")
-        together = _deep(together, _nested(key, _parse(value, f"{key}=...")))
+        for section, settings in _nested(key, _parse(value, f"{key}=...")).items():
+            together[section] = _over(section, together.get(section), settings)
     draft.lay(_from_here(together), lambda place: "command line")
     return _validated(draft)
 
