@@ -429,7 +429,9 @@ def test_results_as_files_agree(finished: Path, call: Call) -> None:
         assert text == (finished / ("curves.csv" if kind else "results.csv")).read_text()
         results = tombola.Results.open(finished)
         expected = results.curves() if kind else results.frame()
-        assert [row.split(",") for row in text.splitlines()[1:]] == [list(map(str, row)) for row in expected.values]
+        assert [row.split(",") for row in text.splitlines()[1:]] == [
+            ["" if cell != cell else str(cell) for cell in row] for row in expected.values
+        ]
         assert call("results", str(finished), "--format", "parquet", "-o", "r.parquet", *kind)[0] == 0
         pd.testing.assert_frame_equal(pd.read_parquet("r.parquet"), expected, check_exact=True, check_dtype=False)
         status, text, _ = call("results", str(finished), "--format", "json", *kind)
