@@ -150,6 +150,10 @@ BAD = {
     "results of no study": ("results nofolder", ["'nofolder'"]),
     "results, format": ("results demo --format xml", ["xml", "csv"]),
     "figures of nothing": ("figures demo", ["results/demo"]),
+    "figures, one of nothing": ("figures demo nothere.yaml", ["results/demo"]),
+    "figures of no study": ("figures", ["STUDY"]),
+    "figures, format": ("figures demo --format gif", ["gif", "pdf"]),
+    "figures, columns": ("figures demo --columns 2", ["--columns", "--style paper"]),
     "status of nothing": ("status demo", ["results/demo"]),
 }
 
@@ -492,6 +496,32 @@ def test_figures(copied: Path, call: Call) -> None:
     assert status == 2
     assert "99" in err
     assert "Traceback" not in err
+
+
+def test_figures_for_print(copied: Path, call: Call) -> None:
+    options = ("--figure", "4", "--style", "paper", "--columns", "1", "--bars", "interval")
+    status, out, _ = call("figures", str(copied), *options)
+    assert status == 0
+    assert [Path(line).name for line in out.splitlines()] == ["figure-4-1col.pdf"]
+    status, out, _ = call("figures", str(copied), *options, "--format", "png", "--format", "svg")
+    assert [Path(line).name for line in out.splitlines()] == ["figure-4-1col.png", "figure-4-1col.svg"]
+
+
+def test_figures_of_several_studies(copied: Path, finished: Path, call: Call) -> None:
+    other = copied.parent / "other"
+    shutil.copytree(copied, other)
+    for folder in ("figures", "together"):
+        options = () if folder == "figures" else ("--out", folder)
+        # A folder that is named twice counts once; two studies of one name are told apart by their folders.
+        status, out, err = call("figures", str(copied), str(other), str(other), "--figure", "criteria", *options)
+        assert (status, err) == (0, "")
+        assert out.splitlines() == [f"{folder}/criteria.png", f"{folder}/criteria.svg"]
+    status, out, _ = call("figures", str(copied), str(other), "--figure", "4", "--format", "png")
+    assert out.splitlines() == ["figures/figure-4-demo-demo.png", "figures/figure-4-demo-other.png"]
+    assert not (finished / "figures").exists()
+    shutil.rmtree(other / "jobs")
+    status, out, _ = call("figures", str(copied), str(other), "--figure", "4", "--format", "png")
+    assert (status, out) == (0, "figures/figure-4.png\n")
 
 
 @pytest.mark.parametrize(

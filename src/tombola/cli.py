@@ -15,6 +15,7 @@ from tombola import __version__
 from tombola.errors import InputError, TombolaError, nearest
 
 if TYPE_CHECKING:
+    from tombola.report.form import Bars
     from tombola.running.results import Results
     from tombola.studies.study import Study
 
@@ -65,6 +66,7 @@ def cli() -> None:
 @cli.command(epilog=STUDY_HELP)
 @work_options
 @click.option("--checkpoint-every", type=float, default=30.0, help="Seconds between checkpoints of a running job. [30]")
+@click.option("--energy", is_flag=True, help="Measure the energy of each job; needs the extra tombola[energy].")
 @click.option("--no-figures", is_flag=True, help="Draw no figures.")
 @click.option("--quiet", "-q", is_flag=True, help="Write only results and what goes wrong.")
 @click.option("--verbose", "-v", is_flag=True, help="Write more.")
@@ -77,6 +79,7 @@ def run(
     device: str,
     engine: str,
     checkpoint_every: float,
+    energy: bool,
     no_figures: bool,
     quiet: bool,
     verbose: bool,
@@ -93,6 +96,7 @@ def run(
         device=device,
         engine=engine,
         checkpoint_every=checkpoint_every,
+        energy=energy,
         figures=not no_figures,
         quiet=quiet,
         verbose=verbose,
@@ -211,21 +215,71 @@ def results(study: str, out: Path | None, data: Path | None, form: str, curves: 
 
 
 @cli.command(name="figures", epilog=STUDY_HELP)
-@study_argument
-@out_option
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Results folder; of several studies, the figures' folder. [./figures]",
+)
 @data_option
-@click.option("--figure", "wanted", multiple=True, help="Only this one, such as 4; may be given again. [all]")
-def draw_figures(study: str, out: Path | None, data: Path | None, wanted: tuple[str, ...]) -> None:
-    """Draw the figures of a study, finished or not, as PNG and SVG."""
-    from tombola.report import draw
+@click.option(
+    "--figure", "wanted", multiple=True, help="Only this one: 1, 3 to 8, rounds, criteria; may be given again. [all]"
+)
+@click.option(
+    "--style",
+    type=click.Choice(["screen", "paper"]),
+    default="screen",
+    help="paper: sized for print, without a title. [screen]",
+)
+@click.option("--columns", type=click.Choice(["1", "2"]), help="Columns that a paper's figure spans. [2]")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["png", "svg", "pdf"]),
+    multiple=True,
+    help="May be given again. [png and svg; of style paper, pdf]",
+)
+@click.option(
+    "--bars",
+    type=click.Choice(["range", "interval"]),
+    default="range",
+    help="Lowest to highest run, or 95 % t interval of the mean. [range]",
+)
+def draw_figures(
+    studies: tuple[str, ...],
+    out: Path | None,
+    data: Path | None,
+    wanted: tuple[str, ...],
+    style: str,
+    columns: str | None,
+    formats: tuple[str, ...],
+    bars: Bars,
+) -> None:
+    """Draw the figures of a study, finished or not, or of several together."""
+    from dataclasses import replace
+
+    from tombola.report import FIGURES, SCREEN, draw, gather, paper
     from tombola.running.files import writing
     from tombola.running.results import Results
 
-    folder = _folder_of(study, out)
-    found = Results.open(folder, data)
-    with writing(folder / "figures"):
-        names = [f"figure-{name.removeprefix('figure-')}" for name in wanted]
-        paths = draw(found.frame(), found.curves(), folder / "figures", names or None)
+    if columns and style != "paper":
+        raise InputError("--columns belongs to --style paper")
+    form = replace(paper(int(columns or 2)) if style == "paper" else SCREEN, bars=bars)
+    alone = len(studies) == 1
+    folders = dict.fromkeys(_folder_of(study, out if alone else None) for study in studies)
+    levels, curves, settings = gather([Results.open(folder, data) for folder in folders])
+    target = next(iter(folders)) / "figures" if alone else out or Path("figures")
+    names = [name if name in FIGURES else f"figure-{name.removeprefix('figure-')}" for name in wanted]
+    with writing(target):
+        paths = draw(
+            levels,
+            curves,
+            target,
+            names or None,
+            settings=settings,
+            form=form,
+            formats=formats or (("pdf",) if style == "paper" else ("png", "svg")),
+        )
     for path in paths:
         click.echo(str(path))
     if not paths:

@@ -13,12 +13,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-PURPOSES = ("init", "split", "order", "augment", "mask", "dropout")
+PURPOSES = ("init", "split", "order", "augment", "mask", "dropout", "criterion")
+NOISE = ("order", "augment", "dropout")  # what a run of the same network on the same data may have anew
 
 
 @dataclass(frozen=True)
 class Seeds:
     """The seeds of one trial.
+
+    Args:
+        study: the study's seed.
+        trial: the trial's number.
+        noise: which draw of the trial's training noise: data order, augmentation and dropout.
 
     >>> Seeds(study=0, trial=1).value("order", 3) == Seeds(study=0, trial=1).value("order", 3)
     True
@@ -26,13 +32,16 @@ class Seeds:
 
     study: int
     trial: int
+    noise: int = 0
 
     def value(self, purpose: str, counter: int = 0) -> int:
         """Return a 63-bit seed; `counter` numbers independent draws of one purpose (an epoch, a repeat)."""
         if purpose not in PURPOSES:
             raise ValueError(f"no purpose {purpose!r}: one of {', '.join(PURPOSES)}")
-        text = f"{self.study}/{self.trial}/{purpose}/{counter}".encode()
-        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+        text = f"{self.study}/{self.trial}/{purpose}/{counter}"
+        if self.noise and purpose in NOISE:
+            text += f"/{self.noise}"
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
     def generator(self, purpose: str, counter: int = 0) -> torch.Generator:
         """Return a fresh CPU generator for that purpose and counter."""

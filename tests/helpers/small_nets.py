@@ -31,6 +31,21 @@ def conv_norm(input_shape, classes):
     )
 
 
+def conv_norm_dropout(input_shape, classes):
+    """Convolution, batch norm and dropout."""
+    channels, height, width = input_shape
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(6 * height * width, classes),
+    )
+
+
 class Dropping(nn.Module):
     """Dropout as a layer and as a function, and batch norm."""
 

@@ -286,7 +286,7 @@ def test_each_call_builds_anew():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lenet-300", r"unknown network 'lenet-300'; did you mean 'lenet-300-100'\? .*package\.module:name"),
+        ("lenet-300", r"unknown network 'lenet-300'; did you mean 'lenet-300-100'.*package\.module:name"),
         ("quite-other", "unknown network 'quite-other'; known: .*lenet-300-100"),
         ("no_such_module:net", "module 'no_such_module' can't be imported"),
         ("small_nets:mpl", "'mpl' in 'small_nets' is not there; did you mean 'mlp'"),

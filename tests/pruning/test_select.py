@@ -43,7 +43,7 @@ def test_exactly_the_asked_number_goes_and_nothing_comes_back(network, rate, sco
     scores, mask = network
     named = data.draw(st.sets(st.sampled_from(sorted(mask))))
     rates = dict.fromkeys(named, rate)
-    new = select(scores, mask, rates, scope, rounds, minimum)
+    new = select(scores, mask, [rates] * rounds, scope, minimum)
     assert new <= mask
     before, after = mask.counts(), new.counts()
     for name in mask:
@@ -116,10 +116,10 @@ def test_one_shot_goes_as_far_as_that_many_rounds(network, rate, scope, rounds, 
     """With the same scores throughout, it even removes the same weights."""
     scores, mask = network
     rates = dict.fromkeys(mask, rate)
-    at_once = select(scores, mask, rates, scope, rounds, minimum)
+    at_once = select(scores, mask, [rates] * rounds, scope, minimum)
     step = mask
     for _ in range(rounds):
-        step = select(scores, step, rates, scope, 1, minimum)
+        step = select(scores, step, rates, scope, minimum)
     assert at_once.remaining == step.remaining
     assert at_once == step
 
@@ -257,9 +257,9 @@ def test_removed(remaining, rate, minimum, expected):
 
 
 def test_kept_after_rounds_each_round_by_itself():
-    assert kept_after(1000, 0.2, 3) == 512
-    assert kept_after(11, 0.2, 3) == 11 - 2 - 2 - 1
-    assert kept_after(11, 0.2, 0) == 11
+    assert kept_after(1000, [0.2] * 3) == 512
+    assert kept_after(11, [0.2] * 3) == 11 - 2 - 2 - 1
+    assert kept_after(11, []) == 11
 
 
 @settings(deadline=None, max_examples=80)
@@ -280,7 +280,7 @@ def test_the_planned_counts_are_those_that_selection_keeps(sizes, rates, scope, 
     mask, counts, fault = Mask.full({name: (size,) for name, size in sizes.items()}), [sum(sizes.values())], None
     for level in range(1, rounds + 1):
         scores = {name: torch.rand(size, generator=generator) for name, size in sizes.items()}
-        new = select(scores, mask, rates, scope, 1, minimum)
+        new = select(scores, mask, rates, scope, minimum)
         left = new.counts()
         emptied = any(left[n] == 0 for n in named) if scope == "layer" else not any(left[n] for n in named)
         if emptied or new.remaining == mask.remaining:
@@ -289,17 +289,17 @@ def test_the_planned_counts_are_those_that_selection_keeps(sizes, rates, scope, 
         mask = new
         counts.append(mask.remaining)
     if fault is None:
-        assert plan_counts(sizes, rates, scope, rounds, minimum) == counts
+        assert plan_counts(sizes, [rates] * rounds, scope, minimum) == counts
         return
     with pytest.raises(InputError, match=f"round {fault} .*at most {fault - 1} rounds"):
-        plan_counts(sizes, rates, scope, rounds, minimum)
-    assert plan_counts(sizes, rates, scope, fault - 1, minimum) == counts
+        plan_counts(sizes, [rates] * rounds, scope, minimum)
+    assert plan_counts(sizes, [rates] * (fault - 1), scope, minimum) == counts
 
 
 def test_a_layer_that_would_be_emptied_is_named():
     with pytest.raises(InputError, match=r"round 1 would empty layer 'fc'.*pruning\.minimum"):
-        plan_counts({"fc.weight": 10, "out.weight": 10}, {"fc.weight": 1.0, "out.weight": 0.1}, "layer", 3)
-    assert plan_counts({"fc.weight": 10, "out.weight": 10}, {"fc.weight": 1.0, "out.weight": 0.1}, "layer", 1, 2) == [
+        plan_counts({"fc.weight": 10, "out.weight": 10}, [{"fc.weight": 1.0, "out.weight": 0.1}] * 3, "layer")
+    assert plan_counts({"fc.weight": 10, "out.weight": 10}, [{"fc.weight": 1.0, "out.weight": 0.1}], "layer", 2) == [
         20,
         11,
     ]
@@ -307,16 +307,16 @@ def test_a_layer_that_would_be_emptied_is_named():
 
 def test_a_network_that_would_be_emptied_is_refused():
     with pytest.raises(InputError, match="round 1 would leave no weight"):
-        plan_counts({"fc.weight": 10}, {"fc.weight": 1.0}, "global", 2)
+        plan_counts({"fc.weight": 10}, [{"fc.weight": 1.0}] * 2, "global")
 
 
 def test_a_round_that_removes_nothing_is_refused():
     with pytest.raises(InputError, match=r"round 1 leaves nothing to prune.*266,200.*at most 0 rounds"):
-        plan_counts({"fc.weight": 266_200}, {"fc.weight": 0.0}, "layer", 2)
+        plan_counts({"fc.weight": 266_200}, [{"fc.weight": 0.0}] * 2, "layer")
 
 
 def test_no_rounds_need_no_rate():
-    assert plan_counts({"fc.weight": 10}, {"fc.weight": 0.0}, "layer", 0) == [10]
+    assert plan_counts({"fc.weight": 10}, [], "layer") == [10]
 
 
 # Speed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,7 +70,8 @@ def synthetic(
                         }
                     )
                     climb = best - (best - 0.1) * np.exp(-3 * iterations / stop)
-                    noisy = climb + generator.normal(0, 0.0004, len(iterations))
+                    shared = np.random.default_rng(trial) if level == 0 else generator
+                    noisy = climb + shared.normal(0, 0.0004, len(iterations))
                     curves.append(
                         pd.DataFrame(
                             place
@@ -88,6 +90,24 @@ def synthetic(
 @pytest.fixture(scope="session")
 def make() -> Callable[..., Tables]:
     return synthetic
+
+
+def several(networks: Mapping[str, str], **options: Any) -> Tables:
+    """Return the tables of several studies: study -> network. Each later one is 5 points worse, and denser."""
+    tables = [synthetic(name=name, seed=seed, **options) for seed, name in enumerate(networks)]
+    for place, (pair, network) in enumerate(zip(tables, networks.values(), strict=True)):
+        pair[0]["network"] = network
+        for table in pair:
+            accuracies = [column for column in table if column.endswith("accuracy")]
+            table[accuracies] -= 0.05 * place
+            table["density"] **= 1 - 0.03 * place
+    levels, curves = (pd.concat(parts, ignore_index=True) for parts in zip(*tables, strict=True))
+    return levels, curves
+
+
+@pytest.fixture(scope="session")
+def make_several() -> Callable[..., Tables]:
+    return several
 
 
 @pytest.fixture(scope="session")

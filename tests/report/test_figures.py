@@ -15,10 +15,12 @@ import pandas as pd
 import pytest
 
 from tombola.errors import InputError, StoreError
-from tombola.report import FIGURES, draw
+from tombola.report import draw
 from tombola.report.curve_figures import choose_levels, figure_3
 from tombola.report.density_figures import figure_1, figure_4
 from tombola.report.style import KNOWN, OTHERS, styles
+
+DRAWN = ["figure-1", "figure-3", "figure-4", "rounds"]  # unasked, of any network
 
 LENET = {level: 0.8**level for level in range(25)}
 
@@ -37,7 +39,7 @@ def legend(figure) -> list[str]:
 
 def test_all_figures_of_a_full_study(full, tmp_path):
     paths = draw(*full, tmp_path / "new" / "folder")
-    assert names(paths) == [f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")]
+    assert names(paths) == [f"{name}.{ending}" for name in DRAWN for ending in ("png", "svg")]
     assert names(sorted((tmp_path / "new" / "folder").iterdir())) == sorted(names(paths))
     for path in paths:
         if path.suffix == ".png":
@@ -245,18 +247,18 @@ def odd_inputs(make):
         "nothing at all": (levels.iloc[:0], curves.iloc[:0], []),
         "no columns": (pd.DataFrame(), pd.DataFrame(), []),
         "no curves": (levels, pd.DataFrame(), ["figure-1", "figure-4"]),
-        "dense only": (levels[levels.level == 0], curves[curves.level == 0], list(FIGURES)),
-        "no dense": (levels[levels.level > 0], curves[curves.level > 0], list(FIGURES)),
-        "no early stop": (nothing, curves, ["figure-3", "figure-4"]),
-        "own arm only": (levels.assign(arm="own"), curves.assign(arm="own"), ["figure-4"]),
+        "dense only": (levels[levels.level == 0], curves[curves.level == 0], DRAWN[:3]),
+        "no dense": (levels[levels.level > 0], curves[curves.level > 0], DRAWN),
+        "no early stop": (nothing, curves, ["figure-3", "figure-4", "rounds"]),
+        "own arm only": (levels.assign(arm="own"), curves.assign(arm="own"), ["figure-4", "rounds"]),
         "random masks only": (levels[levels.arm == "random-mask"], curves[curves.level > 9], ["figure-1"]),
-        "nothing left at the last level": (zero, curves, list(FIGURES)),
-        "holes": (holes, pieces, list(FIGURES)),
+        "nothing left at the last level": (zero, curves, DRAWN),
+        "holes": (holes, pieces, DRAWN),
         "all diverged": (lost, curves, []),
-        "constant": (levels.assign(early_stop_test_accuracy=1.0), curves.assign(test_accuracy=0.5), list(FIGURES)),
-        "categories": (categories, curves.astype({"arm": "category"}), list(FIGURES)),
-        "one evaluation": (levels, curves[curves.iteration == curves.iteration.max()], list(FIGURES)),
-        "no status, no network": (levels.drop(columns=["status", "network"]), curves, list(FIGURES)),
+        "constant": (levels.assign(early_stop_test_accuracy=1.0), curves.assign(test_accuracy=0.5), DRAWN),
+        "categories": (categories, curves.astype({"arm": "category"}), DRAWN),
+        "one evaluation": (levels, curves[curves.iteration == curves.iteration.max()], DRAWN),
+        "no status, no network": (levels.drop(columns=["status", "network"]), curves, DRAWN),
     }
 
 
@@ -303,11 +305,11 @@ def test_several_studies_have_files_of_their_own(make, tmp_path):
     studies = ["a/b", "A-b", "../.."]
     tables = [make(trials=1, rounds=1, name=name) for name in studies]
     levels, curves = (pd.concat(parts) for parts in zip(*tables, strict=True))
-    paths = draw(levels, curves, tmp_path, ["figure-1"])
+    paths = draw(levels, curves, tmp_path, ["figure-4"])
     assert [p.name for p in paths if p.suffix == ".png"] == [
-        "figure-1-a-b.png",
-        "figure-1-A-b-2.png",
-        "figure-1-study.png",
+        "figure-4-a-b.png",
+        "figure-4-A-b-2.png",
+        "figure-4-study.png",
     ]
     assert {path.parent for path in paths} == {tmp_path}
 
@@ -317,6 +319,17 @@ def test_a_choice_of_figures(make, tmp_path):
     assert names(draw(*tables, tmp_path, ["figure-4", "figure-4"])) == ["figure-4.png", "figure-4.svg"]
     with pytest.raises(InputError, match=r"no figure 'figure-2'; did you mean 'figure-"):
         draw(*tables, tmp_path, ["figure-2"])
+    with pytest.raises(InputError, match="no format 'gif'; known: png, svg, pdf"):
+        draw(*tables, tmp_path, formats=["gif"])
+    assert draw(*tables, tmp_path, []) == []
+
+
+def test_a_figure_that_is_asked_for_and_not_supported_is_a_mistake(make, tmp_path):
+    levels, curves = make(trials=1, rounds=1, arms=("ticket",))
+    for name, what in {"figure-6": "dropout above 0", "figure-7": "learning curves", "rounds": "learning"}.items():
+        with pytest.raises(InputError, match=rf"{name} can't be drawn from these results: it needs .*{what}"):
+            draw(levels, curves.iloc[:0], tmp_path, ["figure-4", name])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_can_not_be_written(make, tmp_path):
@@ -331,7 +344,8 @@ def test_an_arm_has_one_style():
     assert alone == styles(["ticket", "own"])
     own = styles(f"arm {number}" for number in range(len(OTHERS)))
     assert len(set(own.values())) == len(OTHERS)
-    assert len({style.marker for style in (*KNOWN.values(), *OTHERS)}) == len(KNOWN) + len(OTHERS)
+    assert len({style.marker for style in KNOWN.values()}) == len(KNOWN)
+    assert len({(style.color, style.marker) for style in (*KNOWN.values(), *OTHERS)}) == len(KNOWN) + len(OTHERS)
     assert len(styles(f"arm {number}" for number in range(50))) == 50
 
 

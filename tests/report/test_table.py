@@ -57,6 +57,13 @@ def test_more_arms_go_on_in_a_further_table(make):
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_six_arms_make_two_tables_of_three(make):
+    arms = ("ticket", "reinit", "one-shot", "fine-tune", "lr-rewind", "late-reinit")
+    text = printed(summary_table(make(trials=2, rounds=1, arms=arms)[0]))
+    headers = [line.split() for line in text.splitlines() if line.strip().startswith("level")]
+    assert headers == [["level", "Pm", "%", *some] for some in (arms[:3], arms[:3], arms[3:], arms[3:])]
+
+
 def test_one_trial_shows_no_deviation(make):
     text = printed(summary_table(make(trials=1, rounds=2, arms=("ticket",))[0]))
     assert "±" not in text

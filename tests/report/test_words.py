@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
-from tombola.report.words import in_order, percent, plain
+from tombola.report.words import in_order, percent, plain, small_print
 
 
 @pytest.mark.parametrize(
@@ -23,5 +24,19 @@ def test_plain_is_one_short_line_of_printable_text():
     assert plain(7) == "7"
 
 
+def test_sample_sizes_of_several_studies():
+    alike = pd.DataFrame({"study": ["a", "b"], "arm": "ticket", "level": 1, "n": 5, "runs": 5, "diverged": 0})
+    assert small_print(alike, "points", "range").startswith("n = 5 trials; points are means")
+    differ = alike.assign(n=[5, 3], runs=[5, 3])
+    assert small_print(differ, "points", "range").startswith("a: n = 5 trials · b: n = 3 trials; ")
+
+
 def test_order_of_arms():
+    assert in_order(["snip", "late-reinit", "own", "lr-rewind", "ticket"]) == [
+        "ticket",
+        "lr-rewind",
+        "late-reinit",
+        "snip",
+        "own",
+    ]
     assert in_order(["b", "reinit", "a", "ticket", "b"]) == ["ticket", "reinit", "a", "b"]

@@ -12,7 +12,7 @@ from small_studies import find
 from tombola import data
 from tombola.errors import InputError
 from tombola.pruning import CRITERIA
-from tombola.studies import Job, load_study, make_plan, preset_names
+from tombola.studies import Job, load_study, loading, make_plan, preset_names
 
 SMALL = {"trials": 1, "pruning.rounds": 3, "network": "small_nets:mlp"}
 
@@ -34,12 +34,25 @@ def refused(match, **settings):
 # The presets
 
 
+@pytest.fixture(scope="module")
+def black_images(tmp_path_factory):
+    """A data folder in which cifar10_10k.npz has the real one's shapes and nothing to see."""
+    folder = tmp_path_factory.mktemp("data")
+    parts = {"train": 10_000, "test": 2_000}
+    arrays = {f"x_{part}": np.zeros((count, 3, 32, 32), np.uint8) for part, count in parts.items()}
+    labels = {f"y_{part}": np.arange(count) % 10 for part, count in parts.items()}
+    np.savez_compressed(folder / "cifar10_10k.npz", **arrays, **labels)
+    return folder
+
+
 @pytest.mark.parametrize("name", preset_names())
-def test_every_preset_can_be_planned_without_any_data(name, monkeypatch):
+def test_every_preset_can_be_planned_without_any_published_data(name, monkeypatch, black_images):
     monkeypatch.setattr(data.published, "load", None)
+    monkeypatch.setattr(data.cifar, "load", None)
+    monkeypatch.setenv("TOMBOLA_DATA", str(black_images))
     plan = plan_of(name)
     assert len(plan.remaining) == plan.study.pruning.rounds + 1
-    assert plan.budget > 0
+    assert plan.budget() > 0
     assert all(later < earlier for earlier, later in pairwise(plan.remaining))
 
 
@@ -63,7 +76,7 @@ def test_the_global_levels_are_the_public_studys():
     plan = plan_of("lenet-mnist-global")
     shown = {level: f"{100 * plan.remaining[level] / 266_200:.2f}" for level in (0, 10, 15, 20)}
     assert shown == {0: "100.00", 10: "10.74", 15: "3.52", 20: "1.15"}
-    assert plan.budget == 20 * (55_000 // 64)
+    assert plan.budget() == 20 * (55_000 // 64)
     assert plan.study.training.evaluate_every == 55_000 // 64  # once an epoch
 
 
@@ -196,6 +209,11 @@ def test_the_output_layer_has_half_the_rate_unless_told_otherwise():
         "output.weight": 0.4,
     }
     assert rates(pruning__exclude=["output", "fc2"]) == {"fc1.weight": 0.3}
+    assert rates(pruning__exclude=["fc*"]) == {"output.weight": 0.15}
+    assert rates(pruning__rates={"fc*": 0.1, "fc2": 0.2}, pruning__exclude=["o*"]) == {
+        "fc1.weight": 0.1,
+        "fc2.weight": 0.2,
+    }
     assert set(rates(pruning__scope="global").values()) == {0.3}
     assert rates(pruning__scope="global", pruning__exclude=["output"]) == {"fc1.weight": 0.3, "fc2.weight": 0.3}
 
@@ -326,6 +344,33 @@ def test_the_content_of_a_users_file_is_part_of_the_plan():
     assert not plan("other.npz", 2) & first
 
 
+def test_a_presets_file_is_looked_for_in_the_data_folder_and_its_place_is_no_identity(tmp_path, monkeypatch):
+    """A preset names a file and can't know where it lies; that is never inside the installed package."""
+    text = "# made\nextends: demo\nname: made\ndata: {source: npz, path: made.npz, validation: 5}\n"
+    monkeypatch.setattr(loading, "preset_names", lambda: ["demo", "made"])
+    presets = {"made": text, "demo": loading.preset_text("demo")}
+    monkeypatch.setattr(loading, "preset_text", presets.__getitem__)
+    monkeypatch.delenv("TOMBOLA_DATA", raising=False)
+    x = np.random.default_rng(0).random((100, 1, 4, 4)).astype(np.float32)
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data" / "made.npz", x_train=x, y_train=np.arange(100) % 3, x_test=x, y_test=np.arange(100) % 3)
+
+    def jobs(folder, root=None):
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        study = load_study("made", {"pruning.rounds": 1, "trials": 1})
+        assert study.data.path == str(folder / "made.npz")
+        return set(make_plan(study, root).jobs)
+
+    expected = jobs(tmp_path / "data")
+    assert jobs(tmp_path / "one", tmp_path / "data") == expected
+    with pytest.raises(InputError, match=r"made\.npz: no such file.*--data or TOMBOLA_DATA") as caught:
+        jobs(tmp_path / "two")
+    assert len(str(caught.value).splitlines()) == 1
+    monkeypatch.setenv("TOMBOLA_DATA", str(tmp_path / "data"))
+    assert jobs(tmp_path / "two") == expected
+
+
 def test_a_users_network_counts_with_its_code():
     assert len(find(small(), "ticket", 0).network_code) == 16
     assert find(plan_of(), "ticket", 0).network_code == ""
@@ -392,6 +437,7 @@ def test_an_arm_that_returns_the_wrong_thing():
         ({"pruning.rate": 0}, r"round 1 leaves nothing to prune.*at most 0 rounds.*higher rate"),
         ({"pruning.exclude": ["fc1", "fc2", "output"]}, r"pruning\.exclude: every prunable layer is excluded"),
         ({"pruning.exclude": ["fc3"]}, r"pruning\.exclude: .*no prunable layer 'fc3'; did you mean 'fc"),
+        ({"pruning.exclude": ["*.shortcut"]}, r"pruning\.exclude: no prunable layer matches '\*\.shortcut'; there are"),
         ({"pruning.rates": {"fc3": 0.1}}, r"pruning\.rates: .*no prunable layer 'fc3'"),
         ({"pruning.rates": {"fc1": 0.1}, "pruning.exclude": ["fc1.weight"]}, "both in exclude and in rates"),
         ({"pruning.rate": 1}, r"round 1 would empty layer 'fc1'; .*at most 0 rounds.*pruning\.minimum"),

@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 from tombola import data
+from tombola.data.augment import Augmentation
 from tombola.networks import factory, initialised
-from tombola.pruning import Mask, select, shuffled
+from tombola.pruning import CRITERIA, Mask, Snapshots, select, shuffled
 from tombola.running import execute
 from tombola.running.files import unpack_tensors
 from tombola.running.results import Results
@@ -141,6 +142,8 @@ def draws(seeds):
 
     probe = begin(Probe, Mask.full({"fc.weight": (10, 64)}), parts, seeds)
     engine_at(Probe, probe, recipe()).advance(2)
+    weights = {"w": torch.zeros(20)}
+    snapshots = Snapshots(weights, weights, weights, weights, generator=seeds.generator("criterion"))
     half = Mask({"w": torch.arange(200) % 2 == 0})
     return {
         "init": initialised(build, "glorot-normal", seeds.value("init")).state_dict()["1.weight"],
@@ -148,7 +151,8 @@ def draws(seeds):
         "order": Order(500, 10, seeds).batches(0, 120),
         "mask": shuffled(half, seeds.generator("mask"))["w"],
         "dropout": torch.stack(seen),
-        "augment": torch.rand(5, generator=seeds.generator("augment")),
+        "criterion": CRITERIA["random"](snapshots)["w"],
+        "augment": Augmentation(("flip", "crop"), 10, seeds, parts).draws(0, 2),
     }
 
 
@@ -195,8 +199,13 @@ def interrupted_run(monkeypatch, folder, plan, job, moments):
     [
         {"network": "small_nets:Dropping", "training.optimizer": "sgd", "training.momentum": 0.9},
         {"network": "small_nets:conv_norm", "training.schedule": "cosine", "training.warmup": 5},
+        {
+            "network": "small_nets:conv_norm_dropout",
+            "training.augment": ["flip", "crop"],
+            "training.precision": "bfloat16",
+        },
     ],
-    ids=["dropout-sgd", "batch-norm-adam-warmup"],
+    ids=["dropout-sgd", "batch-norm-adam-warmup", "batch-norm-dropout-augmented-bfloat16"],
 )
 def test_6_interrupted_anywhere_and_resumed_the_result_is_bit_equal(tmp_path, monkeypatch, settings):
     """Stopped again and again: before the first step, in the middle of evaluations, between steps, in another epoch."""

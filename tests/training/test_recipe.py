@@ -64,9 +64,15 @@ def test_warmup_agrees_with_pytorch(schedule):
 
 
 def test_the_papers_resnet_with_warmup():
-    """0.03 reached after 20,000 iterations; a tenth from 20,000 and a hundredth from 25,000 on (Appendix I)."""
+    """Multiplied by a tenth at 20,000 and again at 25,000, whenever the warmup ends (Appendix I)."""
     settings = recipe(
-        optimizer="sgd", lr=0.03, momentum=0.9, warmup=10_000, schedule="step", milestones=(20_000, 25_000)
+        iterations=30_000,
+        optimizer="sgd",
+        lr=0.03,
+        momentum=0.9,
+        warmup=10_000,
+        schedule="step",
+        milestones=(20_000, 25_000),
     )
     expected = {0: 3e-6, 4_999: 0.015, 9_999: 0.03, 10_000: 0.03, 19_999: 0.03, 20_000: 0.003, 25_000: 0.0003}
     assert {i: settings.learning_rate(i, 30_000) for i in expected} == pytest.approx(expected)
@@ -114,6 +120,9 @@ def test_the_budget(settings, epoch_length, budget):
         ({"schedule": "step", "milestones": (5, 3)}, "rising"),
         ({"schedule": "step", "milestones": (3, 3)}, "rising"),
         ({"schedule": "step", "milestones": (0, 3)}, "above 0"),
+        ({"augment": ["flip", "crop", "flip"]}, "names one augmentation twice"),
+        ({"augment": ["cutout"]}, "'flip' or 'crop'"),
+        ({"augment": "flip"}, "valid tuple"),
         ({"warmup": -1}, "greater than or equal to 0"),
         ({"learning_rate": 1}, "[Ee]xtra"),
     ],
@@ -126,3 +135,9 @@ def test_what_cannot_be_is_refused(settings, message):
 def test_the_identity_holds_what_differs_from_the_defaults():
     """A setting that is added later must leave it as it is."""
     assert Recipe(lr=0.1, batch_size=5, iterations=3).identity() == {"lr": 0.1, "batch_size": 5, "iterations": 3}
+
+
+def test_the_order_of_augmentations_makes_no_difference():
+    one, other = recipe(augment=["crop", "flip"]), recipe(augment=["flip", "crop"])
+    assert one == other
+    assert one.augment == ("flip", "crop")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from tombola.analysis.spread import STATISTICS, spread
@@ -16,7 +18,7 @@ MEASURES = (
 )
 
 
-def summarise(levels: pd.DataFrame) -> pd.DataFrame:
+def summarise(levels: pd.DataFrame, measures: Sequence[str] = MEASURES) -> pd.DataFrame:
     """Return one row per (study, arm, level), with each measure's mean and spread over the trials.
 
     Each trial counts once: its repeats are averaged before the mean and the standard deviation are taken, while
@@ -25,6 +27,7 @@ def summarise(levels: pd.DataFrame) -> pd.DataFrame:
 
     Arguments:
         levels: a row per (study, arm, trial, repeat, level). A missing `status` column means that all went well.
+        measures: the columns to describe.
 
     Returns:
         A table, sorted by level within each arm, arms in the order of their first appearance:
@@ -32,11 +35,11 @@ def summarise(levels: pd.DataFrame) -> pd.DataFrame:
         `density` and `remaining_weights`, means over all rows, diverged ones included;
         `n`, the trials behind the statistics, and `runs`, the rows behind them (more than n where an arm has
         repeats); `diverged`, the rows left out;
-        and for each of `MEASURES`: `_mean` and `_std` over the trials' means (ddof=1, NaN for n = 1), `_min` and
+        and for each of `measures`: `_mean` and `_std` over the trials' means (ddof=1, NaN for n = 1), `_min` and
         `_max` over the runs.
     """
     if levels.empty:
-        return _empty()
+        return _empty(measures)
     diverged = levels["status"].eq("diverged") if "status" in levels else pd.Series(False, index=levels.index)
     sizes = levels[[*GROUP, "density", "remaining_weights"]].assign(diverged=diverged)
     groups = sizes.groupby(GROUP, sort=False, observed=True)
@@ -46,20 +49,20 @@ def summarise(levels: pd.DataFrame) -> pd.DataFrame:
         diverged=("diverged", "sum"),
     ).reset_index()
 
-    result = found.merge(spread(levels[~diverged], GROUP, MEASURES), on=GROUP, how="left")
+    result = found.merge(spread(levels[~diverged], GROUP, measures), on=GROUP, how="left")
     counts = ["n", "runs", "diverged"]
     result[counts] = result[counts].fillna(0).astype(int)
 
     curves = list(zip(result["study"], result["arm"], strict=True))
     place = {curve: position for position, curve in enumerate(dict.fromkeys(curves))}
     result["place"] = [place[curve] for curve in curves]
-    return result.sort_values(["place", "level"], ignore_index=True)[_columns()]
+    return result.sort_values(["place", "level"], ignore_index=True)[_columns(measures)]
 
 
-def _columns() -> list[str]:
-    statistics = [f"{measure}_{statistic}" for measure in MEASURES for statistic in STATISTICS]
+def _columns(measures: Sequence[str]) -> list[str]:
+    statistics = [f"{measure}_{statistic}" for measure in measures for statistic in STATISTICS]
     return [*GROUP, "density", "remaining_weights", "n", "runs", "diverged", *statistics]
 
 
-def _empty() -> pd.DataFrame:
-    return pd.DataFrame({column: pd.Series(dtype=float) for column in _columns()})
+def _empty(measures: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({column: pd.Series(dtype=float) for column in _columns(measures)})

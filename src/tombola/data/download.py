@@ -23,15 +23,17 @@ LOCK = ".download.lock"
 _log = logging.getLogger(__name__)
 
 
-def by_hand(files: Iterable[str], mirrors: Sequence[str], folder: Path) -> str:
-    """Return the last resort, as the end of a message."""
+def by_hand(files: Iterable[str], mirrors: Sequence[str], folder: Path, known_by: str) -> str:
+    """Return the last resort, as the end of a message; `known_by` is what a data folder that has the files holds."""
     return (
         f"to do it by hand, fetch {', '.join(files)} from {' or '.join(mirrors)} and put them, still compressed, "
-        f"into {folder}; or let --data or TOMBOLA_DATA name a folder that already holds {folder.parent.name}/raw"
+        f"into {folder}; or let --data or TOMBOLA_DATA name a folder that already holds {known_by}"
     )
 
 
-def fetch(name: str, sums: Mapping[str, str], mirrors: Sequence[str], places: Sequence[Path]) -> dict[str, Path]:
+def fetch(
+    name: str, sums: Mapping[str, str], mirrors: Sequence[str], places: Sequence[Path], known_by: str
+) -> dict[str, Path]:
     """Download files into the first of the places that can be written to.
 
     A file is written aside, verified, and only then moved into place, so that what lies there is whole. Several
@@ -39,9 +41,10 @@ def fetch(name: str, sums: Mapping[str, str], mirrors: Sequence[str], places: Se
 
     Args:
         name: of the data set, for messages.
-        sums: sha256 of every file, by its name.
+        sums: checksum of every file by its name, such as "sha256:..." or "md5:...".
         mirrors: addresses that a file's name is appended to, tried in turn.
         places: folders, the preferred one first; made where they don't exist.
+        known_by: what a data folder that has the files already holds, for messages.
 
     Returns:
         the path of every file, by its name.
@@ -52,16 +55,16 @@ def fetch(name: str, sums: Mapping[str, str], mirrors: Sequence[str], places: Se
     folder = _writable(name, places)
     try:
         with filelock.FileLock(folder / LOCK, timeout=LOCK_TIMEOUT, mode=0o666):
-            return {file: _fetch_one(name, file, sums, mirrors, folder) for file in sums}
+            return {file: _fetch_one(name, file, sums, mirrors, folder, known_by) for file in sums}
     except filelock.Timeout as error:
         raise DataError(
             f"{name}: another process has been downloading into {folder} for {LOCK_TIMEOUT / 60:.0f} minutes; "
-            f"end it, or {by_hand(sums, mirrors, folder)}"
+            f"end it, or {by_hand(sums, mirrors, folder, known_by)}"
         ) from error
     except (OSError, NotImplementedError) as error:
         raise DataError(
             f"{name}: {folder} can't be written to ({_reason(error)}); make room or choose another data folder; "
-            + by_hand(sums, mirrors, folder)
+            + by_hand(sums, mirrors, folder, known_by)
         ) from error
 
 
@@ -78,16 +81,16 @@ def _writable(name: str, places: Sequence[Path]) -> Path:
     raise DataError(f"{name}: nowhere to download to: {', '.join(faults)}; give a data folder that can be written to")
 
 
-def _fetch_one(name: str, file: str, sums: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> Path:
+def _fetch_one(
+    name: str, file: str, sums: Mapping[str, str], mirrors: Sequence[str], folder: Path, known_by: str
+) -> Path:
     target = folder / file
     if target.exists():  # another process was faster
         return target
     faults = []
     for mirror in mirrors:
         _log.info("downloading %s%s to %s", mirror, file, folder)
-        store = pooch.create(
-            path=folder, base_url=mirror, registry={file: f"sha256:{sums[file]}"}, retry_if_failed=RETRIES
-        )
+        store = pooch.create(path=folder, base_url=mirror, registry={file: sums[file]}, retry_if_failed=RETRIES)
         # Some servers would else decompress the file on its way, and its checksum would not be the published one.
         get = pooch.HTTPDownloader(timeout=TIMEOUTS, headers={"Accept-Encoding": "identity"})
         try:
@@ -102,7 +105,9 @@ def _fetch_one(name: str, file: str, sums: Mapping[str, str], mirrors: Sequence[
         _share(target)
         return target
     raise DataError(
-        f"{name}: {file} can't be downloaded:\n  " + "\n  ".join(faults) + f"\n{by_hand(sums, mirrors, folder)}"
+        f"{name}: {file} can't be downloaded:\n  "
+        + "\n  ".join(faults)
+        + f"\n{by_hand(sums, mirrors, folder, known_by)}"
     )
 
 

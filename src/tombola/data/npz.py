@@ -86,8 +86,8 @@ def open_archive(path: Path) -> Iterator[Archive]:
         file = path.open("rb")
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: no such file; data.path names the .npz file that holds your arrays, --data the folder that it "
-            "has moved to"
+            f"{path}: no such file; data.path names the .npz file that holds your arrays, and where {path.name} lies "
+            "in another folder, --data or TOMBOLA_DATA may name that folder"
         ) from error
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from error

@@ -39,3 +39,8 @@ class Splits:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self.train.inputs.shape[1:])

@@ -89,13 +89,14 @@ def load(name: str, root: Path | None, may_download: bool) -> Dataset:
     if missing:
         from tombola.data import download  # here, since the HTTP library behind it is slow to import
 
+        known_by = f"{published.folder}/raw"
         if not may_download:
             raise DataError(
                 f"{name}: no {', '.join(missing)} in {' or '.join(map(str, places))}, and downloading is switched "
-                f"off; {download.by_hand(missing, published.mirrors, places[0])}"
+                f"off; {download.by_hand(missing, published.mirrors, places[0], known_by)}"
             )
-        sums = {file: published.compressed[file.removesuffix(".gz")] for file in missing}
-        fetched = download.fetch(name, sums, published.mirrors, places)
+        sums = {file: f"sha256:{published.compressed[file.removesuffix('.gz')]}" for file in missing}
+        fetched = download.fetch(name, sums, published.mirrors, places, known_by)
         paths.update({file.removesuffix(".gz"): path for file, path in fetched.items()})
 
     about = published.description

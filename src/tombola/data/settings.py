@@ -11,8 +11,8 @@ class DataSettings(Section):
     """Which data set, and how much of its training set is set aside for validation.
 
     Args:
-        source: a key of `SOURCES`: "mnist", "fashion-mnist", "digits" or "npz". That it is one is checked where it
-            is looked up, by `describe` and `load`.
+        source: a key of `SOURCES`, such as "mnist", "cifar10" or "npz". That it is one is checked where it is looked
+            up, by `describe` and `load`.
         validation: examples drawn at random from the training set.
         path: the user's own archive; for "npz" alone, and required there.
     """

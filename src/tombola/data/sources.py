@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from tombola.data import digits, own, published
+from tombola.data import cifar, digits, own, published
 from tombola.data.dataset import Dataset, Description
 from tombola.data.settings import DataSettings
 from tombola.errors import InputError, nearest
@@ -59,9 +59,18 @@ def _published(name: str) -> Source:
     )
 
 
+def _cifar(name: str) -> Source:
+    return Source(
+        describe=lambda place: cifar.CIFAR[name].description,
+        load=lambda place: cifar.load(name, place.root, place.may_download),
+    )
+
+
 SOURCES: dict[str, Source] = {
     "mnist": _published("mnist"),
     "fashion-mnist": _published("fashion-mnist"),
+    "cifar10": _cifar("cifar10"),
+    "cifar100": _cifar("cifar100"),
     "digits": Source(describe=lambda place: digits.DESCRIPTION, load=lambda place: digits.load()),
     "npz": Source(
         describe=lambda place: own.describe(place.file),
@@ -75,8 +84,9 @@ def describe(settings: DataSettings, root: Path | None = None) -> Description:
     """Return shapes and sizes, without downloading; of a user's own file the inputs are not read either.
 
     Args:
-        settings: the `data` section of a study; a relative `path` starts from the current directory.
-        root: the user's data folder; None: what the environment variable TOMBOLA_DATA names, if it is set.
+        settings: the `data` section of a study; a relative `path` starts from the current directory, and a file that
+            is not where `path` says is looked for in the user's data folder.
+        root: that folder; None: what the environment variable TOMBOLA_DATA names, if it is set.
 
     Raises:
         InputError: no such source.
@@ -102,7 +112,7 @@ def load(settings: DataSettings, root: Path | None = None, download: bool = True
     """Return the data set, downloaded first where that is needed and allowed; remembered by the process.
 
     Args:
-        settings: the `data` section of a study; a relative `path` starts from the current directory.
+        settings: the `data` section of a study; `path` as in `describe`.
         root: the user's data folder, in torchvision's layout; None: what the environment variable TOMBOLA_DATA
             names, if it is set. What is not there is looked for in the user's cache folder.
         download: False: what is in neither is an error.
@@ -137,7 +147,7 @@ def _place(settings: DataSettings, root: Path | None, may_download: bool = True)
         path = _absolute(settings.path)
         chosen = root or os.environ.get("TOMBOLA_DATA")
         if chosen and not path.exists() and (moved := _absolute(str(chosen)) / path.name).exists():
-            path = moved  # a results folder that has come from another machine
+            path = moved  # a preset's file, or a results folder that has come from another machine
         try:
             found = path.stat()
         except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
@@ -15,6 +16,8 @@ from tombola.networks.conv import conv_2, conv_4, conv_6
 from tombola.networks.initialise import initialised
 from tombola.networks.layers import Anatomy, Layer, examine
 from tombola.networks.lenet import lenet
+from tombola.networks.resnet import cifar_resnet, resnet_18
+from tombola.networks.vgg import vgg
 from tombola.section import Section
 
 __all__ = [
@@ -32,6 +35,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "conv-2": conv_2,
     "conv-4": conv_4,
     "conv-6": conv_6,
+    **{f"resnet-{depth}": partial(cifar_resnet, depth=depth) for depth in (20, 32, 44, 56)},
+    "resnet-18": resnet_18,
+    **{f"vgg-{depth}": partial(vgg, depth=depth) for depth in (11, 13, 16, 19)},
 }
 
 
@@ -73,6 +79,8 @@ def factory(settings: NetworkSettings, input_shape: tuple[int, ...], classes: in
     def build() -> nn.Module:
         try:
             module = function(**arguments)
+        except InputError as error:
+            raise InputError(f"network {settings.name!r}: {error}") from error
         except Exception as error:
             raise InputError(
                 f"network {settings.name!r} can't be built with {arguments}: {type(error).__name__}: {error}"

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from tombola.networks.shape import image_shape
+
 
 def conv(
     input_shape: tuple[int, ...],
@@ -26,8 +28,11 @@ def conv(
         widths: channels of each pair.
         hidden: widths of the fully connected layers before the output.
         dropout: probability, after each hidden fully connected layer (the paper's Figure 6 uses 0.5).
+
+    Raises:
+        InputError: examples that are no images, or too small for so many poolings.
     """
-    channels, height, width = input_shape
+    channels, height, width = image_shape(input_shape, smallest=2 ** len(widths))
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for pair, out_channels in enumerate(widths):
         for number in (2 * pair + 1, 2 * pair + 2):

@@ -1,7 +1,7 @@
 """Masks, criteria and selection: three things that do not know each other."""
 
 from tombola.pruning.controls import shuffled
-from tombola.pruning.criteria import CRITERIA, Criterion, Snapshots, magnitude
+from tombola.pruning.criteria import CRITERIA, Criterion, SkipRound, Snapshots, magnitude
 from tombola.pruning.mask import Mask
 from tombola.pruning.select import kept_after, plan_counts, removed, select
 
@@ -9,6 +9,7 @@ __all__ = [
     "CRITERIA",
     "Criterion",
     "Mask",
+    "SkipRound",
     "Snapshots",
     "kept_after",
     "magnitude",

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 State = Mapping[str, Tensor]
+
+
+class SkipRound(Exception):
+    """Raised by a criterion that has nothing to tell weights apart by: the round removes none; the text says why."""
+
+
+def _unknown() -> State:
+    raise ValueError("no gradients are known here")
 
 
 @dataclass(frozen=True)
@@ -19,22 +28,72 @@ class Snapshots:
         start: what this run started from (masked).
         best: at the lowest validation loss.
         final: after the last step.
+        gradients: called without arguments, gives the gradient of the training loss with respect to `final`, on the
+            batch that training would have seen next; pruned weights included, dropout off.
+        generator: for a criterion that draws; each trial, run and level has its own.
     """
 
     init: State
     start: State
     best: State
     final: State
+    gradients: Callable[[], State] = _unknown
+    generator: torch.Generator = field(default_factory=torch.Generator)
 
 
 Criterion = Callable[[Snapshots], Mapping[str, Tensor]]
 
 
 def magnitude(snapshots: Snapshots) -> Mapping[str, Tensor]:
-    """Score |w| after training (Frankle & Carbin 2019, Section 1)."""
+    """Score |w| after training (Han et al. 2015; Frankle & Carbin 2019, Section 1; "large final")."""
     return {name: weight.abs() for name, weight in snapshots.final.items()}
+
+
+def initial_magnitude(snapshots: Snapshots) -> Mapping[str, Tensor]:
+    """Score |w| at the initialisation ("large init"; Zhou et al. 2019, Section 2)."""
+    return {name: weight.abs() for name, weight in snapshots.init.items()}
+
+
+def magnitude_increase(snapshots: Snapshots) -> Mapping[str, Tensor]:
+    """Score |w_final| - |w_init| (Zhou et al. 2019, Section 2)."""
+    return {name: weight.abs() - snapshots.init[name].abs() for name, weight in snapshots.final.items()}
+
+
+def movement(snapshots: Snapshots) -> Mapping[str, Tensor]:
+    """Score |w_final - w_init| ("movement"; Zhou et al. 2019, Section 2)."""
+    return {name: (weight - snapshots.init[name]).abs() for name, weight in snapshots.final.items()}
+
+
+def stability(snapshots: Snapshots) -> Mapping[str, Tensor]:
+    """Score -|w_best - w_final|: the weights that moved most after the lowest validation loss go first.
+
+    This is the criterion of a public study of Conv-4 on CIFAR-10, the preset `conv4-cifar10-stability`.
+
+    Raises:
+        SkipRound: both are the same weights.
+    """
+    if all(torch.equal(weight, snapshots.best[name]) for name, weight in snapshots.final.items()):
+        raise SkipRound("best and final weights are identical: the validation loss was lowest at the end of training")
+    return {name: -(snapshots.best[name] - weight).abs() for name, weight in snapshots.final.items()}
+
+
+def gradient(snapshots: Snapshots) -> Mapping[str, Tensor]:
+    """Score |w * dL/dw| at the end of training, on one batch (Molchanov et al. 2017, a first-order Taylor term)."""
+    gradients = snapshots.gradients()
+    return {name: (weight * gradients[name]).abs() for name, weight in snapshots.final.items()}
+
+
+def random(snapshots: Snapshots) -> Mapping[str, Tensor]:
+    """Score at random: the control of every criterion."""
+    return {name: torch.rand(weight.shape, generator=snapshots.generator) for name, weight in snapshots.final.items()}
 
 
 CRITERIA: dict[str, Criterion] = {
     "magnitude": magnitude,
+    "initial-magnitude": initial_magnitude,
+    "magnitude-increase": magnitude_increase,
+    "movement": movement,
+    "stability": stability,
+    "gradient": gradient,
+    "random": random,
 }

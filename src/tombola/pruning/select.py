@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -13,6 +13,7 @@ from tombola.pruning.mask import Mask
 
 Scope = Literal["layer", "global"]
 Scores = Mapping[str, Tensor]
+Rates = Mapping[str, float]  # layer -> fraction of its remaining weights that one round removes
 
 
 def removed(remaining: int, rate: float, minimum: int = 0) -> int:
@@ -24,9 +25,9 @@ def removed(remaining: int, rate: float, minimum: int = 0) -> int:
     return max(0, min(round(rate * remaining), remaining - minimum))
 
 
-def kept_after(remaining: int, rate: float, rounds: int, minimum: int = 0) -> int:
-    """Return how many of `remaining` weights are left after that many rounds, each rounded by itself."""
-    for _ in range(rounds):
+def kept_after(remaining: int, rates: Sequence[float], minimum: int = 0) -> int:
+    """Return how many of `remaining` weights are left after a round at each of `rates`, each rounded by itself."""
+    for rate in rates:
         remaining -= removed(remaining, rate, minimum)
     return remaining
 
@@ -34,9 +35,8 @@ def kept_after(remaining: int, rate: float, rounds: int, minimum: int = 0) -> in
 def select(
     scores: Scores,
     mask: Mask,
-    rates: Mapping[str, float],
+    rates: Rates | Sequence[Rates],
     scope: Scope = "layer",
-    rounds: int = 1,
     minimum: int = 0,
 ) -> Mask:
     """Return `mask` without its lowest-scored weights: exactly the asked number, and nothing comes back.
@@ -48,27 +48,28 @@ def select(
             gone already are ignored, whatever they are.
         mask: what is kept so far.
         rates: layer -> fraction of its remaining weights that one round removes, 0 to 1. A layer that is not named
-            is left alone. With scope "global" all rates are the same number.
+            is left alone. With scope "global" all rates are the same number. A list removes at once as many as a
+            round at each of its rates would, one after the other (one-shot pruning to a level's density).
         scope: "layer" compares weights within each layer, "global" across all the named layers together.
-        rounds: removes as many as that many rounds in a row would (one-shot pruning to a level's density).
         minimum: the least number of weights that a layer keeps, if it has them.
 
     Raises:
         ValueError: scores that are missing, of another shape, or NaN; rates out of range, unequal under "global",
             or for unknown layers.
     """
-    _check(scores, mask, rates, scope)
+    rounds = [rates] if isinstance(rates, Mapping) else list(rates)
+    _check(scores, mask, rounds, scope)
     keep = {name: mask[name].clone() for name in mask}
-    named = [name for name in mask if name in rates]
+    named = [name for name in mask if rounds and name in rounds[0]]
     if scope == "layer":
         for name in named:
             remaining = int(mask[name].sum())
-            count = remaining - kept_after(remaining, rates[name], rounds, minimum)
+            count = remaining - kept_after(remaining, [rates[name] for rates in rounds], minimum)
             _remove_lowest([name], count, scores, keep)
     elif named:
         remaining = sum(int(mask[name].sum()) for name in named)
         floor = sum(min(minimum, int(mask[name].sum())) for name in named)
-        count = remaining - kept_after(remaining, rates[named[0]], rounds, floor)
+        count = remaining - kept_after(remaining, [rates[named[0]] for rates in rounds], floor)
         _remove_lowest(named, count, scores, keep, minimum)
     return Mask(keep)
 
@@ -96,14 +97,20 @@ def _remove_lowest(names: list[str], count: int, scores: Scores, keep: dict[str,
         start += size
 
 
-def _check(scores: Scores, mask: Mask, rates: Mapping[str, float], scope: Scope) -> None:
+def _check(scores: Scores, mask: Mask, rounds: Sequence[Rates], scope: Scope) -> None:
     if scope not in ("layer", "global"):
         raise ValueError(f"scope is 'layer' or 'global', not {scope!r}")
-    for name, rate in rates.items():
-        if name not in mask:
-            raise ValueError(f"a rate for {name!r}, which the mask does not have")
-        if not 0 <= rate <= 1:
-            raise ValueError(f"rate of {name!r} is {rate}: it must lie between 0 and 1")
+    for rates in rounds:
+        if rates.keys() != rounds[0].keys():
+            raise ValueError("all rounds must name the same layers")
+        for name, rate in rates.items():
+            if name not in mask:
+                raise ValueError(f"a rate for {name!r}, which the mask does not have")
+            if not 0 <= rate <= 1:
+                raise ValueError(f"rate of {name!r} is {rate}: it must lie between 0 and 1")
+        if scope == "global" and len(set(rates.values())) > 1:
+            raise ValueError("scope 'global' has one rate for all layers")
+    for name in rounds[0] if rounds else ():
         if name not in scores:
             raise ValueError(f"no scores for {name!r}")
         if scores[name].shape != mask[name].shape:
@@ -112,42 +119,54 @@ def _check(scores: Scores, mask: Mask, rates: Mapping[str, float], scope: Scope)
             )
         if bool(scores[name].detach().cpu()[mask[name]].isnan().any()):
             raise ValueError(f"scores of {name!r} contain NaN")
-    if scope == "global" and len(set(rates.values())) > 1:
-        raise ValueError("scope 'global' has one rate for all layers")
 
 
-def plan_counts(
-    sizes: Mapping[str, int], rates: Mapping[str, float], scope: Scope, rounds: int, minimum: int = 0
-) -> list[int]:
-    """Return the number of weights that remain in the whole network at levels 0, ..., rounds.
+def after_round(
+    counts: Mapping[str, int], rates: Rates, scope: Scope, sizes: Mapping[str, int], minimum: int = 0
+) -> dict[str, int]:
+    """Return how many of `counts` weights each layer has left after a round.
+
+    With scope "global" it depends on the scores which layer loses what: then only the sum over all layers counts.
+
+    Args:
+        sizes: layer -> number of its weights, kept or not.
+    """
+    left = dict(counts)
+    if scope == "layer":
+        for name, rate in rates.items():
+            left[name] -= removed(counts[name], rate, min(minimum, sizes[name]))
+    elif rates:
+        pool, floor = sum(counts[name] for name in rates), sum(min(minimum, sizes[name]) for name in rates)
+        gone = removed(pool, next(iter(rates.values())), floor)
+        for name in rates:  # as if the first layers lost it all
+            left[name] -= min(gone, counts[name])
+            gone -= counts[name] - left[name]
+    return left
+
+
+def plan_counts(sizes: Mapping[str, int], rounds: Sequence[Rates], scope: Scope, minimum: int = 0) -> list[int]:
+    """Return the number of weights that remain in the whole network at level 0 and after each of the rounds.
 
     Raises:
         InputError: a round would leave a layer (scope "layer") or the network empty, or remove nothing.
     """
     counts = dict(sizes)
     totals = [sum(counts.values())]
-    for level in range(1, rounds + 1):
-        if scope == "layer":
-            for name, rate in rates.items():
-                counts[name] -= removed(counts[name], rate, min(minimum, sizes[name]))
-                if counts[name] == 0:
-                    raise InputError(
-                        f"pruning.rounds: round {level} would empty layer {name.removesuffix('.weight')!r}; "
-                        f"ask for at most {level - 1} rounds, or set pruning.minimum to keep some weights"
-                    )
-            totals.append(sum(counts.values()))
-        else:
-            pool = totals[-1] - sum(size for name, size in sizes.items() if name not in rates)
-            rate = next(iter(rates.values()), 0.0)
-            floor = sum(min(minimum, sizes[name]) for name in rates)
-            totals.append(totals[-1] - removed(pool, rate, floor))
-            if pool and totals[-1] == totals[-2] - pool:
-                raise InputError(
-                    f"pruning.rounds: round {level} would leave no weight; ask for at most {level - 1} rounds"
-                )
+    for level, rates in enumerate(rounds, start=1):
+        counts = after_round(counts, rates, scope, sizes, minimum)
+        totals.append(sum(counts.values()))
+        empty = [name.removesuffix(".weight") for name in rates if not counts[name]]
+        if scope == "layer" and empty:
+            raise InputError(
+                f"pruning.rounds: round {level} would empty layer {empty[0]!r}; "
+                f"ask for at most {level - 1} rounds, or set pruning.minimum to keep some weights"
+            )
+        if scope == "global" and len(empty) == len(rates) and totals[-1] < totals[-2]:
+            raise InputError(f"pruning.rounds: round {level} would leave no weight; ask for at most {level - 1} rounds")
         if totals[-1] == totals[-2]:
+            less = f", or for a lower pruning.minimum than {minimum:,}" if minimum else ""
             raise InputError(
                 f"pruning: round {level} leaves nothing to prune: it would remove none of the {totals[-1]:,} "
-                f"weights that remain; ask for at most {level - 1} rounds, or for a higher rate"
+                f"weights that remain; ask for at most {level - 1} rounds, or for a higher rate{less}"
             )
     return totals

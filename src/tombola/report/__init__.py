@@ -6,11 +6,18 @@ Importing this costs neither matplotlib nor pandas: both are loaded when somethi
 from __future__ import annotations
 
 from tombola.report.figures import FIGURES, draw
+from tombola.report.form import SCREEN, Form, paper
+from tombola.report.setting import Setting, gather
 from tombola.report.table import summary_table, ticket_versus_reinit
 
 __all__ = [
     "FIGURES",
+    "SCREEN",
+    "Form",
+    "Setting",
     "draw",
+    "gather",
+    "paper",
     "summary_table",
     "ticket_versus_reinit",
 ]

@@ -11,11 +11,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
-from tombola.report.page import LABEL_SIZE, page, page_title, points_with_bars, thousands, value_axis
+from tombola.report.axes import bar_ends, iteration_axis, points_with_bars, value_axis
+from tombola.report.form import SCREEN, Form
+from tombola.report.page import page, page_title
 from tombola.report.style import DENSITIES, KNOWN, Style
 from tombola.report.words import percent, small_print
 
@@ -27,7 +28,7 @@ ABOUT = "test accuracy while training"
 
 @dataclass(frozen=True)
 class Curve:
-    """One mean curve, in percent, with the extremes of its runs."""
+    """One mean curve, in percent, with the ends of its bars."""
 
     label: str
     style: Style
@@ -35,12 +36,11 @@ class Curve:
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    runs: np.ndarray
 
 
-def figure_3(levels: pd.DataFrame, curves: pd.DataFrame) -> Figure | None:
+def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     """Return Figure 3: larger tickets, smaller tickets, and tickets against their reinitialised controls."""
-    curves = _of_sound_runs(levels, curves)
+    curves = of_sound_runs(levels, curves)
     if curves.empty or not (curves["arm"] == "ticket").any():
         return None
     tickets = curves[curves["arm"] == "ticket"]
@@ -59,7 +59,7 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame) -> Figure | None:
                 continue
             color, marker = DENSITIES[place]
             style = Style(color, marker, KNOWN[arm].line, KNOWN[arm].hollow)
-            found[level] = _curve(rows, name if arm == "ticket" else f"{name} reinit", style)
+            found[level] = _curve(rows, name if arm == "ticket" else f"{name} reinit", style, form)
 
     large, small = chosen[:3], chosen[3:]
     dense = [level for level in chosen if level == 0]
@@ -68,8 +68,8 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame) -> Figure | None:
         panels.append(("smaller tickets", [ticket[level] for level in dense + small]))
     if compared := [level for level in large if level in reinit] or [level for level in small if level in reinit]:
         shown = [ticket[level] for level in dict.fromkeys(dense + compared)]
-        panels.append(("tickets and their reinitialised controls", shown + [reinit[level] for level in compared]))
-    return _drawn(levels, panels, chosen, compared)
+        panels.append(("tickets and reinit", shown + [reinit[level] for level in compared]))
+    return _drawn(levels, panels, chosen, compared, form)
 
 
 def choose_levels(density_of: dict[int, float]) -> list[int]:
@@ -94,7 +94,7 @@ def choose_levels(density_of: dict[int, float]) -> list[int]:
     return sorted(chosen, key=falling.index)
 
 
-def _of_sound_runs(levels: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+def of_sound_runs(levels: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     """Return the curves of runs that did not diverge: the figures agree with the summary on what counts."""
     if curves.empty or "status" not in levels:
         return curves
@@ -103,14 +103,15 @@ def _of_sound_runs(levels: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     return curves[~pd.MultiIndex.from_frame(curves[key]).isin(diverged)]
 
 
-def _curve(rows: pd.DataFrame, label: str, style: Style) -> Curve:
+def _curve(rows: pd.DataFrame, label: str, style: Style, form: Form) -> Curve:
     rows = rows.sort_values("iteration")
-    mean, low, high = (100 * rows[f"test_accuracy_{name}"].to_numpy(dtype=float) for name in ("mean", "min", "max"))
-    return Curve(label, style, rows["iteration"].to_numpy(), mean, low, high, rows["runs"].to_numpy())
+    mean = 100 * rows["test_accuracy_mean"].to_numpy(dtype=float)
+    low, high = (100 * ends for ends in bar_ends(rows, "test_accuracy", form.bars))
+    return Curve(label, style, rows["iteration"].to_numpy(), mean, low, high)
 
 
 def _drawn(
-    levels: pd.DataFrame, panels: Sequence[tuple[str, list[Curve]]], chosen: list[int], compared: list[int]
+    levels: pd.DataFrame, panels: Sequence[tuple[str, list[Curve]]], chosen: list[int], compared: list[int], form: Form
 ) -> Figure | None:
     panels = [(name, [curve for curve in found if np.isfinite(curve.mean).any()]) for name, found in panels]
     panels = [(name, found) for name, found in panels if found]
@@ -121,27 +122,26 @@ def _drawn(
     shown |= levels["arm"].eq("reinit") & levels["level"].isin(compared)
     figure, all_axes = page(
         page_title(levels, ABOUT),
-        rows=1,
-        columns=len(panels),
-        panel_width=3.3,
-        legend=[(Line2D([], [], **style.line_options()), label) for label, style in entries.items()],
-        small_print=small_print(summarise(levels[shown]), "curves", "percentages are weights remaining"),
+        panels=len(panels),
+        legend=[[(Line2D([], [], **style.line_options(form.line)), label) for label, style in entries.items()]],
+        small_print=small_print(summarise(levels[shown]), "curves", form.bars, "percentages are weights remaining"),
+        form=form,
     )
     for letter, axes, (name, found) in zip("abc", all_axes, panels, strict=False):
         low, high = _limits(found)
         for place, curve in enumerate(found):
-            _draw_curve(axes, curve, place, len(found), low)
-        value_axis(axes, "test accuracy (%)", low, high)
-        axes.set_xlabel("training iteration", size=LABEL_SIZE)
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
-        axes.xaxis.set_major_formatter(thousands())
-        axes.set_title(f"({letter}) {name}", loc="left", size=9)
+            _draw_curve(axes, curve, place, len(found), low, form)
+        value_axis(axes, "test accuracy (%)", low, high, form)
+        iteration_axis(axes, form)
+        axes.set_title(f"({letter}) {name}", loc="left", size=0.95 * form.label)
     return figure
 
 
-def _draw_curve(axes: Axes, curve: Curve, place: int, count: int, lowest: float) -> None:
-    options = curve.style.line_options()
-    axes.plot(curve.iteration, curve.mean, **{**options, "marker": ""})
+def _draw_curve(axes: Axes, curve: Curve, place: int, count: int, lowest: float, form: Form) -> None:
+    options = curve.style.line_options(form.line)
+    # Hundreds of evaluations make a band of a thick line.
+    width = (0.6 if len(curve.mean) > 150 else 1.0) * form.line
+    axes.plot(curve.iteration, curve.mean, **{**options, "marker": "", "linewidth": width})
     # Each curve has its bars at places of its own, so that they do not lie on one another's.
     steps = (np.arange(BARS_PER_CURVE) + (place + 0.5) / count) / BARS_PER_CURVE
     at = np.unique(np.minimum((steps * len(curve.mean)).astype(int), len(curve.mean) - 1))
@@ -153,13 +153,12 @@ def _draw_curve(axes: Axes, curve: Curve, place: int, count: int, lowest: float)
         curve.mean[at],
         curve.low[at],
         curve.high[at],
-        curve.runs[at],
-        {**options, "linestyle": "none"},
+        {**options, "linestyle": "none", "zorder": 3},
     )
 
 
 def _limits(found: Sequence[Curve]) -> tuple[float, float]:
     """Return limits that show where the curves differ: all but the steep climb at the start of each."""
     low = min(float(np.nanpercentile(curve.mean, 25)) for curve in found)
-    high = max(float(np.nanmax(curve.high)) for curve in found)
+    high = max(float(np.nanmax([curve.mean, curve.high])) for curve in found)
     return max(0.0, low - 0.15 * (high - low)), high

@@ -1,4 +1,4 @@
-"""Writes the paper's figures from a study's tables, as PNG and SVG."""
+"""Writes the paper's figures from the tables of one study or several, as PNG, SVG or PDF."""
 
 from __future__ import annotations
 
@@ -7,79 +7,168 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tombola.errors import InputError, StoreError, nearest
+from tombola.report.form import SCREEN, Form
+from tombola.report.setting import Setting
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-FIGURES = ("figure-1", "figure-3", "figure-4")
+
+@dataclass(frozen=True)
+class Kind:
+    """What there is to know of a figure before it is drawn.
+
+    Args:
+        needs: what results it is drawn from.
+        together: whether several studies share one figure; else each has its own.
+        networks: what the names of the networks begin with for which it is drawn unasked.
+    """
+
+    needs: str
+    together: bool = False
+    networks: str = ""
+
+
+KINDS = {
+    "figure-1": Kind("an arm ticket or random-mask", together=True),
+    "figure-3": Kind("learning curves of an arm ticket"),
+    "figure-4": Kind("an arm other than random-mask"),
+    "figure-5": Kind("an arm ticket or reinit", together=True, networks="conv-"),
+    "figure-6": Kind(
+        "two studies of one network, one with network.arguments.dropout above 0 and one without it",
+        together=True,
+        networks="conv-",
+    ),
+    "figure-7": Kind("learning curves of an arm other than random-mask", together=True, networks="vgg-"),
+    "figure-8": Kind("learning curves of an arm other than random-mask", together=True, networks="resnet-"),
+    "rounds": Kind("learning curves of two or more levels"),
+    "criteria": Kind("an arm ticket", together=True),
+}
+FIGURES = tuple(KINDS)
+FORMATS = ("png", "svg", "pdf")
 
 # matplotlib's settings belong to the process, so only one thread at a time may draw under ours.
 _DRAWING = threading.Lock()
 
 
-def draw(levels: pd.DataFrame, curves: pd.DataFrame, folder: Path, figures: Sequence[str] | None = None) -> list[Path]:
-    """Write each figure that the data can support into `folder`, and return the files.
+def draw(
+    levels: pd.DataFrame,
+    curves: pd.DataFrame,
+    folder: Path,
+    figures: Sequence[str] | None = None,
+    *,
+    settings: Mapping[str, Setting] | None = None,
+    form: Form = SCREEN,
+    formats: Sequence[str] = ("png", "svg"),
+) -> list[Path]:
+    """Write figures into `folder`, and return the files. The same tables give the same bytes.
 
-    A figure for which the data hold nothing is left out. The same tables give the same bytes. Where `levels`
-    holds several studies, each has its own files, with the study's name in theirs.
+    Where `levels` holds several studies, Figures 1, 5 to 8 and "criteria" show them together; of the others each
+    study has its own, with the study's name in the file's.
 
     Arguments:
         levels: a row per (study, arm, trial, repeat, level).
         curves: a row per evaluation.
         folder: made where it is missing; files of the same names are replaced.
-        figures: which of `FIGURES` to draw; all by default.
+        figures: which of `FIGURES` to draw; by default each that the data support and that is made for their network.
+        settings: study -> what else is known of it; by default as of a study that says nothing.
+        form: sizes, and what bars are.
+        formats: any of "png", "svg" and "pdf".
+
+    Raises:
+        InputError: there is no such figure or format, or the data do not support one that is asked for. Nothing is
+            written.
+        StoreError: a file can't be written.
     """
-    wanted = FIGURES if figures is None else tuple(dict.fromkeys(figures))
-    for name in wanted:
+    for name in figures or ():
         if name not in FIGURES:
             raise InputError(f"no figure {name!r}{nearest(name, FIGURES)}")
+    for suffix in formats:
+        if suffix not in FORMATS:
+            raise InputError(f"no format {suffix!r}; known: {', '.join(FORMATS)}")
     if levels.empty:
         return []
-    studies = list(dict.fromkeys(levels["study"]))
-    written: list[Path] = []
-    for study, suffix in zip(studies, _suffixes(studies), strict=True):
-        study_levels = levels[levels["study"] == study]
-        study_curves = curves if curves.empty else curves[curves["study"] == study]
-        for name in wanted:
-            for ending, content in _render(name, study_levels, study_curves).items():
-                written.append(_write(Path(folder) / f"{name}{suffix}.{ending}", content))
-    return written
+    levels, curves = _plain_columns(levels), curves if curves.empty else _plain_columns(curves)
+    settings = {study: (settings or {}).get(study, Setting()) for study in levels["study"].unique()}
+    contents: dict[Path, bytes] = {}
+    for name in FIGURES if figures is None else dict.fromkeys(figures):
+        before = len(contents)
+        for ending, studies in _groups(name, levels, settings, asked=figures is not None):
+            some = levels[levels["study"].isin(studies)]
+            some_curves = curves if curves.empty else curves[curves["study"].isin(studies)]
+            for suffix, content in _render(name, some, some_curves, settings, form, formats).items():
+                contents[Path(folder) / f"{name}{ending}{form.suffix}.{suffix}"] = content
+        if figures is not None and len(contents) == before:
+            raise InputError(f"{name} can't be drawn from these results: it needs {KINDS[name].needs}")
+    return [_write(path, content) for path, content in contents.items()]
 
 
-def _render(name: str, levels: pd.DataFrame, curves: pd.DataFrame) -> dict[str, bytes]:
+def _plain_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with names as text, categories too, and a column for the network's name."""
+    network = table["network"].astype(str) if "network" in table else ""
+    return table.assign(study=table["study"].astype(str), arm=table["arm"].astype(str), network=network)
+
+
+def _groups(
+    name: str, levels: pd.DataFrame, settings: Mapping[str, Setting], asked: bool
+) -> list[tuple[str, list[str]]]:
+    """Return, for each file of a figure, what is added to its name and the studies that it shows."""
+    network_of = dict(zip(levels["study"], levels["network"], strict=True))
+    studies, kind = list(network_of), KINDS[name]
+    if not kind.together:
+        return [(ending, [study]) for ending, study in zip(_endings(studies), studies, strict=True)]
+    if not asked:
+        studies = [study for study in studies if network_of[study].startswith(kind.networks)]
+        if name == "criteria" and all(settings[study].criterion == "magnitude" for study in studies):
+            return []
+    return [("", studies)] if studies else []
+
+
+def _render(
+    name: str,
+    levels: pd.DataFrame,
+    curves: pd.DataFrame,
+    settings: Mapping[str, Setting],
+    form: Form,
+    formats: Sequence[str],
+) -> dict[str, bytes]:
     import matplotlib
 
     from tombola.report import curve_figures, density_figures
+    from tombola.report.rounds import rounds
 
-    makers = {
-        "figure-1": lambda: density_figures.figure_1(levels),
-        "figure-3": lambda: curve_figures.figure_3(levels, curves),
-        "figure-4": lambda: density_figures.figure_4(levels),
+    makers: dict[str, Callable[[], Figure | None]] = {
+        "figure-1": lambda: density_figures.figure_1(levels, form),
+        "figure-3": lambda: curve_figures.figure_3(levels, curves, form),
+        "figure-4": lambda: density_figures.figure_4(levels, form),
+        "figure-5": lambda: density_figures.figure_5(levels, form),
+        "figure-6": lambda: density_figures.figure_6(levels, settings, form),
+        "figure-7": lambda: density_figures.figure_7(levels, curves, settings, form),
+        "figure-8": lambda: density_figures.figure_8(levels, curves, settings, form),
+        "rounds": lambda: rounds(levels, curves, form),
+        "criteria": lambda: density_figures.criteria(levels, settings, form),
     }
     # A user's own matplotlibrc (usetex, say) must neither break a figure nor change its bytes; and without a
     # salt the names inside an SVG are random.
     with _DRAWING, matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams["svg.hashsalt"] = "tombola"
+        matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType: journals refuse matplotlib's own Type 3
         figure = makers[name]()
-        return {} if figure is None else {"png": _png(figure), "svg": _svg(figure)}
+        return {} if figure is None else {suffix: _saved(figure, suffix, form) for suffix in formats}
 
 
-def _png(figure: Figure) -> bytes:
+def _saved(figure: Figure, suffix: str, form: Form) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200)
-    return buffer.getvalue()
-
-
-def _svg(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    figure.savefig(buffer, format=suffix, dpi=form.dpi, metadata=dates.get(suffix))
     return buffer.getvalue()
 
 
@@ -100,17 +189,17 @@ def _write(path: Path, content: bytes) -> Path:
     return path
 
 
-def _suffixes(studies: Iterable[object]) -> list[str]:
+def _endings(studies: Iterable[object]) -> list[str]:
     """Return what to add to the files' names to tell the studies apart: nothing for a single one."""
     studies = list(studies)
     if len(studies) == 1:
         return [""]
-    suffixes: list[str] = []
+    endings: list[str] = []
     for study in studies:
         stem = "-" + (re.sub(r"[^A-Za-z0-9_-]+", "-", str(study))[:40].strip("-") or "study")
-        suffix, number = stem, 2
+        ending, number = stem, 2
         # Compared without case: on some file systems A.png and a.png are one file.
-        while suffix.lower() in {other.lower() for other in suffixes}:
-            suffix, number = f"{stem}-{number}", number + 1
-        suffixes.append(suffix)
-    return suffixes
+        while ending.lower() in {other.lower() for other in endings}:
+            ending, number = f"{stem}-{number}", number + 1
+        endings.append(ending)
+    return endings

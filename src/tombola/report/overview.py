@@ -59,7 +59,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
     layers = ", ".join(f"{layer.name.removesuffix('.weight')} {layer.size:,}" for layer in plan.anatomy.layers)
     lines = [
         f"{study.name}: {study.network.name} on {study.data.source}, {counted(study.trials, 'trial')}, "
-        f"levels 0 to {study.pruning.rounds}, {plan.budget:,} iterations a job",
+        f"levels 0 to {study.pruning.rounds}, {plan.budget():,} iterations a job",
         f"weights: {counts[0]:,} prunable ({layers}); {counts[-1]:,} ({counts[-1] / counts[0]:.2%}) at the last level",
     ]
     at_a_time = f"{counted(workers, 'job')} at a time"

@@ -13,6 +13,7 @@ from tombola.report.words import KNOWN_ARMS
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#767676"
+LONG = (0, (6, 1, 1, 1, 1, 1))
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,16 @@ class Style:
     line: Any
     hollow: bool = False
 
-    def line_options(self) -> dict[str, Any]:
-        """Return the arguments of matplotlib for a line and its markers."""
+    def line_options(self, width: float) -> dict[str, Any]:
+        """Return the arguments of matplotlib for a line of `width` points and its markers."""
         return {
             "color": self.color,
             "marker": self.marker,
             "linestyle": self.line,
             "markerfacecolor": "white" if self.hollow else self.color,
-            "markersize": 4.0,
-            "linewidth": 1.2,
+            "markersize": 3.4 * width,
+            "markeredgewidth": 0.8 * width,
+            "linewidth": width,
         }
 
 
@@ -45,6 +47,16 @@ KNOWN = dict(
             Style(GREEN, "^", (0, (4, 1.5)), hollow=True),
             Style(SKY, "D", "-."),
             Style(ORANGE, "v", ":", hollow=True),
+            Style(PURPLE, "X", "-"),
+            Style(BLACK, "<", "--"),
+            Style(VERMILION, "p", ":", hollow=True),
+            Style(ORANGE, "*", "-"),
+            Style(GREEN, ">", "-."),
+            Style(PURPLE, "d", "--"),
+            Style(SKY, "h", LONG),
+            Style(GREY, "8", ":", hollow=True),
+            Style(BLACK, "P", LONG),
+            Style(GREEN, "H", "-"),
         ),
         strict=True,
     )
@@ -55,7 +67,7 @@ OTHERS = tuple(
     Style(
         (PURPLE, BLACK, GREY)[slot % 3],
         ("P", "X", "<", ">", "p", "h", "*", "d")[slot % 8],
-        ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))[slot % 5],
+        ("-", "--", "-.", ":", LONG)[slot % 5],
     )
     for slot in range(8)
 )
@@ -63,9 +75,12 @@ OTHERS = tuple(
 # Figure 3 tells densities by colour and marker, and arms by line: the densest first.
 DENSITIES = ((BLACK, "o"), (BLUE, "s"), (VERMILION, "^"), (GREEN, "D"), (ORANGE, "v"), (PURPLE, "P"))
 
+# A figure of several studies tells them by colour and marker, and arms by line and filling.
+STUDIES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (ORANGE, "v"), (PURPLE, "D"), (BLACK, "P"), (SKY, "X"))
+
 
 def styles(arms: Iterable[str]) -> dict[str, Style]:
-    """Return the style of each arm: fixed for the arms of the paper, drawn from the name for all others.
+    """Return the style of each arm: fixed for those that tombola knows, drawn from the name for all others.
 
     An arm keeps its style from study to study unless two names of one study fall on the same place; then the
     alphabetically later one moves on to the next that is free. Beyond eight own arms, styles are used again.
@@ -82,3 +97,11 @@ def styles(arms: Iterable[str]) -> dict[str, Style]:
             taken.clear()
         chosen[arm] = OTHERS[slot]
     return chosen
+
+
+def of_study(place: int, arm: Style) -> Style:
+    """Return the style of an arm of the study at `place` of a figure of several: its colour, the arm's line."""
+    color, _ = STUDIES[place % len(STUDIES)]
+    # Of more studies than there are colours, those of one colour differ in their markers.
+    _, marker = STUDIES[(place + place // len(STUDIES)) % len(STUDIES)]
+    return Style(color, marker, arm.line, arm.hollow)

@@ -37,8 +37,10 @@ def summary_table(levels: pd.DataFrame) -> Group:
     parts: list[RenderableType] = []
     for study, rows in summary.groupby("study", sort=False, observed=True):
         arms = in_order(rows["arm"])
-        for start in range(0, len(arms), ARMS_PER_TABLE):
-            some = arms[start : start + ARMS_PER_TABLE]
+        # Six arms make two tables of three, not one of five and a remnant.
+        per_table = math.ceil(len(arms) / math.ceil(len(arms) / ARMS_PER_TABLE))
+        for start in range(0, len(arms), per_table):
+            some = arms[start : start + per_table]
             shown = rows[rows["arm"].isin(some)]
             spread = "mean ± standard deviation over trials" if (shown["n"] > 1).any() else ""
             parts += _titled(

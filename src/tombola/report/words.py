@@ -9,12 +9,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-# The arms of the paper, in the order in which tables and legends show them.
-KNOWN_ARMS = ("ticket", "reinit", "random-mask", "one-shot", "one-shot-reinit")
+    from tombola.report.form import Bars
+
+# The arms that have an order and a style of their own: those of the paper first.
+KNOWN_ARMS = (
+    "ticket",
+    "reinit",
+    "random-mask",
+    "one-shot",
+    "one-shot-reinit",
+    "fine-tune",
+    "lr-rewind",
+    "late-reinit",
+    "snip",
+    "grasp",
+    "synflow",
+    "magnitude-at-init",
+    "random",
+    "edge-popup",
+    "early-bird",
+)
+BARS_ARE = {"range": "bars span the lowest and highest run", "interval": "bars are 95 % t intervals of the mean"}
 
 
 def in_order(arms: Iterable[str]) -> list[str]:
-    """Return the arms of the paper first and a user's own after them by name, each once."""
+    """Return the arms that tombola knows first and a user's own after them by name, each once."""
     names = {str(arm) for arm in arms}
     return [arm for arm in KNOWN_ARMS if arm in names] + sorted(names - set(KNOWN_ARMS))
 
@@ -49,13 +68,23 @@ def sample_size(summary: pd.DataFrame) -> str:
     return "n = " + "; ".join(f"{size} ({', '.join(arms)})" for size, arms in arms_of.items())
 
 
-def small_print(summary: pd.DataFrame, marks: str, *more: str) -> str:
-    """Return what a figure says of itself: sample size, what points or curves and bars are, what is left out."""
-    if (summary["runs"] > 1).any():
-        bars = f"{marks} are means over trials, bars span the lowest and highest run"
+def small_print(summary: pd.DataFrame, marks: str, bars: Bars | None, *more: str) -> str:
+    """Return what a figure says of itself: sample size, what points or curves and bars are, what is left out.
+
+    Arguments:
+        summary: of what the figure shows.
+        marks: what stands for a mean: "points" or "curves".
+        bars: what the bars are; None where the figure has none.
+    """
+    if bars is None:
+        drawn = f"{marks} are means over trials" if (summary["runs"] > 1).any() else "single runs"
+    elif bars == "interval" and (summary["n"] < 2).all():
+        drawn = "one trial, so no intervals"
+    elif (summary["runs"] > 1).any():
+        drawn = f"{marks} are means over trials, {BARS_ARE[bars]}"
     else:
-        bars = "single runs, so no bars"
-    return "; ".join(part for part in (sample_size(summary), bars, left_out(summary), *more) if part) + "."
+        drawn = "single runs, so no bars"
+    return "; ".join(part for part in (_sample_sizes(summary), drawn, left_out(summary), *more) if part) + "."
 
 
 def left_out(summary: pd.DataFrame) -> str:
@@ -65,6 +94,14 @@ def left_out(summary: pd.DataFrame) -> str:
         return ""
     arms = ", ".join(plain(arm) for arm in in_order(diverged["arm"]))
     return f"{counted(int(diverged['diverged'].sum()), 'diverged run')} left out ({arms})"
+
+
+def _sample_sizes(summary: pd.DataFrame) -> str:
+    """Return the sample sizes, by study where they differ."""
+    sizes = {study: sample_size(rows) for study, rows in summary.groupby("study", sort=False, observed=True)}
+    if len(set(sizes.values())) == 1:
+        return next(iter(sizes.values()))
+    return " · ".join(f"{plain(study)}: {size}" for study, size in sizes.items())
 
 
 def _size_of(arm: pd.DataFrame) -> str:

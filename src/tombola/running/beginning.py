@@ -2,52 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 import tombola.data as data
-from tombola.errors import InputError
+from tombola.errors import InputError, TombolaError
 from tombola.named import resolve
 from tombola.networks import examine, initialised
-from tombola.pruning import CRITERIA, Mask, Snapshots, select, shuffled
-from tombola.running.store import Store
+from tombola.pruning import CRITERIA, Mask, SkipRound, Snapshots, select, shuffled
+from tombola.running.store import Result, Store
 from tombola.seeds import Seeds
-from tombola.studies.job import Job, MaskRule
+from tombola.studies.job import Job, Limit, MaskRule, Prune
 from tombola.training.engine import Weights
+from tombola.training.engines.dense import copied
+from tombola.training.loop import lowest
+from tombola.training.order import Order
 
 
-def beginning(
-    job: Job, store: Store, build: Callable[[], nn.Module], input_shape: tuple[int, ...]
-) -> tuple[Mask, Weights]:
-    """Return the mask of a job, and the masked weights that it starts from.
+@dataclass(frozen=True)
+class Beginning:
+    """What a job starts from.
+
+    Args:
+        mask: which weights may live.
+        weights: the masked weights.
+        remarks: what the result should say of how the mask was found: "skipped", why a round removed nothing;
+            "pruned_from", the run whose mask was pruned, and "factor" of the rates, where `back_off` is set.
+    """
+
+    mask: Mask
+    weights: Weights
+    remarks: dict[str, Any]
+
+
+def beginning(job: Job, store: Store, build: Callable[[], nn.Module], splits: data.Splits) -> Beginning:
+    """Return what a job starts from.
 
     Raises:
         Damaged: the result of a job that this one needs is not there, or not whole.
+        InputError: a user's own criterion fails.
     """
     if job.origin.job is None:
         weights = initialised(build, job.network.init, job.seeds.value("init", job.origin.draw)).state_dict()
     else:
         moment = f"iteration-{job.origin.iteration}" if job.origin.iteration else "start"
         weights = store.load(job.origin.job).snapshots[moment]
+    remarks: dict[str, Any] = {}
     if job.mask is None:
-        mask = Mask.full(examine(initialised(build, "pytorch", 0), input_shape).shapes())
+        mask = Mask.full(examine(initialised(build, "pytorch", 0), splits.input_shape).shapes())
     else:
-        mask = found_mask(job, job.mask, store, build)
+        mask, remarks = found_mask(job, job.mask, store, build, splits)
     # In the module rather than in the dict: a tied weight has several names there, and is masked under one.
     module = initialised(build, "pytorch", 0)
     module.load_state_dict(weights)
     mask.apply_(module)
-    return mask, {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    return Beginning(mask, {name: tensor.clone() for name, tensor in module.state_dict().items()}, remarks)
 
 
-def found_mask(job: Job, rule: MaskRule, store: Store, build: Callable[[], nn.Module]) -> Mask:
-    """Return the mask that a rule gives, from the result of the job that it prunes."""
-    prune = rule.prune
+def found_mask(
+    job: Job, rule: MaskRule, store: Store, build: Callable[[], nn.Module], splits: data.Splits
+) -> tuple[Mask, dict[str, Any]]:
+    """Return the mask that a rule gives, from the result of the job that it prunes, and remarks on it."""
+    prune, factor, remarks = rule.prune, 1.0, {}
+    if prune.limit is not None:
+        base, factor = _last_good(prune.job, prune.limit, store)
+        remarks = {"pruned_from": base, "factor": factor}
+        prune = prune.model_copy(update={"job": base})
     parent = store.load(prune.job)
+    try:
+        mask = _pruned(job, prune, factor, parent, build, splits)
+    except SkipRound as reason:
+        mask, remarks = parent.mask, remarks | {"skipped": str(reason)}
+    if rule.shuffle is not None:
+        mask = shuffled(mask, job.seeds.generator("mask", rule.shuffle))
+    return mask, remarks
+
+
+def _last_good(tried: str, limit: Limit, store: Store) -> tuple[str, float]:
+    """Return the run whose mask is to be pruned on, and the factor of the rates.
+
+    That is the run `tried`; but where it has lost more than the margin, the one that its mask was made from.
+    """
+    if tried == limit.dense:
+        return tried, 1.0
+    facts, dense = store.facts(tried), store.facts(limit.dense)
+    lost = _accuracy(dense) - _accuracy(facts)
+    if lost <= limit.margin:
+        return tried, facts["remarks"]["factor"]
+    return facts["remarks"]["pruned_from"], facts["remarks"]["factor"] * limit.factor
+
+
+def _accuracy(facts: dict[str, Any]) -> float:
+    """Return validation accuracy at early stop."""
+    history = facts["history"]
+    return history["val_accuracy"][lowest(history["val_loss"])]
+
+
+def _pruned(
+    job: Job, prune: Prune, factor: float, parent: Result, build: Callable[[], nn.Module], splits: data.Splits
+) -> Mask:
     criterion = resolve(prune.criterion, CRITERIA, "criterion")
 
     def prunable(weights: Weights) -> Weights:
@@ -58,15 +118,53 @@ def found_mask(job: Job, rule: MaskRule, store: Store, build: Callable[[], nn.Mo
         start=prunable(parent.snapshots["start"]),
         best=prunable(parent.snapshots["best"]),
         final=prunable(parent.snapshots["final"]),
+        gradients=lambda: prunable(_gradients(parent, build, splits)),
+        # By the run that is pruned, so that every level draws anew.
+        generator=job.seeds.generator("criterion", int(prune.job, 16)),
     )
-    scores = criterion(snapshots)
     try:
-        mask = select(scores, parent.mask, prune.rates, prune.scope, prune.rounds, prune.minimum)
+        scores = criterion(snapshots)
+    except (SkipRound, TombolaError):
+        raise
+    except Exception as error:
+        if not prune.code:
+            raise
+        raise InputError(f"criterion {prune.criterion!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(scores, Mapping) or not all(isinstance(score, torch.Tensor) for score in scores.values()):
+        raise InputError(
+            f"criterion {prune.criterion!r} gave {_kinds(scores)}; it must return a dict of layer name -> tensor"
+        )
+    rounds = [{name: factor * rate for name, rate in rates.items()} for rates in prune.schedule]
+    try:
+        mask = select(scores, parent.mask, rounds, prune.scope, prune.minimum)
     except ValueError as error:
         raise InputError(f"criterion {prune.criterion!r}: {error}") from error
-    if rule.shuffle is not None:
-        mask = shuffled(mask, job.seeds.generator("mask", rule.shuffle))
+    if mask == parent.mask:
+        raise SkipRound("so few weights are left, at rates so low, that the round removes none")
     return mask
+
+
+def _kinds(scores: object) -> str:
+    if not isinstance(scores, Mapping):
+        return f"a {type(scores).__name__}"
+    return "a dict of " + " and ".join(sorted({type(score).__name__ for score in scores.values()}))
+
+
+def _gradients(parent: Result, build: Callable[[], nn.Module], splits: data.Splits) -> Weights:
+    """Return the gradient of the loss at the end of a run, on the batch that would have come next, on the CPU."""
+    run = Job.model_validate(parent.facts["job"])
+    device = splits.train.inputs.device
+    module = initialised(build, "pytorch", 0).to(device).eval()
+    module.load_state_dict(parent.snapshots["final"])
+    order = Order(len(splits.train), run.training.batch_size, run.seeds)
+    (batch,) = order.batches(int(parent.history["iteration"][-1]), 1).to(device)
+    loss = functional.cross_entropy(module(splits.train.inputs[batch]), splits.train.targets[batch])
+    with torch.random.fork_rng(devices=[]):
+        loss.backward()
+    return {
+        name: torch.zeros_like(parameter, device="cpu") if parameter.grad is None else copied(parameter.grad)
+        for name, parameter in module.named_parameters()
+    }
 
 
 @lru_cache(maxsize=1)  # a worker runs many jobs of one trial; a second split would double its memory

@@ -32,11 +32,10 @@ class Pace:
     def seconds(self, plan: Plan, job: Job) -> float:
         """Return the seconds that a job takes, evaluations included."""
         density = plan.remaining[plan.levels[job.id]] / plan.remaining[0]
-        iterations = plan.iterations(job)
-        evaluations = iterations // plan.study.training.evaluate_every + 1
-        examples = evaluations * (plan.study.data.validation + plan.data.test) + plan.data.train
         step = float(np.interp(density, self.densities, self.iteration))
-        return iterations * step + examples * float(np.interp(density, self.densities, self.example))
+        return plan.iterations(job) * step + plan.examined(job) * float(
+            np.interp(density, self.densities, self.example)
+        )
 
 
 def measure_pace(plan: Plan, engine: str, device: str, threads: int) -> Pace:
@@ -72,7 +71,7 @@ def _measure(plan: Plan, level: int, engine: str, device: str) -> tuple[float, f
     mask = Mask(keep) if level else Mask.full(plan.anatomy.shapes())
     weights = mask.apply(initialised(build, study.network.init, 0).state_dict())
     made = choose_engine(engine, build, mask, study.training, train.inputs[:1])
-    runner = made(build, [Start(weights, mask, Seeds(0, 0), splits)], study.training, plan.budget, place)
+    runner = made(build, [Start(weights, mask, Seeds(0, 0), splits)], study.training, plan.budget(), place)
     runner.advance(2)
     runner.evaluate("test")  # what is compiled at the first call is not the pace
     return _time(lambda: runner.advance(1)), _time(lambda: runner.evaluate("test")) / len(examined)

@@ -23,10 +23,12 @@ from tombola.errors import InputError
 from tombola.networks import factory
 from tombola.pruning import Mask
 from tombola.running.beginning import beginning, prepared
+from tombola.running.energy import metered
 from tombola.running.files import under
 from tombola.running.store import PROGRESS, Store
+from tombola.seeds import Seeds
 from tombola.studies.job import Job
-from tombola.training.engine import Engine, Start
+from tombola.training.engine import Engine, Start, Weights
 from tombola.training.engines import choose_engine
 from tombola.training.loop import Interrupted, Record, train
 
@@ -46,6 +48,7 @@ class Means:
         checkpoint_every: seconds between checkpoints.
         go_file: all workers stop when it is gone.
         parent: process identity; a worker whose parent is gone stops too.
+        energy: measure what each job takes.
     """
 
     root: str | None = None
@@ -56,15 +59,17 @@ class Means:
     checkpoint_every: float = 30.0
     go_file: str | None = None
     parent: int | None = None
+    energy: bool = False
 
 
 @dataclass
 class Lane:
-    """A job that is about to be trained: where it starts, and what is known of it so far."""
+    """A job that is about to be trained: where it starts, and what is known of it and its mask so far."""
 
     job: Job
     start: Start
     record: Record
+    remarks: dict[str, Any]
 
 
 def run_jobs(specs: Sequence[str], address: str, means: Means) -> list[str]:
@@ -112,9 +117,10 @@ def _lane(job: Job, store: Store, means: Means) -> Lane:
         raise InputError(f"{job.data.path} has changed since the study was planned; run the command again")
     if job.network_code != job.network.code():
         raise InputError(f"the code of {job.network.name} has changed since the study was planned; start again")
-    splits = prepared(job.data, job.seeds, means.root, torch.device(means.device), job.data_code)
+    splits = prepared(job.data, Seeds(job.seed, job.trial), means.root, torch.device(means.device), job.data_code)
     build = _build(job, splits)
-    mask, weights = beginning(job, store, build, tuple(splits.train.inputs.shape[1:]))
+    begun = beginning(job, store, build, splits)
+    mask, weights = begun.mask, begun.weights
     found = store.load_checkpoint(job.id)
     if found is not None:
         facts, tensors, record = found
@@ -122,12 +128,13 @@ def _lane(job: Job, store: Store, means: Means) -> Lane:
         same = facts.get("means") == _facts(means, _engine(job, build, mask, splits, means).name)
         if same and facts.get("mask") == _digest(mask) and needed <= record.snapshots.keys():
             weights, optimizer = under("weights", tensors), under("optimizer", tensors)
-            return Lane(job, Start(weights, mask, job.seeds, splits, facts["iteration"], optimizer), record)
-    return Lane(job, Start(weights, mask, job.seeds, splits, job.origin.iteration), Record())
+            start = Start(weights, mask, job.seeds, splits, facts["iteration"], optimizer)
+            return Lane(job, start, record, begun.remarks)
+    return Lane(job, Start(weights, mask, job.seeds, splits, job.origin.iteration), Record(), begun.remarks)
 
 
 def _build(job: Job, splits: data.Splits) -> Callable[[], nn.Module]:
-    return factory(job.network, tuple(splits.train.inputs.shape[1:]), splits.classes)
+    return factory(job.network, splits.input_shape, splits.classes)
 
 
 def _engine(job: Job, build: Callable[[], nn.Module], mask: Mask, splits: data.Splits, means: Means) -> Any:
@@ -150,7 +157,7 @@ def _train_together(lanes: Sequence[Lane], store: Store, means: Means) -> None:
     job, splits = lanes[0].job, lanes[0].start.splits
     build = _build(job, splits)
     make = _engine(job, build, lanes[0].start.mask, splits, means)
-    if len(lanes) > 1 and make.name != "stacked":
+    if len(lanes) > 1 and (make.name != "stacked" or job.training.patience):  # each ends when its patience does
         for lane in lanes:
             _train_together([lane], store, means)
         return
@@ -173,31 +180,38 @@ def _train_together(lanes: Sequence[Lane], store: Store, means: Means) -> None:
 
 def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Means, budget: int) -> None:
     facts = _facts(means, engine.name)
+    records = [lane.record for lane in lanes]
 
     def save() -> None:
+        note_energy()
         for number, lane in enumerate(lanes):
             tensors = {f"weights/{name}": tensor for name, tensor in engine.weights(number).items()}
             tensors |= {f"optimizer/{name}": tensor for name, tensor in engine.optimizer_state(number).items()}
             about = {"means": facts, "mask": _digest(lane.start.mask), "iteration": engine.iteration}
             store.save_checkpoint(lane.job.id, about, tensors, lane.record)
 
-    training = lanes[0].job.training
-    train(
-        engine,
-        [lane.record for lane in lanes],
-        budget=budget,
-        evaluate_every=training.evaluate_every,
-        keep={iteration for lane in lanes for iteration in lane.job.keep},
-        save=save,
-        save_every=means.checkpoint_every,
-        check=Watch(lanes, store, means, engine, budget),
-    )
+    training, splits = lanes[0].job.training, lanes[0].start.splits
+    with metered(records, means.energy) as note_energy:
+        train(
+            engine,
+            records,
+            budget=budget,
+            evaluate_every=training.interval(len(splits.train) // training.batch_size),
+            patience=training.patience,
+            keep={iteration for lane in lanes for iteration in lane.job.keep},
+            save=save,
+            save_every=means.checkpoint_every,
+            check=Watch(lanes, store, means, engine, budget),
+        )
+        note_energy()
     for lane in lanes:
         splits = lane.start.splits
         about = {
             "label": lane.job.label,
             "engine": facts,
-            "iterations": budget - lane.job.origin.iteration,
+            "iterations": engine.iteration - lane.job.origin.iteration,
+            "zeros": zeros(lane.record.snapshots["final"], lane.start.mask),
+            "remarks": lane.remarks,
             "normalisation": {"mean": splits.mean, "std": splits.std},
             "versions": {
                 "tombola": __version__,
@@ -206,7 +220,14 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
                 "machine": platform.machine(),
             },
         }
+        if lane.record.energy_kwh is not None:
+            about["energy_kwh"] = lane.record.energy_kwh
         store.save(lane.job, lane.start.mask, lane.record, about)
+
+
+def zeros(weights: Weights, mask: Mask) -> int:
+    """Return how many prunable weights are exactly 0.0, whether they are masked or not."""
+    return sum(int((weights[name] == 0).sum()) for name in mask)
 
 
 class Watch:

@@ -131,6 +131,8 @@ class Display:
         if outcome == "diverged":
             self._say(f"diverged {job.label}: the loss was not finite at iteration {facts['diverged_at']}", always=True)
         emptied = [name.removesuffix(".weight") for name, count in facts["remaining"].items() if count == 0]
+        if skipped := facts.get("remarks", {}).get("skipped"):
+            self._say(f"skipped  {job.label}: its round removed nothing: {skipped}", always=True)
         if emptied:
             self._say(f"emptied  {job.label}: nothing is left in layer {', '.join(emptied)}", always=True)
         if outcome == "done" and (self.verbose or self._live is None):

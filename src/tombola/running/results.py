@@ -10,13 +10,14 @@ from typing import Any
 import pandas as pd
 
 from tombola.errors import InputError
+from tombola.running.ends import Ends
 from tombola.running.files import Damaged, write_whole, writing
 from tombola.running.kept_plan import kept_plan
 from tombola.running.store import Store
 from tombola.running.ticket import Ticket
 from tombola.studies.loading import STUDY_FILE, load_study
 from tombola.studies.plan import Plan, Row, make_plan
-from tombola.training.loop import COLUMNS, Record
+from tombola.training.loop import COLUMNS, lowest
 
 LEVEL_COLUMNS = (
     "study",
@@ -27,6 +28,7 @@ LEVEL_COLUMNS = (
     "level",
     "density",
     "remaining_weights",
+    "sparsity",
     "early_stop_iteration",
     "early_stop_val_loss",
     "early_stop_test_accuracy",
@@ -37,6 +39,7 @@ LEVEL_COLUMNS = (
     "seconds",
     "status",
     "engine",
+    "energy_kwh",
     "job",
 )
 
@@ -82,8 +85,10 @@ class Results:
         """Return a row for each (arm, trial, repeat, level) that is done.
 
         The columns are LEVEL_COLUMNS. Densities and accuracies lie from 0 to 1; losses are mean cross-entropies in
-        nats. `early_stop_iteration` is the iteration of minimum validation loss (the paper's Section 2), and
-        accuracy "at early stop" is test accuracy there. A diverged run has status "diverged" and no accuracies.
+        nats. `sparsity` is the share of prunable weights that are exactly 0.0 after training, counted rather than
+        taken from the mask (NaN for results of versions that did not count). `early_stop_iteration` is the iteration
+        of minimum validation loss (the paper's Section 2), and accuracy "at early stop" is test accuracy there. A
+        diverged run has status "diverged" and no accuracies. `energy_kwh` is NaN where it was not measured.
         The dense network is level 0 of every arm: one job, shown as repeat 0 of each.
         """
         rows = [self._level(row, facts) for row, facts in self._done]
@@ -152,24 +157,29 @@ class Results:
         write_whole(self.store.root / "curves.csv", curves.to_csv(index=False).encode())
         if not figures:
             return []
-        from tombola.report import draw
+        from tombola.report import Setting, draw
 
         folder = self.store.root / "figures"
         with writing(folder):
-            return draw(levels, curves, folder)
+            return draw(levels, curves, folder, settings={self.study.name: Setting.of(self.study)})
 
     def missing(self) -> int:
         """Return how many jobs of the study are still to be done."""
-        lost: set[str] = set()  # diverged, or after one that did: there is nothing to wait for
-        missing = 0
+        lost: set[str] = set()  # diverged or collapsed, or after one that did: there is nothing to wait for
+        ends, missing = Ends(self.plan), []
         for job in self.plan.jobs.values():
             if lost & set(job.needs):
                 lost.add(job.id)
             elif not self.store.has(job):
-                missing += 1
-            elif self.store.outcome(job.id) == "diverged":
+                missing.append(job)
+            elif (facts := self.store.facts(job.id))["diverged_at"] is not None:
                 lost.add(job.id)
-        return missing
+            else:
+                ends.note(job.id, facts)
+        for job in missing:
+            if ends.left_out(job.id) or lost & set(job.needs):
+                lost.add(job.id)
+        return sum(job.id not in lost for job in missing)
 
     @cached_property
     def _done(self) -> list[tuple[Row, dict[str, Any]]]:
@@ -194,17 +204,18 @@ class Results:
             "level": row.level,
             "density": remaining / self.plan.remaining[0],
             "remaining_weights": remaining,
+            "sparsity": facts["zeros"] / self.plan.remaining[0] if "zeros" in facts else nan,
             "iterations": facts["iterations"],
             "seconds": facts["seconds"],
             "status": "ok",
             "engine": facts["engine"]["name"],
+            "energy_kwh": facts.get("energy_kwh", nan),
             "job": row.job,
         }
         if facts["diverged_at"] is not None:
             names = [name for name in LEVEL_COLUMNS if name not in level]
             return level | dict.fromkeys(names, nan) | {"status": "diverged"}
-        stop = Record(history).best_row
-        assert stop is not None
+        stop = lowest(history["val_loss"])
         return level | {
             "early_stop_iteration": history["iteration"][stop],
             "early_stop_val_loss": history["val_loss"][stop],

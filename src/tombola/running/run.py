@@ -18,6 +18,7 @@ from rich.console import Console
 from tombola.data import load as load_data
 from tombola.errors import InputError, JobsFailed, StoppedByUser
 from tombola.named import IMPORTING
+from tombola.running.energy import check_energy
 from tombola.running.execute import Means
 from tombola.running.executors import InProcess, process_pool
 from tombola.running.files import write_whole
@@ -44,6 +45,7 @@ def run(
     device: str = "auto",
     engine: str = "auto",
     checkpoint_every: float = 30.0,
+    energy: bool = False,
     figures: bool = True,
     quiet: bool = False,
     verbose: bool = False,
@@ -62,6 +64,7 @@ def run(
         device: "cpu", "cuda", or "auto", which takes a GPU where there is one.
         engine: forces one; "auto" chooses.
         checkpoint_every: seconds between checkpoints of a running job.
+        energy: measure the energy that each job takes; needs the extra `tombola[energy]`.
         figures: also draw them, in `<out>/figures`.
         quiet: write nothing but what goes wrong.
         verbose: write more.
@@ -86,7 +89,7 @@ def run(
     if not isinstance(study, Study):
         study = load_study(str(study))
     root = data_folder(data)
-    plan, means = prepare(study, root, workers, device, engine, checkpoint_every)
+    plan, means = prepare(study, root, workers, device, engine, checkpoint_every, energy)
     store = Store(out)
     store.create()
     workers = default_workers(means.device, len(plan.jobs)) if workers is None else workers
@@ -101,7 +104,13 @@ def run(
 
 
 def prepare(
-    study: Study, root: Path | None, workers: int | None, device: str, engine: str, checkpoint_every: float
+    study: Study,
+    root: Path | None,
+    workers: int | None,
+    device: str,
+    engine: str,
+    checkpoint_every: float,
+    energy: bool = False,
 ) -> tuple[Plan, Means]:
     """Check all that can be checked before anything is written, and fetch the data.
 
@@ -111,6 +120,8 @@ def prepare(
     plan = make_plan(study, root)
     chosen = choose_device(device)
     check_engine(engine)
+    if energy:
+        check_energy()
     if not checkpoint_every > 0:  # nan too
         raise InputError(f"checkpoint-every={checkpoint_every} must be above 0 seconds")
     if workers is not None and workers < 0:
@@ -123,6 +134,7 @@ def prepare(
         engine=engine,
         stack=STACK if stacks else 1,
         checkpoint_every=checkpoint_every,
+        energy=energy,
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tombola.errors import StoreError, TombolaError
+from tombola.running.ends import Ends
 from tombola.running.execute import Means
 from tombola.running.execute import run_jobs as run_in_worker
 from tombola.running.executors import end
@@ -72,6 +73,7 @@ class Tally:
     diverged: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)  # not run, because their arm has collapsed at an earlier level
 
 
 def run_jobs(
@@ -118,6 +120,9 @@ class _Scheduler:
     suspects: set[str] = field(default_factory=set)  # jobs that ran when a worker died
     single: set[str] = field(default_factory=set)  # jobs of a stack that failed
 
+    def __post_init__(self) -> None:
+        self.ends = Ends(self.plan)
+
     def run(self) -> Tally:
         self._take_stock()
         self.watcher.begin(self.waiting)
@@ -161,12 +166,18 @@ class _Scheduler:
 
     def _count(self, job: Job, outcome: str) -> None:
         (self.tally.diverged if outcome == "diverged" else self.tally.done).add(job.id)
+        if self.ends.asked_for and outcome == "done" and self.ends.note(job.id, self.store.facts(job.id)):
+            self.watcher.note(f"{job.label} is hardly better than guessing; sparser levels of it are left out")
 
     def _submit(self) -> None:
         now = time.monotonic()
-        lost = self.tally.diverged | self.tally.failed.keys() | self.tally.skipped
+        lost = self.tally.diverged | self.tally.failed.keys() | self.tally.skipped | self.tally.ended
         for job in list(self.waiting):
-            if lost & set(job.needs):
+            if self.ends.left_out(job.id) or self.tally.ended & set(job.needs):
+                self.waiting.remove(job)
+                self.tally.ended.add(job.id)
+                lost.add(job.id)
+            elif lost & set(job.needs):
                 self.waiting.remove(job)
                 self.tally.skipped.add(job.id)
                 self.watcher.finished(job, "skipped")

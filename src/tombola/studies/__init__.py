@@ -4,11 +4,13 @@ from tombola.studies.arms import ARMS
 from tombola.studies.job import Job, MaskRule, Origin, Prune
 from tombola.studies.loading import dump_study, load_study, preset_names, preset_text
 from tombola.studies.plan import Plan, Row, Trial, make_plan
-from tombola.studies.study import ArmSettings, Pruning, Study
+from tombola.studies.pruning import BackOff, Pruning
+from tombola.studies.study import ArmSettings, Study
 
 __all__ = [
     "ARMS",
     "ArmSettings",
+    "BackOff",
     "Job",
     "MaskRule",
     "Origin",

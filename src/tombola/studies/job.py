@@ -29,6 +29,19 @@ class Origin(Section):
     draw: int = 0
 
 
+class Limit(Section):
+    """When a mask is given up for the one before it, pruned by less: see `tombola.studies.BackOff`.
+
+    Args:
+        dense: identity of the run that accuracies are compared with.
+        margin, factor: as in `BackOff`.
+    """
+
+    dense: str
+    margin: float
+    factor: float
+
+
 class Prune(Section):
     """A mask found by pruning a finished run.
 
@@ -36,6 +49,8 @@ class Prune(Section):
         job: identity of that run; what it had pruned stays pruned.
         criterion, scope, rates, minimum: as in `tombola.pruning.select`; rates by weight name.
         rounds: prunes as much as that many rounds would.
+        before: rates of rounds that come before that, where they are others.
+        limit: prunes the mask that `job` was made from instead where that has lost too much.
         code: fingerprint of a user's own criterion.
     """
 
@@ -45,7 +60,14 @@ class Prune(Section):
     rates: dict[str, float]
     minimum: int = 0
     rounds: int = 1
+    before: tuple[dict[str, float], ...] = ()
+    limit: Limit | None = None
     code: str = ""
+
+    @property
+    def schedule(self) -> list[dict[str, float]]:
+        """The rates of all rounds, the first round first."""
+        return [*self.before, *[self.rates] * self.rounds]
 
 
 class MaskRule(Section):
@@ -61,6 +83,7 @@ class Job(Section):
     Args:
         network, data, training, seed, trial: as in the study.
         origin, mask: starting weights and mask; no mask means dense.
+        noise: which draw of data order, augmentation and dropout; 0 is that of the dense run.
         network_code, data_code: fingerprints of a user's own network and data file.
         label: a readable name; no part of the identity.
         keep: iterations at which other jobs need a snapshot; no part of the identity.
@@ -73,6 +96,7 @@ class Job(Section):
     trial: int
     origin: Origin
     mask: MaskRule | None = None
+    noise: int = 0
     network_code: str = ""
     data_code: str = ""
     label: str = ""
@@ -100,10 +124,12 @@ class Job(Section):
     @property
     def needs(self) -> tuple[str, ...]:
         """Identities of the jobs that must be done before this one can start."""
-        parents = [self.origin.job, self.mask.prune.job if self.mask else None]
+        parents = [self.origin.job]
+        if self.mask is not None:
+            parents += [self.mask.prune.job, self.mask.prune.limit.dense if self.mask.prune.limit else None]
         return tuple(dict.fromkeys(parent for parent in parents if parent is not None))
 
     @property
     def seeds(self) -> Seeds:
-        """The seeds of the job's trial."""
-        return Seeds(self.seed, self.trial)
+        """The seeds of the job's trial and noise."""
+        return Seeds(self.seed, self.trial, self.noise)

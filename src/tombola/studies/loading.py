@@ -124,7 +124,10 @@ def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft
         elif not path.is_file():
             if path.suffix in (".yaml", ".yml") or "/" in name:
                 raise InputError(f"there is no study file or results folder {str(path)!r}")
-            raise InputError(f"unknown study {name!r}{nearest(name, preset_names())} (or the path of a study file)")
+            hint = nearest(name, preset_names())
+            raise InputError(
+                f"unknown study {name!r}{hint} (`tombola presets` lists all; or give the path of a study file)"
+            )
         try:
             source, text, folder = str(path), path.read_text("utf-8"), path.parent
         except (OSError, UnicodeDecodeError) as error:
@@ -148,7 +151,10 @@ def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft
 
 
 def _from_here(settings: dict[str, Any], folder: Path = Path()) -> dict[str, Any]:
-    """Make the data's path absolute: the folder that it is relative to will be forgotten."""
+    """Make the data's path absolute: the folder that it is relative to will be forgotten.
+
+    That of a preset is relative to the current directory; see `tombola.data.load` for where else it is looked for.
+    """
     data = settings.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
         path = Path(folder, Path(data["path"]).expanduser()).absolute()
@@ -203,8 +209,12 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 SHORT = {"network": "name", "data": "source"}  # a plain string in their place means this field
-RIVALS = (("iterations", "epochs"),)  # of `training`: who sets one means the other to be gone
-LAYERWISE = ("output_rate", "rates")  # of `pruning`: what scope: global leaves no room for
+# Who sets one of these means the others to be gone.
+RIVALS = {
+    "training": ("iterations", "epochs"),
+    "retraining": ("iterations", "epochs"),
+    "pruning": ("rate", "target", "densities"),
+}
 
 
 def _over(section: str, base: Any, value: Any) -> Any:
@@ -218,12 +228,15 @@ def _over(section: str, base: Any, value: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(base, dict):
         return value
     gone: set[str] = set()
-    if section == "pruning" and value.get("scope") == "global":
-        gone = {field for field in LAYERWISE if field not in value}
     if section == "data" and value.get("source", "npz") != "npz":
         gone = {"path"}
-    if section == "training":
-        gone = {other for pair in RIVALS for mine, other in (pair, pair[::-1]) if mine in value and other not in value}
+    if any(value.get(rival) is not None for rival in RIVALS.get(section, ())):
+        gone |= set(RIVALS[section]) - value.keys()
+    if section == "pruning":
+        if value.get("scope") == "global":  # which has one rate for all layers
+            gone |= {"output_rate", "rates"} - value.keys()
+        if isinstance(value.get("rate"), list) or value.get("densities"):  # which say how many rounds there are
+            gone |= {"rounds"} - value.keys()
     return _deep({key: kept for key, kept in base.items() if key not in gone}, value)
 
 

@@ -4,86 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tombola.data import DataSettings
-from tombola.errors import InputError
-from tombola.networks import Anatomy, NetworkSettings
-from tombola.pruning.select import Scope
+from tombola.errors import nearest
+from tombola.networks import NetworkSettings
 from tombola.section import Section
+from tombola.studies.pruning import Pruning
 from tombola.training.recipe import Recipe
-
-
-class Pruning(Section):
-    """The `pruning` section: what one round removes.
-
-    A rate is the fraction of the remaining weights that one round removes; density is the fraction kept.
-
-    Args:
-        criterion: scores the weights; the lowest scores go first. One of ours or `package.module:function`.
-        scope: "layer" compares weights within each layer, "global" across all layers together.
-        rate: of every layer that nothing else is said about.
-        output_rate: of the output layer, under scope "layer"; half of `rate` where it is not given (the paper's
-            Figure 2).
-        rates: layer -> rate, under scope "layer".
-        exclude: layers that are never pruned; "output" stands for the output layer.
-        rounds: number of rounds; level n has been pruned n times.
-        minimum: the least number of weights that a layer keeps.
-    """
-
-    criterion: str = "magnitude"
-    scope: Scope = "layer"
-    rate: float = Field(ge=0, le=1)
-    output_rate: float | None = Field(default=None, ge=0, le=1)
-    rates: dict[str, float] = Field(default_factory=dict)
-    exclude: tuple[str, ...] = ()
-    rounds: int = Field(ge=0)
-    minimum: int = Field(default=0, ge=0)
-
-    @field_validator("rates")
-    @classmethod
-    def _rates_in_range(cls, rates: dict[str, float]) -> dict[str, float]:
-        for layer, rate in rates.items():
-            if not 0 <= rate <= 1:
-                raise ValueError(f"the rate of {layer!r} is {rate}: it must lie between 0 and 1")
-        return rates
-
-    @model_validator(mode="after")
-    def _layer_rates_need_layer_scope(self) -> Pruning:
-        if self.scope == "global" and (self.rates or self.output_rate is not None):
-            raise ValueError(
-                "scope: global compares all layers at one rate; rates and output_rate belong to scope: layer "
-                "(a layer that is to be left alone goes into exclude)"
-            )
-        return self
-
-    def resolve(self, anatomy: Anatomy) -> dict[str, float]:
-        """Return weight name -> rate for every layer that is pruned.
-
-        Raises:
-            InputError: a layer is named that the network does not have, or nothing is left to prune.
-        """
-
-        def find(name: str, field: str) -> str:
-            names = [layer.name for layer in anatomy.layers]
-            if name == "output" and not {"output", "output.weight"} & set(names):
-                return anatomy.output
-            return anatomy.select(name, f"pruning.{field}")
-
-        excluded = {find(name, "exclude") for name in self.exclude}
-        named = {find(name, "rates"): rate for name, rate in self.rates.items()}
-        if both := excluded & named.keys():
-            raise InputError(f"pruning: {sorted(both)[0]!r} stands both in exclude and in rates")
-        rates = {layer.name: self.rate for layer in anatomy.layers}
-        if self.scope == "layer":
-            rates[anatomy.output] = self.rate / 2 if self.output_rate is None else self.output_rate
-        rates |= named
-        rates = {name: rate for name, rate in rates.items() if name not in excluded}
-        if not rates:
-            raise InputError("pruning.exclude: every prunable layer is excluded; there is nothing to prune")
-        return rates
 
 
 class ArmSettings(Section):
@@ -125,6 +55,9 @@ class Study(Section):
         description: one line for lists.
         seed: all randomness follows from it and the trial's number.
         network, data, training, pruning: see those sections.
+        retraining: fields of `training` that are others at levels 1 and up, such as `{epochs: 25}`.
+        noise: "trial": all runs of a trial see the same batches in the same order; "level": each level has a data
+            order, augmentation and dropout of its own.
         rewind: the iteration of the dense run that kept weights go back to; 0 is the initialisation. A rewound
             network goes on from there: schedule and data order continue, and the budget counts from 0.
         arms: the curves.
@@ -137,7 +70,9 @@ class Study(Section):
     network: NetworkSettings
     data: DataSettings
     training: Recipe
+    retraining: dict[str, Any] = Field(default_factory=dict)
     pruning: Pruning
+    noise: Literal["trial", "level"] = "trial"
     rewind: int = Field(default=0, ge=0)
     arms: tuple[ArmSettings, ...] = Field(min_length=1)
     trials: int = Field(ge=1)
@@ -165,6 +100,28 @@ class Study(Section):
             if labels.count(label) > 1:
                 raise ValueError(f"two arms are called {label!r}; give one of them another name")
         return arms
+
+    @model_validator(mode="after")
+    def _retraining_fits(self) -> Study:
+        if unknown := sorted(self.retraining.keys() - Recipe.model_fields.keys()):
+            raise ValueError(f"retraining: unknown field {unknown[0]!r}{nearest(unknown[0], Recipe.model_fields)}")
+        try:
+            self.recipe(1)
+        except ValidationError as error:
+            details = error.errors()[0]
+            field = ".".join(str(part) for part in ("retraining", *details["loc"]))
+            raise ValueError(f"{field}: {details['msg'].removeprefix('Value error, ')}") from None
+        return self
+
+    def recipe(self, level: int) -> Recipe:
+        """Return how the networks of a level are trained."""
+        if level == 0 or not self.retraining:
+            return self.training
+        settings = self.training.model_dump()
+        for mine, other in (("iterations", "epochs"), ("epochs", "iterations")):
+            if mine in self.retraining:
+                settings[other] = None
+        return Recipe.model_validate(settings | self.retraining)
 
     @classmethod
     def load(cls, name: str | Path, /, **overrides: Any) -> Study:

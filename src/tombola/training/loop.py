@@ -28,6 +28,7 @@ class Record:
         seconds: spent on this lane, evaluations included, over all interruptions.
         diverged_at: the iteration at which a loss was found not to be finite, if one was.
         train: mean loss and accuracy on the training examples at the end.
+        energy_kwh: spent on this lane over all interruptions; None where a part of it was not measured.
     """
 
     history: dict[str, list[float]] = field(default_factory=lambda: {column: [] for column in COLUMNS})
@@ -35,12 +36,25 @@ class Record:
     seconds: float = 0.0
     diverged_at: int | None = None
     train: tuple[float, float] | None = None
+    energy_kwh: float | None = None
 
     @property
     def best_row(self) -> int | None:
         """Index in `history` of the lowest validation loss: the early-stopping iteration of the paper (its Sec. 2)."""
         losses = self.history["val_loss"]
-        return min(range(len(losses)), key=losses.__getitem__) if losses else None
+        return lowest(losses) if losses else None
+
+    def is_over(self, patience: int | None) -> bool:
+        """Return whether there is no use in going on: a loss was not finite, or none was lower for long."""
+        if self.diverged_at is not None:
+            return True
+        best = self.best_row
+        return patience is not None and best is not None and len(self.history["val_loss"]) - 1 - best >= patience
+
+
+def lowest(losses: Sequence[float]) -> int:
+    """Return the index of the lowest loss, the first of equals."""
+    return min(range(len(losses)), key=losses.__getitem__)
 
 
 def train(
@@ -49,6 +63,7 @@ def train(
     *,
     budget: int,
     evaluate_every: int,
+    patience: int | None = None,
     keep: Iterable[int] = (),
     save: Callable[[], None] = lambda: None,
     save_every: float = math.inf,
@@ -61,6 +76,8 @@ def train(
         budget: iterations in all, those before `engine.iteration` included.
         evaluate_every: iterations between evaluations on validation and test; also before the first step and after
             the last.
+        patience: training ends early after that many evaluations in a row without a lower validation loss, once
+            that holds for every lane.
         keep: iterations at which to take a snapshot.
         save: writes a checkpoint; called every `save_every` seconds, and when `check` raises.
         check: called several times a second; raises `Interrupted` to stop. It sees `engine` and `records` in step.
@@ -81,7 +98,7 @@ def train(
         while True:
             _remember(engine, records, losses, keep, budget, evaluate_every, check)
             tick()
-            if engine.iteration >= budget or all(record.diverged_at is not None for record in records):
+            if engine.iteration >= budget or all(record.is_over(patience) for record in records):
                 break
             check()
             if clock - saved > save_every:

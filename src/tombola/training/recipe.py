@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tombola.data.augment import KINDS, Kind
 from tombola.section import Section
 
 
@@ -20,13 +21,16 @@ class Recipe(Section):
         weight_decay: L2 penalty added to the gradient of every parameter, as `torch.optim` does it.
         batch_size: examples a step.
         iterations, epochs: the budget; exactly one of them.
-        evaluate_every: iterations between evaluations on validation and test; also done before the first step and
-            after the last.
+        evaluate_every: iterations between evaluations on validation and test, or "epoch"; also done before the first
+            step and after the last.
+        patience: training ends early after that many evaluations in a row without a lower validation loss; None
+            trains the whole budget, as the paper does.
         schedule: of the learning rate after warmup: "constant"; "step", multiplied by `gamma` at each milestone;
             "cosine", down to 0 at the end of the budget.
         milestones: iterations at which "step" falls.
         gamma: factor of "step".
         warmup: iterations over which the learning rate first rises linearly from 0.
+        augment: what is done to the images of each training batch, see `tombola.data.augment`: "flip", "crop".
         precision: "bfloat16" computes products and convolutions in that (weights, optimiser and loss stay float32):
             faster where the hardware has it, and other results to about two decimal digits of each product.
     """
@@ -38,12 +42,22 @@ class Recipe(Section):
     batch_size: int = Field(ge=1)
     iterations: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
-    evaluate_every: int = Field(default=100, ge=1)
+    evaluate_every: Annotated[int, Field(ge=1)] | Literal["epoch"] = 100
+    patience: int | None = Field(default=None, ge=1)
     schedule: Literal["constant", "step", "cosine"] = "constant"
     milestones: tuple[int, ...] = ()
     gamma: float = Field(default=0.1, gt=0)
     warmup: int = Field(default=0, ge=0)
+    augment: tuple[Kind, ...] = ()
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @field_validator("augment")
+    @classmethod
+    def _in_one_order(cls, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
+        """The order in which they are named makes no difference, so it must make none to a job's identity."""
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("names one augmentation twice; each is done once")
+        return tuple(kind for kind in KINDS if kind in kinds)
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
@@ -55,6 +69,8 @@ class Recipe(Section):
             raise ValueError("milestones and schedule: step go together")
         if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
             raise ValueError("milestones are iterations above 0, rising")
+        if self.iterations is not None and self.warmup > self.iterations:
+            raise ValueError(f"warmup={self.warmup} is longer than the budget of {self.iterations} iterations")
         return self
 
     def budget(self, epoch_length: int) -> int:
@@ -63,6 +79,10 @@ class Recipe(Section):
             return self.iterations
         assert self.epochs is not None
         return max(1, round(self.epochs * epoch_length))
+
+    def interval(self, epoch_length: int) -> int:
+        """Return the number of iterations between evaluations; `epoch_length` is in iterations."""
+        return epoch_length if self.evaluate_every == "epoch" else self.evaluate_every
 
     def learning_rate(self, iteration: int, budget: int) -> float:
         """Return the learning rate of the step that leads from `iteration` to `iteration + 1`."""

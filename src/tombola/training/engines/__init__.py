@@ -56,9 +56,10 @@ def choose_engine(
     with torch.random.fork_rng(devices=[]):
         module = build()
     chosen: Any = DenseEngine
+    plain = not recipe.augment  # the compiled loop reads its inputs as they are
     if name == "sparse":
-        chosen = ChainEngine if ChainEngine.chain(module, mask) else SparseEngine
-    elif ChainEngine.pays(module, mask, recipe.batch_size):
+        chosen = ChainEngine if plain and ChainEngine.chain(module, mask) else SparseEngine
+    elif plain and ChainEngine.pays(module, mask, recipe.batch_size):
         chosen = ChainEngine
     elif SparseEngine.pays(module, mask):
         chosen = SparseEngine

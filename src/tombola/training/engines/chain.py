@@ -38,7 +38,8 @@ class ChainEngine:
     """Trains one chain of linear layers and ReLUs on the CPU, at a cost that follows its live weights.
 
     Raises:
-        ValueError: more than one lane, a network that is no chain, data that do not fit it, or another device.
+        ValueError: more than one lane, a network that is no chain, data that do not fit it, augmentation, or another
+            device.
     """
 
     name = "chain"
@@ -56,6 +57,8 @@ class ChainEngine:
             raise ValueError(f"the chain engine trains one lane at a time, not {len(starts)}")
         if device.type != "cpu":
             raise ValueError(f"the chain engine runs on the CPU, not on {device}")
+        if recipe.augment:
+            raise ValueError("the chain engine does not augment")
         (start,) = starts
         with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away; so is what they drew
             module = build()

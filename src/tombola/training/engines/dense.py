@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tombola.data.augment import Augmentation, augment
 from tombola.training.engine import NetworkFactory, Score, Start, Weights
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
@@ -36,6 +37,7 @@ class DenseEngine:
         self._recipe, self._budget, self._device, self._seeds = recipe, budget, device, start.seeds
         self._splits = start.splits
         self._order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
+        self._augmentation = Augmentation(recipe.augment, recipe.batch_size, start.seeds, start.splits)
         with torch.random.fork_rng(devices=[]):  # constructors draw; their values are replaced at once
             self._module = build().to(device)
         self._half = recipe.precision == "bfloat16"
@@ -51,21 +53,29 @@ class DenseEngine:
         self._optimizer = make_optimizer(recipe, list(self._parameters.values()))
         for key, tensor in start.optimizer.items():
             slot, _, name = key.partition("/")
-            self._optimizer.state[self._parameters[name]][slot] = tensor.to(
-                "cpu" if slot == "step" and device.type == "cpu" else device
-            ).clone()
+            state = self._optimizer.state[self._parameters[name]]
+            if slot == "step":
+                state[slot] = tensor.to(device, copy=True)
+            else:  # in the parameter's memory format: a fused optimiser takes them to be laid out alike
+                state[slot] = torch.empty_like(self._parameters[name], requires_grad=False).copy_(tensor)
 
     def advance(self, iterations: int) -> list[float]:
         """Train for that many iterations; return the last batch's loss."""
         self._module.train()
         train = self._splits.train
         batches = self._order.batches(self.iteration, iterations).to(self._device)
+        changes = None
+        if self._recipe.augment:
+            changes = self._augmentation.draws(self.iteration, iterations).to(self._device)
         loss = torch.tensor(float("nan"))
         with self._own_draws():
-            for batch in batches:
+            for step, batch in enumerate(batches):
                 self._set_learning_rate()
                 self._seed_draws()
-                logits = self._logits(train.inputs.index_select(0, batch))
+                inputs = train.inputs.index_select(0, batch)
+                if changes is not None:
+                    inputs = augment(inputs, changes[step], self._augmentation.black)
+                logits = self._logits(inputs)
                 loss = functional.cross_entropy(logits, train.targets.index_select(0, batch))
                 loss.backward()
                 masked = [(p.grad, keep) for p, keep in self._masked if p.grad is not None]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
+from tombola.data.augment import Augmentation, augment
 from tombola.data.parts import Splits
 from tombola.training.engine import NetworkFactory, Score, Start, Weights
 from tombola.training.engines.dense import EVALUATION_BLOCK, copied, make_optimizer
@@ -57,6 +58,9 @@ class StackedEngine:
             place += len(group)
 
         self._orders = [Order(len(start.splits.train), recipe.batch_size, start.seeds) for start in ordered]
+        self._augmentations = [
+            Augmentation(recipe.augment, recipe.batch_size, start.seeds, start.splits) for start in ordered
+        ]
         stacked = {name: torch.stack([start.weights[name] for start in ordered]).to(device) for name in first.weights}
         trained = {name for name, parameter in self._module.named_parameters() if parameter.requires_grad}
         self._parameters = {name: nn.Parameter(stacked[name]) for name in stacked if name in trained}
@@ -97,11 +101,17 @@ class StackedEngine:
         """Train each lane for that many iterations; return each lane's loss on its last batch."""
         self._module.train()
         batches = torch.stack([order.batches(self.iteration, iterations) for order in self._orders]).to(self._device)
+        changes = None
+        if self._recipe.augment:
+            drawn = [each.draws(self.iteration, iterations) for each in self._augmentations]
+            changes = torch.stack(drawn, 1).to(self._device)  # [iterations, lanes, batch, 3]
         losses = torch.full((self.lanes,), float("nan"))
         for step in range(iterations):
             for group in self._optimizer.param_groups:
                 group["lr"] = self._recipe.learning_rate(self.iteration, self._budget)
             inputs, targets = self._look_up(batches[:, step])
+            if changes is not None:
+                inputs = self._augment(inputs, changes[step])
             logits = vmap(self._call)(dict(self._parameters), self._others, inputs)
             losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
             losses = losses.view(self.lanes, -1).mean(1)
@@ -162,3 +172,8 @@ class StackedEngine:
         inputs = [splits.train.inputs[batches[lanes]] for splits, lanes in self._groups]
         targets = [splits.train.targets[batches[lanes]] for splits, lanes in self._groups]
         return torch.cat(inputs), torch.cat(targets)
+
+    def _augment(self, inputs: Tensor, changes: Tensor) -> Tensor:
+        """Return the augmented inputs [lanes, batch, ...]; `changes` are the draws [lanes, batch, 3]."""
+        black = torch.stack([each.black for each in self._augmentations]).repeat_interleave(inputs.shape[1], 0)
+        return augment(inputs.flatten(0, 1), changes.flatten(0, 1), black).view(inputs.shape)

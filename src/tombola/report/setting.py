@@ -1,0 +1,65 @@
+"""What figures of several studies have to know of each, beside its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tombola.running.results import Results
+    from tombola.studies.study import Study
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The settings by which the paper's figures set studies beside one another.
+
+    Args:
+        dropout: the network's argument of that name, from 0 to 1.
+        learning_rate: the peak, and the warmup where there is one: "0.03, warmup 20,000".
+        criterion: that weights are pruned by.
+    """
+
+    dropout: float = 0.0
+    learning_rate: str = ""
+    criterion: str = "magnitude"
+
+    @classmethod
+    def of(cls, study: Study) -> Setting:
+        """Return the settings of a study."""
+        dropout = study.network.arguments.get("dropout", 0.0)
+        training = study.training
+        warmup = f", warmup {training.warmup:,}" if training.warmup else ""
+        return cls(
+            # A user's own network may mean anything by it.
+            dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
+            learning_rate=f"{training.lr:g}{warmup}",
+            criterion=study.pruning.criterion.rpartition(":")[2],
+        )
+
+
+def gather(all_results: Sequence[Results]) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Setting]]:
+    """Return the levels and curves of several results folders as one table each, and the settings of each study.
+
+    Studies of one name are told apart by their folders: "lenet-mnist (quick)".
+    """
+    import pandas as pd
+
+    names = [results.study.name for results in all_results]
+    tables: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
+    settings: dict[str, Setting] = {}
+    for results in all_results:
+        name = results.study.name
+        if names.count(name) > 1:
+            folder = results.store.root.absolute()
+            short = f"{name} ({folder.name})"
+            name = f"{name} ({folder})" if short in settings else short
+        for found, table in zip(tables, (results.frame(), results.curves()), strict=True):
+            found.append(table.assign(study=name))
+        settings[name] = Setting.of(results.study)
+    # An empty table's columns have no types; pandas would warn that they decide those of the others.
+    levels, curves = (pd.concat([t for t in some if not t.empty] or some[:1], ignore_index=True) for some in tables)
+    return levels, curves, settings

@@ -1,0 +1,196 @@
+"""The `pruning` section of a study: what each round removes."""
+
+from __future__ import annotations
+
+import math
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from tombola.errors import InputError
+from tombola.networks import Anatomy
+from tombola.pruning.schedule import constant_rate, rates_to
+from tombola.pruning.select import Scope
+from tombola.section import Section
+
+Rate = float | tuple[float, ...]  # of every round, or a list with one for each
+KINDS = ("conv", "linear")
+
+
+class BackOff(Section):
+    """What happens when a level has lost too much: its mask is given up, and the last good one is pruned by less.
+
+    Args:
+        margin: the loss that is borne: of validation accuracy at early stop, below the dense network's, 0 to 1.
+        factor: of the rates, each time that a level has lost more.
+    """
+
+    margin: float = Field(ge=0, lt=1)
+    factor: float = Field(default=0.5, gt=0, lt=1)
+
+
+class Pruning(Section):
+    """The `pruning` section: what one round removes.
+
+    A rate is the fraction of the remaining weights that one round removes; density is the fraction kept. Exactly one
+    of `rate`, `target` and `densities` says how much goes.
+
+    Args:
+        criterion: scores the weights; the lowest scores go first. One of ours or `package.module:function`.
+        scope: "layer" compares weights within each layer, "global" across all layers together.
+        rate: of every layer that nothing else is said about; a list has one for each round.
+        target: density of the whole network after the last round, reached at one constant rate.
+        densities: of the whole network at levels 1, 2, ..., falling.
+        output_rate: of the output layer, under scope "layer"; half of the others' where it is not given (the paper's
+            Figure 2).
+        rates: layer -> rate, under scope "layer". A key is a layer, a pattern such as "conv*", or a kind: "conv" or
+            "linear". A layer's own name comes before a pattern, and a pattern before a kind.
+        exclude: layers, patterns or kinds that are never pruned; "output" stands for the output layer.
+        rounds: number of rounds; level n has been pruned n times. Follows from a list of rates or densities.
+        minimum: the least number of weights that a layer keeps.
+        back_off: prunes by less once a level has lost too much. Densities are then known only as they are found.
+        stop_margin: an arm's levels end once one has a validation accuracy below chance (1 / classes) plus this.
+    """
+
+    criterion: str = "magnitude"
+    scope: Scope = "layer"
+    rate: Rate | None = None
+    target: float | None = Field(default=None, gt=0, lt=1)
+    densities: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    output_rate: Rate | None = None
+    rates: dict[str, Rate] = Field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
+    rounds: int = Field(ge=0)
+    minimum: int = Field(default=0, ge=0)
+    back_off: BackOff | None = None
+    stop_margin: float | None = Field(default=None, ge=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rounds_of_a_list(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("rounds") is None:
+            for steps in (value.get("densities"), value.get("rate")):
+                if isinstance(steps, list | tuple) and steps:
+                    return value | {"rounds": len(steps)}
+        return value
+
+    @field_validator("rate", "output_rate", mode="before")
+    @classmethod
+    def _rate(cls, value: Any) -> Any:
+        return None if value is None else _as_rate(value)
+
+    @field_validator("rates", mode="before")
+    @classmethod
+    def _rates(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError("a table of layer: rate")
+        return {layer: _as_rate(rate, f" of {layer!r}") for layer, rate in value.items()}
+
+    @model_validator(mode="after")
+    def _check(self) -> Pruning:
+        if (self.rate is not None) + (self.target is not None) + bool(self.densities) != 1:
+            raise ValueError("give exactly one of rate, target and densities")
+        if self.scope == "global" and (self.rates or self.output_rate is not None):
+            raise ValueError(
+                "scope: global compares all layers at one rate; rates and output_rate belong to scope: layer "
+                "(a layer that is to be left alone goes into exclude)"
+            )
+        lists = {"rate": self.rate, "output_rate": self.output_rate, "densities": self.densities or None}
+        lists |= {f"rates.{layer}": rate for layer, rate in self.rates.items()}
+        for name, steps in lists.items():
+            if isinstance(steps, tuple) and len(steps) != self.rounds:
+                raise ValueError(
+                    f"{name} lists {len(steps)} values for {self.rounds} rounds; leave rounds out, or match it"
+                )
+        if any(later >= earlier for earlier, later in zip(self.densities, self.densities[1:], strict=False)):
+            raise ValueError("densities fall from level to level")
+        return self
+
+    def resolve(self, anatomy: Anatomy) -> tuple[dict[str, float], ...]:
+        """Return weight name -> rate for every layer that is pruned, for each round.
+
+        Raises:
+            InputError: a layer is named that the network does not have, nothing is left to prune, or a density can't
+                be reached.
+        """
+        excluded = {name for key in self.exclude for name in _layers(key, anatomy, "pruning.exclude")}
+        named: dict[str, Rate] = {}
+        for key, rate in sorted(self.rates.items(), key=lambda item: _precedence(item[0])):
+            found = _layers(key, anatomy, "pruning.rates")
+            if len(found) == 1 and found[0] in excluded:
+                raise InputError(f"pruning: {found[0]!r} stands both in exclude and in rates")
+            named |= dict.fromkeys(found, rate)
+        pruned = [layer.name for layer in anatomy.layers if layer.name not in excluded]
+        if not pruned:
+            raise InputError("pruning.exclude: every prunable layer is excluded; there is nothing to prune")
+
+        def rates_at(number: int, base: float) -> dict[str, float]:
+            rates = dict.fromkeys(pruned, base)
+            if self.scope == "layer" and anatomy.output in rates:
+                rates[anatomy.output] = base / 2 if self.output_rate is None else _of(self.output_rate, number)
+            return rates | {name: _of(rate, number) for name, rate in named.items() if name in rates}
+
+        sizes = anatomy.sizes()
+        if self.densities:
+            bases = rates_to(sizes, self.densities, self.scope, self.minimum, rates_at)
+        elif self.target is not None:
+            if any(isinstance(rate, tuple) for rate in (self.output_rate, *self.rates.values())):
+                raise InputError(
+                    "pruning.target goes at one constant rate; output_rate and rates can't be lists with it"
+                )
+            bases = [constant_rate(sizes, self.target, self.rounds, lambda base: rates_at(0, base))] * self.rounds
+        else:
+            assert self.rate is not None
+            bases = [_of(self.rate, number) for number in range(self.rounds)]
+        return tuple(rates_at(number, base) for number, base in enumerate(bases))
+
+
+def _as_rate(value: Any, whose: str = "") -> Rate:
+    """Return a rate as it was written, checked; pydantic would say of a union what no part of it accepts."""
+    if isinstance(value, list | tuple):
+        return tuple(_share(each, whose) for each in value)
+    return _share(value, whose)
+
+
+def _share(value: Any, whose: str) -> float:
+    try:
+        share = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise ValueError(
+            f"the rate{whose} is {value}: it must lie between 0 and 1, or be a list with one for each round"
+        )
+    return share
+
+
+def _of(rate: Rate, number: int) -> float:
+    return rate[number] if isinstance(rate, tuple) else rate
+
+
+def _is_pattern(key: str) -> bool:
+    return any(sign in key for sign in "*?[")
+
+
+def _precedence(key: str) -> int:
+    return 0 if key in KINDS else 1 if _is_pattern(key) else 2
+
+
+def _layers(key: str, anatomy: Anatomy, field: str) -> list[str]:
+    """Return the weight names that a key of `rates` or `exclude` stands for."""
+    names = [layer.name for layer in anatomy.layers]
+    if key in names or f"{key}.weight" in names:
+        return [anatomy.select(key, field)]
+    if key == "output":
+        return [anatomy.output]
+    if key in KINDS:
+        found = [layer.name for layer in anatomy.layers if layer.kind == key]
+    elif _is_pattern(key):
+        found = [name for name in names if fnmatchcase(name, key) or fnmatchcase(name.removesuffix(".weight"), key)]
+    else:
+        return [anatomy.select(key, field)]  # which says what there is
+    if not found:
+        known = ", ".join(name.removesuffix(".weight") for name in names)
+        raise InputError(f"{field}: no prunable layer matches {key!r}; there are {known}")
+    return found
