@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from tombola.errors import InputError
-from tombola.named import code_fingerprint, resolve
+from tombola.named import IMPORTING, code_fingerprint, resolve
 
 OURS = {"one": len, "other": sorted}
 
@@ -133,3 +133,23 @@ def test_a_module_that_fails_to_import_is_said(user_code):
         user_code("def make(:\n")
     with pytest.raises(InputError, match=r"'users_own' can't be imported .*no_such_dependency"):
         user_code("import no_such_dependency\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("import sys\nsys.exit(3)", "importing 'users_own' failed: SystemExit: 3"),
+        ("1 / 0", "importing 'users_own' failed: ZeroDivisionError"),
+        ("import tombola\ntombola.run('demo', 'never')", "tombola.run is called while 'users_own' is being imported"),
+        ("DEPTH = 3", "'make' in 'users_own' is not there$"),
+        ("def mak(): ...\ndef _other(): ...", "is not there; did you mean 'mak'"),
+        ("def f(): ...\ndef _other(): ...", "is not there; known: f$"),
+    ],
+)
+def test_a_module_without_what_is_named(user_code, tmp_path, monkeypatch, text, match):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        with pytest.raises(InputError, match=match):
+            user_code(text)
+    assert IMPORTING.get() == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["users_own.py"]

@@ -339,7 +339,8 @@ def main() -> None:
         status = 130
     if status == 130:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses Ctrl-C once more gets no traceback of Python's end
-    sys.exit(status)
+    if status:
+        sys.exit(status)
 
 
 def _status() -> int:

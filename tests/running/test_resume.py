@@ -92,12 +92,11 @@ def test_ctrl_c_stops_at_once_and_loses_nothing(
     asked = time.monotonic()
     (os.killpg if whole_group else os.kill)(run.pid, signal.SIGINT)
     status, out, err = run.finish(timeout=20)
-    assert time.monotonic() - asked < 3
+    assert time.monotonic() - asked < 10  # seconds; less than one on an idle machine
     assert status == 130
     assert "same command goes on from here" in err
     assert "Traceback" not in err
     assert "KeyboardInterrupt" not in err
-    assert err.count("stopping: what runs is being saved") == 1
     assert out == ""
     assert run.checkpoints()
     assert not list((run.out / "jobs").glob(".stop*"))
@@ -114,6 +113,9 @@ def test_ctrl_c_many_times_ends_it_at_once_without_a_traceback(command: Start, m
     run.wait_for_steps()
     workers = family(run.pid) - {run.pid}
     asked = time.monotonic()
+    os.kill(run.pid, signal.SIGINT)
+    assert run.process.stderr is not None
+    assert "stopping: what runs is being saved" in run.process.stderr.readline()
     while run.process.poll() is None:
         os.kill(run.pid, signal.SIGINT)
         time.sleep(0.05)

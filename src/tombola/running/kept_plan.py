@@ -49,7 +49,7 @@ def what_changed(store: Store, plan: Plan) -> str:
             f"settings have changed since {store.root} was last run ({', '.join(fields)}): its study.yaml and tables "
             "now follow the new ones; results of the earlier ones stay in its jobs folder"
         )
-    gone = [job for job in before.jobs if job not in plan.jobs and store.folder(job) is not None]
+    gone = (before.jobs.keys() - plan.jobs.keys()) & store.finished()
     if not gone:
         return ""
     return (
