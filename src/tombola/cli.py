@@ -230,6 +230,38 @@ def draw_figures(study: str, out: Path | None, data: Path | None, wanted: tuple[
         click.echo("The results hold nothing yet that a figure could show.")
 
 
+@cli.command(epilog=STUDY_HELP)
+@study_argument
+@out_option
+@data_option
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="File to write. [report.html in the results folder]"
+)
+def report(study: str, out: Path | None, data: Path | None, output: Path | None) -> None:
+    """Write the report of a study, finished or not: one HTML file that needs no network."""
+    from tombola.report.html.write import write_report
+    from tombola.running.results import Results
+
+    click.echo(str(write_report(Results.open(_folder_of(study, out), data), output)))
+
+
+@cli.command(epilog=STUDY_HELP)
+@click.argument("studies", metavar="STUDY STUDY...", nargs=-1, required=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="comparison.html", help="File to write. [comparison.html]"
+)
+@data_option
+def compare(studies: tuple[str, ...], out: Path, data: Path | None) -> None:
+    """Write one HTML file that shows several studies side by side."""
+    from tombola.report.html.write import write_comparison
+    from tombola.running.results import Results
+
+    if len(studies) < 2:
+        raise InputError(f"compare takes two studies or more; `tombola report {studies[0]}` shows a single one")
+    found = [Results.open(_folder_of(study, None), data) for study in studies]
+    click.echo(str(write_comparison(found, out)))
+
+
 def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study, Path]:
     """Return the study with its changes, and its results folder."""
     from tombola.running.run import default_folder

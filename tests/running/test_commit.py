@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -27,7 +28,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(tmp_path, "add", "commit.py")
     git(tmp_path, "commit", "-q", "-m", "first")
     monkeypatch.setattr(module, "__file__", str(file))
-    module.commit.cache_clear()
     monkeypatch.setattr(metadata, "distribution", lambda name: Distribution(None))
     return tmp_path
 
@@ -42,7 +42,10 @@ class Distribution:
 
 
 @pytest.fixture(autouse=True)
-def forgotten() -> None:
+def forgotten() -> Iterator[None]:
+    """Neither what other tests found counts here, nor what is found here there."""
+    module.commit.cache_clear()
+    yield
     module.commit.cache_clear()
 
 
