@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from tombola.analysis.verdicts import INCONCLUSIVE, LOSING, MATCHING, WINNING
 from tombola.report.html.series import ticket_arm
 from tombola.report.html.tables import signed
 from tombola.report.words import counted, in_order, percent, plain
@@ -40,10 +41,13 @@ def findings(
         return (
             "One trial has been run, so nothing can be concluded about variation: what follows describes that trial, "
             "without intervals.",
-            *_present(_best(statistics, arm), _controls(gains, arm)),
+            *_present(_best(statistics, arm), _controls(gains, arm, _most_accurate(statistics, arm), "")),
         )
+    level, why = _telling_level(verdicts, statistics, arm)
     return _present(
-        _winning(verdicts, arm, trials, margin), _controls(gains, arm), _break_down(break_down, arm, margin)
+        _winning(verdicts, arm, trials, margin),
+        _controls(gains, arm, level, why),
+        _break_down(break_down, arm, margin),
     )
 
 
@@ -56,64 +60,70 @@ def _winning(verdicts: pd.DataFrame, arm: str, trials: int, margin: float) -> st
     if rows.empty:
         return ""
     name, points = plain(arm), f"{100 * margin:g} points"
-    won = rows[rows["verdict"] == "winning ticket"]
+    won = rows[rows["verdict"] == WINNING]
+    counts = rows["verdict"].value_counts()
+    others = _listed([f"{counts[kind]} {kind}" for kind in (MATCHING, LOSING, INCONCLUSIVE) if kind in counts])
     if won.empty:
-        counts = rows["verdict"].value_counts()
-        others = ", ".join(
-            f"{kind} at {counts[kind]}" for kind in ("matching", "losing", "inconclusive") if kind in counts
-        )
         return (
             f"None of the {counted(len(rows), 'level')} of {name} is shown to hold a winning ticket over "
             f"{counted(trials, 'trial')}: {others}."
         )
-    sparsest = won["density"].min()
-    densest = won["density"].max()
-    span = (
-        f"from {percent(densest)} % down to {percent(sparsest)} % of the weights"
-        if len(won) > 1
-        else f"with {percent(sparsest)} % of the weights"
-    )
+    densities = [percent(won["density"].max()), percent(won["density"].min())]
+    where = f"with {densities[0]} %" if len(won) == 1 else f"between {densities[0]} % and {densities[1]} %"
     return (
-        f"Winning tickets: at {len(won)} of {counted(len(rows), 'level')}, {span}, {name} is no less accurate than the "
-        f"dense network (within {points}) and stops no later, on intervals over {counted(trials, 'trial')}."
+        f"Winning tickets at {len(won)} of {counted(len(rows), 'level')}, {where} of the weights: there {name} is no "
+        f"less accurate than the dense network (within {points}) and stops no later, on intervals over "
+        f"{counted(trials, 'trial')}" + (f"; the others: {others}." if others else ".")
     )
+
+
+def _telling_level(verdicts: pd.DataFrame, statistics: pd.DataFrame, arm: str) -> tuple[int | None, str]:
+    """Return the level at which the controls are asked, and why it is that one.
+
+    Not the level of the largest gain: at the sparsest levels controls collapse, and a gain over them says little.
+    """
+    rows = verdicts[verdicts["arm"] == arm]
+    for verdict, why in ((WINNING, "the sparsest winning ticket"), (MATCHING, "the sparsest matching one")):
+        found = rows[rows["verdict"] == verdict]
+        if len(found):
+            return int(found["level"].max()), f", {why}"
+    return _most_accurate(statistics, arm), ", where it is most accurate"
+
+
+def _most_accurate(statistics: pd.DataFrame, arm: str) -> int | None:
+    rows = statistics[(statistics["arm"] == arm) & (statistics["measure"] == ACCURACY) & (statistics["level"] > 0)]
+    rows = rows.dropna(subset=["mean"])
+    return None if rows.empty else int(rows.loc[rows["mean"].idxmax(), "level"])
 
 
 def _best(statistics: pd.DataFrame, arm: str) -> str:
     """Return where one trial was most accurate, beside its dense network."""
-    rows = statistics[(statistics["arm"] == arm) & (statistics["measure"] == ACCURACY)].dropna(subset=["mean"])
-    dense, pruned = rows[rows["level"] == 0], rows[rows["level"] > 0]
-    if dense.empty or pruned.empty:
+    rows = statistics[(statistics["arm"] == arm) & (statistics["measure"] == ACCURACY)].set_index("level")
+    level = _most_accurate(statistics, arm)
+    if level is None or not math.isfinite(rows["mean"].get(0, math.nan)):
         return ""
-    best: Any = pruned.loc[pruned["mean"].idxmax()]
-    baseline = float(dense["mean"].iloc[0])
+    best, dense = 100 * rows.loc[level, "mean"], 100 * rows.loc[0, "mean"]
+    density = percent(rows.loc[level, "density"])
     return (
-        f"In it {plain(arm)} is most accurate at early stop with {percent(best['density'])} % of the weights: "
-        f"{100 * best['mean']:.2f} %, {signed(100 * (best['mean'] - baseline))} points from the dense network's "
-        f"{100 * baseline:.2f} %."
+        f"In it {plain(arm)} is most accurate at early stop with {density} % of the weights: "
+        f"{best:.2f} %, {signed(best - dense)} points from the dense network's {dense:.2f} %."
     )
 
 
-def _controls(gains: pd.DataFrame, arm: str) -> str:
-    """Return the largest gain over each control."""
-    found: list[tuple[str, str]] = []
-    for control in in_order(gains["baseline"]) if len(gains) else ():
-        rows = gains[(gains["baseline"] == control) & (gains["level"] > 0)].dropna(subset=["mean"])
-        if rows.empty:
-            continue
-        # Where intervals are known, the gain that is surest to be large, not one that happens to be.
-        sure = rows["low"] if rows["low"].notna().any() else rows["mean"]
-        best: Any = rows.loc[sure.idxmax()]
-        interval = f" ({signed(best['low'])} to {signed(best['high'])})" if math.isfinite(best["low"]) else ""
-        found.append((f"{signed(best['mean'])}{interval} over {plain(control)}", percent(best["density"])))
-    if not found:
+def _controls(gains: pd.DataFrame, arm: str, level: int | None, why: str) -> str:
+    """Return the gain over each control at one level."""
+    rows = gains[gains["level"] == level].dropna(subset=["mean"]) if len(gains) else gains
+    if rows.empty:
         return ""
-    gains = "gain" if len(found) == 1 else "gains"
-    start = f"The largest {gains} of {plain(arm)} over its controls, in points of accuracy at early stop"
-    if len({density for _, density in found}) > 1:
-        return f"{start}: {_listed([f'{part} with {density} % of the weights' for part, density in found])}."
-    every = "all " if len(found) > 1 else ""
-    return f"{start}, {every}with {found[0][1]} % of the weights: {_listed([part for part, _ in found])}."
+    parts = []
+    for row in sorted(rows.to_dict("records"), key=lambda row: in_order(rows["baseline"]).index(row["baseline"])):
+        interval = f"; {signed(row['low'])} to {signed(row['high'])}" if math.isfinite(row["low"]) else ""
+        parts.append(f"{signed(row['mean'])} ({plain(row['baseline'])}{interval})")
+    controls = "its control's" if len(parts) == 1 else "its controls'"
+    return (
+        f"With {percent(rows['density'].mean())} % of the weights{why}, the accuracy of {plain(arm)} at early stop "
+        f"differs from {controls} by, in points: {_listed(parts)}."
+    )
 
 
 def _break_down(break_down: pd.DataFrame, arm: str, margin: float) -> str:

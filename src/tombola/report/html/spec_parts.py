@@ -186,13 +186,19 @@ def limits(means: Iterable[float], lows: Iterable[float], highs: Iterable[float]
     middle = sorted(value for value in means if math.isfinite(value))
     if not middle:
         return 0.0, 1.0, 0.0
-    bottom = min([middle[0], *(value for value in lows if math.isfinite(value))])
-    top = max([middle[-1], *(value for value in highs if math.isfinite(value) and value < middle[-1] + 3)])
-    most = middle[len(middle) // 4]
-    enough = max(2.5 * (top - most), 0.04 * (top - bottom))
-    low = top - enough if top - bottom > 2 * enough else bottom
+    # The long intervals of few trials do not set the scale either.
+    reach = middle[-1] - middle[len(middle) // 2]
+    bottom = min([middle[0], *(value for value in lows if value >= middle[0] - reach)])
+    top = max([middle[-1], *(value for value in highs if value <= middle[-1] + reach)])
+    enough = max(2.2 * (top - middle[(2 * len(middle)) // 5]), 0.03 * (top - bottom))
+    low = top - enough if top - bottom > 1.8 * enough else bottom
     pad = 0.05 * (top - low) or 0.5
     return low - pad, top + pad, bottom - 0.02 * (top - bottom)
+
+
+def line(encoding: Spec) -> Spec:
+    """Return a layer of lines."""
+    return {"mark": {"type": "line", "strokeWidth": 1.8, "clip": True}, "encoding": encoding}
 
 
 def _apart(falling: Sequence[float], distance: float) -> list[float]:
@@ -202,8 +208,3 @@ def _apart(falling: Sequence[float], distance: float) -> list[float]:
         if math.log(chosen[-1] / value) >= 0.999 * distance:
             chosen.append(value)
     return chosen
-
-
-def line(encoding: Spec) -> Spec:
-    """Return a layer of lines."""
-    return {"mark": {"type": "line", "strokeWidth": 1.8, "clip": True}, "encoding": encoding}
