@@ -73,8 +73,8 @@ def test_winning_tickets_are_counted_with_their_densities() -> None:
     assert first.endswith("; the others: 1 inconclusive.")
     assert "within 0.1 points" in first
     assert "5 trials" in first
-    assert second.startswith("With 50.0 % of the weights, the sparsest winning ticket, the accuracy of ticket ")
-    assert "+2.00 (reinit; " in second
+    assert second.startswith("With 50.0 % of the weights, the sparsest winning ticket, ticket gains ")
+    assert "+2.00 over reinit (" in second
     assert third.startswith(
         "Accuracy at early stop stays within 0.1 points of the dense network's down to 50.0 % in ticket"
     )
@@ -85,7 +85,7 @@ def test_the_gain_over_a_control_is_that_of_the_table() -> None:
     levels = winning()
     gain = paired_differences(levels, "ticket", "reinit", ACCURACY).set_index("level").loc[2]
     text = found(levels)[1].replace("−", "-")
-    assert f"{gain['mean']:+.2f} (reinit; {gain['low']:+.2f} to {gain['high']:+.2f})" in text
+    assert f"{gain['mean']:+.2f} over reinit ({gain['low']:+.2f} to {gain['high']:+.2f})" in text
 
 
 def test_no_winning_ticket_is_said_as_it_is() -> None:

@@ -41,8 +41,8 @@ def against_density(
     if rows.empty:
         return None
     low, high, whole = limits(*(scale * rows[column] for column in ("mean", "low", "high")))
-    if scale == 1.0:
-        low, whole = 0.0, 0.0
+    if scale == 1.0:  # iterations start at 0, and an interval beyond the budget is worth no room
+        low, high, whole = 0.0, 1.08 * rows["mean"].max(), 0.0
     value = value_axis(title, low, high, whole, form=",.0f" if scale == 1.0 else "")
     form = ",.0f" if scale == 1.0 else ".2f"
     transform = [
@@ -120,13 +120,6 @@ def layers_against_density(layers: pd.DataFrame, key: str) -> Spec:
             "labelExpr": "format(datum.value, '.2~r')",
         },
     }
-    color = {
-        "field": "layer",
-        "type": "nominal",
-        "title": None,
-        "sort": names,
-        "scale": {"domain": names, "range": [LAYER_COLORS[place % 8] for place in range(len(names))]},
-    }
     transform = [
         {"filter": "datum.series === arm && datum.layer_density > 0"},
         {"calculate": "100 * datum.density", "as": "x"},
@@ -140,14 +133,34 @@ def layers_against_density(layers: pd.DataFrame, key: str) -> Spec:
         {"field": "value", "title": "of the layer's weights (%)", "format": ".3~g"},
         {"field": "size", "title": "weights of the layer, dense", "format": ","},
     ]
-    marks = [
-        line({"x": x, "y": y, "color": color}),
-        {
-            "mark": {"type": "point", "filled": True, "size": 40, "opacity": 1, "clip": True},
-            "encoding": {"x": x, "y": y, "color": color, "tooltip": tooltip},
-        },
+    return plot("layers", _by_layer(x, y, names, tooltip), [{"name": "arm", "value": key}], transform)
+
+
+def dead_units_against_density(dead: pd.DataFrame) -> Spec:
+    """Return what share of each layer's units no live path leads through."""
+    names = [str(name) for name in dict.fromkeys(dead["layer"]) if name != "all"]
+    y = {
+        "field": "value",
+        "type": "quantitative",
+        "title": "units without a live path (%)",
+        "scale": {"domainMin": 0},
+        "axis": {"tickCount": 6},
+    }
+    transform: list[Spec] = [
+        {"filter": "datum.layer !== 'all' && datum.units > 0"},
+        {"calculate": "100 * datum.density", "as": "x"},
+        {"calculate": "100 * datum.density", "as": "pm"},
+        {"calculate": "100 * datum.dead / datum.units", "as": "value"},
     ]
-    return plot("layers", marks, [{"name": "arm", "value": key}], transform)
+    tooltip = [
+        {"field": "layer"},
+        *TOOLTIP_START[1:],
+        {"field": "dead", "title": "units without a live path", "format": ","},
+        {"field": "units", "format": ","},
+        {"field": "remaining", "title": "weights remaining", "format": ","},
+        {"field": "live", "title": "of them on a live path", "format": ","},
+    ]
+    return plot("dead_units", _by_layer(density_axis(dead["density"]), y, names, tooltip), (), transform)
 
 
 def overlap_against_density(overlap: pd.DataFrame, series: Sequence[Series], layer: str) -> Spec:
@@ -164,8 +177,8 @@ def overlap_against_density(overlap: pd.DataFrame, series: Sequence[Series], lay
         *TOOLTIP_START,
         {"field": "layer"},
         {"field": "value", "title": "mean over pairs of trials", "format": ".3f"},
-        {"field": "min", "title": "lowest", "format": ".3f"},
-        {"field": "max", "title": "highest", "format": ".3f"},
+        {"field": "low", "title": "lowest", "format": ".3f"},
+        {"field": "high", "title": "highest", "format": ".3f"},
         {"field": "chance", "title": "by chance", "format": ".3f"},
     ]
     chance = {
@@ -173,21 +186,34 @@ def overlap_against_density(overlap: pd.DataFrame, series: Sequence[Series], lay
         "encoding": {"x": x, "y": y | {"field": "chance"}, "detail": {"field": "series"}},
     }
     params = [shown(series), {"name": "layer", "value": layer}]
-    transform = [IS_SHOWN, {"filter": "datum.layer === layer"}, *at_density(series, 1.0)]
-    layers = [*_curve(x, y, series, tooltip, ("min", "max")), chance]
+    transform = [IS_SHOWN, {"filter": "datum.layer === layer"}, *at_density(series, 1.0, "jaccard")]
+    layers = [*_curve(x, y, series, tooltip), chance]
     return plot("overlap", layers, params, transform)
 
 
-def _curve(
-    x: Spec, y: Spec, series: Sequence[Series], tooltip: list[Spec], ends: tuple[str, str] = ("from", "to")
-) -> list[Spec]:
+def _by_layer(x: Spec, y: Spec, names: list[str], tooltip: list[Spec]) -> list[Spec]:
+    """Return the layers of a plot with a curve for each layer of the network."""
+    color = {
+        "field": "layer",
+        "type": "nominal",
+        "title": None,
+        "sort": names,
+        "scale": {"domain": names, "range": [LAYER_COLORS[place % len(LAYER_COLORS)] for place in range(len(names))]},
+    }
+    point = {
+        "mark": {"type": "point", "filled": True, "size": 40, "opacity": 1, "clip": True},
+        "encoding": {"x": x, "y": y, "color": color, "tooltip": tooltip},
+    }
+    return [line({"x": x, "y": y, "color": color}), point]
+
+
+def _curve(x: Spec, y: Spec, series: Sequence[Series], tooltip: list[Spec]) -> list[Spec]:
     """Return the layers of mean curves with an interval at each point."""
     look = looks(series)
-    low, high = ends
     interval = {
-        "transform": [{"filter": f"isValid(datum.{low}) && isValid(datum.{high})"}],
+        "transform": [{"filter": "isValid(datum.from) && isValid(datum.to)"}],
         "mark": {"type": "rule", "strokeWidth": 1.2, "opacity": 0.6, "clip": True},
-        "encoding": {"x": x, "y": y | {"field": low}, "y2": {"field": high}, "color": look["color"]},
+        "encoding": {"x": x, "y": y | {"field": "from"}, "y2": {"field": "to"}, "color": look["color"]},
     }
     point = {
         "mark": {"type": "point", "size": 46, "strokeWidth": 1.6, "opacity": 1, "clip": True},

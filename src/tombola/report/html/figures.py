@@ -135,6 +135,20 @@ def weight_figure(found: Found) -> PlotFigure | None:
     )
 
 
+def dead_figure(found: Found) -> PlotFigure | None:
+    """Return the units that no path leads through any more."""
+    if found.dead.empty or found.arm is None:
+        return None
+    last = found.dead[(found.dead["layer"] == "all") & (found.dead["level"] == found.dead["level"].max())].iloc[0]
+    caption = (
+        "Inputs, neurons or channels that no path of kept weights from input to output leads through; arm "
+        f"{plain(found.arm)}, trial 0. Without the weights at them, the {percent(last['density'])} % that remain at "
+        f"the sparsest level are {percent(last['effective_density'])} %."
+    )
+    spec = density_specs.dead_units_against_density(found.dead)
+    return PlotFigure("dead-units", "Units without a live path", caption, spec)
+
+
 def overlap_figure(found: Found, series: Sequence[Series]) -> PlotFigure | None:
     """Return how alike the masks of different trials are."""
     if found.overlap.empty:

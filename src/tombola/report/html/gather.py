@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tombola.analysis.anatomy import layer_densities, mask_overlap
+from tombola.analysis.anatomy import ALL, dead_units, layer_densities
 from tombola.analysis.break_down import break_down
+from tombola.analysis.overlap import mask_overlap
 from tombola.analysis.paired import paired_differences
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
@@ -40,6 +41,7 @@ class Found:
         gains: of the ticket arm over each other arm, accuracy at early stop, paired by trial.
         curves: mean, min and max of test accuracy at a few levels, thinned; `every` says to which evaluation.
         layers: density of each layer, mean over trials.
+        dead: units without a live path, of the ticket arm in the first trial; empty where paths can't be followed.
         overlap: of the masks of different trials.
         histograms: of the kept weights of the first trial.
         pictures: of the first layer's mask in the first trial.
@@ -59,6 +61,7 @@ class Found:
     curves: pd.DataFrame
     every: int
     layers: pd.DataFrame
+    dead: pd.DataFrame
     overlap: pd.DataFrame
     histograms: pd.DataFrame
     pictures: Pictures
@@ -105,6 +108,7 @@ def gather(results: Results, name: str | None = None) -> Found:
         curves=curves,
         every=every,
         layers=_layers(results, name),
+        dead=_dead(results, name, arm),
         overlap=_overlap(results, name),
         histograms=weight_histograms(held),
         pictures=_pictures(held, first.name, results.plan.data.input_shape),
@@ -156,11 +160,24 @@ def _layers(results: Results, name: str) -> pd.DataFrame:
     return found.reset_index()
 
 
+def _dead(results: Results, name: str, arm: str | None) -> pd.DataFrame:
+    if arm is None:
+        return pd.DataFrame()
+    return _at_whole_density(dead_units(results, trial=0, arms=[arm]).assign(study=name))
+
+
 def _overlap(results: Results, name: str) -> pd.DataFrame:
     if results.study.trials < 2:
         return pd.DataFrame()
-    found = mask_overlap(results)
-    return found[found["level"] > 0].assign(study=name)
+    return _at_whole_density(mask_overlap(results).assign(study=name))
+
+
+def _at_whole_density(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of layers with the density of the whole network as `density`, and their own as `layer_density`."""
+    if rows.empty:
+        return pd.DataFrame()
+    whole = rows.loc[rows["layer"] == ALL, ["arm", "level", "density"]]
+    return rows.rename(columns={"density": "layer_density"}).merge(whole, on=["arm", "level"])
 
 
 def _pictures(held: dict[int, Ticket], first: str, input_shape: tuple[int, ...]) -> Pictures:

@@ -49,6 +49,7 @@ def report(found: Found, claims: Sequence[Outcome] = ()) -> str:
         anatomy = [
             figures.layer_figure(found, series),
             figures.weight_figure(found),
+            figures.dead_figure(found),
             figures.overlap_figure(found, series),
         ]
         sections = [
@@ -65,6 +66,7 @@ def report(found: Found, claims: Sequence[Outcome] = ()) -> str:
         table("curves", "Learning curves at the levels shown, means and extremes over runs", found.curves),
         table("layers", "Density of each layer, per arm and level", found.layers),
         table("weights", "Histograms of the kept weights, trial 0", found.histograms),
+        table("dead_units", "Units without a live path, ticket arm, trial 0, per level and layer", found.dead),
         table("overlap", "Overlap of the masks of different trials, per level and layer", found.overlap),
     ]
     return _render("report.html.j2", (found,), series, sections, tables, claims=list(claims))

@@ -115,14 +115,14 @@ def _controls(gains: pd.DataFrame, arm: str, level: int | None, why: str) -> str
     rows = gains[gains["level"] == level].dropna(subset=["mean"]) if len(gains) else gains
     if rows.empty:
         return ""
+    order = in_order(rows["baseline"])
     parts = []
-    for row in sorted(rows.to_dict("records"), key=lambda row: in_order(rows["baseline"]).index(row["baseline"])):
-        interval = f"; {signed(row['low'])} to {signed(row['high'])}" if math.isfinite(row["low"]) else ""
-        parts.append(f"{signed(row['mean'])} ({plain(row['baseline'])}{interval})")
-    controls = "its control's" if len(parts) == 1 else "its controls'"
+    for row in sorted(rows.to_dict("records"), key=lambda row: order.index(row["baseline"])):
+        interval = f" ({signed(row['low'])} to {signed(row['high'])})" if math.isfinite(row["low"]) else ""
+        parts.append(f"{signed(row['mean'])} over {plain(row['baseline'])}{interval}")
     return (
-        f"With {percent(rows['density'].mean())} % of the weights{why}, the accuracy of {plain(arm)} at early stop "
-        f"differs from {controls} by, in points: {_listed(parts)}."
+        f"With {percent(rows['density'].mean())} % of the weights{why}, {plain(arm)} gains in accuracy at early stop, "
+        f"in percentage points: {_listed(parts)}."
     )
 
 

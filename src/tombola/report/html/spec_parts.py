@@ -156,12 +156,12 @@ def value_axis(title: str, low: float, high: float, whole: float, form: str = ""
 WHOLE: Spec = {"name": "whole", "value": False}
 
 
-def at_density(series: Sequence[Series], scale: float) -> list[Spec]:
-    """Return the transforms that place a level on the density axis and scale its value."""
+def at_density(series: Sequence[Series], scale: float, field: str = "mean") -> list[Spec]:
+    """Return the transforms that place a level on the density axis and scale its value and its ends."""
     return [
         {"calculate": _dodged(series), "as": "x"},
         {"calculate": "100 * datum.density", "as": "pm"},
-        {"calculate": f"{scale:g} * datum.mean", "as": "value"},
+        {"calculate": f"{scale:g} * datum.{field}", "as": "value"},
         {"calculate": f"isValid(datum.low) ? {scale:g} * datum.low : null", "as": "from"},
         {"calculate": f"isValid(datum.high) ? {scale:g} * datum.high : null", "as": "to"},
     ]
