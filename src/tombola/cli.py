@@ -230,6 +230,43 @@ def draw_figures(study: str, out: Path | None, data: Path | None, wanted: tuple[
         click.echo("The results hold nothing yet that a figure could show.")
 
 
+@cli.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@data_option
+@click.option(
+    "--claims",
+    "own",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A claims file, instead of the published ones.",
+)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", help="table, json or csv. [table]"
+)
+@click.option("--strict", is_flag=True, help="Exit with status 1 if a claim is not reproduced.")
+def claims(results: tuple[Path, ...], data: Path | None, own: tuple[Path, ...], form: str, strict: bool) -> None:
+    """Check published claims, or one's own, against RESULTS: results folders, or results.csv files."""
+    from tombola.analysis.claims import NOT_REPRODUCED, evaluate, load_claims, published_claims
+    from tombola.analysis.reading import read_levels
+    from tombola.report.claims_table import as_rows, claims_table
+
+    wanted = [claim for path in own for claim in load_claims(path)] if own else published_claims()
+    found = []
+    for path in results:
+        levels, settings = read_levels(path, data)
+        found += [(str(path), outcome) for outcome in evaluate(levels, wanted, settings)]
+    if form == "table":
+        _console().print(claims_table(found))
+    elif form == "json":
+        click.echo(json.dumps(as_rows(found), indent=1))
+    else:
+        import pandas as pd
+
+        click.echo(pd.DataFrame(as_rows(found)).to_csv(index=False), nl=False)
+    if strict and any(outcome.outcome == NOT_REPRODUCED for _, outcome in found):
+        sys.exit(1)
+
+
 def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study, Path]:
     """Return the study with its changes, and its results folder."""
     from tombola.running.run import default_folder

@@ -97,8 +97,7 @@ def dead_units(results: Results, trial: int | None = 0, arms: Sequence[str] | No
 def _count(mask: Mask, live: LivePaths, by_channel: bool) -> list[dict[str, Any]]:
     """Return the rows of one network, without its place."""
     inputs = live.inputs.flatten(1).any(1) if by_channel else live.inputs.flatten()
-    first = {"layer": INPUT, "units": len(inputs), "dead": int((~inputs).sum()), "remaining": 0, "live": 0, "size": 0}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, keep in live.mask.items():
         alive = keep.flatten(1).any(1)
         rows.append(
@@ -112,6 +111,7 @@ def _count(mask: Mask, live: LivePaths, by_channel: bool) -> list[dict[str, Any]
             }
         )
     total = {key: sum(row[key] for row in rows) for key in ("units", "dead", "remaining", "live", "size")}
+    first = {"layer": INPUT, "units": len(inputs), "dead": int((~inputs).sum()), "remaining": 0, "live": 0, "size": 0}
     rows = [first, *rows, {"layer": ALL, **total}]
     for row in rows:
         row["density"] = row["remaining"] / row["size"] if row["size"] else math.nan

@@ -14,19 +14,25 @@ from torch.overrides import TorchFunctionMode
 from tombola.networks.initialise import WEIGHTED
 from tombola.pruning import Mask
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # What a forward pass may call. Where the weights are not negative, the pre-activations are not either, and a number is
 # positive exactly where a path leads to it - as long as every call keeps that so.
-AS_IS = frozenset(
+AS_IS = _names(
     "linear conv1d conv2d conv3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
     "adaptive_avg_pool3d flatten view reshape permute transpose squeeze unsqueeze contiguous cat size dim numel "
-    "__get__ __len__ mean sum clone to float double pad".split()
+    "__get__ __len__ mean sum clone to float double pad"
 )
-PASSED_OVER = frozenset(  # a function of each number alone, or a shift and a scale of each unit: no path more or less
+# Functions of each number alone, and shifts and scales of a whole unit, make no path more or less.
+PASSED_OVER = _names(
     "relu relu_ relu6 leaky_relu leaky_relu_ elu elu_ selu celu gelu silu hardswish mish tanh tanh_ softplus sigmoid "
-    "sigmoid_ dropout dropout1d dropout2d dropout3d alpha_dropout batch_norm".split()
+    "sigmoid_ dropout dropout1d dropout2d dropout3d alpha_dropout batch_norm"
 )
-ADDED = frozenset("add add_ __add__ __radd__ __iadd__".split())
-SHIFTED = ADDED | frozenset("sub sub_ __sub__ mul mul_ __mul__ __rmul__ div div_ __truediv__".split())  # by a number
+ADDED = _names("add add_ __add__ __radd__ __iadd__")
+SHIFTED = ADDED | _names("sub sub_ __sub__ mul mul_ __mul__ __rmul__ div div_ __truediv__")  # by a number
 
 
 class Untraceable(Exception):
