@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from tombola.analysis.anatomy import ALL, dead_units, layer_densities
 from tombola.analysis.break_down import break_down
+from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
 from tombola.analysis.overlap import mask_overlap
 from tombola.analysis.paired import paired_differences
 from tombola.analysis.spread import spread
@@ -45,6 +47,7 @@ class Found:
         overlap: of the masks of different trials.
         histograms: of the kept weights of the first trial.
         pictures: of the first layer's mask in the first trial.
+        claims: what the study says of each claim that is about studies like it.
         findings: in sentences.
         sheet: for who wants to do it again.
     """
@@ -65,6 +68,7 @@ class Found:
     overlap: pd.DataFrame
     histograms: pd.DataFrame
     pictures: Pictures
+    claims: tuple[Outcome, ...]
     findings: tuple[str, ...]
     sheet: Sheet
 
@@ -75,12 +79,13 @@ class Found:
         return ticket_arm(arms) if arms else None
 
 
-def gather(results: Results, name: str | None = None) -> Found:
+def gather(results: Results, name: str | None = None, claims: Sequence[Claim] | None = None) -> Found:
     """Return what a study has found so far.
 
     Args:
         results: of the study.
         name: to call it by, where its own would not tell it from others.
+        claims: to check; the published ones where they are not given.
     """
     name = results.study.name if name is None else name
     levels = results.frame().assign(study=name)
@@ -112,9 +117,17 @@ def gather(results: Results, name: str | None = None) -> Found:
         overlap=_overlap(results, name),
         histograms=weight_histograms(held),
         pictures=_pictures(held, first.name, results.plan.data.input_shape),
+        claims=_checked(levels, results, published_claims() if claims is None else claims),
         findings=findings(statistics, judged, gains, broken, MARGIN),
         sheet=sheet(results, levels),
     )
+
+
+def _checked(levels: pd.DataFrame, results: Results, claims: Sequence[Claim]) -> tuple[Outcome, ...]:
+    if levels.empty:
+        return ()
+    settings = {str(levels["study"].iloc[0]): results.study.model_dump(mode="json")}
+    return tuple(outcome for outcome in evaluate(levels, claims, settings) if outcome.applies)
 
 
 def _together(pieces: list[pd.DataFrame]) -> pd.DataFrame:

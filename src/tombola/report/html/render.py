@@ -16,7 +16,6 @@ import vl_convert
 from markupsafe import Markup
 
 from tombola import __version__
-from tombola.analysis.claims import Outcome
 from tombola.report.html import figures
 from tombola.report.html.figures import PlotFigure
 from tombola.report.html.gather import MARGIN, Found
@@ -39,7 +38,7 @@ class Section:
     figures: tuple[PlotFigure, ...]
 
 
-def report(found: Found, claims: Sequence[Outcome] = ()) -> str:
+def report(found: Found) -> str:
     """Return the page of one study; the same results give the same text."""
     series = series_of(found.levels)
     sections = []
@@ -69,7 +68,7 @@ def report(found: Found, claims: Sequence[Outcome] = ()) -> str:
         table("dead_units", "Units without a live path, ticket arm, trial 0, per level and layer", found.dead),
         table("overlap", "Overlap of the masks of different trials, per level and layer", found.overlap),
     ]
-    return _render("report.html.j2", (found,), series, sections, tables, claims=list(claims))
+    return _render("report.html.j2", (found,), series, sections, tables)
 
 
 def compare(studies: Sequence[Found]) -> str:

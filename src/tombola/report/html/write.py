@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tombola.analysis.claims import Claim
 from tombola.report.html.gather import gather
 from tombola.report.html.render import compare, report
 from tombola.running.files import write_whole, writing
 from tombola.running.results import Results
 
 
-def write_report(results: Results, path: Path | None = None) -> Path:
+def write_report(results: Results, path: Path | None = None, claims: Sequence[Claim] | None = None) -> Path:
     """Write the page of one study, finished or not, and return its path.
 
     The page is one file that needs no network. The same results give the same bytes.
@@ -19,11 +20,12 @@ def write_report(results: Results, path: Path | None = None) -> Path:
     Args:
         results: of the study.
         path: of the page; `report.html` in the results folder where it is not given.
+        claims: to check; the published ones where they are not given.
 
     Raises:
         StoreError: it can't be written.
     """
-    return _write(report(gather(results)), path or results.store.root / "report.html")
+    return _write(report(gather(results, claims=claims)), path or results.store.root / "report.html")
 
 
 def write_comparison(studies: Sequence[Results], path: Path) -> Path:
