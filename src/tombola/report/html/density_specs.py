@@ -166,12 +166,14 @@ def dead_units_against_density(dead: pd.DataFrame) -> Spec:
 def overlap_against_density(overlap: pd.DataFrame, series: Sequence[Series], layer: str) -> Spec:
     """Return how alike the masks of different trials are, and how alike chance would make them."""
     x = density_axis(overlap["density"])
+    values = [*overlap["jaccard"], *overlap["chance"]]
+    lowest = min([value for value in values if value > 0], default=0.1)
     y = {
         "field": "value",
         "type": "quantitative",
         "title": "Jaccard index",
-        "scale": {"domain": [0, 1]},
-        "axis": {"tickCount": 6},
+        "scale": {"type": "log", "nice": False, "domainMin": lowest / 1.3, "domainMax": 1.0},
+        "axis": {"values": [1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001], "format": ".1~g"},
     }
     tooltip = [
         *TOOLTIP_START,
@@ -182,11 +184,12 @@ def overlap_against_density(overlap: pd.DataFrame, series: Sequence[Series], lay
         {"field": "chance", "title": "by chance", "format": ".3f"},
     ]
     chance = {
+        "transform": [{"filter": "datum.chance > 0"}],
         "mark": {"type": "line", "color": "var(--soft)", "strokeDash": [1.5, 3], "clip": True},
         "encoding": {"x": x, "y": y | {"field": "chance"}, "detail": {"field": "series"}},
     }
     params = [shown(series), {"name": "layer", "value": layer}]
-    transform = [IS_SHOWN, {"filter": "datum.layer === layer"}, *at_density(series, 1.0, "jaccard")]
+    transform = [IS_SHOWN, {"filter": "datum.layer === layer && datum.jaccard > 0"}, *at_density(series, 1.0, "jaccard")]
     layers = [*_curve(x, y, series, tooltip), chance]
     return plot("overlap", layers, params, transform)
 

@@ -83,11 +83,11 @@ def _telling_level(verdicts: pd.DataFrame, statistics: pd.DataFrame, arm: str) -
     Not the level of the largest gain: at the sparsest levels controls collapse, and a gain over them says little.
     """
     rows = verdicts[verdicts["arm"] == arm]
-    for verdict, why in ((WINNING, "the sparsest winning ticket"), (MATCHING, "the sparsest matching one")):
+    for verdict, why in ((WINNING, "the sparsest winning ticket"), (MATCHING, "the sparsest matching level")):
         found = rows[rows["verdict"] == verdict]
         if len(found):
             return int(found["level"].max()), f", {why}"
-    return _most_accurate(statistics, arm), ", where it is most accurate"
+    return _most_accurate(statistics, arm), ", its most accurate level"
 
 
 def _most_accurate(statistics: pd.DataFrame, arm: str) -> int | None:
