@@ -30,7 +30,7 @@ LARGEST = 1e9
 
 
 def _divide(left: Any, right: Any) -> Any:
-    return math.nan if isinstance(right, float) and right == 0 else left / right
+    return left * math.nan if isinstance(right, float) and right == 0 else left / right
 
 
 OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -106,15 +106,14 @@ def parse(text: str) -> Expression:
             tree = ast.parse(text, mode="eval").body
         return _expression(text, tree)
     except SyntaxError as error:
-        place = f"at character {error.offset}: " if error.offset else ""
-        raise BadExpression(f"{place}{error.msg}; {ALLOWED}") from None
+        raise BadExpression(f"at character {error.offset or len(text) + 1}: {error.msg}; {ALLOWED}") from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise BadExpression(f"it can't be read ({type(error).__name__}); {ALLOWED}") from None
     except _Refused as error:
         start, end = (getattr(error.node, key, 0) for key in ("col_offset", "end_col_offset"))
-        shown = text.encode()[start:end].decode(errors="replace")
+        before, shown = (text.encode()[slice(*ends)].decode() for ends in ((0, start), (start, end)))
         shown = shown if len(shown) <= 40 else shown[:37] + "..."
-        raise BadExpression(f"at character {start + 1}: {shown}: {error.problem}; {ALLOWED}") from None
+        raise BadExpression(f"at character {len(before) + 1}: {shown}: {error.problem}; {ALLOWED}") from None
 
 
 def _expression(text: str, tree: ast.expr) -> Expression:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +84,10 @@ def chance(kept: int, also: int, size: int) -> float:
 
     if kept + also == 0:
         return 1.0
+    mean = kept * also / size
+    far = FAR * (math.sqrt(mean) + 1)  # the deviation is smaller than the root of the mean
+    numbers = np.arange(max(0, kept + also - size, int(mean - far)), min(kept, also, int(mean + far)) + 1)
     both = hypergeom(size, kept, also)
-    mean, deviation = both.mean(), both.std()
-    first = max(0, kept + also - size, int(mean - FAR * deviation - FAR))
-    last = min(kept, also, int(mean + FAR * deviation + FAR))
-    numbers = np.arange(first, last + 1)
     return float((both.pmf(numbers) * numbers / (kept + also - numbers)).sum())
 
 

@@ -69,6 +69,6 @@ def _table(file: Path) -> pd.DataFrame:
     if missing := [column for column in NEEDED if column not in levels]:
         raise InputError(f"{file} is no results table: it has no column {', '.join(missing)}")
     for column in NUMBERS:
-        if not pd.api.types.is_numeric_dtype(levels[column]):
+        if len(levels) and not pd.api.types.is_numeric_dtype(levels[column]):
             raise InputError(f"{file}: the column {column} holds something that is no number")
     return levels

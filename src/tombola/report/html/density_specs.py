@@ -189,7 +189,11 @@ def overlap_against_density(overlap: pd.DataFrame, series: Sequence[Series], lay
         "encoding": {"x": x, "y": y | {"field": "chance"}, "detail": {"field": "series"}},
     }
     params = [shown(series), {"name": "layer", "value": layer}]
-    transform = [IS_SHOWN, {"filter": "datum.layer === layer && datum.jaccard > 0"}, *at_density(series, 1.0, "jaccard")]
+    transform = [
+        IS_SHOWN,
+        {"filter": "datum.layer === layer && datum.jaccard > 0"},
+        *at_density(series, 1.0, "jaccard"),
+    ]
     layers = [*_curve(x, y, series, tooltip), chance]
     return plot("overlap", layers, params, transform)
 
