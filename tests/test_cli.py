@@ -307,6 +307,42 @@ def test_a_folder_with_the_name_of_a_preset_is_that_folder(call: Call) -> None:
     assert out.split()[-2:] == ["3", "-"]
 
 
+def test_report_and_comparison(copied: Path, finished: Path, call: Call) -> None:
+    assert call("report", str(copied)) == (0, f"{copied / 'report.html'}\n", "")
+    assert "<h1>demo</h1>" in (copied / "report.html").read_text()
+    status, out, err = call("report", str(finished), "-o", "sub/page.html")
+    assert (status, out, err) == (0, "sub/page.html\n", "")
+    assert Path("sub/page.html").read_bytes() == (copied / "report.html").read_bytes()
+    status, out, err = call("compare", str(copied), str(finished), "--out", "two.html")
+    assert (status, out, err) == (0, "two.html\n", "")
+    assert "Lottery ticket studies, compared" in Path("two.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["report", "demo"], ["no results", "tombola run demo"]),
+        (["report", "nothere.yaml"], ["'nothere.yaml'"]),
+        (["compare", "demo"], ["two studies or more", "tombola report demo"]),
+        (["compare"], ["STUDY"]),
+        (["compare", "demo", "demo"], ["no results", "tombola run demo"]),
+    ],
+)
+def test_a_report_of_nothing_says_what_to_do(arguments: list[str], words: list[str], call: Call) -> None:
+    status, out, err = call(*arguments)
+    assert (status, out) == (2, "")
+    assert all(word in err for word in words)
+    assert "Traceback" not in err
+
+
+def test_a_report_that_can_not_be_written(finished: Path, call: Call) -> None:
+    write("afile", "")
+    status, out, err = call("report", str(finished), "-o", "afile/page.html")
+    assert (status, out) == (1, "")
+    assert "afile" in err
+    assert "Traceback" not in err
+
+
 def test_plan_writes_nothing_and_counts_what_is_there(copied: Path, call: Call) -> None:
     shutil.rmtree(next((copied / "jobs").glob("*random-mask.level-01-*")))
     before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}

@@ -15,6 +15,7 @@ from tombola import __version__
 from tombola.errors import InputError, TombolaError, nearest
 
 if TYPE_CHECKING:
+    from tombola.analysis.claims import Claim
     from tombola.report.form import Bars
     from tombola.running.results import Results
     from tombola.studies.study import Study
@@ -31,6 +32,7 @@ class Commands(click.Group):
         return super().resolve_command(context, arguments)
 
 
+CLAIMS_HELP = "A claims file, instead of the published ones; may be given again."
 STUDY_HELP = "STUDY is a preset (see `tombola presets`), a study file, or a results folder."
 study_argument = click.argument("study")
 changes_argument = click.argument("changes", nargs=-1, metavar="[FIELD=VALUE]...")
@@ -286,6 +288,71 @@ def draw_figures(
         click.echo("The results hold nothing yet that a figure could show.")
 
 
+@cli.command(epilog=STUDY_HELP)
+@study_argument
+@out_option
+@data_option
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="File to write. [report.html in the results folder]"
+)
+@click.option("--claims", "own", multiple=True, type=click.Path(path_type=Path), help=CLAIMS_HELP)
+def report(study: str, out: Path | None, data: Path | None, output: Path | None, own: tuple[Path, ...]) -> None:
+    """Write the report of a study, finished or not: one HTML file that needs no network."""
+    from tombola.report.html.write import write_report
+    from tombola.running.results import Results
+
+    found = Results.open(_folder_of(study, out), data)
+    click.echo(str(write_report(found, output, _own_claims(own))))
+
+
+@cli.command(epilog=STUDY_HELP)
+@click.argument("studies", metavar="STUDY STUDY...", nargs=-1, required=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="comparison.html", help="File to write. [comparison.html]"
+)
+@data_option
+def compare(studies: tuple[str, ...], out: Path, data: Path | None) -> None:
+    """Write one HTML file that shows several studies side by side."""
+    from tombola.report.html.write import write_comparison
+    from tombola.running.results import Results
+
+    if len(studies) < 2:
+        raise InputError(f"compare takes two studies or more; `tombola report {studies[0]}` shows a single one")
+    found = [Results.open(_folder_of(study, None), data) for study in studies]
+    click.echo(str(write_comparison(found, out)))
+
+
+@cli.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@data_option
+@click.option("--claims", "own", multiple=True, type=click.Path(path_type=Path), help=CLAIMS_HELP)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", help="table, json or csv. [table]"
+)
+@click.option("--strict", is_flag=True, help="Exit with status 1 if a claim is not reproduced.")
+def claims(results: tuple[Path, ...], data: Path | None, own: tuple[Path, ...], form: str, strict: bool) -> None:
+    """Check published claims, or one's own, against RESULTS: results folders, or results.csv files."""
+    from tombola.analysis.claims import NOT_REPRODUCED, evaluate, published_claims
+    from tombola.analysis.reading import read_levels
+    from tombola.report.claims_table import as_rows, claims_table
+
+    wanted = _own_claims(own) or published_claims()
+    found = []
+    for path in results:
+        levels, settings = read_levels(path, data)
+        found += [(str(path), outcome) for outcome in evaluate(levels, wanted, settings)]
+    if form == "table":
+        _console().print(claims_table(found))
+    elif form == "json":
+        click.echo(json.dumps(as_rows(found), indent=1))
+    else:
+        import pandas as pd
+
+        click.echo(pd.DataFrame(as_rows(found)).to_csv(index=False), nl=False)
+    if strict and any(outcome.outcome == NOT_REPRODUCED for _, outcome in found):
+        sys.exit(1)
+
+
 def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study, Path]:
     """Return the study with its changes, and its results folder."""
     from tombola.running.run import default_folder
@@ -294,6 +361,13 @@ def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study
     if Path(study).is_file():
         sys.path.append(str(Path(study).absolute().parent))  # the study's own network may lie beside it
     return load_study(study, assignments=changes), out or default_folder(study, changes)
+
+
+def _own_claims(paths: tuple[Path, ...]) -> list[Claim] | None:
+    """Return the claims of the user's files; None where there are none."""
+    from tombola.analysis.claims import load_claims
+
+    return [claim for path in paths for claim in load_claims(path)] or None
 
 
 def _folder_of(study: str, out: Path | None) -> Path:

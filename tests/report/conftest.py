@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+
+import tombola
+import tombola.running.run as running
+from tombola.report.html.write import write_report
 
 ALL_ARMS = ("ticket", "reinit", "random-mask", "one-shot", "one-shot-reinit")
 Tables = tuple[pd.DataFrame, pd.DataFrame]
@@ -114,3 +119,36 @@ def make_several() -> Callable[..., Tables]:
 def full(make: Callable[..., Tables]) -> Tables:
     """A small study of the paper's shape: 5 trials, all arms, 3 reinitialisations per trial."""
     return make(trials=3, rounds=18, repeats=2)
+
+
+# What must be shown, and never run: it tries to end an attribute, a script, a comment and an expression of a plot.
+HOSTILE = "\"'><script>window.hacked=1</script><img src=x onerror=window.hacked=1><!--{{1}}${1}]"
+HOSTILE_ARM = "a');window.hacked=1;('</script><b onclick=window.hacked=1>"
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of a tiny study of two trials, with names that attack a page; not to be changed."""
+    folder = tmp_path_factory.mktemp("page") / "results" / "hostile"
+    settings = {
+        "name": HOSTILE,
+        "description": HOSTILE,
+        "trials": 2,
+        "training.iterations": 60,
+        "training.evaluate_every": 10,
+        "pruning.rounds": 3,
+        "arms": ["ticket", {"rule": "reinit", "name": HOSTILE_ARM}],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "cores", lambda: 1)
+        tombola.run(
+            tombola.Study.load("demo", **settings), folder, workers=0, engine="dense", figures=False, quiet=True
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hostile_page(hostile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its report."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    return write_report(tombola.Results.open(hostile), path)

@@ -1,12 +1,24 @@
-"""What the tables of a study say: statistics over trials, levels and arms."""
+"""What the tables of a study say: statistics over trials, levels and arms.
+
+`tombola.analysis.anatomy` and `tombola.analysis.overlap` look at masks, `tombola.analysis.claims` checks published
+claims.
+"""
 
 from __future__ import annotations
 
+from tombola.analysis.break_down import break_down
+from tombola.analysis.paired import paired_differences
 from tombola.analysis.spread import spread
+from tombola.analysis.statistics import level_statistics
 from tombola.analysis.summary import MEASURES, summarise
+from tombola.analysis.verdicts import verdicts
 
 __all__ = [
     "MEASURES",
+    "break_down",
+    "level_statistics",
+    "paired_differences",
     "spread",
     "summarise",
+    "verdicts",
 ]

@@ -40,8 +40,8 @@ def summarise(levels: pd.DataFrame, measures: Sequence[str] = MEASURES) -> pd.Da
     """
     if levels.empty:
         return _empty(measures)
-    diverged = levels["status"].eq("diverged") if "status" in levels else pd.Series(False, index=levels.index)
-    sizes = levels[[*GROUP, "density", "remaining_weights"]].assign(diverged=diverged)
+    lost = diverged(levels)
+    sizes = levels[[*GROUP, "density", "remaining_weights"]].assign(diverged=lost)
     groups = sizes.groupby(GROUP, sort=False, observed=True)
     found = groups.agg(
         density=("density", "mean"),
@@ -49,7 +49,7 @@ def summarise(levels: pd.DataFrame, measures: Sequence[str] = MEASURES) -> pd.Da
         diverged=("diverged", "sum"),
     ).reset_index()
 
-    result = found.merge(spread(levels[~diverged], GROUP, measures), on=GROUP, how="left")
+    result = found.merge(spread(levels[~lost], GROUP, measures), on=GROUP, how="left")
     counts = ["n", "runs", "diverged"]
     result[counts] = result[counts].fillna(0).astype(int)
 
@@ -57,6 +57,11 @@ def summarise(levels: pd.DataFrame, measures: Sequence[str] = MEASURES) -> pd.Da
     place = {curve: position for position, curve in enumerate(dict.fromkeys(curves))}
     result["place"] = [place[curve] for curve in curves]
     return result.sort_values(["place", "level"], ignore_index=True)[_columns(measures)]
+
+
+def diverged(levels: pd.DataFrame) -> pd.Series:
+    """Return which rows are of runs that diverged; a missing `status` column means that all went well."""
+    return levels["status"].eq("diverged") if "status" in levels else pd.Series(False, index=levels.index)
 
 
 def _columns(measures: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ DESCRIPTION = Description(input_shape=(1, 8, 8), classes=10, train=1_438, test=3
 _TEST_SEED = 20_180_309
 _TEST_SHARE = 0.2
 _BRIGHTEST = 16
-_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 
 
 def load() -> Dataset:
@@ -28,7 +28,7 @@ def load() -> Dataset:
 
     raw = load_digits()
     images, labels = raw.images.astype(np.uint8), raw.target.astype(np.uint8)
-    if hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest() != _SHA256:
+    if hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest() != SHA256:
         raise DataError("digits: scikit-learn's copy is not the known one; reinstall scikit-learn")
 
     # RandomState, because numpy keeps its stream as it is for ever, which it doesn't promise of newer generators.

@@ -23,6 +23,7 @@ from tombola.errors import InputError
 from tombola.networks import factory
 from tombola.pruning import Mask
 from tombola.running.beginning import beginning, prepared
+from tombola.running.commit import commit
 from tombola.running.energy import metered
 from tombola.running.files import under
 from tombola.running.store import PROGRESS, Store
@@ -215,6 +216,7 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
             "normalisation": {"mean": splits.mean, "std": splits.std},
             "versions": {
                 "tombola": __version__,
+                "commit": commit(),
                 "torch": torch.__version__,
                 "python": platform.python_version(),
                 "machine": platform.machine(),

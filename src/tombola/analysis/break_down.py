@@ -1,0 +1,81 @@
+"""The density at which an arm breaks down: how sparse it can be before it loses accuracy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from tombola.analysis.intervals import means
+from tombola.analysis.spread import trial_means
+from tombola.analysis.summary import diverged
+from tombola.errors import InputError
+
+ACCURACY = "early_stop_test_accuracy"
+
+
+def break_down(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.95) -> pd.DataFrame:
+    """Return, for each (study, arm), the sparsest density down to which accuracy stays within the margin of dense.
+
+    The mean and the interval (Student's t) are those of the trials' logarithms: levels lie evenly on that scale. The
+    true break-down lies between the density given and that of the next level.
+
+    Arguments:
+        levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
+        margin: the loss of accuracy that still counts as none, as a fraction: 0.001 is 0.1 percentage points.
+        confidence: of the interval.
+
+    Returns:
+        `study`, `arm`; `density`, the geometric mean over trials; `n`, the trials; `low` and `high`, NaN for n < 2;
+        `censored`, the trials that never broke down. Where some did not, `density` is only an upper bound, made
+        with their sparsest level, and there is no interval.
+
+    Raises:
+        InputError: `margin` or `confidence` is no number between 0 and 1.
+    """
+    trials = break_downs(levels, margin)
+    groups = list(trials.groupby(["study", "arm"], sort=False))
+    found = means([np.log(group["density"].to_numpy()) for _, group in groups], confidence)
+    table = pd.DataFrame([key for key, _ in groups], columns=["study", "arm"]).assign(
+        density=np.exp(found.mean),
+        n=found.n,
+        low=np.exp(found.low),
+        high=np.minimum(np.exp(found.high), 1.0),
+        censored=[int(group["censored"].sum()) for _, group in groups],
+    )
+    table.loc[table["censored"] > 0, ["low", "high"]] = math.nan
+    return table
+
+
+def break_downs(levels: pd.DataFrame, margin: float = 0.001) -> pd.DataFrame:
+    """Return each trial's break-down: `study`, `arm`, `trial`, `density`, `censored`.
+
+    A trial breaks down at its last level before the first two in a row, or the last one of all, whose test accuracy at
+    early stop lies below the dense network's by more than the margin; a run that diverged counts as below.
+    `censored` is where that never happens, and `density` then that of the sparsest level. Trials without a
+    dense run are left out.
+
+    Raises:
+        InputError: `margin` is no number between 0 and 1.
+    """
+    if not 0 <= margin < 1:
+        raise InputError(f"margin={margin} must lie between 0 and 1, such as 0.001 for 0.1 percentage points")
+    by = ["study", "arm", "level"]
+    sizes = trial_means(levels, by, ["density"])
+    accuracies = trial_means(levels[~diverged(levels)], by, [ACCURACY])
+    table = sizes.merge(accuracies, on=[*by, "trial"], how="left")
+    dense = table[table["level"] == 0].groupby(["study", "trial"])[ACCURACY].mean()
+    rows = []
+    for (study, arm, trial), group in table.groupby(["study", "arm", "trial"], sort=False):
+        reference = dense.get((study, trial), math.nan)
+        group = group[group["level"] > 0].sort_values("level")
+        if math.isnan(reference) or group.empty:
+            continue
+        # Rounded, so that a loss of exactly the margin is none in floating point too.
+        below = ~((group[ACCURACY] - reference).round(12) >= -margin).to_numpy()
+        lasting = np.flatnonzero(below & np.append(below[1:], True))
+        densities = np.append(1.0, group["density"].to_numpy())
+        end = lasting[0] if len(lasting) else len(below)
+        rows.append((study, arm, trial, densities[end], not len(lasting)))
+    return pd.DataFrame(rows, columns=["study", "arm", "trial", "density", "censored"])

@@ -1,0 +1,275 @@
+"""Claims of publications, and whether the results of a study bear them out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tombola.analysis.expressions import BadExpression, Expression, parse
+from tombola.analysis.intervals import means
+from tombola.analysis.quantities import Evidence, NotMeasured
+from tombola.errors import InputError, nearest
+from tombola.section import Section
+
+REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
+INCONCLUSIVE, NOT_MEASURED = "inconclusive", "not measured"
+
+
+class Claim(Section):
+    """One claim, as a claims file has it.
+
+    Args:
+        id: what it is called in tables; unique in its file.
+        source: the publication, and where in it.
+        sentence: the claim in words.
+        expression: what is measured; see `tombola.analysis.expressions`.
+        expected: the value that the claim gives, where the expression is no comparison.
+        tolerance: how far from it a value may be that still bears the claim out; decided before the run.
+        minimum: the number of trials below which nothing is concluded.
+        nearest: how far a level's density may be from the one asked for: 0.12 allows 12 % more or less.
+        applies: field of a study -> the value, or list of values, that it must have: `network.name: lenet-300-100`.
+    """
+
+    id: str = Field(min_length=1, max_length=60)
+    source: str = Field(min_length=1)
+    sentence: str = Field(min_length=1)
+    expression: str = Field(min_length=1)
+    expected: float | None = None
+    tolerance: float | None = Field(default=None, gt=0)
+    minimum: int = Field(default=3, ge=2)
+    nearest: float = Field(default=0.12, gt=0, le=0.5)
+    applies: dict[str, str | int | float | list[str | int | float]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _expectation_fits(self) -> Claim:
+        try:
+            compares = self.parsed.side is not None
+        except BadExpression as error:
+            raise ValueError(f"expression: {error}") from None
+        if compares and (self.expected is not None or self.tolerance is not None):
+            raise ValueError("expected and tolerance have no meaning beside a comparison; leave them out")
+        if not compares and (self.expected is None or self.tolerance is None):
+            raise ValueError("an expression without a comparison needs expected and tolerance")
+        return self
+
+    @cached_property
+    def parsed(self) -> Expression:
+        """The expression, parsed."""
+        return parse(self.expression)
+
+    @property
+    def stated(self) -> str:
+        """What is expected, in a few characters."""
+        if self.parsed.side is None:
+            return f"{self.expected:g} ± {self.tolerance:g}"
+        sign = ">" if self.parsed.side == "greater" else "<"
+        return f"{sign} {0.0 if self.parsed.bound is None else self.parsed.bound:g}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study says of a claim.
+
+    Args:
+        study: its name.
+        claim: the claim.
+        outcome: "reproduced", "not reproduced", "inconclusive" or "not measured".
+        reason: in words.
+        n: trials that it rests on.
+        measured: mean of the expression over trials; of a comparison of two measured sides, left minus right. None
+            where nothing is measured.
+        low, high: interval of that mean; None where n < 2.
+        applies: whether the claim is about studies like this one.
+    """
+
+    study: str
+    claim: Claim
+    outcome: str
+    reason: str
+    n: int = 0
+    measured: float | None = None
+    low: float | None = None
+    high: float | None = None
+    applies: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the outcome as a flat mapping of JSON values, the same keys each time."""
+        claim = self.claim
+        return {
+            "study": self.study,
+            "id": claim.id,
+            "source": claim.source,
+            "sentence": claim.sentence,
+            "expression": claim.expression,
+            "expected": claim.stated,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "n": self.n,
+            "minimum_n": claim.minimum,
+            "measured": self.measured,
+            "low": self.low,
+            "high": self.high,
+            "applies": self.applies,
+        }
+
+
+def evaluate(
+    frame: pd.DataFrame,
+    claims: Sequence[Claim],
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    confidence: float = 0.95,
+) -> list[Outcome]:
+    """Return what each study in a results table says of each claim.
+
+    With [low, high] the interval (Student's t) of the mean over trials of what the expression gives:
+
+    - of a claim with an expected value: `reproduced` where the whole interval lies within expected ± tolerance, `not
+      reproduced` where none of it does;
+    - of a comparison: `reproduced` where the whole interval lies on the right side, `not reproduced` where it all lies
+      on the wrong one;
+    - `inconclusive` otherwise, and where there are fewer trials than the claim's minimum;
+    - `not measured` where the claim is about other studies, or arm, level or break-down is not in the results.
+
+    Arguments:
+        frame: as `Results.frame()` gives, of one study or several.
+        claims: see `load_claims` and `published_claims`.
+        settings: study's name -> its settings, as `Study.model_dump()` gives. Of a study that is not in there, only the
+            network's name is known, and compared.
+        confidence: of the interval.
+
+    Raises:
+        InputError: `confidence` is no number between 0 and 1.
+    """
+    outcomes = []
+    for study, levels in frame.groupby("study", sort=False):
+        known = (settings or {}).get(str(study)) or {"network": {"name": str(levels["network"].iloc[0])}}
+        outcomes += [_evaluate(str(study), levels, claim, known, confidence) for claim in claims]
+    return outcomes
+
+
+def _evaluate(
+    study: str, levels: pd.DataFrame, claim: Claim, settings: Mapping[str, Any], confidence: float
+) -> Outcome:
+    if (other := _does_not_apply(claim, settings)) is not None:
+        return Outcome(study, claim, NOT_MEASURED, other, applies=False)
+    try:
+        values = claim.parsed.measure(Evidence(levels, claim.nearest))
+    except NotMeasured as error:
+        return Outcome(study, claim, NOT_MEASURED, str(error))
+    if values.empty:
+        return Outcome(study, claim, NOT_MEASURED, "no trial has all that the expression asks for")
+    found = means([values.to_numpy(dtype=float)], confidence)
+    mean, low, high = (float(each[0]) for each in (found.mean, found.low, found.high))
+    verdict, reason = _judge(claim, len(values), low, high)
+    bounds = (None, None) if math.isnan(low) else (low, high)
+    return Outcome(study, claim, verdict, reason, len(values), mean, *bounds)
+
+
+def _judge(claim: Claim, n: int, low: float, high: float) -> tuple[str, str]:
+    if n < claim.minimum:
+        return INCONCLUSIVE, f"{n} of at least {claim.minimum} trials"
+    if claim.parsed.side is None:
+        assert claim.expected is not None
+        assert claim.tolerance is not None
+        within = claim.expected - claim.tolerance, claim.expected + claim.tolerance
+    else:
+        bound = claim.parsed.bound or 0.0
+        within = (bound, np.inf) if claim.parsed.side == "greater" else (-np.inf, bound)
+    if within[0] <= low and high <= within[1]:
+        return REPRODUCED, "the whole interval is as expected"
+    if high < within[0] or low > within[1]:
+        return NOT_REPRODUCED, "the whole interval is outside of what is expected"
+    return INCONCLUSIVE, "the interval reaches to both sides of what is expected"
+
+
+def _does_not_apply(claim: Claim, settings: Mapping[str, Any]) -> str | None:
+    """Return why a claim is about other studies; None where it is about this one, as far as is known."""
+    for field, wanted in claim.applies.items():
+        value: Any = settings
+        for part in field.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                break
+            value = value[part]
+        else:
+            allowed = wanted if isinstance(wanted, list) else [wanted]
+            if value not in allowed:
+                shown = " or ".join(str(each) for each in allowed)
+                return f"is about {field}={shown}; this study has {value}"
+    return None
+
+
+def published_claims() -> list[Claim]:
+    """Return the claims that come with tombola: of the paper's Sections 2 to 4, and of two studies that repeat it."""
+    folder = files("tombola").joinpath("claims")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return [claim for name in names for claim in read_claims(folder.joinpath(name).read_text("utf-8"), name)]
+
+
+def load_claims(path: str | Path) -> list[Claim]:
+    """Return the claims of a file.
+
+    Raises:
+        InputError: the file can't be read or is no claims file; the message names file, claim, and what is allowed.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the claims file {path} can't be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    return read_claims(text, str(path))
+
+
+def read_claims(text: str, source: str) -> list[Claim]:
+    """Return the claims of a file's text. Fields beside `claims` are defaults of all of them.
+
+    Raises:
+        InputError: it is no claims file; `source` is what the message calls it.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise InputError(f"{source}{line}: not valid YAML: {problem}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("claims"), list) or not content["claims"]:
+        raise InputError(f"{source}: a claims file has a list `claims:`, and what is common to all of them beside it")
+    common = {key: value for key, value in content.items() if key != "claims"}
+    claims: list[Claim] = []
+    for number, fields in enumerate(content["claims"], start=1):
+        name = f"claim {number}"
+        if not isinstance(fields, dict):
+            raise InputError(f"{source}, {name}: a claim is a list of `field: value` lines")
+        if isinstance(fields.get("id"), str):
+            name = f"claim {fields['id']!r}"
+        try:
+            claim = Claim.model_validate(common | fields)
+        except ValidationError as error:
+            raise InputError("\n".join(f"{source}, {name}: {_explain(each)}" for each in error.errors())) from None
+        if claim.id in (other.id for other in claims):
+            raise InputError(f"{source}, {name}: another claim has the same id; give it its own")
+        claims.append(claim)
+    return claims
+
+
+def _explain(details: Any) -> str:
+    field = ".".join(str(part) for part in details["loc"])
+    if details["type"] == "extra_forbidden":
+        return f"unknown field {field!r}{nearest(field, Claim.model_fields)}"
+    if details["type"] == "missing":
+        return f"{field} is missing"
+    message = details["msg"].removeprefix("Value error, ")
+    shown = repr(details.get("input"))
+    return message if not field else f"{field}={shown if len(shown) < 60 else shown[:57] + '...'}: {message}"

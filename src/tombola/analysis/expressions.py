@@ -1,0 +1,190 @@
+"""The little language of claims: numbers, + - * /, one comparison, and a few functions of a study. Nothing is executed.
+
+    expression  = sum [ ("<" | "<=" | ">" | ">=") sum ]
+    sum         = product { ("+" | "-") product }
+    product     = factor { ("*" | "/") factor }
+    factor      = [ "-" | "+" ] ( number | function "(" argument { "," argument } ")" | "(" sum ")" )
+
+Python's parser makes the tree, for its grammar holds this one; of the tree only what is listed here is let through, and
+it is worked out by walking it.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from tombola.analysis.quantities import FUNCTIONS, Evidence, wanted_of
+from tombola.errors import nearest
+
+LONGEST, DEEPEST = 400, 20  # characters; operations within operations
+LARGEST = 1e9
+
+
+def _divide(left: Any, right: Any) -> Any:
+    return left * math.nan if isinstance(right, float) and right == 0 else left / right
+
+
+OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: _divide,
+}
+SIGNS: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
+GREATER: dict[type[ast.cmpop], bool] = {ast.Gt: True, ast.GtE: True, ast.Lt: False, ast.LtE: False}
+ALLOWED = f"allowed are numbers, + - * /, one of < <= > >=, and {', '.join(FUNCTIONS)}"
+Side = Literal["greater", "less"]
+
+
+class BadExpression(Exception):
+    """An expression that is not of the language; the message says where, what, and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A parsed expression.
+
+    Args:
+        text: as it was written.
+        left: what is measured.
+        side: of a comparison, "greater" or "less"; None where there is none.
+        right: what it is compared with; None where there is no comparison.
+    """
+
+    text: str
+    left: ast.expr
+    side: Side | None = None
+    right: ast.expr | None = None
+
+    @property
+    def bound(self) -> float | None:
+        """The number that a comparison compares with; None where the other side is measured, too."""
+        if self.right is None or any(isinstance(node, ast.Call) for node in ast.walk(self.right)):
+            return None
+        return float(_value(self.right, None))
+
+    def measure(self, evidence: Evidence) -> pd.Series:
+        """Return what each trial gives: the left side, less the right one where that is measured as well.
+
+        Trials in which a part is missing are left out.
+
+        Raises:
+            NotMeasured: the study does not hold what is asked for.
+        """
+        values = _value(self.left, evidence)
+        if self.right is not None and self.bound is None:
+            values = values - _value(self.right, evidence)
+        return values.replace([np.inf, -np.inf], np.nan).dropna()
+
+
+class _Refused(Exception):
+    def __init__(self, node: ast.AST, problem: str):
+        self.node, self.problem = node, problem
+
+
+def parse(text: str) -> Expression:
+    """Return the expression that a text means.
+
+    Raises:
+        BadExpression: it is none.
+    """
+    text = text.replace("\n", " ").strip()
+    if len(text) > LONGEST:
+        raise BadExpression(f"it has {len(text)} characters; {LONGEST} are allowed")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python, about what is refused below anyway
+            tree = ast.parse(text, mode="eval").body
+        return _expression(text, tree)
+    except SyntaxError as error:
+        raise BadExpression(f"at character {error.offset or len(text) + 1}: {error.msg}; {ALLOWED}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise BadExpression(f"it can't be read ({type(error).__name__}); {ALLOWED}") from None
+    except _Refused as error:
+        start, end = (getattr(error.node, key, 0) for key in ("col_offset", "end_col_offset"))
+        before, shown = (text.encode()[slice(*ends)].decode() for ends in ((0, start), (start, end)))
+        shown = shown if len(shown) <= 40 else shown[:37] + "..."
+        raise BadExpression(f"at character {len(before) + 1}: {shown}: {error.problem}; {ALLOWED}") from None
+
+
+def _expression(text: str, tree: ast.expr) -> Expression:
+    """Return the expression of a tree, checked."""
+    found = Expression(text, tree)
+    if isinstance(tree, ast.Compare):
+        greater = GREATER.get(type(tree.ops[0]))
+        if greater is None or len(tree.ops) > 1:
+            raise _Refused(tree, "there may be one comparison, and it is < <= > or >=")
+        found = Expression(text, tree.left, "greater" if greater else "less", tree.comparators[0])
+    for side in (found.left, found.right):
+        if side is not None:
+            _check(side)
+    if not any(isinstance(node, ast.Call) for node in ast.walk(found.left)):
+        raise _Refused(found.left, "there must be something measured" + (" on the left" if found.side else ""))
+    if found.right is not None and found.bound is not None and not math.isfinite(found.bound):
+        raise _Refused(found.right, "is no finite number")
+    return found
+
+
+def _check(node: ast.AST, depth: int = 0) -> None:
+    """Refuse whatever is not of the language."""
+    if depth > DEEPEST:
+        raise _Refused(node, f"is nested more than {DEEPEST} deep")
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
+        _check(node.left, depth + 1)
+        _check(node.right, depth + 1)
+    elif isinstance(node, ast.UnaryOp) and type(node.op) in SIGNS:
+        _check(node.operand, depth + 1)
+    elif isinstance(node, ast.Call):
+        _check_call(node)
+    elif not _is_number(node):
+        raise _Refused(node, "is not allowed")
+
+
+def _check_call(node: ast.Call) -> None:
+    name = node.func.id if isinstance(node.func, ast.Name) else ""
+    if name not in FUNCTIONS:
+        known = nearest(name, FUNCTIONS) if name else ""
+        raise _Refused(node.func, f"is no function of this language{known}")
+    if node.keywords:
+        raise _Refused(node, f"{name} takes its arguments by place, not by name")
+    _, kinds, optional = FUNCTIONS[name]
+    if not len(kinds) - optional <= len(node.args) <= len(kinds):
+        required = len(kinds) - optional
+        shown = ", ".join(kinds[:required]) + "".join(f" [, {kind}]" for kind in kinds[required:])
+        raise _Refused(node, f"takes other arguments: {name}({shown})")
+    for kind, argument in zip(kinds, node.args, strict=False):
+        text = isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+        if wanted := wanted_of(kind, _constant(argument) if text or _is_number(argument) else None):
+            raise _Refused(argument, f"must be {wanted}")
+
+
+def _is_number(node: ast.AST) -> bool:
+    """Return whether a node is a number that is neither too large nor a truth value."""
+    value = node.value if isinstance(node, ast.Constant) else None
+    return type(value) in (int, float) and abs(value) <= LARGEST  # type: ignore[arg-type]
+
+
+def _constant(node: ast.expr) -> Any:
+    assert isinstance(node, ast.Constant)
+    return node.value if isinstance(node.value, str) else float(node.value)  # type: ignore[arg-type]
+
+
+def _value(node: ast.expr, evidence: Evidence | None) -> Any:
+    """Work out a checked node: a number, or a Series over trials."""
+    if isinstance(node, ast.BinOp):
+        return OPERATIONS[type(node.op)](_value(node.left, evidence), _value(node.right, evidence))
+    if isinstance(node, ast.UnaryOp):
+        return SIGNS[type(node.op)](_value(node.operand, evidence))
+    if isinstance(node, ast.Call):
+        assert isinstance(node.func, ast.Name)
+        return FUNCTIONS[node.func.id][0](evidence, *(_constant(argument) for argument in node.args))
+    return _constant(node)

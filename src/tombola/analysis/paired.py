@@ -1,0 +1,113 @@
+"""Differences between arms, paired by trial."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tombola.analysis.intervals import holm, means, t_tests
+from tombola.analysis.spread import trial_means
+from tombola.analysis.summary import GROUP, MEASURES, diverged
+from tombola.errors import InputError, nearest
+
+DENSE = "dense"  # the baseline that level 0 of the same trial is
+PLACE = ["study", "level"]
+UNITS = {measure: "iterations" if measure.endswith("iteration") else "points" for measure in MEASURES}
+COLUMNS = ["study", "arm", "baseline", "measure", "unit", "level", "density", "n", "mean", "low", "high", "p", "p_holm"]
+
+
+def paired_differences(
+    levels: pd.DataFrame, arm: str, baseline: str, measure: str, confidence: float = 0.95
+) -> pd.DataFrame:
+    """Return one row per (study, level >= 1) of `arm`: how it differs from `baseline` in the same trials.
+
+    Trials share initialisation and data order between arms, so what differs by trial alone cancels in the
+    difference. The test is the two-sided paired t test; `p_holm` is its p value adjusted for the number of levels of
+    the study (Holm 1979). Level 0 is the same run in all arms and is left out. Studies without `arm` are left out.
+
+    Arguments:
+        levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
+        arm: the arm that is looked at.
+        baseline: another arm, compared at the same level; or "dense": level 0 of the same trial.
+        measure: one of `MEASURES`.
+        confidence: of each level's interval.
+
+    Returns:
+        `study`, `arm`, `baseline`, `measure`; `unit`, "points" (percentage points of accuracy) or "iterations";
+        `level`, `density`; `n`, the trials that have both; `mean` of arm minus baseline; its interval `low` and
+        `high`; `p` and `p_holm`. For n = 1 only `mean` is a number. Where all differences are equal, the interval has
+        no width and p is NaN: there is no variation to test against.
+
+    Raises:
+        InputError: an arm or the measure is unknown, or `confidence` is no number between 0 and 1.
+    """
+    _require_arm(levels, arm)
+    if baseline != DENSE:
+        _require_arm(levels, baseline)
+    places = levels[(levels["arm"] == arm) & (levels["level"] > 0)].groupby(PLACE, sort=False)["density"].mean()
+    known = by_level(differences(levels, arm, baseline, measure))
+    samples = [known.get(place, np.empty(0)) for place in places.index]
+    found = means(samples, confidence)
+    table = places.reset_index().assign(
+        arm=arm,
+        baseline=baseline,
+        measure=measure,
+        unit=UNITS[measure],
+        n=found.n,
+        mean=found.mean,
+        low=found.low,
+        high=found.high,
+        p=t_tests(samples),
+    )
+    table["p_holm"] = holm_by(table, ["study"])
+    place = {study: number for number, study in enumerate(dict.fromkeys(table["study"]))}
+    table = table.assign(place=table["study"].map(place)).sort_values(["place", "level"], ignore_index=True)
+    return table[COLUMNS]
+
+
+def differences(levels: pd.DataFrame, arm: str, baseline: str, measure: str) -> pd.DataFrame:
+    """Return arm minus baseline of each trial that has both: `study`, `level`, `trial`, `difference`.
+
+    Arguments are those of `paired_differences`, differences are in the unit of `UNITS`. Repeats of a trial are
+    averaged first; diverged runs are left out.
+
+    Raises:
+        InputError: the measure is unknown.
+    """
+    if measure not in UNITS:
+        raise InputError(f"unknown measure {measure!r}{nearest(measure, UNITS)}")
+    trials = trial_means(levels[~diverged(levels)], GROUP, [measure]).dropna()
+    mine = trials[(trials["arm"] == arm) & (trials["level"] > 0)]
+    if baseline == DENSE:
+        by = ["study", "trial"]
+        other = trials[trials["level"] == 0].groupby(by, as_index=False)[measure].mean()  # one run, shown in each arm
+    else:
+        by = [*PLACE, "trial"]
+        other = trials.loc[trials["arm"] == baseline, [*by, measure]]
+    pairs = mine.merge(other, on=by, suffixes=("", "_of_baseline"))
+    scale = 100 if UNITS[measure] == "points" else 1
+    # Rounded, so that equal differences of accuracies are equal in floating point too.
+    difference = (scale * (pairs[measure] - pairs[f"{measure}_of_baseline"])).round(9)
+    return pairs[[*PLACE, "trial"]].assign(difference=difference)
+
+
+def by_level(pairs: pd.DataFrame) -> dict[tuple[Any, Any], np.ndarray]:
+    """Return (study, level) -> the differences of its trials."""
+    values = pairs["difference"].to_numpy()
+    return {place: values[rows] for place, rows in pairs.groupby(PLACE).indices.items()}
+
+
+def holm_by(table: pd.DataFrame, by: list[str]) -> pd.Series:
+    """Return the column `p` of a table, adjusted by Holm's method within each group."""
+    adjusted = pd.Series(np.nan, index=table.index)
+    for _, group in table.groupby(by, sort=False):
+        adjusted[group.index] = holm(group["p"].to_numpy())
+    return adjusted
+
+
+def _require_arm(levels: pd.DataFrame, arm: str) -> None:
+    arms = list(dict.fromkeys(levels["arm"]))
+    if arm not in arms:
+        raise InputError(f"the results have no arm {arm!r}{nearest(arm, arms)}")

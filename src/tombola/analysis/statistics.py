@@ -1,0 +1,59 @@
+"""Each measure's mean at each level, with its confidence interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from tombola.analysis.intervals import Method, means
+from tombola.analysis.spread import spread, trial_means
+from tombola.analysis.summary import GROUP, MEASURES, diverged, summarise
+
+
+def level_statistics(
+    levels: pd.DataFrame,
+    measures: Sequence[str] = MEASURES,
+    confidence: float = 0.95,
+    method: Method = "t",
+) -> pd.DataFrame:
+    """Return one row per (study, arm, level, measure), with the interval of the mean over trials.
+
+    Each trial counts once: its repeats are averaged first. Diverged runs are left out.
+
+    Arguments:
+        levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
+        measures: columns of `levels` to describe.
+        confidence: of the interval.
+        method: "t", Student's; or "bootstrap", BCa with 10,000 resamples and a fixed seed. With few trials a
+            bootstrap interval is too narrow: docs/statistics.md says by how much.
+
+    Returns:
+        `study`, `arm`, `level`, `measure`; `density`; `n`, the trials that have a value; `mean` and `std` (ddof=1)
+        over their means; `min` and `max` over single runs; `low` and `high`, the interval: NaN for n < 2; and
+        `confidence` and `method`, as given. Accuracies and densities lie from 0 to 1. Arms stand in the order in
+        which they first appear, levels ascending.
+
+    Raises:
+        InputError: `confidence` or `method` is not as said.
+    """
+    order = summarise(levels)[[*GROUP, "density"]]
+    sound = levels[~diverged(levels)]
+    ranges, trials = spread(sound, GROUP, measures), trial_means(sound, GROUP, measures)
+    pieces = []
+    for measure in measures:
+        known = trials.dropna(subset=[measure]).groupby(GROUP, sort=False, observed=True)[measure]
+        samples = {key: values.to_numpy() for key, values in known}
+        found = means(list(samples.values()), confidence, method)
+        piece = pd.DataFrame(list(samples), columns=GROUP).assign(
+            n=found.n, mean=found.mean, std=found.std, low=found.low, high=found.high
+        )
+        ends = ranges[[*GROUP, f"{measure}_min", f"{measure}_max"]].set_axis([*GROUP, "min", "max"], axis=1)
+        piece = order.merge(piece, on=GROUP, how="left").merge(ends, on=GROUP, how="left")
+        pieces.append(piece.assign(measure=measure, place=range(len(piece))))
+    columns = [*GROUP, "measure", "density", "n", "mean", "std", "min", "max", "low", "high", "confidence", "method"]
+    if not pieces:
+        return pd.DataFrame(columns=columns)
+    table = pd.concat(pieces, ignore_index=True).sort_values("place", kind="stable", ignore_index=True)
+    table["n"] = table["n"].fillna(0).astype(int)
+    return table.assign(confidence=confidence, method=method)[columns]

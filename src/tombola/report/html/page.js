@@ -1,0 +1,110 @@
+// The page's own behaviour: fill the plots from the embedded tables, switch curves, zoom, and save tables as CSV.
+"use strict";
+(() => {
+  const page = JSON.parse(document.getElementById("page-data").textContent);
+  const seriesOf = new Map(page.series.map((each) => [JSON.stringify([each.study, each.arm]), each]));
+  const views = new Map();
+
+  /** The rows of a table as objects; each knows its series, and what a tooltip calls that. */
+  function rowsOf(name) {
+    const { columns, rows } = page.tables[name];
+    return rows.map((values) => {
+      const row = Object.fromEntries(columns.map((column, place) => [column, values[place]]));
+      const series = seriesOf.get(JSON.stringify([row.study, row.baseline ?? row.arm]));
+      return series ? { ...row, series: series.key, label: series.label } : row;
+    });
+  }
+
+  async function draw(element) {
+    const spec = page.plots[element.dataset.plot];
+    const options = {
+      mode: "vega-lite",
+      renderer: "svg",
+      actions: false,
+      ast: true, // expressions are interpreted: the page's policy allows no eval
+      tooltip: { theme: "page", disableDefaultStyle: true },
+      logLevel: 1, // errors; that nothing is left to draw when every curve is off is none
+    };
+    const data = { ...spec.data, values: rowsOf(spec.data.name) };
+    const { view } = await window.vegaEmbed(element, { ...spec, data }, options);
+    views.set(element.dataset.plot, view);
+    await applyControls(view); // a browser that reloads a page keeps its boxes as they were
+  }
+
+  function setSignal(view, name, value) {
+    try {
+      view.signal(name, value);
+    } catch {
+      // this plot has no such signal
+    }
+  }
+
+  function applyControls(view) {
+    const form = document.getElementById("controls");
+    const boxes = [...form.querySelectorAll("input[name=series]:checked")];
+    setSignal(view, "shown", boxes.map((box) => box.value));
+    setSignal(view, "whole", form.querySelector("input[name=whole]").checked);
+    return view.runAsync();
+  }
+
+  /** Zoom about the middle; in logarithms where the axis is logarithmic. */
+  function zoom(view, direction) {
+    const signals = Object.keys(view.getState({ signals: (name) => name.startsWith("zoom_"), data: () => false }).signals);
+    for (const axis of ["x", "y"]) {
+      // Vega-Lite calls the signal of a zoomed axis after the field that is drawn on it.
+      const field = page.plots[view.container().closest("[data-plot]").dataset.plot].layer[0].encoding[axis].field;
+      const name = `zoom_${field}`;
+      if (!signals.includes(name)) continue;
+      if (direction === "reset") {
+        view.signal(name, null);
+        continue;
+      }
+      const scale = view.scale(axis);
+      const logarithmic = scale.type === "log";
+      const [first, last] = scale.domain().map((value) => (logarithmic ? Math.log(value) : value));
+      const middle = (first + last) / 2;
+      const half = ((last - first) / 2) * (direction === "in" ? 1 / 1.4 : 1.4);
+      const ends = [middle - half, middle + half];
+      view.signal(name, logarithmic ? ends.map(Math.exp) : ends);
+    }
+    return view.runAsync();
+  }
+
+  function quoted(value) {
+    const text = value === null ? "" : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  }
+
+  function csvOf(name) {
+    const { columns, rows } = page.tables[name];
+    return [columns, ...rows].map((row) => row.map(quoted).join(",") + "\n").join("");
+  }
+
+  function download(name) {
+    const address = URL.createObjectURL(new Blob([csvOf(name)], { type: "text/csv" }));
+    const link = document.createElement("a");
+    link.href = address;
+    link.download = `${name}.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(address), 10_000);
+    document.getElementById("said").textContent = `${name}.csv saved`;
+  }
+
+  for (const button of document.querySelectorAll("[data-download]")) {
+    button.addEventListener("click", () => download(button.dataset.download));
+  }
+  const form = document.getElementById("controls");
+  form?.addEventListener("submit", (event) => event.preventDefault());
+  form?.addEventListener("change", () => views.forEach(applyControls));
+  for (const figure of document.querySelectorAll("figure:has([data-plot])")) {
+    const view = () => views.get(figure.querySelector("[data-plot]").dataset.plot);
+    for (const select of figure.querySelectorAll("[data-signal]")) {
+      select.addEventListener("change", () => view()?.signal(select.dataset.signal, JSON.parse(select.value)).runAsync());
+    }
+    for (const button of figure.querySelectorAll("[data-zoom]")) {
+      button.addEventListener("click", () => view() && zoom(view(), button.dataset.zoom));
+    }
+  }
+  const plots = [...document.querySelectorAll("[data-plot]")];
+  Promise.all(plots.map(draw)).then(() => document.documentElement.classList.add("drawn"));
+})();

@@ -1,0 +1,206 @@
+"""The report in a real browser: it draws, asks for nothing, reacts to its controls, and does not run what names say."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tombola
+from conftest import HOSTILE, HOSTILE_ARM
+from tombola.report.html.write import write_comparison
+from tombola.report.words import plain
+
+selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'tombola[test]'")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="no Chromium with its driver here: apt-get install chromium chromium-driver"
+    ),
+]
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
+    "--no-first-run --disable-dev-shm-usage --window-size=1280,900"
+)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("browser")
+    options = selenium.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in [*FLAGS.split(), f"--user-data-dir={folder / 'profile'}"]:
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"download.default_directory": str(folder / "downloads")})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = selenium.Chrome(options=options, service=selenium.ChromeService(DRIVER))
+    browser.downloads = folder / "downloads"
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def page(driver: Any, hostile_page: Path) -> Any:
+    """The report of the hostile study, drawn."""
+    opened(driver, hostile_page)
+    return driver
+
+
+def opened(driver: Any, path: Path) -> None:
+    driver.get_log("browser")
+    driver.get_log("performance")
+    driver.get(path.as_uri())
+    wait(lambda: driver.execute_script("return document.documentElement.classList.contains('drawn')"))
+
+
+def wait(done: Callable[[], object], seconds: float = 15) -> Any:
+    until = time.monotonic() + seconds
+    while not (found := done()):
+        assert time.monotonic() < until, "it does not happen"
+        time.sleep(0.05)
+    return found
+
+
+def messages(driver: Any) -> list[str]:
+    return [entry["message"] for entry in driver.get_log("browser")]
+
+
+def requests(driver: Any, page: str) -> list[str]:
+    """Return what a page has asked for, itself included."""
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    return [request["request"]["url"] for request in sent if request["documentURL"] == page]
+
+
+def svg(driver: Any, plot: str) -> list[str]:
+    """Return the elements of a plot; after a change and back, Vega has them in another order."""
+    text = driver.execute_script("return document.querySelector(arguments[0]).outerHTML", f"[data-plot={plot}] svg")
+    return sorted(text.split("<"))
+
+
+def click(driver: Any, selector: str) -> None:
+    driver.execute_script("document.querySelector(arguments[0]).click()", selector)
+
+
+def plots(driver: Any) -> list[str]:
+    return driver.execute_script("return [...document.querySelectorAll('[data-plot]')].map(e => e.dataset.plot)")
+
+
+def test_every_plot_is_drawn_without_an_error_or_a_request(page: Any, hostile_page: Path) -> None:
+    drawn = plots(page)
+    assert {"early-stop-test-accuracy", "early-stop-iteration", "gains", "curves-at-level", "layers"} <= set(drawn)
+    for plot in drawn:
+        marks = "return document.querySelectorAll(arguments[0]).length"
+        selector = f"[data-plot={plot}] svg .mark-line path, [data-plot={plot}] svg .mark-symbol path"
+        assert page.execute_script(marks, selector) > 0, plot
+    assert messages(page) == []
+    asked = requests(page, hostile_page.as_uri())
+    assert [address for address in asked if not address.startswith("data:")] == [hostile_page.as_uri()]
+
+
+def test_names_are_shown_and_not_run(page: Any) -> None:
+    assert page.title.startswith(plain(HOSTILE))
+    assert page.execute_script("return document.querySelector('h1').textContent") == plain(HOSTILE)
+    labels = page.execute_script(
+        "return [...document.querySelectorAll('#controls .chip')].map(e => e.textContent.trim())"
+    )
+    assert plain(HOSTILE_ARM) in labels
+    for plot in plots(page):  # an arm's name in the tooltip of each of its points too
+        page.execute_script(
+            "document.querySelectorAll(arguments[0]).forEach(e => e.dispatchEvent(new MouseEvent('pointermove', "
+            "{bubbles: true, clientX: e.getBoundingClientRect().x, clientY: e.getBoundingClientRect().y})))",
+            f"[data-plot={plot}] svg .mark-symbol path",
+        )
+    assert page.execute_script("return window.hacked") is None
+    assert page.execute_script("return document.querySelectorAll('img[src=x], b').length") == 0
+    assert messages(page) == []
+
+
+def test_a_tooltip_tells_the_values(page: Any) -> None:
+    page.execute_script(
+        "const e = document.querySelector('[data-plot=early-stop-test-accuracy] svg .mark-symbol path');"
+        "const r = e.getBoundingClientRect();"
+        "e.dispatchEvent(new MouseEvent('pointermove', {bubbles: true, clientX: r.x, clientY: r.y}))"
+    )
+    text = wait(
+        lambda: page.execute_script("return document.querySelector('#vg-tooltip-element.visible')?.textContent")
+    )
+    assert "trials2" in text
+    assert "95 % interval" in text
+
+
+def test_an_arm_is_taken_out_of_every_plot_and_put_back(page: Any) -> None:
+    first = {plot: svg(page, plot) for plot in ("early-stop-test-accuracy", "early-stop-iteration", "curves-at-level")}
+    box = "#controls input[value=s1]"
+    click(page, box)
+    for plot, before in first.items():
+        wait(lambda plot=plot, before=before: svg(page, plot) != before)
+        assert "var(--s1)" not in "".join(svg(page, plot))
+        assert "var(--s0)" in "".join(svg(page, plot))
+    click(page, box)
+    for plot, before in first.items():
+        wait(lambda plot=plot, before=before: svg(page, plot) == before)
+    assert messages(page) == []
+
+
+def test_zoom_and_choices_change_their_plot(page: Any) -> None:
+    for control, plot in (("#layers [data-zoom=in]", "layers"), ("#gains [data-zoom=in]", "gains")):
+        before = svg(page, plot)
+        click(page, control)
+        wait(lambda plot=plot, before=before: svg(page, plot) != before)
+        click(page, control.replace("=in", "=reset"))
+        wait(lambda plot=plot, before=before: svg(page, plot) == before)
+    before = svg(page, "curves-at-level")
+    page.execute_script(
+        "const s = document.querySelector('#curves-at-level [data-signal=level]');"
+        "s.selectedIndex = (s.selectedIndex + 1) % s.options.length; s.dispatchEvent(new Event('change'))"
+    )
+    wait(lambda: svg(page, "curves-at-level") != before)
+    assert messages(page) == []
+
+
+def test_the_results_can_be_saved_as_csv(page: Any, hostile: Path) -> None:
+    expected = tombola.Results.open(hostile).frame()
+    click(page, "[data-download=results]")
+    path = page.downloads / "results.csv"
+    wait(path.exists)
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == list(expected.columns)
+    assert len(rows) == len(expected) > 0
+    assert [row[0] for row in rows] == [HOSTILE] * len(rows)
+    for column in ("density", "early_stop_test_accuracy", "seconds"):
+        saved = [float(row[header.index(column)]) for row in rows]
+        assert saved == expected[column].astype(float).tolist()  # to the last digit
+
+
+def test_it_fits_a_phone(driver: Any, hostile_page: Path) -> None:
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        opened(driver, hostile_page)
+        assert driver.execute_script("return document.documentElement.scrollWidth") == 390
+        widest = (
+            "return Math.max(...[...document.querySelectorAll('.plot svg')].map(e => e.getBoundingClientRect().right))"
+        )
+        assert driver.execute_script(widest) <= 390
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_comparison_is_drawn(driver: Any, hostile: Path, tmp_path: Path) -> None:
+    shutil.copytree(hostile, tmp_path / "other")
+    studies = [tombola.Results.open(folder) for folder in (hostile, tmp_path / "other")]
+    opened(driver, write_comparison(studies, tmp_path / "comparison.html"))
+    assert driver.execute_script("return document.querySelectorAll('#controls input[name=series]').length") == 4
+    drawn = "".join(svg(driver, "early-stop-test-accuracy"))
+    assert all(f"var(--s{number})" in drawn for number in range(4))
+    assert driver.execute_script("return window.hacked") is None
+    assert messages(driver) == []

@@ -1,0 +1,133 @@
+"""What the page says was found: the numbers of the tables, and no more than they allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tombola.analysis.break_down import break_down
+from tombola.analysis.paired import paired_differences
+from tombola.analysis.statistics import level_statistics
+from tombola.analysis.verdicts import verdicts
+from tombola.report.html.sentences import ACCURACY, findings
+
+DENSITIES = [1.0, 0.8, 0.5, 0.2]
+
+
+def table(accuracies: dict[str, list[list[float]]], stops: dict[str, list[list[float]]] | None = None) -> pd.DataFrame:
+    """Return a results table: for each arm and trial, accuracy and early stop at each level."""
+    rows = []
+    for arm, trials in accuracies.items():
+        for trial, levels in enumerate(trials):
+            for level, accuracy in enumerate(levels):
+                stop = stops[arm][trial][level] if stops else 1000.0 + 10 * trial
+                rows.append(
+                    {
+                        "study": "study",
+                        "arm": arm,
+                        "trial": trial,
+                        "repeat": 0,
+                        "level": level,
+                        "density": DENSITIES[level],
+                        "remaining_weights": round(1000 * DENSITIES[level]),
+                        "early_stop_iteration": stop,
+                        ACCURACY: accuracy,
+                        "final_test_accuracy": accuracy,
+                        "final_train_accuracy": 1.0,
+                        "status": "ok",
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def found(levels: pd.DataFrame, arm: str = "ticket") -> tuple[str, ...]:
+    others = [other for other in dict.fromkeys(levels["arm"]) if other != arm]
+    gains = [paired_differences(levels, arm, other, ACCURACY) for other in others]
+    together = pd.concat(gains) if gains else pd.DataFrame()
+    return findings(level_statistics(levels), verdicts(levels), together, break_down(levels), 0.001)
+
+
+# Five trials: the ticket is better and sooner at levels 1 and 2, and breaks down at level 3; the control is worse.
+NOISE = [0.0, 0.0002, -0.0002, 0.0001, -0.0001]
+BEFORE = [0.0001, -0.0001, 0.0, 0.0002, -0.0002]
+TICKET = [[0.97 + n, 0.974 + n + b, 0.973 + n, 0.90 + n] for n, b in zip(NOISE, BEFORE, strict=True)]
+REINIT = [[0.97 + n, 0.960 + n - b, 0.953 + n, 0.80 + n] for n, b in zip(NOISE, BEFORE, strict=True)]
+STOPS = [[1000.0 + t, 700.0 - 2 * t, 600.0 + 3 * t, 500.0 + 2 * t] for t in range(5)]
+LATER = [[1000.0 + t, 1300.0 + 5 * t, 1400.0 - 7 * t, 1500.0] for t in range(5)]
+
+
+def winning() -> pd.DataFrame:
+    levels = table({"ticket": TICKET, "reinit": REINIT}, {"ticket": STOPS, "reinit": LATER})
+    # Differences that are the same in all trials have no interval to judge by.
+    shift = levels["trial"].map(dict(enumerate([0.0001, 0.0, -0.0001, 0.0002, -0.0002])))
+    levels.loc[levels["level"] == 2, ACCURACY] += shift[levels["level"] == 2]
+    return levels
+
+
+def test_winning_tickets_are_counted_with_their_densities() -> None:
+    first, second, third = found(winning())
+    assert first.startswith("Winning tickets at 2 of 3 levels, between 80.0 % and 50.0 % of the weights: there ticket ")
+    assert first.endswith("; the others: 1 inconclusive.")
+    assert "within 0.1 points" in first
+    assert "5 trials" in first
+    assert second.startswith("With 50.0 % of the weights, the sparsest winning ticket, ticket gains ")
+    assert "+2.00 over reinit (" in second
+    assert third.startswith(
+        "Accuracy at early stop stays within 0.1 points of the dense network's down to 50.0 % in ticket"
+    )
+    assert "at no level in reinit" in third
+
+
+def test_the_gain_over_a_control_is_that_of_the_table() -> None:
+    levels = winning()
+    gain = paired_differences(levels, "ticket", "reinit", ACCURACY).set_index("level").loc[2]
+    text = found(levels)[1].replace("−", "-")
+    assert f"{gain['mean']:+.2f} over reinit ({gain['low']:+.2f} to {gain['high']:+.2f})" in text
+
+
+def test_no_winning_ticket_is_said_as_it_is() -> None:
+    first = found(table({"ticket": REINIT, "reinit": REINIT}, {"ticket": LATER, "reinit": LATER}))[0]
+    assert first.startswith("None of the 3 levels of ticket is shown to hold a winning ticket over 5 trials: ")
+    assert "Winning tickets" not in first
+
+
+def test_one_trial_allows_no_conclusion() -> None:
+    sentences = found(table({"ticket": TICKET[:1], "reinit": REINIT[:1]}))
+    assert "nothing can be concluded about variation" in sentences[0]
+    assert "+0.41 points from the dense network's 97.00 %" in sentences[1]  # 0.9741 at level 1
+    text = " ".join(sentences)
+    assert "inning ticket" not in text
+    assert " to +" not in text  # no interval
+    assert len(sentences) == 3
+
+
+def test_never_broken_down_and_partly() -> None:
+    flat = [[0.97 + n] * 4 for n in NOISE]
+    partly = [[0.97, 0.97, 0.97, 0.90 if trial < 2 else 0.97] for trial in range(5)]
+    last = found(table({"ticket": flat, "reinit": partly}))[-1]
+    assert "down to the sparsest level, 20.0 % of the weights, in ticket" in last
+    assert "or less in reinit (3 of 5 trials never broke down)" in last
+
+
+def test_nothing_and_nothing_but_divergence() -> None:
+    levels = table({"ticket": TICKET})
+    nothing = pd.DataFrame()
+    assert findings(nothing, nothing, nothing, nothing, 0.001) == ("Nothing has been trained yet.",)
+    levels[[ACCURACY, "early_stop_iteration", "final_test_accuracy", "final_train_accuracy"]] = np.nan
+    assert found(levels.assign(status="diverged")) == ("Every run so far has diverged: there is nothing to report.",)
+
+
+def test_a_study_without_a_ticket_speaks_of_its_first_arm() -> None:
+    assert "levels of mine" in found(table({"mine": REINIT}, {"mine": LATER}), "mine")[0]
+
+
+@pytest.mark.parametrize("trials", [1, 3])
+def test_any_study_gives_three_sentences_at_most(
+    make: Callable[..., tuple[pd.DataFrame, pd.DataFrame]], trials: int
+) -> None:
+    sentences = found(make(trials=trials, rounds=6, evaluations=3)[0])
+    assert 1 <= len(sentences) <= 3
+    assert not any("nan" in sentence or "inf" in sentence.replace("inconclusive", "") for sentence in sentences)

@@ -1,0 +1,140 @@
+"""`tombola claims`: what it reads, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made_up_levels import levels_of
+
+from tombola import cli
+from tombola.studies.loading import dump_study, load_study
+
+Call = Callable[..., tuple[int, str, str]]
+
+OWN = """
+source: myself
+claims:
+  - {id: true-one, sentence: Tickets win., expression: 'gain("ticket", 0.8) > 0.2'}
+  - {id: false-one, sentence: Tickets lose., expression: 'gain("ticket", 0.8) < 0'}
+  - {id: unknown-one, sentence: So does one-shot., expression: 'gain("one-shot", 0.8) < 0'}
+"""
+
+
+# Scripts rely on these.
+KEYS = "results study id source sentence expression expected outcome reason n minimum_n measured low high applies"
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Run `tombola claims` in this process; return exit status, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tombola", "claims", *arguments])
+        capfd.readouterr()
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A results table without the study's file."""
+    (tmp_path / "own.yaml").write_text(OWN)
+    path = tmp_path / "results.csv"
+    levels_of({"ticket": ([0.985, 0.98], [3000, 3000])}, study="[red]s").to_csv(path, index=False)
+    return path
+
+
+def test_table_json_and_csv_say_the_same(call, table):
+    status, out, _ = call("results.csv", "--claims", "own.yaml")
+    assert status == 0
+    for words in ("true-one", "Tickets win.", "reproduced", "not reproduced", "no arm", "[red]s (results.csv)"):
+        assert words in out
+    status, out, _ = call("results.csv", "--claims", "own.yaml", "--format", "json")
+    rows = json.loads(out)
+    assert [row["outcome"] for row in rows] == ["reproduced", "not reproduced", "not measured"]
+    assert list(rows[0]) == KEYS.split()
+    assert rows[0]["n"] == 5
+    assert rows[0]["low"] < rows[0]["measured"] < rows[0]["high"]
+    assert rows[2]["measured"] is None
+    status, out, _ = call("results.csv", "--claims", "own.yaml", "--format", "csv")
+    found = list(csv.DictReader(io.StringIO(out)))
+    assert [row["id"] for row in found] == [row["id"] for row in rows]
+    assert float(found[0]["measured"]) == rows[0]["measured"]
+    assert found[2]["measured"] == ""
+
+
+def test_strict_fails_for_what_is_not_reproduced_and_nothing_else(call, table):
+    assert call("results.csv", "--claims", "own.yaml", "--strict")[0] == 1
+    lines = [line for line in OWN.splitlines() if "false-one" not in line]
+    (table.parent / "own.yaml").write_text("\n".join(lines))
+    assert call("results.csv", "--claims", "own.yaml", "--strict")[0] == 0
+
+
+def test_a_folder_of_published_results_with_its_study(call, table):
+    study = load_study("lenet-mnist-global", {"name": "[red]s"})
+    (table.parent / "study.yaml").write_text(dump_study(study))
+    for path in (".", "results.csv"):
+        status, out, _ = call(path, "--format", "json")
+        assert status == 0
+        assert {row["id"].partition("-1")[0] for row in json.loads(out) if row["applies"]} >= {"study-b-dense"}
+        assert all(row["id"].startswith("study-b") for row in json.loads(out) if row["applies"])
+    assert "claims about other networks or studies" in call(".")[1]
+
+
+def test_several_results_are_judged_one_by_one(call, table):
+    shutil.copy(table, table.parent / "again.csv")
+    rows = json.loads(call("results.csv", "again.csv", "--claims", "own.yaml", "--format", "json")[1])
+    assert [row["results"] for row in rows] == ["results.csv"] * 3 + ["again.csv"] * 3
+    assert {row["n"] for row in rows} == {5, 0}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "holds no results: give a results folder, or a results.csv"),
+        ("", "can't be read as a results table"),
+        ("a,b\n1,2\n", "is no results table: it has no column study, network"),
+        ("\x00\x00", "bad.csv"),
+        (",".join(("study", "network", "arm")) + "\n", "it has no column trial"),
+    ],
+)
+def test_what_is_no_results_table(call, table, content, message):
+    if content is not None:
+        (table.parent / "bad.csv").write_text(content)
+    status, _, err = call("bad.csv", "--claims", "own.yaml")
+    assert status == 2
+    assert message in err
+
+
+def test_a_table_with_words_for_numbers_or_without_rows(call, table):
+    text = table.read_text()
+    table.write_text(text.replace("0.8,", "much,", 1))
+    status, _, err = call("results.csv", "--claims", "own.yaml")
+    assert (status, "no number" in err) == (2, True)
+    table.write_text(text.splitlines()[0] + "\n")
+    status, _, err = call("results.csv", "--claims", "own.yaml")
+    assert (status, "results.csv holds no results yet" in err) == (2, True)
+
+
+def test_a_claims_file_with_a_mistake(call, table):
+    (table.parent / "own.yaml").write_text(OWN.replace('gain("one-shot"', "gain(one_shot"))
+    status, _, err = call("results.csv", "--claims", "own.yaml")
+    assert status == 2
+    assert "own.yaml, claim 'unknown-one': expression: at character 6: one_shot: must be an arm in quotes" in err
