@@ -314,7 +314,9 @@ WORDED = {
     "name=": "name=None: must be a text",
     "name=''": "name='': must not be empty",
     "trials=many": "trials='many': must be an integer",
-    "pruning.rate=x": "pruning.rate='x': the rate is x: it must lie between 0 and 1, or be a list with one for each round",
+    "pruning.rate=x": (
+        "pruning.rate='x': the rate is x: it must lie between 0 and 1, or be a list with one for each round"
+    ),
     "pruning.scope=glob": "pruning.scope='glob': must be 'layer' or 'global'",
     "training.lr=0": "training.lr=0: must be greater than 0",
 }

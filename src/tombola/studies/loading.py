@@ -93,8 +93,11 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None, assignment
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise InputError(f"{text!r} is not of the form field=value, such as training.lr=2e-4")
-        for section, settings in _nested(key, _parse(value, f"{key}=...")).items():
-            together[section] = _over(section, together.get(section), settings)
+        settings = _nested(key, _parse(value, f"{key}=..."))
+        for section in settings.keys() & together.keys():
+            if isinstance(together[section], str):  # a short form, which fields are now added to
+                draft.lay(_from_here({section: together.pop(section)}), lambda place: "command line")
+        together = _deep(together, settings)
     draft.lay(_from_here(together), lambda place: "command line")
     return _validated(draft)
 

@@ -51,7 +51,7 @@ def sheet(results: Results, levels: pd.DataFrame) -> Sheet:
     groups = [
         Group("Network", tuple(network)),
         Group("Data", (*_settings(settings["data"]), *_data(results), *_normalisation(facts))),
-        Group("Training", (*_settings(settings["training"]), ("budget", counted(plan.budget, "iteration")))),
+        Group("Training", (*_settings(settings["training"]), ("budget", counted(plan.budget(), "iteration")))),
         Group(
             "Pruning",
             (
