@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hostile_names import HOSTILE, HOSTILE_ARM
 
 import tombola
 import tombola.running.run as running
@@ -99,11 +100,6 @@ def make() -> Callable[..., Tables]:
 def full(make: Callable[..., Tables]) -> Tables:
     """A small study of the paper's shape: 5 trials, all arms, 3 reinitialisations per trial."""
     return make(trials=3, rounds=18, repeats=2)
-
-
-# What must be shown, and never run: it tries to end an attribute, a script, a comment and an expression of a plot.
-HOSTILE = "\"'><script>window.hacked=1</script><img src=x onerror=window.hacked=1><!--{{1}}${1}]"
-HOSTILE_ARM = "a');window.hacked=1;('</script><b onclick=window.hacked=1>"
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 import torch
 import vl_convert
+from hostile_names import HOSTILE, HOSTILE_ARM
 from PIL import Image
 
 import tombola
-from conftest import HOSTILE, HOSTILE_ARM
 from tombola.analysis.statistics import level_statistics
 from tombola.pruning.mask import Mask
 from tombola.report.html.command import command
