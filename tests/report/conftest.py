@@ -8,11 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hostile_names import HOSTILE, HOSTILE_ARM
-
-import tombola
-import tombola.running.run as running
-from tombola.report.html.write import write_report
 
 ALL_ARMS = ("ticket", "reinit", "random-mask", "one-shot", "one-shot-reinit")
 Tables = tuple[pd.DataFrame, pd.DataFrame]
@@ -105,6 +100,12 @@ def full(make: Callable[..., Tables]) -> Tables:
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of a tiny study of two trials, with names that attack a page; not to be changed."""
+    # Here, because a test imports this file into a process of its own, for its tables alone.
+    from hostile_names import HOSTILE, HOSTILE_ARM
+
+    import tombola
+    import tombola.running.run as running
+
     folder = tmp_path_factory.mktemp("page") / "results" / "hostile"
     settings = {
         "name": HOSTILE,
@@ -126,5 +127,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def hostile_page(hostile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its report."""
+    import tombola
+    from tombola.report.html.write import write_report
+
     path = tmp_path_factory.mktemp("report") / "report.html"
     return write_report(tombola.Results.open(hostile), path)
