@@ -10,7 +10,7 @@ import pytest
 from made_up_levels import levels_of
 from scipy import stats
 
-from tombola.analysis import MEASURES, level_statistics
+from tombola.analysis import MEASURES, break_down, level_statistics, verdicts
 from tombola.analysis.intervals import holm, means, t_tests
 from tombola.errors import InputError
 
@@ -107,3 +107,14 @@ def test_confidence_must_be_a_probability(levels, confidence):
 def test_an_unknown_method(levels):
     with pytest.raises(InputError, match="unknown method 'magic'"):
         level_statistics(levels, method="magic")
+
+
+def test_studies_that_have_hardly_begun(levels):
+    none, dense = levels.iloc[:0], levels[levels.level == 0]
+    assert level_statistics(none).empty
+    assert list(level_statistics(none)) == list(level_statistics(levels))
+    for each in (none, dense):
+        assert verdicts(each).empty
+        assert break_down(each).empty
+        assert list(verdicts(each)) == list(verdicts(levels))
+    assert (level_statistics(dense)["level"] == 0).all()

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile_names import HOSTILE, HOSTILE_ARM
 
 import tombola
-from conftest import HOSTILE, HOSTILE_ARM
 from tombola.report.html.write import write_comparison
 from tombola.report.words import plain
 

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 import torch
 import vl_convert
+from hostile_names import HOSTILE, HOSTILE_ARM
 from PIL import Image
 
 import tombola
-from conftest import HOSTILE, HOSTILE_ARM
 from tombola.analysis.statistics import level_statistics
 from tombola.pruning.mask import Mask
 from tombola.report.html.command import command
@@ -220,19 +220,28 @@ def test_the_input_mask_counts_the_weights_of_each_pixel() -> None:
     (picture,) = input_pictures({3: _ticket(keep)}, "fc1.weight", (2, 2, 3)).pictures
     assert (picture.width, picture.height, picture.level) == (3, 2, 3)
     assert picture.text.endswith("0 to 4 weights a pixel, 4 of 6 pixels unused")
-    brightness = _pixels(picture.source).astype(int).sum(axis=2)
+    brightness = _pixels(picture.source)[..., :3].astype(int).sum(axis=2)
     assert brightness.shape == (2, 3)
     assert brightness[0, 0] > brightness[1, 2] > brightness[0, 1] == brightness[1, 0]
 
 
-def test_kernels_of_a_convolution_and_inputs_that_are_no_images() -> None:
-    keep = torch.ones(5, 3, 2, 2, dtype=torch.bool)
-    keep[1, 2] = False
-    found = input_pictures({1: _ticket(keep)}, "fc1.weight", (3, 8, 8))
-    assert found.pictures[0].text.endswith("0 to 4 weights a kernel, 1 of 15 kernels unused")
-    pixels = _pixels(found.pictures[0].source).astype(int).sum(axis=2)
-    assert pixels.shape == (3, 5)
-    assert np.argwhere(pixels == pixels.min()).tolist() == [[2, 1]]
+def test_filters_of_a_convolution_are_tiles() -> None:
+    keep = torch.ones(5, 3, 2, 2, dtype=torch.bool)  # five filters over three channels: 3 x 2 tiles of 2 x 2
+    keep[1] = False
+    keep[4, :2, 1, 0] = False
+    (picture,) = input_pictures({1: _ticket(keep)}, "fc1.weight", (3, 8, 8)).pictures
+    assert picture.text.endswith("0 to 3 weights a place, 1 of 5 filters unused")
+    pixels = _pixels(picture.source).astype(int)
+    assert pixels.shape == (5, 8, 4)
+    opaque = pixels[..., 3] == 255
+    assert opaque.sum() == 5 * 4
+    assert not opaque[2].any()  # the gap between the rows of tiles
+    brightness = pixels[..., :3].sum(axis=2)
+    assert (brightness[:2, 3:5] == brightness[opaque].min()).all()
+    assert brightness[0, 0] > brightness[4, 3] > brightness[0, 3]
+
+
+def test_inputs_that_are_no_images_have_no_picture() -> None:
     found = input_pictures({1: _ticket(torch.ones(4, 7, dtype=torch.bool))}, "fc1.weight", (7,))
     assert not found.pictures
     assert "not images" in found.about

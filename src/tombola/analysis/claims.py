@@ -153,16 +153,17 @@ def evaluate(
     """
     outcomes = []
     for study, levels in frame.groupby("study", sort=False):
-        known = (settings or {}).get(str(study)) or {"network": {"name": str(levels["network"].iloc[0])}}
-        outcomes += [_evaluate(str(study), levels, claim, known, confidence) for claim in claims]
+        known = (settings or {}).get(str(study))
+        for claim in claims:
+            other = _about_others(claim, known, str(levels["network"].iloc[0]))
+            if other is None:
+                outcomes.append(_evaluate(str(study), levels, claim, confidence))
+            else:
+                outcomes.append(Outcome(str(study), claim, NOT_MEASURED, other, applies=False))
     return outcomes
 
 
-def _evaluate(
-    study: str, levels: pd.DataFrame, claim: Claim, settings: Mapping[str, Any], confidence: float
-) -> Outcome:
-    if (other := _does_not_apply(claim, settings)) is not None:
-        return Outcome(study, claim, NOT_MEASURED, other, applies=False)
+def _evaluate(study: str, levels: pd.DataFrame, claim: Claim, confidence: float) -> Outcome:
     try:
         values = claim.parsed.measure(Evidence(levels, claim.nearest))
     except NotMeasured as error:
@@ -193,19 +194,18 @@ def _judge(claim: Claim, n: int, low: float, high: float) -> tuple[str, str]:
     return INCONCLUSIVE, "the interval reaches to both sides of what is expected"
 
 
-def _does_not_apply(claim: Claim, settings: Mapping[str, Any]) -> str | None:
+def _about_others(claim: Claim, settings: Mapping[str, Any] | None, network: str) -> str | None:
     """Return why a claim is about other studies; None where it is about this one, as far as is known."""
     for field, wanted in claim.applies.items():
-        value: Any = settings
+        if settings is None and field != "network.name":
+            continue
+        value: Any = settings or {"network": {"name": network}}
         for part in field.split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                break
-            value = value[part]
-        else:
-            allowed = wanted if isinstance(wanted, list) else [wanted]
-            if value not in allowed:
-                shown = " or ".join(str(each) for each in allowed)
-                return f"is about {field}={shown}; this study has {value}"
+            value = value.get(part) if isinstance(value, Mapping) else None
+        allowed = wanted if isinstance(wanted, list) else [wanted]
+        if value not in allowed:
+            shown = " or ".join(str(each) for each in allowed)
+            return f"is about {field}={shown}; this study has {'none' if value is None else value}"
     return None
 
 

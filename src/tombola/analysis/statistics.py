@@ -37,6 +37,9 @@ def level_statistics(
     Raises:
         InputError: `confidence` or `method` is not as said.
     """
+    columns = [*GROUP, "measure", "density", "n", "mean", "std", "min", "max", "low", "high", "confidence", "method"]
+    if levels.empty or not measures:
+        return pd.DataFrame(columns=columns)
     order = summarise(levels)[[*GROUP, "density"]]
     sound = levels[~diverged(levels)]
     ranges, trials = spread(sound, GROUP, measures), trial_means(sound, GROUP, measures)
@@ -51,9 +54,6 @@ def level_statistics(
         ends = ranges[[*GROUP, f"{measure}_min", f"{measure}_max"]].set_axis([*GROUP, "min", "max"], axis=1)
         piece = order.merge(piece, on=GROUP, how="left").merge(ends, on=GROUP, how="left")
         pieces.append(piece.assign(measure=measure, place=range(len(piece))))
-    columns = [*GROUP, "measure", "density", "n", "mean", "std", "min", "max", "low", "high", "confidence", "method"]
-    if not pieces:
-        return pd.DataFrame(columns=columns)
     table = pd.concat(pieces, ignore_index=True).sort_values("place", kind="stable", ignore_index=True)
     table["n"] = table["n"].fillna(0).astype(int)
     return table.assign(confidence=confidence, method=method)[columns]

@@ -143,7 +143,7 @@ def dead_units_against_density(dead: pd.DataFrame) -> Spec:
         "field": "value",
         "type": "quantitative",
         "title": "units without a live path (%)",
-        "scale": {"domainMin": 0},
+        "scale": {"domainMin": 0, "nice": True},
         "axis": {"tickCount": 6},
     }
     transform: list[Spec] = [

@@ -46,7 +46,8 @@ CONFIG: Spec = {
         "titleFontWeight": 500,
         "symbolStrokeWidth": 2,
         "symbolSize": 90,
-        "columns": {"expr": "width < 420 ? 2 : 6"},
+        "labelLimit": 130,
+        "columns": {"expr": "width < 420 ? 2 : width < 900 ? 4 : 8"},
     },
 }
 # Without a modifier the wheel scrolls the page, as it does everywhere else.

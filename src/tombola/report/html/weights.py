@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,8 +97,8 @@ def input_pictures(found: dict[int, Ticket], layer: str, input_shape: tuple[int,
     """Return, for each ticket, a picture of what the first layer still looks at.
 
     Where that layer is linear and the inputs are images: for each pixel, how many kept weights use it, over all
-    channels and units. Where it is a convolution: for each kernel (a column per output channel, a row per input
-    channel), how many of its weights are kept.
+    channels and units. Where it is a convolution: for each place in each filter, how many weights are kept over all
+    input channels; filters are tiles, row by row.
 
     Args:
         found: tickets by level.
@@ -112,35 +113,54 @@ def input_pictures(found: dict[int, Ticket], layer: str, input_shape: tuple[int,
         about = f"Each pixel's brightness says how many of the {shape[0]} weights that leave it in {name} are kept"
         if input_shape[0] > 1:
             about += f", over all {input_shape[0]} channels"
-        counted = {
-            level: ticket.mask[layer].sum(0).reshape(*input_shape).sum(0).numpy() for level, ticket in found.items()
-        }
-        thing, of = "pixels", "weights a pixel"
+        pictures = [_of_pixels(level, ticket, layer, input_shape) for level, ticket in found.items()]
     elif len(shape) > 2:
-        about = (
-            f"Each cell is a kernel of {name}, {int(np.prod(shape[2:]))} weights; a column for each of its {shape[0]} "
-            f"output channels, a row for each of its {shape[1]} input channels. Brightness says how many are kept"
-        )
-        counted = {level: ticket.mask[layer].flatten(2).sum(2).T.numpy() for level, ticket in found.items()}
-        thing, of = "kernels", "weights a kernel"
+        about = f"Each tile is one of the {shape[0]} filters of {name}. Brightness says how many weights are kept there"
+        if shape[1] > 1:
+            about += f", over its {shape[1]} input channels"
+        pictures = [_of_filters(level, ticket, layer) for level, ticket in found.items()]
     else:
         return Pictures("The inputs are not images, so there is nothing to show as one.")
-    pictures = tuple(_picture(level, found[level].mask.density, counts, thing, of) for level, counts in counted.items())
-    return Pictures(f"{about}, from none (darkest) to the most in that picture (brightest).", pictures)
+    return Pictures(f"{about}, from none (darkest) to the most in that picture (brightest).", tuple(pictures))
 
 
-def _picture(level: int, density: float, counts: np.ndarray, thing: str, of: str) -> Picture:
-    unused = int((counts == 0).sum())
-    text = (
-        f"{percent(density)} % of the weights: {int(counts.min())} to {int(counts.max())} {of}, "
-        f"{unused} of {counts.size} {thing} unused"
-    )
+def _of_pixels(level: int, ticket: Ticket, layer: str, input_shape: tuple[int, ...]) -> Picture:
+    counts = ticket.mask[layer].sum(0).reshape(*input_shape).sum(0).numpy()
+    text = f"{_range(counts)} weights a pixel, {int((counts == 0).sum())} of {counts.size} pixels unused"
+    return _picture(level, ticket, counts, text)
+
+
+def _of_filters(level: int, ticket: Ticket, layer: str) -> Picture:
+    keep = ticket.mask[layer].sum(1)
+    filters = keep.reshape(len(keep), -1, keep.shape[-1]).numpy()
+    count, height, width = filters.shape
+    unused = int((filters.sum((1, 2)) == 0).sum())
+    across = math.ceil(math.sqrt(count))
+    down = math.ceil(count / across)
+    tiles = np.full((down * (height + 1) - 1, across * (width + 1) - 1), np.nan)
+    for place, tile in enumerate(filters):
+        top, left = place // across * (height + 1), place % across * (width + 1)
+        tiles[top : top + height, left : left + width] = tile
+    text = f"{_range(filters)} weights a place, {unused} of {count} filters unused"
+    return _picture(level, ticket, tiles, text)
+
+
+def _range(counts: np.ndarray) -> str:
+    return f"{int(counts.min())} to {int(counts.max())}"
+
+
+def _picture(level: int, ticket: Ticket, counts: np.ndarray, text: str) -> Picture:
+    density = ticket.mask.density
     height, width = counts.shape
-    return Picture(level, density, _png(counts), width, height, text)
+    return Picture(level, density, _png(counts), width, height, f"{percent(density)} % of the weights: {text}")
 
 
 def _png(counts: np.ndarray) -> str:
-    bright = matplotlib.colormaps["viridis"](counts / max(1, counts.max()), bytes=True)[..., :3]
+    """Return a picture in which NaN is transparent."""
+    nothing = np.isnan(counts)
+    shares = np.where(nothing, 0, counts) / max(1.0, np.nanmax(counts))
+    bright = matplotlib.colormaps["viridis"](shares, bytes=True)
+    bright[nothing] = 0
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(bright)).save(buffer, format="png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
