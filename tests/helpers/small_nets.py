@@ -150,3 +150,21 @@ class TiedWithSwitch(nn.Module):
 
     def forward(self, x):
         return self.output(torch.relu(self.b(torch.relu(self.a(x.flatten(1))) * self.switch)))
+
+
+def no_answer(snapshots):
+    """A criterion that forgets to return."""
+
+
+def arrays(snapshots):
+    """A criterion that returns NumPy arrays."""
+    return {name: weight.numpy() for name, weight in snapshots.final.items()}
+
+
+def takes_two(snapshots, layer):
+    """A criterion that asks for too much."""
+
+
+def one_layer(snapshots):
+    """A criterion that leaves a layer out."""
+    return {"fc1.weight": snapshots.final["fc1.weight"]}

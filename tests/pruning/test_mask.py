@@ -7,8 +7,10 @@ import small_nets
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional
 
+from tombola.errors import InputError
 from tombola.networks import examine
 from tombola.pruning import Mask, shuffled
 
@@ -243,3 +245,12 @@ def test_shuffling_is_even():
     for _, _ in itertools.product(range(30), range(40)):
         seen += shuffled(mask, generator)["w"][0]
     assert bool(((seen - 400).abs() < 5 * (1200 * 2 / 9) ** 0.5).all())
+
+
+@pytest.mark.parametrize("module", [nn.Linear(3, 2), nn.Sequential(nn.Linear(4, 2))])
+def test_a_mask_of_another_network_is_refused(module):
+    """Of another shape, and of other names."""
+    mask = Mask.full({"weight": (2, 4)})
+    for prune in (mask.apply_, mask.hold_):
+        with pytest.raises(InputError, match=r"the mask has 'weight' of shape \(2, 4\), and this module"):
+            prune(module)

@@ -501,3 +501,16 @@ def test_repeats_that_would_be_one_job_are_refused(rule):
 def test_naming_the_output_that_is_found_anyway_changes_no_job():
     found, named = load_study("demo"), load_study("demo", {"network.output": "output"})
     assert make_plan(found).jobs.keys() == make_plan(named).jobs.keys()
+
+
+@pytest.mark.parametrize(
+    ("criterion", "match"),
+    [
+        ("no_answer", "gave a NoneType; it must return a dict of layer name -> tensor"),
+        ("arrays", "gave a dict of ndarray; it must return"),
+        ("takes_two", "failed: TypeError: takes_two\\(\\) missing 1 required"),
+        ("one_layer", "no scores for 'fc2.weight'"),
+    ],
+)
+def test_a_criterion_that_can_not_work_is_found_before_anything_is_trained(criterion, match):
+    refused(match, pruning__criterion=f"small_nets:{criterion}")

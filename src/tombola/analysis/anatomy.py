@@ -82,7 +82,7 @@ def dead_units(results: Results, trial: int | None = 0, arms: Sequence[str] | No
     untraced = ""
     try:
         for row in frame[wanted].to_dict("records"):
-            mask = results.store.load(row["job"]).mask
+            mask = results.store.mask(row["job"])
             place = {key: row[key] for key in ("study", "arm", "trial", "level")}
             by_channel = results.plan.anatomy.layers[0].kind == "conv"
             counts = _count(mask, live_paths(module, mask, data.input_shape), by_channel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def mask_overlap(results: Results) -> pd.DataFrame:
     for (study, arm, level), group in frame.groupby(["study", "arm", "level"], sort=False):
         if len(group) > 1:
             place = {"study": study, "arm": arm, "level": level, "trials": len(group)}
-            masks = [results.store.load(job).mask for job in group["job"]]
+            masks = [results.store.mask(job) for job in group["job"]]
             rows += [place | row for row in overlaps(masks)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -75,6 +76,7 @@ def overlaps(masks: list[Mask]) -> list[dict[str, Any]]:
     return rows
 
 
+@lru_cache(maxsize=4096)  # arms of one level keep the same numbers
 def chance(kept: int, also: int, size: int) -> float:
     """Return the expected Jaccard index of two masks that keep `kept` and `also` of `size` weights at random.
 

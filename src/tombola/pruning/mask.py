@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from tombola.errors import InputError
+
 
 class Mask(Mapping[str, Tensor]):
     """A map from parameter name to a bool tensor of its shape: True where the weight is kept.
@@ -111,8 +113,16 @@ class Mask(Mapping[str, Tensor]):
         }
 
     def apply_(self, module: nn.Module) -> None:
-        """Set the pruned weights of `module` to exactly 0.0, in place."""
+        """Set the pruned weights of `module` to exactly 0.0, in place.
+
+        Raises:
+            InputError: the mask is of another network.
+        """
         parameters = dict(module.named_parameters())
+        for name, keep in self.items():
+            found = tuple(parameters[name].shape) if name in parameters else "no parameter of that name"
+            if found != tuple(keep.shape):
+                raise InputError(f"the mask has {name!r} of shape {tuple(keep.shape)}, and this module {found}")
         with torch.no_grad():
             for name, keep in self.items():
                 parameters[name].masked_fill_(~keep.to(parameters[name].device), 0.0)
@@ -122,6 +132,9 @@ class Mask(Mapping[str, Tensor]):
 
         Gradients of pruned weights become zero, so an optimiser that starts fresh leaves them at exactly 0.0.
         Returns the handles of the hooks; `handle.remove()` lets go.
+
+        Raises:
+            InputError: the mask is of another network.
         """
         self.apply_(module)
         parameters = dict(module.named_parameters())

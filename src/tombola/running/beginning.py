@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,10 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 import tombola.data as data
-from tombola.errors import InputError, TombolaError
-from tombola.named import resolve
+from tombola.errors import InputError
 from tombola.networks import examine, initialised
-from tombola.pruning import CRITERIA, Mask, SkipRound, Snapshots, select, shuffled
+from tombola.pruning import Mask, SkipRound, Snapshots, scores_of, select, shuffled
 from tombola.running.store import Result, Store
 from tombola.seeds import Seeds
 from tombola.studies.job import Job, Limit, MaskRule, Prune
@@ -108,8 +107,6 @@ def _accuracy(facts: dict[str, Any]) -> float:
 def _pruned(
     job: Job, prune: Prune, factor: float, parent: Result, build: Callable[[], nn.Module], splits: data.Splits
 ) -> Mask:
-    criterion = resolve(prune.criterion, CRITERIA, "criterion")
-
     def prunable(weights: Weights) -> Weights:
         return {name: weights[name] for name in parent.mask}
 
@@ -122,18 +119,7 @@ def _pruned(
         # By the run that is pruned, so that every level draws anew.
         generator=job.seeds.generator("criterion", int(prune.job, 16)),
     )
-    try:
-        scores = criterion(snapshots)
-    except (SkipRound, TombolaError):
-        raise
-    except Exception as error:
-        if not prune.code:
-            raise
-        raise InputError(f"criterion {prune.criterion!r} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(scores, Mapping) or not all(isinstance(score, torch.Tensor) for score in scores.values()):
-        raise InputError(
-            f"criterion {prune.criterion!r} gave {_kinds(scores)}; it must return a dict of layer name -> tensor"
-        )
+    scores = scores_of(prune.criterion, snapshots)
     rounds = [{name: factor * rate for name, rate in rates.items()} for rates in prune.schedule]
     try:
         mask = select(scores, parent.mask, rounds, prune.scope, prune.minimum)
@@ -142,12 +128,6 @@ def _pruned(
     if mask == parent.mask:
         raise SkipRound("so few weights are left, at rates so low, that the round removes none")
     return mask
-
-
-def _kinds(scores: object) -> str:
-    if not isinstance(scores, Mapping):
-        return f"a {type(scores).__name__}"
-    return "a dict of " + " and ".join(sorted({type(score).__name__ for score in scores.values()}))
 
 
 def _gradients(parent: Result, build: Callable[[], nn.Module], splits: data.Splits) -> Weights:

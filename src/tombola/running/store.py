@@ -190,6 +190,19 @@ class Store:
         self._verify(folder)
         return json.loads((folder / "result.json").read_text())
 
+    def mask(self, job_id: str) -> Mask:
+        """Return a finished job's mask, without reading its weights.
+
+        Raises:
+            Damaged: it is not there, or not what was written.
+        """
+        folder = self.folder(job_id)
+        if folder is None:
+            raise Damaged(f"{self.jobs} has no result of job {job_id}")
+        self._verify(folder)
+        tensors, about = unpack_tensors(folder / "weights.safetensors", "mask/")
+        return Mask.unpack(under("mask", tensors), {name: tuple(shape) for name, shape in about["mask"].items()})
+
     def outcome(self, job_id: str) -> str:
         """Return what a finished job came to: "done", or "diverged" where a loss was not finite.
 

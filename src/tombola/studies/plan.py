@@ -10,7 +10,7 @@ from tombola.data import Description, describe, fingerprint
 from tombola.errors import InputError
 from tombola.named import code_fingerprint, resolve
 from tombola.networks import Anatomy, examine, factory, initialised
-from tombola.pruning.criteria import CRITERIA
+from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
 from tombola.studies.arms import ARMS, Arm
 from tombola.studies.job import Job, Limit, MaskRule, Origin, Prune
@@ -132,6 +132,7 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     rates = study.pruning.resolve(anatomy)
     remaining = plan_counts(anatomy.sizes(), rates, study.pruning.scope, study.pruning.minimum)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
+    try_criterion(study.pruning.criterion, anatomy.shapes())
     arms = [resolve(arm.rule, ARMS, "arm") for arm in study.arms]
     codes = (study.network.code(), fingerprint(study.data, root))
 
