@@ -1,43 +1,98 @@
-"""Copy what a page of docs/results shows from a results folder: tables, figures, and a summary of the curves.
+"""Publish a results folder as a page of docs/results: tables, figures, the report, and the claims beside what was measured.
 
 python docs/results/publish.py results/lenet-mnist docs/results/lenet-mnist
+
+What the page's README.md says above MARK is written by hand and kept; what is below is made here.
 """
 
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 
 import tombola
+from tombola.analysis.claims import Outcome, evaluate, published_claims
+from tombola.report.html.write import write_report
 
-EVERY = 1000  # iterations between two rows of the curves' summary
+MARK = "<!-- made by docs/results/publish.py from here on -->"
+ROWS = 50  # of the curves' summary, for each level
 
 
 def main() -> None:
-    """Copy and sum up."""
+    """Publish the folder."""
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
     target.mkdir(parents=True, exist_ok=True)
     results = tombola.Results.open(source)
     results.save()
-    for name in ("results.csv", "study.yaml", *(f"figures/figure-{n}.png" for n in (1, 3, 4))):
-        if (source / name).exists():
-            shutil.copy(source / name, target / Path(name).name)
-    curves = pd.read_csv(source / "curves.csv")
-    last = curves.iteration.max()
-    chosen = curves[(curves.iteration % EVERY == 0) | (curves.iteration == last)]
-    groups = chosen.groupby(["study", "arm", "level", "iteration"], sort=False)
-    summary = groups.agg(
+    for old in target.glob("figure-*.png"):
+        old.unlink()
+    figures = sorted(path for path in (source / "figures").glob("*.png") if "rounds" not in path.name)
+    for path in (source / "results.csv", source / "study.yaml", *figures):
+        shutil.copy(path, target / path.name)
+    _summary(pd.read_csv(source / "curves.csv")).to_csv(target / "curves-summary.csv")
+    write_report(results, target / "report.html")
+
+    page = target / "README.md"
+    head = page.read_text().partition(MARK)[0].rstrip() if page.exists() else f"# {results.study.name}"
+    table = subprocess.run(
+        [Path(sys.executable).with_name("tombola"), "results", source], capture_output=True, text=True, check=True
+    ).stdout
+    parts = [
+        head,
+        MARK,
+        "[report.html](report.html) is the whole report: open it in a browser (GitHub shows its source).",
+        *_claims(evaluate(results.frame(), published_claims(), {results.study.name: results.study.model_dump()})),
+        *(f"![{path.stem}]({path.name})" for path in figures),
+        "`results.csv` is the table that the run wrote, a row per run; `curves-summary.csv` has mean, lowest and highest\n"
+        "test accuracy of some evaluations; `study.yaml` is the study; `python docs/results/publish.py` made this page.",
+        "## All levels",
+        "\n".join(f"    {line}".rstrip() for line in table.splitlines()),
+    ]
+    page.write_text("\n\n".join(parts) + "\n")
+
+
+def _claims(outcomes: list[Outcome]) -> list[str]:
+    """Return the claims that are about such a study, as a table, and what its columns are."""
+    rows = [
+        f"| {outcome.claim.id} | {' '.join(outcome.claim.sentence.split())} | {outcome.claim.stated} | "
+        f"{_measured(outcome)} | {outcome.n} | {outcome.outcome} |"
+        for outcome in outcomes
+        if outcome.applies
+    ]
+    if not rows:
+        return []
+    table = ["| claim | it says | expected | measured | n | outcome |", "|---|---|---|---|---|---|", *rows]
+    return [
+        "\n".join(table),
+        "Measured is the mean over n trials with its 95 % interval; what the outcomes mean is in\n"
+        "[statistics](../../statistics.md). `tombola claims` prints the same table.",
+    ]
+
+
+def _measured(outcome: Outcome) -> str:
+    if outcome.measured is None:
+        return outcome.reason
+    if outcome.low is None:
+        return f"{outcome.measured:.3g}"
+    return f"{outcome.measured:.3g} [{outcome.low:.3g}, {outcome.high:.3g}]"
+
+
+def _summary(curves: pd.DataFrame) -> pd.DataFrame:
+    iterations = sorted(curves["iteration"].unique())
+    chosen = {*iterations[:: max(1, len(iterations) // ROWS)], iterations[-1]}
+    groups = curves[curves["iteration"].isin(chosen)].groupby(["study", "arm", "level", "iteration"], sort=False)
+    return groups.agg(
         density=("density", "mean"),
         runs=("test_accuracy", "size"),
         test_accuracy_mean=("test_accuracy", "mean"),
         test_accuracy_min=("test_accuracy", "min"),
         test_accuracy_max=("test_accuracy", "max"),
         val_loss_mean=("val_loss", "mean"),
-    )
-    summary.round(5).to_csv(target / "curves-summary.csv")
+    ).round(5)
 
 
 if __name__ == "__main__":
