@@ -9,10 +9,9 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tombola.data import DataSettings
-from tombola.errors import InputError, nearest
+from tombola.errors import nearest
 from tombola.networks import NetworkSettings
 from tombola.section import Section
-from tombola.studies.explaining import explain
 from tombola.studies.pruning import Pruning
 from tombola.training.recipe import Recipe
 
@@ -101,17 +100,6 @@ class Study(Section):
             if labels.count(label) > 1:
                 raise ValueError(f"two arms are called {label!r}; give one of them another name")
         return arms
-
-    def __init__(self, **settings: Any) -> None:
-        """Make a study from its fields.
-
-        Raises:
-            InputError: a field is missing, unknown, or not as it must be.
-        """
-        try:
-            super().__init__(**settings)
-        except ValidationError as error:
-            raise InputError(explain(error, Study)) from None
 
     @model_validator(mode="after")
     def _retraining_fits(self) -> Study:
