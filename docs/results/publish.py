@@ -1,4 +1,4 @@
-"""Publish a results folder as a page of docs/results: tables, figures, the report, and the claims beside what was measured.
+"""Publish a results folder as a page of docs/results: tables, figures, the report, and its claims.
 
 python docs/results/publish.py results/lenet-mnist docs/results/lenet-mnist
 
@@ -47,8 +47,8 @@ def main() -> None:
         "[report.html](report.html) is the whole report: open it in a browser (GitHub shows its source).",
         *_claims(evaluate(results.frame(), published_claims(), {results.study.name: results.study.model_dump()})),
         *(f"![{path.stem}]({path.name})" for path in figures),
-        "`results.csv` is the table that the run wrote, a row per run; `curves-summary.csv` has mean, lowest and highest\n"
-        "test accuracy of some evaluations; `study.yaml` is the study; `python docs/results/publish.py` made this page.",
+        "`results.csv` is the table that the run wrote, a row per run; `curves-summary.csv` has mean, lowest and\n"
+        "highest test accuracy of some evaluations; `study.yaml` is the study. `docs/results/publish.py` made it all.",
         "## All levels",
         "\n".join(f"    {line}".rstrip() for line in table.splitlines()),
     ]

@@ -205,7 +205,7 @@ def _ticket(keep: torch.Tensor, name: str = "fc1.weight") -> Ticket:
     mask = Mask({name: keep})
     start = torch.linspace(-1, 1, keep.numel()).reshape(keep.shape)
     start, final = (mask.apply({name: values}) for values in (start, 2 * start))
-    return Ticket(mask=mask, weights=start, trained=final, build_network=torch.nn.Identity, origin={})
+    return Ticket(mask=mask, weights=start, trained=final, normalisation={"mean": [0.0], "std": [1.0]}, origin={})
 
 
 def _pixels(source: str) -> np.ndarray:

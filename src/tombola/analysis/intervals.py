@@ -5,6 +5,7 @@ SciPy's and statsmodels' tests take a second to import, so only what computes wi
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,11 @@ def holm(p: np.ndarray) -> np.ndarray:
     adjusted = np.full(len(p), np.nan)
     known = ~np.isnan(p)
     if known.any():
-        adjusted[known] = multipletests(p[known], method="holm")[1]
+        gc.freeze()  # multipletests collects garbage at each call, which beside PyTorch takes longer than the rest
+        try:
+            adjusted[known] = multipletests(p[known], method="holm")[1]
+        finally:
+            gc.unfreeze()
     return adjusted
 
 

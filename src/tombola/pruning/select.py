@@ -80,21 +80,29 @@ def _remove_lowest(names: list[str], count: int, scores: Scores, keep: dict[str,
         return
     live = {name: keep[name].flatten().nonzero().squeeze(1) for name in names}
     values = {name: scores[name].detach().cpu().flatten()[live[name]].double() for name in names}
-    candidates = []
-    for name in names:
-        # The best `minimum` weights of a layer do not stand for removal.
-        order = torch.argsort(values[name], stable=True)
-        candidates.append(order[: max(0, len(order) - minimum)].sort().values if minimum else None)
+    candidates: list[Tensor | None] = [None] * len(names)
+    if minimum:  # the best `minimum` weights of a layer do not stand for removal
+        for place, name in enumerate(names):
+            order = torch.argsort(values[name], stable=True)
+            candidates[place] = order[: max(0, len(order) - minimum)].sort().values
     pooled = torch.cat([values[n] if c is None else values[n][c] for n, c in zip(names, candidates, strict=True)])
-    # A stable sort settles ties by position, so the same input always loses the same weights.
-    lowest = torch.argsort(pooled, stable=True)[:count]
+    goes = _lowest(pooled, count)
     start = 0
     for name, candidate in zip(names, candidates, strict=True):
         size = len(live[name]) if candidate is None else len(candidate)
-        mine = lowest[(lowest >= start) & (lowest < start + size)] - start
+        mine = goes[start : start + size].nonzero().squeeze(1)
         places = mine if candidate is None else candidate[mine]
         keep[name].view(-1)[live[name][places]] = False
         start += size
+
+
+def _lowest(values: Tensor, count: int) -> Tensor:
+    """Return bool [len(values)]: the `count` lowest; of equal ones those that come first, so always the same ones."""
+    threshold = values.kthvalue(count).values
+    goes = values < threshold
+    ties = (values == threshold).nonzero().squeeze(1)
+    goes[ties[: count - int(goes.sum())]] = True
+    return goes
 
 
 def _check(scores: Scores, mask: Mask, rounds: Sequence[Rates], scope: Scope) -> None:

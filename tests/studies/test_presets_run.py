@@ -1,0 +1,58 @@
+"""Every preset runs: its network, recipe, criterion and arms on made data of the right shape, for two tiny levels."""
+
+import math
+
+import numpy as np
+import pytest
+
+import tombola
+from tombola.data import describe
+from tombola.studies import load_study, preset_names
+
+EXAMPLES, HELD_OUT = 140, 8  # just more than the largest batch
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Archives of random images by shape."""
+    folder, generator = tmp_path_factory.mktemp("made"), np.random.default_rng(0)
+
+    def archive(shape):
+        path = folder / ("x".join(map(str, shape)) + ".npz")
+        if not path.exists():
+            arrays = {}
+            for part, examples in (("train", EXAMPLES), ("test", 20)):
+                arrays[f"x_{part}"] = generator.integers(0, 256, (examples, *shape), dtype=np.uint8)
+                arrays[f"y_{part}"] = np.arange(examples) % 10
+            np.savez(path, **arrays)
+        return {"source": "npz", "path": str(path), "validation": HELD_OUT}
+
+    return archive
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_runs_for_two_tiny_levels(name, made, tmp_path):
+    preset = load_study(name)
+    shape = (3, 32, 32) if preset.data.source == "npz" else describe(preset.data).input_shape
+    changes = {
+        "data": made(shape),
+        "training": {"iterations": 2, "warmup": min(1, preset.training.warmup)},
+        "pruning": {"rounds": 2},
+        "trials": 1,
+    }
+    if preset.retraining:
+        changes["retraining"] = {"iterations": 1}
+    if shape == (3, 32, 32):  # millions of weights: an arm is enough, and little is stored of what is sparse
+        changes |= {"arms": ["ticket"], "pruning": {"rounds": 2, "rate": 0.8}}
+    study = tombola.Study.load(name, **changes)
+    for field in ("optimizer", "lr", "momentum", "weight_decay", "batch_size", "schedule", "milestones", "augment"):
+        assert getattr(study.training, field) == getattr(preset.training, field)
+    frame = tombola.run(study, tmp_path, workers=0, figures=False, quiet=True).frame()
+    assert set(frame.status) == {"ok"}
+    labels = [arm.label for arm in study.arms]
+    assert sorted(set(frame.arm)) == sorted(labels)
+    assert sorted(set(frame.level)) == [0, 1, 2]
+    assert all(math.isfinite(loss) for loss in frame.final_val_loss)
+    if study.pruning.criterion != "stability":  # which skips a round whose last evaluation was the best
+        assert frame[frame.arm == labels[0]].remaining_weights.is_monotonic_decreasing
+        assert frame[frame.arm == labels[0]].remaining_weights.is_unique
