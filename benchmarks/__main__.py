@@ -45,7 +45,7 @@ def at_least(goal: float) -> Callable[[float], bool]:
     return lambda value: value >= goal
 
 
-def summed_up(name: str, values: list[float], goal: str, met: Callable[[float], bool], note: str = "") -> Measure:
+def summed_up(name: str, values: list[float], goal: str, met: Callable[[float], bool | None], note: str = "") -> Measure:
     """Return the row for repeated measurements."""
     value = statistics.median(values)
     return Measure(
@@ -60,8 +60,10 @@ def throughputs(seconds: float, repeats: int) -> Iterator[Measure]:
     densities = [0.8**level for level in range(25)]
     wanted = {1.0: 1.3, 0.21: 1.5, 0.07: 3.0, 0.036: 5.0, 0.012: 8.0}
     ratios: dict[float, list[float]] = {density: [] for density in wanted}
+    shares: dict[float, list[float]] = {density: [] for density in (1.0, 0.036)}
     chains, curve = [], {}
     for _ in range(repeats):
+        ceiling = sum(workload.in_all_workers(pool, workers, workload.product_rate, LENET, seconds / 2))
         plain = min(workload.plain_step(LENET, threads, seconds) for threads in (1, 2))
         examined = min(workload.plain_evaluation_pace(LENET, threads, seconds) for threads in (1, 2))
         ours = {}
@@ -71,6 +73,8 @@ def throughputs(seconds: float, repeats: int) -> Iterator[Measure]:
             ours[density] = [1 / sum(1 / pace[kind] for pace in paces) for kind in (0, 1)]
         for density in wanted:
             ratios[density].append(plain / ours[density][0])
+        for density, found in shares.items():
+            found.append(100 * workload.step_operations(LENET, density) / ours[density][0] / ceiling)
         each = [100 * ours[density][0] + ours[density][1] for density in (1.0, *densities[1:])]
         chains.append(25 * (100 * plain + examined) / sum(each))
         curve = {density: 500 * cost for density, cost in zip((1.0, *densities[1:]), each, strict=True)}
@@ -79,6 +83,9 @@ def throughputs(seconds: float, repeats: int) -> Iterator[Measure]:
     for density, goal in wanted.items():
         label = "dense level" if density == 1.0 else f"one level at Pm {100 * density:.3g}"
         yield summed_up(f"{label}, throughput of {workers} workers", ratios[density], f">= {goal}x", at_least(goal))
+    for density, found in shares.items():
+        name = f"live multiply-adds at Pm {100 * density:.3g}, share of the matrix-product ceiling"
+        yield summed_up(name, found, "-", lambda value: None, "per cent of what all workers do in large products")
     yield summed_up("a chain of 24 levels, evaluation every 100 iterations included", chains, ">= 3x", at_least(3))
 
 

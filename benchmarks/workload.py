@@ -109,6 +109,23 @@ def engine_pace(
     return step, pace(both, 1, seconds / 4)
 
 
+def product_rate(_network: str, seconds: float) -> float:
+    """Return floating-point operations a second of a large float32 matrix product on one thread: the ceiling."""
+    torch.set_num_threads(1)
+    size = 1024
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    return 2 * size**3 / pace(lambda count: [left @ right for _ in range(count)], 2, seconds)
+
+
+def step_operations(network: str, density: float) -> float:
+    """Return the floating-point operations of a training step in which only live weights cost anything.
+
+    Forward, gradient of the weights, and gradient of the inputs of all layers but the first; two for a multiply-add.
+    """
+    first, *others = examine(NETWORKS[network](SHAPES[network], 10), SHAPES[network]).layers
+    return 2 * density * BATCH * (2 * first.size * first.uses + 3 * sum(layer.size * layer.uses for layer in others))
+
+
 def in_all_workers(pool: Executor, workers: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Run the same measurement in every worker at the same time."""
     futures = [pool.submit(_after, time.time() + 1.0, function, arguments) for _ in range(workers)]
