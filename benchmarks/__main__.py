@@ -45,7 +45,9 @@ def at_least(goal: float) -> Callable[[float], bool]:
     return lambda value: value >= goal
 
 
-def summed_up(name: str, values: list[float], goal: str, met: Callable[[float], bool | None], note: str = "") -> Measure:
+def summed_up(
+    name: str, values: list[float], goal: str, met: Callable[[float], bool | None], note: str = ""
+) -> Measure:
     """Return the row for repeated measurements."""
     value = statistics.median(values)
     return Measure(

@@ -51,7 +51,7 @@ def beginning(job: Job, store: Store, build: Callable[[], nn.Module], splits: da
     if job.origin.job is None:
         weights = initialised(build, job.network.init, job.seeds.value("init", job.origin.draw)).state_dict()
     else:
-        moment = f"iteration-{job.origin.iteration}" if job.origin.iteration else "start"
+        moment = job.origin.moment or (f"iteration-{job.origin.iteration}" if job.origin.iteration else "start")
         weights = store.load(job.origin.job).snapshots[moment]
     remarks: dict[str, Any] = {}
     if job.mask is None:

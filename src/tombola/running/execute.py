@@ -192,17 +192,18 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
             store.save_checkpoint(lane.job.id, about, tensors, lane.record)
 
     training, splits = lanes[0].job.training, lanes[0].start.splits
+    end = min(budget, lanes[0].job.until or budget)  # the schedule is that of the whole budget
     with metered(records, means.energy) as note_energy:
         train(
             engine,
             records,
-            budget=budget,
+            budget=end,
             evaluate_every=training.interval(len(splits.train) // training.batch_size),
             patience=training.patience,
             keep={iteration for lane in lanes for iteration in lane.job.keep},
             save=save,
             save_every=means.checkpoint_every,
-            check=Watch(lanes, store, means, engine, budget),
+            check=Watch(lanes, store, means, engine, end),
         )
         note_energy()
     for lane in lanes:

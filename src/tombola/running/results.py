@@ -138,7 +138,7 @@ class Results:
                 "trial": trial,
                 "repeat": repeat,
                 "level": level,
-                "rewind": self.study.rewind,
+                "rewind": self.plan.jobs[row.job].origin.iteration,
                 "job": row.job,
                 "network": self.study.network.model_dump(mode="json"),
                 "input_shape": list(data.input_shape),

@@ -2,7 +2,9 @@
 
 An arm is a function `(trial, level, repeat) -> (Origin, MaskRule)` for levels 1 and up; level 0, the dense network, is
 shared. `trial` offers the pieces: `trial.start` (the trial's own weights at the rewind iteration),
-`trial.iterative(level)` and `trial.one_shot(level)` (masks).
+`trial.iterative(level)` and `trial.one_shot(level)` (masks), and for an arm whose levels build on its own ones
+`trial.run(arm, level)` and `trial.pruned(job, level)`. An arm that trains otherwise returns its recipe as a third
+thing.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tombola.studies.job import MaskRule, Origin
+from tombola.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from tombola.studies.plan import Trial
 
 MANY_LEVELS = 1000  # more than any study has
 
-Arm = Callable[["Trial", int, int], tuple[Origin, MaskRule]]
+Arm = Callable[["Trial", int, int], tuple[Origin, MaskRule] | tuple[Origin, MaskRule, Recipe]]
 
 
 def ticket(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
@@ -49,10 +52,40 @@ def one_shot_reinit(trial: Trial, level: int, repeat: int) -> tuple[Origin, Mask
     return Origin(draw=repeat + 1), trial.one_shot(level)
 
 
+def fine_tune(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule, Recipe]:
+    """Keep the final weights and train on at the last learning rate (Han et al. 2015; Renda et al. 2020, Section 3).
+
+    It trains for as many iterations as a ticket that is rewound to the study's `rewind`.
+    """
+    before = trial.run(fine_tune, level - 1)
+    return (
+        Origin(job=before.id, iteration=trial.rewind, moment="final"),
+        trial.pruned(before, level),
+        trial.last_rate(level),
+    )
+
+
+def lr_rewind(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """Keep the final weights and replay the schedule from the rewind iteration on (Renda et al. 2020, Section 3)."""
+    before = trial.run(lr_rewind, level - 1)
+    return Origin(job=before.id, iteration=trial.rewind, moment="final"), trial.pruned(before, level)
+
+
+def late_reinit(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """The ticket's mask on a fresh initialisation that has been trained to the rewind iteration without a mask.
+
+    The control of late rewinding (Frankle et al. 2019): is it the ticket's own early weights that count, or any?
+    """
+    return trial.other_start(repeat + 1), trial.iterative(level)
+
+
 ARMS: dict[str, Arm] = {
     "ticket": ticket,
     "reinit": reinit,
     "random-mask": random_mask,
     "one-shot": one_shot,
     "one-shot-reinit": one_shot_reinit,
+    "fine-tune": fine_tune,
+    "lr-rewind": lr_rewind,
+    "late-reinit": late_reinit,
 }

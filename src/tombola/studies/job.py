@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from functools import cached_property
+from typing import Literal
 
 from tombola.data import DataSettings
 from tombola.networks import NetworkSettings
@@ -21,11 +22,14 @@ class Origin(Section):
     Args:
         job: identity of the run whose weights at `iteration` are taken; None for a fresh initialisation.
         iteration: of that run; training goes on from there.
+        moment: "final" takes that run's weights at its end instead; schedule and data order still go on from
+            `iteration`.
         draw: which initialisation of the trial: 0 is the dense network's, others are independent of it.
     """
 
     job: str | None = None
     iteration: int = 0
+    moment: Literal["", "final"] = ""
     draw: int = 0
 
 
@@ -83,6 +87,7 @@ class Job(Section):
     Args:
         network, data, training, seed, trial: as in the study.
         origin, mask: starting weights and mask; no mask means dense.
+        until: the iteration at which training ends, where that is before the end of the budget.
         noise: which draw of data order, augmentation and dropout; 0 is that of the dense run.
         network_code, data_code: fingerprints of a user's own network and data file.
         label: a readable name; no part of the identity.
@@ -96,6 +101,7 @@ class Job(Section):
     trial: int
     origin: Origin
     mask: MaskRule | None = None
+    until: int | None = None
     noise: int = 0
     network_code: str = ""
     data_code: str = ""

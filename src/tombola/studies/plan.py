@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
 from tombola.studies.arms import ARMS, Arm
 from tombola.studies.job import Job, Limit, MaskRule, Origin, Prune
-from tombola.studies.study import Study
+from tombola.studies.rewind import iterations
+from tombola.studies.study import ArmSettings, Study
 from tombola.training.recipe import Recipe
 
 
@@ -59,15 +60,17 @@ class Plan:
     def levels(self) -> dict[str, int]:
         """Level of each job, by identity."""
         found = {row.job: row.level for row in self.rows}
-        for job in self.jobs.values():  # a chain that no arm shows is still trained
+        for (
+            job
+        ) in self.jobs.values():  # a chain that no arm shows is still trained, and so is a run that others start from
             if job.id not in found:
-                assert job.mask is not None
-                found[job.id] = found[job.mask.prune.job] + 1
+                found[job.id] = found[job.mask.prune.job] + 1 if job.mask else 0
         return found
 
     def iterations(self, job: Job) -> int:
         """Return the number of iterations that `job` trains for at most."""
-        return self.budget(self.levels[job.id]) - job.origin.iteration
+        budget = job.training.budget(epoch_length(self.study, self.data, job.training))
+        return min(budget, job.until or budget) - job.origin.iteration
 
     def examined(self, job: Job) -> int:
         """Return how many examples `job` is evaluated on, over all its evaluations."""
@@ -127,8 +130,7 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
             f"shape {data.input_shape}; leave augment out"
         )
     budget = min(recipe.budget(epoch_length(study, data, recipe)) for recipe in recipes)
-    if study.rewind >= budget:
-        raise InputError(f"rewind={study.rewind} must be below the budget of {budget} iterations")
+    rewinds = iterations(study.rewind, epoch_length(study, data, study.training), budget)
     rates = study.pruning.resolve(anatomy)
     remaining = plan_counts(anatomy.sizes(), rates, study.pruning.scope, study.pruning.minimum)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
@@ -138,52 +140,99 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
 
     jobs: dict[str, Job] = {}
     rows: list[Row] = []
-    shown: set[tuple[str, str]] = set()
-    trials = [Trial(study, number, rates, codes, jobs) for number in range(study.trials)]
     for settings, arm in zip(study.arms, arms, strict=True):
-        for trial in trials:
-            rows.append(Row(settings.label, trial.number, 0, 0, trial.dense.id))
-            for repeat in range(settings.per_trial):
-                for level in range(1, study.pruning.rounds + 1):
-                    job = trial.job_of(settings.label, arm, level, repeat, settings.per_trial)
-                    row = Row(settings.label, trial.number, repeat, level, job.id)
-                    if repeat and (row.arm, row.job) in shown:
-                        raise InputError(f"arm {row.arm!r}: its repeats are all the same job; leave per_trial out")
-                    shown.add((row.arm, row.job))
-                    rows.append(row)
+        curves = [
+            [
+                row
+                for number in range(study.trials)
+                for row in _rows(settings, arm, Trial(study, number, rates, codes, jobs, data, rewind, rewinds))
+            ]
+            for rewind in rewinds
+        ]
+        if all([row.job for row in curve] == [row.job for row in curves[0]] for curve in curves):
+            curves = curves[:1]  # where to rewind to makes no difference to this arm
+        for rewind, curve in zip(rewinds, curves, strict=False):
+            label = f"{settings.label}@{rewind}" if len(curves) > 1 else settings.label
+            rows += [replace(row, arm=label) for row in curve]
     return Plan(study, data, anatomy, tuple(remaining), jobs, tuple(rows))
+
+
+def _rows(settings: ArmSettings, arm: Arm, trial: Trial) -> list[Row]:
+    """Return the rows of an arm in a trial, and plan their jobs."""
+    rows = [Row(settings.label, trial.number, 0, 0, trial.dense.id)]
+    seen: set[str] = set()
+    for repeat in range(settings.per_trial):
+        for level in range(1, trial.study.pruning.rounds + 1):
+            job = trial.job_of(settings.label, arm, level, repeat, settings.per_trial)
+            if repeat and job.id in seen:
+                raise InputError(f"arm {settings.label!r}: its repeats are all the same job; leave per_trial out")
+            seen.add(job.id)
+            rows.append(Row(settings.label, trial.number, repeat, level, job.id))
+    return rows
 
 
 @dataclass
 class Trial:
-    """One trial of a study while it is planned: what arms build their rules from."""
+    """One trial of a study while it is planned: what arms build their rules from.
+
+    Args:
+        rewind: the iteration that kept weights go back to.
+        rewinds: all of the study's.
+    """
 
     study: Study
     number: int
     rates: tuple[dict[str, float], ...]
     codes: tuple[str, str]
     jobs: dict[str, Job] = field(repr=False)
+    data: Description
+    rewind: int = 0
+    rewinds: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
-        keep = (self.study.rewind,) if self.study.rewind else ()
-        self.dense = self._add("dense", 0, Origin(), None, keep)
-        self._chain = [self.dense]
+        self.dense = self._add("dense", 0, Origin(), None, keep=tuple(sorted(set(self.rewinds) - {0})))
+        self._chains: dict[Arm, list[Job]] = {}
 
     @property
     def start(self) -> Origin:
         """The trial's own weights at the rewind iteration."""
-        return Origin(job=self.dense.id, iteration=self.study.rewind)
+        return Origin(job=self.dense.id, iteration=self.rewind)
 
-    def ticket(self, level: int) -> Job:
-        """Return the job of the iterative chain at a level; those before it are planned too."""
-        while len(self._chain) <= level:
-            number = len(self._chain)
-            self._chain.append(self._add("ticket", number, self.start, self.iterative(number)))
-        return self._chain[level]
+    def other_start(self, draw: int) -> Origin:
+        """Return the weights of another initialisation, trained to the rewind iteration without a mask."""
+        if not self.rewind:
+            return Origin(draw=draw)
+        keep = (self.rewind,)
+        run = self._add(f"late-reinit-{draw - 1}.start", 0, Origin(draw=draw), None, keep=keep, until=self.rewind)
+        return Origin(job=run.id, iteration=self.rewind)
+
+    def run(self, arm: Arm, level: int) -> Job:
+        """Return the job of an arm at a level, the dense run at level 0; those before it are planned too."""
+        chain = self._chains.setdefault(arm, [self.dense])
+        label = next((name for name, ours in ARMS.items() if ours is arm), arm.__name__)
+        while len(chain) <= level:
+            chain.append(self.job_of(label, arm, len(chain), 0, 1))
+        return chain[level]
+
+    def pruned(self, job: Job, level: int) -> MaskRule:
+        """Return the mask found by pruning a job of the level before by one round."""
+        return self._prune(job, level - 1, level)
+
+    def last_rate(self, level: int) -> Recipe:
+        """Return the recipe of a level with the learning rate of its last iteration throughout."""
+        recipe = self.study.recipe(level)
+        budget = recipe.budget(epoch_length(self.study, self.data, recipe))
+        constant = {
+            "lr": recipe.learning_rate(budget - 1, budget),
+            "schedule": "constant",
+            "milestones": (),
+            "warmup": 0,
+        }
+        return recipe.model_copy(update=constant)
 
     def iterative(self, level: int) -> MaskRule:
         """Return the mask found by pruning the ticket of the level before by one round."""
-        mask = self._prune(self.ticket(level - 1), level - 1, level)
+        mask = self._prune(self.run(ARMS["ticket"], level - 1), level - 1, level)
         if back_off := self.study.pruning.back_off:
             limit = Limit(dense=self.dense.id, margin=back_off.margin, factor=back_off.factor)
             return mask.model_copy(update={"prune": mask.prune.model_copy(update={"limit": limit})})
@@ -205,18 +254,22 @@ class Trial:
                 "an arm is called as arm(trial, level, repeat) and returns (Origin, MaskRule)"
             ) from error
         try:
-            origin, mask = found
+            origin, mask, *others = found
             assert isinstance(origin, Origin)
             assert isinstance(mask, MaskRule)
+            assert not others or (len(others) == 1 and isinstance(others[0], Recipe))
         except (TypeError, ValueError, AssertionError):
-            raise InputError(f"arm {label!r} must return (Origin, MaskRule); it gave {found!r}") from None
+            raise InputError(
+                f"arm {label!r} must return (Origin, MaskRule), or those and a Recipe; it gave {found!r}"
+            ) from None
         parent = self.jobs.get(origin.job) if origin.job else None
-        if origin.job and (parent is None or origin.iteration not in (0, *parent.keep)):
+        known = parent is not None and (origin.moment == "final" or origin.iteration in (0, *parent.keep))
+        if origin.job and not known:
             raise InputError(
                 f"arm {label!r} starts from iteration {origin.iteration} of a job that takes no snapshot there"
             )
         number = f"-{repeat}" if repeats > 1 else ""
-        return self._add(f"{label}{number}", level, origin, mask)
+        return self._add(f"{label}{number}", level, origin, mask, recipe=others[0] if others else None)
 
     def _prune(self, parent: Job, first: int, last: int) -> MaskRule:
         """Return the mask found by pruning `parent`, of level `first`, to level `last`."""
@@ -237,17 +290,27 @@ class Trial:
             )
         )
 
-    def _add(self, label: str, level: int, origin: Origin, mask: MaskRule | None, keep: tuple[int, ...] = ()) -> Job:
+    def _add(
+        self,
+        label: str,
+        level: int,
+        origin: Origin,
+        mask: MaskRule | None,
+        recipe: Recipe | None = None,
+        keep: tuple[int, ...] = (),
+        until: int | None = None,
+    ) -> Job:
         study = self.study
         place = f"{label}.level-{level:02}" if level else label
         job = Job(
             network=study.network,
             data=study.data,
-            training=study.recipe(level),
+            training=recipe or study.recipe(level),
             seed=study.seed,
             trial=self.number,
             origin=origin,
             mask=mask,
+            until=until,
             noise=level if study.noise == "level" else 0,
             network_code=self.codes[0],
             data_code=self.codes[1],

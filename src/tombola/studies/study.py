@@ -13,6 +13,7 @@ from tombola.errors import nearest
 from tombola.networks import NetworkSettings
 from tombola.section import Section
 from tombola.studies.pruning import Pruning
+from tombola.studies.rewind import Rewind
 from tombola.training.recipe import Recipe
 
 
@@ -58,8 +59,10 @@ class Study(Section):
         retraining: fields of `training` that are others at levels 1 and up, such as `{epochs: 25}`.
         noise: "trial": all runs of a trial see the same batches in the same order; "level": each level has a data
             order, augmentation and dropout of its own.
-        rewind: the iteration of the dense run that kept weights go back to; 0 is the initialisation. A rewound
-            network goes on from there: schedule and data order continue, and the budget counts from 0.
+        rewind: the iteration of the dense run that kept weights go back to; 0 is the initialisation. Or a fraction of
+            the budget (0.1), or epochs ("2 epochs"), or a list of those: then every arm that depends on it has one
+            curve for each, called "ticket@500". A rewound network goes on from there: schedule and data order
+            continue, and the budget counts from 0.
         arms: the curves.
         trials: independent repetitions: own initialisation, data order and split.
     """
@@ -73,7 +76,7 @@ class Study(Section):
     retraining: dict[str, Any] = Field(default_factory=dict)
     pruning: Pruning
     noise: Literal["trial", "level"] = "trial"
-    rewind: int = Field(default=0, ge=0)
+    rewind: Rewind = 0
     arms: tuple[ArmSettings, ...] = Field(min_length=1)
     trials: int = Field(ge=1)
 

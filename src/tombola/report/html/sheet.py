@@ -56,7 +56,7 @@ def sheet(results: Results, levels: pd.DataFrame) -> Sheet:
             "Pruning",
             (
                 *_settings(settings["pruning"]),
-                ("rewind", f"to iteration {study.rewind}" + ("" if study.rewind else ", the initialisation")),
+                ("rewind", _rewind(study.rewind)),
             ),
         ),
         Group("Runs", (("arms", "; ".join(map(_arm, study.arms))), *_runs(results, levels))),
@@ -82,6 +82,17 @@ def _arm(arm: ArmSettings) -> str:
     rule = f" (rule {arm.rule})" if arm.label != arm.rule else ""
     repeats = f", {arm.per_trial} per trial" if arm.per_trial > 1 else ""
     return f"{arm.label}{rule}{repeats}"
+
+
+def _rewind(rewind: Any) -> str:
+    """Return where kept weights go back to, in words."""
+    if isinstance(rewind, tuple):
+        return ", ".join(map(_rewind, rewind))
+    if isinstance(rewind, float):
+        return f"to {100 * rewind:g} % of the budget"
+    if isinstance(rewind, str):
+        return f"to {rewind}"
+    return f"to iteration {rewind}" + ("" if rewind else ", the initialisation")
 
 
 def _settings(section: dict[str, Any]) -> list[tuple[str, str]]:

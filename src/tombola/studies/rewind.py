@@ -1,0 +1,67 @@
+"""Where kept weights go back to: an iteration of the dense run, in any of the ways in which it may be said."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from tombola.errors import InputError
+
+EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
+
+
+def _moment(value: Any) -> Any:
+    """Return a moment as it is kept: an iteration, a fraction of the budget, or "<number> epochs"."""
+    text = " ".join(str(value).split())
+    if isinstance(value, str) and EPOCHS.fullmatch(text):
+        return text
+    try:
+        number = float("nan") if isinstance(value, bool) else float(text)
+    except ValueError:
+        number = float("nan")
+    if 0 < number < 1:
+        return number
+    if number >= 0 and number == int(number):
+        return int(number)
+    raise ValueError("must be an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')")
+
+
+def _moments(value: Any) -> Any:
+    return [_moment(each) for each in value] if isinstance(value, list | tuple) else _moment(value)
+
+
+Moment = int | float | str
+Rewind = Annotated[Moment | tuple[Moment, ...], BeforeValidator(_moments)]
+
+
+def iterations(rewind: Moment | tuple[Moment, ...], epoch_length: int, budget: int) -> tuple[int, ...]:
+    """Return the iterations of the dense run that `rewind` names, in its order.
+
+    Args:
+        rewind: one moment or several.
+        epoch_length: iterations in an epoch.
+        budget: iterations of the shortest run of the study.
+
+    Raises:
+        InputError: one lies at the budget or beyond it, two are the same, or none is given.
+    """
+    moments = rewind if isinstance(rewind, tuple) else (rewind,)
+    if not moments:
+        raise InputError("rewind=[]: name at least one iteration")
+    found: list[int] = []
+    for moment in moments:
+        if isinstance(moment, str):
+            match = EPOCHS.fullmatch(moment)
+            assert match is not None
+            iteration = round(float(match[1]) * epoch_length)
+        else:
+            iteration = round(moment * budget) if isinstance(moment, float) else moment
+        if iteration >= budget:
+            place = "" if isinstance(moment, int) else f"is iteration {iteration}, and "
+            raise InputError(f"rewind={moment} {place}must be below the budget of {budget} iterations")
+        if iteration in found:
+            raise InputError(f"rewind names iteration {iteration:,} twice")
+        found.append(iteration)
+    return tuple(found)
