@@ -7,6 +7,7 @@ import torch
 from small_studies import find, run_one, run_study, small_study
 
 import tombola
+from tombola.errors import InputError
 from tombola.pruning import SkipRound
 from tombola.running.ends import Ends
 from tombola.running.results import Results
@@ -17,6 +18,21 @@ from tombola.studies import make_plan
 def never(snapshots):
     """A criterion with nothing to go by."""
     raise SkipRound("all weights are alike")
+
+
+class Dropping(torch.nn.Module):
+    """Drops in evaluation mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+    def forward(self, x):
+        return self.layers(torch.nn.functional.dropout(x, 0.5))
+
+
+def always_dropping():
+    return Dropping()
 
 
 # Schedules
@@ -209,15 +225,85 @@ def test_levels_end_where_a_network_only_guesses(tmp_path, capsys):
     assert "hardly better than guessing" in capsys.readouterr().err
 
 
-def test_one_arm_ends_and_the_others_go_on(tmp_path):
-    plan = make_plan(small_study(pruning={"rounds": 3, "stop_margin": 0.05}, arms=["ticket", "reinit"], trials=2))
-    ends = Ends(plan)
-    guess = {"history": {"val_loss": [2.0, 1.0], "val_accuracy": [0.9, 0.12]}}
-    good = {"history": {"val_loss": [1.0, 2.0], "val_accuracy": [0.9, 0.12]}}
-    assert not ends.note(find(plan, "reinit", 1).id, good)
-    assert ends.note(find(plan, "reinit", 2).id, guess)
-    left_out = {job.label for job in plan.jobs.values() if ends.left_out(job.id)}
-    assert left_out == {find(plan, "reinit", 3).label}
+GUESS = {"history": {"val_loss": [2.0, 1.0], "val_accuracy": [0.9, 0.12]}}
+GOOD = {"history": {"val_loss": [1.0, 2.0], "val_accuracy": [0.9, 0.12]}}
+
+
+def ending(**settings):
+    plan = make_plan(small_study(pruning={"rounds": 4, "stop_margin": 0.05}, **settings))
+    return plan, Ends(plan)
+
+
+def left_out(plan, ends):
+    return {plan.jobs[job].label.partition("trial-")[2] for job in ends.left_out}
+
+
+def test_one_arm_ends_and_the_others_go_on():
+    plan, ends = ending(arms=["ticket", "reinit"], trials=2)
+    assert not ends.note(find(plan, "reinit", 1).id, GOOD)
+    assert ends.note(find(plan, "reinit", 2).id, GUESS)
+    assert left_out(plan, ends) == {"0.reinit.level-03", "0.reinit.level-04"}
+
+
+def test_a_chain_that_ends_goes_on_for_the_masks_of_others():
+    plan, ends = ending(arms=["ticket", "reinit"])
+    ends.note(find(plan, "ticket", 2).id, GUESS)
+    assert left_out(plan, ends) == {"0.ticket.level-04"}  # reinit at level 4 needs the ticket of level 3
+    rows = [row for row in plan.rows if ends.behind(row)]
+    assert {(row.arm, row.level) for row in rows} == {("ticket", 3), ("ticket", 4)}
+
+
+def test_a_chain_that_nobody_needs_any_more_ends():
+    plan, ends = ending(arms=["reinit", "random-mask"])
+    for arm in ("reinit", "random-mask"):
+        ends.note(find(plan, arm, 2).id, GUESS)
+    assert {"0.ticket.level-02", "0.ticket.level-03"} <= left_out(plan, ends)
+    assert not ends.left_out & {find(plan, arm, 2).id for arm in ("reinit", "random-mask")}
+
+
+def test_a_margin_is_met_exactly():
+    """1 / 10 + 0.2 is more than 0.3 in binary, and 0.97 - 0.96 more than 0.01."""
+    plan = make_plan(small_study(pruning={"rounds": 1, "stop_margin": 0.2}))
+    exactly = {"history": {"val_loss": [1.0], "val_accuracy": [0.3]}}
+    assert not Ends(plan).note(find(plan, "ticket", 0).id, exactly)
+
+
+def test_backing_off_bears_a_loss_of_exactly_the_margin(tmp_path):
+    plan, store = backing_off(tmp_path, [0.97, 0.96, 0.96], margin=0.01, rounds=2)
+    facts = store.facts(find(plan, "ticket", 2).id)
+    assert facts["remarks"] == {"pruned_from": find(plan, "ticket", 1).id, "factor": 1.0}
+
+
+def test_the_table_is_the_same_however_many_workers_ran_ahead(tmp_path):
+    """Rows behind an end are not shown, trained or not."""
+    study = small_study(pruning={"rounds": 3, "stop_margin": 0.85}, arms=["one-shot"])
+    one = tombola.run(study, tmp_path / "one", workers=0, figures=False, quiet=True)
+    plan, store = run_study(tmp_path / "all", pruning={"rounds": 3, "stop_margin": 0.85}, arms=["one-shot"])
+    assert one.frame().level.tolist() == [0]
+    assert Results(plan, store).frame().level.tolist() == [0]
+    assert one.missing() == Results(plan, store).missing() == 0
+
+
+def test_gradients_do_not_depend_on_the_global_generator(tmp_path):
+    """A module may draw in evaluation mode too."""
+    masks = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        plan, store = run_study(
+            tmp_path / str(seed),
+            network="test_adaptive:always_dropping",
+            pruning={"criterion": "gradient", "rounds": 1},
+        )
+        assert torch.equal(torch.get_rng_state(), before)
+        masks.append(store.load(find(plan, "ticket", 1).id).mask)
+    assert masks[0] == masks[1]
+
+
+def test_patience_must_not_end_a_run_before_it_is_rewound_to():
+    with pytest.raises(InputError, match=r"patience=2 could end .* before iteration 6.*retraining\.patience"):
+        make_plan(small_study(rewind=6, training__patience=2))
+    make_plan(small_study(rewind=6, retraining={"patience": 2}))
 
 
 def test_without_the_setting_nothing_ends():

@@ -81,10 +81,10 @@ def test_the_global_levels_are_the_public_studys():
 
 
 def test_the_number_of_jobs_of_the_papers_study():
-    """Of each trial 1 dense, 24 tickets, 72 reinit, 24 random, 23 one-shot more, 69 one-shot-reinit more."""
+    """Of each trial 1 dense, 24 tickets, 72 reinit, 48 random, 23 one-shot more, 69 one-shot-reinit more."""
     plan = plan_of("lenet-mnist")
-    assert len(plan.jobs) == 5 * (1 + 24 + 72 + 24 + 23 + 69)
-    assert len(plan.rows) == 5 * 5 + 5 * 24 * (1 + 3 + 1 + 1 + 3)
+    assert len(plan.jobs) == 5 * (1 + 24 + 72 + 48 + 23 + 69)
+    assert len(plan.rows) == 5 * 5 + 5 * 24 * (1 + 3 + 2 + 1 + 3)
 
 
 # What is shared, and what is not

@@ -45,6 +45,31 @@ def test_kinds_patterns_and_names():
     }
 
 
+def test_the_output_layer_before_its_kind():
+    """As one would write the paper's table; and half of its kind's rate where nothing is said."""
+    rates = {"conv": 0.1, "linear": 0.2}
+    assert Pruning(rate=0.5, rates=rates, output_rate=0.1, rounds=1).resolve(CONV)[0]["output.weight"] == 0.1
+    assert Pruning(rate=0.5, rates=rates, rounds=1).resolve(CONV)[0]["output.weight"] == 0.1
+    named = Pruning(rate=0.5, rates=rates | {"out*": 0.3}, output_rate=0.1, rounds=1)
+    assert named.resolve(CONV)[0]["output.weight"] == 0.3
+
+
+def test_a_kind_is_a_kind_where_a_layer_is_called_so():
+    layers = (Layer("conv.weight", "conv", (4, 3, 3, 3), 1), Layer("other.weight", "conv", (4, 4, 3, 3), 1))
+    anatomy = Anatomy((*layers, Layer("fc.weight", "linear", (10, 4), 1)), "fc.weight", 10)
+    (rates,) = Pruning(rate=0.5, rates={"conv": 0.2, "oth*": 0.3}, rounds=1).resolve(anatomy)
+    assert rates == {"conv.weight": 0.2, "other.weight": 0.3, "fc.weight": 0.25}
+    (rates,) = Pruning(rate=0.5, exclude=("conv.weight",), rounds=1).resolve(anatomy)
+    assert list(rates) == ["other.weight", "fc.weight"]
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_target_is_reached_with_a_minimum(scope):
+    pruning = Pruning(target=0.3, rounds=6, scope=scope, minimum=300)
+    counts = totals(pruning)
+    assert counts[-1] / counts[0] == pytest.approx(0.3, abs=6 * 5 / counts[0])
+
+
 def test_what_is_excluded_has_no_rate():
     (rates,) = Pruning(rate=0.2, scope="global", exclude=("output", "*shortcut*"), rounds=1).resolve(CONV)
     assert rates == {"conv1.weight": 0.2, "conv2.weight": 0.2, "fc1.weight": 0.2}
@@ -100,6 +125,7 @@ def test_what_can_not_be(settings, message):
         ({"rate": 0.2, "rates": {"pool*": 0.1}, "rounds": 1}, "no prunable layer matches 'pool"),
         ({"rate": 0.2, "exclude": ["conv", "linear"], "rounds": 1}, "every prunable layer is excluded"),
         ({"rate": 0.2, "exclude": ["fc1"], "rates": {"fc1": 0.1}, "rounds": 1}, "both in exclude and in rates"),
+        ({"target": 0.1, "minimum": 1000, "rounds": 3}, r"0\.1 can't be reached"),
         ({"target": 0.01, "exclude": ["fc1"], "rounds": 3}, r"0\.01 can't be reached: .* allow 0\.8"),
         ({"densities": [0.9, 0.05], "rates": {"fc1": 0.1}}, r"level 2: a density of 0\.05 can't be reached"),
         ({"target": 0.1, "rates": {"fc1": [0.1, 0.2]}, "rounds": 2}, "one constant rate"),

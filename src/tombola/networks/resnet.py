@@ -51,7 +51,7 @@ class ResNet(nn.Module):
 
     def __init__(self, channels: int, classes: int, blocks: Sequence[int], widths: Sequence[int]):
         super().__init__()
-        self.conv = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
+        self.first = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(widths[0])
         self.stages = len(blocks)
         inputs = widths[0]
@@ -64,7 +64,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return class scores [N, classes] of images [N, channels, height, width]."""
-        x = functional.relu(self.norm(self.conv(x)))
+        x = functional.relu(self.norm(self.first(x)))
         for stage in range(self.stages):
             x = self.get_submodule(f"stage{stage + 1}")(x)
         return self.output(functional.adaptive_avg_pool2d(x, 1).flatten(1))

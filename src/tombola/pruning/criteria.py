@@ -29,7 +29,8 @@ class Snapshots:
         best: at the lowest validation loss.
         final: after the last step.
         gradients: called without arguments, gives the gradient of the training loss with respect to `final`, on the
-            batch that training would have seen next; pruned weights included, dropout off.
+            batch that training would have seen next, not augmented, in float32 and evaluation mode; pruned weights
+            included.
         generator: for a criterion that draws; each trial, run and level has its own.
     """
 

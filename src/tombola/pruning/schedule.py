@@ -10,21 +10,31 @@ from tombola.pruning.select import Rates, Scope, after_round
 STEPS = 60  # of the bisection: more than a float has bits
 
 
-def constant_rate(sizes: Mapping[str, int], target: float, rounds: int, rates_at: Callable[[float], Rates]) -> float:
+def constant_rate(
+    sizes: Mapping[str, int],
+    target: float,
+    rounds: int,
+    scope: Scope,
+    minimum: int,
+    rates_at: Callable[[float], Rates],
+) -> float:
     """Return the rate that, the same in every round, leaves the density `target` after `rounds` of them.
 
     Args:
         sizes: layer -> number of weights.
         target: density of the whole network, 0 to 1.
+        scope, minimum: as in `tombola.pruning.select`.
         rates_at: gives the rates of all pruned layers for a rate of those that have none of their own.
 
     Raises:
-        InputError: layers that are excluded, or have rates of their own, leave too much or too little.
+        InputError: layers that are excluded, or have rates or a minimum of their own, leave too much or too little.
     """
 
     def density(rate: float) -> float:
-        rates = rates_at(rate)
-        return sum(size * (1 - rates.get(name, 0.0)) ** rounds for name, size in sizes.items()) / sum(sizes.values())
+        left, rates = dict(sizes), rates_at(rate)
+        for _ in range(rounds):
+            left = after_round(left, rates, scope, sizes, minimum)
+        return sum(left.values()) / sum(sizes.values())
 
     return _solve(density, target, "pruning.target")
 

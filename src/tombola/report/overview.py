@@ -16,7 +16,7 @@ from tombola.running.estimate import measure_pace
 from tombola.running.kept_plan import what_changed
 from tombola.running.progress import duration, elapsed, read_progress
 from tombola.running.results import Results
-from tombola.running.run import default_workers, surplus_outputs, threads_each
+from tombola.running.run import default_workers, skipped_rounds, surplus_outputs, threads_each
 from tombola.running.store import Store
 from tombola.studies.plan import Plan
 
@@ -68,7 +68,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         if totals[0]
         else "done"
     )
-    lines += [line for line in (what_changed(store, plan), surplus_outputs(plan)) if line]
+    lines += [line for line in (what_changed(store, plan), surplus_outputs(plan), skipped_rounds(plan)) if line]
     return Group(*(escape(line) for line in lines), "", table, "", escape(end))
 
 

@@ -8,21 +8,31 @@ from typing import Any
 from tombola.studies.plan import Plan, Row
 from tombola.training.loop import lowest
 
+ROUNDING = 1e-9  # 1 / 10 + 0.2 is more than 0.3
+
 
 class Ends:
-    """Which jobs need not be run, because an earlier level of their arm, trial and repeat has collapsed.
+    """Which rows and jobs need not be there, because an earlier level of the same arm, trial and repeat has collapsed.
 
-    That is so where validation accuracy at early stop is below chance (1 / classes) + `pruning.stop_margin`.
+    That is so where validation accuracy at early stop is below chance (1 / classes) + `pruning.stop_margin`. A job
+    behind an end is still run where the mask of an arm that goes on comes from it.
+
+    Args:
+        plan: of the study.
+
+    Attributes:
+        left_out: identities of the jobs that need not be run, as far as is known.
     """
 
     def __init__(self, plan: Plan):
         margin = plan.study.pruning.stop_margin
-        self._floor = None if margin is None else 1 / plan.data.classes + margin
+        self._floor = None if margin is None else 1 / plan.data.classes + margin - ROUNDING
+        self._jobs = list(plan.jobs.values())
         self._rows: dict[str, list[Row]] = defaultdict(list)
-        if self._floor is not None:
-            for row in plan.rows:
-                self._rows[row.job].append(row)
+        for row in plan.rows:
+            self._rows[row.job].append(row)
         self._last: dict[tuple[str, int, int | None], int] = {}  # repeat None: of all, since they share level 0
+        self.left_out: set[str] = set()
 
     @property
     def asked_for(self) -> bool:
@@ -30,19 +40,28 @@ class Ends:
         return self._floor is not None
 
     def note(self, job_id: str, facts: dict[str, Any]) -> bool:
-        """Take in the result of a job that did not diverge; return whether it ends an arm."""
+        """Take in the result of a job that did not diverge; return whether it ends an arm that had not ended before."""
         history = facts["history"]
         if self._floor is None or history["val_accuracy"][lowest(history["val_loss"])] >= self._floor:
             return False
+        news = False
         for row in self._rows[job_id]:
             key = (row.arm, row.trial, row.repeat if row.level else None)
+            news = news or not self.behind(row)
             self._last[key] = min(row.level, self._last.get(key, row.level))
-        return True
+        self._settle()
+        return news
 
-    def left_out(self, job_id: str) -> bool:
-        """Return whether all that would show a job lies behind an end."""
-        rows = self._rows[job_id] if self._last else []
-        return bool(rows) and all(
-            any(row.level > self._last.get((row.arm, row.trial, repeat), row.level) for repeat in (row.repeat, None))
-            for row in rows
-        )
+    def behind(self, row: Row) -> bool:
+        """Return whether a row lies behind an end."""
+        ends = [self._last.get((row.arm, row.trial, repeat), row.level) for repeat in (row.repeat, None)]
+        return row.level > min(ends)
+
+    def _settle(self) -> None:
+        needed: set[str] = set()
+        self.left_out = set()
+        for job in reversed(self._jobs):  # each stands behind those that it needs
+            if job.id in needed or not all(map(self.behind, self._rows[job.id])):
+                needed |= set(job.needs)
+            else:
+                self.left_out.add(job.id)

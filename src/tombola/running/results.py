@@ -165,21 +165,18 @@ class Results:
 
     def missing(self) -> int:
         """Return how many jobs of the study are still to be done."""
-        lost: set[str] = set()  # diverged or collapsed, or after one that did: there is nothing to wait for
+        lost: set[str] = set()  # diverged, or after one that did: there is nothing to wait for
         ends, missing = Ends(self.plan), []
         for job in self.plan.jobs.values():
             if lost & set(job.needs):
                 lost.add(job.id)
             elif not self.store.has(job):
-                missing.append(job)
+                missing.append(job.id)
             elif (facts := self.store.facts(job.id))["diverged_at"] is not None:
                 lost.add(job.id)
             else:
                 ends.note(job.id, facts)
-        for job in missing:
-            if ends.left_out(job.id) or lost & set(job.needs):
-                lost.add(job.id)
-        return sum(job.id not in lost for job in missing)
+        return len(set(missing) - ends.left_out)
 
     @cached_property
     def _done(self) -> list[tuple[Row, dict[str, Any]]]:
@@ -190,7 +187,13 @@ class Results:
                     facts[row.job] = self.store.facts(row.job)
                 except Damaged:
                     facts[row.job] = None
-        return [(row, found) for row in self.plan.rows if (found := facts[row.job]) is not None]
+        done = [(row, found) for row in self.plan.rows if (found := facts[row.job]) is not None]
+        ends = Ends(self.plan)
+        for row, found in done:
+            if found["diverged_at"] is None:
+                ends.note(row.job, found)
+        # What lies behind an end may be there by chance: several workers were faster than the verdict.
+        return [(row, found) for row, found in done if not ends.behind(row)]
 
     def _level(self, row: Row, facts: dict[str, Any]) -> dict[str, Any]:
         history, nan = facts["history"], math.nan

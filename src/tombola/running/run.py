@@ -208,8 +208,18 @@ def surplus_outputs(plan: Plan) -> str:
     return f"note: the network returns {outputs} scores per example, but {plan.study.data.source} has {classes} classes"
 
 
+def skipped_rounds(plan: Plan) -> str:
+    """Return in one line that a skipped round would be followed by the same training again; "" where it can't be."""
+    if plan.study.pruning.criterion != "stability" or plan.study.noise == "level":
+        return ""
+    return (
+        "note: stability skips a round in which the last evaluation was the best one, and with noise: trial the levels "
+        "after it then repeat the same training; noise: level gives each level its own data order"
+    )
+
+
 def _run_jobs(plan: Plan, store: Store, means: Means, workers: int, display: Display) -> Tally:
-    for remark in (what_changed(store, plan), surplus_outputs(plan)):
+    for remark in (what_changed(store, plan), surplus_outputs(plan), skipped_rounds(plan)):
         if remark:
             display.note(remark)
     keep_plan(store.root, plan)

@@ -173,7 +173,7 @@ class _Scheduler:
         now = time.monotonic()
         lost = self.tally.diverged | self.tally.failed.keys() | self.tally.skipped | self.tally.ended
         for job in list(self.waiting):
-            if self.ends.left_out(job.id) or self.tally.ended & set(job.needs):
+            if job.id in self.ends.left_out:
                 self.waiting.remove(job)
                 self.tally.ended.add(job.id)
                 lost.add(job.id)

@@ -131,6 +131,11 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
         )
     budget = min(recipe.budget(epoch_length(study, data, recipe)) for recipe in recipes)
     rewinds = iterations(study.rewind, epoch_length(study, data, study.training), budget)
+    if study.training.patience and any(rewinds):
+        raise InputError(
+            f"training.patience={study.training.patience} could end the dense run before iteration {max(rewinds)}, "
+            "which rewind asks for; give patience to the pruned levels alone, as retraining.patience"
+        )
     rates = study.pruning.resolve(anatomy)
     remaining = plan_counts(anatomy.sizes(), rates, study.pruning.scope, study.pruning.minimum)
     resolve(study.pruning.criterion, CRITERIA, "criterion")

@@ -45,7 +45,8 @@ class Pruning(Section):
         output_rate: of the output layer, under scope "layer"; half of the others' where it is not given (the paper's
             Figure 2).
         rates: layer -> rate, under scope "layer". A key is a layer, a pattern such as "conv*", or a kind: "conv" or
-            "linear". A layer's own name comes before a pattern, and a pattern before a kind.
+            "linear". A layer's own name comes before a pattern, a pattern before `output_rate`, and that before a
+            kind.
         exclude: layers, patterns or kinds that are never pruned; "output" stands for the output layer.
         rounds: number of rounds; level n has been pruned n times. Follows from a list of rates or densities.
         minimum: the least number of weights that a layer keeps.
@@ -115,20 +116,22 @@ class Pruning(Section):
                 be reached.
         """
         excluded = {name for key in self.exclude for name in _layers(key, anatomy, "pruning.exclude")}
+        kinds: dict[str, Rate] = {}
         named: dict[str, Rate] = {}
         for key, rate in sorted(self.rates.items(), key=lambda item: _precedence(item[0])):
             found = _layers(key, anatomy, "pruning.rates")
             if len(found) == 1 and found[0] in excluded:
                 raise InputError(f"pruning: {found[0]!r} stands both in exclude and in rates")
-            named |= dict.fromkeys(found, rate)
+            (kinds if key in KINDS else named).update(dict.fromkeys(found, rate))
         pruned = [layer.name for layer in anatomy.layers if layer.name not in excluded]
         if not pruned:
             raise InputError("pruning.exclude: every prunable layer is excluded; there is nothing to prune")
 
         def rates_at(number: int, base: float) -> dict[str, float]:
-            rates = dict.fromkeys(pruned, base)
+            rates = {name: _of(kinds.get(name, base), number) for name in pruned}
             if self.scope == "layer" and anatomy.output in rates:
-                rates[anatomy.output] = base / 2 if self.output_rate is None else _of(self.output_rate, number)
+                half = rates[anatomy.output] / 2
+                rates[anatomy.output] = half if self.output_rate is None else _of(self.output_rate, number)
             return rates | {name: _of(rate, number) for name, rate in named.items() if name in rates}
 
         sizes = anatomy.sizes()
@@ -139,7 +142,10 @@ class Pruning(Section):
                 raise InputError(
                     "pruning.target goes at one constant rate; output_rate and rates can't be lists with it"
                 )
-            bases = [constant_rate(sizes, self.target, self.rounds, lambda base: rates_at(0, base))] * self.rounds
+            base = constant_rate(
+                sizes, self.target, self.rounds, self.scope, self.minimum, lambda base: rates_at(0, base)
+            )
+            bases = [base] * self.rounds
         else:
             assert self.rate is not None
             bases = [_of(self.rate, number) for number in range(self.rounds)]
@@ -180,12 +186,12 @@ def _precedence(key: str) -> int:
 def _layers(key: str, anatomy: Anatomy, field: str) -> list[str]:
     """Return the weight names that a key of `rates` or `exclude` stands for."""
     names = [layer.name for layer in anatomy.layers]
-    if key in names or f"{key}.weight" in names:
-        return [anatomy.select(key, field)]
-    if key == "output":
-        return [anatomy.output]
-    if key in KINDS:
+    if key in KINDS:  # a layer that is called so is there as "conv.weight"
         found = [layer.name for layer in anatomy.layers if layer.kind == key]
+    elif key in names or f"{key}.weight" in names:
+        return [anatomy.select(key, field)]
+    elif key == "output":
+        return [anatomy.output]
     elif _is_pattern(key):
         found = [name for name in names if fnmatchcase(name, key) or fnmatchcase(name.removesuffix(".weight"), key)]
     else:
