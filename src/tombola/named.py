@@ -33,6 +33,11 @@ def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Ca
     if ":" not in name:
         raise InputError(f"unknown {what} {name!r}{nearest(name, table)} (your own: package.module:name)")
     module_name, _, attribute = name.partition(":")
+    if module_name == "__main__":
+        raise InputError(
+            f"{what} {name!r}: other processes can't see what a script or notebook defines itself; put it into a "
+            f"module, such as my_code.py, and name it my_code:{attribute}"
+        )
     before = IMPORTING.set(module_name)
     try:
         module = importlib.import_module(module_name)

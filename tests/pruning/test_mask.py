@@ -254,3 +254,13 @@ def test_a_mask_of_another_network_is_refused(module):
     for prune in (mask.apply_, mask.hold_):
         with pytest.raises(InputError, match=r"the mask has 'weight' of shape \(2, 4\), and this module"):
             prune(module)
+
+
+def test_a_file_without_a_mask_is_said(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(3)}, tmp_path / "other.safetensors")
+    (tmp_path / "text").write_text("nothing")
+    for name, match in (("other.safetensors", "holds no mask"), ("text", "can't be read"), ("none", "can't be read")):
+        with pytest.raises(InputError, match=match):
+            Mask.load(tmp_path / name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -168,10 +168,21 @@ class Mask(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: str | Path) -> Mask:
-        """Read what `save` wrote."""
-        with safe_open(str(path), framework="pt") as file:
-            shapes = json.loads(file.metadata()["shapes"])
-            return cls.unpack({name: file.get_tensor(name) for name in shapes}, shapes)
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is not there, or holds no mask.
+        """
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                shapes = json.loads((file.metadata() or {})["shapes"])
+                return cls.unpack({name: file.get_tensor(name) for name in shapes}, shapes)
+        except KeyError as error:
+            raise InputError(
+                f"{path} holds no mask that `Mask.save` wrote (of a ticket: Ticket.load(...).mask)"
+            ) from error
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} can't be read as a mask: {error}") from error
 
     def _require_same_layers(self, other: Mask) -> None:
         if self.shapes() != other.shapes():

@@ -37,6 +37,9 @@ def process_pool(workers: int, threads: int) -> Executor:
     count = str(threads)
     # OpenMP's threads else spin for a while after each product, which costs the other workers their core.
     environment = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NUMBA_NUM_THREADS": count}
+    # Where psutil is installed, loky takes PyTorch and the data, loaded with the first job, for a leak and starts the
+    # worker again.
+    environment["LOKY_MAX_MEMORY_LEAK_SIZE"] = "1e15"
     with _interrupts_held_back():
         pool = ProcessPoolExecutor(
             workers, initializer=_start_worker, initargs=(os.getpid(),), env=environment, timeout=None

@@ -20,6 +20,7 @@ from tombola.studies.explaining import Place, explain
 from tombola.studies.study import Study
 
 STUDY_FILE = "study.yaml"  # in every results folder
+DEFAULT_RESULTS = "results"  # where those folders are, unless said otherwise
 
 
 @dataclass
@@ -128,6 +129,8 @@ def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft
         elif not path.is_file():
             if path.suffix in (".yaml", ".yml") or "/" in name:
                 raise InputError(f"there is no study file or results folder {str(path)!r}")
+            if seen == () and (Path(DEFAULT_RESULTS) / name / STUDY_FILE).is_file():
+                return _read(str(Path(DEFAULT_RESULTS) / name), seen)
             hint = nearest(name, preset_names())
             raise InputError(
                 f"unknown study {name!r}{hint} (`tombola presets` lists all; or give the path of a study file)"
@@ -234,6 +237,8 @@ def _over(section: str, base: Any, value: Any) -> Any:
     gone: set[str] = set()
     if section == "data" and value.get("source", "npz") != "npz":
         gone = {"path"}
+    if section == "network" and value.get("name") not in (None, base.get("name")):  # its factory takes others
+        gone = {"arguments", "output"}
     if any(value.get(rival) is not None for rival in RIVALS.get(section, ())):
         gone |= set(RIVALS[section]) - value.keys()
     if section == "pruning":
@@ -247,7 +252,7 @@ def _over(section: str, base: Any, value: Any) -> Any:
 def _deep(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
-        both = bool(value) and isinstance(value, dict) and isinstance(merged.get(key), dict)  # {} empties
+        both = isinstance(value, dict) and bool(value) and isinstance(merged.get(key), dict)  # {} empties
         merged[key] = _deep(merged[key], value) if both else value
     return merged
 
@@ -255,7 +260,11 @@ def _deep(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _validated(draft: Draft) -> Study:
     if "name" not in draft.settings:
         raise InputError("the study has no name: add a line `name: my-study`")
+    settings = dict(draft.settings)
+    for section, value in settings.items():
+        if isinstance(value, dict):  # null stands for a field's default
+            settings[section] = {field: each for field, each in value.items() if each is not None}
     try:
-        return Study.model_validate(draft.settings)
+        return Study.model_validate(settings)
     except ValidationError as error:
         raise InputError(explain(error, Study, draft.where)) from None
