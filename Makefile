@@ -9,7 +9,7 @@ demo: .venv/installed
 	@echo "Next: $(BIN)/tombola presets   (and $(BIN)/tombola plan lenet-mnist)"
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
