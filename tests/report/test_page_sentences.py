@@ -152,6 +152,21 @@ def test_never_broken_down_and_partly() -> None:
     assert "or less in reinit (3 of 5 trials never broke down)" in last
 
 
+def test_the_break_down_is_told_by_the_range_of_trials_and_its_rule() -> None:
+    ends = [0.97, 0.97, 0.90, 0.90], [0.97, 0.97, 0.97, 0.90]
+    unequal = [ends[trial % 2] for trial in range(5)]
+    last = found(table({"ticket": unequal, "reinit": [ends[0]] * 5}))[-1]
+    assert "down to 66.3 % in ticket (80.0 to 50.0 % by trial)" in last  # (0.8 ** 3 * 0.5 ** 2) ** (1 / 5)
+    assert "down to 80.0 % in reinit (in each trial down to the last level before two in a row" in last
+    assert "geometric mean" in last
+
+
+def test_trials_of_unequal_depth_that_never_broke_down_have_no_mean_level() -> None:
+    levels = table({"ticket": [[0.97] * 4] * 5})
+    last = found(levels[(levels["level"] < 3) | (levels["trial"] < 2)])[-1]
+    assert "down to the sparsest level, 50.0 to 20.0 % by trial of the weights, in ticket" in last
+
+
 def test_nothing_and_nothing_but_divergence() -> None:
     levels = table({"ticket": TICKET})
     nothing = pd.DataFrame()

@@ -76,10 +76,10 @@ def _winning(verdicts: pd.DataFrame, arm: str, margin: float) -> str:
     stand = int((won["p_holm"] <= STANDS).sum())
     standing = "none stands" if stand == 0 else f"{stand} of them {'stands' if stand == 1 else 'stand'}"
     return (
-        f"Winning tickets at {len(won)} of {counted(len(rows), 'level')}, with {_densities(won, rows)} % of the weights: "
-        f"there {name} is no less accurate than the dense network (within {points}) and stops no later, on intervals "
-        f"over {trials}, each level judged by itself; {standing} after Holm's correction for the number of levels"
-        + (f"; the other levels: {others}." if others else ".")
+        f"Winning tickets at {len(won)} of {counted(len(rows), 'level')}, with {_densities(won, rows)} % of the "
+        f"weights: there {name} is no less accurate than the dense network (within {points}) and stops no later, on "
+        f"intervals over {trials}, each level judged by itself; {standing} after Holm's correction for the number of "
+        "levels" + (f"; the other levels: {others}." if others else ".")
     )
 
 
@@ -165,19 +165,27 @@ def _break_down(break_down: pd.DataFrame, arm: str, margin: float) -> str:
             parts.append(_holds_down_to(plain(name), row))
     if not parts:
         return ""
-    return f"Accuracy at early stop stays within {100 * margin:g} points of the dense network's {_listed(parts)}."
+    return (
+        f"Accuracy at early stop stays within {100 * margin:g} points of the dense network's {_listed(parts)} (in each "
+        "trial down to the last level before two in a row, or the last of all, fall below that; over trials the "
+        "geometric mean)."
+    )
 
 
 def _holds_down_to(name: str, row: dict[str, Any]) -> str:
-    density = f"{percent(row['density'])} %"
+    """Return how far one arm holds; of trials that differ, their range, for an interval reaches beyond the levels."""
+    first, last = percent(row["first"]), percent(row["last"])
     if row["censored"] == row["n"]:
-        return f"down to the sparsest level, {density} of the weights, in {name}"
-    if row["censored"]:
-        return f"down to {density} or less in {name} ({row['censored']} of {row['n']} trials never broke down)"
-    if row["density"] >= 1:
+        where = f"{first} %" if first == last else f"{first} to {last} % by trial"
+        return f"down to the sparsest level, {where} of the weights, in {name}"
+    if row["last"] >= 1:
         return f"at no level in {name}"
-    interval = f" ({percent(row['low'])} to {percent(row['high'])} %)" if math.isfinite(row["low"]) else ""
-    return f"down to {density} in {name}{interval}"
+    if row["censored"]:
+        where = f"{first} %" if first == last else f"{first} to {last} % by trial"
+        return f"down to {where} or less in {name} ({row['censored']} of {row['n']} trials never broke down)"
+    if first == last:
+        return f"down to {first} % in {name}"
+    return f"down to {percent(row['density'])} % in {name} ({first} to {last} % by trial)"
 
 
 def _listed(parts: list[str]) -> str:
