@@ -28,7 +28,9 @@ claims:
 
 
 # Scripts rely on these.
-KEYS = "results study id source sentence expression expected outcome reason n minimum_n measured low high applies"
+KEYS = (
+    "results study id source sentence expression expected stated outcome reason n minimum_n measured low high applies"
+)
 
 
 @pytest.fixture

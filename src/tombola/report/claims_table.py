@@ -49,10 +49,8 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
         table.add_column(header, justify="right")
     table.add_column("outcome")
     for outcome in outcomes:
-        reason = "" if outcome.measured is not None else f": {outcome.reason}"
-        if outcome.n and outcome.n < outcome.claim.minimum:
-            reason = f": {outcome.reason}"
-        cells = [outcome.claim.id, outcome.claim.sentence, outcome.claim.stated, _measured(outcome)]
+        reason = f": {outcome.reason}" if outcome.outcome in ("inconclusive", "not measured") else ""
+        cells = [outcome.claim.id, outcome.claim.sentence, outcome.claim.expectation, _measured(outcome)]
         table.add_row(
             *(Text(cell) for cell in cells),
             Text(str(outcome.n or "-")),
