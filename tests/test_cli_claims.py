@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from made_up_levels import levels_of
 
@@ -80,6 +81,23 @@ def test_table_json_and_csv_say_the_same(call, table):
     assert [row["id"] for row in found] == [row["id"] for row in rows]
     assert float(found[0]["measured"]) == rows[0]["measured"]
     assert found[2]["measured"] == ""
+
+
+def test_names_that_look_like_no_value_are_names(call, table):
+    names = ["NA", "null", "None", "nan"]
+    frames = [
+        levels_of({name: ([0.985], [3000])}, study=name).assign(
+            final_test_accuracy=lambda t: t.final_test_accuracy.where(t.trial > 0)
+        )
+        for name in names
+    ]
+    pd.concat(frames).to_csv(table, index=False)
+    claims = [f"  - {{id: {n}-1, sentence: s, expression: 'gain(\"{n}\", 0.8) > 0'}}" for n in names]
+    (table.parent / "own.yaml").write_text("source: me\nclaims:\n" + "\n".join(claims))
+    rows = json.loads(call("results.csv", "--claims", "own.yaml", "--format", "json")[1])
+    assert {(row["study"], row["id"]) for row in rows if row["outcome"] == "reproduced"} == {
+        (name, f"{name}-1") for name in names
+    }
 
 
 def test_strict_fails_for_what_is_not_reproduced_and_nothing_else(call, table):
