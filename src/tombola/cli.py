@@ -298,7 +298,7 @@ def draw_figures(
 @click.option("--claims", "own", multiple=True, type=click.Path(path_type=Path), help=CLAIMS_HELP)
 @click.option(
     "--margin",
-    type=float,
+    type=click.FloatRange(0, 1, max_open=True),
     default=0.001,
     help="Loss of accuracy that still counts as none, as a fraction: 0.001 is 0.1 percentage points. [0.001]",
 )
@@ -321,7 +321,7 @@ def report(
 @data_option
 @click.option(
     "--margin",
-    type=float,
+    type=click.FloatRange(0, 1, max_open=True),
     default=0.001,
     help="Loss of accuracy that still counts as none, as a fraction: 0.001 is 0.1 percentage points. [0.001]",
 )

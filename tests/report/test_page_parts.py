@@ -16,12 +16,14 @@ import pandas as pd
 import pytest
 import torch
 import vl_convert
+from click.testing import CliRunner
 from hostile_names import HOSTILE, HOSTILE_ARM
 from PIL import Image
 from ruamel.yaml import YAML
 
 import tombola
 from tombola.analysis.statistics import level_statistics
+from tombola.cli import cli
 from tombola.errors import InputError
 from tombola.pruning.mask import Mask
 from tombola.report.html.command import command
@@ -186,6 +188,16 @@ def test_the_margin_is_used_and_printed(hostile: Path, tmp_path: Path) -> None:
     assert "The margin is 0.1 points." in write_report(results, tmp_path / "usual.html").read_text()
     with pytest.raises(InputError, match="margin=5"):
         write_report(results, tmp_path / "wrong.html", margin=5)
+
+
+def test_the_margin_is_given_on_the_command_line(hostile: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    call = CliRunner().invoke
+    assert call(cli, ["report", str(hostile), "-o", str(page), "--margin", "0.02"]).exit_code == 0
+    assert "The margin is 2 points." in page.read_text()
+    assert call(cli, ["compare", str(hostile), str(hostile), "--out", str(page), "--margin", "0.03"]).exit_code == 0
+    assert "The margin is 3 points." in page.read_text()
+    assert call(cli, ["report", str(hostile), "--margin", "1"]).exit_code == 2
 
 
 def test_every_plot_compiles_and_draws_all_arms(make: Callable[..., Tables]) -> None:
