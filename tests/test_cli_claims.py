@@ -22,7 +22,7 @@ Call = Callable[..., tuple[int, str, str]]
 OWN = """
 source: myself
 claims:
-  - {id: true-one, sentence: Tickets win., expression: 'gain("ticket", 0.8) > 0.2'}
+  - {id: true-one, sentence: Tickets win., expression: 'gain("ticket", 0.8) > 0.2', stated: before the run}
   - {id: false-one, sentence: Tickets lose., expression: 'gain("ticket", 0.8) < 0'}
   - {id: unknown-one, sentence: So does one-shot., expression: 'gain("one-shot", 0.8) < 0'}
 """
@@ -73,6 +73,7 @@ def test_table_json_and_csv_say_the_same(call, table):
     rows = json.loads(out)
     assert [row["outcome"] for row in rows] == ["reproduced", "not reproduced", "not measured"]
     assert list(rows[0]) == KEYS.split()
+    assert [row["stated"] for row in rows] == ["before the run", None, None]
     assert rows[0]["n"] == 5
     assert rows[0]["low"] < rows[0]["measured"] < rows[0]["high"]
     assert rows[2]["measured"] is None

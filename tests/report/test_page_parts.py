@@ -22,6 +22,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 import tombola
+from tombola.analysis.claims import read_claims
 from tombola.analysis.statistics import level_statistics
 from tombola.cli import cli
 from tombola.errors import InputError
@@ -188,6 +189,23 @@ def test_the_margin_is_used_and_printed(hostile: Path, tmp_path: Path) -> None:
     assert "The margin is 0.1 points." in write_report(results, tmp_path / "usual.html").read_text()
     with pytest.raises(InputError, match="margin=5"):
         write_report(results, tmp_path / "wrong.html", margin=5)
+
+
+def test_a_claim_says_when_it_was_stated_and_nothing_where_that_is_unknown(hostile: Path, tmp_path: Path) -> None:
+    lines = [
+        "{id: early, sentence: s, expression: 'gain(\"ticket\", 0.8) > 0', stated: before the run}",
+        "{id: late, sentence: s, expression: 'gain(\"ticket\", 0.8) > 1', stated: after first runs}",
+        "{id: unknown, sentence: s, expression: 'gain(\"ticket\", 0.8) > 2'}",
+    ]
+    claims = read_claims("source: me\nclaims:\n" + "\n".join(f"  - {line}" for line in lines), "own.yaml")
+    text = write_report(tombola.Results.open(hostile), tmp_path / "page.html", claims).read_text()
+    cells = re.findall(r'<td class="number">(&gt; .*?)</td>', text)
+    assert cells == [
+        "&gt; 0<small>stated before the run</small>",
+        "&gt; 1<small>stated after first runs</small>",
+        "&gt; 2",
+    ]
+    assert "stated before the run, and" not in text
 
 
 def test_the_margin_is_given_on_the_command_line(hostile: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tombola.section import Section
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive", "not measured"
+BOTH_SIDES = "the interval reaches to both sides of what is expected"  # the usual reason for "inconclusive"
 
 
 class Claim(Section):
@@ -224,7 +225,7 @@ def _judge(claim: Claim, n: int, low: float, high: float, flat: bool) -> tuple[s
         return REPRODUCED, "the whole interval is as expected"
     if wrong:
         return NOT_REPRODUCED, "the whole interval is outside of what is expected"
-    return INCONCLUSIVE, "the interval reaches to both sides of what is expected"
+    return INCONCLUSIVE, BOTH_SIDES
 
 
 def _differs(fields: Mapping[str, Any], settings: Mapping[str, Any] | None, network: str) -> str | None:

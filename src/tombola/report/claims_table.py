@@ -42,6 +42,8 @@ def as_rows(found: Found) -> list[dict[str, Any]]:
 
 
 def _table(outcomes: Sequence[Outcome]) -> Table:
+    from tombola.analysis.claims import BOTH_SIDES, INCONCLUSIVE, NOT_MEASURED
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("claim")
     table.add_column("it says", ratio=1)
@@ -49,7 +51,8 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
         table.add_column(header, justify="right")
     table.add_column("outcome")
     for outcome in outcomes:
-        reason = f": {outcome.reason}" if outcome.outcome in ("inconclusive", "not measured") else ""
+        told = outcome.outcome in (INCONCLUSIVE, NOT_MEASURED) and outcome.reason != BOTH_SIDES
+        reason = f": {outcome.reason}" if told else ""
         cells = [outcome.claim.id, outcome.claim.sentence, outcome.claim.expectation, _measured(outcome)]
         table.add_row(
             *(Text(cell) for cell in cells),
