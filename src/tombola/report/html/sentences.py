@@ -166,9 +166,9 @@ def _break_down(break_down: pd.DataFrame, arm: str, margin: float) -> str:
     if not parts:
         return ""
     return (
-        f"Accuracy at early stop stays within {100 * margin:g} points of the dense network's {_listed(parts)} (in each "
-        "trial down to the last level before two in a row, or the last of all, fall below that; over trials the "
-        "geometric mean)."
+        f"Accuracy at early stop stays within {100 * margin:g} points of the dense network's {_listed(parts)}: in each "
+        "trial down to the last level before two in a row, or the last of all, fall below that, and over trials the "
+        "geometric mean."
     )
 
 
