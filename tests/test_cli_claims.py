@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from made_up_levels import levels_of
 
@@ -21,14 +22,16 @@ Call = Callable[..., tuple[int, str, str]]
 OWN = """
 source: myself
 claims:
-  - {id: true-one, sentence: Tickets win., expression: 'gain("ticket", 0.8) > 0.2'}
+  - {id: true-one, sentence: Tickets win., expression: 'gain("ticket", 0.8) > 0.2', stated: before the run}
   - {id: false-one, sentence: Tickets lose., expression: 'gain("ticket", 0.8) < 0'}
   - {id: unknown-one, sentence: So does one-shot., expression: 'gain("one-shot", 0.8) < 0'}
 """
 
 
 # Scripts rely on these.
-KEYS = "results study id source sentence expression expected outcome reason n minimum_n measured low high applies"
+KEYS = (
+    "results study id source sentence expression expected stated outcome reason n minimum_n measured low high applies"
+)
 
 
 @pytest.fixture
@@ -70,6 +73,7 @@ def test_table_json_and_csv_say_the_same(call, table):
     rows = json.loads(out)
     assert [row["outcome"] for row in rows] == ["reproduced", "not reproduced", "not measured"]
     assert list(rows[0]) == KEYS.split()
+    assert [row["stated"] for row in rows] == ["before the run", None, None]
     assert rows[0]["n"] == 5
     assert rows[0]["low"] < rows[0]["measured"] < rows[0]["high"]
     assert rows[2]["measured"] is None
@@ -78,6 +82,23 @@ def test_table_json_and_csv_say_the_same(call, table):
     assert [row["id"] for row in found] == [row["id"] for row in rows]
     assert float(found[0]["measured"]) == rows[0]["measured"]
     assert found[2]["measured"] == ""
+
+
+def test_names_that_look_like_no_value_are_names(call, table):
+    names = ["NA", "null", "None", "nan"]
+    frames = [
+        levels_of({name: ([0.985], [3000])}, study=name).assign(
+            final_test_accuracy=lambda t: t.final_test_accuracy.where(t.trial > 0)
+        )
+        for name in names
+    ]
+    pd.concat(frames).to_csv(table, index=False)
+    claims = [f"  - {{id: {n}-1, sentence: s, expression: 'gain(\"{n}\", 0.8) > 0'}}" for n in names]
+    (table.parent / "own.yaml").write_text("source: me\nclaims:\n" + "\n".join(claims))
+    rows = json.loads(call("results.csv", "--claims", "own.yaml", "--format", "json")[1])
+    assert {(row["study"], row["id"]) for row in rows if row["outcome"] == "reproduced"} == {
+        (name, f"{name}-1") for name in names
+    }
 
 
 def test_strict_fails_for_what_is_not_reproduced_and_nothing_else(call, table):

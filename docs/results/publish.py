@@ -58,7 +58,7 @@ def main() -> None:
 def _claims(outcomes: list[Outcome]) -> list[str]:
     """Return the claims that are about such a study, as a table, and what its columns are."""
     rows = [
-        f"| {outcome.claim.id} | {' '.join(outcome.claim.sentence.split())} | {outcome.claim.stated} | "
+        f"| {outcome.claim.id} | {' '.join(outcome.claim.sentence.split())} | {outcome.claim.expectation} | "
         f"{_measured(outcome)} | {outcome.n} | {outcome.outcome} |"
         for outcome in outcomes
         if outcome.applies

@@ -296,13 +296,21 @@ def draw_figures(
     "--output", "-o", type=click.Path(path_type=Path), help="File to write. [report.html in the results folder]"
 )
 @click.option("--claims", "own", multiple=True, type=click.Path(path_type=Path), help=CLAIMS_HELP)
-def report(study: str, out: Path | None, data: Path | None, output: Path | None, own: tuple[Path, ...]) -> None:
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.001,
+    help="Loss of accuracy that still counts as none, as a fraction: 0.001 is 0.1 percentage points. [0.001]",
+)
+def report(
+    study: str, out: Path | None, data: Path | None, output: Path | None, own: tuple[Path, ...], margin: float
+) -> None:
     """Write the report of a study, finished or not: one HTML file that needs no network."""
     from tombola.report.html.write import write_report
     from tombola.running.results import Results
 
     found = Results.open(_folder_of(study, out), data)
-    click.echo(str(write_report(found, output, _own_claims(own))))
+    click.echo(str(write_report(found, output, _own_claims(own), margin)))
 
 
 @cli.command(epilog=STUDY_HELP)
@@ -311,7 +319,13 @@ def report(study: str, out: Path | None, data: Path | None, output: Path | None,
     "--out", type=click.Path(path_type=Path), default="comparison.html", help="File to write. [comparison.html]"
 )
 @data_option
-def compare(studies: tuple[str, ...], out: Path, data: Path | None) -> None:
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.001,
+    help="Loss of accuracy that still counts as none, as a fraction: 0.001 is 0.1 percentage points. [0.001]",
+)
+def compare(studies: tuple[str, ...], out: Path, data: Path | None, margin: float) -> None:
     """Write one HTML file that shows several studies side by side."""
     from tombola.report.html.write import write_comparison
     from tombola.running.results import Results
@@ -319,7 +333,7 @@ def compare(studies: tuple[str, ...], out: Path, data: Path | None) -> None:
     if len(studies) < 2:
         raise InputError(f"compare takes two studies or more; `tombola report {studies[0]}` shows a single one")
     found = [Results.open(_folder_of(study, None), data) for study in studies]
-    click.echo(str(write_comparison(found, out)))
+    click.echo(str(write_comparison(found, out, margin)))
 
 
 @cli.command()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_levels import levels_of
 
-from tombola.analysis.claims import evaluate, load_claims, published_claims, read_claims
+from tombola.analysis.claims import _judge, evaluate, load_claims, published_claims, read_claims
 from tombola.analysis.expressions import BadExpression, parse
 from tombola.analysis.quantities import Evidence, NotMeasured
 from tombola.errors import InputError
@@ -83,8 +83,9 @@ def test_functions_against_the_table(levels):
         ('gain("ticket", 0.512) < 1', {}, "reproduced"),
         ('gain("ticket", 0.512) <= 0', {}, "not reproduced"),
         ('gain("reinit", 0.8) > 0', {}, "inconclusive"),
-        ('breaks("reinit") > breaks("ticket")', {}, "reproduced"),
-        ('breaks("reinit") < breaks("ticket")', {}, "not reproduced"),
+        ('breaks("reinit") > breaks("ticket")', {}, "inconclusive"),  # the same in all trials
+        ('breaks("ticket") > 0.1', {}, "inconclusive"),
+        ('breaks("ticket")', {"expected": 0.5, "tolerance": 0.1}, "reproduced"),
         ('gain("ticket", 0.512) > 0.3', {"minimum": 6}, "inconclusive"),
         ('gain("one-shot", 0.512) > 0', {}, "not measured"),
         ('difference("ticket", "one-shot", 0.512) > 0', {}, "not measured"),
@@ -93,6 +94,8 @@ def test_functions_against_the_table(levels):
         ('gain("ticket", 0.03, 0.01) > 0', {}, "not measured"),
         ('breaks("ticket", 5) > 0', {}, "not measured"),  # it never falls that far
         ('gain("ticket", 0.512) / 0 > 0', {}, "not measured"),
+        ('gain("ticket", 0.8, 0.1) > 0', {}, "not measured"),  # the levels end at 0.33
+        ('gain("ticket", 1, 0.33) > 0', {}, "not measured"),  # and begin at 0.8
         ('gain("ticket", 0.512) > 0', {"applies": {"network.name": "conv-2"}}, "not measured"),
         ('gain("ticket", 0.512) > 0', {"applies": {"network.name": ["conv-2", "lenet-300-100"]}}, "reproduced"),
     ],
@@ -132,6 +135,109 @@ def test_diverged_runs_and_repeats(levels):
     assert outcome(more, 'gain("ticket", 0.512) > 0').measured < 0
 
 
+def test_what_is_left_out_is_counted_and_nothing_is_concluded(levels):
+    text = 'gain("ticket", 0.512) > 0'
+    assert outcome(levels, text).outcome == "reproduced"
+    lost = levels.assign(status=np.where((levels.level == 3) & (levels.trial == 1), "diverged", "ok"))
+    for expression in (text, 'gain("ticket", 0.512) < 0', 'sooner("ticket", "dense", 0.512) > 1'):
+        found = outcome(lost, expression)
+        assert (found.outcome, found.n) == ("inconclusive", 4)
+        assert "only 4 of 5 trials" in found.reason
+        assert "1 diverged run is left out" in found.reason
+    assert "2 diverged runs" in outcome(lost, 'difference("ticket", "reinit", 0.512) > 0').reason
+    assert "diverged" not in outcome(lost, 'gain("ticket", 0.8) > 0').reason
+    dense = levels.assign(status=np.where((levels.level == 0) & (levels.trial == 1), "diverged", "ok"))
+    assert outcome(dense, text).outcome == "inconclusive"
+    # One of several repeats: the trial is still there, but its mean is that of the survivors.
+    repeats = pd.concat([levels.assign(status="ok"), lost[lost.level == 3].assign(repeat=1)])
+    found = outcome(repeats, text)
+    assert (found.outcome, found.n) == ("inconclusive", 5)
+    unfinished = levels[(levels.trial < 4) | (levels.level < 3)]
+    assert outcome(unfinished, text).outcome == "inconclusive"
+
+
+def test_an_arm_that_stops_at_once_is_left_out_and_counted(levels):
+    levels.loc[(levels.level == 3) & (levels.trial == 0) & (levels.arm == "ticket"), "early_stop_iteration"] = 0
+    found = outcome(levels, 'sooner("ticket", "dense", 0.512) > 1')
+    assert (found.outcome, found.n) == ("inconclusive", 4)
+    assert "only 4 of 5 trials" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("sign", "verdict"), [(">", "not reproduced"), (">=", "reproduced"), ("<", "not reproduced"), ("<=", "reproduced")]
+)
+def test_equality_satisfies_only_what_allows_it(sign, verdict):
+    parsed = claim(f'gain("ticket", 0.5) {sign} 0.25')[0]
+    ends = (0.25, 0.5) if ">" in sign else (0.0, 0.25)
+    if verdict == "not reproduced":
+        ends = (ends[0] - 0.25, ends[1] - 0.25) if ">" in sign else (ends[0] + 0.25, ends[1] + 0.25)
+    assert _judge(parsed, 5, *ends, flat=False)[0] == verdict
+    touching = (0.25, 0.5) if ">" in sign else (0.0, 0.25)
+    assert _judge(parsed, 5, *touching, flat=False)[0] == ("reproduced" if "=" in sign else "inconclusive")
+    assert parsed.expectation == f"{sign} 0.25"
+
+
+def test_arms_are_compared_at_their_own_levels_of_one_density(levels):
+    """The other arm prunes in larger steps: its level 1 is the ticket's level 2."""
+    other = levels[(levels.arm == "reinit") & levels.level.isin([0, 2, 4])].assign(level=lambda t: t.level // 2)
+    both = pd.concat([levels[levels.arm == "ticket"], other])
+    early = "early_stop_test_accuracy"
+    evidence = Evidence(both, nearest=0.12)
+    found = parse('difference("ticket", "reinit", 0.64)').measure(evidence).sort_index()
+    wanted = per_trial(levels, "ticket", 2, early) - per_trial(levels, "reinit", 2, early)
+    assert found.to_numpy() == pytest.approx(100 * wanted)
+    with pytest.raises(NotMeasured, match=r"'reinit' has no level near density 0\.512"):
+        parse('sooner("ticket", "reinit", 0.512)').measure(evidence)
+    with pytest.raises(NotMeasured, match="'reinit' has no level near density 0"):
+        parse('difference("ticket", "reinit", 0.64, 0.41)').measure(evidence)
+
+
+def test_a_range_needs_both_ends_in_each_trial(levels):
+    short = levels[(levels.trial != 2) | (levels.level < 4)]
+    found = outcome(short, 'gain("ticket", 0.8, 0.33) > 0')
+    assert found.outcome == "not measured"
+    assert "no level near density 0.33, an end of the range, in trial 2" in found.reason
+    assert outcome(short, 'gain("ticket", 0.8, 0.512) > 0').outcome == "reproduced"
+
+
+def test_the_best_is_of_the_levels_that_all_trials_have(levels):
+    early = "early_stop_test_accuracy"
+    short = levels[(levels.trial != 2) | (levels.level < 3)]
+    found = parse('best("ticket", "early_stop_test_accuracy")').measure(Evidence(short, nearest=0.12)).sort_index()
+    both = np.stack([per_trial(levels, "ticket", level, early) for level in (1, 2)])
+    assert found.to_numpy() == pytest.approx(100 * both.max(0))
+
+
+def test_another_recipe_is_not_judged_but_said(levels):
+    wanted = claim('gain("ticket", 0.512) > 0', recipe={"training.iterations": 50000})
+    study = load_study("lenet-mnist", {"training.iterations": 5000}).model_dump(mode="json")
+    found = evaluate(levels, wanted, {"s": study})[0]
+    assert (found.outcome, found.applies) == ("not measured", True)
+    assert found.reason == "another recipe: the claim is about training.iterations=50000; this study has 5000"
+    study = load_study("lenet-mnist").model_dump(mode="json")
+    assert evaluate(levels, wanted, {"s": study})[0].outcome == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("lenet-mnist", {"training.iterations": 5000}),
+        ("lenet-mnist", {"training.lr": 0.01}),
+        ("lenet-mnist", {"pruning.rate": 0.5}),
+        ("lenet-mnist", {"pruning.criterion": "random"}),
+        ("lenet-mnist-global", {"training.epochs": 2}),
+        ("lenet-mnist-global", {"training.lr": 0.1}),
+    ],
+)
+def test_published_claims_on_lenet_ask_for_their_recipe(preset, changes):
+    for wanted in ({}, changes):
+        study = load_study(preset, wanted)
+        frame = levels_of({"ticket": ([0.98], [1])}, study=study.name)
+        outcomes = evaluate(frame, published_claims(), {study.name: study.model_dump(mode="json")})
+        judged = [each for each in outcomes if each.applies and "recipe" not in each.reason]
+        assert bool(judged) == (not wanted)
+
+
 def test_each_study_is_judged_with_its_own_settings(levels):
     both = pd.concat([levels, levels.assign(study="t")])
     wanted = claim('gain("ticket", 0.512) > 0', applies={"network.name": "lenet-300-100", "pruning.scope": "layer"})
@@ -154,6 +260,7 @@ def test_published_claims_are_sound_and_know_what_they_are_about():
     claims = published_claims()
     assert len({each.id for each in claims}) == len(claims)
     assert all(each.applies and each.minimum >= 3 for each in claims)
+    assert all(each.stated == "after first runs" for each in claims if each.id.startswith(("lenet", "study-b")))
     known = [
         ("lenet-mnist", "lenet"),
         ("lenet-mnist-global", "study-b"),
@@ -239,6 +346,11 @@ ATTACKS = [
     "",
     "   ",
     "#",
+    'gain("ticket", 0.2) > 0 # < 1',
+    'gain("ticket",\n0.2) > 0',
+    'difference("dense", "ticket", 0.2)',
+    'sooner("dense", "ticket", 0.2)',
+    'gain("dense", 0.2)',
     "1;2",
     "import os",
     "gain('ticket', 0.2",
@@ -246,6 +358,10 @@ ATTACKS = [
     '"\\d"("x")',
     "é(1)",
 ]
+
+
+def test_a_hash_within_quotes_is_a_name():
+    assert parse(' gain("ticket #2", 0.2) > 0\n').text == 'gain("ticket #2", 0.2) > 0'
 
 
 @pytest.mark.parametrize("text", ATTACKS, ids=range(len(ATTACKS)))
@@ -275,6 +391,12 @@ def test_any_text_is_either_an_expression_or_refused(text):
         ("gain(ticket, 0.2)", ["character 6", "an arm in quotes"]),
         ('best("ticket", "accuracy")', ["character 16", "early_stop_test_accuracy"]),
         ('breaks("ticket", -1)', ["character 18", "margin in percentage points"]),
+        (
+            'difference("dense", "ticket", 0.2)',
+            ["character 12", '"dense"', "dense can only be what it is compared with"],
+        ),
+        ('gain("ticket", 0.2) # or so', ["character 21", "#", "ignored"]),
+        ('gain("ticket",\n0.2)', ["more than one line"]),
         ("1 + 2", ["character 1", "something measured"]),
         ('1 < gain("ticket", 0.2)', ["something measured on the left"]),
         ('gain("ticket", 0.2) ^ 2', ["is not allowed", "allowed are numbers, + - * /"]),
@@ -311,6 +433,7 @@ claims:
         ((" > 0'", " > 0', expected: 1, tolerance: 1"), "claim 'first': expected and tolerance have no meaning"),
         (("claims:", "claim:"), "own.yaml: a claims file has a list `claims:`"),
         (("  - {id: first", "  - {id: first}}"), "own.yaml, line 4: not valid YAML"),
+        (("minimum: 4", "stated: later"), "claim 'second': stated='later'"),
         (("source: a paper", "source: 1"), "claim 'first': source=1: "),
         ((GOOD, ""), "own.yaml: a claims file has a list"),
         ((GOOD, "claims: []"), "own.yaml: a claims file has a list"),

@@ -82,6 +82,20 @@ def test_a_diverged_run_forbids_praise_but_not_blame():
     assert "5 of its runs diverged" in verdicts(nothing)["reason"][0]
 
 
+def test_a_diverged_dense_run_forbids_praise_too():
+    good = levels_of({"ticket": ([0.99, 0.95], [3000, 3000])})
+    table = verdicts(good.assign(status=np.where((good.level == 0) & (good.trial == 0), "diverged", "ok")))
+    assert table["verdict"].tolist() == ["inconclusive", "losing"]
+    assert "the dense network diverged in 1 trial: the 4 trials" in table["reason"][0]
+
+
+def test_n_is_that_of_the_measure_with_fewer_trials():
+    levels = levels_of({"ticket": ([0.99], [3000])})
+    for measure, left in (("early_stop_iteration", 4), ("early_stop_test_accuracy", 3)):
+        levels.loc[(levels.level == 1) & (levels.trial >= left), measure] = math.nan
+        assert verdicts(levels)["n"].item() == left
+
+
 def test_the_same_difference_in_all_trials_is_no_evidence():
     """Coarse evaluation makes such ties: they must not pass for certainty."""
     row = one(0.99, 3000, noise=(0.0, 0.0))
@@ -137,6 +151,7 @@ def test_break_down_density_of_known_curves():
     assert table.loc["never", ["density", "censored"]].tolist() == pytest.approx([0.8**5, 5])
     assert math.isnan(table.loc["never", "low"])
     assert table.loc["late", ["n", "censored"]].tolist() == [5, 0]
+    assert math.isnan(table.loc["late", "low"])  # the same in all trials
 
 
 def test_break_down_intervals_are_of_logarithms():
@@ -148,6 +163,7 @@ def test_break_down_intervals_are_of_logarithms():
         4.302653 * abs(math.log(0.8)) / math.sqrt(3)
     )  # Student's t for 2 degrees of freedom; the deviation is one level
     assert row["density"] == pytest.approx(0.8**2)
+    assert row[["first", "last"]].tolist() == pytest.approx([0.8, 0.8**3])
     assert row["low"] == pytest.approx(0.8**2 * math.exp(-half))
     assert row["high"] == pytest.approx(min(1.0, 0.8**2 * math.exp(half)))
 

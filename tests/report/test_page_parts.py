@@ -16,11 +16,16 @@ import pandas as pd
 import pytest
 import torch
 import vl_convert
+from click.testing import CliRunner
 from hostile_names import HOSTILE, HOSTILE_ARM
 from PIL import Image
+from ruamel.yaml import YAML
 
 import tombola
+from tombola.analysis.claims import read_claims
 from tombola.analysis.statistics import level_statistics
+from tombola.cli import cli
+from tombola.errors import InputError
 from tombola.pruning.mask import Mask
 from tombola.report.html.command import command
 from tombola.report.html.figures import density_figures
@@ -146,6 +151,71 @@ def test_a_comparison_keeps_studies_of_one_name_apart(hostile: Path, tmp_path: P
     studies = [tombola.Results.open(folder) for folder in (hostile, tmp_path / "other")]
     text = write_comparison(studies, tmp_path / "comparison.html").read_text()
     assert re.search(r"training\.lr</th><td>0\.0012</td><td>0\.5</td>", text)
+
+
+def _renamed(hostile: Path, folder: Path, name: str) -> tombola.Results:
+    """Return a copy of the results under another name."""
+    shutil.copytree(hostile, folder)
+    text = (folder / "study.yaml").read_text()
+    settings = YAML(typ="safe").load(text) | {"name": name}
+    with (folder / "study.yaml").open("w") as file:
+        YAML(typ="safe").dump(settings, file)
+    return tombola.Results.open(folder)
+
+
+def test_studies_whose_names_differ_by_case_are_kept_apart_in_their_order(hostile: Path, tmp_path: Path) -> None:
+    names = ["Zeta", "alpha", "zeta"]
+    studies = [_renamed(hostile, tmp_path / str(place), name) for place, name in enumerate(names)]
+    reader = Reader()
+    reader.feed(write_comparison(studies, tmp_path / "comparison.html").read_text())
+    assert reader.text["legend"] == names
+
+
+def test_names_alike_where_they_are_shown_are_numbered(hostile: Path, tmp_path: Path) -> None:
+    long = "x" * 45
+    studies = [_renamed(hostile, tmp_path / f"{long}{place}", f"{long}{place}") for place in "ab"]
+    reader = Reader()
+    reader.feed(write_comparison(studies, tmp_path / "comparison.html").read_text())
+    assert [text[:5] for text in reader.text["legend"]] == ["1: xx", "2: xx"]
+
+
+def test_the_margin_is_used_and_printed(hostile: Path, tmp_path: Path) -> None:
+    results = tombola.Results.open(hostile)
+    text = write_report(results, tmp_path / "wide.html", margin=0.9).read_text()
+    assert "The margin is 90 points." in text
+    assert "stays within 90 points" in text
+    both = write_comparison([results, results], tmp_path / "both.html", margin=0.9).read_text()
+    assert both.count("The margin is 90 points.") == 2
+    assert "The margin is 0.1 points." in write_report(results, tmp_path / "usual.html").read_text()
+    with pytest.raises(InputError, match="margin=5"):
+        write_report(results, tmp_path / "wrong.html", margin=5)
+
+
+def test_a_claim_says_when_it_was_stated_and_nothing_where_that_is_unknown(hostile: Path, tmp_path: Path) -> None:
+    lines = [
+        "{id: early, sentence: s, expression: 'gain(\"ticket\", 0.8) > 0', stated: before the run}",
+        "{id: late, sentence: s, expression: 'gain(\"ticket\", 0.8) > 1', stated: after first runs}",
+        "{id: unknown, sentence: s, expression: 'gain(\"ticket\", 0.8) > 2'}",
+    ]
+    claims = read_claims("source: me\nclaims:\n" + "\n".join(f"  - {line}" for line in lines), "own.yaml")
+    text = write_report(tombola.Results.open(hostile), tmp_path / "page.html", claims).read_text()
+    cells = re.findall(r'<td class="number">(&gt; .*?)</td>', text)
+    assert cells == [
+        "&gt; 0<small>stated before the run</small>",
+        "&gt; 1<small>stated after first runs</small>",
+        "&gt; 2",
+    ]
+    assert "stated before the run, and" not in text
+
+
+def test_the_margin_is_given_on_the_command_line(hostile: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    call = CliRunner().invoke
+    assert call(cli, ["report", str(hostile), "-o", str(page), "--margin", "0.02"]).exit_code == 0
+    assert "The margin is 2 points." in page.read_text()
+    assert call(cli, ["compare", str(hostile), str(hostile), "--out", str(page), "--margin", "0.03"]).exit_code == 0
+    assert "The margin is 3 points." in page.read_text()
+    assert call(cli, ["report", str(hostile), "--margin", "1"]).exit_code == 2
 
 
 def test_every_plot_compiles_and_draws_all_arms(make: Callable[..., Tables]) -> None:

@@ -69,8 +69,9 @@ def winning() -> pd.DataFrame:
 
 def test_winning_tickets_are_counted_with_their_densities() -> None:
     first, second, third = found(winning())
-    assert first.startswith("Winning tickets at 2 of 3 levels, between 80.0 % and 50.0 % of the weights: there ticket ")
-    assert first.endswith("; the others: 1 inconclusive.")
+    assert first.startswith("Winning tickets at 2 of 3 levels, with 80.0 and 50.0 % of the weights: there ticket ")
+    assert first.endswith("; the other levels: 1 inconclusive.")
+    assert "2 of them stand after Holm's correction" in first
     assert "within 0.1 points" in first
     assert "5 trials" in first
     assert second.startswith("With 50.0 % of the weights, the sparsest winning ticket, ticket gains ")
@@ -79,6 +80,45 @@ def test_winning_tickets_are_counted_with_their_densities() -> None:
         "Accuracy at early stop stays within 0.1 points of the dense network's down to 50.0 % in ticket"
     )
     assert "at no level in reinit" in third
+
+
+def test_every_level_may_win() -> None:
+    levels = winning()
+    first = found(levels[levels["level"] < 3])[0]
+    assert first.startswith("Winning tickets at 2 of 2 levels")
+    assert "other levels" not in first
+
+
+def test_what_does_not_survive_the_correction_is_not_counted_as_standing() -> None:
+    levels = winning()
+    judged = verdicts(levels)
+    judged.loc[judged["level"] == 2, "p_holm"] = 0.03
+    assert (
+        "; 1 of them stands after Holm"
+        in findings(level_statistics(levels), judged, pd.DataFrame(), break_down(levels), 0.001)[0]
+    )
+    judged["p_holm"] = 0.03
+    assert (
+        "; none stands after Holm"
+        in findings(level_statistics(levels), judged, pd.DataFrame(), break_down(levels), 0.001)[0]
+    )
+
+
+def test_levels_between_winning_ones_are_not_said_to_win() -> None:
+    levels = winning()
+    levels.loc[levels["level"] == 3, [ACCURACY]] = levels.loc[levels["level"] == 1, ACCURACY].to_numpy()
+    levels.loc[levels["level"] == 2, [ACCURACY]] = 0.9
+    first = found(levels)[0]
+    assert first.startswith("Winning tickets at 2 of 3 levels, with 80.0 and 20.0 % of the weights")
+
+
+def test_trials_are_those_that_were_judged() -> None:
+    levels = winning()
+    unfinished = levels[(levels["level"] < 2) | (levels["trial"] < 2)]
+    assert "over 2 to 5 trials" in found(unfinished)[0]
+    one = found(levels[(levels["level"] == 0) | (levels["trial"] == 1)])
+    assert one[0].startswith("Only one trial has both dense and pruned runs, so nothing can be concluded")
+    assert "the dense network's 97.02 %" in one[1]  # that of trial 1
 
 
 def test_the_gain_over_a_control_is_that_of_the_table() -> None:
@@ -110,6 +150,21 @@ def test_never_broken_down_and_partly() -> None:
     last = found(table({"ticket": flat, "reinit": partly}))[-1]
     assert "down to the sparsest level, 20.0 % of the weights, in ticket" in last
     assert "or less in reinit (3 of 5 trials never broke down)" in last
+
+
+def test_the_break_down_is_told_by_the_range_of_trials_and_its_rule() -> None:
+    ends = [0.97, 0.97, 0.90, 0.90], [0.97, 0.97, 0.97, 0.90]
+    unequal = [ends[trial % 2] for trial in range(5)]
+    last = found(table({"ticket": unequal, "reinit": [ends[0]] * 5}))[-1]
+    assert "down to 66.3 % in ticket (80.0 to 50.0 % by trial)" in last  # (0.8 ** 3 * 0.5 ** 2) ** (1 / 5)
+    assert "down to 80.0 % in reinit: in each trial down to the last level before two in a row" in last
+    assert "geometric mean" in last
+
+
+def test_trials_of_unequal_depth_that_never_broke_down_have_no_mean_level() -> None:
+    levels = table({"ticket": [[0.97] * 4] * 5})
+    last = found(levels[(levels["level"] < 3) | (levels["trial"] < 2)])[-1]
+    assert "down to the sparsest level, 50.0 to 20.0 % by trial of the weights, in ticket" in last
 
 
 def test_nothing_and_nothing_but_divergence() -> None:

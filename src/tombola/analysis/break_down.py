@@ -27,7 +27,8 @@ def break_down(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 
         confidence: of the interval.
 
     Returns:
-        `study`, `arm`; `density`, the geometric mean over trials; `n`, the trials; `low` and `high`, NaN for n < 2;
+        `study`, `arm`; `density`, the geometric mean over trials; `n`, the trials; `low` and `high`, NaN for n < 2 and
+        where all trials are equal; `first` and `last`, the greatest and the least density of any trial;
         `censored`, the trials that never broke down. Where some did not, `density` is only an upper bound, made
         with their sparsest level, and there is no interval.
 
@@ -42,9 +43,11 @@ def break_down(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 
         n=found.n,
         low=np.exp(found.low),
         high=np.minimum(np.exp(found.high), 1.0),
+        first=[group["density"].max() for _, group in groups],
+        last=[group["density"].min() for _, group in groups],
         censored=[int(group["censored"].sum()) for _, group in groups],
     )
-    table.loc[table["censored"] > 0, ["low", "high"]] = math.nan
+    table.loc[(table["censored"] > 0) | (found.std == 0), ["low", "high"]] = math.nan
     return table
 
 

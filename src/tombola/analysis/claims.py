@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -24,6 +23,7 @@ from tombola.section import Section
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive", "not measured"
+BOTH_SIDES = "the interval reaches to both sides of what is expected"  # the usual reason for "inconclusive"
 
 
 class Claim(Section):
@@ -35,10 +35,15 @@ class Claim(Section):
         sentence: the claim in words.
         expression: what is measured; see `tombola.analysis.expressions`.
         expected: the value that the claim gives, where the expression is no comparison.
-        tolerance: how far from it a value may be that still bears the claim out; decided before the run.
+        tolerance: how far from it a value may be that still bears the claim out.
+        stated: whether expression, expected value and tolerance were written down "before the run" that they are held
+            against, or "after first runs" had been seen; None where that is not said.
         minimum: the number of trials below which nothing is concluded.
         nearest: how far a level's density may be from the one asked for: 0.12 allows 12 % more or less.
         applies: field of a study -> the value, or list of values, that it must have: `network.name: lenet-300-100`.
+            Of other studies the claim says nothing.
+        recipe: the same, of how a study is trained and pruned: where it differs, the claim is about the study, but is
+            not measured.
     """
 
     id: str = Field(min_length=1, max_length=60)
@@ -47,9 +52,11 @@ class Claim(Section):
     expression: str = Field(min_length=1)
     expected: float | None = None
     tolerance: float | None = Field(default=None, gt=0)
+    stated: Literal["before the run", "after first runs"] | None = None
     minimum: int = Field(default=3, ge=2)
     nearest: float = Field(default=0.12, gt=0, le=0.5)
     applies: dict[str, str | int | float | list[str | int | float]] = Field(default_factory=dict)
+    recipe: dict[str, str | int | float | list[str | int | float]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _expectation_fits(self) -> Claim:
@@ -69,11 +76,11 @@ class Claim(Section):
         return parse(self.expression)
 
     @property
-    def stated(self) -> str:
+    def expectation(self) -> str:
         """What is expected, in a few characters."""
         if self.parsed.side is None:
             return f"{self.expected:g} ± {self.tolerance:g}"
-        sign = ">" if self.parsed.side == "greater" else "<"
+        sign = (">" if self.parsed.side == "greater" else "<") + ("" if self.parsed.strict else "=")
         return f"{sign} {0.0 if self.parsed.bound is None else self.parsed.bound:g}"
 
 
@@ -112,7 +119,8 @@ class Outcome:
             "source": claim.source,
             "sentence": claim.sentence,
             "expression": claim.expression,
-            "expected": claim.stated,
+            "expected": claim.expectation,
+            "stated": claim.stated,
             "outcome": self.outcome,
             "reason": self.reason,
             "n": self.n,
@@ -137,9 +145,12 @@ def evaluate(
     - of a claim with an expected value: `reproduced` where the whole interval lies within expected ± tolerance, `not
       reproduced` where none of it does;
     - of a comparison: `reproduced` where the whole interval lies on the right side, `not reproduced` where it all lies
-      on the wrong one;
-    - `inconclusive` otherwise, and where there are fewer trials than the claim's minimum;
-    - `not measured` where the claim is about other studies, or arm, level or break-down is not in the results.
+      on the wrong one; a bound of the interval that equals what is compared with is on the right side of `>=` and
+      `<=` only. Where all trials give the same, there is no variation to judge a comparison by: `inconclusive`;
+    - `inconclusive` otherwise, where there are fewer trials than the claim's minimum, and where a diverged run or a
+      trial of the study is left out, for what is left is then no fair sample;
+    - `not measured` where the claim is about other studies or another recipe, or arm, level or break-down is not in
+      the results.
 
     Arguments:
         frame: as `Results.frame()` gives, of one study or several.
@@ -155,48 +166,71 @@ def evaluate(
     for study, levels in frame.groupby("study", sort=False):
         known = (settings or {}).get(str(study))
         for claim in claims:
-            other = _about_others(claim, known, str(levels["network"].iloc[0]))
-            if other is None:
-                outcomes.append(_evaluate(str(study), levels, claim, confidence))
-            else:
+            network = str(levels["network"].iloc[0])
+            if other := _differs(claim.applies, known, network):
                 outcomes.append(Outcome(str(study), claim, NOT_MEASURED, other, applies=False))
+            elif other := _differs(claim.recipe, known, network):
+                outcomes.append(Outcome(str(study), claim, NOT_MEASURED, f"another recipe: the claim {other}"))
+            else:
+                outcomes.append(_evaluate(str(study), levels, claim, confidence))
     return outcomes
 
 
 def _evaluate(study: str, levels: pd.DataFrame, claim: Claim, confidence: float) -> Outcome:
+    evidence = Evidence(levels, claim.nearest)
     try:
-        values = claim.parsed.measure(Evidence(levels, claim.nearest))
+        values = claim.parsed.measure(evidence)
     except NotMeasured as error:
         return Outcome(study, claim, NOT_MEASURED, str(error))
     if values.empty:
-        return Outcome(study, claim, NOT_MEASURED, "no trial has all that the expression asks for")
+        return Outcome(study, claim, NOT_MEASURED, _no_trial(evidence))
     found = means([values.to_numpy(dtype=float)], confidence)
     mean, low, high = (float(each[0]) for each in (found.mean, found.low, found.high))
-    verdict, reason = _judge(claim, len(values), low, high)
+    verdict, reason = _judge(claim, len(values), low, high, flat=float(found.std[0]) == 0)
+    if left_out := _left_out(evidence, len(values)):
+        verdict, reason = INCONCLUSIVE, f"{left_out}: what is left is no fair sample (by itself: {reason})"
     bounds = (None, None) if math.isnan(low) else (low, high)
     return Outcome(study, claim, verdict, reason, len(values), mean, *bounds)
 
 
-def _judge(claim: Claim, n: int, low: float, high: float) -> tuple[str, str]:
+def _no_trial(evidence: Evidence) -> str:
+    lost = len(evidence.lost)
+    return "no trial has all that the expression asks for" + (f"; {lost} diverged" if lost else "")
+
+
+def _left_out(evidence: Evidence, n: int) -> str:
+    """Return what of the study is not in a sample of n trials; nothing where all of it is."""
+    trials, lost = evidence.levels["trial"].nunique(), len(evidence.lost)
+    parts = [f"only {n} of {trials} trials have all that is asked for"] if n < trials else []
+    parts += [f"{lost} diverged {'run is' if lost == 1 else 'runs are'} left out"] if lost else []
+    return ", and ".join(parts)
+
+
+def _judge(claim: Claim, n: int, low: float, high: float, flat: bool) -> tuple[str, str]:
     if n < claim.minimum:
         return INCONCLUSIVE, f"{n} of at least {claim.minimum} trials"
     if claim.parsed.side is None:
         assert claim.expected is not None
         assert claim.tolerance is not None
-        within = claim.expected - claim.tolerance, claim.expected + claim.tolerance
+        first, last = claim.expected - claim.tolerance, claim.expected + claim.tolerance
+        right, wrong = first <= low and high <= last, high < first or low > last
+    elif flat:
+        return INCONCLUSIVE, f"the same in all {n} trials: without variation there is nothing to judge a comparison by"
     else:
-        bound = claim.parsed.bound or 0.0
-        within = (bound, np.inf) if claim.parsed.side == "greater" else (-np.inf, bound)
-    if within[0] <= low and high <= within[1]:
+        bound, strict = claim.parsed.bound or 0.0, claim.parsed.strict
+        if claim.parsed.side == "less":
+            bound, low, high = -bound, -high, -low
+        right, wrong = (low > bound, high <= bound) if strict else (low >= bound, high < bound)
+    if right:
         return REPRODUCED, "the whole interval is as expected"
-    if high < within[0] or low > within[1]:
+    if wrong:
         return NOT_REPRODUCED, "the whole interval is outside of what is expected"
-    return INCONCLUSIVE, "the interval reaches to both sides of what is expected"
+    return INCONCLUSIVE, BOTH_SIDES
 
 
-def _about_others(claim: Claim, settings: Mapping[str, Any] | None, network: str) -> str | None:
-    """Return why a claim is about other studies; None where it is about this one, as far as is known."""
-    for field, wanted in claim.applies.items():
+def _differs(fields: Mapping[str, Any], settings: Mapping[str, Any] | None, network: str) -> str | None:
+    """Return in what a study is not as a claim has it; None where it is, as far as is known."""
+    for field, wanted in fields.items():
         if settings is None and field != "network.name":
             continue
         value: Any = settings or {"network": {"name": network}}

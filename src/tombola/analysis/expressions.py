@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from tombola.errors import nearest
 
 LONGEST, DEEPEST = 400, 20  # characters; operations within operations
 LARGEST = 1e9
+QUOTED = re.compile(r"""\"[^"]*\"|'[^']*'""")
 
 
 def _divide(left: Any, right: Any) -> Any:
@@ -58,12 +60,14 @@ class Expression:
         left: what is measured.
         side: of a comparison, "greater" or "less"; None where there is none.
         right: what it is compared with; None where there is no comparison.
+        strict: of a comparison, whether it is < or >, which equality does not satisfy.
     """
 
     text: str
     left: ast.expr
     side: Side | None = None
     right: ast.expr | None = None
+    strict: bool = False
 
     @property
     def bound(self) -> float | None:
@@ -97,9 +101,13 @@ def parse(text: str) -> Expression:
     Raises:
         BadExpression: it is none.
     """
-    text = text.replace("\n", " ").strip()
+    text = text.strip()
     if len(text) > LONGEST:
         raise BadExpression(f"it has {len(text)} characters; {LONGEST} are allowed")
+    if len(text.splitlines()) > 1:
+        raise BadExpression(f"it has more than one line; {ALLOWED}")
+    if (place := QUOTED.sub(lambda found: "x" * len(found[0]), text).find("#")) >= 0:
+        raise BadExpression(f"at character {place + 1}: # is not allowed, for what follows would be ignored; {ALLOWED}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Python, about what is refused below anyway
@@ -123,7 +131,8 @@ def _expression(text: str, tree: ast.expr) -> Expression:
         greater = GREATER.get(type(tree.ops[0]))
         if greater is None or len(tree.ops) > 1:
             raise _Refused(tree, "there may be one comparison, and it is < <= > or >=")
-        found = Expression(text, tree.left, "greater" if greater else "less", tree.comparators[0])
+        strict = isinstance(tree.ops[0], ast.Gt | ast.Lt)
+        found = Expression(text, tree.left, "greater" if greater else "less", tree.comparators[0], strict)
     for side in (found.left, found.right):
         if side is not None:
             _check(side)

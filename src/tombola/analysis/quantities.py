@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -28,18 +28,24 @@ class Evidence:
         levels: its rows of `Results.frame()`.
         nearest: how far the density of a level may be from the one asked for, as a ratio: 0.12 allows 12 % more or
             less.
+        lost: (arm, level, trial, repeat) of the diverged runs that were asked for and left out so far.
     """
 
     levels: pd.DataFrame
     nearest: float
+    lost: set[tuple[str, int, int, int]] = field(default_factory=set)
 
     def column(self, arm: str, measure: str, level: int) -> pd.Series:
         """Return the measure of each trial at a level, accuracies in percent; index trial."""
-        known = self.levels[~diverged(self.levels)]
+        known = self.levels
         if arm == DENSE:
             known = known[known["level"] == 0].assign(arm=DENSE)
         else:
             known = known[(known["arm"] == arm) & (known["level"] == level)]
+        gone = diverged(known)
+        lost = known.loc[gone, ["level", "trial", "repeat"]].itertuples(index=False)
+        self.lost.update((arm, int(row[0]), int(row[1]), int(row[2])) for row in lost)
+        known = known[~gone]
         means = trial_means(known, ["arm"], [measure]).set_index("trial")[measure].dropna()
         return means * (100 if measure.endswith("accuracy") else 1)
 
@@ -47,7 +53,7 @@ class Evidence:
         """Return the level whose density is nearest to `first`; or all levels from density `first` to `last`.
 
         Raises:
-            NotMeasured: no level is near enough, or lies between them.
+            NotMeasured: no level is near enough; or the levels between do not reach to both ends in each trial.
         """
         if arm == DENSE:
             return [0]
@@ -66,7 +72,31 @@ class Evidence:
         within = densities[(densities >= low / slack) & (densities <= high * slack) & (densities.index > 0)]
         if within.empty:
             raise NotMeasured(f"{arm!r} has no level between densities {low:g} and {high:g}")
+        ends = rows[rows["level"].isin(within.index)].groupby("trial")["density"].agg(["min", "max"])
+        ends = ends.reindex(sorted(set(rows.loc[rows["level"] > 0, "trial"])))  # NaN where a trial has none of them
+        for end, reached in (
+            (high, ends["max"] >= high * (1 - self.nearest)),
+            (low, ends["min"] <= low * (1 + self.nearest)),
+        ):
+            if not reached.all():
+                trials = ", ".join(str(trial) for trial in reached.index[~reached])
+                raise NotMeasured(f"{arm!r} has no level near density {end:g}, an end of the range, in trial {trials}")
         return [int(level) for level in within.index]
+
+    def partners(self, arm: str, levels: list[int], other: str, density: float | None) -> list[int]:
+        """Return, for each level of an arm, the level of another arm at the same density: arms may differ in rate.
+
+        Arguments:
+            arm, levels: whose densities the other's have to be near to.
+            other: the other arm, or dense.
+            density: to be near to, in place of that of a single level.
+
+        Raises:
+            NotMeasured: the other arm has no such level.
+        """
+        rows = self.levels[self.levels["arm"] == arm]
+        densities = rows.groupby("level")["density"].mean()
+        return [self.levels_near(other, densities[level] if density is None else density)[0] for level in levels]
 
 
 def _over(evidence: Evidence, levels: list[int], of_level: Callable[[int], pd.Series]) -> pd.Series:
@@ -86,12 +116,15 @@ def _compared(
 ) -> Callable[[Evidence, str, str, float, float | None], pd.Series]:
     def compare(evidence: Evidence, arm: str, other: str, density: float, last: float | None = None) -> pd.Series:
         levels = evidence.levels_near(arm, density, last)
-        if other != DENSE:
-            evidence.levels_near(other, density, last)  # it must have been measured as well
+        partner = dict(
+            zip(levels, evidence.partners(arm, levels, other, density if last is None else None), strict=True)
+        )
         return _over(
             evidence,
             levels,
-            lambda level: of_both(evidence.column(arm, measure, level), evidence.column(other, measure, level)),
+            lambda level: of_both(
+                evidence.column(arm, measure, level), evidence.column(other, measure, partner[level])
+            ),
         )
 
     return compare
@@ -119,11 +152,14 @@ def earlier(evidence: Evidence, arm: str, density: float, last: float | None = N
 
 
 def best(evidence: Evidence, arm: str, measure: str) -> pd.Series:
-    """Return the best of a measure over all levels from 1: the highest accuracy, in percent, or the earliest stop."""
+    """Return the best of a measure over the levels from 1 that each trial has: the highest accuracy, in percent, or the
+    earliest stop.
+    """
     rows = evidence.levels[(evidence.levels["arm"] == arm) & (evidence.levels["level"] > 0)]
     if rows.empty:
         raise NotMeasured(f"the study has no arm {arm!r}")
     table = pd.concat([evidence.column(arm, measure, level) for level in sorted(set(rows["level"]))], axis=1)
+    table = table.dropna(axis=1)  # the best of more levels would be better by chance alone
     return table.min(axis=1) if measure == STOP else table.max(axis=1)
 
 
@@ -144,13 +180,13 @@ def breaks(evidence: Evidence, arm: str, margin: float = 0.1) -> pd.Series:
 FUNCTIONS: dict[str, tuple[Callable[..., pd.Series], tuple[str, ...], int]] = {
     "best": (best, ("arm", "measure"), 0),
     "breaks": (breaks, ("arm", "margin"), 1),
-    "difference": (difference, ("arm", "arm", "density", "density"), 1),
+    "difference": (difference, ("arm", "arm or dense", "density", "density"), 1),
     "earlier": (earlier, ("arm", "density", "density"), 1),
-    "final_difference": (final_difference, ("arm", "arm", "density", "density"), 1),
+    "final_difference": (final_difference, ("arm", "arm or dense", "density", "density"), 1),
     "final_gain": (final_gain, ("arm", "density", "density"), 1),
     "gain": (gain, ("arm", "density", "density"), 1),
-    "sooner": (sooner, ("arm", "arm", "density", "density"), 1),
-    "value": (value, ("arm", "measure", "density", "density"), 1),
+    "sooner": (sooner, ("arm", "arm or dense", "density", "density"), 1),
+    "value": (value, ("arm or dense", "measure", "density", "density"), 1),
 }
 
 
@@ -158,7 +194,15 @@ def wanted_of(kind: str, argument: str | float | None) -> str | None:
     """Return what an argument of a function should be, where it is not that; None stands for what is no constant."""
     number = argument if isinstance(argument, float) else math.nan
     fits, wanted = {
-        "arm": (isinstance(argument, str) and argument != "", 'an arm in quotes, such as "ticket"'),
+        "arm": (
+            isinstance(argument, str) and argument not in ("", DENSE),
+            'an arm in quotes, such as "ticket"'
+            + (" (dense can only be what it is compared with)" * (argument == DENSE)),
+        ),
+        "arm or dense": (
+            isinstance(argument, str) and argument != "",
+            'an arm in quotes, such as "ticket", or "dense"',
+        ),
         "measure": (argument in MEASURES, f"a measure in quotes: {', '.join(MEASURES)}"),
         "density": (0 < number <= 1, "a density above 0 and up to 1, such as 0.21"),
         "margin": (0 <= number < 100, "a margin in percentage points, such as 0.1"),

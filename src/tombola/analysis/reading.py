@@ -26,6 +26,8 @@ NEEDED = (
     "final_train_accuracy",
 )
 NUMBERS = NEEDED[3:]
+NAMES = ("study", "network", "arm")  # text, be it "NA" or "null"
+NOTHING = ("", "nan", "NaN", "NA")  # where a number is expected
 
 
 def read_levels(path: Path, data: Path | None = None) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
@@ -63,7 +65,9 @@ def _table(file: Path) -> pd.DataFrame:
             "results folder, or a results.csv"
         )
     try:
-        levels = pd.read_csv(file, dtype={"study": str, "network": str, "arm": str}, keep_default_na=True)
+        columns = pd.read_csv(file, nrows=0).columns
+        missing_as = {column: NOTHING for column in columns if column not in NAMES}
+        levels = pd.read_csv(file, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=missing_as)
     except (OSError, ValueError) as error:  # what is no text and what is no table are ValueErrors, too
         raise InputError(f"{file} can't be read as a results table: {str(error).splitlines()[0]}") from error
     if missing := [column for column in NEEDED if column not in levels]:

@@ -25,8 +25,9 @@ def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.
     - `winning ticket`: a > -margin (not worse: a non-inferiority test) and d <= 0 (not later);
     - `matching`: a > -margin, but d > 0: not shown to be no later;
     - `losing`: b < -margin;
-    - `inconclusive`: anything else; so too where fewer than two trials can be compared, or a run diverged, for those
-      that are left are then no fair sample (unless they are losing all the same).
+    - `inconclusive`: anything else; so too where fewer than two trials can be compared, or a run diverged, be it
+      the dense one of some trial, for those that are left are then no fair sample (unless they are losing all the
+      same).
 
     A difference that is the same in all trials, as coarse evaluation can make it, has no interval to judge by: it
     counts as not shown.
@@ -42,7 +43,8 @@ def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.
         confidence: of the two-sided intervals.
 
     Returns:
-        `study`, `arm`, `level`, `density`; `n`, the trials compared; `verdict`; `reason`, in words with numbers;
+        `study`, `arm`, `level`, `density`; `n`, the trials compared, of the measure that fewer have; `verdict`;
+        `reason`, in words with numbers;
         `accuracy_difference`, `accuracy_difference_low`, `accuracy_difference_high`, in percentage points;
         `iteration_difference`, `iteration_difference_low`, `iteration_difference_high`; `p`, the larger of the two
         one-sided p values of `winning ticket`; `p_holm`, adjusted over the levels of the arm, which stands at
@@ -55,14 +57,17 @@ def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.
         raise InputError(f"margin={margin} must lie between 0 and 1, such as 0.001 for 0.1 percentage points")
     rows = levels.assign(diverged=diverged(levels))[levels["level"] > 0]
     table = rows.groupby(GROUP, sort=False).agg(density=("density", "mean"), diverged=("diverged", "sum")).reset_index()
+    dense = levels[(levels["level"] == 0) & diverged(levels)].groupby("study")["trial"].nunique()
+    table["dense_diverged"] = table["study"].map(dense).fillna(0).astype(int)
     points = 100 * margin
     samples = {measure: _samples(levels, table, measure) for measure in (ACCURACY, ITERATION)}
     for name, measure in (("accuracy", ACCURACY), ("iteration", ITERATION)):
         found = means(samples[measure], confidence)
-        table["n"] = found.n
+        table[f"{name}_n"] = found.n
         table[f"{name}_difference"] = found.mean
         table[f"{name}_difference_low"], table[f"{name}_difference_high"] = found.low, found.high
         table[f"{name}_flat"] = found.std == 0
+    table["n"] = table[["accuracy_n", "iteration_n"]].min(axis=1)
     not_worse = t_tests(samples[ACCURACY], -points, "greater")
     not_later = t_tests(samples[ITERATION], 0.0, "less")
     table["p"] = np.maximum(not_worse, not_later)
@@ -91,9 +96,10 @@ def _samples(levels: pd.DataFrame, table: pd.DataFrame, measure: str) -> list[np
 
 def _judge(row: dict, points: float, confidence: float) -> tuple[str, str]:
     """Return the verdict on one level, and the reason."""
-    n, lost = int(row["n"]), int(row["diverged"])
+    n = int(row["n"])
+    lost = _lost(int(row["diverged"]), int(row["dense_diverged"]))
     if n == 0:
-        return INCONCLUSIVE, f"{lost} of its runs diverged" if lost else "no trial has both this level and level 0"
+        return INCONCLUSIVE, lost or "no trial has both this level and level 0"
     accuracy, iteration = _words(row, "accuracy", ".2f", "points"), _words(row, "iteration", ",.0f", "iterations")
     if n == 1:
         text = f"accuracy {accuracy}, early stop {iteration} against dense"
@@ -105,7 +111,7 @@ def _judge(row: dict, points: float, confidence: float) -> tuple[str, str]:
     if row["accuracy_difference_high"] < -points:
         return LOSING, f"accuracy {accuracy} against dense: worse by more than {allowed} {given}"
     if lost:
-        return INCONCLUSIVE, f"{lost} of its runs diverged: the {n} trials that are left are no fair sample"
+        return INCONCLUSIVE, f"{lost}: the {n} trials that are left are no fair sample"
     if row["accuracy_difference_low"] <= -points:
         return (
             INCONCLUSIVE,
@@ -123,6 +129,13 @@ def _judge(row: dict, points: float, confidence: float) -> tuple[str, str]:
         f"{text}; early stop {iteration}: not later {given}; {over_all} after correction for the number of levels "
         f"(p = {row['p_holm']:.2g})"
     )
+
+
+def _lost(sparse: int, dense: int) -> str:
+    """Return which runs diverged; nothing where none did."""
+    parts = [f"{sparse} of its runs diverged"] if sparse else []
+    parts += [f"the dense network diverged in {dense} trial{'' if dense == 1 else 's'}"] if dense else []
+    return " and ".join(parts)
 
 
 def _words(row: dict, name: str, form: str, unit: str) -> str:

@@ -42,6 +42,8 @@ def as_rows(found: Found) -> list[dict[str, Any]]:
 
 
 def _table(outcomes: Sequence[Outcome]) -> Table:
+    from tombola.analysis.claims import BOTH_SIDES, INCONCLUSIVE, NOT_MEASURED
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("claim")
     table.add_column("it says", ratio=1)
@@ -49,10 +51,9 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
         table.add_column(header, justify="right")
     table.add_column("outcome")
     for outcome in outcomes:
-        reason = "" if outcome.measured is not None else f": {outcome.reason}"
-        if outcome.n and outcome.n < outcome.claim.minimum:
-            reason = f": {outcome.reason}"
-        cells = [outcome.claim.id, outcome.claim.sentence, outcome.claim.stated, _measured(outcome)]
+        told = outcome.outcome in (INCONCLUSIVE, NOT_MEASURED) and outcome.reason != BOTH_SIDES
+        reason = f": {outcome.reason}" if told else ""
+        cells = [outcome.claim.id, outcome.claim.sentence, outcome.claim.expectation, _measured(outcome)]
         table.add_row(
             *(Text(cell) for cell in cells),
             Text(str(outcome.n or "-")),

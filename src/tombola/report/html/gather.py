@@ -50,6 +50,7 @@ class Found:
         claims: what the study says of each claim that is about studies like it.
         findings: in sentences.
         sheet: for who wants to do it again.
+        margin: of verdicts and break-down, as a fraction.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Found:
     claims: tuple[Outcome, ...]
     findings: tuple[str, ...]
     sheet: Sheet
+    margin: float
 
     @property
     def arm(self) -> str | None:
@@ -79,20 +81,26 @@ class Found:
         return ticket_arm(arms) if arms else None
 
 
-def gather(results: Results, name: str | None = None, claims: Sequence[Claim] | None = None) -> Found:
+def gather(
+    results: Results, name: str | None = None, claims: Sequence[Claim] | None = None, margin: float = MARGIN
+) -> Found:
     """Return what a study has found so far.
 
     Args:
         results: of the study.
         name: to call it by, where its own would not tell it from others.
         claims: to check; the published ones where they are not given.
+        margin: the loss of accuracy that still counts as none, as a fraction.
+
+    Raises:
+        InputError: `margin` is no number between 0 and 1.
     """
     name = results.study.name if name is None else name
     levels = results.frame().assign(study=name)
     begun = not levels.empty
     statistics = level_statistics(levels) if begun else pd.DataFrame()
-    judged = verdicts(levels, MARGIN) if begun else pd.DataFrame()
-    broken = break_down(levels, MARGIN) if begun else pd.DataFrame()
+    judged = verdicts(levels, margin) if begun else pd.DataFrame()
+    broken = break_down(levels, margin) if begun else pd.DataFrame()
     arms = in_order(levels["arm"])
     arm = ticket_arm(arms) if begun else None
     gains = _together([paired_differences(levels, arm, other, ACCURACY) for other in arms if arm and other != arm])
@@ -118,8 +126,9 @@ def gather(results: Results, name: str | None = None, claims: Sequence[Claim] | 
         histograms=weight_histograms(held),
         pictures=_pictures(held, first.name, results.plan.data.input_shape),
         claims=_checked(levels, results, published_claims() if claims is None else claims),
-        findings=findings(statistics, judged, gains, broken, MARGIN),
+        findings=findings(statistics, judged, gains, broken, margin),
         sheet=sheet(results, levels),
+        margin=margin,
     )
 
 

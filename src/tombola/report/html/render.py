@@ -18,7 +18,7 @@ from markupsafe import Markup
 from tombola import __version__
 from tombola.report.html import figures
 from tombola.report.html.figures import PlotFigure
-from tombola.report.html.gather import MARGIN, Found
+from tombola.report.html.gather import Found
 from tombola.report.html.series import Series, series_of
 from tombola.report.html.tables import Table, signed, table
 from tombola.report.words import percent, plain
@@ -72,7 +72,7 @@ def report(found: Found) -> str:
 
 
 def compare(studies: Sequence[Found]) -> str:
-    """Return the page that shows several studies side by side; their names must differ."""
+    """Return the page that shows several studies side by side; their names must differ, and all have one margin."""
     levels, statistics, judged, broken = (
         _stacked([getattr(found, name) for found in studies])
         for name in ("levels", "statistics", "verdicts", "break_down")
@@ -118,6 +118,7 @@ def _render(
     return environment.get_template(template).render(
         studies=studies,
         series=series,
+        curves_of=[(found.name, [each for each in series if each.study == found.name]) for found in studies],
         sections=[section for section in sections if section.figures],
         tables=tables,
         data=data,
@@ -127,7 +128,7 @@ def _render(
         verdicts={found.name: _verdict_rows(found.verdicts) for found in studies},
         classes=VERDICTS,
         symbols=SYMBOLS,
-        margin=100 * MARGIN,
+        margin=100 * studies[0].margin,
         near=NEAR,
         version=__version__,
         **more,

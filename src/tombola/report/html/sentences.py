@@ -13,6 +13,7 @@ from tombola.report.html.tables import signed
 from tombola.report.words import counted, in_order, percent, plain
 
 ACCURACY = "early_stop_test_accuracy"
+STANDS = 0.025  # a p value after Holm's correction at which a verdict made with 95 % intervals stands
 
 
 def findings(
@@ -37,15 +38,18 @@ def findings(
     trials = int(statistics.loc[statistics["arm"] == arm, "n"].max())
     if trials == 0:
         return ("Every run so far has diverged: there is nothing to report.",)
-    if trials == 1:
+    judged = verdicts[verdicts["arm"] == arm]
+    compared = trials if judged.empty else int(judged["n"].max())
+    if compared == 1:
+        alone = "One trial has been run" if trials == 1 else "Only one trial has both dense and pruned runs"
         return (
-            "One trial has been run, so nothing can be concluded about variation: what follows describes that trial, "
+            f"{alone}, so nothing can be concluded about variation: what follows describes that trial, "
             "without intervals.",
-            *_present(_best(statistics, arm), _controls(gains, arm, _most_accurate(statistics, arm), "")),
+            *_present(_best(statistics, judged, arm), _controls(gains, arm, _most_accurate(statistics, arm), "")),
         )
     level, why = _telling_level(verdicts, statistics, arm)
     return _present(
-        _winning(verdicts, arm, trials, margin),
+        _winning(verdicts, arm, margin),
         _controls(gains, arm, level, why),
         _break_down(break_down, arm, margin),
     )
@@ -55,10 +59,11 @@ def _present(*sentences: str) -> tuple[str, ...]:
     return tuple(sentence for sentence in sentences if sentence)
 
 
-def _winning(verdicts: pd.DataFrame, arm: str, trials: int, margin: float) -> str:
+def _winning(verdicts: pd.DataFrame, arm: str, margin: float) -> str:
     rows = verdicts[verdicts["arm"] == arm].sort_values("level")
     if rows.empty:
         return ""
+    trials = _trials(rows)
     name, points = plain(arm), f"{100 * margin:g} points"
     won = rows[rows["verdict"] == WINNING]
     counts = rows["verdict"].value_counts()
@@ -66,15 +71,39 @@ def _winning(verdicts: pd.DataFrame, arm: str, trials: int, margin: float) -> st
     if won.empty:
         return (
             f"None of the {counted(len(rows), 'level')} of {name} is shown to hold a winning ticket over "
-            f"{counted(trials, 'trial')}: {others}."
+            f"{trials}: {others}."
         )
-    densities = [percent(won["density"].max()), percent(won["density"].min())]
-    where = f"with {densities[0]} %" if len(won) == 1 else f"between {densities[0]} % and {densities[1]} %"
+    stand = int((won["p_holm"] <= STANDS).sum())
+    standing = "none stands" if stand == 0 else f"{stand} of them {'stands' if stand == 1 else 'stand'}"
     return (
-        f"Winning tickets at {len(won)} of {counted(len(rows), 'level')}, {where} of the weights: there {name} is no "
-        f"less accurate than the dense network (within {points}) and stops no later, on intervals over "
-        f"{counted(trials, 'trial')}" + (f"; the others: {others}." if others else ".")
+        f"Winning tickets at {len(won)} of {counted(len(rows), 'level')}, with {_densities(won, rows)} % of the "
+        f"weights: there {name} is no less accurate than the dense network (within {points}) and stops no later, on "
+        f"intervals over {trials}, each level judged by itself; {standing} after Holm's correction for the number of "
+        "levels" + (f"; the other levels: {others}." if others else ".")
     )
+
+
+def _densities(won: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """Return the densities of the winning levels, three and more in a row as a range."""
+    runs: list[list[float]] = []
+    previous = False
+    for level, density in zip(rows["level"], rows["density"], strict=True):
+        wins = bool((won["level"] == level).any())
+        if wins and previous:
+            runs[-1].append(density)
+        elif wins:
+            runs.append([density])
+        previous = wins
+    parts = []
+    for run in runs:
+        parts += [f"{percent(run[0])} to {percent(run[-1])}"] if len(run) > 2 else [percent(each) for each in run]
+    return _listed(parts)
+
+
+def _trials(rows: pd.DataFrame) -> str:
+    """Return how many trials the verdicts of some levels rest on, such as "2 to 5 trials"."""
+    fewest, most = int(rows["n"].min()), int(rows["n"].max())
+    return counted(most, "trial") if fewest == most else f"{fewest} to {counted(most, 'trial')}"
 
 
 def _telling_level(verdicts: pd.DataFrame, statistics: pd.DataFrame, arm: str) -> tuple[int | None, str]:
@@ -96,17 +125,20 @@ def _most_accurate(statistics: pd.DataFrame, arm: str) -> int | None:
     return None if rows.empty else int(rows.loc[rows["mean"].idxmax(), "level"])
 
 
-def _best(statistics: pd.DataFrame, arm: str) -> str:
+def _best(statistics: pd.DataFrame, judged: pd.DataFrame, arm: str) -> str:
     """Return where one trial was most accurate, beside its dense network."""
     rows = statistics[(statistics["arm"] == arm) & (statistics["measure"] == ACCURACY)].set_index("level")
     level = _most_accurate(statistics, arm)
-    if level is None or not math.isfinite(rows["mean"].get(0, math.nan)):
+    if level is None:
         return ""
-    best, dense = 100 * rows.loc[level, "mean"], 100 * rows.loc[0, "mean"]
+    gain = float(judged.set_index("level")["accuracy_difference"].get(level, math.nan))
+    if not math.isfinite(gain):
+        return ""
+    best = 100 * rows.loc[level, "mean"]
     density = percent(rows.loc[level, "density"])
     return (
         f"In it {plain(arm)} is most accurate at early stop with {density} % of the weights: "
-        f"{best:.2f} %, {signed(best - dense)} points from the dense network's {dense:.2f} %."
+        f"{best:.2f} %, {signed(gain)} points from the dense network's {best - gain:.2f} %."
     )
 
 
@@ -133,20 +165,31 @@ def _break_down(break_down: pd.DataFrame, arm: str, margin: float) -> str:
             parts.append(_holds_down_to(plain(name), row))
     if not parts:
         return ""
-    return f"Accuracy at early stop stays within {100 * margin:g} points of the dense network's {_listed(parts)}."
+    return (
+        f"Accuracy at early stop stays within {100 * margin:g} points of the dense network's {_listed(parts)}: in each "
+        "trial down to the last level before two in a row, or the last of all, fall below that, and over trials the "
+        "geometric mean."
+    )
 
 
 def _holds_down_to(name: str, row: dict[str, Any]) -> str:
-    density = f"{percent(row['density'])} %"
+    """Return how far one arm holds; of trials that differ, their range, for an interval reaches beyond the levels."""
+    first, last = percent(row["first"]), percent(row["last"])
     if row["censored"] == row["n"]:
-        return f"down to the sparsest level, {density} of the weights, in {name}"
-    if row["censored"]:
-        return f"down to {density} or less in {name} ({row['censored']} of {row['n']} trials never broke down)"
-    if row["density"] >= 1:
+        where = f"{first} %" if first == last else f"{first} to {last} % by trial"
+        return f"down to the sparsest level, {where} of the weights, in {name}"
+    if row["last"] >= 1:
         return f"at no level in {name}"
-    interval = f" ({percent(row['low'])} to {percent(row['high'])} %)" if math.isfinite(row["low"]) else ""
-    return f"down to {density} in {name}{interval}"
+    if row["censored"]:
+        where = f"{first} %" if first == last else f"{first} to {last} % by trial"
+        return f"down to {where} or less in {name} ({row['censored']} of {row['n']} trials never broke down)"
+    if first == last:
+        return f"down to {first} % in {name}"
+    return f"down to {percent(row['density'])} % in {name} ({first} to {last} % by trial)"
 
 
 def _listed(parts: list[str]) -> str:
+    """Return "a, b and c"; nothing of nothing."""
+    if not parts:
+        return ""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -9,13 +9,19 @@ from pathlib import Path
 import torch
 
 from tombola.analysis.claims import Claim
-from tombola.report.html.gather import gather
+from tombola.report.html.gather import MARGIN, gather
 from tombola.report.html.render import compare, report
+from tombola.report.words import plain
 from tombola.running.files import write_whole, writing
 from tombola.running.results import Results
 
 
-def write_report(results: Results, path: Path | None = None, claims: Sequence[Claim] | None = None) -> Path:
+def write_report(
+    results: Results,
+    path: Path | None = None,
+    claims: Sequence[Claim] | None = None,
+    margin: float = MARGIN,
+) -> Path:
     """Write the page of one study, finished or not, and return its path.
 
     The page is one file that needs no network. The same results give the same bytes.
@@ -24,27 +30,31 @@ def write_report(results: Results, path: Path | None = None, claims: Sequence[Cl
         results: of the study.
         path: of the page; `report.html` in the results folder where it is not given.
         claims: to check; the published ones where they are not given.
+        margin: the loss of accuracy that still counts as none, as a fraction.
 
     Raises:
+        InputError: `margin` is no number between 0 and 1.
         StoreError: it can't be written.
     """
     with _one_thread():
-        found = gather(results, claims=claims)
+        found = gather(results, claims=claims, margin=margin)
     return _write(report(found), path or results.store.root / "report.html")
 
 
-def write_comparison(studies: Sequence[Results], path: Path) -> Path:
+def write_comparison(studies: Sequence[Results], path: Path, margin: float = MARGIN) -> Path:
     """Write the page that shows several studies side by side, and return its path.
 
     Args:
         studies: their results, finished or not.
         path: of the page.
+        margin: the loss of accuracy that still counts as none, as a fraction.
 
     Raises:
+        InputError: `margin` is no number between 0 and 1.
         StoreError: it can't be written.
     """
     with _one_thread():
-        found = [gather(results, name) for results, name in zip(studies, _names(studies), strict=True)]
+        found = [gather(results, name, margin=margin) for results, name in zip(studies, _names(studies), strict=True)]
     return _write(compare(found), path)
 
 
@@ -67,10 +77,14 @@ def _write(page: str, path: Path) -> Path:
 
 
 def _names(studies: Sequence[Results]) -> list[str]:
-    """Return names that differ: the studies', or their folders' where two studies have the same, or numbered."""
+    """Return names that differ as the page shows them: the studies', or else their folders', or else numbered."""
     names = [results.study.name for results in studies]
-    if len(set(names)) < len(names):
+    if not _differ(names):
         names = [results.store.root.resolve().name for results in studies]
-    if len(set(names)) < len(names):
-        names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
+    if not _differ(names):  # the number goes first, for the end of a long name is not shown
+        names = [f"{number}: {name}" for number, name in enumerate(names, 1)]
     return names
+
+
+def _differ(names: Sequence[str]) -> bool:
+    return len({plain(name) for name in names}) == len(names)
