@@ -17,6 +17,7 @@ import pandas as pd
 import tombola
 from tombola.analysis.claims import Outcome, evaluate, published_claims
 from tombola.report.html.write import write_report
+from tombola.studies import dump_study
 
 MARK = "<!-- made by docs/results/publish.py from here on -->"
 ROWS = 50  # of the curves' summary, for each level
@@ -31,8 +32,13 @@ def main() -> None:
     for old in target.glob("figure-*.png"):
         old.unlink()
     figures = sorted(path for path in (source / "figures").glob("*.png") if "rounds" not in path.name)
-    for path in (source / "results.csv", source / "study.yaml", *figures):
+    for path in (source / "results.csv", *figures):
         shutil.copy(path, target / path.name)
+    study = results.study
+    if study.data.path:  # where it lay says nothing to others
+        data = study.data.model_copy(update={"path": Path(study.data.path).name})
+        study = study.model_copy(update={"data": data})
+    (target / "study.yaml").write_text(dump_study(study))
     _summary(pd.read_csv(source / "curves.csv")).to_csv(target / "curves-summary.csv")
     write_report(results, target / "report.html")
 
