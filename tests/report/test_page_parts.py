@@ -349,3 +349,10 @@ def test_the_command_gives_the_same_study(preset: str) -> None:
 
 def test_a_study_of_ones_own_is_repeated_from_its_file() -> None:
     assert command(load_study("demo", {"name": "mine"})) == "tombola run study.yaml"
+
+
+def test_the_sheet_names_a_data_file_without_its_folder() -> None:
+    from tombola.report.html.sheet import _without_folder
+
+    assert _without_folder({"source": "npz", "path": "/home/me/secret/my.npz"})["path"] == "my.npz"
+    assert _without_folder({"source": "digits", "path": None})["path"] is None
