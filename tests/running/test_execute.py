@@ -140,3 +140,13 @@ def test_a_criterion_that_gives_nonsense_is_the_users_mistake(tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match=r"criterion 'nonsense:score': scores of .* contain NaN"):
         run_study(tmp_path / "out", pruning__criterion="nonsense:score")
+
+
+def test_a_result_says_what_machine_it_was_made_on(tmp_path):
+    import os
+    import platform
+
+    plan, store = run_study(tmp_path, pruning__rounds=0)
+    said = store.facts(find(plan, "ticket", 0).id)["versions"]["machine"]
+    assert platform.machine() in said
+    assert f"{os.cpu_count()} cores" in said

@@ -26,6 +26,7 @@ from tombola.running.beginning import beginning, prepared
 from tombola.running.commit import commit
 from tombola.running.energy import metered
 from tombola.running.files import under
+from tombola.running.machine import machine
 from tombola.running.store import PROGRESS, Store
 from tombola.seeds import Seeds
 from tombola.studies.job import Job
@@ -220,7 +221,7 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
                 "commit": commit(),
                 "torch": torch.__version__,
                 "python": platform.python_version(),
-                "machine": platform.machine(),
+                "machine": machine(means.device),
             },
         }
         if lane.record.energy_kwh is not None:
