@@ -34,11 +34,7 @@ def main() -> None:
     figures = sorted(path for path in (source / "figures").glob("*.png") if "rounds" not in path.name)
     for path in (source / "results.csv", *figures):
         shutil.copy(path, target / path.name)
-    study = results.study
-    if study.data.path:  # where it lay says nothing to others
-        data = study.data.model_copy(update={"path": Path(study.data.path).name})
-        study = study.model_copy(update={"data": data})
-    (target / "study.yaml").write_text(dump_study(study))
+    (target / "study.yaml").write_text(dump_study(results.study.without_folder()))
     _summary(pd.read_csv(source / "curves.csv")).to_csv(target / "curves-summary.csv")
     write_report(results, target / "report.html")
 

@@ -351,8 +351,14 @@ def test_a_study_of_ones_own_is_repeated_from_its_file() -> None:
     assert command(load_study("demo", {"name": "mine"})) == "tombola run study.yaml"
 
 
-def test_the_sheet_names_a_data_file_without_its_folder() -> None:
-    from tombola.report.html.sheet import _without_folder
+def test_a_page_names_a_data_file_without_its_folder(tmp_path) -> None:
+    from tombola.studies import load_study
 
-    assert _without_folder({"source": "npz", "path": "/home/me/secret/my.npz"})["path"] == "my.npz"
-    assert _without_folder({"source": "digits", "path": None})["path"] is None
+    data = {"source": "npz", "path": str(tmp_path / "secret" / "my.npz"), "validation": 5}
+    for name in ("mine", "demo"):
+        study = load_study("demo", {"data": data, "name": name})
+        assert "secret" not in command(study)
+        assert study.without_folder().data.path == "my.npz"
+    assert "data.path=my.npz" in command(study)
+    preset = load_study("conv2-cifar10-10k")
+    assert command(preset) == "tombola run conv2-cifar10-10k"

@@ -146,6 +146,13 @@ class Study(Section):
 
         return load_study(str(name), overrides)
 
+    def without_folder(self) -> Study:
+        """Return the study with the name of a data file alone: where it lies says nothing to others, or too much."""
+        if self.data.path is None:
+            return self
+        data = self.data.model_copy(update={"path": Path(self.data.path).name})
+        return self.model_copy(update={"data": data})
+
     @property
     def slug(self) -> str:
         """The name as it may stand in a path."""

@@ -15,10 +15,12 @@ from tombola.studies.study import Study
 
 def command(study: Study) -> str:
     """Return the shell command: of a preset with its changes, or of the study file that lies beside the results."""
+    study = study.without_folder()
     if study.name in preset_names():
-        changes = _changes(load_study(study.name).model_dump(mode="json"), study.model_dump(mode="json"))
+        preset = load_study(study.name).without_folder()
+        changes = _changes(preset.model_dump(mode="json"), study.model_dump(mode="json"))
         try:
-            if load_study(study.name, assignments=changes) == study:
+            if load_study(study.name, assignments=changes).without_folder() == study:
                 return shlex.join(["tombola", "run", study.name, *changes])
         except InputError:
             pass  # some change can't be said on a command line

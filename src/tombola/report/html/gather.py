@@ -23,7 +23,7 @@ from tombola.report.html.weights import Pictures, input_pictures, tickets, weigh
 from tombola.report.words import in_order
 from tombola.running.results import Results
 from tombola.running.ticket import Ticket
-from tombola.studies.loading import STUDY_FILE
+from tombola.studies.loading import dump_study
 
 MARGIN = 0.001
 POINTS_PER_CURVE = 120
@@ -111,7 +111,7 @@ def gather(
     return Found(
         name=name,
         description=results.study.description,
-        study_file=(results.store.root / STUDY_FILE).read_text(encoding="utf-8"),
+        study_file=dump_study(results.study.without_folder()),
         settings=flat_settings(results.study),
         levels=levels,
         statistics=statistics,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -44,14 +43,14 @@ class Sheet:
 
 def sheet(results: Results, levels: pd.DataFrame) -> Sheet:
     """Return the sheet of a study, finished or not; `levels` is its results table."""
-    study, plan = results.study, results.plan
+    study, plan = results.study.without_folder(), results.plan
     settings = study.model_dump(mode="json")
     facts = [results.store.facts(job) for job in dict.fromkeys(levels["job"])]
     anatomy = "; ".join(f"{layer.name}: {layer.size:,}" for layer in plan.anatomy.layers)
     network = [*_settings(settings["network"]), ("prunable weights", f"{plan.remaining[0]:,} ({anatomy})")]
     groups = [
         Group("Network", tuple(network)),
-        Group("Data", (*_settings(_without_folder(settings["data"])), *_data(results), *_normalisation(facts))),
+        Group("Data", (*_settings(settings["data"]), *_data(results), *_normalisation(facts))),
         Group("Training", (*_settings(settings["training"]), ("budget", counted(plan.budget(), "iteration")))),
         Group(
             "Pruning",
@@ -83,11 +82,6 @@ def _arm(arm: ArmSettings) -> str:
     rule = f" (rule {arm.rule})" if arm.label != arm.rule else ""
     repeats = f", {arm.per_trial} per trial" if arm.per_trial > 1 else ""
     return f"{arm.label}{rule}{repeats}"
-
-
-def _without_folder(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the `data` section with a file's name alone: where it lay says nothing to others, or too much."""
-    return data | {"path": Path(data["path"]).name} if data.get("path") else data
 
 
 def _rewind(rewind: Any) -> str:
