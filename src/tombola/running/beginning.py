@@ -21,10 +21,8 @@ from tombola.seeds import Seeds
 from tombola.studies.job import Job, Limit, MaskRule, Prune
 from tombola.training.engine import Weights
 from tombola.training.engines.dense import copied
-from tombola.training.loop import lowest
+from tombola.training.loop import ROUNDING, early_stop_accuracy
 from tombola.training.order import Order
-
-ROUNDING = 1e-9  # of a difference of two accuracies: 0.97 - 0.96 is more than 0.01
 
 
 @dataclass(frozen=True)
@@ -94,16 +92,10 @@ def _last_good(tried: str, limit: Limit, store: Store) -> tuple[str, float]:
     if tried == limit.dense:
         return tried, 1.0
     facts, dense = store.facts(tried), store.facts(limit.dense)
-    lost = _accuracy(dense) - _accuracy(facts)
+    lost = early_stop_accuracy(dense["history"]) - early_stop_accuracy(facts["history"])
     if lost <= limit.margin + ROUNDING:
         return tried, facts["remarks"]["factor"]
     return facts["remarks"]["pruned_from"], facts["remarks"]["factor"] * limit.factor
-
-
-def _accuracy(facts: dict[str, Any]) -> float:
-    """Return validation accuracy at early stop."""
-    history = facts["history"]
-    return history["val_accuracy"][lowest(history["val_loss"])]
 
 
 def _pruned(

@@ -6,9 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from tombola.studies.plan import Plan, Row
-from tombola.training.loop import lowest
-
-ROUNDING = 1e-9  # 1 / 10 + 0.2 is more than 0.3
+from tombola.training.loop import ROUNDING, early_stop_accuracy
 
 
 class Ends:
@@ -41,8 +39,7 @@ class Ends:
 
     def note(self, job_id: str, facts: dict[str, Any]) -> bool:
         """Take in the result of a job that did not diverge; return whether it ends an arm that had not ended before."""
-        history = facts["history"]
-        if self._floor is None or history["val_accuracy"][lowest(history["val_loss"])] >= self._floor:
+        if self._floor is None or early_stop_accuracy(facts["history"]) >= self._floor:
             return False
         news = False
         for row in self._rows[job_id]:

@@ -41,6 +41,7 @@ from tombola.training.loop import Record
 
 CHECKPOINT = "checkpoint.safetensors"
 PROGRESS = "progress.json"
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,8 @@ class Store:
             Damaged: it is not there, or not what was written.
         """
         facts = self.facts(job_id)
-        tensors, about = unpack_tensors(self._found[job_id] / "weights.safetensors")
-        shapes = {name: tuple(shape) for name, shape in about["mask"].items()}
-        mask = Mask.unpack({name: tensors[f"mask/{name}"] for name in shapes}, shapes)
+        tensors, about = unpack_tensors(self._found[job_id] / WEIGHTS)
+        mask = _mask(tensors, about)
         snapshots = {name: _unpack(tensors, name, mask) for name in about["snapshots"]}
         return Result(job_id, mask, snapshots, facts.pop("history"), facts)
 
@@ -184,11 +184,7 @@ class Store:
         Raises:
             Damaged: it is not there, or not what was written.
         """
-        folder = self.folder(job_id)
-        if folder is None:
-            raise Damaged(f"{self.jobs} has no result of job {job_id}")
-        self._verify(folder)
-        return json.loads((folder / "result.json").read_text())
+        return json.loads((self._whole(job_id) / "result.json").read_text())
 
     def mask(self, job_id: str) -> Mask:
         """Return a finished job's mask, without reading its weights.
@@ -196,12 +192,7 @@ class Store:
         Raises:
             Damaged: it is not there, or not what was written.
         """
-        folder = self.folder(job_id)
-        if folder is None:
-            raise Damaged(f"{self.jobs} has no result of job {job_id}")
-        self._verify(folder)
-        tensors, about = unpack_tensors(folder / "weights.safetensors", "mask/")
-        return Mask.unpack(under("mask", tensors), {name: tuple(shape) for name, shape in about["mask"].items()})
+        return _mask(*unpack_tensors(self._whole(job_id) / WEIGHTS, "mask/"))
 
     def outcome(self, job_id: str) -> str:
         """Return what a finished job came to: "done", or "diverged" where a loss was not finite.
@@ -227,7 +218,7 @@ class Store:
             for leftover in part.iterdir():
                 if leftover.name != CHECKPOINT:
                     leftover.unlink()
-        write_whole(part / "weights.safetensors", pack_tensors(tensors, about))
+        write_whole(part / WEIGHTS, pack_tensors(tensors, about))
         result = {
             **facts,
             "job": job.model_dump(mode="json"),
@@ -240,7 +231,7 @@ class Store:
             "history": record.history,
         }
         write_json(part / "result.json", result)
-        write_sums(part, ("weights.safetensors", "result.json"))
+        write_sums(part, (WEIGHTS, "result.json"))
         with writing(self.jobs):
             self._move_into_place(part, job)
             (self.jobs / job.folder / CHECKPOINT).unlink(missing_ok=True)
@@ -320,6 +311,14 @@ class Store:
         if trash.exists():
             shutil.rmtree(trash)
 
+    def _whole(self, job_id: str) -> Path:
+        """Return the folder of a finished job, verified; Damaged where it is not there, or not what was written."""
+        folder = self.folder(job_id)
+        if folder is None:
+            raise Damaged(f"{self.jobs} has no result of job {job_id}")
+        self._verify(folder)
+        return folder
+
     def _verify(self, folder: Path) -> None:
         """Check a folder's checksums, unless its files are as they were when that was last done."""
         try:
@@ -330,6 +329,11 @@ class Store:
         if self._checked.get(folder) != files:
             check_sums(folder)
             self._checked[folder] = files
+
+
+def _mask(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Mask:
+    shapes = {name: tuple(shape) for name, shape in about["mask"].items()}
+    return Mask.unpack({name: tensors[f"mask/{name}"] for name in shapes}, shapes)
 
 
 def _pack(weights: Weights, snapshot: str, mask: Mask) -> dict[str, Tensor]:

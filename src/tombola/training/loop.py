@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tombola.training.engine import Engine, Weights
 
 COLUMNS = ("iteration", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
+ROUNDING = 1e-9  # of sums and differences of accuracies: 0.97 - 0.96 is more than 0.01, and 1 / 10 + 0.2 than 0.3
 SLICE = 0.25  # seconds of training between two looks at the clock and at a wish to stop
 
 
@@ -50,6 +51,11 @@ class Record:
             return True
         best = self.best_row
         return patience is not None and best is not None and len(self.history["val_loss"]) - 1 - best >= patience
+
+
+def early_stop_accuracy(history: Mapping[str, Sequence[float]]) -> float:
+    """Return validation accuracy at the lowest validation loss."""
+    return history["val_accuracy"][lowest(history["val_loss"])]
 
 
 def lowest(losses: Sequence[float]) -> int:
