@@ -171,6 +171,14 @@ class Command:
             assert time.monotonic() < until, "it does not train"
             time.sleep(0.02)
 
+    def wait_for_library(self, name: str) -> None:
+        """Wait until the process has begun to load a shared library."""
+        until = time.monotonic() + 90
+        while name not in Path(f"/proc/{self.pid}/maps").read_text():
+            assert self.process.poll() is None, f"ended before it loaded {name}: {self.process.communicate()[1]}"
+            assert time.monotonic() < until, f"it does not load {name}"
+            time.sleep(0.005)
+
     def finish(self, timeout: float = 120) -> tuple[int, str, str]:
         """Wait for the end; return exit status, standard output and standard error."""
         out, err = self.process.communicate(timeout=timeout)

@@ -132,7 +132,7 @@ def test_ctrl_c_many_times_ends_it_at_once_without_a_traceback(command: Start, m
 
 def test_a_run_that_starts_is_interrupted_without_a_traceback(command: Start) -> None:
     run = command()
-    time.sleep(0.8)  # most likely while PyTorch is imported
+    run.wait_for_library("libtorch")  # then PyTorch is being imported, or has just been
     os.kill(run.pid, signal.SIGINT)
     status, _, err = run.finish(timeout=20)
     assert status == 130
