@@ -51,9 +51,9 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         )
         totals = [total + value for total, value in zip(totals, row, strict=True)]
         table.add_row(escape(name), f"{row[0]:,}", f"{row[1]:,}", f"{row[2]:.2e}", duration(row[3]))
-    for arm in study.arms:
-        if study.pruning.rounds and arm.label not in groups:
-            table.add_row(escape(f"{arm.label} (all its jobs are other arms')"), "0", "0", "", "")
+    for arm in dict.fromkeys(row.arm for row in plan.rows):
+        if study.pruning.rounds and arm not in groups:
+            table.add_row(escape(f"{arm} (all its jobs are other arms')"), "0", "0", "", "")
     table.add_row("all", f"{totals[0]:,.0f}", f"{totals[1]:,.0f}", f"{totals[2]:.2e}", duration(totals[3]))
     counts = plan.remaining
     layers = ", ".join(f"{layer.name.removesuffix('.weight')} {layer.size:,}" for layer in plan.anatomy.layers)
