@@ -316,6 +316,9 @@ def test_report_and_comparison(copied: Path, finished: Path, call: Call) -> None
     status, out, err = call("compare", str(copied), str(finished), "--out", "two.html")
     assert (status, out, err) == (0, "two.html\n", "")
     assert "Lottery ticket studies, compared" in Path("two.html").read_text()
+    status, _, err = call("compare", str(finished), str(finished))
+    assert status == 2
+    assert "two studies or more" in err
 
 
 @pytest.mark.parametrize(

@@ -330,9 +330,10 @@ def compare(studies: tuple[str, ...], out: Path, data: Path | None, margin: floa
     from tombola.report.html.write import write_comparison
     from tombola.running.results import Results
 
-    if len(studies) < 2:
+    folders = {_folder_of(study, None).resolve(): study for study in studies} if len(studies) > 1 else studies
+    if len(folders) < 2:
         raise InputError(f"compare takes two studies or more; `tombola report {studies[0]}` shows a single one")
-    found = [Results.open(_folder_of(study, None), data) for study in studies]
+    found = [Results.open(folder, data) for folder in folders]
     click.echo(str(write_comparison(found, out, margin)))
 
 

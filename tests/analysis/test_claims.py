@@ -433,6 +433,8 @@ claims:
         ((" > 0'", " > 0', expected: 1, tolerance: 1"), "claim 'first': expected and tolerance have no meaning"),
         (("claims:", "claim:"), "own.yaml: a claims file has a list `claims:`"),
         (("  - {id: first", "  - {id: first}}"), "own.yaml, line 4: not valid YAML"),
+        (("minimum: 4", "applies: {network.nmae: x}"), "a study has no field 'network.nmae'; did you mean 'name'"),
+        (("minimum: 4", "recipe: {traning.lr: 1}"), "no field 'traning.lr'; did you mean 'training'"),
         (("minimum: 4", "stated: later"), "claim 'second': stated='later'"),
         (("source: a paper", "source: 1"), "claim 'first': source=1: "),
         ((GOOD, ""), "own.yaml: a claims file has a list"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -20,6 +20,8 @@ from tombola.analysis.intervals import means
 from tombola.analysis.quantities import Evidence, NotMeasured
 from tombola.errors import InputError, nearest
 from tombola.section import Section
+from tombola.studies.explaining import fields_of
+from tombola.studies.study import Study
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive", "not measured"
@@ -57,6 +59,17 @@ class Claim(Section):
     nearest: float = Field(default=0.12, gt=0, le=0.5)
     applies: dict[str, str | int | float | list[str | int | float]] = Field(default_factory=dict)
     recipe: dict[str, str | int | float | list[str | int | float]] = Field(default_factory=dict)
+
+    @field_validator("applies", "recipe")
+    @classmethod
+    def _fields_exist(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        for field in fields:
+            parts = field.split(".")
+            for place, part in enumerate(parts):
+                known = fields_of(Study, tuple(parts[:place]))
+                if known and part not in known:
+                    raise ValueError(f"a study has no field {field!r}{nearest(part, known)}")
+        return fields
 
     @model_validator(mode="after")
     def _expectation_fits(self) -> Claim:

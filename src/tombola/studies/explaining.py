@@ -28,6 +28,8 @@ WORDS = {
     "literal_error": "must be {expected}",
 }
 
+FRACTIONS = ("pruning.densities", "pruning.target")
+
 
 def explain(error: ValidationError, model: type[BaseModel], where: Callable[[Place], str] = lambda place: "") -> str:
     """Return the message for settings that are not a valid `model`.
@@ -53,11 +55,13 @@ def _line(model: type[BaseModel], details: Any, where: Callable[[Place], str]) -
     if place == ("extends",):
         return f"{prefix}extends belongs into a study file; here, name the study that is to be changed first"
     if kind == "extra_forbidden":
-        return f"{prefix}unknown field {field_name!r}{nearest(str(place[-1]), _fields(model, place[:-1]))}"
+        return f"{prefix}unknown field {field_name!r}{nearest(str(place[-1]), fields_of(model, place[:-1]))}"
     if kind == "missing":
         return f"{prefix}{field_name} is missing"
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     message = message[:1].lower() + message[1:]
+    if kind == "less_than" and field_name.startswith(FRACTIONS):
+        message += "; it is a fraction, 0.5 for 50 %"
     if kind in WORDS:
         message = WORDS[kind].format(**details.get("ctx", {}))
     if kind == "model_type" and place in (("network",), ("data",)):
@@ -70,7 +74,7 @@ def _line(model: type[BaseModel], details: Any, where: Callable[[Place], str]) -
     return f"{prefix}{field_name}={shown if len(shown) < 60 else shown[:57] + '...'}: {message}"
 
 
-def _fields(model: type[BaseModel], place: Place) -> list[str]:
+def fields_of(model: type[BaseModel], place: Place) -> list[str]:
     """Return the field names that the section at `place` knows."""
     section: Any = model
     for part in place:

@@ -94,7 +94,12 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None, assignment
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise InputError(f"{text!r} is not of the form field=value, such as training.lr=2e-4")
-        settings = _nested(key, _parse(value, f"{key}=..."))
+        try:
+            settings = _nested(key, _parse(value, f"{key}=..."))
+        except InputError as error:
+            if value.count("[") + value.count("{") == value.count("]") + value.count("}"):
+                raise
+            raise InputError(f"{error}; a shell takes what has spaces apart: quote it, '{key}=[a, b]'") from None
         for section in settings.keys() & together.keys():
             if isinstance(together[section], str):  # a short form, which fields are now added to
                 draft.lay(_from_here({section: together.pop(section)}), lambda place: "command line")
