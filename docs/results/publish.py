@@ -1,13 +1,13 @@
-"""Publish a results folder as a page of docs/results: tables, figures, the report, and its claims.
+"""Publish results folders as one page of docs/results: tables, figures, the report, and its claims.
 
 python docs/results/publish.py results/lenet-mnist docs/results/lenet-mnist
+python docs/results/publish.py results/a results/b docs/results/a-against-b
 
 What the page's README.md says above MARK is written by hand and kept; what is below is made here.
 """
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +16,8 @@ import pandas as pd
 
 import tombola
 from tombola.analysis.claims import Outcome, evaluate, published_claims
-from tombola.report.html.write import write_report
+from tombola.report import draw, gather
+from tombola.report.html.write import write_comparison, write_report
 from tombola.studies import dump_study
 
 MARK = "<!-- made by docs/results/publish.py from here on -->"
@@ -24,37 +25,57 @@ ROWS = 50  # of the curves' summary, for each level
 
 
 def main() -> None:
-    """Publish the folder."""
-    source, target = Path(sys.argv[1]), Path(sys.argv[2])
+    """Publish the folders: all arguments but the last; that is the page's folder."""
+    *sources, target = map(Path, sys.argv[1:])
     target.mkdir(parents=True, exist_ok=True)
-    results = tombola.Results.open(source)
-    results.save()
-    for old in target.glob("figure-*.png"):
+    studies = [tombola.Results.open(source) for source in sources]
+    levels, curves, settings = gather(studies)
+    for old in target.glob("*.png"):
         old.unlink()
-    figures = sorted(path for path in (source / "figures").glob("*.png") if "rounds" not in path.name)
-    for path in (source / "results.csv", *figures):
-        shutil.copy(path, target / path.name)
-    (target / "study.yaml").write_text(dump_study(results.study.without_folder()))
-    _summary(pd.read_csv(source / "curves.csv")).to_csv(target / "curves-summary.csv")
-    write_report(results, target / "report.html")
+    figures = draw(levels, curves, target, settings=settings, formats=["png"])
+    for many in [path for path in figures if len(studies) == 1 and path.stem == "rounds"]:  # Figure 3 says it better
+        figures.remove(many)
+        many.unlink()
+    levels.to_csv(target / "results.csv", index=False)
+    _summary(curves).to_csv(target / "curves-summary.csv")
+    for results in studies:
+        name = "study.yaml" if len(studies) == 1 else f"{results.study.slug}.yaml"
+        (target / name).write_text(dump_study(results.study.without_folder()))
+    if len(studies) == 1:
+        report = write_report(studies[0], target / "report.html")
+    else:
+        report = write_comparison(studies, target / "comparison.html")
 
     page = target / "README.md"
-    head = page.read_text().partition(MARK)[0].rstrip() if page.exists() else f"# {results.study.name}"
-    table = subprocess.run(
-        [Path(sys.executable).with_name("tombola"), "results", source], capture_output=True, text=True, check=True
-    ).stdout
+    head = page.read_text().partition(MARK)[0].rstrip() if page.exists() else f"# {target.name}"
+    published = published_claims()
+    outcomes = [
+        outcome
+        for results in studies
+        for outcome in evaluate(results.frame(), published, {results.study.name: results.study.model_dump()})
+    ]
     parts = [
         head,
         MARK,
-        "[report.html](report.html) is the whole report: open it in a browser (GitHub shows its source).",
-        *_claims(evaluate(results.frame(), published_claims(), {results.study.name: results.study.model_dump()})),
+        f"[{report.name}]({report.name}) is the whole report: open it in a browser (GitHub shows its source).",
+        *_claims(outcomes),
         *(f"![{path.stem}]({path.name})" for path in figures),
-        "`results.csv` is the table that the run wrote, a row per run; `curves-summary.csv` has mean, lowest and\n"
-        "highest test accuracy of some evaluations; `study.yaml` is the study. `docs/results/publish.py` made it all.",
+        "`results.csv` has a row per run; `curves-summary.csv` has mean, lowest and highest test accuracy of some\n"
+        f"evaluations; {_files(studies)}.\n`docs/results/publish.py` made it all.",
         "## All levels",
-        "\n".join(f"    {line}".rstrip() for line in table.splitlines()),
+        *("\n".join(f"    {line}".rstrip() for line in _table(source).splitlines()) for source in sources),
     ]
     page.write_text("\n\n".join(parts) + "\n")
+
+
+def _files(studies: list[tombola.Results]) -> str:
+    names = [f"`{results.study.slug}.yaml`" for results in studies]
+    return "`study.yaml` is the study" if len(names) == 1 else f"{', '.join(names)} are the studies"
+
+
+def _table(source: Path) -> str:
+    command = [Path(sys.executable).with_name("tombola"), "results", source]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _claims(outcomes: list[Outcome]) -> list[str]:
