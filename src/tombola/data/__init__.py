@@ -1,5 +1,6 @@
 """Data sets: where they come from, how they are split, what training sees of them."""
 
+from tombola.data.balanced import balanced
 from tombola.data.dataset import Dataset, Description
 from tombola.data.parts import Part, Splits
 from tombola.data.settings import DataSettings
@@ -18,6 +19,7 @@ __all__ = [
     "Description",
     "Part",
     "Splits",
+    "balanced",
     "describe",
     "fingerprint",
     "load",
