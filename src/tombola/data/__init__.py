@@ -10,7 +10,7 @@ from tombola.data.sources import (
     fingerprint,
     load,
 )
-from tombola.data.splitting import split
+from tombola.data.splitting import drawn_rows, split
 
 __all__ = [
     "SOURCES",
@@ -21,6 +21,7 @@ __all__ = [
     "Splits",
     "balanced",
     "describe",
+    "drawn_rows",
     "fingerprint",
     "load",
     "split",

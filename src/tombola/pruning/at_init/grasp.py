@@ -53,18 +53,16 @@ def hessian_gradient(
     """Return the Hessian of the loss times its gradient, both with respect to `weights`, in their order and shapes."""
     with torch.enable_grad():
         loss = functional.cross_entropy(module(inputs) / TEMPERATURE, targets)
-        gradients = _gradient(loss, weights, create_graph=True)
+        gradients = torch.autograd.grad(
+            loss, [*weights.values()], create_graph=True, allow_unused=True, materialize_grads=True
+        )
         # d/dw of g(w) . g, in which the second g is held fixed
         flow = sum(((gradient * gradient.detach()).sum() for gradient in gradients), torch.zeros(()))
-    if not flow.requires_grad:
-        return tuple(torch.zeros_like(weight) for weight in weights.values())
-    return tuple(product.detach() for product in _gradient(flow, weights))
-
-
-def _gradient(value: Tensor, weights: Mapping[str, Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(
-        value, [*weights.values()], create_graph=create_graph, allow_unused=True, materialize_grads=True
-    )
+    for weight in weights.values():
+        weight.grad = None
+    if flow.requires_grad:
+        flow.backward()  # autograd.grad would pass over what has no second derivative, without a word
+    return tuple(torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights.values())
 
 
 def _layer_without(module: nn.Module, inputs: Tensor) -> str:
@@ -99,7 +97,7 @@ def _twice(layer: nn.Module, given: tuple[Any, ...]) -> bool:
         first = torch.autograd.grad(result.square().sum(), sources, create_graph=True, allow_unused=True)
         flow = [gradient.square().sum() for gradient in first if gradient is not None and gradient.requires_grad]
         if flow:
-            torch.autograd.grad(torch.stack(flow).sum(), sources, allow_unused=True)
+            torch.stack(flow).sum().backward()
     except RuntimeError:
         return False
     return True
