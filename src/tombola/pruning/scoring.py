@@ -24,7 +24,8 @@ def scores_of(name: str, snapshots: Snapshots) -> Mapping[str, Tensor]:
 
     Raises:
         SkipRound: it has nothing to tell weights apart by.
-        InputError: there is no such criterion, or a user's own fails or answers with something else than tensors.
+        InputError: there is no such criterion, a user's own fails or answers with something else than tensors, or a
+            method at initialisation finds no numbers.
     """
     criterion = resolve(name, KNOWN, "criterion")
     try:
@@ -37,6 +38,11 @@ def scores_of(name: str, snapshots: Snapshots) -> Mapping[str, Tensor]:
         raise InputError(f"criterion {name!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(scores, Mapping) or not all(isinstance(score, Tensor) for score in scores.values()):
         raise InputError(f"criterion {name!r} gave {_kinds(scores)}; it must return a dict of layer name -> tensor")
+    if unknown := [layer for layer, score in scores.items() if name in AT_INIT and bool(score.isnan().any())]:
+        raise InputError(
+            f"{name}: scores of {unknown[0]!r} are not numbers: the network can't be differentiated at its "
+            "initialisation; another network.init, or another arm, may do"
+        )
     return scores
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 import tombola.data as data
 from tombola.errors import InputError
 from tombola.networks import examine, initialised
-from tombola.pruning import AT_INIT, Goal, Mask, SkipRound, Snapshots, kept_of, scores_of, select, shuffled
+from tombola.pruning import Goal, Mask, SkipRound, Snapshots, kept_of, scores_of, select, shuffled
 from tombola.running.collapse import collapse
 from tombola.running.store import Result, Store
 from tombola.seeds import Seeds
@@ -152,8 +152,7 @@ def _pruned(
     try:
         mask = select(scores, parent.mask, rounds, prune.scope, prune.minimum)
     except ValueError as error:
-        hint = "; another network.init, or another arm, may do" if prune.criterion in AT_INIT else ""
-        raise InputError(f"criterion {prune.criterion!r}: {error}{hint}") from error
+        raise InputError(f"criterion {prune.criterion!r}: {error}") from error
     if mask == parent.mask:
         raise SkipRound("so few weights are left, at rates so low, that the round removes none")
     return mask
