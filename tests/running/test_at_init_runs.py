@@ -93,6 +93,13 @@ def test_the_examples_are_recorded_balanced_and_of_the_training_split(tmp_path):
     assert splits.train.targets[first].bincount().tolist() == [3] * 10
 
 
+def test_a_method_of_ones_own_is_given_examples_too(tmp_path):
+    plan, store = run_study(tmp_path, arms=[{"small_nets:own_at_init": {"name": "own"}}])
+    result = store.load(find(plan, "own", 2).id)
+    assert result.mask.remaining == plan.remaining[2]
+    assert len(result.facts["remarks"]["examples"]) == 100
+
+
 def test_the_mask_is_that_of_the_formula_on_those_examples(tmp_path):
     """SNIP anew from what is recorded, by a network that is built and initialised here."""
     plan, store = run_study(tmp_path, arms=["snip"])
