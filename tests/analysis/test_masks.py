@@ -15,10 +15,10 @@ from torch.nn import functional
 import tombola
 import tombola.running.run as running
 from tombola.analysis.anatomy import dead_units, layer_densities
-from tombola.analysis.live_paths import Untraceable, live_paths
 from tombola.analysis.overlap import chance, chance_of_all, mask_overlap, overlaps
 from tombola.errors import InputError
 from tombola.pruning import Mask
+from tombola.pruning.live_paths import Untraceable, live_paths
 from tombola.running.results import Results
 
 

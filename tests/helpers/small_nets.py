@@ -168,3 +168,35 @@ def takes_two(snapshots, layer):
 def one_layer(snapshots):
     """A criterion that leaves a layer out."""
     return {"fc1.weight": snapshots.final["fc1.weight"]}
+
+
+def sees_examples(snapshots):
+    """A method at initialisation: the size of the gradient."""
+    module = snapshots.network()
+    inputs, targets = snapshots.examples()
+    loss = functional.cross_entropy(module(inputs), targets)
+    parameters = dict(module.named_parameters())
+    gradients = torch.autograd.grad(loss, [parameters[name] for name in snapshots.start])
+    return {name: gradient.abs() for name, gradient in zip(snapshots.start, gradients, strict=True)}
+
+
+def own_at_init(trial, level, repeat):
+    """An arm: pruned at initialisation by a method of one's own."""
+    return trial.initial, trial.at_init("small_nets:sees_examples", level, draw=repeat)
+
+
+def last_layers_first(snapshots):
+    """A criterion by which the last layer goes first, then the one before it."""
+    names = list(snapshots.final)
+    return {name: torch.full_like(snapshots.final[name], -float(names.index(name))) for name in names}
+
+
+class Bent(nn.Module):
+    """relu(x)^1.5, which has a first derivative everywhere, and at 0 no second one."""
+
+    def forward(self, x):
+        return (x * (x > 0)) ** 1.5
+
+
+def bent(input_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(input_shape).numel(), 12), Bent(), nn.Linear(12, classes))

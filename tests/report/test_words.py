@@ -5,7 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from tombola.report.words import in_order, percent, plain, small_print
+from tombola.report.html.series import series_of
+from tombola.report.style import styles
+from tombola.report.words import CONTROLS, KNOWN_ARMS, in_order, percent, plain, small_print
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,27 @@ def test_order_of_arms():
         "own",
     ]
     assert in_order(["b", "reinit", "a", "ticket", "b"]) == ["ticket", "reinit", "a", "b"]
+
+
+def test_a_control_stands_behind_its_arm_and_looks_like_no_other():
+    """In the pictures and on the page, where each marker must have a shape."""
+    arms = ["snip-shuffled-reinit", "own-shuffled", "ticket-reinit", "snip-reinit", "grasp", "snip", "snip-shuffled"]
+    arms += ["one-shot-reinit", "one-shot-reinit-shuffled"]
+    ordered = in_order(arms)
+    assert ordered == [
+        "ticket-reinit",
+        "one-shot-reinit",
+        "one-shot-reinit-shuffled",
+        "snip",
+        "snip-shuffled",
+        "snip-reinit",
+        "snip-shuffled-reinit",
+        "grasp",
+        "own-shuffled",
+    ]
+    methods = ["ticket", "snip", "grasp", "synflow"]
+    looks = styles([*KNOWN_ARMS, *(f"{arm}{control}" for arm in methods for control in CONTROLS)])
+    assert len({(look.color, look.marker) for look in looks.values()}) == len(looks)
+    assert looks["snip-shuffled"].color == looks["snip"].color
+    every = [*KNOWN_ARMS, *(f"{arm}{control}" for arm in KNOWN_ARMS for control in CONTROLS), "own"]
+    assert len(series_of(pd.DataFrame({"study": "s", "arm": every}))) == len(set(every))

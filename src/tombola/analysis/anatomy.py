@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tombola.analysis.live_paths import LivePaths, Untraceable, live_paths
 from tombola.errors import InputError, nearest
 from tombola.networks import factory, initialised
+from tombola.pruning.live_paths import LivePaths, Untraceable, live_paths
 
 if TYPE_CHECKING:
     from tombola.pruning import Mask

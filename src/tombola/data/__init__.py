@@ -1,5 +1,6 @@
 """Data sets: where they come from, how they are split, what training sees of them."""
 
+from tombola.data.balanced import balanced
 from tombola.data.dataset import Dataset, Description
 from tombola.data.parts import Part, Splits
 from tombola.data.settings import DataSettings
@@ -9,7 +10,7 @@ from tombola.data.sources import (
     fingerprint,
     load,
 )
-from tombola.data.splitting import split
+from tombola.data.splitting import drawn_rows, split
 
 __all__ = [
     "SOURCES",
@@ -18,7 +19,9 @@ __all__ = [
     "Description",
     "Part",
     "Splits",
+    "balanced",
     "describe",
+    "drawn_rows",
     "fingerprint",
     "load",
     "split",

@@ -39,10 +39,7 @@ def split(dataset: Dataset, validation: int, seeds: Seeds, device: str | torch.d
             f"data.validation is {validation:,}, but {dataset.name} has {available:,} training examples: "
             f"give a number from 1 to {available - 1:,}"
         )
-    drawn = torch.randperm(available, generator=seeds.generator("split")).numpy()
-    # Ascending, because the order in which training sees the examples is another purpose's business.
-    held_out, kept = np.sort(drawn[:validation]), np.sort(drawn[validation:])
-
+    held_out, kept = drawn_rows(available, validation, seeds)
     mean, std = _measure(dataset, kept)
 
     def part(inputs: np.ndarray, targets: np.ndarray, rows: np.ndarray, which: str) -> Part:
@@ -62,6 +59,13 @@ def split(dataset: Dataset, validation: int, seeds: Seeds, device: str | torch.d
         std=tuple(std.tolist()),
         classes=dataset.classes,
     )
+
+
+def drawn_rows(available: int, validation: int, seeds: Seeds) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of the published training examples a trial validates on, and which it trains on."""
+    drawn = torch.randperm(available, generator=seeds.generator("split")).numpy()
+    # Ascending, because the order in which training sees the examples is another purpose's business.
+    return np.sort(drawn[:validation]), np.sort(drawn[validation:])
 
 
 def _measure(dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,18 +1,22 @@
 """Masks, criteria and selection: three things that do not know each other."""
 
+from tombola.pruning.at_init import AT_INIT
 from tombola.pruning.controls import shuffled
-from tombola.pruning.criteria import CRITERIA, Criterion, SkipRound, Snapshots, magnitude
+from tombola.pruning.criteria import CRITERIA, Criterion, Goal, SkipRound, Snapshots, magnitude
 from tombola.pruning.mask import Mask
 from tombola.pruning.scoring import scores_of, try_criterion
-from tombola.pruning.select import kept_after, plan_counts, removed, select
+from tombola.pruning.select import kept_after, kept_of, plan_counts, removed, select
 
 __all__ = [
+    "AT_INIT",
     "CRITERIA",
     "Criterion",
+    "Goal",
     "Mask",
     "SkipRound",
     "Snapshots",
     "kept_after",
+    "kept_of",
     "magnitude",
     "plan_counts",
     "removed",

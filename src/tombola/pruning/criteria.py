@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 State = Mapping[str, Tensor]
 
@@ -15,8 +16,23 @@ class SkipRound(Exception):
     """Raised by a criterion that has nothing to tell weights apart by: the round removes none; the text says why."""
 
 
-def _unknown() -> State:
-    raise ValueError("no gradients are known here")
+def _unknown() -> Any:
+    raise ValueError("this is not known here")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What selection is about to leave, for a score that depends on it.
+
+    Args:
+        layers: that are pruned.
+        keep: number of weights that they keep together.
+        minimum: the least number of weights that each of them keeps.
+    """
+
+    layers: tuple[str, ...]
+    keep: int
+    minimum: int = 0
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,12 @@ class Snapshots:
             batch that training would have seen next, not augmented, in float32 and evaluation mode; pruned weights
             included.
         generator: for a criterion that draws; each trial, run and level has its own.
+        goal: how much is to be kept.
+        network: called without arguments, gives a fresh module with the weights `start`, in float32 and evaluation
+            mode, on the CPU: of the dense run, the untrained network.
+        examples: called without arguments, gives (inputs, targets) on the CPU: as many examples of each class, drawn
+            from the trial's training examples, the same at each call. Known to methods at initialisation that use them.
+        input_shape: of one example.
     """
 
     init: State
@@ -40,6 +62,10 @@ class Snapshots:
     final: State
     gradients: Callable[[], State] = _unknown
     generator: torch.Generator = field(default_factory=torch.Generator)
+    goal: Goal = Goal((), 0)
+    network: Callable[[], nn.Module] = _unknown
+    examples: Callable[[], tuple[Tensor, Tensor]] = _unknown
+    input_shape: tuple[int, ...] = ()
 
 
 Criterion = Callable[[Snapshots], Mapping[str, Tensor]]

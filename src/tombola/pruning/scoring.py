@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tombola.errors import InputError, TombolaError
 from tombola.named import resolve
-from tombola.pruning.criteria import CRITERIA, SkipRound, Snapshots
+from tombola.pruning.at_init import AT_INIT
+from tombola.pruning.criteria import CRITERIA, Criterion, Goal, SkipRound, Snapshots
 from tombola.pruning.mask import Mask
-from tombola.pruning.select import select
+from tombola.pruning.select import kept_of, select
+
+KNOWN: dict[str, Criterion] = CRITERIA | AT_INIT
+EXAMPLES = 2  # of each class, that a method at initialisation is tried with
 
 
 def scores_of(name: str, snapshots: Snapshots) -> Mapping[str, Tensor]:
@@ -19,38 +24,77 @@ def scores_of(name: str, snapshots: Snapshots) -> Mapping[str, Tensor]:
 
     Raises:
         SkipRound: it has nothing to tell weights apart by.
-        InputError: there is no such criterion, or a user's own fails or answers with something else than tensors.
+        InputError: there is no such criterion, a user's own fails or answers with something else than tensors, or a
+            method at initialisation finds no numbers.
     """
-    criterion = resolve(name, CRITERIA, "criterion")
+    criterion = resolve(name, KNOWN, "criterion")
     try:
         scores = criterion(snapshots)
     except (SkipRound, TombolaError):
         raise
     except Exception as error:
-        if name in CRITERIA:
+        if name in KNOWN:
             raise
         raise InputError(f"criterion {name!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(scores, Mapping) or not all(isinstance(score, Tensor) for score in scores.values()):
         raise InputError(f"criterion {name!r} gave {_kinds(scores)}; it must return a dict of layer name -> tensor")
+    if unknown := [layer for layer, score in scores.items() if name in AT_INIT and bool(score.isnan().any())]:
+        raise InputError(
+            f"{name}: scores of {unknown[0]!r} are not numbers: the network can't be differentiated at its "
+            "initialisation; another network.init, or another arm, may do"
+        )
     return scores
 
 
-def try_criterion(name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Ask a user's own criterion about made-up weights, so that a fault shows before hours of training.
+def try_criterion(
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    network: Callable[[], nn.Module],
+    input_shape: tuple[int, ...],
+    classes: int,
+    examples: bool = False,
+) -> None:
+    """Ask a criterion that may fail about made-up weights, so that a fault shows before hours of training.
+
+    Args:
+        name: of a criterion. Of ours, only `grasp` asks for something that not every network has.
+        shapes: of the prunable weights, by name.
+        network: gives the untrained network.
+        input_shape: of one example.
+        classes: number of classes.
+        examples: whether it will be given examples.
 
     Raises:
         InputError: as in `scores_of`, or the scores are not of the weights' names and shapes.
     """
-    if name in CRITERIA:
+    if name in KNOWN and name != "grasp":
         return
     generator = torch.Generator().manual_seed(0)
 
     def weights() -> dict[str, Tensor]:
         return {layer: torch.randn(shape, generator=generator) for layer, shape in shapes.items()}
 
-    snapshots = Snapshots(weights(), weights(), weights(), weights(), weights, generator)
+    def made_up() -> tuple[Tensor, Tensor]:
+        targets = torch.arange(classes).repeat(EXAMPLES)
+        return torch.randn(len(targets), *input_shape, generator=generator), targets
+
+    mask, rates = Mask.full(dict(shapes)), dict.fromkeys(shapes, 0.5)
+    snapshots = Snapshots(
+        weights(),
+        weights(),
+        weights(),
+        weights(),
+        weights,
+        generator,
+        goal=Goal(tuple(shapes), kept_of(mask.counts(), [rates])),
+        network=lambda: network().eval(),
+        input_shape=input_shape,
+    )
+    if examples:
+        snapshots = replace(snapshots, examples=made_up)
     try:
-        select(scores_of(name, snapshots), Mask.full(dict(shapes)), dict.fromkeys(shapes, 0.5))
+        with torch.random.fork_rng(devices=[]):  # a module may draw in evaluation mode too
+            select(scores_of(name, snapshots), mask, rates)
     except SkipRound:
         return
     except ValueError as error:

@@ -32,6 +32,14 @@ def kept_after(remaining: int, rates: Sequence[float], minimum: int = 0) -> int:
     return remaining
 
 
+def kept_of(counts: Mapping[str, int], rounds: Sequence[Rates], scope: Scope = "layer", minimum: int = 0) -> int:
+    """Return how many weights `select` leaves in all of the layers that `rounds` name, which have `counts` now."""
+    if scope == "layer":
+        return sum(kept_after(counts[name], [rates[name] for rates in rounds], minimum) for name in rounds[0])
+    pool, floor = sum(counts[name] for name in rounds[0]), sum(min(minimum, counts[name]) for name in rounds[0])
+    return kept_after(pool, [next(iter(rates.values())) for rates in rounds], floor)
+
+
 def select(
     scores: Scores,
     mask: Mask,

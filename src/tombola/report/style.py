@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tombola.report.words import KNOWN_ARMS
+from tombola.report.words import CONTROLS, KNOWN_ARMS, of_control
 
 # The colour-blind-safe palette of Okabe and Ito (2008), without its yellow, which is too pale for a line on white.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -21,7 +21,7 @@ class Style:
     """Colour, marker and line of one curve; a hollow marker stands for a control."""
 
     color: str
-    marker: str
+    marker: Any
     line: Any
     hollow: bool = False
 
@@ -55,12 +55,16 @@ KNOWN = dict(
             Style(PURPLE, "d", "--"),
             Style(SKY, "h", LONG),
             Style(GREY, "8", ":", hollow=True),
+            Style(GREY, (4, 1, 0), "--", hollow=True),
             Style(BLACK, "P", LONG),
             Style(GREEN, "H", "-"),
         ),
         strict=True,
     )
 )
+
+# Stars of so many points; a control has the colour of its arm.
+STARS = dict(zip(CONTROLS, (((3, 1, 0), (0, (4, 1.5))), ((4, 1, 45), "--"), ((6, 1, 0), ":")), strict=True))
 
 # What a user's own arms are given: each has a marker and a pair of colour and line of its own.
 OTHERS = tuple(
@@ -80,15 +84,21 @@ STUDIES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (ORANGE, "v"), (PURPLE, 
 
 
 def styles(arms: Iterable[str]) -> dict[str, Style]:
-    """Return the style of each arm: fixed for those that tombola knows, drawn from the name for all others.
+    """Return the style of each arm: fixed for those that tombola knows and controls of those, drawn from the name for
+    all others.
 
     An arm keeps its style from study to study unless two names of one study fall on the same place; then the
     alphabetically later one moves on to the next that is free. Beyond eight own arms, styles are used again.
     """
     names = set(arms)
     chosen = {arm: KNOWN[arm] for arm in names & set(KNOWN)}
+    for name in names:
+        arm, control = of_control(name)
+        if control:
+            marker, line = STARS[control]
+            chosen[name] = Style(KNOWN[arm].color, marker, line, hollow=True)
     taken: set[int] = set()
-    for arm in sorted(names - set(KNOWN)):
+    for arm in sorted(names - set(chosen)):
         slot = zlib.crc32(arm.encode("utf-8", "replace")) % len(OTHERS)
         while slot in taken:
             slot = (slot + 1) % len(OTHERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -22,6 +23,7 @@ Cell = Callable[[Row | None], str]
 
 # Five columns of "97.92 ± 0.12*" beside level and density are what 100 columns hold.
 ARMS_PER_TABLE = 5
+HEADER = 14  # characters
 MISSING = "-"
 
 
@@ -83,7 +85,7 @@ def _pairs(rows: pd.DataFrame) -> Table:
 
 def _per_arm(rows: pd.DataFrame, arms: Sequence[str], cell: Cell) -> Table:
     # A header breaks after a hyphen, so that a column need not be wider than its numbers.
-    headers = [plain(arm).replace("one-shot-", "one-shot-\n") for arm in arms]
+    headers = ["\n".join(wrap(plain(arm), HEADER, break_long_words=False)) for arm in arms]
     table = _table(["level", "Pm %", *headers])
     for level, at_level in rows.groupby("level"):
         by_arm = {row["arm"]: row for row in at_level.to_dict("records")}

@@ -26,16 +26,31 @@ KNOWN_ARMS = (
     "synflow",
     "magnitude-at-init",
     "random",
+    "random-erk",
     "edge-popup",
     "early-bird",
 )
+CONTROLS = ("-shuffled", "-reinit", "-shuffled-reinit")  # what a control's name ends in, after that of its arm
 BARS_ARE = {"range": "bars span the lowest and highest run", "interval": "bars are 95 % t intervals of the mean"}
 
 
 def in_order(arms: Iterable[str]) -> list[str]:
-    """Return the arms that tombola knows first and a user's own after them by name, each once."""
-    names = {str(arm) for arm in arms}
-    return [arm for arm in KNOWN_ARMS if arm in names] + sorted(names - set(KNOWN_ARMS))
+    """Return the arms that tombola knows first, each before its controls, and a user's own after them by name."""
+
+    def place(name: str) -> tuple[int, str, int, str]:
+        arm, control = of_control(name)
+        number = KNOWN_ARMS.index(arm) if arm in KNOWN_ARMS else len(KNOWN_ARMS)
+        return number, arm, CONTROLS.index(control) if control else -1, name
+
+    return sorted({str(arm) for arm in arms}, key=place)
+
+
+def of_control(name: str) -> tuple[str, str]:
+    """Return the arm that a control is of and which of CONTROLS it is: "" where it is none of an arm that we know."""
+    for control in sorted(CONTROLS, key=len, reverse=True):
+        if name not in KNOWN_ARMS and (arm := name.removesuffix(control)) in KNOWN_ARMS:
+            return arm, control
+    return name, ""
 
 
 def plain(name: object, longest: int = 40) -> str:

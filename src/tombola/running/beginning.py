@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 import tombola.data as data
 from tombola.errors import InputError
 from tombola.networks import examine, initialised
-from tombola.pruning import Mask, SkipRound, Snapshots, scores_of, select, shuffled
+from tombola.pruning import Goal, Mask, SkipRound, Snapshots, kept_of, scores_of, select, shuffled
+from tombola.running.collapse import collapse
 from tombola.running.store import Result, Store
 from tombola.seeds import Seeds
 from tombola.studies.job import Job, Limit, MaskRule, Prune
@@ -33,7 +34,9 @@ class Beginning:
         mask: which weights may live.
         weights: the masked weights.
         remarks: what the result should say of how the mask was found: "skipped", why a round removed nothing;
-            "pruned_from", the run whose mask was pruned, and "factor" of the rates, where `back_off` is set.
+            "pruned_from", the run whose mask was pruned, and "factor" of the rates, where `back_off` is set;
+            "examples", which training examples of the trial's split a method at initialisation was given; "collapsed"
+            and "no_path", see `tombola.running.collapse`.
     """
 
     mask: Mask
@@ -58,6 +61,7 @@ def beginning(job: Job, store: Store, build: Callable[[], nn.Module], splits: da
         mask = Mask.full(examine(initialised(build, "pytorch", 0), splits.input_shape).shapes())
     else:
         mask, remarks = found_mask(job, job.mask, store, build, splits)
+        remarks |= collapse(initialised(build, "pytorch", 0), mask, splits.input_shape)
     # In the module rather than in the dict: a tied weight has several names there, and is masked under one.
     module = initialised(build, "pytorch", 0)
     module.load_state_dict(weights)
@@ -69,14 +73,15 @@ def found_mask(
     job: Job, rule: MaskRule, store: Store, build: Callable[[], nn.Module], splits: data.Splits
 ) -> tuple[Mask, dict[str, Any]]:
     """Return the mask that a rule gives, from the result of the job that it prunes, and remarks on it."""
-    prune, factor, remarks = rule.prune, 1.0, {}
+    prune, factor = rule.prune, 1.0
+    remarks: dict[str, Any] = {}
     if prune.limit is not None:
         base, factor = _last_good(prune.job, prune.limit, store)
         remarks = {"pruned_from": base, "factor": factor}
         prune = prune.model_copy(update={"job": base})
     parent = store.load(prune.job)
     try:
-        mask = _pruned(job, prune, factor, parent, build, splits)
+        mask = _pruned(job, prune, factor, parent, build, splits, remarks)
     except SkipRound as reason:
         mask, remarks = parent.mask, remarks | {"skipped": str(reason)}
     if rule.shuffle is not None:
@@ -99,11 +104,35 @@ def _last_good(tried: str, limit: Limit, store: Store) -> tuple[str, float]:
 
 
 def _pruned(
-    job: Job, prune: Prune, factor: float, parent: Result, build: Callable[[], nn.Module], splits: data.Splits
+    job: Job,
+    prune: Prune,
+    factor: float,
+    parent: Result,
+    build: Callable[[], nn.Module],
+    splits: data.Splits,
+    remarks: dict[str, Any],
 ) -> Mask:
+    """Return the mask that a rule's criterion leaves; which examples it was given is added to `remarks`."""
+
     def prunable(weights: Weights) -> Weights:
         return {name: weights[name] for name in parent.mask}
 
+    def network() -> nn.Module:
+        module = initialised(build, "pytorch", 0).eval()
+        module.load_state_dict(parent.snapshots["start"])
+        return module
+
+    # On the CPU whatever the device: arms that share a mask must find the same one.
+    def examples() -> tuple[Tensor, Tensor]:
+        if not prune.examples:
+            raise ValueError("examples are for methods that prune at initialisation; see snapshots.gradients")
+        places = data.balanced(splits.train.targets, prune.examples, job.seeds.generator("examples", prune.draw))
+        remarks["examples"] = places.tolist()
+        here = places.to(splits.train.inputs.device)
+        return splits.train.inputs[here].cpu(), splits.train.targets[here].cpu()
+
+    rounds = [{name: factor * rate for name, rate in rates.items()} for rates in prune.schedule]
+    kept = kept_of(parent.mask.counts(), rounds, prune.scope, prune.minimum)
     snapshots = Snapshots(
         init=prunable(initialised(build, job.network.init, job.seeds.value("init")).state_dict()),
         start=prunable(parent.snapshots["start"]),
@@ -111,10 +140,15 @@ def _pruned(
         final=prunable(parent.snapshots["final"]),
         gradients=lambda: prunable(_gradients(parent, build, splits)),
         # By the run that is pruned, so that every level draws anew.
-        generator=job.seeds.generator("criterion", int(prune.job, 16)),
+        generator=job.seeds.generator("criterion", int(prune.job, 16) + (prune.draw << 64)),
+        goal=Goal(tuple(rounds[0]), kept, prune.minimum),
+        network=network,
+        examples=examples,
+        input_shape=splits.input_shape,
     )
-    scores = scores_of(prune.criterion, snapshots)
-    rounds = [{name: factor * rate for name, rate in rates.items()} for rates in prune.schedule]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.seeds.value("dropout"))  # a module may draw in evaluation mode too
+        scores = scores_of(prune.criterion, snapshots)
     try:
         mask = select(scores, parent.mask, rounds, prune.scope, prune.minimum)
     except ValueError as error:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from tombola.running.collapse import REMEDIES, said
 from tombola.running.store import PROGRESS, Store
 from tombola.studies.job import Job
 from tombola.studies.plan import Plan
@@ -130,11 +131,10 @@ class Display:
         seconds = facts["seconds"]
         if outcome == "diverged":
             self._say(f"diverged {job.label}: the loss was not finite at iteration {facts['diverged_at']}", always=True)
-        emptied = [name.removesuffix(".weight") for name, count in facts["remaining"].items() if count == 0]
         if skipped := facts.get("remarks", {}).get("skipped"):
             self._say(f"skipped  {job.label}: its round removed nothing: {skipped}", always=True)
-        if emptied:
-            self._say(f"emptied  {job.label}: nothing is left in layer {', '.join(emptied)}", always=True)
+        if collapsed := said(facts.get("remarks", {})):
+            self._say(f"collapsed {job.label}: {collapsed}; {REMEDIES}", always=True)
         if outcome == "done" and (self.verbose or self._live is None):
             accuracy = facts["history"]["test_accuracy"][-1]
             line = f"done     {job.label}  test {accuracy:.2%}  {seconds:.1f} s  {self._totals({})}"

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from tombola.errors import InputError
+from tombola.running.collapse import said
 from tombola.running.ends import Ends
 from tombola.running.files import Damaged, write_whole, writing
 from tombola.running.kept_plan import kept_plan
@@ -88,7 +89,8 @@ class Results:
         nats. `sparsity` is the share of prunable weights that are exactly 0.0 after training, counted rather than
         taken from the mask (NaN for results of versions that did not count). `early_stop_iteration` is the iteration
         of minimum validation loss (the paper's Section 2), and accuracy "at early stop" is test accuracy there. A
-        diverged run has status "diverged" and no accuracies. `energy_kwh` is NaN where it was not measured.
+        diverged run has status "diverged" and no accuracies; one whose mask empties a layer, or leaves no path from
+        input to output, has status "collapsed". `energy_kwh` is NaN where it was not measured.
         The dense network is level 0 of every arm: one job, shown as repeat 0 of each.
         """
         rows = [self._level(row, facts) for row, facts in self._done]
@@ -210,7 +212,7 @@ class Results:
             "sparsity": facts["zeros"] / self.plan.remaining[0] if "zeros" in facts else nan,
             "iterations": facts["iterations"],
             "seconds": facts["seconds"],
-            "status": "ok",
+            "status": "collapsed" if said(facts.get("remarks", {})) else "ok",
             "engine": facts["engine"]["name"],
             "energy_kwh": facts.get("energy_kwh", nan),
             "job": row.job,

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from tombola.data import Dataset, balanced, drawn_rows
 from tombola.data import load as load_data
 from tombola.errors import InputError, JobsFailed, StoppedByUser
 from tombola.named import IMPORTING
@@ -27,6 +28,7 @@ from tombola.running.progress import Display
 from tombola.running.results import Results
 from tombola.running.scheduler import Stop, Tally, run_jobs
 from tombola.running.store import Store
+from tombola.seeds import Seeds
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
 from tombola.studies.study import Study
@@ -126,7 +128,7 @@ def prepare(
         raise InputError(f"checkpoint-every={checkpoint_every} must be above 0 seconds")
     if workers is not None and workers < 0:
         raise InputError(f"workers={workers} must be 0 or more")
-    load_data(study.data, root)
+    check_examples(plan, load_data(study.data, root))
     stacks = engine == "stacked" or (engine == "auto" and chosen != "cpu")
     return plan, Means(
         root=str(root) if root else None,
@@ -136,6 +138,22 @@ def prepare(
         checkpoint_every=checkpoint_every,
         energy=energy,
     )
+
+
+def check_examples(plan: Plan, dataset: Dataset) -> None:
+    """Refuse more examples of each class, for methods that prune at initialisation, than some trial has.
+
+    Raises:
+        InputError: a class has fewer.
+    """
+    import torch
+
+    targets = torch.from_numpy(dataset.train_targets.copy())
+    asked = {(job.trial, job.mask.prune.examples) for job in plan.jobs.values() if job.mask and job.mask.prune.examples}
+    for trial, examples in sorted(asked):
+        seeds = Seeds(plan.study.seed, trial)
+        _, rows = drawn_rows(len(targets), plan.study.data.validation, seeds)
+        balanced(targets[rows], examples, seeds.generator("examples"))
 
 
 def data_folder(data: str | Path | None) -> Path | None:

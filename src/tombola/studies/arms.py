@@ -1,10 +1,10 @@
 """Arms: rules that give, for each level, the mask and the starting weights.
 
 An arm is a function `(trial, level, repeat) -> (Origin, MaskRule)` for levels 1 and up; level 0, the dense network, is
-shared. `trial` offers the pieces: `trial.start` (the trial's own weights at the rewind iteration),
-`trial.iterative(level)` and `trial.one_shot(level)` (masks), and for an arm whose levels build on its own ones
-`trial.run(arm, level)` and `trial.pruned(job, level)`. An arm that trains otherwise returns its recipe as a third
-thing.
+shared. `trial` offers the pieces: `trial.start` (the trial's own weights at the rewind iteration) and `trial.initial`
+(at iteration 0), `trial.iterative(level)`, `trial.one_shot(level)` and `trial.at_init(method, level)` (masks), and for
+an arm whose levels build on its own ones `trial.run(arm, level)` and `trial.pruned(job, level)`. An arm that trains
+otherwise returns its recipe as a third thing.
 """
 
 from __future__ import annotations
@@ -79,6 +79,36 @@ def late_reinit(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule
     return trial.other_start(repeat + 1), trial.iterative(level)
 
 
+def snip(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """Pruned at initialisation by |w * dL/dw| (Lee et al. 2019); each repeat draws its own examples."""
+    return trial.initial, trial.at_init("snip", level, draw=repeat)
+
+
+def grasp(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """Pruned at initialisation so that gradients keep flowing (Wang et al. 2020); each repeat draws its examples."""
+    return trial.initial, trial.at_init("grasp", level, draw=repeat)
+
+
+def synflow(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """Pruned at initialisation in 100 rounds, without data (Tanaka et al. 2020)."""
+    return trial.initial, trial.at_init("synflow", level)
+
+
+def magnitude_at_init(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """The largest initial weights of all layers taken together (the baseline of Tanaka et al. 2020)."""
+    return trial.initial, trial.at_init("initial-magnitude", level)
+
+
+def random(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """Random places, the same density in each layer, drawn anew at each level."""
+    return trial.initial, trial.at_init("random-uniform", level, draw=repeat * MANY_LEVELS + level)
+
+
+def random_erk(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """Random places with Erdos-Renyi-kernel layer densities (Evci et al. 2020), drawn anew at each level."""
+    return trial.initial, trial.at_init("random-erk", level, draw=repeat * MANY_LEVELS + level)
+
+
 ARMS: dict[str, Arm] = {
     "ticket": ticket,
     "reinit": reinit,
@@ -88,4 +118,10 @@ ARMS: dict[str, Arm] = {
     "fine-tune": fine_tune,
     "lr-rewind": lr_rewind,
     "late-reinit": late_reinit,
+    "snip": snip,
+    "grasp": grasp,
+    "synflow": synflow,
+    "magnitude-at-init": magnitude_at_init,
+    "random": random,
+    "random-erk": random_erk,
 }

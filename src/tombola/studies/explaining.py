@@ -86,4 +86,4 @@ def fields_of(model: type[BaseModel], place: Place) -> list[str]:
         if not found:
             return []
         section = found[0]
-    return [*section.model_fields, *(["extends"] if not place else [])]
+    return [*section.model_fields, *getattr(section, "OTHER_NAMES", ()), *(["extends"] if not place else [])]

@@ -56,6 +56,8 @@ class Prune(Section):
         before: rates of rounds that come before that, where they are others.
         limit: prunes the mask that `job` was made from instead where that has lost too much.
         code: fingerprint of a user's own criterion.
+        examples: of each class, that a method at initialisation is given.
+        draw: which draw of the criterion's, and of those examples.
     """
 
     job: str
@@ -67,6 +69,8 @@ class Prune(Section):
     before: tuple[dict[str, float], ...] = ()
     limit: Limit | None = None
     code: str = ""
+    examples: int = 0
+    draw: int = 0
 
     @property
     def schedule(self) -> list[dict[str, float]]:

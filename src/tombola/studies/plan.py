@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from tombola.data import Description, describe, fingerprint
@@ -11,8 +12,11 @@ from tombola.errors import InputError
 from tombola.named import code_fingerprint, resolve
 from tombola.networks import Anatomy, examine, factory, initialised
 from tombola.pruning import CRITERIA, try_criterion
+from tombola.pruning.at_init import WITH_EXAMPLES
+from tombola.pruning.scoring import KNOWN
 from tombola.pruning.select import plan_counts
 from tombola.studies.arms import ARMS, Arm
+from tombola.studies.controls import control
 from tombola.studies.job import Job, Limit, MaskRule, Origin, Prune
 from tombola.studies.rewind import iterations
 from tombola.studies.study import ArmSettings, Study
@@ -139,8 +143,9 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     rates = study.pruning.resolve(anatomy)
     remaining = plan_counts(anatomy.sizes(), rates, study.pruning.scope, study.pruning.minimum)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
-    try_criterion(study.pruning.criterion, anatomy.shapes())
-    arms = [resolve(arm.rule, ARMS, "arm") for arm in study.arms]
+    untrained = partial(initialised, build, study.network.init, 0)
+    try_criterion(study.pruning.criterion, anatomy.shapes(), untrained, data.input_shape, data.classes)
+    arms = [control(resolve(arm.rule, ARMS, "arm"), arm.shuffle, arm.reinit) for arm in study.arms]
     codes = (study.network.code(), fingerprint(study.data, root))
 
     jobs: dict[str, Job] = {}
@@ -150,7 +155,9 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
             [
                 row
                 for number in range(study.trials)
-                for row in _rows(settings, arm, Trial(study, number, rates, codes, jobs, data, rewind, rewinds))
+                for row in _rows(
+                    settings, arm, Trial(study, number, rates, codes, jobs, data, anatomy, remaining, rewind, rewinds)
+                )
             ]
             for rewind in rewinds
         ]
@@ -159,6 +166,10 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
         for rewind, curve in zip(rewinds, curves, strict=False):
             label = f"{settings.label}@{rewind}" if len(curves) > 1 else settings.label
             rows += [replace(row, arm=label) for row in curve]
+    for prune in {job.mask.prune.criterion: job.mask.prune for job in jobs.values() if job.mask}.values():
+        if prune.criterion != study.pruning.criterion:
+            examples = bool(prune.examples)
+            try_criterion(prune.criterion, anatomy.shapes(), untrained, data.input_shape, data.classes, examples)
     return Plan(study, data, anatomy, tuple(remaining), jobs, tuple(rows))
 
 
@@ -181,6 +192,7 @@ class Trial:
     """One trial of a study while it is planned: what arms build their rules from.
 
     Args:
+        remaining: number of weights of the whole network at each level.
         rewind: the iteration that kept weights go back to.
         rewinds: all of the study's.
     """
@@ -191,6 +203,8 @@ class Trial:
     codes: tuple[str, str]
     jobs: dict[str, Job] = field(repr=False)
     data: Description
+    anatomy: Anatomy = field(repr=False)
+    remaining: Sequence[int] = field(repr=False)
     rewind: int = 0
     rewinds: tuple[int, ...] = (0,)
 
@@ -202,6 +216,11 @@ class Trial:
     def start(self) -> Origin:
         """The trial's own weights at the rewind iteration."""
         return Origin(job=self.dense.id, iteration=self.rewind)
+
+    @property
+    def initial(self) -> Origin:
+        """The trial's own weights at initialisation, wherever others rewind to."""
+        return Origin(job=self.dense.id)
 
     def other_start(self, draw: int) -> Origin:
         """Return the weights of another initialisation, trained to the rewind iteration without a mask."""
@@ -246,6 +265,42 @@ class Trial:
     def one_shot(self, level: int) -> MaskRule:
         """Return the mask found by pruning the dense run by that many rounds at once."""
         return self._prune(self.dense, 0, level)
+
+    def at_init(self, method: str, level: int, draw: int = 0) -> MaskRule:
+        """Return the mask found by pruning the untrained network once, to the level's number of weights exactly.
+
+        All layers that the study prunes are compared together; others stay whole.
+
+        Args:
+            method: one of `tombola.pruning.AT_INIT`, a criterion, or `package.module:function`.
+            level: of the study.
+            draw: which draw of the method's, and of the examples that it is given.
+
+        Raises:
+            InputError: there is no such method, or fewer weights would be left than there are layers.
+        """
+        sizes = self.anatomy.sizes()
+        layers = [name for name in sizes if any(rates.get(name) for rates in self.rates)]
+        pool = sum(sizes[name] for name in layers)
+        keep = self.remaining[level] - (self.remaining[0] - pool)
+        if keep < len(layers):
+            raise InputError(
+                f"pruning.rounds: level {level} leaves {keep} weights to {len(layers)} layers, and a method at "
+                f"initialisation can't keep one in each; ask for at most {level - 1} rounds, or for a lower rate"
+            )
+        uses_data = method in WITH_EXAMPLES or method not in KNOWN
+        return MaskRule(
+            prune=Prune(
+                job=self.dense.id,
+                criterion=method,
+                scope="global",
+                rates=dict.fromkeys(layers, (pool - keep) / pool),
+                minimum=self.study.pruning.minimum,
+                code=code_fingerprint(method, KNOWN, "method"),
+                examples=self.study.pruning.init_examples if uses_data else 0,
+                draw=draw,
+            )
+        )
 
     def job_of(self, label: str, arm: Arm, level: int, repeat: int, repeats: int) -> Job:
         """Plan the job that an arm asks for."""

@@ -52,6 +52,7 @@ class Pruning(Section):
         minimum: the least number of weights that a layer keeps.
         back_off: prunes by less once a level has lost too much. Densities are then known only as they are found.
         stop_margin: an arm's levels end once one has a validation accuracy below chance (1 / classes) plus this.
+        init_examples: of each class, that `snip` and `grasp` look at (Tanaka et al. 2020 take ten).
     """
 
     criterion: str = "magnitude"
@@ -66,6 +67,7 @@ class Pruning(Section):
     minimum: int = Field(default=0, ge=0)
     back_off: BackOff | None = None
     stop_margin: float | None = Field(default=None, ge=0, lt=1)
+    init_examples: int = Field(default=10, ge=1)
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -22,20 +22,33 @@ class ArmSettings(Section):
 
     Args:
         rule: one of ours (see `tombola.studies.arms`), or `package.module:function`.
-        name: of the curve in tables and figures; the rule's name where it is not given.
+        name: of the curve in tables and figures; what it is where it is not given: "snip", "snip-shuffled".
         per_trial: repetitions in each trial.
+        shuffle: a control: the rule's mask, shuffled within each layer (Su et al. 2020; Frankle et al. 2021).
+        reinit: a control: the rule's mask on a fresh initialisation.
     """
+
+    OTHER_NAMES: ClassVar = ("of",)  # of `rule`, in a control
 
     rule: str
     name: str = ""
     per_trial: int = Field(default=1, ge=1)
+    shuffle: bool = False
+    reinit: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
-        """Accept `reinit` and `{reinit: {per_trial: 3}}` for `{rule: reinit, per_trial: 3}`."""
+        """Accept `reinit` and `{reinit: {per_trial: 3}}` for `{rule: reinit, per_trial: 3}`, and `of` for `rule`."""
         if isinstance(value, str):
             return {"rule": value}
+        if isinstance(value, dict) and "of" in value:
+            if "rule" in value:
+                raise ValueError("give an arm either its rule, or `of`, the arm that it is a control of")
+            value = {"rule": value["of"], **{name: option for name, option in value.items() if name != "of"}}
+            if not (value.get("shuffle") or value.get("reinit")):
+                raise ValueError(f"a control of {value['rule']} has shuffle: true, reinit: true, or both")
+            return value
         if isinstance(value, dict) and len(value) == 1 and "rule" not in value:
             ((rule, options),) = value.items()
             if options is None or isinstance(options, dict):
@@ -45,7 +58,7 @@ class ArmSettings(Section):
     @property
     def label(self) -> str:
         """The arm's name in tables and figures."""
-        return self.name or self.rule
+        return self.name or self.rule + "-shuffled" * self.shuffle + "-reinit" * self.reinit
 
 
 class Study(Section):

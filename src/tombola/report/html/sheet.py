@@ -12,7 +12,8 @@ import pandas as pd
 from tombola.data.digits import SHA256 as DIGITS_SHA256
 from tombola.data.published import PUBLISHED
 from tombola.report.html.command import command
-from tombola.report.words import counted
+from tombola.report.words import counted, plain
+from tombola.running.collapse import said
 from tombola.running.results import Results
 from tombola.seeds import PURPOSES
 from tombola.studies.study import ArmSettings, Study
@@ -79,7 +80,8 @@ def flat_settings(study: Study) -> dict[str, str]:
 
 
 def _arm(arm: ArmSettings) -> str:
-    rule = f" (rule {arm.rule})" if arm.label != arm.rule else ""
+    control = "; ".join(["mask shuffled"] * arm.shuffle + ["fresh initialisation"] * arm.reinit)
+    rule = f" (rule {arm.rule}{control and '; '}{control})" if arm.label != arm.rule else ""
     repeats = f", {arm.per_trial} per trial" if arm.per_trial > 1 else ""
     return f"{arm.label}{rule}{repeats}"
 
@@ -141,7 +143,22 @@ def _runs(results: Results, levels: pd.DataFrame) -> list[tuple[str, str]]:
     facts = [("trials", str(results.study.trials)), ("number of runs", runs)]
     if diverged.any():
         facts.append(("diverged", counted(int(levels[diverged]["job"].nunique()), "run")))
+    if collapsed := _collapsed(results, levels):
+        facts.append(("collapsed", collapsed))
     return facts
+
+
+def _collapsed(results: Results, levels: pd.DataFrame) -> str:
+    """Return which runs had a mask that empties a layer or leaves no path, and what of it; "" for none."""
+    runs = levels[levels["status"].eq("collapsed")]
+    places: dict[tuple[str, str], list[int]] = {}
+    for row in runs.to_dict("records"):
+        what = said(results.store.facts(row["job"])["remarks"])
+        places.setdefault((row["arm"], what), []).append(row["level"])
+    parts = [
+        f"{plain(arm)} at level {', '.join(map(str, sorted(set(at))))}: {what}" for (arm, what), at in places.items()
+    ]
+    return "; ".join([counted(runs["job"].nunique(), "run"), *parts]) if parts else ""
 
 
 def _seeds(results: Results) -> tuple[tuple[str, str], ...]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from tombola.networks.initialise import WEIGHTED
-from tombola.pruning import Mask
+from tombola.pruning.mask import Mask
 
 
 def _names(text: str) -> frozenset[str]:
@@ -77,6 +77,10 @@ def live_paths(module: nn.Module, mask: Mask, input_shape: tuple[int, ...]) -> L
     try:
         with torch.enable_grad(), _OnlyKnownCalls():
             outputs = torch.func.functional_call(module, weights, (example,))
+    except Untraceable:
+        raise
+    except Exception as error:  # such as of a network that makes float32 tensors of its own
+        raise Untraceable(f"its forward pass fails in double precision: {type(error).__name__}: {error}") from error
     finally:
         for each, training in modes:
             each.training = training

@@ -1,0 +1,39 @@
+"""Sanity controls of any arm: is it the weights that were chosen, or only how many of them in each layer?
+
+Su et al. 2020 ("Sanity-Checking Pruning Methods") and Frankle et al. 2021 ("Pruning Neural Networks at Initialization:
+Why Are We Missing the Mark?"): a method that does as well with its mask shuffled within layers, or on another
+initialisation, has found layer densities, no more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tombola.studies.arms import MANY_LEVELS, Arm
+from tombola.studies.job import Origin
+
+if TYPE_CHECKING:
+    from tombola.studies.plan import Trial
+
+
+def control(arm: Arm, shuffle: bool, reinit: bool) -> Arm:
+    """Return the arm with its masks shuffled within layers, on fresh initialisations, or both.
+
+    Repeats draw places and weights anew, for the mask of the arm's first repeat. A fresh initialisation is trained for
+    the whole budget by the study's recipe. Of `ticket`, these are the arms `random-mask` and `reinit`.
+    """
+    if not (shuffle or reinit):
+        return arm
+
+    def controlled(trial: Trial, level: int, repeat: int) -> Any:
+        found = arm(trial, level, 0)
+        if not isinstance(found, tuple) or len(found) < 2:
+            return found  # which the plan will complain of
+        origin, mask, *recipe = found
+        if shuffle:
+            mask = mask.model_copy(update={"shuffle": repeat * MANY_LEVELS + level})
+        if reinit:
+            return Origin(draw=repeat + 1), mask
+        return origin, mask, *recipe
+
+    return controlled

@@ -1,0 +1,169 @@
+"""Arms that prune at initialisation, and controls of any arm: what is planned, shared and refused."""
+
+import pytest
+from small_studies import find, small_study
+
+from tombola.errors import InputError
+from tombola.studies import make_plan
+
+METHODS = ["snip", "grasp", "synflow", "magnitude-at-init", "random", "random-erk"]
+DRAWN = ["snip", "grasp", "random", "random-erk"]
+
+
+def plan(**changes):
+    return make_plan(small_study(**changes))
+
+
+def refused(match, **changes):
+    with pytest.raises(InputError, match=match) as caught:
+        plan(**changes)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"pruning__scope": "global"},
+        {"pruning__rate": [0.5, 0.9], "pruning__output_rate": [0.3, 0.0]},
+        {"pruning__output_rate": 0.0, "pruning__rates": {"1": 0.6}},
+        {"pruning__exclude": ["output"], "pruning__target": 0.1},
+        {"pruning__minimum": 9, "pruning__rate": 0.9},
+        {"rewind": 3},
+        {"rewind": [0, 3]},
+        {"pruning__back_off": {"margin": 0.01}},
+    ],
+)
+def test_each_level_prunes_the_dense_start_once_to_the_levels_number_of_weights(changes):
+    found = plan(arms=METHODS, **changes)
+    sizes = found.anatomy.sizes()
+    for arm in METHODS:
+        for level in (1, 2):
+            job = find(found, arm, level)
+            dense = find(found, arm, 0)
+            prune = job.mask.prune
+            assert (prune.job, prune.scope, prune.schedule) == (dense.id, "global", [prune.rates])
+            assert (job.origin.job, job.origin.iteration, job.origin.moment) == (dense.id, 0, "")
+            (rate,) = set(prune.rates.values())
+            pool = sum(sizes[name] for name in prune.rates)
+            whole = sum(sizes.values()) - pool
+            assert pool - round(rate * pool) + whole == found.remaining[level]
+    assert set(find(found, "snip", 1).mask.prune.rates) == {
+        name for name in sizes if any(rates.get(name) for rates in found.study.pruning.resolve(found.anatomy))
+    }
+
+
+def test_repeats_draw_anew_where_there_is_something_to_draw():
+    found = plan(arms=[{arm: {"per_trial": 2}} for arm in DRAWN])
+    for arm in DRAWN:
+        jobs = [find(found, arm, level, repeat=repeat) for repeat in (0, 1) for level in (1, 2)]
+        assert len({job.id for job in jobs}) == 4
+        draws = [job.mask.prune.draw for job in jobs]
+        # The examples of a repeat are those of all its levels; random places are drawn anew at each.
+        assert len(set(draws)) == (2 if arm in ("snip", "grasp") else 4)
+    for arm in ("synflow", "magnitude-at-init"):
+        refused("its repeats are all the same job; leave per_trial out", arms=[{arm: {"per_trial": 2}}])
+
+
+def test_the_number_of_examples_is_part_of_what_looks_at_them_and_of_nothing_else():
+    few, many = (plan(arms=["ticket", *METHODS], pruning__init_examples=number) for number in (10, 11))
+    for arm in METHODS:
+        same = find(few, arm, 1).id == find(many, arm, 1).id
+        assert same is (arm not in ("snip", "grasp"))
+    assert find(few, "ticket", 2).id == find(many, "ticket", 2).id
+    assert "examples" not in find(few, "synflow", 1).identity()["mask"]["prune"]
+
+
+def test_a_method_of_ones_own_counts_with_its_code():
+    job = find(plan(arms=["small_nets:own_at_init"]), "small_nets:own_at_init", 1)
+    assert len(job.mask.prune.code) == 16
+    assert job.mask.prune.examples == 10
+
+
+# Controls
+
+
+def test_controls_of_the_ticket_are_the_papers_jobs():
+    """Nothing is trained twice."""
+    found = plan(
+        arms=[
+            {"random-mask": {"per_trial": 2}},
+            {"reinit": {"per_trial": 2}},
+            {"of": "ticket", "shuffle": True, "per_trial": 2},
+            {"of": "ticket", "reinit": True, "per_trial": 2},
+        ]
+    )
+    for level in (1, 2):
+        for repeat in (0, 1):
+            for control, arm in (("ticket-shuffled", "random-mask"), ("ticket-reinit", "reinit")):
+                assert find(found, control, level, repeat=repeat).id == find(found, arm, level, repeat=repeat).id
+
+
+@pytest.mark.parametrize("rewind", [0, 3])
+@pytest.mark.parametrize("of", ["snip", "random-mask", "fine-tune", "small_nets:own_at_init"])
+def test_a_control_has_the_mask_of_its_arm(of, rewind):
+    options = [{"shuffle": True}, {"reinit": True}, {"shuffle": True, "reinit": True}]
+    arms = [of, *({"of": of, **each, "per_trial": 2} for each in options)]
+    found = plan(arms=arms, rewind=rewind)
+    base = find(found, of, 2)
+    for options_, name in zip(options, ("shuffled", "reinit", "shuffled-reinit"), strict=True):
+        for repeat in (0, 1):
+            job = find(found, f"{of}-{name}", 2, repeat=repeat)
+            assert job.mask.prune == base.mask.prune
+            if options_.get("shuffle"):
+                assert job.mask.shuffle == repeat * 1000 + 2
+            else:
+                assert job.mask.shuffle == base.mask.shuffle
+            if options_.get("reinit"):
+                assert (job.origin.job, job.origin.draw) == (None, repeat + 1)
+                assert job.training == found.study.recipe(2)
+            else:
+                assert (job.origin, job.training) == (base.origin, base.training)
+
+
+def test_a_control_needs_no_run_of_its_arm():
+    assert len(plan(arms=[{"of": "snip", "shuffle": True}]).jobs) == 1 + 2
+
+
+def test_ways_to_write_a_control():
+    arms = small_study(
+        arms=[
+            {"of": "snip", "shuffle": True},
+            {"snip": {"shuffle": True, "reinit": True}},
+            {"of": "grasp", "reinit": True, "name": "fresh"},
+            {"rule": "synflow", "reinit": True, "per_trial": 1},
+        ]
+    ).arms
+    assert [arm.label for arm in arms] == ["snip-shuffled", "snip-shuffled-reinit", "fresh", "synflow-reinit"]
+    assert [(arm.rule, arm.shuffle, arm.reinit) for arm in arms][2] == ("grasp", False, True)
+    assert small_study(arms=[arm.model_dump() for arm in arms]).arms == arms
+
+
+@pytest.mark.parametrize(
+    ("arm", "match"),
+    [
+        ({"of": "snpi", "shuffle": True}, "unknown arm 'snpi'; did you mean 'snip'"),
+        ({"of": "snip"}, "a control of snip has shuffle: true, reinit: true, or both"),
+        ({"of": "snip", "rule": "snip", "shuffle": True}, "either its rule, or `of`"),
+        ({"of": "snip", "shuffel": True, "reinit": True}, "unknown field 'arms.0.shuffel'; did you mean 'shuffle'"),
+        ({"of": "snip", "shuffle": "twice"}, "arms.0.shuffle='twice': must be "),
+        ({"of": "small_nets:no_such", "reinit": True}, "'no_such' in 'small_nets' is not there"),
+        ({"of": "small_nets:no_rule", "reinit": True}, r"must return \(Origin, MaskRule\)"),
+    ],
+)
+def test_a_control_that_can_not_be(arm, match):
+    refused(match, arms=[arm])
+
+
+# What can't be
+
+
+def test_more_layers_than_weights():
+    """Global rounds may go so far; at initialisation that would be no network."""
+    settings = {"pruning__scope": "global", "pruning__rate": 0.95}
+    assert plan(**settings).remaining == (944, 47, 2)
+    refused(r"pruning\.rounds: level 2 leaves 2 weights to 3 layers, .*at most 1 rounds", arms=["snip"], **settings)
+
+
+def test_no_examples_at_all():
+    refused(r"pruning\.init_examples=0: must be greater than or equal to 1", pruning__init_examples=0)
