@@ -86,7 +86,7 @@ def _remove_lowest(names: list[str], count: int, scores: Scores, keep: dict[str,
             order = torch.argsort(values[name], stable=True)
             candidates[place] = order[: max(0, len(order) - minimum)].sort().values
     pooled = torch.cat([values[n] if c is None else values[n][c] for n, c in zip(names, candidates, strict=True)])
-    goes = _lowest(pooled, count)
+    goes = lowest(pooled, count)
     start = 0
     for name, candidate in zip(names, candidates, strict=True):
         size = len(live[name]) if candidate is None else len(candidate)
@@ -96,7 +96,7 @@ def _remove_lowest(names: list[str], count: int, scores: Scores, keep: dict[str,
         start += size
 
 
-def _lowest(values: Tensor, count: int) -> Tensor:
+def lowest(values: Tensor, count: int) -> Tensor:
     """Return bool [len(values)]: the `count` lowest; of equal ones those that come first, so always the same ones."""
     threshold = values.kthvalue(count).values
     goes = values < threshold

@@ -129,7 +129,7 @@ class Results:
         data = self.plan.data
         return Ticket(
             mask=result.mask,
-            weights=result.snapshots["start"],
+            weights=result.mask.apply(result.snapshots["start"]),
             trained=result.snapshots["final"],
             normalisation=result.facts["normalisation"],
             origin={

@@ -4,7 +4,7 @@ An arm is a function `(trial, level, repeat) -> (Origin, MaskRule)` for levels 1
 shared. `trial` offers the pieces: `trial.start` (the trial's own weights at the rewind iteration),
 `trial.iterative(level)` and `trial.one_shot(level)` (masks), and for an arm whose levels build on its own ones
 `trial.run(arm, level)` and `trial.pruned(job, level)`. An arm that trains otherwise returns its recipe as a third
-thing.
+thing; one that trains scores instead of weights returns a `Popup` in place of the mask.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tombola.studies.job import MaskRule, Origin
+from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 MANY_LEVELS = 1000  # more than any study has
 
-Arm = Callable[["Trial", int, int], tuple[Origin, MaskRule] | tuple[Origin, MaskRule, Recipe]]
+Arm = Callable[["Trial", int, int], tuple[Origin, MaskRule | Popup] | tuple[Origin, MaskRule | Popup, Recipe]]
 
 
 def ticket(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
@@ -79,6 +80,26 @@ def late_reinit(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule
     return trial.other_start(repeat + 1), trial.iterative(level)
 
 
+def edge_popup(trial: Trial, level: int, repeat: int) -> tuple[Origin, Popup]:
+    """Scores are trained instead of weights (Ramanujan et al. 2020): the untrained weights under the mask found.
+
+    The mask has as many weights as the level has: in each layer under scope `layer`, and the same share of every
+    pruned layer under `global`.
+    """
+    return Origin(), trial.popup(level, draw=repeat)
+
+
+def edge_popup_trained(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """The mask that `edge-popup` found, trained from the weights that it was found with, as a ticket is."""
+    found = trial.supermask(level, draw=repeat)
+    return Origin(job=found.id), trial.own_mask(found)
+
+
+def early_bird(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """The dense run pruned once, as soon as the mask has settled (You et al. 2020)."""
+    return trial.start, trial.early_bird(level)
+
+
 ARMS: dict[str, Arm] = {
     "ticket": ticket,
     "reinit": reinit,
@@ -88,4 +109,7 @@ ARMS: dict[str, Arm] = {
     "fine-tune": fine_tune,
     "lr-rewind": lr_rewind,
     "late-reinit": late_reinit,
+    "edge-popup": edge_popup,
+    "edge-popup-trained": edge_popup_trained,
+    "early-bird": early_bird,
 }
