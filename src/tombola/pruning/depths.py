@@ -1,4 +1,4 @@
-"""The masks of many levels from one sorting, where a dense network is pruned once to each of them."""
+"""The masks of many levels, where a dense network is pruned once to each of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from tombola.pruning.select import Rates, Scope, Scores, kept_after
+from tombola.pruning.select import Rates, Scope, Scores, kept_after, lowest
 
 
 def depths(scores: Scores, rounds: Sequence[Rates], scope: Scope = "layer", minimum: int = 0) -> Mapping[str, Tensor]:
@@ -27,16 +27,11 @@ def depths(scores: Scores, rounds: Sequence[Rates], scope: Scope = "layer", mini
         floor = sum(min(minimum, len(value)) for value in values)
         if minimum and scope == "global":  # the best `minimum` weights of a layer do not stand for removal
             for value in values:
-                value[torch.argsort(value, stable=True)[max(0, len(value) - minimum) :]] = torch.inf
-        pool = torch.cat(values)
-        gone = [
-            len(pool) - kept_after(len(pool), [rates[names[0]] for rates in rounds[:count]], floor)
-            for count in range(1, len(rounds) + 1)
-        ]
-        depth = torch.empty(len(pool), dtype=torch.int16)
-        ranks = torch.arange(len(pool))
-        outlives = torch.searchsorted(torch.tensor(gone), ranks, right=True).to(torch.int16)
-        depth[torch.argsort(pool, stable=True)] = outlives
+                value[~lowest(value, max(0, len(value) - minimum))] = torch.inf
+        pool, depth = torch.cat(values), torch.zeros(sum(map(len, values)), dtype=torch.int16)
+        for count in range(1, len(rounds) + 1):
+            kept = kept_after(len(pool), [rates[names[0]] for rates in rounds[:count]], floor)
+            depth += ~lowest(pool, len(pool) - kept)
         for name, part in zip(names, depth.split([len(value) for value in values]), strict=True):
             found[name] = part.view(scores[name].shape)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -98,7 +99,11 @@ def _remove_lowest(names: list[str], count: int, scores: Scores, keep: dict[str,
 
 def lowest(values: Tensor, count: int) -> Tensor:
     """Return bool [len(values)]: the `count` lowest; of equal ones those that come first, so always the same ones."""
-    threshold = values.kthvalue(count).values
+    if not count:
+        return torch.zeros(len(values), dtype=torch.bool, device=values.device)
+    # NumPy's selection is an order of magnitude faster than PyTorch's, on the CPU.
+    on_cpu = values.device.type == "cpu"
+    threshold = np.partition(values.numpy(), count - 1)[count - 1].item() if on_cpu else values.kthvalue(count).values
     goes = values < threshold
     ties = (values == threshold).nonzero().squeeze(1)
     goes[ties[: count - int(goes.sum())]] = True

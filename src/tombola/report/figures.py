@@ -50,6 +50,7 @@ KINDS = {
     "figure-8": Kind("learning curves of an arm other than random-mask", together=True, networks="resnet-"),
     "rounds": Kind("learning curves of two or more levels"),
     "criteria": Kind("an arm ticket", together=True),
+    "mask-distance": Kind("mask distances: an arm early-bird, or pruning.early_bird"),
 }
 FIGURES = tuple(KINDS)
 FORMATS = ("png", "svg", "pdf")
@@ -142,6 +143,7 @@ def _render(
     import matplotlib
 
     from tombola.report import curve_figures, density_figures
+    from tombola.report.mask_distance import mask_distance
     from tombola.report.rounds import rounds
 
     makers: dict[str, Callable[[], Figure | None]] = {
@@ -154,6 +156,7 @@ def _render(
         "figure-8": lambda: density_figures.figure_8(levels, curves, settings, form),
         "rounds": lambda: rounds(levels, curves, form),
         "criteria": lambda: density_figures.criteria(levels, settings, form),
+        "mask-distance": lambda: mask_distance(levels, settings[levels["study"].iloc[0]], form),
     }
     # A user's own matplotlibrc (usetex, say) must neither break a figure nor change its bytes; and without a
     # salt the names inside an SVG are random.

@@ -56,6 +56,7 @@ KNOWN = dict(
             Style(SKY, "h", LONG),
             Style(GREY, "8", ":", hollow=True),
             Style(BLACK, "P", LONG),
+            Style(BLUE, "P", ":", hollow=True),
             Style(GREEN, "H", "-"),
         ),
         strict=True,

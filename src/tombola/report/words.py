@@ -27,6 +27,7 @@ KNOWN_ARMS = (
     "magnitude-at-init",
     "random",
     "edge-popup",
+    "edge-popup-trained",
     "early-bird",
 )
 BARS_ARE = {"range": "bars span the lowest and highest run", "interval": "bars are 95 % t intervals of the mean"}

@@ -48,11 +48,9 @@ def initial_scores(shape: torch.Size, generator: Generator) -> Tensor:
 
 def seen(scores: Tensor, count: int) -> Tensor:
     """Return bool, of the shape of `scores`: the `count` largest |score|; of equal ones the last."""
-    hidden = scores.numel() - count
-    if not hidden:
-        return torch.ones_like(scores, dtype=torch.bool)
     # A run that has diverged still has as many weights as it was asked for.
-    return ~lowest(scores.detach().abs().nan_to_num().flatten(), hidden).view(scores.shape)
+    sizes = scores.detach().abs().nan_to_num().flatten()
+    return ~lowest(sizes, len(sizes) - count).view(scores.shape)
 
 
 def counts_of(sizes: Mapping[str, int], total: int, minimum: int = 0) -> dict[str, int]:
