@@ -117,16 +117,12 @@ def test_stacks_leave_it_alone(tmp_path):
     assert engines == {"ticket": ["stacked"], "edge-popup": ["popup"], "edge-popup-trained": ["stacked"]}
 
 
-def test_a_diverged_search_is_kept_and_what_follows_is_left_out(tmp_path):
+def test_scores_beyond_float32_still_choose_as_many_weights(tmp_path):
     arms = [{"edge-popup": {"training": {"lr": 1e38}}}, "edge-popup-trained"]
-    network = "small_nets:conv_norm"
-    study = small_study(arms=arms, network=network, training__iterations=30, pruning__rounds=1)
-    build_nan = execute.Record  # scores beyond float32 choose any mask; a loss that is not finite ends the run
-    assert build_nan is not None
+    study = small_study(arms=arms, training__iterations=30, pruning__rounds=1)
     results = tombola.run(study, tmp_path, workers=0, figures=False, quiet=True)
     assert results.missing() == 0
-    frame = results.frame().query("arm == 'edge-popup' and level == 1")
-    assert frame.remaining_weights.iloc[0] == results.plan.remaining[1]
+    assert set(results.frame().query("level == 1").remaining_weights) == {results.plan.remaining[1]}
 
 
 def test_init_leaves_the_weights_as_they_were_drawn(tmp_path):

@@ -21,7 +21,7 @@ class Style:
     """Colour, marker and line of one curve; a hollow marker stands for a control."""
 
     color: str
-    marker: str
+    marker: Any
     line: Any
     hollow: bool = False
 
@@ -56,7 +56,7 @@ KNOWN = dict(
             Style(SKY, "h", LONG),
             Style(GREY, "8", ":", hollow=True),
             Style(BLACK, "P", LONG),
-            Style(BLUE, "P", ":", hollow=True),
+            Style(BLUE, (7, 1, 0), ":", hollow=True),
             Style(GREEN, "H", "-"),
         ),
         strict=True,

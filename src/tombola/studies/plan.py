@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -158,7 +159,7 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     for settings, arm in zip(study.arms, arms, strict=True):
 
         def trial(number: int, rewind: int, settings: ArmSettings = settings) -> Trial:
-            return Trial(study, number, rates, codes, jobs, data, anatomy.sizes(), rewind, rewinds, settings)
+            return Trial(study, number, rates, codes, jobs, data, anatomy, rewind, rewinds, settings)
 
         curves = [
             [row for number in range(study.trials) for row in _rows(settings, arm, trial(number, rewind))]
@@ -178,7 +179,7 @@ def _rows(settings: ArmSettings, arm: Arm, trial: Trial) -> list[Row]:
     seen: set[str] = set()
     for repeat in range(settings.per_trial):
         for level in range(1, trial.study.pruning.rounds + 1):
-            job = trial.job_of(settings.label, arm, level, repeat, settings.per_trial)
+            job = trial.job_of(settings.label, arm, level, repeat, settings.per_trial, settings.training)
             if repeat and job.id in seen:
                 raise InputError(f"arm {settings.label!r}: its repeats are all the same job; leave per_trial out")
             seen.add(job.id)
@@ -191,7 +192,6 @@ class Trial:
     """One trial of a study while it is planned: what arms build their rules from.
 
     Args:
-        sizes: number of weights of each prunable layer.
         rewind: the iteration that kept weights go back to.
         rewinds: all of the study's.
         settings: of the arm that is being planned.
@@ -203,7 +203,7 @@ class Trial:
     codes: tuple[str, str]
     jobs: dict[str, Job] = field(repr=False)
     data: Description
-    sizes: dict[str, int]
+    anatomy: Anatomy = field(repr=False)
     rewind: int = 0
     rewinds: tuple[int, ...] = (0,)
     settings: ArmSettings | None = None
@@ -230,8 +230,11 @@ class Trial:
         """Return the job of an arm at a level, the dense run at level 0; those before it are planned too."""
         chain = self._chains.setdefault(arm, [self.dense])
         label = next((name for name, ours in ARMS.items() if ours is arm), arm.__name__)
+        # The chain of another arm is trained as that arm is.
+        mine = self.settings if self.settings and resolve(self.settings.rule, ARMS, "arm") is arm else None
+        training = mine.training if mine else {}
         while len(chain) <= level:
-            chain.append(self.job_of(label, arm, len(chain), 0, 1))
+            chain.append(self.job_of(label, arm, len(chain), 0, 1, training))
         return chain[level]
 
     def pruned(self, job: Job, level: int) -> MaskRule:
@@ -272,7 +275,7 @@ class Trial:
             InputError: a layer would keep no weight.
         """
         pruning, rounds = self.study.pruning, self.rates[:level]
-        sizes = {name: self.sizes[name] for name in rounds[0]}
+        sizes = {name: size for name, size in self.anatomy.sizes().items() if name in rounds[0]}
         if pruning.scope == "layer":
             steps = {name: [rates[name] for rates in rounds] for name in sizes}
             counts = {name: kept_after(size, steps[name], min(pruning.minimum, size)) for name, size in sizes.items()}
@@ -304,7 +307,7 @@ class Trial:
         settings = found[0] if found else ArmSettings(rule="edge-popup")
         finder = replace(self, settings=settings)
         repeats = max(settings.per_trial, draw + 1)
-        return finder.job_of(settings.label, ARMS["edge-popup"], level, draw, repeats)
+        return finder.job_of(settings.label, ARMS["edge-popup"], level, draw, repeats, settings.training)
 
     def last_rate(self, level: int) -> Recipe:
         """Return the recipe of a level with the learning rate of its last iteration throughout."""
@@ -330,8 +333,10 @@ class Trial:
         """Return the mask found by pruning the dense run by that many rounds at once."""
         return self._prune(self.dense, 0, level)
 
-    def job_of(self, label: str, arm: Arm, level: int, repeat: int, repeats: int) -> Job:
-        """Plan the job that an arm asks for."""
+    def job_of(
+        self, label: str, arm: Arm, level: int, repeat: int, repeats: int, training: Mapping[str, Any] | None = None
+    ) -> Job:
+        """Plan the job that an arm asks for; `training` has fields of its recipe that are others."""
         try:
             found = arm(self, level, repeat)
         except InputError:
@@ -356,13 +361,11 @@ class Trial:
             raise InputError(
                 f"arm {label!r} starts from iteration {origin.iteration} of a job that takes no snapshot there"
             )
-        recipe = others[0] if others else self.study.recipe(level)
-        if self.settings is not None and resolve(self.settings.rule, ARMS, "arm") is arm:  # else of another's chain
-            try:
-                recipe = recipe.changed(self.settings.training)
-            except ValidationError as error:
-                message = error.errors()[0]["msg"].removeprefix("Value error, ")
-                raise InputError(f"arm {label!r}: its training can't be changed so: {message}") from None
+        try:
+            recipe = (others[0] if others else self.study.recipe(level)).changed(training or {})
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise InputError(f"arm {label!r}: its training can't be changed so: {message}") from None
         number = f"-{repeat}" if repeats > 1 else ""
         return self._add(f"{label}{number}", level, origin, mask, recipe=recipe)
 

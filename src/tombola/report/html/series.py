@@ -25,7 +25,7 @@ DARK = {
 STUDY_COLORS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY)
 
 DASHES: dict[Any, tuple[float, ...]] = {"-": (1, 0), "--": (6, 3), "-.": (7, 3, 2, 3), ":": (2, 2.5)}
-SHAPES = {
+SHAPES: dict[Any, str] = {
     "o": "circle",
     "s": "square",
     "^": "triangle-up",
@@ -39,6 +39,9 @@ SHAPES = {
     "X": "arrow",
     "p": "wedge",
     "h": "circle",
+    "H": "circle",
+    "8": "circle",
+    (7, 1, 0): "square",
 }
 
 
