@@ -131,13 +131,13 @@ def _lane(job: Job, store: Store, means: Means) -> Lane:
         facts, tensors, record = found
         needed = {f"iteration-{k}" for k in job.keep if job.origin.iteration <= k <= facts["iteration"]}
         same = facts.get("means") == _facts(means, _engine(job, build, mask, splits, means).name)
-        same = same and facts.get("watch") == _watch(job)
+        same = same and facts.get("watch", []) == _watch(job)
         if same and facts.get("mask") == _digest(mask) and needed <= record.snapshots.keys():
             weights, optimizer = under("weights", tensors), under("optimizer", tensors)
             start = Start(weights, mask, job.seeds, splits, facts["iteration"], optimizer, job.popup)
-            seen = [under(f"watch-{number}", tensors) for number in range(len(job.watch))]
             watchers = [
-                Watcher(*each) for each in zip(job.watch, [mask] * len(seen), facts["watched"], seen, strict=True)
+                Watcher(watch, mask, facts["watched"][number], under(f"watch-{number}", tensors))
+                for number, watch in enumerate(job.watch)
             ]
             return Lane(job, start, record, begun.remarks, watchers)
     # What scores are trained for starts from all weights, and the mask is what is found: "start" has them all.

@@ -49,7 +49,7 @@ def initial_scores(shape: torch.Size, generator: Generator) -> Tensor:
 def seen(scores: Tensor, count: int) -> Tensor:
     """Return bool, of the shape of `scores`: the `count` largest |score|; of equal ones the last."""
     # A run that has diverged still has as many weights as it was asked for.
-    sizes = scores.detach().abs().nan_to_num().flatten()
+    sizes = scores.detach().abs().nan_to_num_().flatten()
     return ~lowest(sizes, len(sizes) - count).view(scores.shape)
 
 
