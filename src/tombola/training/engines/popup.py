@@ -61,7 +61,7 @@ class PopupEngine(DenseEngine):
         for name, parameter in self._seen.items():
             if parameter.grad is not None:
                 scores = self._parameters[name]
-                scores.grad = parameter.grad * self._weights[name] * scores.sign()
+                scores.grad = parameter.grad.mul_(self._weights[name]).mul_(scores.sign())
                 parameter.grad = None
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -72,7 +72,7 @@ class PopupEngine(DenseEngine):
         """Let the module see the weights that the scores choose."""
         for name, parameter in self._seen.items():
             hidden = ~seen(self._parameters[name], self._counts[name])
-            parameter.copy_(self._weights[name].masked_fill(hidden, 0.0))
+            parameter.copy_(self._weights[name]).masked_fill_(hidden, 0.0)
 
     @property
     def mask(self) -> Mask:
