@@ -514,3 +514,136 @@ def test_naming_the_output_that_is_found_anyway_changes_no_job():
 )
 def test_a_criterion_that_can_not_work_is_found_before_anything_is_trained(criterion, match):
     refused(match, pruning__criterion=f"small_nets:{criterion}")
+
+
+# Supermasks, early-bird masks and recipes of an arm's own
+
+
+def test_a_supermask_has_the_levels_weights_layer_by_layer():
+    plan = small(arms=["ticket", "edge-popup"], pruning__minimum=30, pruning__rounds=6)
+    counts = dict(plan.anatomy.sizes())
+    for level in range(1, 7):
+        rates = find(plan, "ticket", level).mask.prune.rates
+        for name in counts:
+            counts[name] -= min(round(rates[name] * counts[name]), counts[name] - min(30, counts[name]))
+        job = find(plan, "edge-popup", level)
+        assert job.popup.counts == counts
+        assert sum(counts.values()) == plan.remaining[level]
+        assert (job.mask, job.needs, job.origin.job) == (None, (), None)
+    assert min(counts.values()) == 30
+
+
+def test_a_supermask_has_the_same_share_of_each_pruned_layer_under_global():
+    plan = small(arms=["edge-popup"], pruning__scope="global", pruning__exclude=["output"])
+    sizes = plan.anatomy.sizes()
+    for level in (1, 2, 3):
+        counts = find(plan, "edge-popup", level).popup.counts
+        assert set(counts) == {"1.weight", "3.weight"}
+        assert sum(counts.values()) + sizes["5.weight"] == plan.remaining[level]
+        for name, count in counts.items():
+            assert count == pytest.approx(0.7**level * sizes[name], abs=1.5)
+
+
+def test_a_supermask_that_is_trained_is_the_one_that_the_other_arm_finds():
+    scores = {"optimizer": "sgd", "lr": 0.5, "momentum": 0.9}
+    both = small(arms=[{"edge-popup": {"training": scores, "per_trial": 2}}, {"edge-popup-trained": {"per_trial": 2}}])
+    assert len(both.jobs) == 1 + 2 * 2 * 3
+    for level in (1, 2, 3):
+        for repeat in (0, 1):
+            finder, trained = (find(both, arm, level, repeat=repeat) for arm in ("edge-popup", "edge-popup-trained"))
+            assert trained.origin.job == trained.mask.prune.job == finder.id
+            assert trained.training == both.study.training
+            assert (finder.training.optimizer, finder.training.lr, finder.popup.draw) == ("sgd", 0.5, repeat)
+    alone = small(arms=["edge-popup-trained"])
+    assert find(alone, "edge-popup-trained", 1).mask.prune.job == find(small(arms=["edge-popup"]), "edge-popup", 1).id
+    hidden = [job for job in alone.jobs.values() if job.popup]
+    assert [alone.density(job) for job in hidden] == [1.0] * 3  # scores are trained for all weights
+
+
+def test_supermasks_do_not_depend_on_where_tickets_rewind_to():
+    plan = small(arms=["edge-popup", "edge-popup-trained"], rewind=[0, 50])
+    assert {row.arm for row in plan.rows} == {"edge-popup", "edge-popup-trained"}
+    brief = {"edge-popup": {"training": {"iterations": 20}}}  # which is no budget that anyone rewinds in
+    assert small(arms=["ticket", brief], rewind=50)
+    with pytest.raises(InputError, match="rewind=50 must be below the budget of 20 iterations"):
+        small(arms=[{"ticket": {"training": {"iterations": 20}}}], rewind=50)
+
+
+@pytest.mark.parametrize(
+    "change", [{"weights": "init"}, {"draw": 1}, {"counts": {"1.weight": 5}}], ids=["weights", "draw", "counts"]
+)
+def test_what_decides_a_supermask_is_part_of_the_identity(change):
+    job = find(small(arms=["edge-popup"]), "edge-popup", 1)
+    other = job.model_copy(update={"popup": job.popup.model_copy(update=change)})
+    assert Job.model_validate(other.model_dump()).id != job.id
+
+
+def test_an_arm_has_a_recipe_of_its_own_at_the_levels_that_are_its_own():
+    slow = {"ticket": {"name": "slow", "training": {"lr": 1e-4}}}
+    plan = small(
+        arms=["ticket", slow, {"reinit": {"training": {"epochs": 2}}}, {"fine-tune": {"training": {"lr": 0.5}}}]
+    )
+    plain = small()
+    for level in (1, 2, 3):
+        assert find(plan, "ticket", level).id == find(plain, "ticket", level).id
+        mine = find(plan, "slow", level)
+        assert mine.training.lr == 1e-4
+        assert mine.mask.prune.job == find(plan, "slow", level - 1).id  # its masks are its own
+        reinit = find(plan, "reinit", level)
+        assert (reinit.training.iterations, reinit.training.epochs) == (None, 2)
+        assert reinit.mask == find(plan, "ticket", level).mask  # and a control's the ticket's
+        assert find(plan, "fine-tune", level).training.lr == 0.5
+    assert find(plan, "slow", 0).id == find(plan, "ticket", 0).id
+
+
+def test_watching_is_no_part_of_the_identity():
+    plain, watched = small(), small(arms=["early-bird"])
+    dense = find(watched, "early-bird", 0)
+    assert dense.id == find(plain, "ticket", 0).id
+    assert find(plain, "ticket", 0).watch == ()
+    (watch,) = dense.watch
+    assert (watch.early_bird.threshold, watch.early_bird.window) == (0.1, 5)
+    assert len(watch.rates) == 3
+    again = Job.model_validate_json(dense.model_dump_json())
+    assert again == dense
+    for level in (1, 2, 3):
+        job = find(watched, "early-bird", level)
+        assert (job.needs, job.origin) == ((dense.id,), find(plain, "ticket", level).origin)
+        assert job.id != find(small(arms=["one-shot"]), "one-shot", level).id
+    curves_alone = small(pruning__early_bird={"threshold": 0.05})
+    assert find(curves_alone, "ticket", 0).watch[0].early_bird.threshold == 0.05
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        (
+            {"arms": ["edge-popup"], "pruning.scope": "global", "pruning.rate": 0.98, "pruning.rounds": 2},
+            "edge-popup at level 2 would leave layer 'output' no weight; ask for at most 1 rounds, set pruning.minimum",
+        ),
+        ({"arms": [{"edge-popup": {"training": {"lrr": 1}}}]}, "training of 'edge-popup': unknown field 'lrr'"),
+        ({"arms": [{"ticket": {"training": {"lr": -1}}}]}, r"arms: training of 'ticket'\.lr: .*greater than 0"),
+        ({"arms": [{"ticket": {"weights": "init"}}]}, "weights belongs to the arm edge-popup, not to 'ticket'"),
+        ({"arms": [{"edge-popup": {"weights": "signed"}}]}, "signed-constant"),
+        (
+            {"arms": ["edge-popup", {"edge-popup": {"name": "b"}}, "edge-popup-trained"]},
+            "edge-popup-trained: of which arm are the masks.*edge-popup, b",
+        ),
+        ({"pruning.early_bird": {"threshold": 2}}, r"pruning\.early_bird\.threshold=2"),
+        ({"pruning.early_bird": {"windw": 2}}, "unknown field 'pruning.early_bird.windw'; did you mean 'window'"),
+        (
+            {
+                "arms": [{"fine-tune": {"training": {"gamma": 0.5}}}, {"lr-rewind": {"training": {"warmup": 9}}}],
+                "training.warmup": 1501,
+            },
+            "warmup=1501 is longer than the budget",
+        ),
+        (
+            {"arms": [{"fine-tune": {"training": {"milestones": [9]}}}], "training.schedule": "step",
+             "training.milestones": [5]},
+            "arm 'fine-tune': its training can't be changed so: milestones and schedule: step go together",
+        ),
+    ],
+)  # fmt: skip
+def test_what_an_arm_can_not_do_is_said(settings, match):
+    refused(match, **settings)

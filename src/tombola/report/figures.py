@@ -51,6 +51,7 @@ KINDS = {
     "rounds": Kind("learning curves of two or more levels"),
     "criteria": Kind("an arm ticket", together=True),
     "rewinding": Kind("a study that rewinds to several iterations"),
+    "mask-distance": Kind("mask distances: an arm early-bird, or pruning.early_bird"),
 }
 FIGURES = tuple(KINDS)
 FORMATS = ("png", "svg", "pdf")
@@ -143,6 +144,7 @@ def _render(
     import matplotlib
 
     from tombola.report import curve_figures, density_figures
+    from tombola.report.mask_distance import mask_distance
     from tombola.report.rewinding import rewinding
     from tombola.report.rounds import rounds
 
@@ -157,6 +159,7 @@ def _render(
         "rounds": lambda: rounds(levels, curves, form),
         "criteria": lambda: density_figures.criteria(levels, settings, form),
         "rewinding": lambda: rewinding(levels, form),
+        "mask-distance": lambda: mask_distance(levels, settings[levels["study"].iloc[0]], form),
     }
     # A user's own matplotlibrc (usetex, say) must neither break a figure nor change its bytes; and without a
     # salt the names inside an SVG are random.

@@ -35,10 +35,10 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
     study = plan.study
     groups: dict[str, list[str]] = {}
     for job in plan.jobs.values():
-        if job.mask is None:
+        if job.mask is None and job.popup is None:
             name = "dense (level 0 of all arms)"
         else:
-            name = shown_by.get(job.id, "ticket, for other arms' masks")
+            name = shown_by.get(job.id, f"{'edge-popup' if job.popup else 'ticket'}, for other arms' masks")
         groups.setdefault(name, []).append(job.id)
     totals = [0, 0, 0.0, 0.0]
     for name, jobs in groups.items():

@@ -20,6 +20,7 @@ from tombola.report.page import page, page_title
 from tombola.report.words import in_order, percent, plain, small_print
 
 BAR, BAR_WIDTH, BAR_LABELS = 0.2, 0.13, 0.58  # inches: left of the colour bar, the bar, its numbers and label
+MARGIN = BAR + BAR_WIDTH + BAR_LABELS
 MOST_NUMBERS = 8  # beside the colour bar
 PANELS = (("val_accuracy", "validation accuracy (%)", 100.0), ("val_loss", "validation loss", 1.0))
 
@@ -44,20 +45,20 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
         legend=[],
         small_print=small_print(summarise(shown), "curves", None),
         form=form,
-        margin=BAR + BAR_WIDTH + BAR_LABELS,
+        margin=MARGIN,
     )
     lowest, highest = float(density_of.min()), float(density_of.max())
-    shades = ScalarMappable(LogNorm(lowest, max(highest, 1.001 * lowest)), _shades())
+    colours = ScalarMappable(LogNorm(lowest, max(highest, 1.001 * lowest)), shades())
     for letter, axes, (name, label, scale) in zip("ab", all_axes, measures, strict=False):
         values = []
         for level, density in density_of.items():
             rows = statistics[statistics["level"] == level]
             values.append(scale * rows[f"{name}_mean"].to_numpy(dtype=float))
-            axes.plot(rows["iteration"], values[-1], color=shades.to_rgba(density), linewidth=0.75 * form.line)
+            axes.plot(rows["iteration"], values[-1], color=colours.to_rgba(density), linewidth=0.75 * form.line)
         value_axis(axes, label, *_limits(values, rising=name == "val_accuracy"), form)
         iteration_axis(axes, form)
         axes.set_title(f"({letter})", loc="left", size=0.95 * form.label)
-    _add_colour_bar(figure, shades, density_of.to_numpy(), form)
+    add_colour_bar(figure, colours, density_of.to_numpy(), form)
     return figure
 
 
@@ -73,19 +74,20 @@ def _limits(values: list[np.ndarray], rising: bool) -> tuple[float, float]:
     return float(low), float(max(curve.max() for curve in settled))
 
 
-def _shades() -> Colormap:
+def shades() -> Colormap:
     """Return dark violet for the dense network to green for the sparsest: viridis without its yellow, pale on white."""
     from matplotlib import colormaps
 
     return LinearSegmentedColormap.from_list("densities", colormaps["viridis"](np.linspace(0.85, 0.0, 256)))
 
 
-def _add_colour_bar(figure: Figure, shades: ScalarMappable, densities: np.ndarray, form: Form) -> None:
+def add_colour_bar(figure: Figure, colours: ScalarMappable, densities: np.ndarray, form: Form) -> None:
+    """Add the colour bar of densities, falling, in the margin to the right of the panels."""
     width, height = figure.get_size_inches()
     last = figure.axes[-1].get_position()
     first = figure.axes[0].get_position()
     place = (last.x1 + BAR / width, last.y0, BAR_WIDTH / width, first.y1 - last.y0)
-    bar = figure.colorbar(shades, cax=figure.add_axes(place, label="<colorbar>"))
+    bar = figure.colorbar(colours, cax=figure.add_axes(place, label="<colorbar>"))
     room = max(2, min(MOST_NUMBERS, int((first.y1 - last.y0) * height / (0.033 * form.tick))))
     span = math.log(densities[0] / densities[-1])
     numbered = [float(densities[0])]

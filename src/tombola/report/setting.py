@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from tombola.training.watching import EarlyBird
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,11 +23,15 @@ class Setting:
         dropout: the network's argument of that name, from 0 to 1.
         learning_rate: the peak, and the warmup where there is one: "0.03, warmup 20,000".
         criterion: that weights are pruned by.
+        settling: `Results.settling()`, where it is known.
+        threshold: of a mask distance, below which a mask may settle.
     """
 
     dropout: float = 0.0
     learning_rate: str = ""
     criterion: str = "magnitude"
+    settling: pd.DataFrame | None = field(default=None, compare=False, repr=False)
+    threshold: float = EarlyBird().threshold
 
     @classmethod
     def of(cls, study: Study) -> Setting:
@@ -38,7 +44,13 @@ class Setting:
             dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
             learning_rate=f"{training.lr:g}{warmup}",
             criterion=study.pruning.criterion.rpartition(":")[2],
+            threshold=(study.pruning.early_bird or EarlyBird()).threshold,
         )
+
+    @classmethod
+    def of_results(cls, results: Results) -> Setting:
+        """Return the settings of a study, and what its dense runs watched."""
+        return replace(cls.of(results.study), settling=results.settling())
 
 
 def gather(all_results: Sequence[Results]) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Setting]]:
@@ -59,7 +71,7 @@ def gather(all_results: Sequence[Results]) -> tuple[pd.DataFrame, pd.DataFrame, 
             name = f"{name} ({folder})" if short in settings else short
         for found, table in zip(tables, (results.frame(), results.curves()), strict=True):
             found.append(table.assign(study=name))
-        settings[name] = Setting.of(results.study)
+        settings[name] = Setting.of_results(results)
     # An empty table's columns have no types; pandas would warn that they decide those of the others.
     levels, curves = (pd.concat([t for t in some if not t.empty] or some[:1], ignore_index=True) for some in tables)
     return levels, curves, settings

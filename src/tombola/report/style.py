@@ -57,6 +57,7 @@ KNOWN = dict(
             Style(GREY, "8", ":", hollow=True),
             Style(GREY, (4, 1, 0), "--", hollow=True),
             Style(BLACK, "P", LONG),
+            Style(BLUE, (7, 1, 0), ":", hollow=True),
             Style(GREEN, "H", "-"),
         ),
         strict=True,

@@ -28,6 +28,7 @@ KNOWN_ARMS = (
     "random",
     "random-erk",
     "edge-popup",
+    "edge-popup-trained",
     "early-bird",
 )
 CONTROLS = ("-shuffled", "-reinit", "-shuffled-reinit")  # what a control's name ends in, after that of its arm

@@ -17,6 +17,7 @@ from tombola.errors import InputError
 from tombola.networks import examine, initialised
 from tombola.pruning import Goal, Mask, SkipRound, Snapshots, kept_of, scores_of, select, shuffled
 from tombola.running.collapse import collapse
+from tombola.running.files import Damaged
 from tombola.running.store import Result, Store
 from tombola.seeds import Seeds
 from tombola.studies.job import Job, Limit, MaskRule, Prune
@@ -24,6 +25,8 @@ from tombola.training.engine import Weights
 from tombola.training.engines.dense import copied
 from tombola.training.loop import ROUNDING, early_stop_accuracy
 from tombola.training.order import Order
+from tombola.training.popup import signed_constant
+from tombola.training.watching import EarlyBird, Watch
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ class Beginning:
         weights: the masked weights.
         remarks: what the result should say of how the mask was found: "skipped", why a round removed nothing;
             "pruned_from", the run whose mask was pruned, and "factor" of the rates, where `back_off` is set;
-            "examples", which training examples of the trial's split a method at initialisation was given; "collapsed"
-            and "no_path", see `tombola.running.collapse`.
+            "settled_at", the iteration at which an early-bird mask settled, None where it never did; "examples", which
+            training examples of the trial's split a method at initialisation was given; "collapsed" and "no_path",
+            see `tombola.running.collapse`.
     """
 
     mask: Mask
@@ -65,6 +69,11 @@ def beginning(job: Job, store: Store, build: Callable[[], nn.Module], splits: da
     # In the module rather than in the dict: a tied weight has several names there, and is masked under one.
     module = initialised(build, "pytorch", 0)
     module.load_state_dict(weights)
+    if job.popup is not None and job.popup.weights == "signed-constant":
+        with torch.no_grad():
+            for name, weight in module.named_parameters():
+                if name in mask:
+                    weight.copy_(signed_constant(weight))
     mask.apply_(module)
     return Beginning(mask, {name: tensor.clone() for name, tensor in module.state_dict().items()}, remarks)
 
@@ -79,14 +88,40 @@ def found_mask(
         base, factor = _last_good(prune.job, prune.limit, store)
         remarks = {"pruned_from": base, "factor": factor}
         prune = prune.model_copy(update={"job": base})
-    parent = store.load(prune.job)
-    try:
-        mask = _pruned(job, prune, factor, parent, build, splits, remarks)
-    except SkipRound as reason:
-        mask, remarks = parent.mask, remarks | {"skipped": str(reason)}
+    if not prune.rates:
+        mask = store.mask(prune.job)
+    elif prune.early_bird is not None and (found := _settled(prune, prune.early_bird, store)) is not None:
+        mask, iteration = found
+        remarks |= {"settled_at": iteration}
+    else:
+        parent = store.load(prune.job)
+        if prune.early_bird is not None:
+            remarks |= {"settled_at": None, "never_settled": "the mask is that of the final weights"}
+        try:
+            mask = _pruned(job, prune, factor, parent, build, splits, remarks)
+        except SkipRound as reason:
+            mask, remarks = parent.mask, remarks | {"skipped": str(reason)}
     if rule.shuffle is not None:
         mask = shuffled(mask, job.seeds.generator("mask", rule.shuffle))
     return mask, remarks
+
+
+def _settled(prune: Prune, early_bird: EarlyBird, store: Store) -> tuple[Mask, int] | None:
+    """Return the mask that settled while the run trained, and the iteration at which it did; None if it never did.
+
+    Raises:
+        Damaged: the run did not watch that mask.
+    """
+    facts, level = store.facts(prune.job), len(prune.schedule)
+    watched = [Watch.model_validate(watch) for watch in facts["job"].get("watch", [])]
+    for number, watch in enumerate(watched):
+        if watch.has(prune.schedule, prune.scope, prune.minimum, early_bird):
+            iteration = facts["settling"][number]["settled"][level - 1]
+            if iteration is None:
+                return None
+            bits = store.tensors(prune.job, f"settled-{number}/{level}")
+            return Mask.unpack(bits, store.mask(prune.job).shapes()), iteration
+    raise Damaged(f"the result of job {prune.job} has no curve of mask distances; run the same command again")
 
 
 def _last_good(tried: str, limit: Limit, store: Store) -> tuple[str, float]:

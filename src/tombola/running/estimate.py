@@ -31,7 +31,7 @@ class Pace:
 
     def seconds(self, plan: Plan, job: Job) -> float:
         """Return the seconds that a job takes, evaluations included."""
-        density = plan.remaining[plan.levels[job.id]] / plan.remaining[0]
+        density = plan.density(job)
         step = float(np.interp(density, self.densities, self.iteration))
         return plan.iterations(job) * step + plan.examined(job) * float(
             np.interp(density, self.densities, self.example)

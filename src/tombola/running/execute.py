@@ -32,7 +32,9 @@ from tombola.seeds import Seeds
 from tombola.studies.job import Job
 from tombola.training.engine import Engine, Start, Weights
 from tombola.training.engines import choose_engine
+from tombola.training.engines.popup import PopupEngine
 from tombola.training.loop import Interrupted, Record, train
+from tombola.training.watching import Watcher
 
 PROGRESS_EVERY = 0.5  # seconds between two notes of how far a job is
 
@@ -66,12 +68,13 @@ class Means:
 
 @dataclass
 class Lane:
-    """A job that is about to be trained: where it starts, and what is known of it and its mask so far."""
+    """A job that is about to be trained: where it starts, what is known of it and its mask so far, who watches it."""
 
     job: Job
     start: Start
     record: Record
     remarks: dict[str, Any]
+    watchers: list[Watcher]
 
 
 def run_jobs(specs: Sequence[str], address: str, means: Means) -> list[str]:
@@ -128,11 +131,23 @@ def _lane(job: Job, store: Store, means: Means) -> Lane:
         facts, tensors, record = found
         needed = {f"iteration-{k}" for k in job.keep if job.origin.iteration <= k <= facts["iteration"]}
         same = facts.get("means") == _facts(means, _engine(job, build, mask, splits, means).name)
+        same = same and facts.get("watch", []) == _watch(job)
         if same and facts.get("mask") == _digest(mask) and needed <= record.snapshots.keys():
             weights, optimizer = under("weights", tensors), under("optimizer", tensors)
-            start = Start(weights, mask, job.seeds, splits, facts["iteration"], optimizer)
-            return Lane(job, start, record, begun.remarks)
-    return Lane(job, Start(weights, mask, job.seeds, splits, job.origin.iteration), Record(), begun.remarks)
+            start = Start(weights, mask, job.seeds, splits, facts["iteration"], optimizer, job.popup)
+            watchers = [
+                Watcher(watch, mask, facts["watched"][number], under(f"watch-{number}", tensors))
+                for number, watch in enumerate(job.watch)
+            ]
+            return Lane(job, start, record, begun.remarks, watchers)
+    # What scores are trained for starts from all weights, and the mask is what is found: "start" has them all.
+    record = Record(snapshots={"start": weights} if job.popup else {})
+    start = Start(weights, mask, job.seeds, splits, job.origin.iteration, popup=job.popup)
+    return Lane(job, start, record, begun.remarks, [Watcher(watch, mask) for watch in job.watch])
+
+
+def _watch(job: Job) -> list[Any]:
+    return [watch.model_dump(mode="json") for watch in job.watch]
 
 
 def _build(job: Job, splits: data.Splits) -> Callable[[], nn.Module]:
@@ -140,6 +155,8 @@ def _build(job: Job, splits: data.Splits) -> Callable[[], nn.Module]:
 
 
 def _engine(job: Job, build: Callable[[], nn.Module], mask: Mask, splits: data.Splits, means: Means) -> Any:
+    if job.popup is not None:
+        return PopupEngine
     return choose_engine(means.engine, build, mask, job.training, splits.train.inputs[:1], means.stack > 1)
 
 
@@ -190,7 +207,14 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
             tensors = {f"weights/{name}": tensor for name, tensor in engine.weights(number).items()}
             tensors |= {f"optimizer/{name}": tensor for name, tensor in engine.optimizer_state(number).items()}
             about = {"means": facts, "mask": _digest(lane.start.mask), "iteration": engine.iteration}
+            about |= {"watch": _watch(lane.job), "watched": [watcher.facts for watcher in lane.watchers]}
+            for place, watcher in enumerate(lane.watchers):
+                tensors |= {f"watch-{place}/{name}": tensor for name, tensor in watcher.tensors.items()}
             store.save_checkpoint(lane.job.id, about, tensors, lane.record)
+
+    def observe(number: int) -> None:
+        for watcher in lanes[number].watchers:
+            watcher.note(engine.iteration, engine.weights(number))
 
     training, splits = lanes[0].job.training, lanes[0].start.splits
     end = min(budget, lanes[0].job.until or budget)  # the schedule is that of the whole budget
@@ -202,6 +226,7 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
             evaluate_every=training.interval(len(splits.train) // training.batch_size),
             patience=training.patience,
             keep={iteration for lane in lanes for iteration in lane.job.keep},
+            observe=observe,
             save=save,
             save_every=means.checkpoint_every,
             check=Watch(lanes, store, means, engine, end),
@@ -209,11 +234,12 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
         note_energy()
     for lane in lanes:
         splits = lane.start.splits
+        mask = engine.mask if isinstance(engine, PopupEngine) else lane.start.mask
         about = {
             "label": lane.job.label,
             "engine": facts,
             "iterations": engine.iteration - lane.job.origin.iteration,
-            "zeros": zeros(lane.record.snapshots["final"], lane.start.mask),
+            "zeros": zeros(lane.record.snapshots["final"], mask),
             "remarks": lane.remarks,
             "normalisation": {"mean": splits.mean, "std": splits.std},
             "versions": {
@@ -226,7 +252,15 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
         }
         if lane.record.energy_kwh is not None:
             about["energy_kwh"] = lane.record.energy_kwh
-        store.save(lane.job, lane.start.mask, lane.record, about)
+        if lane.watchers:
+            about["settling"] = [watcher.facts for watcher in lane.watchers]
+        settled = {
+            f"settled-{number}/{name.removeprefix('settled/')}": bits
+            for number, watcher in enumerate(lane.watchers)
+            for name, bits in watcher.tensors.items()
+            if name.startswith("settled/")
+        }
+        store.save(lane.job, mask, lane.record, about, settled)
 
 
 def zeros(weights: Weights, mask: Mask) -> int:

@@ -44,6 +44,8 @@ LEVEL_COLUMNS = (
     "job",
 )
 
+SETTLING_COLUMNS = ("study", "trial", "level", "density", "iteration", "distance", "settled")
+
 
 class Results:
     """The results of a study, finished or not.
@@ -108,6 +110,32 @@ class Results:
             pieces.append(piece)
         return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=[*first, *COLUMNS])
 
+    def settling(self) -> pd.DataFrame:
+        """Return how far masks moved while the dense networks trained: a row for each trial, level and evaluation.
+
+        The columns are SETTLING_COLUMNS. `distance` is the share of prunable weights, 0 to 1, that are in the mask
+        which pruning the dense network by magnitude to the level's density gives at this iteration or at the
+        evaluation before, but not in both; `settled` says whether the mask has settled by then (You et al. 2020,
+        Section 3.3). Empty where nothing was watched: no arm `early-bird`, and `pruning.early_bird` not set.
+        """
+        rows: list[tuple[Any, ...]] = []
+        for job in self.plan.jobs.values():
+            try:
+                facts = self.store.facts(job.id) if job.watch else {}
+            except Damaged:
+                continue
+            watched = facts.get("job", {}).get("watch", [])
+            for watch in (each.model_dump(mode="json") for each in job.watch):
+                if watch not in watched:  # of a run that was done before anyone asked for it
+                    continue
+                found = facts["settling"][watched.index(watch)]
+                for level, (distances, settled) in enumerate(zip(found["distance"], found["settled"], strict=True), 1):
+                    density = self.plan.remaining[level] / self.plan.remaining[0]
+                    place = self.study.name, job.trial, level, density
+                    for iteration, distance in zip(found["iteration"], distances, strict=True):
+                        rows.append((*place, iteration, distance, settled is not None and iteration >= settled))
+        return pd.DataFrame(rows, columns=list(SETTLING_COLUMNS))
+
     def ticket(self, trial: int = 0, level: int = 0, arm: str = "ticket", repeat: int = 0) -> Ticket:
         """Return the mask and starting weights of one row.
 
@@ -131,7 +159,7 @@ class Results:
         data = self.plan.data
         return Ticket(
             mask=result.mask,
-            weights=result.snapshots["start"],
+            weights=result.mask.apply(result.snapshots["start"]),
             trained=result.snapshots["final"],
             normalisation=result.facts["normalisation"],
             origin={
@@ -151,19 +179,23 @@ class Results:
     def save(self, figures: bool = True) -> list[Path]:
         """Write `results.csv`, `curves.csv` and the figures into the results folder; return the figures' paths.
 
+        Where masks were watched, `mask_distance.csv` too: `settling()`.
+
         Raises:
             StoreError: they can't be written.
         """
         levels, curves = self.frame(), self.curves()
         write_whole(self.store.root / "results.csv", levels.to_csv(index=False).encode())
         write_whole(self.store.root / "curves.csv", curves.to_csv(index=False).encode())
+        if not (settling := self.settling()).empty:
+            write_whole(self.store.root / "mask_distance.csv", settling.to_csv(index=False).encode())
         if not figures:
             return []
         from tombola.report import Setting, draw
 
         folder = self.store.root / "figures"
         with writing(folder):
-            return draw(levels, curves, folder, settings={self.study.name: Setting.of(self.study)})
+            return draw(levels, curves, folder, settings={self.study.name: Setting.of_results(self)})
 
     def missing(self) -> int:
         """Return how many jobs of the study are still to be done."""

@@ -283,4 +283,5 @@ class _Scheduler:
 
 def _stackable(job: Job) -> tuple[object, ...]:
     """Return what jobs must have in common to be trained together."""
-    return job.network.model_dump_json(), job.training, job.data, job.origin.iteration, job.until
+    alone = job.id if job.popup else ""  # its engine trains one at a time
+    return job.network.model_dump_json(), job.training, job.data, job.origin.iteration, job.until, alone

@@ -38,6 +38,7 @@ from tombola.running.files import (
 from tombola.studies.job import Job
 from tombola.training.engine import Weights
 from tombola.training.loop import Record
+from tombola.training.watching import Watch
 
 CHECKPOINT = "checkpoint.safetensors"
 PROGRESS = "progress.json"
@@ -110,7 +111,7 @@ class Store:
         return set(self._found)
 
     def has(self, job: Job, damaged: list[str] | None = None) -> bool:
-        """Return whether `job` is done: its result is there, whole, with every snapshot that others need.
+        """Return whether `job` is done: its result is there, whole, with all that others need of it.
 
         A damaged result is described in `damaged`, and counts as not there.
         """
@@ -125,19 +126,27 @@ class Store:
             if damaged is not None:
                 damaged.append(str(error))
             return False
-        return diverged or all(f"iteration-{k}" in kept for k in job.keep)
+        watched = facts["job"].get("watch", [])
+        observed = all(watch.model_dump(mode="json") in watched for watch in job.watch)
+        return diverged or (observed and all(f"iteration-{k}" in kept for k in job.keep))
 
     def with_snapshots(self, job: Job) -> Job:
-        """Return `job` with the snapshots, beside its own, that a result lacking some of its own has for others."""
+        """Return `job` with the snapshots and watched masks, beside its own, that a result lacking some of its own has.
+
+        They are there for others.
+        """
         folder = self.folder(job.id)
         if folder is None:
             return job
         try:
-            kept = [name.partition("-") for name in self.facts(job.id)["snapshots"]]
+            facts = self.facts(job.id)
+            kept = [name.partition("-") for name in facts["snapshots"]]
+            watched = tuple(Watch.model_validate(watch) for watch in facts["job"].get("watch", []))
         except (Damaged, KeyError, ValueError):
             return job
         others = {int(number) for name, _, number in kept if name == "iteration"}
-        return job.model_copy(update={"keep": tuple(sorted(others | set(job.keep)))})
+        watch = (*watched, *(each for each in job.watch if each not in watched))
+        return job.model_copy(update={"keep": tuple(sorted(others | set(job.keep))), "watch": watch})
 
     def elsewhere(self, job: Job) -> Path | None:
         """Return the folder of `job`'s result, whole, in a neighbouring results folder, or None."""
@@ -194,6 +203,14 @@ class Store:
         """
         return _mask(*unpack_tensors(self._whole(job_id) / WEIGHTS, "mask/"))
 
+    def tensors(self, job_id: str, prefix: str) -> dict[str, Tensor]:
+        """Return what else a finished job's result holds under "prefix/", without reading its weights.
+
+        Raises:
+            Damaged: it is not there, or not what was written.
+        """
+        return under(prefix, unpack_tensors(self._whole(job_id) / WEIGHTS, f"{prefix}/")[0])
+
     def outcome(self, job_id: str) -> str:
         """Return what a finished job came to: "done", or "diverged" where a loss was not finite.
 
@@ -202,14 +219,21 @@ class Store:
         """
         return "done" if self.facts(job_id)["diverged_at"] is None else "diverged"
 
-    def save(self, job: Job, mask: Mask, record: Record, facts: Mapping[str, Any]) -> None:
-        """Write a job's result aside, and move it into place as a whole.
+    def save(
+        self,
+        job: Job,
+        mask: Mask,
+        record: Record,
+        facts: Mapping[str, Any],
+        more: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Write a job's result aside, and move it into place as a whole; `more` is found again by `tensors`.
 
         Raises:
             StoreError: it can't be written.
         """
         part = self.part(job.id)
-        tensors = {f"mask/{name}": bits for name, bits in mask.pack().items()}
+        tensors = {f"mask/{name}": bits for name, bits in mask.pack().items()} | dict(more or {})
         for name, weights in record.snapshots.items():
             tensors |= _pack(weights, name, mask)
         about = {"mask": mask.shapes(), "snapshots": list(record.snapshots)}
@@ -337,14 +361,23 @@ def _mask(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Mask:
 
 
 def _pack(weights: Weights, snapshot: str, mask: Mask) -> dict[str, Tensor]:
-    """Return a snapshot's tensors for a file: of masked layers the live weights only."""
-    return {f"{snapshot}/{name}": tensor[mask[name]] if name in mask else tensor for name, tensor in weights.items()}
+    """Return a snapshot's tensors for a file: of masked layers the live weights only.
+
+    A layer in which others live too is whole: of a job that finds its mask, what it started from and passed through.
+    """
+
+    def live(name: str, tensor: Tensor) -> bool:
+        return name in mask and not bool(tensor[~mask[name]].any())
+
+    return {
+        f"{snapshot}/{name}": tensor[mask[name]] if live(name, tensor) else tensor for name, tensor in weights.items()
+    }
 
 
 def _unpack(tensors: Mapping[str, Tensor], snapshot: str, mask: Mask) -> Weights:
     weights = under(snapshot, tensors)
     for name, keep in mask.items():
-        if name in weights:
+        if name in weights and weights[name].shape != keep.shape:
             whole = weights[name].new_zeros(keep.shape)
             whole[keep] = weights[name]
             weights[name] = whole

@@ -4,7 +4,8 @@ An arm is a function `(trial, level, repeat) -> (Origin, MaskRule)` for levels 1
 shared. `trial` offers the pieces: `trial.start` (the trial's own weights at the rewind iteration) and `trial.initial`
 (at iteration 0), `trial.iterative(level)`, `trial.one_shot(level)` and `trial.at_init(method, level)` (masks), and for
 an arm whose levels build on its own ones `trial.run(arm, level)` and `trial.pruned(job, level)`. An arm that trains
-otherwise returns its recipe as a third thing.
+otherwise returns its recipe as a third thing; one that trains scores instead of weights returns a `Popup` in place of
+the mask.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tombola.studies.job import MaskRule, Origin
+from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 MANY_LEVELS = 1000  # more than any study has
 
-Arm = Callable[["Trial", int, int], tuple[Origin, MaskRule] | tuple[Origin, MaskRule, Recipe]]
+Arm = Callable[["Trial", int, int], tuple[Origin, MaskRule | Popup] | tuple[Origin, MaskRule | Popup, Recipe]]
 
 
 def ticket(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
@@ -109,6 +111,26 @@ def random_erk(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]
     return trial.initial, trial.at_init("random-erk", level, draw=repeat * MANY_LEVELS + level)
 
 
+def edge_popup(trial: Trial, level: int, repeat: int) -> tuple[Origin, Popup]:
+    """Scores are trained instead of weights (Ramanujan et al. 2020): the untrained weights under the mask found.
+
+    The mask has as many weights as the level has: in each layer under scope `layer`, and the same share of every
+    pruned layer under `global`.
+    """
+    return Origin(), trial.popup(level, draw=repeat)
+
+
+def edge_popup_trained(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """The mask that `edge-popup` found, trained from the weights that it was found with, as a ticket is."""
+    found = trial.supermask(level, draw=repeat)
+    return Origin(job=found.id), trial.own_mask(found)
+
+
+def early_bird(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
+    """The dense run pruned once, as soon as the mask has settled (You et al. 2020)."""
+    return trial.start, trial.early_bird(level)
+
+
 ARMS: dict[str, Arm] = {
     "ticket": ticket,
     "reinit": reinit,
@@ -124,4 +146,7 @@ ARMS: dict[str, Arm] = {
     "magnitude-at-init": magnitude_at_init,
     "random": random,
     "random-erk": random_erk,
+    "edge-popup": edge_popup,
+    "edge-popup-trained": edge_popup_trained,
+    "early-bird": early_bird,
 }

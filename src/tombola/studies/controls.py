@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tombola.errors import InputError
 from tombola.studies.arms import MANY_LEVELS, Arm
 from tombola.studies.job import Origin
+from tombola.training.popup import Popup
 
 if TYPE_CHECKING:
     from tombola.studies.plan import Trial
@@ -30,6 +32,11 @@ def control(arm: Arm, shuffle: bool, reinit: bool) -> Arm:
         if not isinstance(found, tuple) or len(found) < 2:
             return found  # which the plan will complain of
         origin, mask, *recipe = found
+        if shuffle and isinstance(mask, Popup):
+            raise InputError(
+                "shuffle: the mask of such an arm is not there before its scores are trained; shuffle that of "
+                "edge-popup-trained"
+            )
         if shuffle:
             mask = mask.model_copy(update={"shuffle": repeat * MANY_LEVELS + level})
         if reinit:

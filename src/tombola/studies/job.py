@@ -13,7 +13,9 @@ from tombola.networks import NetworkSettings
 from tombola.pruning.select import Scope
 from tombola.section import Section
 from tombola.seeds import Seeds
+from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
+from tombola.training.watching import EarlyBird, Watch
 
 
 class Origin(Section):
@@ -51,10 +53,13 @@ class Prune(Section):
 
     Args:
         job: identity of that run; what it had pruned stays pruned.
-        criterion, scope, rates, minimum: as in `tombola.pruning.select`; rates by weight name.
+        criterion, scope, rates, minimum: as in `tombola.pruning.select`; rates by weight name. Without any, the run's
+            own mask is taken as it is.
         rounds: prunes as much as that many rounds would.
         before: rates of rounds that come before that, where they are others.
         limit: prunes the mask that `job` was made from instead where that has lost too much.
+        early_bird: takes the weights of the evaluation at which the mask settled, instead of the final ones; `job`
+            must have watched it.
         code: fingerprint of a user's own criterion.
         examples: of each class, that a method at initialisation is given.
         draw: which draw of the criterion's, and of those examples.
@@ -68,6 +73,7 @@ class Prune(Section):
     rounds: int = 1
     before: tuple[dict[str, float], ...] = ()
     limit: Limit | None = None
+    early_bird: EarlyBird | None = None
     code: str = ""
     examples: int = 0
     draw: int = 0
@@ -92,10 +98,12 @@ class Job(Section):
         network, data, training, seed, trial: as in the study.
         origin, mask: starting weights and mask; no mask means dense.
         until: the iteration at which training ends, where that is before the end of the budget.
+        popup: trains scores and leaves the weights as they are; there is no mask then, it is found.
         noise: which draw of data order, augmentation and dropout; 0 is that of the dense run.
         network_code, data_code: fingerprints of a user's own network and data file.
         label: a readable name; no part of the identity.
         keep: iterations at which other jobs need a snapshot; no part of the identity.
+        watch: masks whose distance from evaluation to evaluation is recorded; no part of the identity.
     """
 
     network: NetworkSettings
@@ -106,11 +114,13 @@ class Job(Section):
     origin: Origin
     mask: MaskRule | None = None
     until: int | None = None
+    popup: Popup | None = None
     noise: int = 0
     network_code: str = ""
     data_code: str = ""
     label: str = ""
     keep: tuple[int, ...] = ()
+    watch: tuple[Watch, ...] = ()
 
     @cached_property
     def id(self) -> str:
@@ -118,6 +128,7 @@ class Job(Section):
         settings = self.identity()
         settings.pop("label", None)
         settings.pop("keep", None)
+        settings.pop("watch", None)
         settings["network"].pop("output", None)  # decides rates alone, and those are there by name
         # A file is known by its content; where it lies does not matter.
         if self.data_code:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from tombola.data import Description, describe, fingerprint
 from tombola.errors import InputError
@@ -14,13 +17,15 @@ from tombola.networks import Anatomy, examine, factory, initialised
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.at_init import WITH_EXAMPLES
 from tombola.pruning.scoring import KNOWN
-from tombola.pruning.select import plan_counts
+from tombola.pruning.select import after_round, kept_after, plan_counts
 from tombola.studies.arms import ARMS, Arm
 from tombola.studies.controls import control
 from tombola.studies.job import Job, Limit, MaskRule, Origin, Prune
 from tombola.studies.rewind import iterations
 from tombola.studies.study import ArmSettings, Study
+from tombola.training.popup import Popup, counts_of
 from tombola.training.recipe import Recipe
+from tombola.training.watching import EarlyBird, Watch
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,10 @@ class Plan:
                 found[job.id] = found[job.mask.prune.job] + 1 if job.mask else 0
         return found
 
+    def density(self, job: Job) -> float:
+        """Return the share of weights that training `job` computes with, 0 to 1: scores need all of them."""
+        return 1.0 if job.popup else self.remaining[self.levels[job.id]] / self.remaining[0]
+
     def iterations(self, job: Job) -> int:
         """Return the number of iterations that `job` trains for at most."""
         budget = job.training.budget(epoch_length(self.study, self.data, job.training))
@@ -89,8 +98,7 @@ class Plan:
         A multiply-add counts as two. A training step costs three passes of this (forward, and backward for weights
         and for inputs), an evaluation one. Layer densities are taken to be equal.
         """
-        density = self.remaining[self.levels[job.id]] / self.remaining[0]
-        example = 2.0 * density * sum(layer.size * layer.uses for layer in self.anatomy.layers)
+        example = 2.0 * self.density(job) * sum(layer.size * layer.uses for layer in self.anatomy.layers)
         return example * (3 * self.iterations(job) * job.training.batch_size + self.examined(job))
 
 
@@ -127,13 +135,15 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
             f"the network returns {anatomy.classes} scores per example, but {study.data.source} has {data.classes} "
             "classes"
         )
-    recipes = [study.recipe(level) for level in (0, 1)]
+    recipes = [study.training, *(study.recipe(1).changed(arm.training) for arm in study.arms)]
     if any(recipe.augment for recipe in recipes) and len(data.input_shape) != 3:
         raise InputError(
             f"training.augment is for images (channels, height, width), and an example of {study.data.source} has "
             f"shape {data.input_shape}; leave augment out"
         )
-    budget = min(recipe.budget(epoch_length(study, data, recipe)) for recipe in recipes)
+    # Supermasks start at iteration 0 whatever `rewind` says.
+    rewound = recipes[:1] + [r for r, arm in zip(recipes[1:], study.arms, strict=True) if arm.rule != "edge-popup"]
+    budget = min(recipe.budget(epoch_length(study, data, recipe)) for recipe in [*rewound, study.recipe(1)])
     rewinds = iterations(study.rewind, epoch_length(study, data, study.training), budget)
     if study.training.patience and any(rewinds):
         raise InputError(
@@ -151,14 +161,12 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     jobs: dict[str, Job] = {}
     rows: list[Row] = []
     for settings, arm in zip(study.arms, arms, strict=True):
+
+        def trial(number: int, rewind: int, settings: ArmSettings = settings) -> Trial:
+            return Trial(study, number, rates, codes, jobs, data, anatomy, remaining, rewind, rewinds, settings)
+
         curves = [
-            [
-                row
-                for number in range(study.trials)
-                for row in _rows(
-                    settings, arm, Trial(study, number, rates, codes, jobs, data, anatomy, remaining, rewind, rewinds)
-                )
-            ]
+            [row for number in range(study.trials) for row in _rows(settings, arm, trial(number, rewind))]
             for rewind in rewinds
         ]
         if all([row.job for row in curve] == [row.job for row in curves[0]] for curve in curves):
@@ -179,7 +187,7 @@ def _rows(settings: ArmSettings, arm: Arm, trial: Trial) -> list[Row]:
     seen: set[str] = set()
     for repeat in range(settings.per_trial):
         for level in range(1, trial.study.pruning.rounds + 1):
-            job = trial.job_of(settings.label, arm, level, repeat, settings.per_trial)
+            job = trial.job_of(settings.label, arm, level, repeat, settings.per_trial, settings.training)
             if repeat and job.id in seen:
                 raise InputError(f"arm {settings.label!r}: its repeats are all the same job; leave per_trial out")
             seen.add(job.id)
@@ -195,6 +203,7 @@ class Trial:
         remaining: number of weights of the whole network at each level.
         rewind: the iteration that kept weights go back to.
         rewinds: all of the study's.
+        settings: of the arm that is being planned.
     """
 
     study: Study
@@ -207,9 +216,11 @@ class Trial:
     remaining: Sequence[int] = field(repr=False)
     rewind: int = 0
     rewinds: tuple[int, ...] = (0,)
+    settings: ArmSettings | None = None
 
     def __post_init__(self) -> None:
-        self.dense = self._add("dense", 0, Origin(), None, keep=tuple(sorted(set(self.rewinds) - {0})))
+        watch = () if self.watch is None else (self.watch,)
+        self.dense = self._add("dense", 0, Origin(), None, keep=tuple(sorted(set(self.rewinds) - {0})), watch=watch)
         self._chains: dict[Arm, list[Job]] = {}
 
     @property
@@ -234,13 +245,84 @@ class Trial:
         """Return the job of an arm at a level, the dense run at level 0; those before it are planned too."""
         chain = self._chains.setdefault(arm, [self.dense])
         label = next((name for name, ours in ARMS.items() if ours is arm), arm.__name__)
+        # The chain of another arm is trained as that arm is.
+        mine = self.settings if self.settings and resolve(self.settings.rule, ARMS, "arm") is arm else None
+        training = mine.training if mine else {}
         while len(chain) <= level:
-            chain.append(self.job_of(label, arm, len(chain), 0, 1))
+            chain.append(self.job_of(label, arm, len(chain), 0, 1, training))
         return chain[level]
 
     def pruned(self, job: Job, level: int) -> MaskRule:
         """Return the mask found by pruning a job of the level before by one round."""
         return self._prune(job, level - 1, level)
+
+    def own_mask(self, job: Job) -> MaskRule:
+        """Return the mask that a job has or finds, with nothing pruned."""
+        return MaskRule(prune=Prune(job=job.id, criterion="magnitude", scope="layer", rates={}))
+
+    @property
+    def watch(self) -> Watch | None:
+        """The masks that are watched while the dense network trains, if any are."""
+        pruning = self.study.pruning
+        early_bird = pruning.early_bird
+        if early_bird is None and any(arm.rule == "early-bird" for arm in self.study.arms):
+            early_bird = EarlyBird()
+        if early_bird is None or not self.rates:
+            return None
+        return Watch(rates=self.rates, scope=pruning.scope, minimum=pruning.minimum, early_bird=early_bird)
+
+    def early_bird(self, level: int) -> MaskRule:
+        """Return the mask of a level as it was when it settled while the dense network trained.
+
+        Raises:
+            InputError: nothing is watched.
+        """
+        if self.watch is None:
+            raise InputError("pruning.early_bird must be set for an arm of one's own that asks for early-bird masks")
+        mask = self.one_shot(level)
+        update = {"criterion": "magnitude", "code": "", "early_bird": self.watch.early_bird}
+        return mask.model_copy(update={"prune": mask.prune.model_copy(update=update)})
+
+    def popup(self, level: int, draw: int) -> Popup:
+        """Return how the supermask with as many weights as the level has is found.
+
+        Raises:
+            InputError: a layer would keep no weight.
+        """
+        pruning, rounds = self.study.pruning, self.rates[:level]
+        sizes = {name: size for name, size in self.anatomy.sizes().items() if name in rounds[0]}
+        if pruning.scope == "layer":
+            steps = {name: [rates[name] for rates in rounds] for name in sizes}
+            counts = {name: kept_after(size, steps[name], min(pruning.minimum, size)) for name, size in sizes.items()}
+        else:
+            left: Mapping[str, int] = sizes
+            for rates in rounds:
+                left = after_round(left, rates, "global", sizes, pruning.minimum)
+            counts = counts_of(sizes, sum(left.values()), pruning.minimum)
+        if empty := [name.removesuffix(".weight") for name, count in counts.items() if not count]:
+            raise InputError(
+                f"edge-popup at level {level} would leave layer {empty[0]!r} no weight; ask for at most {level - 1} "
+                "rounds, set pruning.minimum, or exclude the layer"
+            )
+        weights = self.settings.weights if self.settings else None
+        return Popup(counts=counts, draw=draw) if weights is None else Popup(counts=counts, draw=draw, weights=weights)
+
+    def supermask(self, level: int, draw: int) -> Job:
+        """Return the job that finds the supermask of a level, as the study's arm `edge-popup` does; it is planned too.
+
+        Raises:
+            InputError: the study has several such arms.
+        """
+        found = [arm for arm in self.study.arms if arm.rule == "edge-popup" and not (arm.shuffle or arm.reinit)]
+        if len(found) > 1:
+            names = ", ".join(arm.label for arm in found)
+            raise InputError(
+                f"edge-popup-trained: of which arm are the masks? there are {names}; leave all but one out"
+            )
+        settings = found[0] if found else ArmSettings(rule="edge-popup")
+        finder = replace(self, settings=settings)
+        repeats = max(settings.per_trial, draw + 1)
+        return finder.job_of(settings.label, ARMS["edge-popup"], level, draw, repeats, settings.training)
 
     def last_rate(self, level: int) -> Recipe:
         """Return the recipe of a level with the learning rate of its last iteration throughout."""
@@ -302,8 +384,10 @@ class Trial:
             )
         )
 
-    def job_of(self, label: str, arm: Arm, level: int, repeat: int, repeats: int) -> Job:
-        """Plan the job that an arm asks for."""
+    def job_of(
+        self, label: str, arm: Arm, level: int, repeat: int, repeats: int, training: Mapping[str, Any] | None = None
+    ) -> Job:
+        """Plan the job that an arm asks for; `training` has fields of its recipe that are others."""
         try:
             found = arm(self, level, repeat)
         except InputError:
@@ -316,7 +400,7 @@ class Trial:
         try:
             origin, mask, *others = found
             assert isinstance(origin, Origin)
-            assert isinstance(mask, MaskRule)
+            assert isinstance(mask, MaskRule | Popup)
             assert not others or (len(others) == 1 and isinstance(others[0], Recipe))
         except (TypeError, ValueError, AssertionError):
             raise InputError(
@@ -328,8 +412,13 @@ class Trial:
             raise InputError(
                 f"arm {label!r} starts from iteration {origin.iteration} of a job that takes no snapshot there"
             )
+        try:
+            recipe = (others[0] if others else self.study.recipe(level)).changed(training or {})
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise InputError(f"arm {label!r}: its training can't be changed so: {message}") from None
         number = f"-{repeat}" if repeats > 1 else ""
-        return self._add(f"{label}{number}", level, origin, mask, recipe=others[0] if others else None)
+        return self._add(f"{label}{number}", level, origin, mask, recipe=recipe)
 
     def _prune(self, parent: Job, first: int, last: int) -> MaskRule:
         """Return the mask found by pruning `parent`, of level `first`, to level `last`."""
@@ -355,10 +444,11 @@ class Trial:
         label: str,
         level: int,
         origin: Origin,
-        mask: MaskRule | None,
+        mask: MaskRule | Popup | None,
         recipe: Recipe | None = None,
         keep: tuple[int, ...] = (),
         until: int | None = None,
+        watch: tuple[Watch, ...] = (),
     ) -> Job:
         study = self.study
         place = f"{label}.level-{level:02}" if level else label
@@ -369,12 +459,14 @@ class Trial:
             seed=study.seed,
             trial=self.number,
             origin=origin,
-            mask=mask,
+            mask=None if isinstance(mask, Popup) else mask,
+            popup=mask if isinstance(mask, Popup) else None,
             until=until,
             noise=level if study.noise == "level" else 0,
             network_code=self.codes[0],
             data_code=self.codes[1],
             label=f"{study.network.name}.{study.data.source}.trial-{self.number}.{place}",
             keep=keep,
+            watch=watch,
         )
         return self.jobs.setdefault(job.id, job)

@@ -13,6 +13,7 @@ from tombola.networks import Anatomy
 from tombola.pruning.schedule import constant_rate, rates_to
 from tombola.pruning.select import Scope
 from tombola.section import Section
+from tombola.training.watching import EarlyBird
 
 Rate = float | tuple[float, ...]  # of every round, or a list with one for each
 KINDS = ("conv", "linear")
@@ -51,6 +52,8 @@ class Pruning(Section):
         rounds: number of rounds; level n has been pruned n times. Follows from a list of rates or densities.
         minimum: the least number of weights that a layer keeps.
         back_off: prunes by less once a level has lost too much. Densities are then known only as they are found.
+        early_bird: watches, while the dense network trains, the mask that pruning it by magnitude to each level would
+            give, and says when one has settled; on its own where the study has an arm `early-bird`.
         stop_margin: an arm's levels end once one has a validation accuracy below chance (1 / classes) plus this.
         init_examples: of each class, that `snip` and `grasp` look at (Tanaka et al. 2020 take ten).
     """
@@ -66,6 +69,7 @@ class Pruning(Section):
     rounds: int = Field(ge=0)
     minimum: int = Field(default=0, ge=0)
     back_off: BackOff | None = None
+    early_bird: EarlyBird | None = None
     stop_margin: float | None = Field(default=None, ge=0, lt=1)
     init_examples: int = Field(default=10, ge=1)
 

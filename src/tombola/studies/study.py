@@ -14,6 +14,7 @@ from tombola.networks import NetworkSettings
 from tombola.section import Section
 from tombola.studies.pruning import Pruning
 from tombola.studies.rewind import Rewind
+from tombola.training.popup import FrozenWeights
 from tombola.training.recipe import Recipe
 
 
@@ -26,6 +27,8 @@ class ArmSettings(Section):
         per_trial: repetitions in each trial.
         shuffle: a control: the rule's mask, shuffled within each layer (Su et al. 2020; Frankle et al. 2021).
         reinit: a control: the rule's mask on a fresh initialisation.
+        training: fields of the recipe that are others at levels 1 and up of this arm, such as `{lr: 0.1}`.
+        weights: of `edge-popup`: see `tombola.training.popup.Popup`.
     """
 
     OTHER_NAMES: ClassVar = ("of",)  # of `rule`, in a control
@@ -35,6 +38,8 @@ class ArmSettings(Section):
     per_trial: int = Field(default=1, ge=1)
     shuffle: bool = False
     reinit: bool = False
+    training: dict[str, Any] = Field(default_factory=dict)
+    weights: FrozenWeights | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -55,10 +60,27 @@ class ArmSettings(Section):
                 return {"rule": rule, **(options or {})}
         return value
 
+    @model_validator(mode="after")
+    def _options_fit(self) -> ArmSettings:
+        if self.weights and self.rule != "edge-popup":
+            raise ValueError(f"weights belongs to the arm edge-popup, not to {self.rule!r}")
+        return self
+
     @property
     def label(self) -> str:
         """The arm's name in tables and figures."""
         return self.name or self.rule + "-shuffled" * self.shuffle + "-reinit" * self.reinit
+
+
+def _changed(recipe: Recipe, fields: dict[str, Any], where: str) -> Recipe:
+    if unknown := sorted(fields.keys() - Recipe.model_fields.keys()):
+        raise ValueError(f"{where}: unknown field {unknown[0]!r}{nearest(unknown[0], Recipe.model_fields)}")
+    try:
+        return recipe.changed(fields)
+    except ValidationError as error:
+        details = error.errors()[0]
+        field = ".".join(str(part) for part in (where, *details["loc"]))
+        raise ValueError(f"{field}: {details['msg'].removeprefix('Value error, ')}") from None
 
 
 class Study(Section):
@@ -119,25 +141,14 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _retraining_fits(self) -> Study:
-        if unknown := sorted(self.retraining.keys() - Recipe.model_fields.keys()):
-            raise ValueError(f"retraining: unknown field {unknown[0]!r}{nearest(unknown[0], Recipe.model_fields)}")
-        try:
-            self.recipe(1)
-        except ValidationError as error:
-            details = error.errors()[0]
-            field = ".".join(str(part) for part in ("retraining", *details["loc"]))
-            raise ValueError(f"{field}: {details['msg'].removeprefix('Value error, ')}") from None
+        recipe = _changed(self.training, self.retraining, "retraining")
+        for arm in self.arms:
+            _changed(recipe, arm.training, f"arms: training of {arm.label!r}")
         return self
 
     def recipe(self, level: int) -> Recipe:
         """Return how the networks of a level are trained."""
-        if level == 0 or not self.retraining:
-            return self.training
-        settings = self.training.model_dump()
-        for mine, other in (("iterations", "epochs"), ("epochs", "iterations")):
-            if mine in self.retraining:
-                settings[other] = None
-        return Recipe.model_validate(settings | self.retraining)
+        return self.training.changed(self.retraining) if level else self.training
 
     @classmethod
     def load(cls, name: str | Path, /, **overrides: Any) -> Study:

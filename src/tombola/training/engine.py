@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tombola.data.parts import Splits
 from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
+from tombola.training.popup import Popup
 
 Weights = dict[str, Tensor]  # a state_dict on the CPU: parameters and buffers
 
@@ -38,6 +39,7 @@ class Start:
         splits: the trial's data, on the training device.
         iteration: how many iterations lie behind `weights`; schedule and data order go on from there.
         optimizer: the optimiser's tensors as `Engine.optimizer_state` gave them; empty for a fresh optimiser.
+        popup: that scores are to be trained, and the weights to stay as they are.
     """
 
     weights: Weights
@@ -46,6 +48,7 @@ class Start:
     splits: Splits
     iteration: int = 0
     optimizer: dict[str, Tensor] = field(default_factory=dict)
+    popup: Popup | None = None
 
 
 class Engine(Protocol):

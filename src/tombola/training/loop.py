@@ -71,6 +71,7 @@ def train(
     evaluate_every: int,
     patience: int | None = None,
     keep: Iterable[int] = (),
+    observe: Callable[[int], None] = lambda lane: None,
     save: Callable[[], None] = lambda: None,
     save_every: float = math.inf,
     check: Callable[[], None] = lambda: None,
@@ -85,6 +86,8 @@ def train(
         patience: training ends early after that many evaluations in a row without a lower validation loss, once
             that holds for every lane.
         keep: iterations at which to take a snapshot.
+        observe: called with a lane's number after each of its evaluations but one that finds it diverged; it must
+            leave engine and records as they are.
         save: writes a checkpoint; called every `save_every` seconds, and when `check` raises.
         check: called several times a second; raises `Interrupted` to stop. It sees `engine` and `records` in step.
     """
@@ -102,7 +105,7 @@ def train(
 
     try:
         while True:
-            _remember(engine, records, losses, keep, budget, evaluate_every, check)
+            _remember(engine, records, losses, keep, budget, evaluate_every, observe, check)
             tick()
             if engine.iteration >= budget or all(record.is_over(patience) for record in records):
                 break
@@ -135,6 +138,7 @@ def _remember(
     keep: set[int],
     budget: int,
     evaluate_every: int,
+    observe: Callable[[int], None],
     check: Callable[[], None],
 ) -> None:
     """Take the snapshots and evaluations that are due at this iteration and not yet taken."""
@@ -160,8 +164,10 @@ def _remember(
         # Looked at here alone, so that the iteration does not depend on how training was cut into slices.
         if not math.isfinite(losses[lane]) or not math.isfinite(validation[lane].loss):
             record.diverged_at = now
-        elif record.best_row == len(record.history["iteration"]) - 1:
+            continue
+        if record.best_row == len(record.history["iteration"]) - 1:
             record.snapshots["best"] = engine.weights(lane)
+        observe(lane)
 
 
 def _is_due(record: Record, now: int, budget: int, evaluate_every: int) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -72,6 +73,20 @@ class Recipe(Section):
         if self.iterations is not None and self.warmup > self.iterations:
             raise ValueError(f"warmup={self.warmup} is longer than the budget of {self.iterations} iterations")
         return self
+
+    def changed(self, fields: Mapping[str, Any]) -> Recipe:
+        """Return the recipe with some fields replaced; a budget takes the place of the other kind's.
+
+        Raises:
+            ValidationError: they don't go together.
+        """
+        if not fields:
+            return self
+        settings = self.model_dump()
+        for mine, other in (("iterations", "epochs"), ("epochs", "iterations")):
+            if mine in fields:
+                settings[other] = None
+        return Recipe.model_validate(settings | dict(fields))
 
     def budget(self, epoch_length: int) -> int:
         """Return the number of iterations; `epoch_length` is in iterations."""

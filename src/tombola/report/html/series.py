@@ -45,6 +45,7 @@ SHAPES: dict[Any, str] = {
     (3, 1, 0): "triangle-up",
     (4, 1, 45): "square",
     (6, 1, 0): "diamond",
+    (7, 1, 0): "square",
 }
 
 

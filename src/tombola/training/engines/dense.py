@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -50,14 +50,18 @@ class DenseEngine:
             for name, keep in start.mask.items()
             if name in self._parameters and not bool(keep.all())  # a frozen weight stays as it is anyway
         ]
-        self._optimizer = make_optimizer(recipe, list(self._parameters.values()))
-        for key, tensor in start.optimizer.items():
+        self._optimize(start.optimizer)
+
+    def _optimize(self, state: Mapping[str, Tensor]) -> None:
+        """Make the optimiser of the parameters, with the state that `optimizer_state` gave."""
+        self._optimizer = make_optimizer(self._recipe, list(self._parameters.values()))
+        for key, tensor in state.items():
             slot, _, name = key.partition("/")
-            state = self._optimizer.state[self._parameters[name]]
+            mine = self._optimizer.state[self._parameters[name]]
             if slot == "step":
-                state[slot] = tensor.to(device, copy=True)
+                mine[slot] = tensor.to(self._device, copy=True)
             else:  # in the parameter's memory format: a fused optimiser takes them to be laid out alike
-                state[slot] = torch.empty_like(self._parameters[name], requires_grad=False).copy_(tensor)
+                mine[slot] = torch.empty_like(self._parameters[name], requires_grad=False).copy_(tensor)
 
     def advance(self, iterations: int) -> list[float]:
         """Train for that many iterations; return the last batch's loss."""
@@ -78,13 +82,17 @@ class DenseEngine:
                 logits = self._logits(inputs)
                 loss = functional.cross_entropy(logits, train.targets.index_select(0, batch))
                 loss.backward()
-                masked = [(p.grad, keep) for p, keep in self._masked if p.grad is not None]
-                if masked:
-                    torch._foreach_mul_([grad for grad, _ in masked], [keep for _, keep in masked])
-                self._optimizer.step()
-                self._optimizer.zero_grad()
+                self._step()
                 self.iteration += 1
         return [loss.item()]
+
+    def _step(self) -> None:
+        """Make one step of the optimiser with the gradients that are there."""
+        masked = [(p.grad, keep) for p, keep in self._masked if p.grad is not None]
+        if masked:
+            torch._foreach_mul_([grad for grad, _ in masked], [keep for _, keep in masked])
+        self._optimizer.step()
+        self._optimizer.zero_grad()
 
     @torch.no_grad()
     def evaluate(self, part: str, check: Callable[[], None] = lambda: None) -> list[Score]:
