@@ -402,8 +402,8 @@ def _print_summary(results: Results, file: IO[str] | None = None) -> None:
     if {"ticket", "reinit"} <= set(levels["arm"]):
         console.print(ticket_versus_reinit(levels))
     if missing := results.missing():
-        console.print(f"{missing} of {len(results.plan.jobs)} jobs are not done yet.")
-        if others := results.store.finished() - results.plan.jobs.keys():
+        console.print(f"{missing} of {len(results.plan.work)} jobs are not done yet.")
+        if others := results.store.finished() - results.plan.work.keys():
             console.print(
                 f"The folder also holds {len(others)} results of other settings, or of an earlier version of the code "
                 "or the data.",

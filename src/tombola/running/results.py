@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,25 @@ LEVEL_COLUMNS = (
 )
 
 
+POINT_COLUMNS = (
+    "study",
+    "kind",
+    "trial",
+    "rewind",
+    "level",
+    "other_level",
+    "density",
+    "copy",
+    "other_copy",
+    "position",
+    "train_error",
+    "test_error",
+    "train_loss",
+    "test_loss",
+    "line",
+)
+
+
 class Results:
     """The results of a study, finished or not.
 
@@ -78,7 +98,7 @@ class Results:
         return cls(plan, Store(folder))
 
     def __repr__(self) -> str:
-        done, jobs = self.store.finished() & self.plan.jobs.keys(), self.plan.jobs
+        done, jobs = self.store.finished() & self.plan.work.keys(), self.plan.work
         return f"Results({self.study.name!r} in {str(self.store.root)!r}, {len(done)} of {len(jobs)} jobs done)"
 
     def frame(self) -> pd.DataFrame:
@@ -105,6 +125,26 @@ class Results:
                 piece.insert(place, column, level[column])
             pieces.append(piece)
         return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=[*first, *COLUMNS])
+
+    def connectivity(self) -> pd.DataFrame:
+        """Return a row for each point of each line that the study's `connectivity` asks for and that is done.
+
+        The columns are POINT_COLUMNS. `kind` is "copies", "dense-ticket" or "levels", as in
+        `tombola.studies.Connectivity`; a line may stand under two kinds. `position` 0 is the end of the run at `level`
+        and `copy`, 1 that of the one at `other_level` and `other_copy`; `density` is that of `level`, the sparser of
+        the two. Errors are fractions of all examples of the part, losses mean cross-entropies in nats. `line` is an
+        identity, as `job` in `frame`.
+        """
+        whole = self.plan.remaining[0]
+        pieces = []
+        for pair in self.plan.pairs:
+            try:
+                facts = self.store.facts(pair.line)
+            except Damaged:
+                continue
+            place = {"study": self.study.name, **asdict(pair), "density": facts["remaining"][0] / whole}
+            pieces.append(pd.DataFrame({**facts["along"], **place})[list(POINT_COLUMNS)])
+        return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=list(POINT_COLUMNS))
 
     def ticket(self, trial: int = 0, level: int = 0, arm: str = "ticket", repeat: int = 0) -> Ticket:
         """Return the mask and starting weights of one row.
@@ -167,7 +207,7 @@ class Results:
         """Return how many jobs of the study are still to be done."""
         lost: set[str] = set()  # diverged, or after one that did: there is nothing to wait for
         ends, missing = Ends(self.plan), []
-        for job in self.plan.jobs.values():
+        for job in self.plan.work.values():
             if lost & set(job.needs):
                 lost.add(job.id)
             elif not self.store.has(job):
