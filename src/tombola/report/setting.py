@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,13 @@ class Setting:
         dropout: the network's argument of that name, from 0 to 1.
         learning_rate: the peak, and the warmup where there is one: "0.03, warmup 20,000".
         criterion: that weights are pruned by.
+        threshold: the highest error barrier that is called stable, as a fraction.
     """
 
     dropout: float = 0.0
     learning_rate: str = ""
     criterion: str = "magnitude"
+    threshold: float = 0.02
 
     @classmethod
     def of(cls, study: Study) -> Setting:
@@ -38,7 +40,16 @@ class Setting:
             dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
             learning_rate=f"{training.lr:g}{warmup}",
             criterion=study.pruning.criterion.rpartition(":")[2],
+            threshold=study.connectivity.threshold if study.connectivity else cls.threshold,
         )
+
+
+def gather_lines(all_results: Sequence[Results], settings: Mapping[str, Setting]) -> pd.DataFrame:
+    """Return the points of all lines of several results folders as one table; `settings` are `gather`'s of the same."""
+    import pandas as pd
+
+    tables = [results.connectivity().assign(study=name) for results, name in zip(all_results, settings, strict=True)]
+    return pd.concat([table for table in tables if not table.empty] or tables[:1], ignore_index=True)
 
 
 def gather(all_results: Sequence[Results]) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Setting]]:

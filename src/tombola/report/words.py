@@ -29,6 +29,8 @@ KNOWN_ARMS = (
     "edge-popup",
     "early-bird",
 )
+# What a line joins, by the kind that `Results.connectivity` gives.
+BETWEEN = {"copies": "copies", "dense-ticket": "dense and ticket", "levels": "successive tickets"}
 BARS_ARE = {"range": "bars span the lowest and highest run", "interval": "bars are 95 % t intervals of the mean"}
 
 

@@ -189,19 +189,29 @@ class Results:
     def save(self, figures: bool = True) -> list[Path]:
         """Write `results.csv`, `curves.csv` and the figures into the results folder; return the figures' paths.
 
+        A study that asks for connectivity also has `connectivity.csv`, a row per point, and `barriers.csv`, a row per
+        kind, iteration and level: see `tombola.analysis.barrier_statistics`.
+
         Raises:
             StoreError: they can't be written.
         """
         levels, curves = self.frame(), self.curves()
         write_whole(self.store.root / "results.csv", levels.to_csv(index=False).encode())
         write_whole(self.store.root / "curves.csv", curves.to_csv(index=False).encode())
+        lines = self.connectivity()
+        if self.study.connectivity is not None:
+            from tombola.analysis import barrier_statistics
+
+            table = barrier_statistics(lines, self.study.connectivity.threshold)
+            write_whole(self.store.root / "connectivity.csv", lines.to_csv(index=False).encode())
+            write_whole(self.store.root / "barriers.csv", table.to_csv(index=False).encode())
         if not figures:
             return []
         from tombola.report import Setting, draw
 
         folder = self.store.root / "figures"
         with writing(folder):
-            return draw(levels, curves, folder, settings={self.study.name: Setting.of(self.study)})
+            return draw(levels, curves, folder, lines=lines, settings={self.study.name: Setting.of(self.study)})
 
     def missing(self) -> int:
         """Return how many jobs of the study are still to be done."""
