@@ -29,10 +29,11 @@ def main() -> None:
     target.mkdir(parents=True, exist_ok=True)
     results = tombola.Results.open(source)
     results.save()
-    for old in target.glob("figure-*.png"):
+    for old in target.glob("*.png"):
         old.unlink()
     figures = sorted(path for path in (source / "figures").glob("*.png") if "rounds" not in path.name)
-    for path in (source / "results.csv", *figures):
+    tables = [source / name for name in ("results.csv", "connectivity.csv", "barriers.csv")]
+    for path in (*(table for table in tables if table.exists()), *figures):
         shutil.copy(path, target / path.name)
     (target / "study.yaml").write_text(dump_study(results.study.without_folder()))
     _summary(pd.read_csv(source / "curves.csv")).to_csv(target / "curves-summary.csv")

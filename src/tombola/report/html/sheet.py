@@ -59,6 +59,7 @@ def sheet(results: Results, levels: pd.DataFrame) -> Sheet:
                 ("rewind", _rewind(study.rewind)),
             ),
         ),
+        *([Group("Connectivity", tuple(_settings(settings["connectivity"])))] if study.connectivity else []),
         Group("Runs", (("arms", "; ".join(map(_arm, study.arms))), *_runs(results, levels))),
         Group("Seeds", _seeds(results)),
         Group("Compute", _compute(results, levels, facts)),
