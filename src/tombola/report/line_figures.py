@@ -42,9 +42,9 @@ def lines(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SC
     There is a panel for each level and a curve for each iteration from which runs part, or the other way round,
     whichever are fewer panels.
     """
-    points = points[points["kind"] == kind]
-    if points.empty:
+    if points.empty or not (points["kind"] == kind).any():
         return None
+    points = points[points["kind"] == kind]
     panel_by, curve_by = _sides(points)
     panels = _chosen(points[panel_by])
     looks = _looks(points, curve_by, "-")

@@ -57,7 +57,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         totals = [total + value for total, value in zip(totals, row, strict=True)]
         table.add_row(escape(name), f"{row[0]:,}", f"{row[1]:,}", f"{row[2]:.2e}", duration(row[3]))
     for arm in study.arms:
-        if study.pruning.rounds and arm.label not in groups:
+        if study.pruning.rounds and not any(name.partition("@")[0] == arm.label for name in groups):
             table.add_row(escape(f"{arm.label} (all its jobs are other arms')"), "0", "0", "", "")
     table.add_row("all", f"{totals[0]:,.0f}", f"{totals[1]:,.0f}", f"{totals[2]:.2e}", duration(totals[3]))
     counts = plan.remaining
