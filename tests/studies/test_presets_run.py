@@ -41,7 +41,7 @@ def test_a_preset_runs_for_two_tiny_levels(name, made, tmp_path):
         "trials": 1,
     }
     if preset.connectivity:  # its levels and iterations are beyond these
-        changes |= {"rewind": [0, 1], "connectivity": {"levels": [0, 2], "rewind": None, "points": 3}}
+        changes |= {"rewind": 1, "connectivity": {"levels": [2], "points": 3}}
     if preset.retraining:
         changes["retraining"] = {"iterations": 1}
     if shape == (3, 32, 32):  # millions of weights: an arm is enough, and little is stored of what is sparse
