@@ -8,6 +8,7 @@ What the page's README.md says above MARK is written by hand and kept; what is b
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pandas as pd
 
 import tombola
 from tombola.analysis.claims import Outcome, evaluate, published_claims
-from tombola.report import draw, gather
+from tombola.report import draw, gather, gather_lines
 from tombola.report.html.write import write_comparison, write_report
 from tombola.studies import dump_study
 
@@ -32,7 +33,8 @@ def main() -> None:
     levels, curves, settings = gather(studies)
     for old in target.glob("*.png"):
         old.unlink()
-    figures = draw(levels, curves, target, settings=settings, formats=["png"])
+    lines = gather_lines(studies, settings)
+    figures = draw(levels, curves, target, lines=lines, settings=settings, formats=["png"])
     for many in [path for path in figures if len(studies) == 1 and path.stem == "rounds"]:  # Figure 3 says it better
         figures.remove(many)
         many.unlink()
@@ -42,6 +44,10 @@ def main() -> None:
         name = "study.yaml" if len(studies) == 1 else f"{results.study.slug}.yaml"
         (target / name).write_text(dump_study(results.study.without_folder()))
     if len(studies) == 1:
+        studies[0].save(figures=False)
+        for more in ("connectivity.csv", "barriers.csv", "mask_distance.csv"):
+            if (sources[0] / more).exists():
+                shutil.copy(sources[0] / more, target / more)
         report = write_report(studies[0], target / "report.html")
     else:
         report = write_comparison(studies, target / "comparison.html")

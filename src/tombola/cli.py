@@ -225,7 +225,10 @@ def results(study: str, out: Path | None, data: Path | None, form: str, curves: 
 )
 @data_option
 @click.option(
-    "--figure", "wanted", multiple=True, help="Only this one: 1, 3 to 8, rounds, criteria; may be given again. [all]"
+    "--figure",
+    "wanted",
+    multiple=True,
+    help="Only this one: 1, 3 to 8, rounds, criteria, lines-copies, barriers, ...; may be given again. [all]",
 )
 @click.option(
     "--style",
@@ -260,7 +263,7 @@ def draw_figures(
     """Draw the figures of a study, finished or not, or of several together."""
     from dataclasses import replace
 
-    from tombola.report import FIGURES, SCREEN, draw, gather, paper
+    from tombola.report import FIGURES, SCREEN, draw, gather, gather_lines, paper
     from tombola.running.files import writing
     from tombola.running.results import Results
 
@@ -269,7 +272,8 @@ def draw_figures(
     form = replace(paper(int(columns or 2)) if style == "paper" else SCREEN, bars=bars)
     alone = len(studies) == 1
     folders = dict.fromkeys(_folder_of(study, out if alone else None) for study in studies)
-    levels, curves, settings = gather([Results.open(folder, data) for folder in folders])
+    opened = [Results.open(folder, data) for folder in folders]
+    levels, curves, settings = gather(opened)
     target = next(iter(folders)) / "figures" if alone else out or Path("figures")
     names = [name if name in FIGURES else f"figure-{name.removeprefix('figure-')}" for name in wanted]
     with writing(target):
@@ -278,6 +282,7 @@ def draw_figures(
             curves,
             target,
             names or None,
+            lines=gather_lines(opened, settings),
             settings=settings,
             form=form,
             formats=formats or (("pdf",) if style == "paper" else ("png", "svg")),
@@ -396,15 +401,17 @@ def _folder_of(study: str, out: Path | None) -> Path:
 
 
 def _print_summary(results: Results, file: IO[str] | None = None) -> None:
-    from tombola.report import summary_table, ticket_versus_reinit
+    from tombola.report import barrier_table, summary_table, ticket_versus_reinit
 
     levels, console = results.frame(), _console(file)
     console.print(summary_table(levels))
     if {"ticket", "reinit"} <= set(levels["arm"]):
         console.print(ticket_versus_reinit(levels))
+    if results.study.connectivity is not None and not (points := results.connectivity()).empty:
+        console.print(barrier_table(points, results.study.connectivity.threshold))
     if missing := results.missing():
-        console.print(f"{missing} of {len(results.plan.jobs)} jobs are not done yet.")
-        if others := results.store.finished() - results.plan.jobs.keys():
+        console.print(f"{missing} of {len(results.plan.work)} jobs are not done yet.")
+        if others := results.store.finished() - results.plan.work.keys():
             console.print(
                 f"The folder also holds {len(others)} results of other settings, or of an earlier version of the code "
                 "or the data.",

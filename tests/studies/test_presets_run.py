@@ -43,6 +43,8 @@ def test_a_preset_runs_for_two_tiny_levels(name, made, tmp_path):
     several = isinstance(preset.rewind, tuple)
     if several:
         changes["rewind"] = [0, 1]
+    if preset.connectivity:  # its levels and iterations are beyond these
+        changes |= {"rewind": 1, "connectivity": {"levels": [2], "points": 3}}
     if preset.retraining:
         changes["retraining"] = {"iterations": 1}
     if shape == (3, 32, 32):  # millions of weights: an arm is enough, and little is stored of what is sparse
@@ -52,14 +54,16 @@ def test_a_preset_runs_for_two_tiny_levels(name, made, tmp_path):
     study = tombola.Study.load(name, **changes)
     for field in ("optimizer", "lr", "momentum", "weight_decay", "batch_size", "schedule", "milestones", "augment"):
         assert getattr(study.training, field) == getattr(preset.training, field)
-    frame = tombola.run(study, tmp_path, workers=0, figures=False, quiet=True).frame()
+    results = tombola.run(study, tmp_path, workers=0, figures=False, quiet=True)
+    frame = results.frame()
     assert set(frame.status) == {"ok"}
-    labels = (
-        [f"{arm.label}@{k}" for arm in study.arms for k in (0, 1)] if several else [arm.label for arm in study.arms]
-    )
+    labels = list(dict.fromkeys(row.arm for row in results.plan.rows))
     assert sorted(set(frame.arm)) == sorted(labels)
     assert sorted(set(frame.level)) == [0, 1, 2]
     assert all(math.isfinite(loss) for loss in frame.final_val_loss)
     if study.pruning.criterion != "stability":  # which skips a round whose last evaluation was the best
         assert frame[frame.arm == labels[0]].remaining_weights.is_monotonic_decreasing
         assert frame[frame.arm == labels[0]].remaining_weights.is_unique
+    points = results.connectivity()
+    assert set(points["line"]) == set(results.plan.lines)
+    assert points["test_error"].between(0, 1).all()

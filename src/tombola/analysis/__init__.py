@@ -7,6 +7,7 @@ claims.
 from __future__ import annotations
 
 from tombola.analysis.break_down import break_down
+from tombola.analysis.connectivity import barrier_statistics, barriers
 from tombola.analysis.paired import paired_differences
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
@@ -15,6 +16,8 @@ from tombola.analysis.verdicts import verdicts
 
 __all__ = [
     "MEASURES",
+    "barrier_statistics",
+    "barriers",
     "break_down",
     "level_statistics",
     "paired_differences",

@@ -66,7 +66,7 @@ def dead_units(results: Results, trial: int | None = 0, arms: Sequence[str] | No
         InputError: the study has no such arm or trial.
     """
     frame = results.frame()
-    known = [arm.label for arm in results.study.arms]
+    known = list(dict.fromkeys(row.arm for row in results.plan.rows))
     for arm in arms or ():
         if arm not in known:
             raise InputError(f"the study has no arm {arm!r}{nearest(arm, known)}")

@@ -52,6 +52,10 @@ KINDS = {
     "criteria": Kind("an arm ticket", together=True),
     "rewinding": Kind("a study that rewinds to several iterations"),
     "mask-distance": Kind("mask distances: an arm early-bird, or pruning.early_bird"),
+    "lines-copies": Kind("a line between copies, see connectivity in docs/studies.md"),
+    "lines-dense-ticket": Kind("a line between dense network and ticket, see connectivity in docs/studies.md"),
+    "lines-levels": Kind("a line between tickets of two levels, see connectivity in docs/studies.md"),
+    "barriers": Kind("lines at two levels, or between copies from two iterations, see connectivity in docs/studies.md"),
 }
 FIGURES = tuple(KINDS)
 FORMATS = ("png", "svg", "pdf")
@@ -66,6 +70,7 @@ def draw(
     folder: Path,
     figures: Sequence[str] | None = None,
     *,
+    lines: pd.DataFrame | None = None,
     settings: Mapping[str, Setting] | None = None,
     form: Form = SCREEN,
     formats: Sequence[str] = ("png", "svg"),
@@ -80,6 +85,7 @@ def draw(
         curves: a row per evaluation.
         folder: made where it is missing; files of the same names are replaced.
         figures: which of `FIGURES` to draw; by default each that the data support and that is made for their network.
+        lines: a row per point of a line between runs, as `Results.connectivity` gives them.
         settings: study -> what else is known of it; by default as of a study that says nothing.
         form: sizes, and what bars are.
         formats: any of "png", "svg" and "pdf".
@@ -97,6 +103,8 @@ def draw(
             raise InputError(f"no format {suffix!r}; known: {', '.join(FORMATS)}")
     if levels.empty:
         return []
+    import pandas as pd
+
     levels, curves = _plain_columns(levels), curves if curves.empty else _plain_columns(curves)
     settings = {study: (settings or {}).get(study, Setting()) for study in levels["study"].unique()}
     contents: dict[Path, bytes] = {}
@@ -105,7 +113,8 @@ def draw(
         for ending, studies in _groups(name, levels, settings, asked=figures is not None):
             some = levels[levels["study"].isin(studies)]
             some_curves = curves if curves.empty else curves[curves["study"].isin(studies)]
-            for suffix, content in _render(name, some, some_curves, settings, form, formats).items():
+            some_lines = pd.DataFrame() if lines is None or lines.empty else lines[lines["study"].isin(studies)]
+            for suffix, content in _render(name, some, some_curves, some_lines, settings, form, formats).items():
                 contents[Path(folder) / f"{name}{ending}{form.suffix}.{suffix}"] = content
         if figures is not None and len(contents) == before:
             raise InputError(f"{name} can't be drawn from these results: it needs {KINDS[name].needs}")
@@ -137,13 +146,14 @@ def _render(
     name: str,
     levels: pd.DataFrame,
     curves: pd.DataFrame,
+    points: pd.DataFrame,
     settings: Mapping[str, Setting],
     form: Form,
     formats: Sequence[str],
 ) -> dict[str, bytes]:
     import matplotlib
 
-    from tombola.report import curve_figures, density_figures
+    from tombola.report import curve_figures, density_figures, line_figures
     from tombola.report.mask_distance import mask_distance
     from tombola.report.rewinding import rewinding
     from tombola.report.rounds import rounds
@@ -160,6 +170,10 @@ def _render(
         "criteria": lambda: density_figures.criteria(levels, settings, form),
         "rewinding": lambda: rewinding(levels, form),
         "mask-distance": lambda: mask_distance(levels, settings[levels["study"].iloc[0]], form),
+        "lines-copies": lambda: line_figures.lines(levels, points, "copies", form),
+        "lines-dense-ticket": lambda: line_figures.lines(levels, points, "dense-ticket", form),
+        "lines-levels": lambda: line_figures.lines(levels, points, "levels", form),
+        "barriers": lambda: line_figures.barriers(levels, points, settings, form),
     }
     # A user's own matplotlibrc (usetex, say) must neither break a figure nor change its bytes; and without a
     # salt the names inside an SVG are random.

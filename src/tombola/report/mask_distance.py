@@ -37,7 +37,7 @@ def mask_distance(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -
             summarise(dense),
             "curves",
             None,
-            f"dots: where a mask has settled; the threshold (dashed) is {100 * setting.threshold:g} %",
+            f"dots: where a mask has settled; the threshold (dashed) is {100 * setting.settles_below:g} %",
         ),
         form=form,
         margin=MARGIN,
@@ -50,7 +50,7 @@ def mask_distance(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -
         settled = settling[(settling["level"] == level) & settling["settled"]]
         first = settled.sort_values("iteration").groupby("trial").first()
         axes.plot(first["iteration"], 100 * first["distance"], "o", color=color, markersize=2.5 * form.line)
-    axes.axhline(100 * setting.threshold, color="#767676", linestyle="--", linewidth=0.6 * form.line)
+    axes.axhline(100 * setting.settles_below, color="#767676", linestyle="--", linewidth=0.6 * form.line)
     value_axis(axes, "weights that changed sides (%)", 0.0, 100 * float(np.nanmax(settling["distance"])), form)
     iteration_axis(axes, form)
     add_colour_bar(figure, colours, density_of.to_numpy(), form)

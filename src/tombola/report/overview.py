@@ -18,15 +18,16 @@ from tombola.running.progress import duration, elapsed, read_progress
 from tombola.running.results import Results
 from tombola.running.run import default_workers, skipped_rounds, surplus_outputs, threads_each
 from tombola.running.store import Store
-from tombola.studies.plan import Plan
+from tombola.studies.connectivity import Line
+from tombola.studies.plan import COPIES_APART, Plan
 
 
 def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None) -> Group:
     """Return what a plan comes to: jobs by arm, weights, floating-point operations, and the time it takes here."""
-    workers = default_workers(device, len(plan.jobs)) if workers is None else max(1, workers)
+    workers = default_workers(device, len(plan.work)) if workers is None else max(1, workers)
     pace = measure_pace(plan, engine, device, threads_each(plan, workers))
     todo = {
-        job.id: pace.seconds(plan, job) for job in plan.jobs.values() if not (store.has(job) or store.elsewhere(job))
+        job.id: pace.seconds(plan, job) for job in plan.work.values() if not (store.has(job) or store.elsewhere(job))
     }
     shown_by: dict[str, str] = {row.job: row.arm for row in reversed(plan.rows) if row.level}
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -34,8 +35,12 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         table.add_column(header, justify="left" if header == "arm" else "right")
     study = plan.study
     groups: dict[str, list[str]] = {}
-    for job in plan.jobs.values():
-        if job.mask is None and job.popup is None:
+    for job in plan.work.values():
+        if isinstance(job, Line):
+            name = "lines, for connectivity"
+        elif job.noise >= COPIES_APART:
+            name = "copies, for connectivity"
+        elif job.mask is None and job.popup is None:
             name = "dense (level 0 of all arms)"
         else:
             name = shown_by.get(job.id, f"{'edge-popup' if job.popup else 'ticket'}, for other arms' masks")
@@ -46,7 +51,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         row = (
             len(left),
             len(jobs) - len(left),
-            sum(plan.operations(plan.jobs[job]) for job in left),
+            sum(plan.operations(plan.work[job]) for job in left),
             sum(todo[job] for job in left),
         )
         totals = [total + value for total, value in zip(totals, row, strict=True)]
@@ -86,7 +91,7 @@ def status_table(folders: Sequence[Path]) -> Table:
             continue
         tally: Counter[str] = Counter()
         under_way = []
-        for job in plan.jobs.values():
+        for job in plan.work.values():
             if store.has(job):
                 tally[store.outcome(job.id)] += 1
             elif state := read_progress(store, job.id):
@@ -97,7 +102,7 @@ def status_table(folders: Sequence[Path]) -> Table:
             escape(plan.study.name),
             str(tally["done"]),
             str(tally["diverged"]),
-            str(len(plan.jobs)),
+            str(len(plan.work)),
             escape("\n".join(under_way) or "-"),
         )
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -24,14 +24,16 @@ class Setting:
         learning_rate: the peak, and the warmup where there is one: "0.03, warmup 20,000".
         criterion: that weights are pruned by.
         settling: `Results.settling()`, where it is known.
-        threshold: of a mask distance, below which a mask may settle.
+        settles_below: the mask distance at or below which a mask may settle.
+        stable_below: the highest error barrier that is called stable, as a fraction.
     """
 
     dropout: float = 0.0
     learning_rate: str = ""
     criterion: str = "magnitude"
     settling: pd.DataFrame | None = field(default=None, compare=False, repr=False)
-    threshold: float = EarlyBird().threshold
+    settles_below: float = EarlyBird().threshold
+    stable_below: float = 0.02
 
     @classmethod
     def of(cls, study: Study) -> Setting:
@@ -44,13 +46,22 @@ class Setting:
             dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
             learning_rate=f"{training.lr:g}{warmup}",
             criterion=study.pruning.criterion.rpartition(":")[2],
-            threshold=(study.pruning.early_bird or EarlyBird()).threshold,
+            settles_below=(study.pruning.early_bird or EarlyBird()).threshold,
+            stable_below=study.connectivity.threshold if study.connectivity else cls.stable_below,
         )
 
     @classmethod
     def of_results(cls, results: Results) -> Setting:
         """Return the settings of a study, and what its dense runs watched."""
         return replace(cls.of(results.study), settling=results.settling())
+
+
+def gather_lines(all_results: Sequence[Results], settings: Mapping[str, Setting]) -> pd.DataFrame:
+    """Return the points of all lines of several results folders as one table; `settings` are `gather`'s of the same."""
+    import pandas as pd
+
+    tables = [results.connectivity().assign(study=name) for results, name in zip(all_results, settings, strict=True)]
+    return pd.concat([table for table in tables if not table.empty] or tables[:1], ignore_index=True)
 
 
 def gather(all_results: Sequence[Results]) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Setting]]:

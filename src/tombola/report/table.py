@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tombola.report.words import in_order, left_out, percent, plain, sample_size
+from tombola.report.words import BETWEEN, counted, in_order, left_out, percent, plain, sample_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +66,42 @@ def ticket_versus_reinit(levels: pd.DataFrame) -> Group:
             title = f"{plain(study)}: test accuracy at the end of training, %, mean"
             parts += _titled(title, _pairs(rows), rows)
     return Group(*parts)
+
+
+def barrier_table(points: pd.DataFrame, threshold: float) -> Group:
+    """Return the error barriers on the lines of each study, a row per kind, iteration and level, in percentage points.
+
+    Arguments:
+        points: as `Results.connectivity` gives them.
+        threshold: as in `tombola.analysis.barrier_statistics`.
+    """
+    from tombola.analysis.connectivity import barrier_statistics
+
+    parts: list[RenderableType] = []
+    for study, rows in barrier_statistics(points, threshold).groupby("study", sort=False, observed=True):
+        table = _table(["line between", "from", "level", "Pm %", "test barrier", "training", "pairs", ""])
+        for row in rows.to_dict("records"):
+            table.add_row(
+                BETWEEN[row["kind"]],
+                f"{row['rewind']:,}",
+                str(row["level"]) if row["level"] == row["other_level"] else f"{row['level']}, {row['other_level']}",
+                percent(row["density"]),
+                *(_barrier(row, part) for part in ("test", "train")),
+                str(row["pairs"]),
+                "stable" if row["stable"] else "unstable",
+            )
+        trials = int(rows["trials"].max())
+        about = "mean ± standard deviation over pairs" if (rows["pairs"] > 1).any() else "single pairs"
+        caption = (
+            f"n = {counted(trials, 'trial')}; {about}; stable: test barrier at or below {100 * threshold:g} points"
+        )
+        parts += [Text(f"{plain(study)}: error barriers, percentage points", style="bold"), table, Text(f"{caption}\n")]
+    return Group(*parts)
+
+
+def _barrier(row: Row, part: str) -> str:
+    deviation = row[f"{part}_std"]
+    return f"{100 * row[f'{part}_mean']:.2f}" + ("" if math.isnan(deviation) else f" ± {100 * deviation:.2f}")
 
 
 def _pairs(rows: pd.DataFrame) -> Table:

@@ -32,6 +32,8 @@ KNOWN_ARMS = (
     "early-bird",
 )
 CONTROLS = ("-shuffled", "-reinit", "-shuffled-reinit")  # what a control's name ends in, after that of its arm
+# What a line joins, by the kind that `Results.connectivity` gives.
+BETWEEN = {"copies": "copies", "dense-ticket": "dense and ticket", "levels": "successive tickets"}
 BARS_ARE = {"range": "bars span the lowest and highest run", "interval": "bars are 95 % t intervals of the mean"}
 
 

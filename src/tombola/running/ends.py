@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from tombola.studies.connectivity import Line
 from tombola.studies.plan import Plan, Row
 from tombola.training.loop import ROUNDING, early_stop_accuracy
 
@@ -13,7 +14,7 @@ class Ends:
     """Which rows and jobs need not be there, because an earlier level of the same arm, trial and repeat has collapsed.
 
     That is so where validation accuracy at early stop is below chance (1 / classes) + `pruning.stop_margin`. A job
-    behind an end is still run where the mask of an arm that goes on comes from it.
+    behind an end is still run where the mask of an arm that goes on comes from it, or a line that was asked for.
 
     Args:
         plan: of the study.
@@ -25,7 +26,7 @@ class Ends:
     def __init__(self, plan: Plan):
         margin = plan.study.pruning.stop_margin
         self._floor = None if margin is None else 1 / plan.data.classes + margin - ROUNDING
-        self._jobs = list(plan.jobs.values())
+        self._jobs = list(plan.work.values())
         self._rows: dict[str, list[Row]] = defaultdict(list)
         for row in plan.rows:
             self._rows[row.job].append(row)
@@ -39,7 +40,7 @@ class Ends:
 
     def note(self, job_id: str, facts: dict[str, Any]) -> bool:
         """Take in the result of a job that did not diverge; return whether it ends an arm that had not ended before."""
-        if self._floor is None or early_stop_accuracy(facts["history"]) >= self._floor:
+        if self._floor is None or job_id not in self._rows or early_stop_accuracy(facts["history"]) >= self._floor:
             return False
         news = False
         for row in self._rows[job_id]:
@@ -58,7 +59,7 @@ class Ends:
         needed: set[str] = set()
         self.left_out = set()
         for job in reversed(self._jobs):  # each stands behind those that it needs
-            if job.id in needed or not all(map(self.behind, self._rows[job.id])):
+            if isinstance(job, Line) or job.id in needed or not all(map(self.behind, self._rows.get(job.id, ()))):
                 needed |= set(job.needs)
             else:
                 self.left_out.add(job.id)

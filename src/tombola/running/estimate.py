@@ -12,7 +12,7 @@ from tombola.data import Part, Splits
 from tombola.networks import factory, initialised
 from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
-from tombola.studies.job import Job
+from tombola.studies.connectivity import Work
 from tombola.studies.plan import Plan
 from tombola.training.engine import Start
 from tombola.training.engines import choose_engine
@@ -29,7 +29,7 @@ class Pace:
     iteration: tuple[float, ...]
     example: tuple[float, ...]
 
-    def seconds(self, plan: Plan, job: Job) -> float:
+    def seconds(self, plan: Plan, job: Work) -> float:
         """Return the seconds that a job takes, evaluations included."""
         density = plan.density(job)
         step = float(np.interp(density, self.densities, self.iteration))

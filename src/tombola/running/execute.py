@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 import tombola.data as data
@@ -26,9 +25,12 @@ from tombola.running.beginning import beginning, prepared
 from tombola.running.commit import commit
 from tombola.running.energy import metered
 from tombola.running.files import under
+from tombola.running.line import along
 from tombola.running.machine import machine
-from tombola.running.store import PROGRESS, Store
+from tombola.running.store import Store
+from tombola.running.watch import Watch
 from tombola.seeds import Seeds
+from tombola.studies.connectivity import Line, Work
 from tombola.studies.job import Job
 from tombola.training.engine import Engine, Start, Weights
 from tombola.training.engines import choose_engine
@@ -36,7 +38,7 @@ from tombola.training.engines.popup import PopupEngine
 from tombola.training.loop import Interrupted, Record, train
 from tombola.training.watching import Watcher
 
-PROGRESS_EVERY = 0.5  # seconds between two notes of how far a job is
+_WORK: TypeAdapter[Work] = TypeAdapter(Work)
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,10 @@ class Lane:
 
 
 def run_jobs(specs: Sequence[str], address: str, means: Means) -> list[str]:
-    """Run jobs of one network and recipe, and store each one's result.
+    """Run jobs of one network and recipe, or a line, and store each one's result.
 
     Args:
-        specs: the jobs as JSON.
+        specs: the jobs as JSON, or a single line.
         address: of the store, where the results that they need are.
         means: how to run them.
 
@@ -89,22 +91,25 @@ def run_jobs(specs: Sequence[str], address: str, means: Means) -> list[str]:
         For each job "done"; "diverged", also stored; "busy" where another process has it; or "stopped" where it was
         interrupted and a checkpoint written.
     """
-    jobs, store = [Job.model_validate_json(spec) for spec in specs], Store(address)
+    jobs, store = [_WORK.validate_json(spec) for spec in specs], Store(address)
     with contextlib.ExitStack() as held:
         busy = {job.id for job in jobs if not held.enter_context(store.claim(job.id))}
         # Another run may have finished some meanwhile.
-        mine = [store.with_snapshots(job) for job in jobs if job.id not in busy and not store.has(job)]
+        mine = [job for job in jobs if job.id not in busy and not store.has(job)]
+        torch.set_num_threads(means.threads)
         with contextlib.suppress(Interrupted):
-            _train(mine, store, means)
+            for line in mine:
+                if isinstance(line, Line):
+                    _follow(line, store, means)
+            _train([store.with_snapshots(job) for job in mine if isinstance(job, Job)], store, means)
         return ["busy" if job.id in busy else _outcome(job, store) for job in jobs]
 
 
-def _outcome(job: Job, store: Store) -> str:
+def _outcome(job: Work, store: Store) -> str:
     return store.outcome(job.id) if store.has(job) else "stopped"
 
 
 def _train(jobs: Sequence[Job], store: Store, means: Means) -> None:
-    torch.set_num_threads(means.threads)
     lanes = [_lane(job, store, means) for job in sorted(jobs, key=lambda job: job.trial)]
     # Lanes train in lockstep, so those that go on from a checkpoint go with others that are as far.
     for _, together in groupby(sorted(lanes, key=_iteration), key=_iteration):
@@ -117,12 +122,7 @@ def _iteration(lane: Lane) -> int:
 
 def _lane(job: Job, store: Store, means: Means) -> Lane:
     """Return a job's lane: from its last checkpoint, or from its beginning."""
-    root = Path(means.root) if means.root else None
-    if job.data_code and job.data_code != data.fingerprint(job.data, root):
-        raise InputError(f"{job.data.path} has changed since the study was planned; run the command again")
-    if job.network_code != job.network.code():
-        raise InputError(f"the code of {job.network.name} has changed since the study was planned; start again")
-    splits = prepared(job.data, Seeds(job.seed, job.trial), means.root, torch.device(means.device), job.data_code)
+    splits = _splits(job, means)
     build = _build(job, splits)
     begun = beginning(job, store, build, splits)
     mask, weights = begun.mask, begun.weights
@@ -150,7 +150,17 @@ def _watch(job: Job) -> list[Any]:
     return [watch.model_dump(mode="json") for watch in job.watch]
 
 
-def _build(job: Job, splits: data.Splits) -> Callable[[], nn.Module]:
+def _splits(job: Work, means: Means) -> data.Splits:
+    """Return a job's data; InputError where these, or the code of the network, are not what was planned."""
+    root = Path(means.root) if means.root else None
+    if job.data_code and job.data_code != data.fingerprint(job.data, root):
+        raise InputError(f"{job.data.path} has changed since the study was planned; run the command again")
+    if job.network_code != job.network.code():
+        raise InputError(f"the code of {job.network.name} has changed since the study was planned; start again")
+    return prepared(job.data, Seeds(job.seed, job.trial), means.root, torch.device(means.device), job.data_code)
+
+
+def _build(job: Work, splits: data.Splits) -> Callable[[], nn.Module]:
     return factory(job.network, splits.input_shape, splits.classes)
 
 
@@ -229,7 +239,7 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
             observe=observe,
             save=save,
             save_every=means.checkpoint_every,
-            check=Watch(lanes, store, means, engine, end),
+            check=Watch(store, means, lambda: {lane.job.id: _state(lane, engine, end) for lane in lanes}),
         )
         note_energy()
     for lane in lanes:
@@ -242,13 +252,7 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
             "zeros": zeros(lane.record.snapshots["final"], mask),
             "remarks": lane.remarks,
             "normalisation": {"mean": splits.mean, "std": splits.std},
-            "versions": {
-                "tombola": __version__,
-                "commit": commit(),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-                "machine": machine(means.device),
-            },
+            "versions": _versions(means),
         }
         if lane.record.energy_kwh is not None:
             about["energy_kwh"] = lane.record.energy_kwh
@@ -263,48 +267,53 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
         store.save(lane.job, mask, lane.record, about, settled)
 
 
+def _state(lane: Lane, engine: Engine, budget: int) -> dict[str, Any]:
+    accuracies = lane.record.history["val_accuracy"]
+    return {
+        "label": lane.job.label,
+        "iteration": engine.iteration,
+        "budget": budget,
+        "val_accuracy": accuracies[-1] if accuracies else None,
+    }
+
+
+def _versions(means: Means) -> dict[str, str | None]:
+    return {
+        "tombola": __version__,
+        "commit": commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": machine(means.device),
+    }
+
+
+def _follow(line: Line, store: Store, means: Means) -> None:
+    """Evaluate a line and store what was found; interrupted, it is begun anew."""
+    begun = time.perf_counter()
+    splits = _splits(line, means)
+    one, other = store.load(line.one), store.load(line.other)
+    state = {"label": line.label, "iteration": 0, "budget": line.points, "val_accuracy": None, "unit": "points"}
+    found = along(
+        one.snapshots["final"],
+        other.snapshots["final"],
+        _build(line, splits),
+        splits,
+        line.points,
+        half=line.precision == "bfloat16",
+        seed=Seeds(line.seed, line.trial).value("dropout"),
+        check=Watch(store, means, lambda: {line.id: state}),
+        reached=lambda point: state.update(iteration=point),
+    )
+    facts = {
+        "label": line.label,
+        "engine": _facts(means, "dense"),
+        "remaining": [sum(result.mask.counts().values()) for result in (one, other)],
+        "seconds": time.perf_counter() - begun,
+        "versions": _versions(means),
+    }
+    store.save_line(line, found, facts)
+
+
 def zeros(weights: Weights, mask: Mask) -> int:
     """Return how many prunable weights are exactly 0.0, whether they are masked or not."""
     return sum(int((weights[name] == 0).sum()) for name in mask)
-
-
-class Watch:
-    """Called several times a second while a job trains: notes its progress, and ends it when that is asked for."""
-
-    def __init__(self, lanes: Sequence[Lane], store: Store, means: Means, engine: Engine, budget: int):
-        self._lanes, self._store, self._means = lanes, store, means
-        self._engine, self._budget = engine, budget
-        self._noted = 0.0
-
-    def __call__(self) -> None:
-        """Note progress if that is due.
-
-        Raises:
-            Interrupted: the go file or the parent process is gone.
-        """
-        now = time.monotonic()
-        if now - self._noted > PROGRESS_EVERY:
-            self._noted = now
-            for lane in self._lanes:
-                # A full disk must not end a job for the sake of a progress note; saving will say it.
-                with contextlib.suppress(OSError):
-                    self._note(lane)
-        means = self._means
-        orphaned = means.parent is not None and os.getppid() != means.parent
-        if orphaned or (means.go_file is not None and not os.path.exists(means.go_file)):
-            raise Interrupted
-
-    def _note(self, lane: Lane) -> None:
-        accuracies = lane.record.history["val_accuracy"]
-        state = {
-            "label": lane.job.label,
-            "iteration": self._engine.iteration,
-            "budget": self._budget,
-            "val_accuracy": accuracies[-1] if accuracies else None,
-            "time": time.time(),
-        }
-        path = self._store.part(lane.job.id) / PROGRESS
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".tmp")
-        aside.write_text(json.dumps(state))
-        os.replace(aside, path)

@@ -49,7 +49,7 @@ def what_changed(store: Store, plan: Plan) -> str:
             f"settings have changed since {store.root} was last run ({', '.join(fields)}): its study.yaml and tables "
             "now follow the new ones; results of the earlier ones stay in its jobs folder"
         )
-    gone = (before.jobs.keys() - plan.jobs.keys()) & store.finished()
+    gone = (before.work.keys() - plan.work.keys()) & store.finished()
     if not gone:
         return ""
     return (

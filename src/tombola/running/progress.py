@@ -16,7 +16,7 @@ from rich.table import Table
 
 from tombola.running.collapse import REMEDIES, said
 from tombola.running.store import PROGRESS, Store
-from tombola.studies.job import Job
+from tombola.studies.connectivity import Line, Work
 from tombola.studies.plan import Plan
 
 LOG_EVERY = 30.0  # seconds between two lines about running jobs where the output is no terminal
@@ -37,33 +37,44 @@ def read_progress(store: Store, job_id: str) -> State | None:
 class Forecast:
     """Guesses how long the rest takes, from what the jobs so far have taken.
 
-    The seconds of a job are fitted as a part for each iteration and a part for each operation of live weights.
+    The seconds of a job are fitted as a part for each iteration and a part for each operation of live weights. Lines,
+    which are all alike, take as long as those before, or as their operations did in jobs.
     """
 
     def __init__(self, plan: Plan, workers: int):
         self.plan, self.workers = plan, workers
         self._seen: list[tuple[float, float, float]] = []
+        self._lines: list[float] = []
 
-    def learn(self, job: Job, seconds: float) -> None:
+    def learn(self, job: Work, seconds: float) -> None:
         """Take in what a job has taken."""
+        if isinstance(job, Line):
+            self._lines.append(seconds)
+            return
         self._seen.append((self.plan.iterations(job), self.plan.operations(job), seconds))
         seen = np.array(self._seen[-500:])
         self._per_unit = np.linalg.lstsq(seen[:, :2], seen[:, 2], rcond=None)[0]
         pace = seen[:, 2] / seen[:, 0]
         self._slowest, self._fastest = float(pace.max()), float(pace.min())
 
-    def job(self, job: Job) -> float:
+    def job(self, job: Work) -> float:
         """Return the guess for one job in seconds."""
+        if isinstance(job, Line):
+            if self._lines:
+                return float(np.mean(self._lines))
+            _, operations, seconds = np.sum(self._seen, axis=0)
+            return float(seconds / operations) * self.plan.operations(job)
         iterations = self.plan.iterations(job)
         guess = float(self._per_unit @ (iterations, self.plan.operations(job)))
         # Few or like points can tilt the fit anywhere; stay near what has been seen.
         return min(max(guess, iterations * self._fastest / 4), iterations * self._slowest)
 
-    def left(self, waiting: list[Job], running: dict[str, float]) -> float | None:
+    def left(self, waiting: list[Work], running: dict[str, float]) -> float | None:
         """Return the seconds left, None before anything is known; `running` has the fraction done of each job."""
-        if not self._seen:
+        works = [*(self.plan.work[job] for job in running), *waiting]
+        if not self._seen and not (self._lines and all(isinstance(work, Line) for work in works)):
             return None
-        under_way = {job: self.job(self.plan.jobs[job]) * (1 - done) for job, done in running.items()}
+        under_way = {job: self.job(self.plan.work[job]) * (1 - done) for job, done in running.items()}
         todo = under_way | {job.id: self.job(job) for job in waiting}
         return elapsed(self.plan, todo, self.workers)
 
@@ -71,7 +82,7 @@ class Forecast:
 def elapsed(plan: Plan, seconds: dict[str, float], workers: int) -> float:
     """Return how long jobs take together: all of them shared among workers, or the longest chain if that is longer."""
     chains: dict[str, float] = {}
-    for job in plan.jobs.values():  # parents come first
+    for job in plan.work.values():  # parents come first
         before = max((chains.get(parent, 0.0) for parent in job.needs), default=0.0)
         chains[job.id] = before + seconds.get(job.id, 0.0)
     return max(sum(seconds.values()) / max(1, workers), max(chains.values(), default=0.0))
@@ -109,16 +120,16 @@ class Display:
         if self._live:
             self._live.__exit__(*error)
 
-    def begin(self, waiting: Sequence[Job]) -> None:
+    def begin(self, waiting: Sequence[Work]) -> None:
         """Take note of the jobs that are to be done."""
         self.open = {job.id for job in waiting}
 
-    def started(self, job: Job) -> None:
+    def started(self, job: Work) -> None:
         """Say which job starts."""
         if self.verbose:
             self._say(f"started  {job.label}")
 
-    def finished(self, job: Job, outcome: str) -> None:
+    def finished(self, job: Work, outcome: str) -> None:
         """Say what a job came to."""
         self.open.discard(job.id)
         if outcome == "skipped":
@@ -129,6 +140,12 @@ class Display:
         facts = self.store.facts(job.id)
         self.forecast.learn(job, facts["seconds"])
         seconds = facts["seconds"]
+        if isinstance(job, Line):
+            if self.verbose or self._live is None:
+                highest = max(facts["along"]["test_error"])
+                line = f"done     {job.label}  highest test error {highest:.2%}  {seconds:.1f} s  {self._totals({})}"
+                self._say(line + (f"  {job.folder}" if self.verbose else ""))
+            return
         if outcome == "diverged":
             self._say(f"diverged {job.label}: the loss was not finite at iteration {facts['diverged_at']}", always=True)
         if skipped := facts.get("remarks", {}).get("skipped"):
@@ -144,7 +161,7 @@ class Display:
         """Say something that a person should know, quiet or not."""
         self._say(message, always=True)
 
-    def tick(self, running: list[Job]) -> None:
+    def tick(self, running: list[Work]) -> None:
         """Bring the live lines up to date, or write log lines when it is time."""
         if self.quiet:
             return
@@ -162,19 +179,19 @@ class Display:
         if always or not self.quiet:
             self.console.print(escape(text), highlight=False, soft_wrap=True)
 
-    def _states(self, running: list[Job]) -> dict[str, State | None]:
+    def _states(self, running: list[Work]) -> dict[str, State | None]:
         return {job.id: read_progress(self.store, job.id) for job in running}
 
     def _totals(self, states: dict[str, State | None]) -> str:
-        done = len(self.plan.jobs) - len(self.open)
+        done = len(self.plan.work) - len(self.open)
         fractions = {
             job: min(1.0, state["iteration"] / state["budget"]) if state else 0.0 for job, state in states.items()
         }
-        waiting = [self.plan.jobs[job] for job in self.open if job not in fractions]
+        waiting = [self.plan.work[job] for job in self.open if job not in fractions]
         left = self.forecast.left(waiting, fractions)
-        return f"{done}/{len(self.plan.jobs)} jobs" + (f", about {duration(left)} left" if left else "")
+        return f"{done}/{len(self.plan.work)} jobs" + (f", about {duration(left)} left" if left else "")
 
-    def _lines(self, running: list[Job]) -> Group:
+    def _lines(self, running: list[Work]) -> Group:
         states = self._states(running)
         study = self.plan.study
         grid = Table.grid(padding=(0, 1))
@@ -188,15 +205,15 @@ class Display:
             where = f"{state['iteration']:,}/{state['budget']:,}" if state else "starting"
             grid.add_row(escape(short), where, "" if accuracy is None else f"val {accuracy:.2%}")
         bar = Progress(BarColumn(), TextColumn("{task.description}"))
-        done = len(self.plan.jobs) - len(self.open)
-        bar.add_task(self._totals(states), total=len(self.plan.jobs), completed=done)
+        done = len(self.plan.work) - len(self.open)
+        bar.add_task(self._totals(states), total=len(self.plan.work), completed=done)
         return Group(grid, bar)
 
 
 def _position(state: State) -> str:
     accuracy = state.get("val_accuracy")
     shown = f"  validation {accuracy:.2%}" if accuracy is not None else ""
-    return f"{state['iteration']:,}/{state['budget']:,} iterations{shown}"
+    return f"{state['iteration']:,}/{state['budget']:,} {state.get('unit', 'iterations')}{shown}"
 
 
 def duration(seconds: float) -> str:

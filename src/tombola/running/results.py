@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,25 @@ LEVEL_COLUMNS = (
 SETTLING_COLUMNS = ("study", "trial", "level", "density", "iteration", "distance", "settled")
 
 
+POINT_COLUMNS = (
+    "study",
+    "kind",
+    "trial",
+    "rewind",
+    "level",
+    "other_level",
+    "density",
+    "copy",
+    "other_copy",
+    "position",
+    "train_error",
+    "test_error",
+    "train_loss",
+    "test_loss",
+    "line",
+)
+
+
 class Results:
     """The results of a study, finished or not.
 
@@ -81,7 +101,7 @@ class Results:
         return cls(plan, Store(folder))
 
     def __repr__(self) -> str:
-        done, jobs = self.store.finished() & self.plan.jobs.keys(), self.plan.jobs
+        done, jobs = self.store.finished() & self.plan.work.keys(), self.plan.work
         return f"Results({self.study.name!r} in {str(self.store.root)!r}, {len(done)} of {len(jobs)} jobs done)"
 
     def frame(self) -> pd.DataFrame:
@@ -136,6 +156,26 @@ class Results:
                         rows.append((*place, iteration, distance, settled is not None and iteration >= settled))
         return pd.DataFrame(rows, columns=list(SETTLING_COLUMNS))
 
+    def connectivity(self) -> pd.DataFrame:
+        """Return a row for each point of each line that the study's `connectivity` asks for and that is done.
+
+        The columns are POINT_COLUMNS. `kind` is "copies", "dense-ticket" or "levels", as in
+        `tombola.studies.Connectivity`; a line may stand under two kinds. `position` 0 is the end of the run at `level`
+        and `copy`, 1 that of the one at `other_level` and `other_copy`; `density` is that of `level`, the sparser of
+        the two. Errors are fractions of all examples of the part, losses mean cross-entropies in nats. `line` is an
+        identity, as `job` in `frame`.
+        """
+        whole = self.plan.remaining[0]
+        pieces = []
+        for pair in self.plan.pairs:
+            try:
+                facts = self.store.facts(pair.line)
+            except Damaged:
+                continue
+            place = {"study": self.study.name, **asdict(pair), "density": facts["remaining"][0] / whole}
+            pieces.append(pd.DataFrame({**facts["along"], **place})[list(POINT_COLUMNS)])
+        return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=list(POINT_COLUMNS))
+
     def ticket(self, trial: int = 0, level: int = 0, arm: str = "ticket", repeat: int = 0) -> Ticket:
         """Return the mask and starting weights of one row.
 
@@ -179,7 +219,9 @@ class Results:
     def save(self, figures: bool = True) -> list[Path]:
         """Write `results.csv`, `curves.csv` and the figures into the results folder; return the figures' paths.
 
-        Where masks were watched, `mask_distance.csv` too: `settling()`.
+        Where masks were watched there is `mask_distance.csv` too: see `settling`. A study that asks for connectivity
+        also has `connectivity.csv`, a row per point, and `barriers.csv`, a row per kind, iteration and level: see
+        `tombola.analysis.barrier_statistics`.
 
         Raises:
             StoreError: they can't be written.
@@ -189,19 +231,27 @@ class Results:
         write_whole(self.store.root / "curves.csv", curves.to_csv(index=False).encode())
         if not (settling := self.settling()).empty:
             write_whole(self.store.root / "mask_distance.csv", settling.to_csv(index=False).encode())
+        lines = self.connectivity()
+        if self.study.connectivity is not None:
+            from tombola.analysis import barrier_statistics
+
+            table = barrier_statistics(lines, self.study.connectivity.threshold)
+            write_whole(self.store.root / "connectivity.csv", lines.to_csv(index=False).encode())
+            write_whole(self.store.root / "barriers.csv", table.to_csv(index=False).encode())
         if not figures:
             return []
         from tombola.report import Setting, draw
 
         folder = self.store.root / "figures"
         with writing(folder):
-            return draw(levels, curves, folder, settings={self.study.name: Setting.of_results(self)})
+            settings = {self.study.name: Setting.of_results(self)}
+            return draw(levels, curves, folder, lines=lines, settings=settings)
 
     def missing(self) -> int:
         """Return how many jobs of the study are still to be done."""
         lost: set[str] = set()  # diverged, or after one that did: there is nothing to wait for
         ends, missing = Ends(self.plan), []
-        for job in self.plan.jobs.values():
+        for job in self.plan.work.values():
             if lost & set(job.needs):
                 lost.add(job.id)
             elif not self.store.has(job):

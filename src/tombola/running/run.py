@@ -94,14 +94,14 @@ def run(
     plan, means = prepare(study, root, workers, device, engine, checkpoint_every, energy)
     store = Store(out)
     store.create()
-    workers = default_workers(means.device, len(plan.jobs)) if workers is None else workers
+    workers = default_workers(means.device, len(plan.work)) if workers is None else workers
     display = Display(plan, store, workers or 1, console, quiet, verbose)
     tally = _run_jobs(plan, store, means, workers, display)
     results = Results(plan, store)
     results.save(figures)
     if tally.failed:
-        names = ", ".join(plan.jobs[job].label for job in tally.failed)
-        raise JobsFailed(f"{len(tally.failed)} of {len(plan.jobs)} jobs failed ({names}); what they met stands above")
+        names = ", ".join(plan.work[job].label for job in tally.failed)
+        raise JobsFailed(f"{len(tally.failed)} of {len(plan.work)} jobs failed ({names}); what they met stands above")
     return results
 
 
@@ -241,7 +241,7 @@ def _run_jobs(plan: Plan, store: Store, means: Means, workers: int, display: Dis
         if remark:
             display.note(remark)
     keep_plan(store.root, plan)
-    adopted = sum(store.adopt(job) for job in plan.jobs.values() if not store.has(job))
+    adopted = sum(store.adopt(job) for job in plan.work.values() if not store.has(job))
     if adopted:
         display.note(f"jobs taken over from results folders beside this one: {adopted}")
     threads = threads_each(plan, workers)
@@ -260,7 +260,7 @@ def _run_jobs(plan: Plan, store: Store, means: Means, workers: int, display: Dis
         stop.path.unlink(missing_ok=True)
     if stop.asked:
         raise StoppedByUser(
-            f"stopped; {len(tally.done) + len(tally.diverged)} of {len(plan.jobs)} jobs are done and the rest is "
+            f"stopped; {len(tally.done) + len(tally.diverged)} of {len(plan.work)} jobs are done and the rest is "
             "saved. The same command goes on from here"
         )
     if tally.skipped:

@@ -20,7 +20,7 @@ from tombola.running.execute import Means
 from tombola.running.execute import run_jobs as run_in_worker
 from tombola.running.executors import end
 from tombola.running.store import Store
-from tombola.studies.job import Job
+from tombola.studies.connectivity import Line, Work
 from tombola.studies.plan import Plan
 
 MAX_DEATHS = 3  # of workers, while they ran the same job, before that job is given up
@@ -31,19 +31,19 @@ PATIENCE = 1.0  # seconds until a job that another run holds is asked for again
 class Watcher(Protocol):
     """Is told what happens; a progress display, or a log."""
 
-    def begin(self, waiting: Sequence[Job]) -> None:
+    def begin(self, waiting: Sequence[Work]) -> None:
         """These jobs are to be done; the others of the plan are done already."""
 
-    def started(self, job: Job) -> None:
+    def started(self, job: Work) -> None:
         """A worker has been given the job."""
 
-    def finished(self, job: Job, outcome: str) -> None:
+    def finished(self, job: Work, outcome: str) -> None:
         """The job came back "done", "diverged" or "failed", or is "skipped": one that it needs did not get done."""
 
     def note(self, message: str) -> None:
         """Something that a person should know."""
 
-    def tick(self, running: list[Job]) -> None:
+    def tick(self, running: list[Work]) -> None:
         """Called a few times a second."""
 
 
@@ -112,8 +112,8 @@ class _Scheduler:
     watcher: Watcher
     stop: Stop
     tally: Tally = field(default_factory=Tally)
-    waiting: list[Job] = field(default_factory=list)
-    running: dict[Future[list[str]], list[Job]] = field(default_factory=dict)
+    waiting: list[Work] = field(default_factory=list)
+    running: dict[Future[list[str]], list[Work]] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)  # job that another run holds -> when to ask again
     deaths: Counter[str] = field(default_factory=Counter)  # of workers, while they ran nothing but that job
     stillborn: int = 0  # pools in a row that broke before they took a job
@@ -151,7 +151,7 @@ class _Scheduler:
     def _take_stock(self) -> None:
         """Find out what is done, and order the rest by the longest chain that waits for it."""
         damaged: list[str] = []
-        for job in self.plan.jobs.values():
+        for job in self.plan.work.values():
             if self.store.has(job, damaged):
                 self._count(job, self.store.outcome(job.id))
             else:
@@ -164,7 +164,7 @@ class _Scheduler:
                 depth[parent] = max(depth[parent], depth[job.id] + 1)
         self.waiting.sort(key=lambda job: -depth[job.id])  # stable: else the study's order of arms
 
-    def _count(self, job: Job, outcome: str) -> None:
+    def _count(self, job: Work, outcome: str) -> None:
         (self.tally.diverged if outcome == "diverged" else self.tally.done).add(job.id)
         if self.ends.asked_for and outcome == "done" and self.ends.note(job.id, self.store.facts(job.id)):
             self.watcher.note(f"{job.label} is hardly better than guessing; sparser levels of it are left out")
@@ -202,7 +202,7 @@ class _Scheduler:
                 self.watcher.started(job)
             self.running[future] = batch
 
-    def _next_batch(self, ready: list[Job]) -> list[Job]:
+    def _next_batch(self, ready: list[Work]) -> list[Work]:
         """Return the jobs to start together, none if that must wait.
 
         When a worker dies, all that ran at the time is run one by one, so that no job is given up for another's fault.
@@ -249,7 +249,7 @@ class _Scheduler:
         self.executor.shutdown(wait=True)
         self.executor = self.make_executor()
 
-    def _settle(self, job: Job, outcome: str) -> None:
+    def _settle(self, job: Work, outcome: str) -> None:
         if outcome == "busy":
             self.not_before[job.id] = time.monotonic() + PATIENCE
             self.waiting.insert(0, job)
@@ -262,7 +262,7 @@ class _Scheduler:
             self._count(job, outcome)
             self.watcher.finished(job, outcome)
 
-    def _bury(self, jobs: list[Job]) -> None:
+    def _bury(self, jobs: list[Work]) -> None:
         """A worker died. What ran goes on from its checkpoints, unless workers keep dying on the same job."""
         if len(jobs) == 1:
             self.deaths[jobs[0].id] += 1
@@ -274,14 +274,15 @@ class _Scheduler:
             self.watcher.note(f"a worker died during {job.label}; that job goes on from its last checkpoint")
         self.waiting[:0] = jobs
 
-    def _give_up(self, job: Job, reason: str) -> None:
+    def _give_up(self, job: Work, reason: str) -> None:
         self.suspects.discard(job.id)
         self.tally.failed[job.id] = reason
         self.watcher.finished(job, "failed")
         self.watcher.note(f"{job.label} failed; the rest goes on:\n{reason}")
 
 
-def _stackable(job: Job) -> tuple[object, ...]:
-    """Return what jobs must have in common to be trained together."""
-    alone = job.id if job.popup else ""  # its engine trains one at a time
-    return job.network.model_dump_json(), job.training, job.data, job.origin.iteration, job.until, alone
+def _stackable(job: Work) -> tuple[object, ...]:
+    """Return what jobs must have in common to be trained together; a line and a supermask go by themselves."""
+    if isinstance(job, Line) or job.popup:
+        return (job.id,)
+    return job.network.model_dump_json(), job.training, job.data, job.origin.iteration, job.until

@@ -3,6 +3,7 @@
 <results folder>/
     study.yaml                      the study that was run last
     jobs/<label>-<id>/              a finished job: result.json, weights.safetensors, SHA256SUMS
+    jobs/<label>-<id>/              a line between two of them: result.json, SHA256SUMS
     jobs/.<id>.part/                a job under way: checkpoint.safetensors, progress.json
     jobs/.locks/<id>                held by the process that trains the job
 """
@@ -25,6 +26,7 @@ from torch import Tensor
 from tombola.errors import InputError, StoreError
 from tombola.pruning.mask import Mask
 from tombola.running.files import (
+    SUMS,
     Damaged,
     check_sums,
     pack_tensors,
@@ -35,6 +37,7 @@ from tombola.running.files import (
     write_whole,
     writing,
 )
+from tombola.studies.connectivity import Line, Work
 from tombola.studies.job import Job
 from tombola.training.engine import Weights
 from tombola.training.loop import Record
@@ -42,7 +45,7 @@ from tombola.training.watching import Watch
 
 CHECKPOINT = "checkpoint.safetensors"
 PROGRESS = "progress.json"
-WEIGHTS = "weights.safetensors"
+RESULT, WEIGHTS = "result.json", "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Store:
         self._look()
         return set(self._found)
 
-    def has(self, job: Job, damaged: list[str] | None = None) -> bool:
+    def has(self, job: Work, damaged: list[str] | None = None) -> bool:
         """Return whether `job` is done: its result is there, whole, with all that others need of it.
 
         A damaged result is described in `damaged`, and counts as not there.
@@ -120,13 +123,13 @@ class Store:
             return False
         try:
             self._verify(folder)
-            facts = json.loads((folder / "result.json").read_text())
+            facts = json.loads((folder / RESULT).read_text())
             kept, diverged = facts["snapshots"], facts["diverged_at"] is not None
         except (Damaged, OSError, ValueError, KeyError) as error:
             if damaged is not None:
                 damaged.append(str(error))
             return False
-        watched = facts["job"].get("watch", [])
+        watched = facts.get("job", {}).get("watch", [])
         observed = all(watch.model_dump(mode="json") in watched for watch in job.watch)
         return diverged or (observed and all(f"iteration-{k}" in kept for k in job.keep))
 
@@ -148,7 +151,7 @@ class Store:
         watch = (*watched, *(each for each in job.watch if each not in watched))
         return job.model_copy(update={"keep": tuple(sorted(others | set(job.keep))), "watch": watch})
 
-    def elsewhere(self, job: Job) -> Path | None:
+    def elsewhere(self, job: Work) -> Path | None:
         """Return the folder of `job`'s result, whole, in a neighbouring results folder, or None."""
         if self._neighbours is None:
             folders = sorted(self.root.absolute().parent.glob("*/jobs"))
@@ -160,7 +163,7 @@ class Store:
                 return neighbour.folder(job.id)
         return None
 
-    def adopt(self, job: Job) -> bool:
+    def adopt(self, job: Work) -> bool:
         """Copy `job`'s result from a neighbouring results folder, if one has it; return whether it did."""
         source = self.elsewhere(job)
         if source is None:
@@ -193,7 +196,7 @@ class Store:
         Raises:
             Damaged: it is not there, or not what was written.
         """
-        return json.loads((self._whole(job_id) / "result.json").read_text())
+        return json.loads((self._whole(job_id) / RESULT).read_text())
 
     def mask(self, job_id: str) -> Mask:
         """Return a finished job's mask, without reading its weights.
@@ -232,16 +235,11 @@ class Store:
         Raises:
             StoreError: it can't be written.
         """
-        part = self.part(job.id)
+        part = self._emptied_part(job)
         tensors = {f"mask/{name}": bits for name, bits in mask.pack().items()} | dict(more or {})
         for name, weights in record.snapshots.items():
             tensors |= _pack(weights, name, mask)
         about = {"mask": mask.shapes(), "snapshots": list(record.snapshots)}
-        with writing(part):
-            part.mkdir(parents=True, exist_ok=True)
-            for leftover in part.iterdir():
-                if leftover.name != CHECKPOINT:
-                    leftover.unlink()
         write_whole(part / WEIGHTS, pack_tensors(tensors, about))
         result = {
             **facts,
@@ -254,11 +252,35 @@ class Store:
             "snapshots": list(record.snapshots),
             "history": record.history,
         }
-        write_json(part / "result.json", result)
-        write_sums(part, (WEIGHTS, "result.json"))
+        write_json(part / RESULT, result)
+        write_sums(part, (WEIGHTS, RESULT))
         with writing(self.jobs):
             self._move_into_place(part, job)
             (self.jobs / job.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def save_line(self, line: Line, found: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Write what was found along a line, as `save` does.
+
+        Raises:
+            StoreError: it can't be written.
+        """
+        part = self._emptied_part(line)
+        # It has no snapshots and does not diverge; whoever asks about results in general need not tell it from a run.
+        common: dict[str, Any] = {"id": line.id, "diverged_at": None, "snapshots": []}
+        write_json(part / RESULT, {**facts, "line": line.model_dump(mode="json"), **common, "along": dict(found)})
+        write_sums(part, (RESULT,))
+        with writing(self.jobs):
+            self._move_into_place(part, line)
+
+    def _emptied_part(self, job: Work) -> Path:
+        """Return the folder of a job under way, with nothing in it but a checkpoint."""
+        part = self.part(job.id)
+        with writing(part):
+            part.mkdir(parents=True, exist_ok=True)
+            for leftover in part.iterdir():
+                if leftover.name != CHECKPOINT:
+                    leftover.unlink()
+        return part
 
     def part(self, job_id: str) -> Path:
         """Return the folder of a job under way."""
@@ -321,7 +343,7 @@ class Store:
         with self.claim(job_id) as mine:
             return not mine
 
-    def _move_into_place(self, aside: Path, job: Job) -> None:
+    def _move_into_place(self, aside: Path, job: Work) -> None:
         """Put a whole folder where the result belongs, in the place of a damaged or poorer one."""
         old = self.folder(job.id)
         trash = self.jobs / f".{job.id}.old"
@@ -351,8 +373,19 @@ class Store:
             raise Damaged(f"{folder} can't be read ({error})") from error
         files = [(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats]
         if self._checked.get(folder) != files:
-            check_sums(folder)
+            self._check(folder)
             self._checked[folder] = files
+
+    def _check(self, folder: Path) -> None:
+        noted = check_sums(folder)
+        if RESULT in noted:
+            try:
+                is_line = "line" in json.loads((folder / RESULT).read_text())
+            except (OSError, ValueError) as error:
+                raise Damaged(f"{folder / RESULT} can't be read ({error})") from error
+            if WEIGHTS in noted or is_line:
+                return
+        raise Damaged(f"{folder / SUMS} does not list {WEIGHTS if RESULT in noted else RESULT}")
 
 
 def _mask(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Mask:

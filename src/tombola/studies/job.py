@@ -18,6 +18,12 @@ from tombola.training.recipe import Recipe
 from tombola.training.watching import EarlyBird, Watch
 
 
+def folder_name(label: str, identity: str) -> str:
+    """Return the name of a result's folder: what it is, as far as a path can say it, then its identity."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", label)[:100].strip("-.")
+    return f"{readable}-{identity}" if readable else identity
+
+
 class Origin(Section):
     """Where a job's weights come from.
 
@@ -139,8 +145,7 @@ class Job(Section):
     @property
     def folder(self) -> str:
         """Name of the job's folder: what it is, then its identity."""
-        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", self.label)[:100].strip("-.")
-        return f"{readable}-{self.id}" if readable else self.id
+        return folder_name(self.label, self.id)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from tombola.pruning.at_init import WITH_EXAMPLES
 from tombola.pruning.scoring import KNOWN
 from tombola.pruning.select import after_round, kept_after, plan_counts
 from tombola.studies.arms import ARMS, Arm
+from tombola.studies.connectivity import Line, Pair, Work, connect
 from tombola.studies.controls import control
 from tombola.studies.job import Job, Limit, MaskRule, Origin, Prune
 from tombola.studies.rewind import iterations
@@ -26,6 +27,8 @@ from tombola.studies.study import ArmSettings, Study
 from tombola.training.popup import Popup, counts_of
 from tombola.training.recipe import Recipe
 from tombola.training.watching import EarlyBird, Watch
+
+COPIES_APART = 1_000_000  # numbers of the noise of a copy and of the next: more than any study has levels
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Plan:
             is set, or a criterion skips rounds, the fewest that can remain.
         jobs: by identity; each comes after those that it needs.
         rows: of the results table, in the study's order of arms.
+        lines: by identity, between runs that are among the jobs.
+        pairs: what the lines show; two may share one.
     """
 
     study: Study
@@ -59,6 +64,13 @@ class Plan:
     remaining: tuple[int, ...]
     jobs: dict[str, Job]
     rows: tuple[Row, ...]
+    lines: dict[str, Line] = field(default_factory=dict)
+    pairs: tuple[Pair, ...] = ()
+
+    @cached_property
+    def work(self) -> dict[str, Work]:
+        """All that is to be done, by identity: jobs and lines, each after what it needs."""
+        return {**self.jobs, **self.lines}
 
     def budget(self, level: int = 0) -> int:
         """Return the iterations of a job of that level that starts at iteration 0."""
@@ -67,39 +79,45 @@ class Plan:
 
     @cached_property
     def levels(self) -> dict[str, int]:
-        """Level of each job, by identity."""
+        """Level of each job, by identity; a line, whose weights are computed whether they live or not, counts as 0."""
         found = {row.job: row.level for row in self.rows}
         for (
             job
         ) in self.jobs.values():  # a chain that no arm shows is still trained, and so is a run that others start from
             if job.id not in found:
                 found[job.id] = found[job.mask.prune.job] + 1 if job.mask else 0
-        return found
+        return found | dict.fromkeys(self.lines, 0)
 
-    def density(self, job: Job) -> float:
-        """Return the share of weights that training `job` computes with, 0 to 1: scores need all of them."""
-        return 1.0 if job.popup else self.remaining[self.levels[job.id]] / self.remaining[0]
+    def density(self, job: Work) -> float:
+        """Return the share of weights that `job` computes with, 0 to 1: all of them where scores are trained."""
+        full = isinstance(job, Line) or job.popup
+        return 1.0 if full else self.remaining[self.levels[job.id]] / self.remaining[0]
 
-    def iterations(self, job: Job) -> int:
-        """Return the number of iterations that `job` trains for at most."""
+    def iterations(self, job: Work) -> int:
+        """Return the number of iterations that `job` trains for at most; a line trains for none."""
+        if isinstance(job, Line):
+            return 0
         budget = job.training.budget(epoch_length(self.study, self.data, job.training))
         return min(budget, job.until or budget) - job.origin.iteration
 
-    def examined(self, job: Job) -> int:
+    def examined(self, job: Work) -> int:
         """Return how many examples `job` is evaluated on, over all its evaluations."""
+        if isinstance(job, Line):
+            return job.points * (self.data.train - self.study.data.validation + self.data.test)
         evaluations = (
             self.iterations(job) // job.training.interval(epoch_length(self.study, self.data, job.training)) + 1
         )
         return evaluations * (self.study.data.validation + self.data.test) + self.data.train
 
-    def operations(self, job: Job) -> float:
+    def operations(self, job: Work) -> float:
         """Estimate the floating-point operations of a job, evaluations included, in which pruned weights cost nothing.
 
         A multiply-add counts as two. A training step costs three passes of this (forward, and backward for weights
         and for inputs), an evaluation one. Layer densities are taken to be equal.
         """
         example = 2.0 * self.density(job) * sum(layer.size * layer.uses for layer in self.anatomy.layers)
-        return example * (3 * self.iterations(job) * job.training.batch_size + self.examined(job))
+        trained = 0 if isinstance(job, Line) else self.iterations(job) * job.training.batch_size
+        return example * (3 * trained + self.examined(job))
 
 
 def epoch_length(study: Study, data: Description, recipe: Recipe) -> int:
@@ -145,10 +163,13 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     rewound = recipes[:1] + [r for r, arm in zip(recipes[1:], study.arms, strict=True) if arm.rule != "edge-popup"]
     budget = min(recipe.budget(epoch_length(study, data, recipe)) for recipe in [*rewound, study.recipe(1)])
     rewinds = iterations(study.rewind, epoch_length(study, data, study.training), budget)
-    if study.training.patience and any(rewinds):
+    parting = _partings(study, rewinds, budget, data)
+    starts = tuple(dict.fromkeys((*rewinds, *parting)))
+    if study.training.patience and any(starts):
+        who = "rewind" if any(rewinds) else "connectivity.rewind"
         raise InputError(
-            f"training.patience={study.training.patience} could end the dense run before iteration {max(rewinds)}, "
-            "which rewind asks for; give patience to the pruned levels alone, as retraining.patience"
+            f"training.patience={study.training.patience} could end the dense run before iteration {max(starts)}, "
+            f"which {who} asks for; give patience to the pruned levels alone, as retraining.patience"
         )
     rates = study.pruning.resolve(anatomy)
     remaining = plan_counts(anatomy.sizes(), rates, study.pruning.scope, study.pruning.minimum)
@@ -160,13 +181,13 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
 
     jobs: dict[str, Job] = {}
     rows: list[Row] = []
+
+    def trial(number: int, rewind: int, settings: ArmSettings | None) -> Trial:
+        return Trial(study, number, rates, codes, jobs, data, anatomy, remaining, rewind, starts, settings)
+
     for settings, arm in zip(study.arms, arms, strict=True):
-
-        def trial(number: int, rewind: int, settings: ArmSettings = settings) -> Trial:
-            return Trial(study, number, rates, codes, jobs, data, anatomy, remaining, rewind, rewinds, settings)
-
         curves = [
-            [row for number in range(study.trials) for row in _rows(settings, arm, trial(number, rewind))]
+            [row for number in range(study.trials) for row in _rows(settings, arm, trial(number, rewind, settings))]
             for rewind in rewinds
         ]
         if all([row.job for row in curve] == [row.job for row in curves[0]] for curve in curves):
@@ -178,7 +199,34 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
         if prune.criterion != study.pruning.criterion:
             examples = bool(prune.examples)
             try_criterion(prune.criterion, anatomy.shapes(), untrained, data.input_shape, data.classes, examples)
-    return Plan(study, data, anatomy, tuple(remaining), jobs, tuple(rows))
+    lines: dict[str, Line] = {}
+    pairs: list[Pair] = []
+    for rewind in parting:
+        assert study.connectivity is not None
+        for number in range(study.trials):
+            for pair, line in connect(trial(number, rewind, None), study.connectivity):
+                lines.setdefault(line.id, line)
+                pairs.append(pair)
+    return Plan(study, data, anatomy, tuple(remaining), jobs, tuple(rows), lines, tuple(pairs))
+
+
+def _partings(study: Study, rewinds: tuple[int, ...], budget: int, data: Description) -> tuple[int, ...]:
+    """Return the iterations from which copies are trained; none where the study does not ask for any.
+
+    Raises:
+        InputError: an iteration or a level is beyond what the study has.
+    """
+    settings = study.connectivity
+    if settings is None:
+        return ()
+    if settings.levels[-1] > study.pruning.rounds:
+        raise InputError(
+            f"connectivity.levels names level {settings.levels[-1]}, but with pruning.rounds={study.pruning.rounds} "
+            f"there are levels 0 to {study.pruning.rounds}"
+        )
+    if settings.rewind is None:
+        return rewinds
+    return iterations(settings.rewind, epoch_length(study, data, study.training), budget, "connectivity.rewind")
 
 
 def _rows(settings: ArmSettings, arm: Arm, trial: Trial) -> list[Row]:
@@ -202,7 +250,7 @@ class Trial:
     Args:
         remaining: number of weights of the whole network at each level.
         rewind: the iteration that kept weights go back to.
-        rewinds: all of the study's.
+        rewinds: all of the study's, those of its connectivity included.
         settings: of the arm that is being planned.
     """
 
@@ -251,6 +299,27 @@ class Trial:
         while len(chain) <= level:
             chain.append(self.job_of(label, arm, len(chain), 0, 1, training))
         return chain[level]
+
+    def ticket(self, level: int) -> Job:
+        """Return the ticket's own run at a level; that of the dense network at level 0."""
+        return self.run(ARMS["ticket"], level)
+
+    def copy(self, level: int, number: int) -> Job:
+        """Return a run of a level's network from the rewind iteration on, with training noise of its own.
+
+        Copy 0 has the study's own noise: it is the ticket's run, and at level 0 and iteration 0 the dense one. From a
+        later iteration the optimiser starts fresh, in all copies alike.
+        """
+        if level == 0:
+            if not self.rewind and not number:
+                return self.dense
+            origin, mask = self.start if self.rewind else Origin(), None
+        else:
+            ticket = self.ticket(level)
+            if not number:
+                return ticket
+            origin, mask = ticket.origin, ticket.mask
+        return self._add(f"copy-{number}.from-{self.rewind}", level, origin, mask, copy=number)
 
     def pruned(self, job: Job, level: int) -> MaskRule:
         """Return the mask found by pruning a job of the level before by one round."""
@@ -449,6 +518,7 @@ class Trial:
         keep: tuple[int, ...] = (),
         until: int | None = None,
         watch: tuple[Watch, ...] = (),
+        copy: int = 0,
     ) -> Job:
         study = self.study
         place = f"{label}.level-{level:02}" if level else label
@@ -462,7 +532,7 @@ class Trial:
             mask=None if isinstance(mask, Popup) else mask,
             popup=mask if isinstance(mask, Popup) else None,
             until=until,
-            noise=level if study.noise == "level" else 0,
+            noise=(level if study.noise == "level" else 0) + COPIES_APART * copy,
             network_code=self.codes[0],
             data_code=self.codes[1],
             label=f"{study.network.name}.{study.data.source}.trial-{self.number}.{place}",

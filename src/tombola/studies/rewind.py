@@ -28,30 +28,34 @@ def _moment(value: Any) -> Any:
     raise ValueError("must be an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')")
 
 
-def _moments(value: Any) -> Any:
+def moments(value: Any) -> Any:
+    """Return one moment or several as they are kept; ValueError where it is none."""
     return [_moment(each) for each in value] if isinstance(value, list | tuple) else _moment(value)
 
 
 Moment = int | float | str
-Rewind = Annotated[Moment | tuple[Moment, ...], BeforeValidator(_moments)]
+Rewind = Annotated[Moment | tuple[Moment, ...], BeforeValidator(moments)]
 
 
-def iterations(rewind: Moment | tuple[Moment, ...], epoch_length: int, budget: int) -> tuple[int, ...]:
+def iterations(
+    rewind: Moment | tuple[Moment, ...], epoch_length: int, budget: int, field: str = "rewind"
+) -> tuple[int, ...]:
     """Return the iterations of the dense run that `rewind` names, in its order.
 
     Args:
         rewind: one moment or several.
         epoch_length: iterations in an epoch.
         budget: iterations of the shortest run of the study.
+        field: its name, for messages.
 
     Raises:
         InputError: one lies at the budget or beyond it, two are the same, or none is given.
     """
-    moments = rewind if isinstance(rewind, tuple) else (rewind,)
-    if not moments:
-        raise InputError("rewind=[]: name at least one iteration")
+    several = rewind if isinstance(rewind, tuple) else (rewind,)
+    if not several:
+        raise InputError(f"{field}=[]: name at least one iteration")
     found: list[int] = []
-    for moment in moments:
+    for moment in several:
         if isinstance(moment, str):
             match = EPOCHS.fullmatch(moment)
             assert match is not None
@@ -60,8 +64,8 @@ def iterations(rewind: Moment | tuple[Moment, ...], epoch_length: int, budget: i
             iteration = round(moment * budget) if isinstance(moment, float) else moment
         if iteration >= budget:
             place = "" if isinstance(moment, int) else f"is iteration {iteration}, and "
-            raise InputError(f"rewind={moment} {place}must be below the budget of {budget} iterations")
+            raise InputError(f"{field}={moment} {place}must be below the budget of {budget} iterations")
         if iteration in found:
-            raise InputError(f"rewind names iteration {iteration:,} twice")
+            raise InputError(f"{field} names iteration {iteration:,} twice")
         found.append(iteration)
     return tuple(found)

@@ -12,6 +12,7 @@ from tombola.data import DataSettings
 from tombola.errors import nearest
 from tombola.networks import NetworkSettings
 from tombola.section import Section
+from tombola.studies.connectivity import Connectivity
 from tombola.studies.pruning import Pruning
 from tombola.studies.rewind import Rewind
 from tombola.training.popup import FrozenWeights
@@ -98,6 +99,7 @@ class Study(Section):
             the budget (0.1), or epochs ("2 epochs"), or a list of those: then every arm that depends on it has one
             curve for each, called "ticket@500". A rewound network goes on from there: schedule and data order
             continue, and the budget counts from 0.
+        connectivity: which runs are tested for being joined by a line of low error; None tests none.
         arms: the curves.
         trials: independent repetitions: own initialisation, data order and split.
     """
@@ -112,6 +114,7 @@ class Study(Section):
     pruning: Pruning
     noise: Literal["trial", "level"] = "trial"
     rewind: Rewind = 0
+    connectivity: Connectivity | None = None
     arms: tuple[ArmSettings, ...] = Field(min_length=1)
     trials: int = Field(ge=1)
 

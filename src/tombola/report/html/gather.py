@@ -10,6 +10,7 @@ import pandas as pd
 from tombola.analysis.anatomy import ALL, dead_units, layer_densities
 from tombola.analysis.break_down import break_down
 from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
+from tombola.analysis.connectivity import barrier_statistics
 from tombola.analysis.overlap import mask_overlap
 from tombola.analysis.paired import paired_differences
 from tombola.analysis.spread import spread
@@ -45,6 +46,7 @@ class Found:
         layers: density of each layer, mean over trials.
         dead: units without a live path, of the ticket arm in the first trial; empty where paths can't be followed.
         overlap: of the masks of different trials.
+        barriers: on lines between runs; empty where the study asks for none.
         histograms: of the kept weights of the first trial.
         pictures: of the first layer's mask in the first trial.
         claims: what the study says of each claim that is about studies like it.
@@ -67,6 +69,7 @@ class Found:
     layers: pd.DataFrame
     dead: pd.DataFrame
     overlap: pd.DataFrame
+    barriers: pd.DataFrame
     histograms: pd.DataFrame
     pictures: Pictures
     claims: tuple[Outcome, ...]
@@ -123,6 +126,7 @@ def gather(
         layers=_layers(results, name),
         dead=_dead(results, name, arm),
         overlap=_overlap(results, name),
+        barriers=_barriers(results, name),
         histograms=weight_histograms(held),
         pictures=_pictures(held, first.name, results.plan.data.input_shape),
         claims=_checked(levels, results, published_claims() if claims is None else claims),
@@ -192,6 +196,15 @@ def _overlap(results: Results, name: str) -> pd.DataFrame:
     if results.study.trials < 2:
         return pd.DataFrame()
     return _at_whole_density(mask_overlap(results).assign(study=name))
+
+
+def _barriers(results: Results, name: str) -> pd.DataFrame:
+    settings = results.study.connectivity
+    return (
+        pd.DataFrame()
+        if settings is None
+        else barrier_statistics(results.connectivity().assign(study=name), settings.threshold)
+    )
 
 
 def _at_whole_density(rows: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from tombola.report.html.figures import PlotFigure
 from tombola.report.html.gather import Found
 from tombola.report.html.series import Series, series_of
 from tombola.report.html.tables import Table, signed, table
-from tombola.report.words import percent, plain
+from tombola.report.words import BETWEEN, percent, plain
 
 VERDICTS = {"winning ticket": "winning", "matching": "matching", "losing": "losing", "inconclusive": "inconclusive"}
 NEAR = 1.12  # levels of two studies stand in one row where their densities differ by no more than this factor
@@ -67,6 +67,7 @@ def report(found: Found) -> str:
         table("weights", "Histograms of the kept weights, trial 0", found.histograms),
         table("dead_units", "Units without a live path, ticket arm, trial 0, per level and layer", found.dead),
         table("overlap", "Overlap of the masks of different trials, per level and layer", found.overlap),
+        table("barriers", "Error barriers on lines between runs, per kind, iteration and level", found.barriers),
     ]
     return _render("report.html.j2", (found,), series, sections, tables)
 
@@ -105,7 +106,7 @@ def _render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"percent": percent, "plain": plain, "signed": signed}
+    environment.filters |= {"between": BETWEEN.get, "percent": percent, "plain": plain, "signed": signed}
     tables = [each for each in tables if each.rows]
     plots = {figure.key: figure.spec for section in sections for figure in section.figures if figure.spec}
     data = {

@@ -60,6 +60,7 @@ def sheet(results: Results, levels: pd.DataFrame) -> Sheet:
                 ("rewind", _rewind(study.rewind)),
             ),
         ),
+        *([Group("Connectivity", tuple(_settings(settings["connectivity"])))] if study.connectivity else []),
         Group("Runs", (("arms", "; ".join(map(_arm, study.arms))), *_runs(results, levels))),
         Group("Seeds", _seeds(results)),
         Group("Compute", _compute(results, levels, facts)),
@@ -139,7 +140,7 @@ def _runs(results: Results, levels: pd.DataFrame) -> list[tuple[str, str]]:
     done, diverged = levels.drop_duplicates("job"), levels["status"].eq("diverged")
     runs = counted(len(done), "training run")
     if missing := results.missing():
-        runs += f"; {missing:,} of {len(results.plan.jobs):,} are still to be done"
+        runs += f"; {missing:,} of {len(results.plan.work):,} are still to be done"
     facts = [("trials", str(results.study.trials)), ("number of runs", runs)]
     if diverged.any():
         facts.append(("diverged", counted(int(levels[diverged]["job"].nunique()), "run")))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.data.augment import Augmentation, augment
+from tombola.data.parts import Part
 from tombola.training.engine import NetworkFactory, Score, Start, Weights
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
@@ -41,8 +42,8 @@ class DenseEngine:
         with torch.random.fork_rng(devices=[]):  # constructors draw; their values are replaced at once
             self._module = build().to(device)
         self._half = recipe.precision == "bfloat16"
-        if self._half:  # convolutions are fast in bfloat16 only with channels last
-            self._module = self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self._half:
+            self._module = for_half(self._module)
         self._module.load_state_dict(start.weights)
         self._parameters = {n: p for n, p in self._module.named_parameters() if p.requires_grad}
         self._masked = [
@@ -79,7 +80,7 @@ class DenseEngine:
                 inputs = train.inputs.index_select(0, batch)
                 if changes is not None:
                     inputs = augment(inputs, changes[step], self._augmentation.black)
-                logits = self._logits(inputs)
+                logits = logits_of(self._module, inputs, self._half)
                 loss = functional.cross_entropy(logits, train.targets.index_select(0, batch))
                 loss.backward()
                 self._step()
@@ -97,19 +98,10 @@ class DenseEngine:
     @torch.no_grad()
     def evaluate(self, part: str, check: Callable[[], None] = lambda: None) -> list[Score]:
         """Return the score on a part; `check` is called between blocks of examples and may raise to stop."""
-        examples = getattr(self._splits, part)
         self._module.eval()
-        loss = torch.zeros((), dtype=torch.float64, device=self._device)
-        right = torch.zeros((), dtype=torch.int64, device=self._device)
         with self._own_draws():
             self._seed_draws()
-            for first in range(0, len(examples), EVALUATION_BLOCK):
-                check()
-                targets = examples.targets[first : first + EVALUATION_BLOCK]
-                logits = self._logits(examples.inputs[first : first + EVALUATION_BLOCK])
-                loss += functional.cross_entropy(logits, targets, reduction="sum")
-                right += (logits.argmax(1) == targets).sum()
-        return [Score(loss.item() / len(examples), right.item() / len(examples))]
+            return [score(self._module, getattr(self._splits, part), self._half, check)]
 
     def weights(self, lane: int = 0) -> Weights:
         """Return a copy of the state_dict on the CPU."""
@@ -123,14 +115,6 @@ class DenseEngine:
             for slot, value in self._optimizer.state[parameter].items()
             if isinstance(value, Tensor)
         }
-
-    def _logits(self, inputs: Tensor) -> Tensor:
-        if not self._half:
-            return self._module(inputs)
-        if inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self._device.type, torch.bfloat16):
-            return self._module(inputs).float()
 
     def _set_learning_rate(self) -> None:
         rate = self._recipe.learning_rate(self.iteration, self._budget)
@@ -147,6 +131,35 @@ class DenseEngine:
         if self._device.type == "cuda":
             torch.cuda.manual_seed(seed)
         torch.default_generator.manual_seed(seed)
+
+
+def for_half(module: nn.Module) -> nn.Module:
+    """Return a module made ready for bfloat16, in which convolutions are fast only with channels last."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def logits_of(module: nn.Module, inputs: Tensor, half: bool) -> Tensor:
+    """Return float32 [batch, classes], its products and convolutions in bfloat16 where `half` is set."""
+    if not half:
+        return module(inputs)
+    if inputs.dim() == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(inputs.device.type, torch.bfloat16):
+        return module(inputs).float()
+
+
+@torch.no_grad()
+def score(module: nn.Module, examples: Part, half: bool, check: Callable[[], None]) -> Score:
+    """Return how well a module, as it is, does on a part; `check` is called between blocks and may raise to stop."""
+    loss = torch.zeros((), dtype=torch.float64, device=examples.inputs.device)
+    right = torch.zeros((), dtype=torch.int64, device=examples.inputs.device)
+    for first in range(0, len(examples), EVALUATION_BLOCK):
+        check()
+        targets = examples.targets[first : first + EVALUATION_BLOCK]
+        logits = logits_of(module, examples.inputs[first : first + EVALUATION_BLOCK], half)
+        loss += functional.cross_entropy(logits, targets, reduction="sum")
+        right += (logits.argmax(1) == targets).sum()
+    return Score(loss.item() / len(examples), right.item() / len(examples))
 
 
 def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

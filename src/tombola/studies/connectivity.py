@@ -1,0 +1,217 @@
+"""The `connectivity` section of a study: are runs that part at iteration k joined by a straight line of low error?
+
+Instability analysis and linear mode connectivity (Frankle, Dziugaite, Roy, Carbin 2020, "Linear Mode Connectivity and
+the Lottery Ticket Hypothesis", Sections 2 to 4).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, pairwise
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from tombola.data import DataSettings
+from tombola.networks import NetworkSettings
+from tombola.section import Section
+from tombola.studies.job import Job, folder_name
+from tombola.studies.rewind import Moment, moments
+
+if TYPE_CHECKING:
+    from tombola.studies.plan import Trial
+    from tombola.training.watching import Watch
+
+Kind = Literal["copies", "dense-ticket", "levels"]
+
+
+def _moments(value: Any) -> Any:
+    return None if value is None else moments(value)
+
+
+class Connectivity(Section):
+    """Which runs are joined by lines.
+
+    Args:
+        levels: of the ticket that are tested; 0 is the dense network.
+        rewind: iterations of the dense run from which copies are trained, in the forms of the study's `rewind`; None
+            takes the study's own.
+        copies: runs from each of these, which differ in data order, augmentation and dropout alone.
+        points: of a line that are evaluated, both ends included.
+        between: "copies": each two copies of one level; "dense-ticket": the dense network and the ticket of a level,
+            both as the study itself trains them; "levels": the tickets of each two successive levels of `levels`.
+            None takes all that these levels have.
+        threshold: a barrier at or below this is called stable; 0.02 is the 2 % of the paper's Section 3.
+    """
+
+    levels: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    rewind: Annotated[Moment | tuple[Moment, ...] | None, BeforeValidator(_moments)] = None
+    copies: int = 2
+    points: int = 30
+    between: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
+    threshold: float = Field(default=0.02, ge=0, lt=1)
+
+    @field_validator("copies")
+    @classmethod
+    def _two_copies(cls, copies: int) -> int:
+        if copies < 2:
+            raise ValueError("a line joins two runs, so give 2 copies or more")
+        return copies
+
+    @field_validator("points")
+    @classmethod
+    def _three_points(cls, points: int) -> int:
+        if points < 3:
+            raise ValueError("both ends are among the points, so give 3 or more")
+        return points
+
+    @field_validator("levels", "between")
+    @classmethod
+    def _each_once(cls, names: Any) -> Any:
+        for name in names or ():
+            if names.count(name) > 1:
+                raise ValueError(f"names {name!r} twice")
+        return names
+
+    @field_validator("levels")
+    @classmethod
+    def _rising(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(levels))
+
+    @model_validator(mode="after")
+    def _there_are_such(self) -> Connectivity:
+        if "dense-ticket" in (self.between or ()) and not any(self.levels):
+            raise ValueError("between names dense-ticket, but levels names no level above 0; name one, or leave it out")
+        if "levels" in (self.between or ()) and len(self.levels) < 2:
+            raise ValueError("between names levels, but levels names a single one; name two, or leave it out")
+        return self
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What is joined, with None replaced by all that the levels have."""
+        if self.between is not None:
+            return self.between
+        others: tuple[tuple[Kind, bool], ...] = (("dense-ticket", any(self.levels)), ("levels", len(self.levels) > 1))
+        return ("copies", *(kind for kind, there in others if there))
+
+
+class Line(Section):
+    """Loss and error along the straight line between the weights at the ends of two runs.
+
+    Args:
+        one, other: identities of the runs: at positions 0 and 1.
+        points: that are evaluated, evenly spaced, both ends included.
+        precision: of the evaluation, as in the runs' recipe.
+        network, data, seed, trial, network_code, data_code: as in the runs.
+        label: a readable name; no part of the identity.
+    """
+
+    one: str
+    other: str
+    points: int
+    precision: Literal["float32", "bfloat16"] = "float32"
+    network: NetworkSettings
+    data: DataSettings
+    seed: int
+    trial: int
+    network_code: str = ""
+    data_code: str = ""
+    label: str = ""
+
+    @cached_property
+    def id(self) -> str:
+        """16 hexadecimal digits, from all that decides the outcome; the runs' identities say most of it."""
+        settings = {"line": [self.one, self.other], "points": self.points, "precision": self.precision}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def folder(self) -> str:
+        """Name of the line's folder: what it is, then its identity."""
+        return folder_name(self.label, self.id)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Identities of the runs that must be done before."""
+        return (self.one, self.other)
+
+    @property
+    def keep(self) -> tuple[int, ...]:
+        """Iterations at which others need a snapshot: none, for nothing starts from a line."""
+        return ()
+
+    @property
+    def watch(self) -> tuple[Watch, ...]:
+        """What is to be watched on the way: nothing."""
+        return ()
+
+
+Work = Job | Line
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a line shows.
+
+    Args:
+        kind: see `Connectivity.between`.
+        trial: its number.
+        rewind: the iteration that the runs start from; a dense network's own run starts from 0 all the same.
+        level, copy: of the run at position 0. Of two levels it is the sparser one.
+        other_level, other_copy: of the run at position 1.
+        line: identity.
+    """
+
+    kind: Kind
+    trial: int
+    rewind: int
+    level: int
+    other_level: int
+    copy: int
+    other_copy: int
+    line: str
+
+
+def connect(trial: Trial, settings: Connectivity) -> Iterator[tuple[Pair, Line]]:
+    """Plan the runs that are compared in a trial with its rewind iteration, and yield the lines between them."""
+    for kind in settings.kinds:
+        for (level, copy), (other_level, other_copy) in _ends(kind, settings):
+            if kind == "copies":
+                one, other = trial.copy(level, copy), trial.copy(other_level, other_copy)
+            else:
+                one, other = trial.ticket(level), trial.ticket(other_level)
+            line = Line(
+                one=one.id,
+                other=other.id,
+                points=settings.points,
+                precision=one.training.precision,
+                network=one.network,
+                data=one.data,
+                seed=one.seed,
+                trial=one.trial,
+                network_code=one.network_code,
+                data_code=one.data_code,
+                label=(
+                    f"{one.network.name}.{one.data.source}.trial-{trial.number}.line.from-{trial.rewind}."
+                    f"level-{level:02}-{copy}.level-{other_level:02}-{other_copy}"
+                ),
+            )
+            yield Pair(kind, trial.number, trial.rewind, level, other_level, copy, other_copy, line.id), line
+
+
+def _ends(kind: Kind, settings: Connectivity) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Yield ((level, copy), (other level, other copy)) for the lines of a kind."""
+    if kind == "copies":
+        for level in settings.levels:
+            for one, other in combinations(range(settings.copies), 2):
+                yield (level, one), (level, other)
+    elif kind == "dense-ticket":
+        for level in settings.levels:
+            if level:
+                yield (level, 0), (0, 0)
+    else:
+        for denser, sparser in pairwise(settings.levels):
+            yield (sparser, 0), (denser, 0)
