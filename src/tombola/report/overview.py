@@ -19,7 +19,8 @@ from tombola.running.results import Results
 from tombola.running.run import default_workers, skipped_rounds, surplus_outputs, threads_each
 from tombola.running.store import Store
 from tombola.studies.connectivity import Line
-from tombola.studies.plan import COPIES_APART, Plan
+from tombola.studies.plan import Plan
+from tombola.studies.trial import COPIES_APART
 
 
 def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None) -> Group:

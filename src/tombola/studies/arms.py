@@ -18,7 +18,7 @@ from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from tombola.studies.plan import Trial
+    from tombola.studies.trial import Trial
 
 MANY_LEVELS = 1000  # more than any study has
 

@@ -23,7 +23,7 @@ from tombola.studies.job import Job, folder_name
 from tombola.studies.rewind import Moment, moments
 
 if TYPE_CHECKING:
-    from tombola.studies.plan import Trial
+    from tombola.studies.trial import Trial
     from tombola.training.watching import Watch
 
 Kind = Literal["copies", "dense-ticket", "levels"]

@@ -15,7 +15,7 @@ from tombola.studies.job import Origin
 from tombola.training.popup import Popup
 
 if TYPE_CHECKING:
-    from tombola.studies.plan import Trial
+    from tombola.studies.trial import Trial
 
 
 def control(arm: Arm, shuffle: bool, reinit: bool) -> Arm:
