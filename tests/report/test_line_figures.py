@@ -17,7 +17,10 @@ from tombola.errors import InputError
 from tombola.report import SCREEN, Setting, barrier_table, draw, gather, gather_lines, paper
 from tombola.report.html.write import write_report
 from tombola.report.line_figures import barriers, lines
+from tombola.report.overview import plan_table
 from tombola.running.results import POINT_COLUMNS
+from tombola.running.store import Store
+from tombola.studies import make_plan
 
 
 def made(levels=(0, 3, 7), rewinds=(0, 100, 1000), trials=3, pairs=3, kinds=("copies", "dense-ticket", "levels")):
@@ -104,6 +107,15 @@ def test_barriers_against_iteration_and_density(levels):
     assert len(barriers(levels, made(rewinds=(0,), kinds=("copies",)), {"study": Setting()}).axes) == 1
 
 
+def test_a_curve_that_a_panel_lacks_changes_no_colours(levels):
+    """As where every run from an iteration has diverged, or is yet to come."""
+    points = made()
+    points = points[(points["kind"] != "dense-ticket") | (points["rewind"] > 0)]
+    copies, dense_ticket = barriers(levels, points, {"study": Setting()}).axes[1:3]
+    colors = [[container.lines[0].get_color() for container in axes.containers] for axes in (copies, dense_ticket)]
+    assert colors[1] == colors[0][1:]
+
+
 def test_one_trial_says_that_it_has_no_intervals(levels):
     from dataclasses import replace
 
@@ -144,6 +156,18 @@ def test_from_a_study_to_figures_table_and_page(folder: Path, tmp_path: Path) ->
     assert "Barriers between runs" in page
     assert '"barriers"' in page
     assert page.count('<th scope="row">dense and ticket</th>') == 2
+
+
+def test_the_plan_counts_every_copy(tmp_path: Path) -> None:
+    """Copy 0 of the dense network from a later iteration has the dense run's noise, and is none of its jobs."""
+    study = tombola.Study.load(
+        "demo", rewind=10, arms=["ticket"], trials=1, connectivity={"copies": 3}, **{"pruning.rounds": 1}
+    )
+    stream = io.StringIO()
+    Console(file=stream, width=120).print(plan_table(make_plan(study), Store(tmp_path), "cpu", "dense", 1))
+    rows = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
+    for start in ("dense (level 0 of all arms) 1 0", "copies, for connectivity 3 0", "lines, for connectivity 3 0"):
+        assert any(row.startswith(start) for row in rows)
 
 
 def test_two_studies_of_one_name_have_their_own_lines(folder: Path, tmp_path: Path) -> None:

@@ -54,3 +54,18 @@ def test_without_several_iterations_there_is_no_figure(make, rewound):
     levels, _ = make(trials=1, rounds=2)
     assert rewinding(levels) is None
     assert rewinding(rewound[rewound["arm"] == "ticket@100"]) is None
+
+
+def test_an_arm_of_another_name_is_drawn_where_there_is_no_ticket(rewound):
+    own = rewound[rewound["arm"].str.startswith("ticket@")]
+    figure = rewinding(own.assign(arm=own["arm"].str.replace("ticket", "slow")))
+    assert len(figure.axes[1].containers) == 4
+
+
+def test_an_arm_that_has_runs_from_one_iteration_alone_has_no_place(rewound):
+    """The others' diverged, or are yet to come."""
+    ill = rewound["arm"].isin([f"{arm}@{k}" for arm in ("ticket", "late-reinit") for k in KS[1:]])
+    rewound["status"] = rewound["status"].mask(ill, "diverged")
+    figure = rewinding(rewound)
+    assert len(figure.axes[1].containers) == 4  # random-mask
+    assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["0", "100", "1,000"]

@@ -193,6 +193,13 @@ def test_copies_see_other_batches_and_end_elsewhere(tmp_path: Path) -> None:
         assert not any(torch.equal(one[name], other[name]) for one, other in pairwise(ends))
 
 
+def test_copies_share_their_mask_whatever_finds_it(tmp_path: Path) -> None:
+    criterion = {"rounds": 1, "criterion": "small_nets:drawn_anywhere"}
+    plan, store = run_study(tmp_path, connectivity={"levels": [1], "between": ["copies"]}, pruning=criterion)
+    (line,) = plan.lines.values()
+    assert store.mask(line.one) == store.mask(line.other)
+
+
 class Counter:
     """Counts the lines that are evaluated, and may stop at one."""
 

@@ -30,6 +30,7 @@ def of_kind(plan, kind):
         ({"rewind": 12}, "connectivity.rewind=12 must be below the budget of 12 iterations"),
         ({"rewind": "1 epoch"}, "connectivity.rewind=1 epoch is iteration 20, and must be below the budget of 12"),
         ({"rewind": "soon"}, "connectivity.rewind='soon': must be an iteration .*epochs"),
+        ({"rewind": [0, "inf"]}, "connectivity.rewind=.*must be an iteration"),
         ({"rewind": []}, r"connectivity.rewind=\[\]: name at least one"),
         ({"between": ["twins"]}, "between.0='twins': must be 'copies', 'dense-ticket' or 'levels'"),
         ({"between": ["dense-ticket"]}, "between names dense-ticket, but levels names no level above 0"),
@@ -47,6 +48,8 @@ def test_what_can_not_be(connectivity, match):
 def test_patience_could_end_the_dense_run_too_early():
     with pytest.raises(InputError, match=r"before iteration 5, which connectivity\.rewind asks for"):
         planned({"rewind": [0, 5]}, training={"iterations": 12, "patience": 1})
+    with pytest.raises(InputError, match=r"before iteration 3, which rewind asks for"):
+        planned({"rewind": [0, 5]}, rewind=3, training={"iterations": 12, "patience": 1})
 
 
 def test_a_study_without_it_has_no_lines_and_the_same_jobs():

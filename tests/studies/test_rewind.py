@@ -8,6 +8,7 @@ from small_studies import find, run_one, run_study, small_study
 
 from tombola.errors import InputError
 from tombola.studies import Job, load_study, make_plan
+from tombola.studies.arms import ARMS, NOT_REWOUND
 from tombola.studies.rewind import iterations
 
 TRAINING = {"iterations": 20, "evaluate_every": 5, "lr": 0.01, "optimizer": "sgd", "momentum": 0.9}
@@ -38,6 +39,8 @@ def test_every_way_to_say_where(rewind, expected):
         (-1, "must be an iteration"),
         ("soon", "must be an iteration .*epochs"),
         (1.5, "must be an iteration"),
+        ("inf", "must be an iteration"),
+        (float("inf"), "must be an iteration"),
         (True, "rewind"),
     ],
 )
@@ -68,6 +71,23 @@ def test_an_arm_to_which_rewinding_is_nothing_has_one_curve(monkeypatch):
     monkeypatch.setitem(ARMS, "fresh", lambda trial, level, repeat: (Origin(draw=1), trial.one_shot(level)))
     plan = make_plan(small_study(rewind=[0, 4], arms=["fresh", "ticket"]))
     assert list(dict.fromkeys(row.arm for row in plan.rows)) == ["fresh", "ticket@0", "ticket@4"]
+
+
+def test_the_budget_of_an_arm_that_is_not_rewound_limits_nothing():
+    """As in the docs: arms at initialisation and fresh ones start at 0 "whatever `rewind` says"."""
+    short = {"training": {"iterations": 4}}
+    plan = make_plan(small_study(rewind=0.5, arms=["ticket", {"snip": short}, {"of": "snip", "reinit": True, **short}]))
+    assert find(plan, "ticket", 1).origin.iteration == 6
+    with pytest.raises(InputError, match="rewind=6 must be below the budget of 4"):
+        make_plan(small_study(rewind=6, arms=["ticket", {"one-shot": short}]))
+    with pytest.raises(InputError, match=r"too few for training\.batch_size=5000"):
+        make_plan(small_study(arms=["ticket", {"edge-popup": {"training": {"batch_size": 5000}}}]))
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_which_arms_are_not_rewound(arm):
+    job = find(make_plan(small_study(rewind=6, arms=[arm])), arm, 1)
+    assert (job.origin.iteration == 0) == (arm in NOT_REWOUND)
 
 
 def test_keeping_the_final_weights(tmp_path):

@@ -91,11 +91,12 @@ def barriers(
     copies = pairs[pairs["kind"] == "copies"]
     panels: list[tuple[str, str, list[Curve]]] = []  # title, axis, curves
     if copies["rewind"].nunique() > 1:
-        panels.append(("copies", "rewind", _curves(copies, "level", "rewind", "-")))
+        panels.append(("copies", "rewind", _curves(copies, "level", "rewind", _looks(copies, "level", "-"))))
+    iterations = _looks(pairs, "rewind", "--")  # the same in every panel, for they share a legend
     for kind, of_kind in pairs.groupby("kind", sort=False):
         of_kind = of_kind[of_kind["density"] > 0]
         if of_kind["level"].nunique() > 1:
-            panels.append((BETWEEN[str(kind)], "density", _curves(of_kind, "rewind", "level", "--")))
+            panels.append((BETWEEN[str(kind)], "density", _curves(of_kind, "rewind", "level", iterations)))
     if not panels:
         return None
     every = [curve for _, _, curves in panels for curve in curves]
@@ -129,11 +130,12 @@ def barriers(
     return figure
 
 
-def _curves(pairs: pd.DataFrame, by: str, against: str, line: str) -> list[Curve]:
-    """Return a curve of barriers for each level or iteration, with the densities of its points."""
+def _curves(pairs: pd.DataFrame, by: str, against: str, looks: Mapping[int, tuple[str, Style]]) -> list[Curve]:
+    """Return a curve of barriers for each level or iteration that has any, with the densities of its points."""
     densities = pairs.groupby([by, against])["density"].mean().reset_index()
     rows = spread(pairs, [by, against], ["test_barrier"]).merge(densities).sort_values(against)
-    return [Curve(label, style, rows[rows[by] == value]) for value, (label, style) in _looks(pairs, by, line).items()]
+    found = set(rows[by])
+    return [Curve(label, style, rows[rows[by] == k]) for k, (label, style) in looks.items() if k in found]
 
 
 def _sides(points: pd.DataFrame) -> tuple[str, str]:

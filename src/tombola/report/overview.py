@@ -39,7 +39,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
     for job in plan.work.values():
         if isinstance(job, Line):
             name = "lines, for connectivity"
-        elif job.noise >= COPIES_APART:
+        elif job.noise >= COPIES_APART or (job.mask is None and job.origin.job):  # the second: copy 0 of the dense
             name = "copies, for connectivity"
         elif job.mask is None and job.popup is None:
             name = "dense (level 0 of all arms)"

@@ -32,9 +32,10 @@ def rewinding(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     split = levels["arm"].str.extract(r"^(?P<base>.+)@(?P<k>\d+)$")
     rewound = levels.assign(base=split["base"], k=split["k"].astype(float))[split["k"].notna()]
     pruned = rewound[(rewound["level"] > 0) & ~diverged(rewound)]
-    if pruned.groupby("base")["k"].nunique().max() < 2 if len(pruned) else True:
+    several = pruned.groupby("base")["k"].nunique() > 1
+    arms = in_order(several.index[several])
+    if not arms:
         return None
-    arms = in_order(pruned["base"])
     arms = [arm for arm in ("ticket", "late-reinit") if arm in arms] or arms[:1]
     rewound, pruned = rewound[rewound["base"].isin(arms)], pruned[pruned["base"].isin(arms)]
     density_of = pruned.groupby("level")["density"].mean().to_dict()
@@ -44,9 +45,7 @@ def rewinding(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     dense = rewound[(rewound["level"] == 0) & ~diverged(rewound)].drop_duplicates("trial")
 
     look = {level: DENSITIES[place] for place, level in enumerate(chosen)}
-    entries = [
-        (_line(Style(*look[level], KNOWN[arms[0]].line), form), f"{percent(density_of[level])} %") for level in chosen
-    ]
+    entries = [(_line(_style(look[level], arms[0]), form), f"{percent(density_of[level])} %") for level in chosen]
     kinds = [(_line(_style(("#404040", "o"), arm), form), arm) for arm in arms]
     kinds += [(Line2D([], [], color=GREY, linewidth=form.line), "dense")] if len(dense) else []
     shown = summarise(rewound[rewound["level"].isin(chosen)].assign(arm=rewound["base"]))

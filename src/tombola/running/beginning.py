@@ -182,7 +182,8 @@ def _pruned(
         input_shape=splits.input_shape,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(job.seeds.value("dropout"))  # a module may draw in evaluation mode too
+        # A module may draw in evaluation mode too; without the job's noise, for copies share their mask.
+        torch.manual_seed(Seeds(job.seed, job.trial).value("dropout"))
         scores = scores_of(prune.criterion, snapshots)
     try:
         mask = select(scores, parent.mask, rounds, prune.scope, prune.minimum)

@@ -25,6 +25,11 @@ MANY_LEVELS = 1000  # more than any study has
 Arm = Callable[["Trial", int, int], tuple[Origin, MaskRule | Popup] | tuple[Origin, MaskRule | Popup, Recipe]]
 
 
+# Arms that start at iteration 0 whatever `rewind` says, as do controls on a fresh initialisation.
+NOT_REWOUND = {"reinit", "one-shot-reinit", "edge-popup", "edge-popup-trained"}
+NOT_REWOUND |= {"snip", "grasp", "synflow", "magnitude-at-init", "random", "random-erk"}
+
+
 def ticket(trial: Trial, level: int, repeat: int) -> tuple[Origin, MaskRule]:
     """Iterative pruning with rewinding (Frankle & Carbin 2019, Section 1, strategy 1 of Appendix B)."""
     return trial.start, trial.iterative(level)

@@ -12,7 +12,7 @@ from tombola.named import resolve
 from tombola.networks import Anatomy, examine, factory, initialised
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
-from tombola.studies.arms import ARMS, Arm
+from tombola.studies.arms import ARMS, NOT_REWOUND, Arm
 from tombola.studies.connectivity import Line, Pair, Work, connect
 from tombola.studies.controls import control
 from tombola.studies.job import Job
@@ -134,16 +134,18 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
             f"training.augment is for images (channels, height, width), and an example of {study.data.source} has "
             f"shape {data.input_shape}; leave augment out"
         )
-    # Supermasks start at iteration 0 whatever `rewind` says.
-    rewound = recipes[:1] + [r for r, arm in zip(recipes[1:], study.arms, strict=True) if arm.rule != "edge-popup"]
-    budget = min(recipe.budget(epoch_length(study, data, recipe)) for recipe in [*rewound, study.recipe(1)])
+    dense, ticket, *others = [
+        recipe.budget(epoch_length(study, data, recipe)) for recipe in (recipes[0], study.recipe(1), *recipes[1:])
+    ]
+    rewound = [arm.rule not in NOT_REWOUND and not arm.reinit for arm in study.arms]
+    budget = min(dense, ticket, *(each for each, goes_back in zip(others, rewound, strict=True) if goes_back))
     rewinds = iterations(study.rewind, epoch_length(study, data, study.training), budget)
     parting = _partings(study, rewinds, budget, data)
     starts = tuple(dict.fromkeys((*rewinds, *parting)))
     if study.training.patience and any(starts):
-        who = "rewind" if any(rewinds) else "connectivity.rewind"
+        who, asked = ("rewind", rewinds) if any(rewinds) else ("connectivity.rewind", parting)
         raise InputError(
-            f"training.patience={study.training.patience} could end the dense run before iteration {max(starts)}, "
+            f"training.patience={study.training.patience} could end the dense run before iteration {max(asked)}, "
             f"which {who} asks for; give patience to the pruned levels alone, as retraining.patience"
         )
     rates = study.pruning.resolve(anatomy)

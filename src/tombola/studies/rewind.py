@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ def _moment(value: Any) -> Any:
         number = float("nan")
     if 0 < number < 1:
         return number
-    if number >= 0 and number == int(number):
+    if number >= 0 and math.isfinite(number) and number == int(number):
         return int(number)
     raise ValueError("must be an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')")
 
@@ -45,7 +46,7 @@ def iterations(
     Args:
         rewind: one moment or several.
         epoch_length: iterations in an epoch.
-        budget: iterations of the shortest run of the study.
+        budget: iterations of the shortest run among those that are rewound and the dense one.
         field: its name, for messages.
 
     Raises:
