@@ -92,7 +92,7 @@ def _claims(outcomes: list[Outcome]) -> list[str]:
         for outcome in outcomes
         if outcome.applies
     ]
-    if not rows:
+    if all(outcome.measured is None for outcome in outcomes):  # they are about another recipe
         return []
     table = ["| claim | it says | expected | measured | n | outcome |", "|---|---|---|---|---|---|", *rows]
     return [

@@ -99,6 +99,15 @@ def test_controls_of_the_ticket_are_the_papers_jobs():
                 assert find(found, control, level, repeat=repeat).id == find(found, arm, level, repeat=repeat).id
 
 
+def test_a_control_that_is_trained_otherwise_keeps_the_mask_of_the_studys_arm():
+    fields = {"lr": 0.5}
+    found = plan(arms=["random-mask", {"of": "ticket", "shuffle": True, "training": fields}])
+    for level in (1, 2):
+        control, arm = find(found, "ticket-shuffled", level), find(found, "random-mask", level)
+        assert control.mask == arm.mask
+        assert (control.training.lr, arm.training.lr) == (0.5, found.study.training.lr)
+
+
 @pytest.mark.parametrize("rewind", [0, 3])
 @pytest.mark.parametrize("of", ["snip", "random-mask", "fine-tune", "small_nets:own_at_init"])
 def test_a_control_has_the_mask_of_its_arm(of, rewind):

@@ -91,9 +91,10 @@ class Trial:
         """Return the job of an arm at a level, the dense run at level 0; those before it are planned too."""
         chain = self._chains.setdefault(arm, [self.dense])
         label = next((name for name, ours in ARMS.items() if ours is arm), arm.__name__)
-        # The chain of another arm is trained as that arm is.
-        mine = self.settings if self.settings and resolve(self.settings.rule, ARMS, "arm") is arm else None
-        training = mine.training if mine else {}
+        # The chain of another arm, of which this may be a control, is trained as that arm is.
+        mine = self.settings
+        its_own = mine and not (mine.shuffle or mine.reinit) and resolve(mine.rule, ARMS, "arm") is arm
+        training = mine.training if mine and its_own else {}
         while len(chain) <= level:
             chain.append(self.job_of(label, arm, len(chain), 0, 1, training))
         return chain[level]
