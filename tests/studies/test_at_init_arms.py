@@ -147,6 +147,12 @@ def test_ways_to_write_a_control():
         ({"of": "snip", "rule": "snip", "shuffle": True}, "either its rule, or `of`"),
         ({"of": "snip", "shuffel": True, "reinit": True}, "unknown field 'arms.0.shuffel'; did you mean 'shuffle'"),
         ({"of": "snip", "shuffle": "twice"}, "arms.0.shuffle='twice': must be "),
+        (
+            {"of": "snip", "shuffle": "no", "reinit": "off"},
+            "a control of snip has shuffle: true, reinit: true, or both",
+        ),
+        ({"of": "edge-popup", "shuffle": True}, "shuffle: the mask of such an arm is not there .*edge-popup-trained"),
+        ({"of": "edge-popup", "reinit": True}, "reinit: the mask of such an arm is not there .*edge-popup-trained"),
         ({"of": "small_nets:no_such", "reinit": True}, "'no_such' in 'small_nets' is not there"),
         ({"of": "small_nets:no_rule", "reinit": True}, r"must return \(Origin, MaskRule\)"),
     ],
