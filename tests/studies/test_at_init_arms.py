@@ -80,6 +80,16 @@ def test_a_method_of_ones_own_counts_with_its_code():
     assert job.mask.prune.examples == 10
 
 
+@pytest.mark.parametrize("rule", [*METHODS, "reinit", "one-shot-reinit", "edge-popup", "edge-popup-trained", "control"])
+def test_the_budget_of_an_arm_that_does_not_rewind_is_none_that_others_rewind_in(rule):
+    arm = {"of": "ticket", "reinit": True} if rule == "control" else {"rule": rule}
+    found = plan(arms=["ticket", arm | {"name": "brief", "training": {"iterations": 4}}], rewind=[0.5, 5])
+    assert {find(found, f"ticket@{k}", 2).origin.iteration for k in (6, 5)} == {6, 5}
+    brief = [find(found, row.arm, row.level) for row in found.rows if row.arm.startswith("brief") and row.level]
+    assert {job.origin.iteration for job in brief} == {0}
+    refused("rewind=5 must be below the budget of 4", arms=[{"early-bird": {"training": {"iterations": 4}}}], rewind=5)
+
+
 # Controls
 
 

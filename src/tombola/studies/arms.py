@@ -150,3 +150,16 @@ ARMS: dict[str, Arm] = {
     "edge-popup-trained": edge_popup_trained,
     "early-bird": early_bird,
 }
+# Whatever `rewind` says, these begin at iteration 0.
+FROM_INITIALISATION = (
+    "reinit",
+    "one-shot-reinit",
+    "snip",
+    "grasp",
+    "synflow",
+    "magnitude-at-init",
+    "random",
+    "random-erk",
+    "edge-popup",
+    "edge-popup-trained",
+)

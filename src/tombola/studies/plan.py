@@ -12,7 +12,7 @@ from tombola.named import resolve
 from tombola.networks import Anatomy, examine, factory, initialised
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
-from tombola.studies.arms import ARMS, Arm
+from tombola.studies.arms import ARMS, FROM_INITIALISATION, Arm
 from tombola.studies.connectivity import Line, Pair, Work, connect
 from tombola.studies.controls import control
 from tombola.studies.job import Job
@@ -134,9 +134,9 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
             f"training.augment is for images (channels, height, width), and an example of {study.data.source} has "
             f"shape {data.input_shape}; leave augment out"
         )
-    # Supermasks start at iteration 0 whatever `rewind` says.
-    rewound = recipes[:1] + [r for r, arm in zip(recipes[1:], study.arms, strict=True) if arm.rule != "edge-popup"]
-    budget = min(recipe.budget(epoch_length(study, data, recipe)) for recipe in [*rewound, study.recipe(1)])
+    rewound = [arm for arm in study.arms if not (arm.reinit or arm.rule in FROM_INITIALISATION)]
+    rewinding = [study.training, study.recipe(1), *(study.recipe(1).changed(arm.training) for arm in rewound)]
+    budget = min(recipe.budget(epoch_length(study, data, recipe)) for recipe in rewinding)
     rewinds = iterations(study.rewind, epoch_length(study, data, study.training), budget)
     parting = _partings(study, rewinds, budget, data)
     starts = tuple(dict.fromkeys((*rewinds, *parting)))
