@@ -108,3 +108,13 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_every_public_name_is_documented() -> None:
     text = (ROOT / "docs/api.md").read_text()
     assert [name for name in tombola.__all__ if name not in text] == []
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_a_table_has_a_head_and_no_gaps(page: str) -> None:
+    """Rows behind an empty line would be shown as text."""
+    lines = ["", *(ROOT / "docs" / page).read_text().splitlines(), ""]
+    for before, line, after in zip(lines, lines[1:], lines[2:], strict=False):
+        if line.startswith("|") and not before.startswith("|"):
+            assert set(after) <= set("|-: "), line
+            assert after, line

@@ -348,6 +348,8 @@ def test_a_network_that_insists_on_single_precision():
         InputError, match=r"synflow runs the network in double precision .* fails \(.*\); snip and grasp"
     ):
         AT_INIT["synflow"](seen(SinglePrecision()))
+    with pytest.raises(InputError, match="synflow runs the network in double precision"):  # before anything is trained
+        try_criterion("synflow", {"only.weight": (3, 4)}, SinglePrecision, (4,), 3)
 
 
 def test_the_rounds_of_synflow_are_exponential():

@@ -6,14 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import small_runs
+from small_studies import find, small_study
 
 import tombola
-from tombola.running.kept_plan import PLAN_FILE, kept_plan
+from tombola.running.kept_plan import PLAN_FILE, keep_plan, kept_plan, what_changed
+from tombola.running.store import Store
+from tombola.studies.job import Job
 from tombola.studies.plan import make_plan
 
 # Each in a process of its own: a module is imported once, whatever becomes of its file.
@@ -82,6 +86,17 @@ def test_other_data_are_said(folder: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\0")  # the same arrays in a file of another length
     done = run(folder)
     assert f"the data file {path} has changed since" in done.stderr, done.stderr
+
+
+def test_an_edited_method_at_initialisation_is_said_by_its_name(tmp_path: Path) -> None:
+    plan = make_plan(small_study(arms=["ticket", "small_nets:own_at_init"]))
+    old = find(plan, "small_nets:own_at_init", 1)
+    prune = old.mask.prune.model_copy(update={"code": "0" * 16})
+    old = Job.model_validate(old.model_dump() | {"mask": {"prune": prune}})
+    store = Store(tmp_path)
+    (store.jobs / f"old-{old.id}").mkdir(parents=True)
+    keep_plan(tmp_path, replace(plan, jobs={**plan.jobs, old.id: old}, rows=()))
+    assert what_changed(store, plan).startswith("the code of criterion 'small_nets:sees_examples' has changed since")
 
 
 def test_changed_settings_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

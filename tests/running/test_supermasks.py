@@ -133,3 +133,21 @@ def test_init_leaves_the_weights_as_they_were_drawn(tmp_path):
     drawn = initialised(build, "glorot-normal", Seeds(0, 0).value("init")).state_dict()
     start = store.load(job.id).snapshots["start"]
     assert all(torch.equal(start[name], tensor) for name, tensor in drawn.items())
+
+
+def test_the_ticket_of_a_tied_network_is_masked_under_every_name(tmp_path):
+    plan, store = run_study(tmp_path, arms=["edge-popup"], network="small_nets:TiedWithSwitch", pruning__rounds=1)
+    ticket = Results(plan, store).ticket(arm="edge-popup", level=1)
+    built = dict(ticket.build().named_parameters())
+    for name, keep in ticket.mask.items():
+        assert torch.equal(built[name] != 0, keep)
+        assert torch.equal(built[name], ticket.build(trained=True).get_parameter(name))
+
+
+def test_a_supermask_that_leads_nowhere_is_said_to_have_collapsed(tmp_path):
+    """Each layer has weights, but of a few among hundreds none meet."""
+    few = {"pruning__scope": "global", "pruning__rate": 0.995, "pruning__minimum": 1, "pruning__rounds": 1}
+    plan, store = run_study(tmp_path, arms=["edge-popup", "edge-popup-trained"], **few)
+    for arm in ("edge-popup", "edge-popup-trained"):
+        assert store.facts(find(plan, arm, 1).id)["remarks"] == {"no_path": True}
+    assert list(Results(plan, store).frame().query("level == 1").status) == ["collapsed", "collapsed"]

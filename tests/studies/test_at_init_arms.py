@@ -80,6 +80,16 @@ def test_a_method_of_ones_own_counts_with_its_code():
     assert job.mask.prune.examples == 10
 
 
+@pytest.mark.parametrize("rule", [*METHODS, "reinit", "one-shot-reinit", "edge-popup", "edge-popup-trained", "control"])
+def test_the_budget_of_an_arm_that_does_not_rewind_is_none_that_others_rewind_in(rule):
+    arm = {"of": "ticket", "reinit": True} if rule == "control" else {"rule": rule}
+    found = plan(arms=["ticket", arm | {"name": "brief", "training": {"iterations": 4}}], rewind=[0.5, 5])
+    assert {find(found, f"ticket@{k}", 2).origin.iteration for k in (6, 5)} == {6, 5}
+    brief = [find(found, row.arm, row.level) for row in found.rows if row.arm.startswith("brief") and row.level]
+    assert {job.origin.iteration for job in brief} == {0}
+    refused("rewind=5 must be below the budget of 4", arms=[{"early-bird": {"training": {"iterations": 4}}}], rewind=5)
+
+
 # Controls
 
 
@@ -156,6 +166,12 @@ def test_ways_to_write_a_control():
         ({"of": "snip", "rule": "snip", "shuffle": True}, "either its rule, or `of`"),
         ({"of": "snip", "shuffel": True, "reinit": True}, "unknown field 'arms.0.shuffel'; did you mean 'shuffle'"),
         ({"of": "snip", "shuffle": "twice"}, "arms.0.shuffle='twice': must be "),
+        (
+            {"of": "snip", "shuffle": "no", "reinit": "off"},
+            "a control of snip has shuffle: true, reinit: true, or both",
+        ),
+        ({"of": "edge-popup", "shuffle": True}, "shuffle: the mask of such an arm is not there .*edge-popup-trained"),
+        ({"of": "edge-popup", "reinit": True}, "reinit: the mask of such an arm is not there .*edge-popup-trained"),
         ({"of": "small_nets:no_such", "reinit": True}, "'no_such' in 'small_nets' is not there"),
         ({"of": "small_nets:no_rule", "reinit": True}, r"must return \(Origin, MaskRule\)"),
     ],

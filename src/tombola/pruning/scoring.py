@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,14 @@ from torch import Tensor, nn
 from tombola.errors import InputError, TombolaError
 from tombola.named import resolve
 from tombola.pruning.at_init import AT_INIT
+from tombola.pruning.at_init.synflow import synflow
 from tombola.pruning.criteria import CRITERIA, Criterion, Goal, SkipRound, Snapshots
 from tombola.pruning.mask import Mask
 from tombola.pruning.select import kept_of, select
 
 KNOWN: dict[str, Criterion] = CRITERIA | AT_INIT
+# Need second derivatives, and a network that runs in double precision, within its range: in the first of all rounds.
+TRIED: dict[str, Criterion] = {"grasp": AT_INIT["grasp"], "synflow": partial(synflow, rounds=1)}
 EXAMPLES = 2  # of each class, that a method at initialisation is tried with
 
 
@@ -27,7 +31,11 @@ def scores_of(name: str, snapshots: Snapshots) -> Mapping[str, Tensor]:
         InputError: there is no such criterion, a user's own fails or answers with something else than tensors, or a
             method at initialisation finds no numbers.
     """
-    criterion = resolve(name, KNOWN, "criterion")
+    return _answer(name, resolve(name, KNOWN, "criterion"), snapshots)
+
+
+def _answer(name: str, criterion: Criterion, snapshots: Snapshots) -> Mapping[str, Tensor]:
+    """Return the scores that a criterion of that name gives; errors are those of `scores_of`."""
     try:
         scores = criterion(snapshots)
     except (SkipRound, TombolaError):
@@ -57,7 +65,7 @@ def try_criterion(
     """Ask a criterion that may fail about made-up weights, so that a fault shows before hours of training.
 
     Args:
-        name: of a criterion. Of ours, only `grasp` asks for something that not every network has.
+        name: of a criterion. Of ours, only those in TRIED ask for something that not every network has.
         shapes: of the prunable weights, by name.
         network: gives the untrained network.
         input_shape: of one example.
@@ -67,8 +75,9 @@ def try_criterion(
     Raises:
         InputError: as in `scores_of`, or the scores are not of the weights' names and shapes.
     """
-    if name in KNOWN and name != "grasp":
+    if name in KNOWN and name not in TRIED:
         return
+    criterion = TRIED.get(name) or resolve(name, KNOWN, "criterion")
     generator = torch.Generator().manual_seed(0)
 
     def weights() -> dict[str, Tensor]:
@@ -94,7 +103,7 @@ def try_criterion(
         snapshots = replace(snapshots, examples=made_up)
     try:
         with torch.random.fork_rng(devices=[]):  # a module may draw in evaluation mode too
-            select(scores_of(name, snapshots), mask, rates)
+            select(_answer(name, criterion, snapshots), mask, rates)
     except SkipRound:
         return
     except ValueError as error:

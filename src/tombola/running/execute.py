@@ -19,9 +19,10 @@ from torch import nn
 import tombola.data as data
 from tombola import __version__
 from tombola.errors import InputError
-from tombola.networks import factory
+from tombola.networks import factory, initialised
 from tombola.pruning import Mask
 from tombola.running.beginning import beginning, prepared
+from tombola.running.collapse import collapse
 from tombola.running.commit import commit
 from tombola.running.energy import metered
 from tombola.running.files import under
@@ -244,7 +245,11 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, means: Me
         note_energy()
     for lane in lanes:
         splits = lane.start.splits
-        mask = engine.mask if isinstance(engine, PopupEngine) else lane.start.mask
+        mask = lane.start.mask
+        if isinstance(engine, PopupEngine):
+            mask = engine.mask
+            module = initialised(_build(lane.job, splits), "pytorch", 0)
+            lane.remarks |= collapse(module, mask, splits.input_shape)
         about = {
             "label": lane.job.label,
             "engine": facts,

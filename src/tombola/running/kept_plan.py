@@ -7,7 +7,6 @@ edited since: what was run is known, and need not be worked out again.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -75,16 +74,17 @@ def _different(before: Study, after: Study) -> list[str]:
 
 def _cause(before: Plan, after: Plan) -> str:
     """Return why two plans of equal settings have other jobs."""
+    network, path = f"the code of network {after.study.network.name!r}", f"the data file {after.study.data.path}"
 
-    def codes(plan: Plan) -> tuple[Any, ...]:
-        criteria = {job.mask.prune.code for job in plan.jobs.values() if job.mask}
-        return {job.network_code for job in plan.jobs.values()}, criteria, {job.data_code for job in plan.jobs.values()}
+    def codes(plan: Plan) -> dict[str, str]:
+        """What may change -> its fingerprint; methods at initialisation are criteria too, under their own names."""
+        found: dict[str, str] = {}
+        for job in plan.jobs.values():
+            found |= {network: job.network_code, path: job.data_code}
+            if job.mask:
+                found[f"the code of criterion {job.mask.prune.criterion!r}"] = job.mask.prune.code
+        return found
 
-    study = after.study
-    names = (
-        f"the code of network {study.network.name!r}",
-        f"the code of criterion {study.pruning.criterion!r}",
-        f"the data file {study.data.path}",
-    )
-    changed = [name for name, old, new in zip(names, codes(before), codes(after), strict=True) if old != new]
+    old, new = codes(before), codes(after)
+    changed = [name for name in new if name in old and old[name] != new[name]]
     return " and ".join(changed) or "the code of an arm, or tombola itself,"

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from tombola.errors import InputError
+from tombola.pruning.mask import Mask
 from tombola.running.collapse import said
 from tombola.running.ends import Ends
 from tombola.running.files import Damaged, write_whole, writing
@@ -19,6 +21,7 @@ from tombola.running.store import Store
 from tombola.running.ticket import Ticket
 from tombola.studies.loading import STUDY_FILE, load_study
 from tombola.studies.plan import Plan, Row, make_plan
+from tombola.training.engine import Weights
 from tombola.training.loop import COLUMNS, lowest
 
 LEVEL_COLUMNS = (
@@ -199,7 +202,7 @@ class Results:
         data = self.plan.data
         return Ticket(
             mask=result.mask,
-            weights=result.mask.apply(result.snapshots["start"]),
+            weights=_masked(result.snapshots["start"], result.mask),
             trained=result.snapshots["final"],
             normalisation=result.facts["normalisation"],
             origin={
@@ -311,3 +314,14 @@ class Results:
             "final_test_accuracy": history["test_accuracy"][-1],
             "final_train_accuracy": facts["train"][1],
         }
+
+
+def _masked(weights: Weights, mask: Mask) -> Weights:
+    """Return weights under a mask; a tied weight has several names in a state_dict, and the mask knows one of them."""
+    found = mask.apply(weights)
+    for name in weights.keys() - mask.keys():
+        for masked in mask:
+            same = weights[name].dtype == weights[masked].dtype and torch.equal(weights[name], weights[masked])
+            if same:
+                found[name] = found[masked].clone()
+    return found

@@ -32,10 +32,10 @@ def control(arm: Arm, shuffle: bool, reinit: bool) -> Arm:
         if not isinstance(found, tuple) or len(found) < 2:
             return found  # which the plan will complain of
         origin, mask, *recipe = found
-        if shuffle and isinstance(mask, Popup):
+        if isinstance(mask, Popup):  # on other weights, training scores would find another mask
             raise InputError(
-                "shuffle: the mask of such an arm is not there before its scores are trained; shuffle that of "
-                "edge-popup-trained"
+                f"{'shuffle' if shuffle else 'reinit'}: the mask of such an arm is not there before its scores are "
+                "trained; its controls are those of edge-popup-trained"
             )
         if shuffle:
             mask = mask.model_copy(update={"shuffle": repeat * MANY_LEVELS + level})

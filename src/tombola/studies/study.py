@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from tombola.data import DataSettings
 from tombola.errors import nearest
@@ -52,7 +52,7 @@ class ArmSettings(Section):
             if "rule" in value:
                 raise ValueError("give an arm either its rule, or `of`, the arm that it is a control of")
             value = {"rule": value["of"], **{name: option for name, option in value.items() if name != "of"}}
-            if not (value.get("shuffle") or value.get("reinit")):
+            if not any(_is_on(value.get(control)) for control in ("shuffle", "reinit")):
                 raise ValueError(f"a control of {value['rule']} has shuffle: true, reinit: true, or both")
             return value
         if isinstance(value, dict) and len(value) == 1 and "rule" not in value:
@@ -71,6 +71,14 @@ class ArmSettings(Section):
     def label(self) -> str:
         """The arm's name in tables and figures."""
         return self.name or self.rule + "-shuffled" * self.shuffle + "-reinit" * self.reinit
+
+
+def _is_on(value: Any) -> bool:
+    """Return whether a switch is on, as far as it says either: to YAML 1.2, `no` is a text."""
+    try:
+        return value is not None and TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        return True  # which the field's own check will complain of
 
 
 def _changed(recipe: Recipe, fields: dict[str, Any], where: str) -> Recipe:
