@@ -104,7 +104,9 @@ def run(
         verbose=verbose,
     )
     _print_summary(results)
-    click.echo(f"Results:  {folder / 'results.csv'}, {folder / 'curves.csv'}")
+    tables = ("results", "curves", "connectivity", "barriers", "mask_distance")
+    paths = [folder / f"{name}.csv" for name in tables]
+    click.echo(f"Results:  {', '.join(str(path) for path in paths if path.exists())}")
     if not no_figures:
         click.echo(f"Figures:  {folder / 'figures'}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -17,8 +17,15 @@ class Section(BaseModel):
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse `trials: true`, which would else pass for 1."""
         if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
-            raise ValueError("true and false have no meaning here")
+            section = cls._is_section(info.field_name or "")
+            raise ValueError("true and false have no meaning here" + ("; {} takes the defaults" if section else ""))
         return value
+
+    @classmethod
+    def _is_section(cls, name: str) -> bool:
+        annotation = cls.model_fields[name].annotation
+        kinds = (annotation, *get_args(annotation))
+        return any(isinstance(kind, type) and issubclass(kind, Section) for kind in kinds)
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that differ from their defaults, as JSON values.

@@ -213,7 +213,8 @@ def test_the_margin_is_given_on_the_command_line(hostile: Path, tmp_path: Path) 
     call = CliRunner().invoke
     assert call(cli, ["report", str(hostile), "-o", str(page), "--margin", "0.02"]).exit_code == 0
     assert "The margin is 2 points." in page.read_text()
-    assert call(cli, ["compare", str(hostile), str(hostile), "--out", str(page), "--margin", "0.03"]).exit_code == 0
+    other = shutil.copytree(hostile, tmp_path / "other")
+    assert call(cli, ["compare", str(hostile), str(other), "--out", str(page), "--margin", "0.03"]).exit_code == 0
     assert "The margin is 3 points." in page.read_text()
     assert call(cli, ["report", str(hostile), "--margin", "1"]).exit_code == 2
 
@@ -362,3 +363,9 @@ def test_a_page_names_a_data_file_without_its_folder(tmp_path) -> None:
     assert "data.path=my.npz" in command(study)
     preset = load_study("conv2-cifar10-10k")
     assert command(preset) == "tombola run conv2-cifar10-10k"
+
+
+def test_of_several_rewinds_the_first_ticket_is_what_others_are_compared_with() -> None:
+    assert ticket_arm(["snip", "ticket@50", "ticket@0"]) == "ticket@50"
+    assert ticket_arm(["reinit", "ticket"]) == "ticket"
+    assert ticket_arm(["snip", "ticketed"]) == "snip"

@@ -133,3 +133,11 @@ def test_several_studies_and_none(make, function):
     assert "one: test" in text
     assert "two: test" in text
     assert not function(first.iloc[:0]).renderables
+
+
+def test_collapsed_runs_are_named(make):
+    levels, _ = make(trials=2, rounds=3, arms=("ticket", "reinit"))
+    assert "collapsed" not in printed(summary_table(levels))
+    ill = (levels["arm"] == "reinit") & (levels["level"] >= 2) & (levels["trial"] == 1)
+    levels["status"] = levels["status"].mask(ill, "collapsed")
+    assert "no path leads from input to output: reinit (level 2, 3)" in printed(summary_table(levels))

@@ -44,6 +44,12 @@ def test_order_of_arms():
     assert in_order(["b", "reinit", "a", "ticket", "b"]) == ["ticket", "reinit", "a", "b"]
 
 
+def test_curves_of_several_rewinds_stand_together_in_their_order():
+    names = ["snip", "ticket@1000", "own@20", "ticket@0", "late-reinit@100", "ticket@100", "me@home"]
+    expected = ["ticket@0", "ticket@100", "ticket@1000", "late-reinit@100", "snip", "me@home", "own@20"]
+    assert in_order(names) == expected
+
+
 def test_a_control_stands_behind_its_arm_and_looks_like_no_other():
     """In the pictures and on the page, where each marker must have a shape."""
     arms = ["snip-shuffled-reinit", "own-shuffled", "ticket-reinit", "snip-reinit", "grasp", "snip", "snip-shuffled"]

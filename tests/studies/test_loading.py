@@ -302,6 +302,9 @@ def test_a_path_object_is_a_path():
 
 
 WORDED = {
+    "rewind=1.0": "rewind=1.0: a fraction of the budget lies below 1; iteration 1 is written 1",
+    "arms=[{of: snip, shufle: true}]": "unknown field 'arms.0.shufle'; did you mean 'shuffle' or 'rule'?",
+    "connectivity=true": "connectivity=True: true and false have no meaning here; {} takes the defaults",
     "arms=[]": "arms=[]: must name at least 1",
     "arms=3": "arms=3: must be a list, such as [a, b]",
     "arms=[3]": "arms.0=3: must be a section of `field: value` lines",

@@ -71,7 +71,8 @@ def _solve(density: Callable[[float], float], wanted: float, what: str) -> float
     if not least <= wanted <= most:
         raise InputError(
             f"{what}: a density of {wanted:g} can't be reached: layers that are excluded or have rates of their own "
-            f"allow {least:.4g} to {most:.4g}"
+            f"allow {least:.4g} to {most:.4g} (such a rate has the output layer under scope layer: half of the others' "
+            "unless pruning.output_rate says otherwise)"
         )
     for _ in range(STEPS):
         middle = (low + high) / 2

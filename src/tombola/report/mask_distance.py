@@ -51,7 +51,8 @@ def mask_distance(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -
         first = settled.sort_values("iteration").groupby("trial").first()
         axes.plot(first["iteration"], 100 * first["distance"], "o", color=color, markersize=2.5 * form.line)
     axes.axhline(100 * setting.settles_below, color="#767676", linestyle="--", linewidth=0.6 * form.line)
-    value_axis(axes, "weights that changed sides (%)", 0.0, 100 * float(np.nanmax(settling["distance"])), form)
+    highest_shown = max(100 * float(np.nanmax(settling["distance"])), 100 * setting.settles_below)
+    value_axis(axes, "weights that changed sides (%)", 0.0, highest_shown, form)
     iteration_axis(axes, form)
     add_colour_bar(figure, colours, density_of.to_numpy(), form)
     return figure

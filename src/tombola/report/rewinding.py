@@ -48,12 +48,14 @@ def rewinding(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     entries = [(_line(_style(look[level], arms[0]), form), f"{percent(density_of[level])} %") for level in chosen]
     kinds = [(_line(_style(("#404040", "o"), arm), form), arm) for arm in arms]
     kinds += [(Line2D([], [], color=GREY, linewidth=form.line), "dense")] if len(dense) else []
-    shown = summarise(rewound[rewound["level"].isin(chosen)].assign(arm=rewound["base"]))
+    shown = rewound[rewound["level"].isin(chosen)]
+    # A group for each iteration, so that runs of several are not taken for repeats of one.
+    groups = summarise(shown.assign(arm=shown["base"], level=shown["level"] + shown["k"] / (1 + shown["k"].max())))
     figure, all_axes = page(
         page_title(levels, ABOUT),
         panels=len(PANELS),
         legend=[entries, kinds],
-        small_print=small_print(shown, "points", form.bars, "percentages are weights remaining"),
+        small_print=small_print(groups, "points", form.bars, "percentages are weights remaining"),
         form=form,
     )
     for letter, axes, panel in zip("ab", all_axes, PANELS, strict=True):

@@ -49,6 +49,8 @@ def summary_table(levels: pd.DataFrame) -> Group:
                 f"{plain(study)}: test accuracy at early stop, %", _per_arm(shown, some, _accuracy), shown, spread
             )
             parts += _titled(f"{plain(study)}: early-stop iteration, mean", _per_arm(shown, some, _iteration), shown)
+        if note := _collapsed(levels[levels["study"] == study]):
+            parts.append(Text(f"{note}\n"))
     return Group(*parts)
 
 
@@ -135,6 +137,15 @@ def _table(headers: Sequence[str]) -> Table:
         # Text, because rich would read "[red]" in a plain string as markup; so in the title below.
         table.add_column(Text(header), justify="right", overflow="fold")
     return table
+
+
+def _collapsed(levels: pd.DataFrame) -> str:
+    """Return which runs of a study trained a network of which a layer, or every path, was gone; "" where none did."""
+    if "status" not in levels or not (levels["status"] == "collapsed").any():
+        return ""
+    found = levels[levels["status"] == "collapsed"].groupby("arm", observed=True)["level"].unique()
+    arms = [f"{plain(arm)} (level {', '.join(map(str, sorted(found[arm])))})" for arm in in_order(found.index)]
+    return f"collapsed - a layer is empty, or no path leads from input to output: {', '.join(arms)}"
 
 
 def _titled(title: str, table: Table, rows: pd.DataFrame, about: str = "") -> list[RenderableType]:

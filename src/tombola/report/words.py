@@ -40,10 +40,11 @@ BARS_ARE = {"range": "bars span the lowest and highest run", "interval": "bars a
 def in_order(arms: Iterable[str]) -> list[str]:
     """Return the arms that tombola knows first, each before its controls, and a user's own after them by name."""
 
-    def place(name: str) -> tuple[int, str, int, str]:
-        arm, control = of_control(name)
+    def place(name: str) -> tuple[int, str, int, int, str]:
+        curve, _, rewound = name.rpartition("@") if name.rpartition("@")[2].isdigit() else (name, "", "0")
+        arm, control = of_control(curve)
         number = KNOWN_ARMS.index(arm) if arm in KNOWN_ARMS else len(KNOWN_ARMS)
-        return number, arm, CONTROLS.index(control) if control else -1, name
+        return number, arm, CONTROLS.index(control) if control else -1, int(rewound), name
 
     return sorted({str(arm) for arm in arms}, key=place)
 

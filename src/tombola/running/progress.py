@@ -150,6 +150,8 @@ class Display:
             self._say(f"diverged {job.label}: the loss was not finite at iteration {facts['diverged_at']}", always=True)
         if skipped := facts.get("remarks", {}).get("skipped"):
             self._say(f"skipped  {job.label}: its round removed nothing: {skipped}", always=True)
+        if facts.get("remarks", {}).get("never_settled"):
+            self._say(f"note     {job.label}: its mask never settled; it is that of the final weights", always=True)
         if collapsed := said(facts.get("remarks", {})):
             self._say(f"collapsed {job.label}: {collapsed}; {REMEDIES}", always=True)
         if outcome == "done" and (self.verbose or self._live is None):

@@ -236,8 +236,21 @@ def skipped_rounds(plan: Plan) -> str:
     )
 
 
+def never_settles(plan: Plan) -> str:
+    """Return in one line that the dense run is evaluated too seldom for a mask to settle; "" where it is not."""
+    dense = next(iter(plan.jobs.values()))
+    watched = [watch.early_bird.window for watch in dense.watch]
+    distances = plan.evaluations(dense) - 1
+    if not any(window > distances for window in watched):
+        return ""
+    return (
+        f"note: pruning.early_bird.window={watched[0]}, but the dense run is evaluated {distances} times after its "
+        "start: no mask can settle, and early-bird takes that of the final weights; a smaller training.evaluate_every helps"
+    )
+
+
 def _run_jobs(plan: Plan, store: Store, means: Means, workers: int, display: Display) -> Tally:
-    for remark in (what_changed(store, plan), surplus_outputs(plan), skipped_rounds(plan)):
+    for remark in (what_changed(store, plan), surplus_outputs(plan), skipped_rounds(plan), never_settles(plan)):
         if remark:
             display.note(remark)
     keep_plan(store.root, plan)

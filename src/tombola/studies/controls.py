@@ -34,8 +34,9 @@ def control(arm: Arm, shuffle: bool, reinit: bool) -> Arm:
         origin, mask, *recipe = found
         if isinstance(mask, Popup):  # on other weights, training scores would find another mask
             raise InputError(
-                f"{'shuffle' if shuffle else 'reinit'}: the mask of such an arm is not there before its scores are "
-                "trained; its controls are those of edge-popup-trained"
+                f"{{of: edge-popup, {'shuffle' if shuffle else 'reinit'}: true}}: the mask of such an arm is not there "
+                f"before its scores are trained; its control is {{of: edge-popup-trained, "
+                f"{'shuffle' if shuffle else 'reinit'}: true}}"
             )
         if shuffle:
             mask = mask.model_copy(update={"shuffle": repeat * MANY_LEVELS + level})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -90,14 +91,16 @@ class Plan:
         budget = job.training.budget(epoch_length(self.study, self.data, job.training))
         return min(budget, job.until or budget) - job.origin.iteration
 
+    def evaluations(self, job: Job) -> int:
+        """Return how often `job` is evaluated on validation and test, at its start and its end too."""
+        interval = job.training.interval(epoch_length(self.study, self.data, job.training))
+        return math.ceil(self.iterations(job) / interval) + 1
+
     def examined(self, job: Work) -> int:
         """Return how many examples `job` is evaluated on, over all its evaluations."""
         if isinstance(job, Line):
             return job.points * (self.data.train - self.study.data.validation + self.data.test)
-        evaluations = (
-            self.iterations(job) // job.training.interval(epoch_length(self.study, self.data, job.training)) + 1
-        )
-        return evaluations * (self.study.data.validation + self.data.test) + self.data.train
+        return self.evaluations(job) * (self.study.data.validation + self.data.test) + self.data.train
 
     def operations(self, job: Work) -> float:
         """Estimate the floating-point operations of a job, evaluations included, in which pruned weights cost nothing.

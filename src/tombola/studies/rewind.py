@@ -24,6 +24,8 @@ def _moment(value: Any) -> Any:
         number = float("nan")
     if 0 < number < 1:
         return number
+    if isinstance(value, float) and number == 1:
+        raise ValueError("a fraction of the budget lies below 1; iteration 1 is written 1")
     if number >= 0 and math.isfinite(number) and number == int(number):
         return int(number)
     raise ValueError("must be an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')")

@@ -52,7 +52,8 @@ class ArmSettings(Section):
             if "rule" in value:
                 raise ValueError("give an arm either its rule, or `of`, the arm that it is a control of")
             value = {"rule": value["of"], **{name: option for name, option in value.items() if name != "of"}}
-            if not any(_is_on(value.get(control)) for control in ("shuffle", "reinit")):
+            known = value.keys() <= cls.model_fields.keys()  # else the unknown option is what is wrong
+            if known and not any(_is_on(value.get(control)) for control in ("shuffle", "reinit")):
                 raise ValueError(f"a control of {value['rule']} has shuffle: true, reinit: true, or both")
             return value
         if isinstance(value, dict) and len(value) == 1 and "rule" not in value:

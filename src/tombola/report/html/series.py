@@ -109,5 +109,5 @@ def _series(key: str, study: str, arm: str, label: str, color: str, look: Style)
 
 
 def ticket_arm(arms: Sequence[str]) -> str:
-    """Return the arm that is compared with the others: `ticket`, or else the first."""
-    return "ticket" if "ticket" in arms else arms[0]
+    """Return the arm that is compared with the others: `ticket`, the first of its curves, or else the first arm."""
+    return next((arm for arm in arms if arm.partition("@")[0] == "ticket"), arms[0])
