@@ -245,7 +245,7 @@ def never_settles(plan: Plan) -> str:
         return ""
     return (
         f"note: pruning.early_bird.window={watched[0]}, but the dense run is evaluated {distances} times after its "
-        "start: no mask can settle, and early-bird takes that of the final weights; a smaller training.evaluate_every helps"
+        "start: no mask can settle, and early-bird takes that of the final weights; lower training.evaluate_every"
     )
 
 
