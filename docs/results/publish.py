@@ -34,10 +34,13 @@ def main() -> None:
     for old in target.glob("*.png"):
         old.unlink()
     lines = gather_lines(studies, settings)
+    # Of one study Figure 3 says better what `rounds` says; of several only what shows them together is worth a page.
+    unwanted = ("rounds",) if len(studies) == 1 else ("figure-1", "figure-3", "figure-4", "figure-5")
     figures = draw(levels, curves, target, lines=lines, settings=settings, formats=["png"])
-    for many in [path for path in figures if len(studies) == 1 and path.stem == "rounds"]:  # Figure 3 says it better
-        figures.remove(many)
-        many.unlink()
+    for path in [path for path in figures if path.stem.startswith(unwanted)]:
+        figures.remove(path)
+        path.unlink()
+    figures.sort(key=lambda path: path.stem.startswith("rounds"))
     levels.to_csv(target / "results.csv", index=False)
     _summary(curves).to_csv(target / "curves-summary.csv")
     for results in studies:
