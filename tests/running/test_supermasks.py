@@ -112,7 +112,8 @@ def test_interrupted_and_resumed_it_is_bit_equal(network, tmp_path, monkeypatch)
 
 def test_stacks_leave_it_alone(tmp_path):
     study = small_study(arms=["ticket", *ARMS], trials=2, pruning__rounds=1)
-    results = tombola.run(study, tmp_path, workers=0, engine="stacked", figures=False, quiet=True)
+    alone = tmp_path / "no" / "neighbour"  # whose jobs, of another test, would be taken over
+    results = tombola.run(study, alone, workers=0, engine="stacked", figures=False, quiet=True)
     engines = results.frame().query("level == 1").groupby("arm").engine.unique().map(list).to_dict()
     assert engines == {"ticket": ["stacked"], "edge-popup": ["popup"], "edge-popup-trained": ["stacked"]}
 

@@ -56,7 +56,7 @@ def test_a_preset_runs_for_two_tiny_levels(name, made, tmp_path):
         assert getattr(study.training, field) == getattr(preset.training, field)
     results = tombola.run(study, tmp_path, workers=0, figures=False, quiet=True)
     frame = results.frame()
-    assert set(frame.status) == {"ok"}
+    assert set(frame.status) <= {"ok", "collapsed"}  # two steps and so high a rate may empty a layer
     labels = list(dict.fromkeys(row.arm for row in results.plan.rows))
     assert sorted(set(frame.arm)) == sorted(labels)
     assert sorted(set(frame.level)) == [0, 1, 2]

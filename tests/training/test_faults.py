@@ -25,6 +25,7 @@ from tombola.studies import make_plan
 from tombola.training import loop
 from tombola.training.engine import Start
 from tombola.training.order import Order
+from tombola.training.popup import initial_scores
 
 IMAGES = (2, 6, 6)
 CONV = partial(small_nets.conv_norm, IMAGES, 4)
@@ -152,6 +153,8 @@ def draws(seeds):
         "mask": shuffled(half, seeds.generator("mask"))["w"],
         "dropout": torch.stack(seen),
         "criterion": CRITERIA["random"](snapshots)["w"],
+        "examples": data.balanced(torch.arange(300) % 10, 3, seeds.generator("examples")),
+        "scores": initial_scores((20, 4), seeds.generator("scores")),
         "augment": Augmentation(("flip", "crop"), 10, seeds, parts).draws(0, 2),
     }
 
