@@ -9,9 +9,9 @@ import pandas as pd
 
 from tombola.analysis.intervals import means
 from tombola.analysis.spread import trial_means
+from tombola.training.loop import ROUNDING
 
 LINE = ["study", "kind", "trial", "rewind", "level", "other_level", "copy", "other_copy", "line"]
-ROUNDING = 1e-9  # of differences of errors: 0.12 - 0.1 is a little less or more than 0.02
 GROUP = ["study", "kind", "rewind", "level"]
 PARTS = ("test", "train")
 BARRIER_COLUMNS = [*LINE, "density", *(f"{part}_{what}" for part in PARTS for what in ("barrier", "ends"))]

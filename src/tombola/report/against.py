@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from tombola.analysis.summary import summarise
 from tombola.report.axes import bar_ends, density_axis, padded, points_with_bars, sparsity_axis, value_axis
 from tombola.report.form import Bars, Form
-from tombola.report.page import Entries, page, page_title
+from tombola.report.page import Entries, legend_line, page, page_title
 from tombola.report.style import GREY, Style, of_study, styles
 from tombola.report.words import counted, small_print
 
@@ -140,14 +140,12 @@ def _legend(shown: pd.DataFrame, arms: Sequence[str], style_of: Mapping[str, Sty
     if (shown["level"] == 0).any():
         dense = [(Line2D([], [], **_reference(GREY, form)), "dense network")]
     if len(studies) == 1:
-        return [[*((_line(style_of[arm], form), arm) for arm in drawn), *dense]]
-    colors = [(_line(of_study(place, Style("", "", "-")), form), str(study)) for place, study in enumerate(studies)]
-    lines = [(_line(Style(GREY, "o", style_of[arm].line, style_of[arm].hollow), form), arm) for arm in drawn]
+        return [[*((legend_line(style_of[arm], form), arm) for arm in drawn), *dense]]
+    colors = [
+        (legend_line(of_study(place, Style("", "", "-")), form), str(study)) for place, study in enumerate(studies)
+    ]
+    lines = [(legend_line(Style(GREY, "o", style_of[arm].line, style_of[arm].hollow), form), arm) for arm in drawn]
     return [colors, [*lines, *dense]]
-
-
-def _line(style: Style, form: Form) -> Line2D:
-    return Line2D([], [], **style.line_options(form.line))
 
 
 def _values(rows: pd.DataFrame, panel: Panel, statistic: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib.ticker import (
     MaxNLocator,
     MultipleLocator,
     NullFormatter,
+    NullLocator,
     ScalarFormatter,
 )
 
@@ -65,6 +66,14 @@ def iteration_axis(axes: Axes, form: Form) -> None:
     most = max(2, int(_inches_wide(axes) / (0.066 * form.tick)))
     axes.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(thousands())
+
+
+def chosen_iterations_axis(axes: Axes, found: Sequence[float], label: str, form: Form) -> None:
+    """Number x at the iterations that a study names, and nowhere else; the scale is the caller's."""
+    axes.set_xlabel(label, size=form.label)
+    axes.xaxis.set_major_locator(FixedLocator(found))
+    axes.xaxis.set_major_formatter(FixedFormatter([f"{value:,.0f}" for value in found]))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def value_axis(axes: Axes, label: str, low: float, high: float, form: Form) -> None:

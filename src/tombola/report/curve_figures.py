@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
 from tombola.report.axes import bar_ends, iteration_axis, points_with_bars, value_axis
 from tombola.report.form import SCREEN, Form
-from tombola.report.page import page, page_title
+from tombola.report.page import legend_line, page, page_title
 from tombola.report.style import DENSITIES, KNOWN, Style
 from tombola.report.words import percent, small_print
 
@@ -123,7 +122,7 @@ def _drawn(
     figure, all_axes = page(
         page_title(levels, ABOUT),
         panels=len(panels),
-        legend=[[(Line2D([], [], **style.line_options(form.line)), label) for label, style in entries.items()]],
+        legend=[[(legend_line(style, form), label) for label, style in entries.items()]],
         small_print=small_print(summarise(levels[shown]), "curves", form.bars, "percentages are weights remaining"),
         form=form,
     )

@@ -11,13 +11,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from tombola.analysis.connectivity import barriers as barriers_of
 from tombola.analysis.spread import spread
-from tombola.report.axes import bar_ends, density_axis, points_with_bars, value_axis
+from tombola.report.axes import bar_ends, chosen_iterations_axis, density_axis, points_with_bars, value_axis
 from tombola.report.form import SCREEN, Form
-from tombola.report.page import page, page_title
+from tombola.report.page import legend_line, page, page_title
 from tombola.report.setting import Setting
 from tombola.report.style import DENSITIES, GREY, Style
 from tombola.report.words import BETWEEN, counted, percent
@@ -57,10 +57,10 @@ def lines(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SC
         page_title(levels, f"error on the line between {BETWEEN[kind]}"),
         panels=len(panels),
         legend=[
-            [(_legend_line(replace(style, marker=""), form), label) for label, style in looks.values()],
+            [(legend_line(replace(style, marker=""), form), label) for label, style in looks.values()],
             [
-                (_legend_line(Style(GREY, "", "-"), form), "test"),
-                (_legend_line(Style(GREY, "", TRAIN), form), "training"),
+                (legend_line(Style(GREY, "", "-"), form), "test"),
+                (legend_line(Style(GREY, "", TRAIN), form), "training"),
             ],
         ],
         small_print=_small_print(shown, points, form, "curves are means over trials, bands"),
@@ -105,7 +105,7 @@ def barriers(
     sides: dict[str, dict[str, Style]] = {}  # what curves stand for, against iterations and against density
     for _, against, curves in panels:
         sides.setdefault(against, {}).update({curve.label: curve.style for curve in curves})
-    entries = [[(_legend_line(style, form), label) for label, style in side.items()] for side in sides.values()]
+    entries = [[(legend_line(style, form), label) for label, style in side.items()] for side in sides.values()]
     dotted: dict[str, Any] = {"color": GREY, "linewidth": 0.65 * form.line, "linestyle": (0, (1, 1.5))}
     figure, all_axes = page(
         page_title(levels, "test error barriers on lines between runs"),
@@ -193,14 +193,7 @@ def _parting_axis(axes: Axes, rewinds: pd.Series, form: Form) -> None:
     found = sorted(int(value) for value in rewinds.unique())
     axes.set_xscale("symlog", linthresh=min(value for value in found if value))
     axes.margins(x=0.05)
-    axes.set_xlabel("iteration from which copies part", size=form.label)
-    axes.xaxis.set_major_locator(FixedLocator(found))
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{value:,}" for value in found]))
-    axes.xaxis.set_minor_locator(NullLocator())
-
-
-def _legend_line(style: Style, form: Form) -> Line2D:
-    return Line2D([], [], **style.line_options(form.line))
+    chosen_iterations_axis(axes, found, "iteration from which copies part", form)
 
 
 def _small_print(shown: pd.DataFrame, points: pd.DataFrame, form: Form, drawn: str) -> str:

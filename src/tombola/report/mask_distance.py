@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from tombola.analysis.spread import spread
@@ -13,8 +11,9 @@ from tombola.analysis.summary import summarise
 from tombola.report.axes import iteration_axis, value_axis
 from tombola.report.form import SCREEN, Form
 from tombola.report.page import page, page_title
-from tombola.report.rounds import MARGIN, add_colour_bar, shades
+from tombola.report.rounds import MARGIN, add_colour_bar, density_colours
 from tombola.report.setting import Setting
+from tombola.report.style import GREY
 from tombola.report.words import in_order, small_print
 
 
@@ -42,15 +41,14 @@ def mask_distance(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -
         form=form,
         margin=MARGIN,
     )
-    lowest, highest = float(density_of.min()), float(density_of.max())
-    colours = ScalarMappable(LogNorm(lowest, max(highest, 1.001 * lowest)), shades())
+    colours = density_colours(density_of)
     for level, density in density_of.items():
         rows, color = statistics[statistics["level"] == level], colours.to_rgba(density)
         axes.plot(rows["iteration"], 100 * rows["distance_mean"], color=color, linewidth=0.75 * form.line)
         settled = settling[(settling["level"] == level) & settling["settled"]]
         first = settled.sort_values("iteration").groupby("trial").first()
         axes.plot(first["iteration"], 100 * first["distance"], "o", color=color, markersize=2.5 * form.line)
-    axes.axhline(100 * setting.settles_below, color="#767676", linestyle="--", linewidth=0.6 * form.line)
+    axes.axhline(100 * setting.settles_below, color=GREY, linestyle="--", linewidth=0.6 * form.line)
     highest_shown = max(100 * float(np.nanmax(settling["distance"])), 100 * setting.settles_below)
     value_axis(axes, "weights that changed sides (%)", 0.0, highest_shown, form)
     iteration_axis(axes, form)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from tombola.report.lettering import drawable, inches, wrapped
 from tombola.report.words import plain
@@ -15,11 +16,11 @@ from tombola.report.words import plain
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
 
     from tombola.report.form import Form
+    from tombola.report.style import Style
 
-Entries = Sequence[tuple["Line2D", str]]
+Entries = Sequence[tuple[Line2D, str]]
 RIGHT = 0.12  # inches between a panel and what is beside it
 
 
@@ -83,6 +84,11 @@ def page(
     for axes in list(grid.flat)[panels:]:
         axes.set_visible(False)
     return figure, list(grid.flat)[:panels]
+
+
+def legend_line(style: Style, form: Form) -> Line2D:
+    """Return the piece of line that stands for a style in a legend."""
+    return Line2D([], [], **style.line_options(form.line))
 
 
 def page_title(levels: pd.DataFrame, about: str) -> str:

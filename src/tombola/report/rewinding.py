@@ -7,15 +7,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import diverged, summarise
-from tombola.report.axes import bar_ends, points_with_bars, value_axis
+from tombola.report.axes import bar_ends, chosen_iterations_axis, points_with_bars, value_axis
 from tombola.report.curve_figures import choose_levels
 from tombola.report.density_figures import EARLY_ACCURACY, FINAL_ACCURACY
 from tombola.report.form import SCREEN, Form
-from tombola.report.page import page, page_title
+from tombola.report.page import legend_line, page, page_title
 from tombola.report.style import DENSITIES, GREY, KNOWN, Style
 from tombola.report.words import in_order, percent, small_print
 
@@ -45,8 +44,8 @@ def rewinding(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     dense = rewound[(rewound["level"] == 0) & ~diverged(rewound)].drop_duplicates("trial")
 
     look = {level: DENSITIES[place] for place, level in enumerate(chosen)}
-    entries = [(_line(_style(look[level], arms[0]), form), f"{percent(density_of[level])} %") for level in chosen]
-    kinds = [(_line(_style(("#404040", "o"), arm), form), arm) for arm in arms]
+    entries = [(legend_line(_style(look[level], arms[0]), form), f"{percent(density_of[level])} %") for level in chosen]
+    kinds = [(legend_line(_style(("#404040", "o"), arm), form), arm) for arm in arms]
     kinds += [(Line2D([], [], color=GREY, linewidth=form.line), "dense")] if len(dense) else []
     shown = rewound[rewound["level"].isin(chosen)]
     # A group for each iteration, so that runs of several are not taken for repeats of one.
@@ -84,16 +83,9 @@ def _style(look: tuple[str, str], arm: str) -> Style:
     return Style(*look, KNOWN[arm].line, KNOWN[arm].hollow) if arm in KNOWN else Style(*look, "-")
 
 
-def _line(style: Style, form: Form) -> Line2D:
-    return Line2D([], [], **style.line_options(form.line))
-
-
 def _iterations(axes: Axes, found: list[float], form: Form) -> None:
     """Make x the iterations, logarithmic from the first that is not 0 on; 0 has a place of its own at the left."""
     first = next(k for k in found if k > 0)
     axes.set_xscale("symlog", linthresh=first, linscale=0.5)
     axes.set_xlim(-0.15 * first if found[0] == 0 else first / 1.3, found[-1] * 1.3)
-    axes.xaxis.set_major_locator(FixedLocator(found))
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{k:,.0f}" for k in found]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("rewound to iteration", size=form.label)
+    chosen_iterations_axis(axes, found, "rewound to iteration", form)

@@ -47,8 +47,7 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
         form=form,
         margin=MARGIN,
     )
-    lowest, highest = float(density_of.min()), float(density_of.max())
-    colours = ScalarMappable(LogNorm(lowest, max(highest, 1.001 * lowest)), shades())
+    colours = density_colours(density_of)
     for letter, axes, (name, label, scale) in zip("ab", all_axes, measures, strict=False):
         values = []
         for level, density in density_of.items():
@@ -74,7 +73,13 @@ def _limits(values: list[np.ndarray], rising: bool) -> tuple[float, float]:
     return float(low), float(max(curve.max() for curve in settled))
 
 
-def shades() -> Colormap:
+def density_colours(densities: pd.Series) -> ScalarMappable:
+    """Return what gives each density its colour, from the lowest of these to the highest."""
+    lowest, highest = float(densities.min()), float(densities.max())
+    return ScalarMappable(LogNorm(lowest, max(highest, 1.001 * lowest)), _shades())
+
+
+def _shades() -> Colormap:
     """Return dark violet for the dense network to green for the sparsest: viridis without its yellow, pale on white."""
     from matplotlib import colormaps
 

@@ -22,7 +22,7 @@ from tombola.running.store import Result, Store
 from tombola.seeds import Seeds
 from tombola.studies.job import Job, Limit, MaskRule, Prune
 from tombola.training.engine import Weights
-from tombola.training.engines.dense import copied
+from tombola.training.engines.dense import copied, own_draws, seed_draws
 from tombola.training.loop import ROUNDING, early_stop_accuracy
 from tombola.training.order import Order
 from tombola.training.popup import signed_constant
@@ -60,14 +60,14 @@ def beginning(job: Job, store: Store, build: Callable[[], nn.Module], splits: da
     else:
         moment = job.origin.moment or (f"iteration-{job.origin.iteration}" if job.origin.iteration else "start")
         weights = store.load(job.origin.job).snapshots[moment]
+    module = initialised(build, "pytorch", 0)
     remarks: dict[str, Any] = {}
     if job.mask is None:
-        mask = Mask.full(examine(initialised(build, "pytorch", 0), splits.input_shape).shapes())
+        mask = Mask.full(examine(module, splits.input_shape).shapes())
     else:
         mask, remarks = found_mask(job, job.mask, store, build, splits)
-        remarks |= collapse(initialised(build, "pytorch", 0), mask, splits.input_shape)
+        remarks |= collapse(module, mask, splits.input_shape)
     # In the module rather than in the dict: a tied weight has several names there, and is masked under one.
-    module = initialised(build, "pytorch", 0)
     module.load_state_dict(weights)
     if job.popup is not None and job.popup.weights == "signed-constant":
         with torch.no_grad():
@@ -202,8 +202,8 @@ def _gradients(parent: Result, build: Callable[[], nn.Module], splits: data.Spli
     module = initialised(build, "pytorch", 0).to(device).eval()
     module.load_state_dict(parent.snapshots["final"])
     (batch,) = Order(len(splits.train), run.training.batch_size, run.seeds).batches(iteration, 1).to(device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(run.seeds.value("dropout", iteration))  # a module may draw in evaluation mode too
+    with own_draws(device):
+        seed_draws(run.seeds.value("dropout", iteration), device)  # a module may draw in evaluation mode too
         loss = functional.cross_entropy(module(splits.train.inputs[batch]), splits.train.targets[batch])
         loss.backward()
     return {

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tombola.data import Part, Splits
 from tombola.networks import initialised
 from tombola.training.engine import NetworkFactory, Weights
-from tombola.training.engines.dense import EVALUATION_BLOCK, for_half, logits_of, score
+from tombola.training.engines.dense import EVALUATION_BLOCK, for_half, logits_of, own_draws, score, seed_draws
 
 COLUMNS = ("position", "train_loss", "train_error", "test_loss", "test_error")
 
@@ -52,12 +52,12 @@ def along(
     if half:
         module = for_half(module)
     found: dict[str, list[float]] = {column: [] for column in COLUMNS}
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with own_draws(device):
         for point in range(points):
             reached(point)
             position = point / (points - 1)
             module.load_state_dict(between(one, other, position))
-            _seed(seed, device)
+            seed_draws(seed, device)
             renew_statistics(module, splits.train, half, check)
             module.eval()
             train, test = (score(module, part, half, check) for part in (splits.train, splits.test))
@@ -65,12 +65,6 @@ def along(
             for column, value in zip(COLUMNS, row, strict=True):
                 found[column].append(value)
     return found
-
-
-def _seed(seed: int, device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-    torch.default_generator.manual_seed(seed)
 
 
 def between(one: Weights, other: Weights, position: float) -> Weights:

@@ -146,10 +146,12 @@ def check_examples(plan: Plan, dataset: Dataset) -> None:
     Raises:
         InputError: a class has fewer.
     """
+    asked = {(job.trial, job.mask.prune.examples) for job in plan.jobs.values() if job.mask and job.mask.prune.examples}
+    if not asked:
+        return
     import torch
 
     targets = torch.from_numpy(dataset.train_targets.copy())
-    asked = {(job.trial, job.mask.prune.examples) for job in plan.jobs.values() if job.mask and job.mask.prune.examples}
     for trial, examples in sorted(asked):
         seeds = Seeds(plan.study.seed, trial)
         _, rows = drawn_rows(len(targets), plan.study.data.validation, seeds)

@@ -33,10 +33,10 @@ def control(arm: Arm, shuffle: bool, reinit: bool) -> Arm:
             return found  # which the plan will complain of
         origin, mask, *recipe = found
         if isinstance(mask, Popup):  # on other weights, training scores would find another mask
+            option = f"{'shuffle' if shuffle else 'reinit'}: true"
             raise InputError(
-                f"{{of: edge-popup, {'shuffle' if shuffle else 'reinit'}: true}}: the mask of such an arm is not there "
-                f"before its scores are trained; its control is {{of: edge-popup-trained, "
-                f"{'shuffle' if shuffle else 'reinit'}: true}}"
+                f"{{of: edge-popup, {option}}}: the mask of such an arm is not there before its scores are trained; "
+                f"its control is {{of: edge-popup-trained, {option}}}"
             )
         if shuffle:
             mask = mask.model_copy(update={"shuffle": repeat * MANY_LEVELS + level})

@@ -72,9 +72,8 @@ class Plan:
     def levels(self) -> dict[str, int]:
         """Level of each job, by identity; a line, whose weights are computed whether they live or not, counts as 0."""
         found = {row.job: row.level for row in self.rows}
-        for (
-            job
-        ) in self.jobs.values():  # a chain that no arm shows is still trained, and so is a run that others start from
+        # A chain that no arm shows is still trained, and so is a run that others start from.
+        for job in self.jobs.values():
             if job.id not in found:
                 found[job.id] = found[job.mask.prune.job] + 1 if job.mask else 0
         return found | dict.fromkeys(self.lines, 0)

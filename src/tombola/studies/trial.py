@@ -15,7 +15,7 @@ from tombola.networks import Anatomy
 from tombola.pruning import CRITERIA
 from tombola.pruning.at_init import WITH_EXAMPLES
 from tombola.pruning.scoring import KNOWN
-from tombola.pruning.select import after_round, kept_after
+from tombola.pruning.select import after_round
 from tombola.studies.arms import ARMS, Arm
 from tombola.studies.job import Job, Limit, MaskRule, Origin, Prune
 from tombola.studies.study import ArmSettings, Study
@@ -159,14 +159,11 @@ class Trial:
         """
         pruning, rounds = self.study.pruning, self.rates[:level]
         sizes = {name: size for name, size in self.anatomy.sizes().items() if name in rounds[0]}
-        if pruning.scope == "layer":
-            steps = {name: [rates[name] for rates in rounds] for name in sizes}
-            counts = {name: kept_after(size, steps[name], min(pruning.minimum, size)) for name, size in sizes.items()}
-        else:
-            left: Mapping[str, int] = sizes
-            for rates in rounds:
-                left = after_round(left, rates, "global", sizes, pruning.minimum)
-            counts = counts_of(sizes, sum(left.values()), pruning.minimum)
+        counts = sizes
+        for rates in rounds:
+            counts = after_round(counts, rates, pruning.scope, sizes, pruning.minimum)
+        if pruning.scope == "global":  # then only their sum says anything
+            counts = counts_of(sizes, sum(counts.values()), pruning.minimum)
         if empty := [name.removesuffix(".weight") for name, count in counts.items() if not count]:
             raise InputError(
                 f"edge-popup at level {level} would leave layer {empty[0]!r} no weight; ask for at most {level - 1} "

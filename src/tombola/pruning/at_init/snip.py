@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tombola.pruning.at_init.weights import differentiable
+from tombola.pruning.at_init.weights import differentiable, times_gradient
 from tombola.pruning.criteria import Snapshots
 
 
@@ -23,8 +23,4 @@ def snip(snapshots: Snapshots) -> Mapping[str, Tensor]:
     inputs, targets = snapshots.examples()
     with torch.enable_grad():
         loss = functional.cross_entropy(module(inputs), targets)
-    gradients = torch.autograd.grad(loss, [*weights.values()], allow_unused=True, materialize_grads=True)
-    return {
-        name: (weight * gradient).detach().abs()
-        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-    }
+    return {name: product.abs() for name, product in times_gradient(weights, loss).items()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.errors import InputError
-from tombola.pruning.at_init.weights import differentiable
+from tombola.pruning.at_init.weights import differentiable, times_gradient
 from tombola.pruning.criteria import Goal, Snapshots
 from tombola.pruning.mask import Mask
 from tombola.pruning.select import select
@@ -57,10 +57,7 @@ def saliencies(module: nn.Module, weights: Mapping[str, Tensor], example: Tensor
     """
     with torch.enable_grad():
         flow = module(example).sum()
-    gradients = torch.autograd.grad(flow, [*weights.values()], allow_unused=True, materialize_grads=True)
-    found = {
-        name: weight.detach() * gradient for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-    }
+    found = times_gradient(weights, flow)
     if not all(bool(each.isfinite().all()) for each in found.values()):
         raise InputError(
             "synflow: what flows through this network is beyond the range of double precision; another network.init "

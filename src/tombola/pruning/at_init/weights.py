@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 
@@ -11,3 +12,11 @@ def differentiable(module: nn.Module, names: Iterable[str]) -> dict[str, Tensor]
     """Return those weights of a module by name, frozen ones too: all of them are to be scored."""
     parameters = dict(module.named_parameters())
     return {name: parameters[name].requires_grad_() for name in names}
+
+
+def times_gradient(weights: Mapping[str, Tensor], value: Tensor) -> dict[str, Tensor]:
+    """Return w * d value / d w of each layer; zero where the value does not depend on it."""
+    gradients = torch.autograd.grad(value, [*weights.values()], allow_unused=True, materialize_grads=True)
+    return {
+        name: weight.detach() * gradient for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+    }

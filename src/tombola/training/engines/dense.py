@@ -73,7 +73,7 @@ class DenseEngine:
         if self._recipe.augment:
             changes = self._augmentation.draws(self.iteration, iterations).to(self._device)
         loss = torch.tensor(float("nan"))
-        with self._own_draws():
+        with own_draws(self._device):
             for step, batch in enumerate(batches):
                 self._set_learning_rate()
                 self._seed_draws()
@@ -99,7 +99,7 @@ class DenseEngine:
     def evaluate(self, part: str, check: Callable[[], None] = lambda: None) -> list[Score]:
         """Return the score on a part; `check` is called between blocks of examples and may raise to stop."""
         self._module.eval()
-        with self._own_draws():
+        with own_draws(self._device):
             self._seed_draws()
             return [score(self._module, getattr(self._splits, part), self._half, check)]
 
@@ -121,16 +121,21 @@ class DenseEngine:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
 
-    def _own_draws(self) -> AbstractContextManager[None]:
-        """Leave the global generators, which dropout draws from, as they were."""
-        return torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else [])
-
     def _seed_draws(self) -> None:
         """Make what a module draws in this iteration a function of the seeds and the iteration alone."""
-        seed = self._seeds.value("dropout", self.iteration)
-        if self._device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        torch.default_generator.manual_seed(seed)
+        seed_draws(self._seeds.value("dropout", self.iteration), self._device)
+
+
+def own_draws(device: torch.device) -> AbstractContextManager[None]:
+    """Leave the global generators, which modules draw from, as they were."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def seed_draws(seed: int, device: torch.device) -> None:
+    """Seed the global generators of the CPU and of the device."""
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
 
 
 def for_half(module: nn.Module) -> nn.Module:
