@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tombola.errors import DataError, InputError, JobsFailed, StoppedByUser, StoreError, TombolaError
+    from tombola.errors import DataError, InputError, StoppedByUser, StoreError, TombolaError, WorkFailed
     from tombola.pruning.mask import Mask
     from tombola.pruning.select import select
     from tombola.running.results import Results
@@ -26,11 +26,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "DataError": "tombola.errors",
     "InputError": "tombola.errors",
-    "JobsFailed": "tombola.errors",
     "Mask": "tombola.pruning.mask",
     "Results": "tombola.running.results",
     "StoppedByUser": "tombola.errors",
     "StoreError": "tombola.errors",
+    "WorkFailed": "tombola.errors",
     "Study": "tombola.studies.study",
     "Ticket": "tombola.running.ticket",
     "TombolaError": "tombola.errors",
@@ -41,7 +41,6 @@ _HOMES = {
 __all__ = [
     "DataError",
     "InputError",
-    "JobsFailed",
     "Mask",
     "Results",
     "StoppedByUser",
@@ -49,6 +48,7 @@ __all__ = [
     "Study",
     "Ticket",
     "TombolaError",
+    "WorkFailed",
     "run",
     "select",
 ]

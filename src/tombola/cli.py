@@ -412,7 +412,7 @@ def _print_summary(results: Results, file: IO[str] | None = None) -> None:
     if results.study.connectivity is not None and not (points := results.connectivity()).empty:
         console.print(barrier_table(points, results.study.connectivity.threshold))
     if missing := results.missing():
-        console.print(f"{missing} of {len(results.plan.work)} jobs are not done yet.")
+        console.print(f"{missing} of {len(results.plan.work)} are not done yet.")
         if others := results.store.finished() - results.plan.work.keys():
             console.print(
                 f"The folder also holds {len(others)} results of other settings, or of an earlier version of the code "

@@ -32,8 +32,8 @@ class StoppedByUser(TombolaError):
     exit_status = 130
 
 
-class JobsFailed(TombolaError):
-    """Some jobs could not be done; the others are."""
+class WorkFailed(TombolaError):
+    """Some work could not be done; the rest is done."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ class Seeds:
     Args:
         study: the study's seed.
         trial: the trial's number.
-        noise: which draw of the trial's training noise: data order, augmentation and dropout.
+        noise: which draw of the trial's data order, augmentation and dropout; "" is the study's own.
 
     >>> Seeds(study=0, trial=1).value("order", 3) == Seeds(study=0, trial=1).value("order", 3)
     True
@@ -32,10 +32,10 @@ class Seeds:
 
     study: int
     trial: int
-    noise: int = 0
+    noise: str = ""
 
-    def value(self, purpose: str, counter: int = 0) -> int:
-        """Return a 63-bit seed; `counter` numbers independent draws of one purpose (an epoch, a repeat)."""
+    def value(self, purpose: str, counter: int | str = 0) -> int:
+        """Return a 63-bit seed; `counter` tells independent draws of one purpose apart (an epoch, a repeat)."""
         if purpose not in PURPOSES:
             raise ValueError(f"no purpose {purpose!r}: one of {', '.join(PURPOSES)}")
         text = f"{self.study}/{self.trial}/{purpose}/{counter}"
@@ -43,7 +43,7 @@ class Seeds:
             text += f"/{self.noise}"
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
-    def generator(self, purpose: str, counter: int = 0) -> torch.Generator:
+    def generator(self, purpose: str, counter: int | str = 0) -> torch.Generator:
         """Return a fresh CPU generator for that purpose and counter."""
         import torch
 

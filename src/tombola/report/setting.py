@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tombola.training.watching import EarlyBird
+from tombola.training.tracking import EarlyBird
 
 if TYPE_CHECKING:
     import pandas as pd

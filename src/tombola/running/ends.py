@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from tombola.studies.connectivity import Line
 from tombola.studies.plan import Plan, Row
 from tombola.training.loop import ROUNDING, early_stop_accuracy
 
 
 class Ends:
-    """Which rows and jobs need not be there, because an earlier level of the same arm, trial and repeat has collapsed.
+    """Which rows and work are left out, because an earlier level of the same arm, trial and repeat has collapsed.
 
-    That is so where validation accuracy at early stop is below chance (1 / classes) + `pruning.stop_margin`. A job
-    behind an end is still run where the mask of an arm that goes on comes from it, or a line that was asked for.
+    That is so where validation accuracy at early stop is below chance (1 / classes) + `pruning.stop_margin`. A run
+    behind an end is still executed where the mask of another arm, or an interpolation, needs it.
 
     Args:
         plan: of the study.
 
     Attributes:
-        left_out: identities of the jobs that need not be run, as far as is known.
+        left_out: identities of the work that is left out, as far as is known.
     """
 
     def __init__(self, plan: Plan):
         margin = plan.study.pruning.stop_margin
         self._floor = None if margin is None else 1 / plan.data.classes + margin - ROUNDING
-        self._jobs = list(plan.work.values())
+        self._items = list(plan.work.values())
+        self._compared = {pair.line for pair in plan.pairs}
         self._rows: dict[str, list[Row]] = defaultdict(list)
         for row in plan.rows:
             self._rows[row.job].append(row)
@@ -39,7 +39,7 @@ class Ends:
         return self._floor is not None
 
     def note(self, job_id: str, facts: dict[str, Any]) -> bool:
-        """Take in the result of a job that did not diverge; return whether it ends an arm that had not ended before."""
+        """Take in the result of work that did not diverge; return whether it ends an arm that had not ended before."""
         if self._floor is None or job_id not in self._rows or early_stop_accuracy(facts["history"]) >= self._floor:
             return False
         news = False
@@ -58,8 +58,9 @@ class Ends:
     def _settle(self) -> None:
         needed: set[str] = set()
         self.left_out = set()
-        for job in reversed(self._jobs):  # each stands behind those that it needs
-            if isinstance(job, Line) or job.id in needed or not all(map(self.behind, self._rows.get(job.id, ()))):
-                needed |= set(job.needs)
+        for item in reversed(self._items):  # each stands behind those that it needs
+            shown = item.id in self._compared or not all(map(self.behind, self._rows.get(item.id, ())))
+            if shown or item.id in needed:
+                needed |= set(item.needs)
             else:
-                self.left_out.add(job.id)
+                self.left_out.add(item.id)

@@ -12,10 +12,10 @@ from tombola.data import Part, Splits
 from tombola.networks import factory, initialised
 from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
-from tombola.studies.connectivity import Work
 from tombola.studies.plan import Plan
 from tombola.training.engine import Start
 from tombola.training.engines import choose_engine
+from tombola.work import Item
 
 MEASURED_LEVELS = 4
 SECONDS_EACH = 0.4
@@ -29,13 +29,11 @@ class Pace:
     iteration: tuple[float, ...]
     example: tuple[float, ...]
 
-    def seconds(self, plan: Plan, job: Work) -> float:
-        """Return the seconds that a job takes, evaluations included."""
-        density = plan.density(job)
-        step = float(np.interp(density, self.densities, self.iteration))
-        return plan.iterations(job) * step + plan.examined(job) * float(
-            np.interp(density, self.densities, self.example)
-        )
+    def seconds(self, item: Item) -> float:
+        """Return the seconds that a piece of work takes, evaluations included."""
+        cost = item.cost
+        step = float(np.interp(cost.density, self.densities, self.iteration))
+        return cost.iterations * step + cost.evaluated * float(np.interp(cost.density, self.densities, self.example))
 
 
 def measure_pace(plan: Plan, engine: str, device: str, threads: int) -> Pace:

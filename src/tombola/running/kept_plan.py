@@ -6,18 +6,27 @@ edited since: what was run is known, and need not be worked out again.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from tombola.running.files import write_whole
+from tombola.data import Description
+from tombola.errors import StoreError
+from tombola.networks import Anatomy
+from tombola.running.files import Damaged, write_whole
 from tombola.running.store import Store
+from tombola.studies.connectivity import Pair
 from tombola.studies.loading import STUDY_FILE, dump_study
-from tombola.studies.plan import Plan
+from tombola.studies.plan import Plan, Row
 from tombola.studies.study import Study
+from tombola.work import Item, MaskSearch, Observations, OpaqueSpec, Training, opaque_item_from_json
 
 PLAN_FILE = "plan.json"
-_PLAN = TypeAdapter(Plan)
+_DATA, _ROWS, _PAIRS = TypeAdapter(Description), TypeAdapter(tuple[Row, ...]), TypeAdapter(tuple[Pair, ...])
+_ANATOMY = TypeAdapter(Anatomy)
 
 
 def keep_plan(root: Path, plan: Plan) -> None:
@@ -27,20 +36,90 @@ def keep_plan(root: Path, plan: Plan) -> None:
         StoreError: they can't be written.
     """
     write_whole(root / STUDY_FILE, dump_study(plan.study).encode())
-    write_whole(root / PLAN_FILE, _PLAN.dump_json(plan, exclude_defaults=True))
+    content = {
+        "study": plan.study.model_dump(mode="json"),
+        "data": _DATA.dump_python(plan.data, mode="json"),
+        "anatomy": _ANATOMY.dump_python(plan.anatomy, mode="json"),
+        "remaining": plan.remaining,
+        "work": [item.as_json() | {"needs": item.needs} for item in plan.work.values()],
+        "rows": _ROWS.dump_python(plan.rows, mode="json"),
+        "pairs": _PAIRS.dump_python(plan.pairs, mode="json"),
+    }
+    text = json.dumps(content, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    write_whole(root / PLAN_FILE, f"{digest}\n{text}".encode())
 
 
 def kept_plan(root: Path) -> Plan | None:
-    """Return the plan that a results folder was last run with; None where there is none that can be read."""
+    """Return the plan that a results folder was last run with; None where there is none.
+
+    Raises:
+        Damaged: the file is not what was written.
+    """
     try:
-        return _PLAN.validate_json((root / PLAN_FILE).read_bytes())
-    except (OSError, ValidationError):  # never run, or by another version of tombola
+        written = (root / PLAN_FILE).read_text()
+    except FileNotFoundError:
         return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Damaged(f"{root / PLAN_FILE} can't be read ({error})") from error
+    digest, _, text = written.partition("\n")
+    try:
+        if written.startswith("{"):
+            return plan_of_first_edition(json.loads(written))
+        if hashlib.sha256(text.encode()).hexdigest() != digest:
+            raise Damaged(f"{root / PLAN_FILE} is not what was written: its checksum differs; run the study again")
+        content = json.loads(text)
+        items = [opaque_item_from_json(values) for values in content["work"]]
+        return Plan(
+            study=Study.model_validate(content["study"]),
+            data=_DATA.validate_python(content["data"]),
+            anatomy=_ANATOMY.validate_python(content["anatomy"]),
+            remaining=tuple(content["remaining"]),
+            work={item.id: item for item in items},
+            rows=_ROWS.validate_python(content["rows"]),
+            pairs=_PAIRS.validate_python(content["pairs"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, StoreError) as error:
+        if isinstance(error, Damaged):
+            raise
+        raise Damaged(f"{root / PLAN_FILE} can't be read by this version of tombola; run the study again") from error
+
+
+def plan_of_first_edition(content: dict[str, Any]) -> Plan:
+    """Return the plan that version 0.1 kept, for reading its tables: its results are named by identities of then."""
+    study = Study.model_validate(content["study"])
+    pairs = _PAIRS.validate_python(content.get("pairs", ()))
+    rows = _ROWS.validate_python(content["rows"])
+    items = {}
+    for kind, works in (("run", content["jobs"]), ("interpolation", content.get("lines", {}))):
+        for identity, job in works.items():
+            observe = Observations(snapshots=job.get("keep", ()), masks=job.get("watch", ()))
+            spec = OpaqueSpec(of_kind=kind, content=job, before=_needs_of_first_edition(job))
+            items[identity] = Item(spec=spec, label=job.get("label", ""), observe=observe, id=identity)
+    return Plan(
+        study=study,
+        data=_DATA.validate_python(content["data"]),
+        anatomy=_ANATOMY.validate_python(content["anatomy"]),
+        remaining=tuple(content["remaining"]),
+        work=items,
+        rows=rows,
+        pairs=pairs,
+    )
+
+
+def _needs_of_first_edition(job: dict[str, Any]) -> tuple[str, ...]:
+    prune = (job.get("mask") or {}).get("prune", {})
+    limit = prune.get("limit") or {}
+    found = [job.get("one"), job.get("other"), job.get("origin", {}).get("job"), prune.get("job"), limit.get("dense")]
+    return tuple(dict.fromkeys(each for each in found if each))
 
 
 def what_changed(store: Store, plan: Plan) -> str:
     """Return in one line what is new in `plan` against the one that the folder was last run with; "" for nothing."""
-    before = kept_plan(store.root)
+    try:
+        before = kept_plan(store.root)
+    except Damaged:
+        return ""
     if before is None:
         return ""
     if fields := _different(before.study, plan.study):
@@ -52,8 +131,8 @@ def what_changed(store: Store, plan: Plan) -> str:
     if not gone:
         return ""
     return (
-        f"{_cause(before, plan)} has changed since {store.root} was last run; finished jobs of the earlier version, "
-        f"which count no longer: {len(gone)}"
+        f"{_cause(before, plan)} has changed since {store.root} was last run; {len(gone)} results of the earlier "
+        "version stay in its jobs folder and are not used"
     )
 
 
@@ -73,16 +152,20 @@ def _different(before: Study, after: Study) -> list[str]:
 
 
 def _cause(before: Plan, after: Plan) -> str:
-    """Return why two plans of equal settings have other jobs."""
+    """Return why two plans of equal settings hold different work."""
+    if any(isinstance(item.spec, OpaqueSpec) for item in before.work.values()):
+        return "tombola's own numerics (version 0.1 wrote this folder)"
     network, path = f"the code of network {after.study.network.name!r}", f"the data file {after.study.data.path}"
 
     def codes(plan: Plan) -> dict[str, str]:
         """What may change -> its fingerprint; methods at initialisation are criteria too, under their own names."""
         found: dict[str, str] = {}
-        for job in plan.jobs.values():
-            found |= {network: job.network_code, path: job.data_code}
-            if job.mask:
-                found[f"the code of criterion {job.mask.prune.criterion!r}"] = job.mask.prune.code
+        for item in plan.work.values():
+            spec = item.spec
+            if isinstance(spec, Training | MaskSearch):
+                found |= {network: spec.network_code, path: spec.data_code}
+            if isinstance(spec, MaskSearch):
+                found[f"the code of criterion {spec.criterion!r}"] = spec.code
         return found
 
     old, new = codes(before), codes(after)

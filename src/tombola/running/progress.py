@@ -16,17 +16,17 @@ from rich.table import Table
 
 from tombola.running.collapse import REMEDIES, said
 from tombola.running.store import PROGRESS, Store
-from tombola.studies.connectivity import Line, Work
 from tombola.studies.plan import Plan
+from tombola.work import Item
 
 LOG_EVERY = 30.0  # seconds between two lines about running jobs where the output is no terminal
 
 
-State = dict[str, Any]  # how far a job is
+State = dict[str, Any]  # how far a piece of work is
 
 
 def read_progress(store: Store, job_id: str) -> State | None:
-    """Return the last note of a job under way: label, iteration, budget, val_accuracy, time; None without one."""
+    """Return the last note of work under way: label, iteration, budget, metric, time; None without one."""
     try:
         found = json.loads((store.part(job_id) / PROGRESS).read_text())
     except (OSError, ValueError):
@@ -35,68 +35,78 @@ def read_progress(store: Store, job_id: str) -> State | None:
 
 
 class Forecast:
-    """Guesses how long the rest takes, from what the jobs so far have taken.
+    """Guesses how long the rest takes, from what the work so far has taken.
 
-    The seconds of a job are fitted as a part for each iteration and a part for each operation of live weights. Lines,
-    which are all alike, take as long as those before, or as their operations did in jobs.
+    The seconds of each kind of work are fitted as a part for each unit of work (an iteration, an evaluated example) and
+    a part for each operation of live weights.
     """
 
     def __init__(self, plan: Plan, workers: int):
         self.plan, self.workers = plan, workers
-        self._seen: list[tuple[float, float, float]] = []
-        self._lines: list[float] = []
+        self._seen: dict[str, list[tuple[float, float, float]]] = {}
 
-    def learn(self, job: Work, seconds: float) -> None:
-        """Take in what a job has taken."""
-        if isinstance(job, Line):
-            self._lines.append(seconds)
-            return
-        self._seen.append((self.plan.iterations(job), self.plan.operations(job), seconds))
-        seen = np.array(self._seen[-500:])
-        self._per_unit = np.linalg.lstsq(seen[:, :2], seen[:, 2], rcond=None)[0]
+    def learn(self, item: Item, seconds: float) -> None:
+        """Take in the seconds that an item has taken."""
+        self._seen.setdefault(item.kind, []).append((_units(item), self.plan.operations(item), seconds))
+
+    def item(self, item: Item) -> float:
+        """Return the guess for one item in seconds; 0 where nothing is known of work that could tell."""
+        units, operations = _units(item), self.plan.operations(item)
+        if item.kind not in self._seen:
+            others = [each for kind in self._seen.values() for each in kind if each[1]]
+            if not others or not operations:
+                return 0.0
+            return sum(each[2] for each in others) / sum(each[1] for each in others) * operations
+        seen = self._table(item.kind)
+        if not units or not seen[:, 0].all():
+            return float(seen[:, 2].mean())
+        per_unit = np.linalg.lstsq(seen[:, :2], seen[:, 2], rcond=None)[0]
         pace = seen[:, 2] / seen[:, 0]
-        self._slowest, self._fastest = float(pace.max()), float(pace.min())
-
-    def job(self, job: Work) -> float:
-        """Return the guess for one job in seconds."""
-        if isinstance(job, Line):
-            if self._lines:
-                return float(np.mean(self._lines))
-            _, operations, seconds = np.sum(self._seen, axis=0)
-            return float(seconds / operations) * self.plan.operations(job)
-        iterations = self.plan.iterations(job)
-        guess = float(self._per_unit @ (iterations, self.plan.operations(job)))
         # Few or like points can tilt the fit anywhere; stay near what has been seen.
-        return min(max(guess, iterations * self._fastest / 4), iterations * self._slowest)
+        return float(min(max(per_unit @ (units, operations), units * pace.min() / 4), units * pace.max()))
 
-    def left(self, waiting: list[Work], running: dict[str, float]) -> float | None:
-        """Return the seconds left, None before anything is known; `running` has the fraction done of each job."""
-        works = [*(self.plan.work[job] for job in running), *waiting]
-        if not self._seen and not (self._lines and all(isinstance(work, Line) for work in works)):
+    def left(self, waiting: list[Item], running: dict[str, float]) -> float | None:
+        """Return the seconds left, None before anything is known; `running` has the fraction done of each item."""
+        items = [*(self.plan.work[item] for item in running), *waiting]
+        dear = {item.kind for item in items if self.plan.operations(item)}
+        if not any(item.kind in self._seen for item in items) or not (dear <= self._seen.keys() or self._dear()):
             return None
-        under_way = {job: self.job(self.plan.work[job]) * (1 - done) for job, done in running.items()}
-        todo = under_way | {job.id: self.job(job) for job in waiting}
+        under_way = {item: self.item(self.plan.work[item]) * (1 - done) for item, done in running.items()}
+        todo = under_way | {item.id: self.item(item) for item in waiting}
         return elapsed(self.plan, todo, self.workers)
+
+    def _table(self, kind: str) -> np.ndarray:
+        """Return the latest of what is known of a kind: [items, (units, operations, seconds)]."""
+        return np.array(self._seen[kind][-500:])
+
+    def _dear(self) -> bool:
+        """Return whether something is known of work that has operations, by which others can be guessed."""
+        return any(each[1] for kind in self._seen.values() for each in kind)
+
+
+def _units(item: Item) -> int:
+    """Return the iterations that an item trains for, or the examples that it evaluates where it trains for none."""
+    return item.cost.iterations or item.cost.evaluated
 
 
 def elapsed(plan: Plan, seconds: dict[str, float], workers: int) -> float:
-    """Return how long jobs take together: all of them shared among workers, or the longest chain if that is longer."""
+    """Return how long work takes together: all of it shared among workers, or the longest chain if that is longer."""
     chains: dict[str, float] = {}
-    for job in plan.work.values():  # parents come first
-        before = max((chains.get(parent, 0.0) for parent in job.needs), default=0.0)
-        chains[job.id] = before + seconds.get(job.id, 0.0)
+    for item in plan.work.values():  # parents come first
+        before = max((chains.get(parent, 0.0) for parent in item.needs), default=0.0)
+        chains[item.id] = before + seconds.get(item.id, 0.0)
     return max(sum(seconds.values()) / max(1, workers), max(chains.values(), default=0.0))
 
 
 class Display:
-    """A `Watcher` that writes to a console.
+    """A `Listener` that writes to a console.
 
     Args:
         plan, store: what is run, and where to.
-        workers: jobs at a time.
+        workers: items at a time.
         console: a terminal gets live lines, anything else log lines.
         quiet: write nothing but what went wrong.
-        verbose: also say which engine and folder each job has.
+        verbose: also say which engine and folder each item has.
     """
 
     def __init__(
@@ -104,7 +114,7 @@ class Display:
     ):
         self.plan, self.store, self.console = plan, store, console
         self.quiet, self.verbose = quiet, verbose
-        self.open: set[str] = set()  # jobs still to be done
+        self.open: set[str] = set()  # items still to be done
         self.forecast = Forecast(plan, workers)
         self._logged = time.monotonic()
         self._live: Live | None = None
@@ -120,50 +130,38 @@ class Display:
         if self._live:
             self._live.__exit__(*error)
 
-    def begin(self, waiting: Sequence[Work]) -> None:
-        """Take note of the jobs that are to be done."""
-        self.open = {job.id for job in waiting}
+    def begin(self, waiting: Sequence[Item]) -> None:
+        """Take note of the items that are to be done."""
+        self.open = {item.id for item in waiting}
 
-    def started(self, job: Work) -> None:
-        """Say which job starts."""
+    def started(self, item: Item) -> None:
+        """Say which item starts."""
         if self.verbose:
-            self._say(f"started  {job.label}")
+            self._say(f"started  {item.label}")
 
-    def finished(self, job: Work, outcome: str) -> None:
-        """Say what a job came to."""
-        self.open.discard(job.id)
+    def finished(self, item: Item, outcome: str) -> None:
+        """Say what an item came to."""
+        self.open.discard(item.id)
         if outcome == "skipped":
             return  # how many there are is said at the end
         if outcome == "failed":
-            self._say(f"failed   {job.label}", always=True)
+            self._say(f"failed   {item.label}", always=True)
             return
-        facts = self.store.facts(job.id)
-        self.forecast.learn(job, facts["seconds"])
-        seconds = facts["seconds"]
-        if isinstance(job, Line):
-            if self.verbose or self._live is None:
-                highest = max(facts["along"]["test_error"])
-                line = f"done     {job.label}  highest test error {highest:.2%}  {seconds:.1f} s  {self._totals({})}"
-                self._say(line + (f"  {job.folder}" if self.verbose else ""))
-            return
-        if outcome == "diverged":
-            self._say(f"diverged {job.label}: the loss was not finite at iteration {facts['diverged_at']}", always=True)
-        if skipped := facts.get("remarks", {}).get("skipped"):
-            self._say(f"skipped  {job.label}: its round removed nothing: {skipped}", always=True)
-        if facts.get("remarks", {}).get("never_settled"):
-            self._say(f"note     {job.label}: its mask never settled; it is that of the final weights", always=True)
-        if collapsed := said(facts.get("remarks", {})):
-            self._say(f"collapsed {job.label}: {collapsed}; {REMEDIES}", always=True)
-        if outcome == "done" and (self.verbose or self._live is None):
-            accuracy = facts["history"]["test_accuracy"][-1]
-            line = f"done     {job.label}  test {accuracy:.2%}  {seconds:.1f} s  {self._totals({})}"
-            self._say(line + (f"  {facts['engine']['name']} engine  {job.folder}" if self.verbose else ""))
+        facts = self.store.facts(item.id)
+        self.forecast.learn(item, facts["seconds"])
+        for word, text in remarks_of(facts):
+            self._say(f"{word:<8} {item.label}: {text}", always=True)
+        if outcome == "done" and (self.verbose or (self._live is None and item.id in self.plan.wanted)):
+            found = result_of(facts)
+            line = f"done     {item.label}{found}  {facts['seconds']:.1f} s  {self._totals({})}"
+            engine = f"  {facts['engine']['name']} engine" if "engine" in facts else ""
+            self._say(line + (f"{engine}  {item.folder}" if self.verbose else ""))
 
     def note(self, message: str) -> None:
         """Say something that a person should know, quiet or not."""
         self._say(message, always=True)
 
-    def tick(self, running: list[Work]) -> None:
+    def tick(self, running: list[Item]) -> None:
         """Bring the live lines up to date, or write log lines when it is time."""
         if self.quiet:
             return
@@ -173,48 +171,73 @@ class Display:
             self._logged = time.monotonic()
             states = self._states(running)
             totals = self._totals(states)
-            for job in running:
-                if state := states[job.id]:
-                    self._say(f"running  {job.label}  {_position(state)}  {totals}")
+            for item in running:
+                if state := states[item.id]:
+                    self._say(f"running  {item.label}  {_position(state)}  {totals}")
 
     def _say(self, text: str, always: bool = False) -> None:
         if always or not self.quiet:
             self.console.print(escape(text), highlight=False, soft_wrap=True)
 
-    def _states(self, running: list[Work]) -> dict[str, State | None]:
-        return {job.id: read_progress(self.store, job.id) for job in running}
+    def _states(self, running: list[Item]) -> dict[str, State | None]:
+        return {item.id: read_progress(self.store, item.id) for item in running}
 
     def _totals(self, states: dict[str, State | None]) -> str:
         done = len(self.plan.work) - len(self.open)
         fractions = {
-            job: min(1.0, state["iteration"] / state["budget"]) if state else 0.0 for job, state in states.items()
+            item: min(1.0, state["iteration"] / state["budget"]) if state else 0.0 for item, state in states.items()
         }
-        waiting = [self.plan.work[job] for job in self.open if job not in fractions]
+        waiting = [self.plan.work[item] for item in self.open if item not in fractions]
         left = self.forecast.left(waiting, fractions)
-        return f"{done}/{len(self.plan.work)} jobs" + (f", about {duration(left)} left" if left else "")
+        return f"{done}/{len(self.plan.work)} done" + (f", about {duration(left)} left" if left else "")
 
-    def _lines(self, running: list[Work]) -> Group:
+    def _lines(self, running: list[Item]) -> Group:
         states = self._states(running)
         study = self.plan.study
         grid = Table.grid(padding=(0, 1))
         for _ in range(3):
             grid.add_column(no_wrap=True)
-        for job in running:
-            state = states[job.id]
+        for item in running:
+            state = states[item.id]
             # Network and data are the same in all of them, and a terminal may be narrow.
-            short = job.label.removeprefix(f"{study.network.name}.{study.data.source}.")
-            accuracy = state.get("val_accuracy") if state else None
+            short = item.label.removeprefix(f"{study.network.name}.{study.data.source}.")
+            metric = state.get("metric") if state else None
             where = f"{state['iteration']:,}/{state['budget']:,}" if state else "starting"
-            grid.add_row(escape(short), where, "" if accuracy is None else f"val {accuracy:.2%}")
+            grid.add_row(escape(short), where, "" if metric is None else f"val {metric:.2%}")
         bar = Progress(BarColumn(), TextColumn("{task.description}"))
         done = len(self.plan.work) - len(self.open)
         bar.add_task(self._totals(states), total=len(self.plan.work), completed=done)
         return Group(grid, bar)
 
 
+def remarks_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what a person should know of a result, as pairs of a word and a sentence."""
+    if (iteration := facts["diverged_at"]) is not None:
+        return [("diverged", f"the loss was not finite at iteration {iteration}")]
+    found, remarks = [], facts.get("remarks", {})
+    # Of a mask, the search that found it tells: runs that share the mask would repeat it.
+    if "history" not in facts:
+        if skipped := remarks.get("skipped"):
+            found.append(("skipped", f"its round removed nothing: {skipped}"))
+        if remarks.get("never_settled"):
+            found.append(("note", "its mask never settled; it is that of the final weights"))
+    elif collapsed := said(remarks):
+        found.append(("collapsed", f"{collapsed}; {REMEDIES}"))
+    return found
+
+
+def result_of(facts: dict[str, Any]) -> str:
+    """Return the one figure that sums up a result, with two spaces before it; "" for a kind without one."""
+    if "history" in facts:
+        return f"  test {facts['history']['test_accuracy'][-1]:.2%}"
+    if "along" in facts:
+        return f"  highest test error {max(facts['along']['test_error']):.2%}"
+    return ""
+
+
 def _position(state: State) -> str:
-    accuracy = state.get("val_accuracy")
-    shown = f"  validation {accuracy:.2%}" if accuracy is not None else ""
+    metric = state.get("metric")
+    shown = f"  validation {metric:.2%}" if metric is not None else ""
     return f"{state['iteration']:,}/{state['budget']:,} {state.get('unit', 'iterations')}{shown}"
 
 

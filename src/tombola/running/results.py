@@ -98,14 +98,17 @@ class Results:
         if not (Path(folder) / STUDY_FILE).is_file():
             raise InputError(f"{str(folder)!r} is no results folder: it has no {STUDY_FILE}")
         study = load_study(str(Path(folder) / STUDY_FILE))
-        plan = kept_plan(Path(folder))
+        try:
+            plan = kept_plan(Path(folder))
+        except Damaged:
+            plan = None
         if plan is None or plan.study != study:
             plan = make_plan(study, Path(data) if data else None)
         return cls(plan, Store(folder))
 
     def __repr__(self) -> str:
-        done, jobs = self.store.finished() & self.plan.work.keys(), self.plan.work
-        return f"Results({self.study.name!r} in {str(self.store.root)!r}, {len(done)} of {len(jobs)} jobs done)"
+        done = self.store.finished() & self.plan.work.keys()
+        return f"Results({self.study.name!r} in {str(self.store.root)!r}, {len(done)} of {len(self.plan.work)} done)"
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each (arm, trial, repeat, level) that is done.
@@ -142,19 +145,20 @@ class Results:
         Section 3.3). Empty where nothing was watched: no arm `early-bird`, and `pruning.early_bird` not set.
         """
         rows: list[tuple[Any, ...]] = []
-        for job in self.plan.jobs.values():
+        for item in self.plan.work.values():
+            if not item.observe.masks:
+                continue
             try:
-                facts = self.store.facts(job.id) if job.watch else {}
+                facts, observed = self.store.facts(item.id), self.store.observed(item.id).masks
             except Damaged:
                 continue
-            watched = facts.get("job", {}).get("watch", [])
-            for watch in (each.model_dump(mode="json") for each in job.watch):
-                if watch not in watched:  # of a run that was done before anyone asked for it
+            for tracked in item.observe.masks:
+                if tracked not in observed:  # of a run that was done before anyone asked for it
                     continue
-                found = facts["settling"][watched.index(watch)]
+                found = facts["settling"][observed.index(tracked)]
                 for level, (distances, settled) in enumerate(zip(found["distance"], found["settled"], strict=True), 1):
                     density = self.plan.remaining[level] / self.plan.remaining[0]
-                    place = self.study.name, job.trial, level, density
+                    place = self.study.name, facts["spec"]["trial"], level, density
                     for iteration, distance in zip(found["iteration"], distances, strict=True):
                         rows.append((*place, iteration, distance, settled is not None and iteration >= settled))
         return pd.DataFrame(rows, columns=list(SETTLING_COLUMNS))
@@ -211,7 +215,7 @@ class Results:
                 "trial": trial,
                 "repeat": repeat,
                 "level": level,
-                "rewind": self.plan.jobs[row.job].origin.iteration,
+                "rewind": result.facts["spec"].get("initial", {}).get("iteration", 0),
                 "job": row.job,
                 "network": self.study.network.model_dump(mode="json"),
                 "input_shape": list(data.input_shape),
@@ -251,18 +255,18 @@ class Results:
             return draw(levels, curves, folder, lines=lines, settings=settings)
 
     def missing(self) -> int:
-        """Return how many jobs of the study are still to be done."""
+        """Return how much work of the study, in items of its plan, is still to be done."""
         lost: set[str] = set()  # diverged, or after one that did: there is nothing to wait for
         ends, missing = Ends(self.plan), []
-        for job in self.plan.work.values():
-            if lost & set(job.needs):
-                lost.add(job.id)
-            elif not self.store.has(job):
-                missing.append(job.id)
-            elif (facts := self.store.facts(job.id))["diverged_at"] is not None:
-                lost.add(job.id)
+        for item in self.plan.work.values():
+            if lost & set(item.needs):
+                lost.add(item.id)
+            elif not self.store.has(item):
+                missing.append(item.id)
+            elif (facts := self.store.facts(item.id))["diverged_at"] is not None:
+                lost.add(item.id)
             else:
-                ends.note(job.id, facts)
+                ends.note(item.id, facts)
         return len(set(missing) - ends.left_out)
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
@@ -17,24 +18,27 @@ from rich.console import Console
 
 from tombola.data import Dataset, balanced, drawn_rows
 from tombola.data import load as load_data
-from tombola.errors import InputError, JobsFailed, StoppedByUser
+from tombola.errors import InputError, StoppedByUser, WorkFailed
 from tombola.named import IMPORTING
 from tombola.running.energy import check_energy
-from tombola.running.execute import Means
 from tombola.running.executors import InProcess, process_pool
 from tombola.running.files import write_whole
 from tombola.running.kept_plan import keep_plan, what_changed
+from tombola.running.options import RunOptions
 from tombola.running.progress import Display
 from tombola.running.results import Results
-from tombola.running.scheduler import Stop, Tally, run_jobs
+from tombola.running.scheduler import Stop, Tally, run_plan
 from tombola.running.store import Store
 from tombola.seeds import Seeds
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
 from tombola.studies.study import Study
+from tombola.studies.trial import epoch_length
 from tombola.training.engines import check_engine
+from tombola.work import MaskSearch
 
-STACK = 64  # jobs; fewer where the memory does not allow it
+STACK = 64  # runs; fewer where the memory does not allow it
+FAILURES_SHOWN = 20  # in the summary of a run
 LARGE_STEP = 1e9  # floating-point operations: some ten milliseconds of a core
 
 
@@ -76,7 +80,7 @@ def run(
         StoreError: results can't be written.
         StoppedByUser: Ctrl-C: what runs is saved. A second Ctrl-C ends the workers at once; what they have done since
             their last checkpoints is then lost.
-        JobsFailed: a job failed by a bug, in tombola or in the user's own network.
+        WorkFailed: a job failed by a bug, in tombola or in the user's own network.
     """
     console = Console(stderr=True)
     if module := IMPORTING.get():  # it would start workers that import it again, and so on
@@ -91,17 +95,16 @@ def run(
     if not isinstance(study, Study):
         study = load_study(str(study))
     root = data_folder(data)
-    plan, means = prepare(study, root, workers, device, engine, checkpoint_every, energy)
+    plan, options = prepare(study, root, workers, device, engine, checkpoint_every, energy)
     store = Store(out)
     store.create()
-    workers = default_workers(means.device, len(plan.work)) if workers is None else workers
+    workers = default_workers(options.device, len(plan.work)) if workers is None else workers
     display = Display(plan, store, workers or 1, console, quiet, verbose)
-    tally = _run_jobs(plan, store, means, workers, display)
+    tally = _run_plan(plan, store, options, workers, display)
     results = Results(plan, store)
     results.save(figures)
     if tally.failed:
-        names = ", ".join(plan.work[job].label for job in tally.failed)
-        raise JobsFailed(f"{len(tally.failed)} of {len(plan.work)} jobs failed ({names}); what they met stands above")
+        raise WorkFailed(_summary(plan, tally))
     return results
 
 
@@ -113,7 +116,7 @@ def prepare(
     engine: str,
     checkpoint_every: float,
     energy: bool = False,
-) -> tuple[Plan, Means]:
+) -> tuple[Plan, RunOptions]:
     """Check all that can be checked before anything is written, and fetch the data.
 
     Raises:
@@ -130,7 +133,7 @@ def prepare(
         raise InputError(f"workers={workers} must be 0 or more")
     check_examples(plan, load_data(study.data, root))
     stacks = engine == "stacked" or (engine == "auto" and chosen != "cpu")
-    return plan, Means(
+    return plan, RunOptions(
         root=str(root) if root else None,
         device=chosen,
         engine=engine,
@@ -146,7 +149,8 @@ def check_examples(plan: Plan, dataset: Dataset) -> None:
     Raises:
         InputError: a class has fewer.
     """
-    asked = {(job.trial, job.mask.prune.examples) for job in plan.jobs.values() if job.mask and job.mask.prune.examples}
+    searches = [item.spec for item in plan.work.values() if isinstance(item.spec, MaskSearch)]
+    asked = {(search.trial, search.examples) for search in searches if search.examples}
     if not asked:
         return
     import torch
@@ -215,8 +219,7 @@ def threads_each(plan: Plan, workers: int) -> int:
 
     Threads of a small step gain nothing, and wait for each other wherever another program needs a core.
     """
-    multiply_adds = sum(layer.size * layer.uses for layer in plan.anatomy.layers)
-    step = 3 * 2 * multiply_adds * plan.study.training.batch_size  # forward; backward for weights and for inputs
+    step = 3 * 2 * plan.multiply_adds * plan.study.training.batch_size  # forward; backward for weights and for inputs
     return max(1, cores() // max(1, workers)) if step >= LARGE_STEP else 1
 
 
@@ -240,9 +243,9 @@ def skipped_rounds(plan: Plan) -> str:
 
 def never_settles(plan: Plan) -> str:
     """Return in one line that the dense run is evaluated too seldom for a mask to settle; "" where it is not."""
-    dense = next(iter(plan.jobs.values()))
-    watched = [watch.early_bird.window for watch in dense.watch]
-    distances = plan.evaluations(dense) - 1
+    dense, recipe = next(iter(plan.work.values())), plan.study.training
+    watched = [tracked.early_bird.window for tracked in dense.observe.masks]
+    distances = math.ceil(plan.budget() / recipe.interval(epoch_length(plan.study, plan.data, recipe)))
     if not any(window > distances for window in watched):
         return ""
     return (
@@ -251,36 +254,55 @@ def never_settles(plan: Plan) -> str:
     )
 
 
-def _run_jobs(plan: Plan, store: Store, means: Means, workers: int, display: Display) -> Tally:
+def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, display: Display) -> Tally:
     for remark in (what_changed(store, plan), surplus_outputs(plan), skipped_rounds(plan), never_settles(plan)):
         if remark:
             display.note(remark)
     keep_plan(store.root, plan)
-    adopted = sum(store.adopt(job) for job in plan.work.values() if not store.has(job))
+    adopted = sum(store.adopt(item) for item in plan.work.values() if not store.has(item))
     if adopted:
-        display.note(f"jobs taken over from results folders beside this one: {adopted}")
+        display.note(f"copied {adopted} results from results folders beside this one")
     threads = threads_each(plan, workers)
     stop = Stop(store.jobs / f".running.{uuid.uuid4().hex}")  # process numbers repeat in containers
     write_whole(stop.path, b"")
-    means = replace(means, threads=threads, go_file=str(stop.path), parent=os.getpid() if workers else None)
+    options = replace(options, threads=threads, stop_file=str(stop.path), parent=os.getpid() if workers else None)
     make: Any = partial(process_pool, workers, threads) if workers else InProcess
     try:
         with _stopped_by_signals(stop, in_process=not workers), display:
-            tally = run_jobs(plan, store, means, max(1, workers), make, display, stop)
+            tally = run_plan(plan, store, options, max(1, workers), make, display, stop)
     except KeyboardInterrupt:
         raise StoppedByUser(
-            "stopped at once; what was done since the last checkpoints is lost. The same command goes on from there"
+            "stopped at once; what was done since the last checkpoints is lost. The same command continues from there"
         ) from None
     finally:
         stop.path.unlink(missing_ok=True)
     if stop.asked:
         raise StoppedByUser(
-            f"stopped; {len(tally.done) + len(tally.diverged)} of {len(plan.work)} jobs are done and the rest is "
-            "saved. The same command goes on from here"
+            f"stopped; {len(tally.done) + len(tally.diverged)} of {len(plan.work)} are done and the rest is saved. The "
+            "same command continues from here"
         )
     if tally.skipped:
-        display.note(f"{len(tally.skipped)} jobs were left out: the ones that they follow from diverged or failed")
+        display.note(f"{len(tally.skipped)} of {len(plan.work)} were left out: what they need diverged or failed")
     return tally
+
+
+def _summary(plan: Plan, tally: Tally) -> str:
+    """Return which work failed, each failure with its reason in one line."""
+    lines = [f"  {plan.work[item].label}: {_last_line(reason)}" for item, reason in tally.failed.items()]
+    shown, more = lines[:FAILURES_SHOWN], len(lines) - FAILURES_SHOWN
+    rest = [f"  and {more} more; their messages stand above"] if more > 0 else []
+    return "\n".join(
+        [
+            f"{len(lines)} of {len(plan.work)} failed; all else is done, and the same command tries them again:",
+            *shown,
+            *rest,
+        ]
+    )
+
+
+def _last_line(reason: str) -> str:
+    """Return the line of a reason that says most: the last one of a traceback."""
+    return reason.strip().splitlines()[-1].strip()
 
 
 @contextlib.contextmanager

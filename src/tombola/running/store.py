@@ -1,11 +1,11 @@
-"""The store: the only state. A job is done when its folder is there, whole.
+"""The store: the only state. A piece of work is done when its folder is there, whole.
 
 <results folder>/
     study.yaml                      the study that was run last
-    jobs/<label>-<id>/              a finished job: result.json, weights.safetensors, SHA256SUMS
-    jobs/<label>-<id>/              a line between two of them: result.json, SHA256SUMS
-    jobs/.<id>.part/                a job under way: checkpoint.safetensors, progress.json
-    jobs/.locks/<id>                held by the process that trains the job
+    plan.json                       its plan
+    jobs/<label>-<id>/              finished work: result.json, SHA256SUMS, and what its kind has besides
+    jobs/.<id>.part/                work under way: checkpoint.safetensors, progress.json
+    jobs/.locks/<id>                held by the process that executes it
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +37,18 @@ from tombola.running.files import (
     write_whole,
     writing,
 )
-from tombola.studies.connectivity import Line, Work
-from tombola.studies.job import Job
+from tombola.running.first_edition import upgraded
 from tombola.training.engine import Weights
 from tombola.training.loop import Record
-from tombola.training.watching import Watch
+from tombola.work import KINDS, RESULT, WEIGHTS, Item, Observations, identity_of
 
 CHECKPOINT = "checkpoint.safetensors"
 PROGRESS = "progress.json"
-RESULT, WEIGHTS = "result.json", "weights.safetensors"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished job left.
+    """What a finished training left.
 
     Args:
         job: its identity.
@@ -68,9 +66,9 @@ class Result:
 
 
 class Store:
-    """Results of jobs under one results folder.
+    """Results of work under one results folder.
 
-    A finished job that lies in a neighbouring results folder is taken over instead of being trained again.
+    A result that lies in a neighbouring results folder is copied instead of being computed again.
     """
 
     def __init__(self, root: str | Path):
@@ -113,69 +111,67 @@ class Store:
         self._look()
         return set(self._found)
 
-    def has(self, job: Work, damaged: list[str] | None = None) -> bool:
-        """Return whether `job` is done: its result is there, whole, with all that others need of it.
+    def has(self, item: Item, damaged: list[str] | None = None) -> bool:
+        """Return whether an item is done: its result is there, whole, with all that was to be observed.
 
         A damaged result is described in `damaged`, and counts as not there.
         """
-        folder = self.folder(job.id)
-        if folder is None:
+        if self.folder(item.id) is None:
             return False
         try:
-            self._verify(folder)
-            facts = json.loads((folder / RESULT).read_text())
-            kept, diverged = facts["snapshots"], facts["diverged_at"] is not None
-        except (Damaged, OSError, ValueError, KeyError) as error:
+            facts = self.facts(item.id)
+            observed = _observed(facts)
+        except Damaged as error:
             if damaged is not None:
                 damaged.append(str(error))
             return False
-        watched = facts.get("job", {}).get("watch", [])
-        observed = all(watch.model_dump(mode="json") in watched for watch in job.watch)
-        return diverged or (observed and all(f"iteration-{k}" in kept for k in job.keep))
+        return facts["diverged_at"] is not None or observed.with_(item.observe) == observed
 
-    def with_snapshots(self, job: Job) -> Job:
-        """Return `job` with the snapshots and watched masks, beside its own, that a result lacking some of its own has.
+    def observed(self, job_id: str) -> Observations:
+        """Return what was observed while a finished piece of work was executed.
 
-        They are there for others.
+        Raises:
+            Damaged: its result is missing or damaged.
         """
-        folder = self.folder(job.id)
-        if folder is None:
-            return job
-        try:
-            facts = self.facts(job.id)
-            kept = [name.partition("-") for name in facts["snapshots"]]
-            watched = tuple(Watch.model_validate(watch) for watch in facts["job"].get("watch", []))
-        except (Damaged, KeyError, ValueError):
-            return job
-        others = {int(number) for name, _, number in kept if name == "iteration"}
-        watch = (*watched, *(each for each in job.watch if each not in watched))
-        return job.model_copy(update={"keep": tuple(sorted(others | set(job.keep))), "watch": watch})
+        return _observed(self.facts(job_id))
 
-    def elsewhere(self, job: Work) -> Path | None:
-        """Return the folder of `job`'s result, whole, in a neighbouring results folder, or None."""
+    def with_observations(self, item: Item) -> Item:
+        """Return an item that also observes what its result, which lacks something, already holds.
+
+        Others have asked for that.
+        """
+        if self.folder(item.id) is None:
+            return item
+        try:
+            return replace(item, observe=self.observed(item.id).with_(item.observe))
+        except Damaged:
+            return item
+
+    def elsewhere(self, item: Item) -> Path | None:
+        """Return the folder of an item's result, whole, in a neighbouring results folder, or None."""
         if self._neighbours is None:
             folders = sorted(self.root.absolute().parent.glob("*/jobs"))
             self._neighbours = [Store(folder.parent) for folder in folders if folder != self.jobs.absolute()]
             for neighbour in self._neighbours:
                 neighbour._look()
         for neighbour in self._neighbours:
-            if job.id in neighbour._found and neighbour.has(job):
-                return neighbour.folder(job.id)
+            if item.id in neighbour._found and neighbour.has(item):
+                return neighbour.folder(item.id)
         return None
 
-    def adopt(self, job: Work) -> bool:
-        """Copy `job`'s result from a neighbouring results folder, if one has it; return whether it did."""
-        source = self.elsewhere(job)
+    def adopt(self, item: Item) -> bool:
+        """Copy an item's result from a neighbouring results folder, if one has it; return whether it did."""
+        source = self.elsewhere(item)
         if source is None:
             return False
-        aside = self.jobs / f".{job.id}.adopted"
-        with self.claim(job.id) as mine:
-            if not mine or self.has(job):
+        aside = self.jobs / f".{item.id}.adopted"
+        with self.claim(item.id) as mine:
+            if not mine or self.has(item):
                 return False
             with writing(self.jobs):
                 shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed here
                 shutil.copytree(source, aside)
-                self._move_into_place(aside, job)
+                self._move_into_place(aside, item)
         return True
 
     def load(self, job_id: str) -> Result:
@@ -196,7 +192,7 @@ class Store:
         Raises:
             Damaged: it is not there, or not what was written.
         """
-        return json.loads((self._whole(job_id) / RESULT).read_text())
+        return self._read(self._whole(job_id))
 
     def mask(self, job_id: str) -> Mask:
         """Return a finished job's mask, without reading its weights.
@@ -223,28 +219,72 @@ class Store:
         return "done" if self.facts(job_id)["diverged_at"] is None else "diverged"
 
     def save(
+        self, item: Item, facts: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None, about: Any = None
+    ) -> None:
+        """Write a result aside, and move it into place as a whole.
+
+        Args:
+            item: whose result it is.
+            facts: JSON values; "seconds" is what it took.
+            tensors: found again by `tensors`; None writes no file of tensors.
+            about: JSON values kept with the tensors.
+
+        Raises:
+            StoreError: it can't be written.
+        """
+        part = self._emptied_part(item)
+        files = [RESULT]
+        if tensors is not None:
+            write_whole(part / WEIGHTS, pack_tensors(tensors, about))
+            files.append(WEIGHTS)
+        common = {
+            "id": item.id,
+            "kind": item.kind,
+            "settings": item.spec.settings(),
+            "spec": item.spec.model_dump(mode="json"),
+            "label": item.label,
+            "observed": item.observe.model_dump(mode="json"),
+        }
+        write_json(part / RESULT, {"diverged_at": None, **facts, **common})
+        write_sums(part, files)
+        with writing(self.jobs):
+            self._move_into_place(part, item)
+            (self.jobs / item.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def save_mask(self, item: Item, mask: Mask, facts: Mapping[str, Any]) -> None:
+        """Write the result of a mask search, as `save` does.
+
+        Raises:
+            StoreError: it can't be written.
+        """
+        bits = {f"mask/{name}": bits for name, bits in mask.pack().items()}
+        self.save(item, facts, bits, {"mask": mask.shapes(), "snapshots": []})
+
+    def save_training(
         self,
-        job: Job,
+        item: Item,
         mask: Mask,
         record: Record,
         facts: Mapping[str, Any],
         more: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Write a job's result aside, and move it into place as a whole; `more` is found again by `tensors`.
+        """Write the result of a training, as `save` does.
+
+        Args:
+            item: whose result it is.
+            mask: which weights lived.
+            record: what happened.
+            facts: what else a reader should know.
+            more: tensors that `tensors` finds again.
 
         Raises:
             StoreError: it can't be written.
         """
-        part = self._emptied_part(job)
         tensors = {f"mask/{name}": bits for name, bits in mask.pack().items()} | dict(more or {})
         for name, weights in record.snapshots.items():
             tensors |= _pack(weights, name, mask)
-        about = {"mask": mask.shapes(), "snapshots": list(record.snapshots)}
-        write_whole(part / WEIGHTS, pack_tensors(tensors, about))
         result = {
             **facts,
-            "job": job.model_dump(mode="json"),
-            "id": job.id,
             "remaining": mask.counts(),
             "diverged_at": record.diverged_at,
             "seconds": record.seconds,
@@ -252,29 +292,11 @@ class Store:
             "snapshots": list(record.snapshots),
             "history": record.history,
         }
-        write_json(part / RESULT, result)
-        write_sums(part, (WEIGHTS, RESULT))
-        with writing(self.jobs):
-            self._move_into_place(part, job)
-            (self.jobs / job.folder / CHECKPOINT).unlink(missing_ok=True)
+        self.save(item, result, tensors, {"mask": mask.shapes(), "snapshots": list(record.snapshots)})
 
-    def save_line(self, line: Line, found: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Write what was found along a line, as `save` does.
-
-        Raises:
-            StoreError: it can't be written.
-        """
-        part = self._emptied_part(line)
-        # It has no snapshots and does not diverge; whoever asks about results in general need not tell it from a run.
-        common: dict[str, Any] = {"id": line.id, "diverged_at": None, "snapshots": []}
-        write_json(part / RESULT, {**facts, "line": line.model_dump(mode="json"), **common, "along": dict(found)})
-        write_sums(part, (RESULT,))
-        with writing(self.jobs):
-            self._move_into_place(part, line)
-
-    def _emptied_part(self, job: Work) -> Path:
+    def _emptied_part(self, item: Item) -> Path:
         """Return the folder of a job under way, with nothing in it but a checkpoint."""
-        part = self.part(job.id)
+        part = self.part(item.id)
         with writing(part):
             part.mkdir(parents=True, exist_ok=True)
             for leftover in part.iterdir():
@@ -343,17 +365,17 @@ class Store:
         with self.claim(job_id) as mine:
             return not mine
 
-    def _move_into_place(self, aside: Path, job: Work) -> None:
+    def _move_into_place(self, aside: Path, item: Item) -> None:
         """Put a whole folder where the result belongs, in the place of a damaged or poorer one."""
-        old = self.folder(job.id)
-        trash = self.jobs / f".{job.id}.old"
+        old = self.folder(item.id)
+        trash = self.jobs / f".{item.id}.old"
         if trash.exists():
             shutil.rmtree(trash)
         if old is not None and old.is_dir():
             os.replace(old, trash)  # no moment longer than a rename without a result
         elif old is not None:
             old.unlink()
-        os.replace(aside, self.jobs / job.folder)
+        os.replace(aside, self.jobs / item.folder)
         if trash.exists():
             shutil.rmtree(trash)
 
@@ -378,14 +400,35 @@ class Store:
 
     def _check(self, folder: Path) -> None:
         noted = check_sums(folder)
-        if RESULT in noted:
-            try:
-                is_line = "line" in json.loads((folder / RESULT).read_text())
-            except (OSError, ValueError) as error:
-                raise Damaged(f"{folder / RESULT} can't be read ({error})") from error
-            if WEIGHTS in noted or is_line:
-                return
-        raise Damaged(f"{folder / SUMS} does not list {WEIGHTS if RESULT in noted else RESULT}")
+        if RESULT not in noted:
+            raise Damaged(f"{folder / SUMS} does not list {RESULT}")
+        facts = self._read(folder)
+        kind = KINDS.get(facts["kind"])
+        if missing := [name for name in (kind.files if kind else ()) if name not in noted]:
+            raise Damaged(f"{folder / SUMS} does not list {missing[0]}")
+
+    def _read(self, folder: Path) -> dict[str, Any]:
+        """Return what a folder's `result.json` says; every result is read here.
+
+        A result must be the one of the identity that its folder is named by: neither a renamed nor an edited folder may
+        pass for another piece of work.
+
+        Raises:
+            Damaged: it can't be read, or belongs to another identity.
+        """
+        try:
+            facts = upgraded(json.loads((folder / RESULT).read_text()))
+            identity, settings = facts["id"], facts["settings"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Damaged(f"{folder / RESULT} can't be read ({error})") from error
+        named = folder.name.rpartition("-")[2]
+        if identity != named or (settings is not None and identity_of(settings) != identity):
+            raise Damaged(f"{folder} holds the result of other work ({identity}); delete the folder")
+        return facts
+
+
+def _observed(facts: Mapping[str, Any]) -> Observations:
+    return Observations.model_validate(facts["observed"])
 
 
 def _mask(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Mask:

@@ -1,8 +1,7 @@
-"""Studies: what is to be found out, as a file, and the jobs that it comes to."""
+"""Studies: what is to be found out, as a file, and the work that it needs."""
 
 from tombola.studies.arms import ARMS
-from tombola.studies.connectivity import Connectivity, Line, Pair
-from tombola.studies.job import Job, MaskRule, Origin, Prune
+from tombola.studies.connectivity import Connectivity, Pair
 from tombola.studies.loading import dump_study, load_study, preset_names, preset_text
 from tombola.studies.plan import Plan, Row, make_plan
 from tombola.studies.pruning import BackOff, Pruning
@@ -14,13 +13,8 @@ __all__ = [
     "ArmSettings",
     "BackOff",
     "Connectivity",
-    "Job",
-    "Line",
-    "MaskRule",
-    "Origin",
     "Pair",
     "Plan",
-    "Prune",
     "Pruning",
     "Row",
     "Study",

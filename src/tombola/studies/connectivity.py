@@ -6,31 +6,25 @@ the Lottery Ticket Hypothesis", Sections 2 to 4).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from tombola.data import DataSettings
-from tombola.networks import NetworkSettings
 from tombola.section import Section
-from tombola.studies.job import Job, folder_name
-from tombola.studies.rewind import Moment, moments
+from tombola.studies.rewind import RewindStep, rewind_steps
+from tombola.work import Cost, Interpolation
 
 if TYPE_CHECKING:
     from tombola.studies.trial import Trial
-    from tombola.training.watching import Watch
 
 Kind = Literal["copies", "dense-ticket", "levels"]
 
 
-def _moments(value: Any) -> Any:
-    return None if value is None else moments(value)
+def _rewind_steps(value: Any) -> Any:
+    return None if value is None else rewind_steps(value)
 
 
 class Connectivity(Section):
@@ -49,7 +43,7 @@ class Connectivity(Section):
     """
 
     levels: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
-    rewind: Annotated[Moment | tuple[Moment, ...] | None, BeforeValidator(_moments)] = None
+    rewind: Annotated[RewindStep | tuple[RewindStep, ...] | None, BeforeValidator(_rewind_steps)] = None
     copies: int = 2
     points: int = 30
     between: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
@@ -99,62 +93,9 @@ class Connectivity(Section):
         return ("copies", *(kind for kind, there in others if there))
 
 
-class Line(Section):
-    """Loss and error along the straight line between the weights at the ends of two runs.
-
-    Args:
-        one, other: identities of the runs: at positions 0 and 1.
-        points: that are evaluated, evenly spaced, both ends included.
-        precision: of the evaluation, as in the runs' recipe.
-        network, data, seed, trial, network_code, data_code: as in the runs.
-        label: a readable name; no part of the identity.
-    """
-
-    one: str
-    other: str
-    points: int
-    precision: Literal["float32", "bfloat16"] = "float32"
-    network: NetworkSettings
-    data: DataSettings
-    seed: int
-    trial: int
-    network_code: str = ""
-    data_code: str = ""
-    label: str = ""
-
-    @cached_property
-    def id(self) -> str:
-        """16 hexadecimal digits, from all that decides the outcome; the runs' identities say most of it."""
-        settings = {"line": [self.one, self.other], "points": self.points, "precision": self.precision}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def folder(self) -> str:
-        """Name of the line's folder: what it is, then its identity."""
-        return folder_name(self.label, self.id)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Identities of the runs that must be done before."""
-        return (self.one, self.other)
-
-    @property
-    def keep(self) -> tuple[int, ...]:
-        """Iterations at which others need a snapshot: none, for nothing starts from a line."""
-        return ()
-
-    @property
-    def watch(self) -> tuple[Watch, ...]:
-        """What is to be watched on the way: nothing."""
-        return ()
-
-
-Work = Job | Line
-
-
 @dataclass(frozen=True)
 class Pair:
-    """What a line shows.
+    """What an interpolation shows.
 
     Args:
         kind: see `Connectivity.between`.
@@ -162,7 +103,7 @@ class Pair:
         rewind: the iteration that the runs start from; a dense network's own run starts from 0 all the same.
         level, copy: of the run at position 0. Of two levels it is the sparser one.
         other_level, other_copy: of the run at position 1.
-        line: identity.
+        line: identity of the interpolation.
     """
 
     kind: Kind
@@ -175,31 +116,33 @@ class Pair:
     line: str
 
 
-def connect(trial: Trial, settings: Connectivity) -> Iterator[tuple[Pair, Line]]:
-    """Plan the runs that are compared in a trial with its rewind iteration, and yield the lines between them."""
+def connect(trial: Trial, settings: Connectivity) -> Iterator[Pair]:
+    """Plan the runs that are compared in a trial with its rewind iteration, and the interpolations between them."""
+    examples = trial.data.train - trial.study.data.validation + trial.data.test
     for kind in settings.kinds:
         for (level, copy), (other_level, other_copy) in _ends(kind, settings):
             if kind == "copies":
                 one, other = trial.copy(level, copy), trial.copy(other_level, other_copy)
             else:
                 one, other = trial.ticket(level), trial.ticket(other_level)
-            line = Line(
-                one=one.id,
-                other=other.id,
-                points=settings.points,
-                precision=one.training.precision,
-                network=one.network,
-                data=one.data,
-                seed=one.seed,
-                trial=one.trial,
-                network_code=one.network_code,
-                data_code=one.data_code,
-                label=(
-                    f"{one.network.name}.{one.data.source}.trial-{trial.number}.line.from-{trial.rewind}."
-                    f"level-{level:02}-{copy}.level-{other_level:02}-{other_copy}"
+            item = trial.add(
+                Interpolation(
+                    one=one.id,
+                    other=other.id,
+                    points=settings.points,
+                    precision=one.training.precision,
+                    network=one.network,
+                    data=one.data,
+                    seed=one.seed,
+                    trial=one.trial,
+                    network_code=one.network_code,
+                    data_code=one.data_code,
                 ),
+                f"line.from-{trial.rewind}.level-{level:02}-{copy}.level-{other_level:02}-{other_copy}",
+                "interpolations, for connectivity",
+                Cost(evaluated=settings.points * examples),
             )
-            yield Pair(kind, trial.number, trial.rewind, level, other_level, copy, other_copy, line.id), line
+            yield Pair(kind, trial.number, trial.rewind, level, other_level, copy, other_copy, item.id)
 
 
 def _ends(kind: Kind, settings: Connectivity) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:

@@ -10,15 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tombola.errors import InputError
-from tombola.studies.arms import MANY_LEVELS, Arm
-from tombola.studies.job import Origin
+from tombola.studies.arms import Rule
 from tombola.training.popup import Popup
+from tombola.work import InitialState, Shuffle
 
 if TYPE_CHECKING:
     from tombola.studies.trial import Trial
 
 
-def control(arm: Arm, shuffle: bool, reinit: bool) -> Arm:
+def control(arm: Rule, shuffle: bool, reinit: bool) -> Rule:
     """Return the arm with its masks shuffled within layers, on fresh initialisations, or both.
 
     Repeats draw places and weights anew, for the mask of the arm's first repeat. A fresh initialisation is trained for
@@ -31,7 +31,7 @@ def control(arm: Arm, shuffle: bool, reinit: bool) -> Arm:
         found = arm(trial, level, 0)
         if not isinstance(found, tuple) or len(found) < 2:
             return found  # which the plan will complain of
-        origin, mask, *recipe = found
+        initial, mask, *recipe = found
         if isinstance(mask, Popup):  # on other weights, training scores would find another mask
             option = f"{'shuffle' if shuffle else 'reinit'}: true"
             raise InputError(
@@ -39,9 +39,9 @@ def control(arm: Arm, shuffle: bool, reinit: bool) -> Arm:
                 f"its control is {{of: edge-popup-trained, {option}}}"
             )
         if shuffle:
-            mask = mask.model_copy(update={"shuffle": repeat * MANY_LEVELS + level})
+            mask = mask.model_copy(update={"shuffle": Shuffle(stream="control", repeat=repeat, level=level)})
         if reinit:
-            return Origin(draw=repeat + 1), mask
-        return origin, mask, *recipe
+            return InitialState(draw=repeat + 1), mask
+        return initial, mask, *recipe
 
     return controlled

@@ -1,9 +1,8 @@
-"""From a study to the jobs that it needs and the table rows that they fill."""
+"""From a study to the work that it needs and the table rows that the results fill."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -13,18 +12,23 @@ from tombola.named import resolve
 from tombola.networks import Anatomy, examine, factory, initialised
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
-from tombola.studies.arms import ARMS, NOT_REWOUND, Arm
-from tombola.studies.connectivity import Line, Pair, Work, connect
+from tombola.studies.arms import Rule, arm_named
+from tombola.studies.connectivity import Pair, connect
 from tombola.studies.controls import control
-from tombola.studies.job import Job
 from tombola.studies.rewind import iterations
 from tombola.studies.study import ArmSettings, Study
 from tombola.studies.trial import Trial, epoch_length
+from tombola.work import Item, MaskSearch
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the results table: which job it shows, and as what."""
+    """One row of the results table: which run it shows, and as what.
+
+    Args:
+        arm, trial, repeat, level: its place.
+        job: identity of the run.
+    """
 
     arm: str
     trial: int
@@ -43,77 +47,41 @@ class Plan:
         anatomy: the network's prunable layers.
         remaining: number of weights that remain at each level, the dense level 0 included; where `pruning.back_off`
             is set, or a criterion skips rounds, the fewest that can remain.
-        jobs: by identity; each comes after those that it needs.
+        work: items by identity, each after those that it needs.
         rows: of the results table, in the study's order of arms.
-        lines: by identity, between runs that are among the jobs.
-        pairs: what the lines show; two may share one.
+        pairs: what the interpolations show; two may share one.
     """
 
     study: Study
     data: Description
     anatomy: Anatomy
     remaining: tuple[int, ...]
-    jobs: dict[str, Job]
+    work: dict[str, Item]
     rows: tuple[Row, ...]
-    lines: dict[str, Line] = field(default_factory=dict)
     pairs: tuple[Pair, ...] = ()
 
-    @cached_property
-    def work(self) -> dict[str, Work]:
-        """All that is to be done, by identity: jobs and lines, each after what it needs."""
-        return {**self.jobs, **self.lines}
-
     def budget(self, level: int = 0) -> int:
-        """Return the iterations of a job of that level that starts at iteration 0."""
+        """Return the iterations of a run of that level that starts at iteration 0."""
         recipe = self.study.recipe(level)
         return recipe.budget(epoch_length(self.study, self.data, recipe))
 
     @cached_property
-    def levels(self) -> dict[str, int]:
-        """Level of each job, by identity; a line, whose weights are computed whether they live or not, counts as 0."""
-        found = {row.job: row.level for row in self.rows}
-        # A chain that no arm shows is still trained, and so is a run that others start from.
-        for job in self.jobs.values():
-            if job.id not in found:
-                found[job.id] = found[job.mask.prune.job] + 1 if job.mask else 0
-        return found | dict.fromkeys(self.lines, 0)
+    def multiply_adds(self) -> float:
+        """Multiply-adds of one example in the dense network."""
+        return float(sum(layer.size * layer.uses for layer in self.anatomy.layers))
 
-    def density(self, job: Work) -> float:
-        """Return the share of weights that `job` computes with, 0 to 1: all of them where scores are trained."""
-        full = isinstance(job, Line) or job.popup
-        return 1.0 if full else self.remaining[self.levels[job.id]] / self.remaining[0]
+    def operations(self, item: Item) -> float:
+        """Estimate the floating-point operations of an item, evaluations included; see `Cost.operations`."""
+        return item.cost.operations(self.multiply_adds)
 
-    def iterations(self, job: Work) -> int:
-        """Return the number of iterations that `job` trains for at most; a line trains for none."""
-        if isinstance(job, Line):
-            return 0
-        budget = job.training.budget(epoch_length(self.study, self.data, job.training))
-        return min(budget, job.until or budget) - job.origin.iteration
-
-    def evaluations(self, job: Job) -> int:
-        """Return how often `job` is evaluated on validation and test, at its start and its end too."""
-        interval = job.training.interval(epoch_length(self.study, self.data, job.training))
-        return math.ceil(self.iterations(job) / interval) + 1
-
-    def examined(self, job: Work) -> int:
-        """Return how many examples `job` is evaluated on, over all its evaluations."""
-        if isinstance(job, Line):
-            return job.points * (self.data.train - self.study.data.validation + self.data.test)
-        return self.evaluations(job) * (self.study.data.validation + self.data.test) + self.data.train
-
-    def operations(self, job: Work) -> float:
-        """Estimate the floating-point operations of a job, evaluations included, in which pruned weights cost nothing.
-
-        A multiply-add counts as two. A training step costs three passes of this (forward, and backward for weights
-        and for inputs), an evaluation one. Layer densities are taken to be equal.
-        """
-        example = 2.0 * self.density(job) * sum(layer.size * layer.uses for layer in self.anatomy.layers)
-        trained = 0 if isinstance(job, Line) else self.iterations(job) * job.training.batch_size
-        return example * (3 * trained + self.examined(job))
+    @cached_property
+    def wanted(self) -> frozenset[str]:
+        """Identities of the work whose results the study itself shows."""
+        return frozenset({row.job for row in self.rows} | {pair.line for pair in self.pairs})
 
 
 def make_plan(study: Study, root: Path | None = None) -> Plan:
-    """Work out the jobs of a study. Nothing is downloaded, trained or written.
+    """Plan the work of a study. Nothing is downloaded, trained or written.
 
     Args:
         study: what to plan.
@@ -139,7 +107,7 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     dense, ticket, *others = [
         recipe.budget(epoch_length(study, data, recipe)) for recipe in (recipes[0], study.recipe(1), *recipes[1:])
     ]
-    rewound = [arm.rule not in NOT_REWOUND and not arm.reinit for arm in study.arms]
+    rewound = [arm_named(arm.rule).start != "initial" and not arm.reinit for arm in study.arms]
     budget = min(dense, ticket, *(each for each, goes_back in zip(others, rewound, strict=True) if goes_back))
     rewinds = iterations(study.rewind, epoch_length(study, data, study.training), budget)
     parting = _partings(study, rewinds, budget, data)
@@ -155,14 +123,14 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     untrained = partial(initialised, build, study.network.init, 0)
     try_criterion(study.pruning.criterion, anatomy.shapes(), untrained, data.input_shape, data.classes)
-    arms = [control(resolve(arm.rule, ARMS, "arm"), arm.shuffle, arm.reinit) for arm in study.arms]
+    arms = [control(arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
     codes = (study.network.code(), fingerprint(study.data, root))
 
-    jobs: dict[str, Job] = {}
+    items: dict[str, Item] = {}
     rows: list[Row] = []
 
     def trial(number: int, rewind: int, settings: ArmSettings | None) -> Trial:
-        return Trial(study, number, rates, codes, jobs, data, anatomy, remaining, rewind, starts, settings)
+        return Trial(study, number, rates, codes, items, data, anatomy, remaining, rewind, starts, settings)
 
     for settings, arm in zip(study.arms, arms, strict=True):
         curves = [
@@ -174,19 +142,17 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
         for rewind, curve in zip(rewinds, curves, strict=False):
             label = f"{settings.label}@{rewind}" if len(curves) > 1 else settings.label
             rows += [replace(row, arm=label) for row in curve]
-    for prune in {job.mask.prune.criterion: job.mask.prune for job in jobs.values() if job.mask}.values():
-        if prune.criterion != study.pruning.criterion:
-            examples = bool(prune.examples)
-            try_criterion(prune.criterion, anatomy.shapes(), untrained, data.input_shape, data.classes, examples)
-    lines: dict[str, Line] = {}
+    searches = [item.spec for item in items.values() if isinstance(item.spec, MaskSearch)]
+    for search in {search.criterion: search for search in searches}.values():
+        if search.criterion != study.pruning.criterion:
+            examples = bool(search.examples)
+            try_criterion(search.criterion, anatomy.shapes(), untrained, data.input_shape, data.classes, examples)
     pairs: list[Pair] = []
     for rewind in parting:
         assert study.connectivity is not None
         for number in range(study.trials):
-            for pair, line in connect(trial(number, rewind, None), study.connectivity):
-                lines.setdefault(line.id, line)
-                pairs.append(pair)
-    return Plan(study, data, anatomy, tuple(remaining), jobs, tuple(rows), lines, tuple(pairs))
+            pairs += connect(trial(number, rewind, None), study.connectivity)
+    return Plan(study, data, anatomy, tuple(remaining), items, tuple(rows), tuple(pairs))
 
 
 def _partings(study: Study, rewinds: tuple[int, ...], budget: int, data: Description) -> tuple[int, ...]:
@@ -208,15 +174,15 @@ def _partings(study: Study, rewinds: tuple[int, ...], budget: int, data: Descrip
     return iterations(settings.rewind, epoch_length(study, data, study.training), budget, "connectivity.rewind")
 
 
-def _rows(settings: ArmSettings, arm: Arm, trial: Trial) -> list[Row]:
-    """Return the rows of an arm in a trial, and plan their jobs."""
+def _rows(settings: ArmSettings, arm: Rule, trial: Trial) -> list[Row]:
+    """Return the rows of an arm in a trial, and plan their runs."""
     rows = [Row(settings.label, trial.number, 0, 0, trial.dense.id)]
     seen: set[str] = set()
     for repeat in range(settings.per_trial):
         for level in range(1, trial.study.pruning.rounds + 1):
-            job = trial.job_of(settings.label, arm, level, repeat, settings.per_trial, settings.training)
-            if repeat and job.id in seen:
-                raise InputError(f"arm {settings.label!r}: its repeats are all the same job; leave per_trial out")
-            seen.add(job.id)
-            rows.append(Row(settings.label, trial.number, repeat, level, job.id))
+            run = trial.plan_arm(settings.label, arm, level, repeat, settings.per_trial, settings.training)
+            if repeat and run.id in seen:
+                raise InputError(f"arm {settings.label!r}: its repeats are all the same run; leave per_trial out")
+            seen.add(run.id)
+            rows.append(Row(settings.label, trial.number, repeat, level, run.id))
     return rows

@@ -13,7 +13,7 @@ from tombola.networks import Anatomy
 from tombola.pruning.schedule import constant_rate, rates_to
 from tombola.pruning.select import Scope
 from tombola.section import Section
-from tombola.training.watching import EarlyBird
+from tombola.training.tracking import EarlyBird
 
 Rate = float | tuple[float, ...]  # of every round, or a list with one for each
 KINDS = ("conv", "linear")

@@ -13,8 +13,8 @@ from tombola.errors import InputError
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 
 
-def _moment(value: Any) -> Any:
-    """Return a moment as it is kept: an iteration, a fraction of the budget, or "<number> epochs"."""
+def _rewind_step(value: Any) -> Any:
+    """Return a rewind step as it is kept: an iteration, a fraction of the budget, or "<number> epochs"."""
     text = " ".join(str(value).split())
     if isinstance(value, str) and EPOCHS.fullmatch(text):
         return text
@@ -31,22 +31,22 @@ def _moment(value: Any) -> Any:
     raise ValueError("must be an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')")
 
 
-def moments(value: Any) -> Any:
-    """Return one moment or several as they are kept; ValueError where it is none."""
-    return [_moment(each) for each in value] if isinstance(value, list | tuple) else _moment(value)
+def rewind_steps(value: Any) -> Any:
+    """Return one rewind step or several as they are kept; ValueError where it is none."""
+    return [_rewind_step(each) for each in value] if isinstance(value, list | tuple) else _rewind_step(value)
 
 
-Moment = int | float | str
-Rewind = Annotated[Moment | tuple[Moment, ...], BeforeValidator(moments)]
+RewindStep = int | float | str
+Rewind = Annotated[RewindStep | tuple[RewindStep, ...], BeforeValidator(rewind_steps)]
 
 
 def iterations(
-    rewind: Moment | tuple[Moment, ...], epoch_length: int, budget: int, field: str = "rewind"
+    rewind: RewindStep | tuple[RewindStep, ...], epoch_length: int, budget: int, field: str = "rewind"
 ) -> tuple[int, ...]:
     """Return the iterations of the dense run that `rewind` names, in its order.
 
     Args:
-        rewind: one moment or several.
+        rewind: one rewind step or several.
         epoch_length: iterations in an epoch.
         budget: iterations of the shortest run among those that are rewound and the dense one.
         field: its name, for messages.
@@ -58,16 +58,16 @@ def iterations(
     if not several:
         raise InputError(f"{field}=[]: name at least one iteration")
     found: list[int] = []
-    for moment in several:
-        if isinstance(moment, str):
-            match = EPOCHS.fullmatch(moment)
+    for step in several:
+        if isinstance(step, str):
+            match = EPOCHS.fullmatch(step)
             assert match is not None
             iteration = round(float(match[1]) * epoch_length)
         else:
-            iteration = round(moment * budget) if isinstance(moment, float) else moment
+            iteration = round(step * budget) if isinstance(step, float) else step
         if iteration >= budget:
-            place = "" if isinstance(moment, int) else f"is iteration {iteration}, and "
-            raise InputError(f"{field}={moment} {place}must be below the budget of {budget} iterations")
+            place = "" if isinstance(step, int) else f"is iteration {iteration}, and "
+            raise InputError(f"{field}={step} {place}must be below the budget of {budget} iterations")
         if iteration in found:
             raise InputError(f"{field} names iteration {iteration:,} twice")
         found.append(iteration)

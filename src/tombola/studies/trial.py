@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,20 +11,33 @@ from pydantic import ValidationError
 
 from tombola.data import Description
 from tombola.errors import InputError
-from tombola.named import code_fingerprint, resolve
+from tombola.named import code_fingerprint
 from tombola.networks import Anatomy
 from tombola.pruning import CRITERIA
 from tombola.pruning.at_init import WITH_EXAMPLES
 from tombola.pruning.scoring import KNOWN
 from tombola.pruning.select import after_round
-from tombola.studies.arms import ARMS, Arm
-from tombola.studies.job import Job, Limit, MaskRule, Origin, Prune
+from tombola.studies.arms import ARMS, Rule, rule_named
 from tombola.studies.study import ArmSettings, Study
 from tombola.training.popup import Popup, counts_of
 from tombola.training.recipe import Recipe
-from tombola.training.watching import EarlyBird, Watch
+from tombola.training.tracking import EarlyBird, TrackedMasks
+from tombola.work import (
+    Cost,
+    InitialState,
+    Item,
+    Limit,
+    MaskSearch,
+    MaskUse,
+    Observations,
+    Run,
+    SgdNoise,
+    Spec,
+    Supermask,
+    Training,
+)
 
-COPIES_APART = 1_000_000  # numbers of the noise of a copy and of the next: more than any study has levels
+PASSES = {"synflow": 300, "grasp": 9, "snip": 3, "gradient": 3}  # of the examples through the network, forward and back
 
 
 def epoch_length(study: Study, data: Description, recipe: Recipe) -> int:
@@ -50,13 +64,14 @@ class Trial:
         rewind: the iteration that kept weights go back to.
         rewinds: all of the study's, those of its connectivity included.
         settings: of the arm that is being planned.
+        items: all work of the study so far, by identity; each item comes after those that it needs.
     """
 
     study: Study
     number: int
     rates: tuple[dict[str, float], ...]
     codes: tuple[str, str]
-    jobs: dict[str, Job] = field(repr=False)
+    items: dict[str, Item] = field(repr=False)
     data: Description
     anatomy: Anatomy = field(repr=False)
     remaining: Sequence[int] = field(repr=False)
@@ -65,91 +80,109 @@ class Trial:
     settings: ArmSettings | None = None
 
     def __post_init__(self) -> None:
-        watch = () if self.watch is None else (self.watch,)
-        self.dense = self._add("dense", 0, Origin(), None, keep=tuple(sorted(set(self.rewinds) - {0})), watch=watch)
-        self._chains: dict[Arm, list[Job]] = {}
+        tracked = () if self.tracked_masks is None else (self.tracked_masks,)
+        observe = Observations(snapshots=tuple(sorted(set(self.rewinds) - {0})), masks=tracked)
+        self.dense = self._train("dense", "dense", 0, InitialState(), None, observe=observe)
+        self._chains: dict[Rule, list[Training]] = {}
 
     @property
-    def start(self) -> Origin:
+    def rewound(self) -> InitialState:
         """The trial's own weights at the rewind iteration."""
-        return Origin(job=self.dense.id, iteration=self.rewind)
+        return InitialState(run=self.dense.id, iteration=self.rewind)
 
     @property
-    def initial(self) -> Origin:
+    def initial(self) -> InitialState:
         """The trial's own weights at initialisation, wherever others rewind to."""
-        return Origin(job=self.dense.id)
+        return InitialState()
 
-    def other_start(self, draw: int) -> Origin:
+    def other_start(self, draw: int) -> InitialState:
         """Return the weights of another initialisation, trained to the rewind iteration without a mask."""
         if not self.rewind:
-            return Origin(draw=draw)
-        keep = (self.rewind,)
-        run = self._add(f"late-reinit-{draw - 1}.start", 0, Origin(draw=draw), None, keep=keep, until=self.rewind)
-        return Origin(job=run.id, iteration=self.rewind)
+            return InitialState(draw=draw)
+        run = self._train(
+            f"late-reinit-{draw - 1}.start",
+            "late-reinit",
+            0,
+            InitialState(draw=draw),
+            None,
+            observe=Observations(snapshots=(self.rewind,)),
+            until=self.rewind,
+        )
+        return InitialState(run=run.id, iteration=self.rewind)
 
-    def run(self, arm: Arm, level: int) -> Job:
-        """Return the job of an arm at a level, the dense run at level 0; those before it are planned too."""
-        chain = self._chains.setdefault(arm, [self.dense])
-        label = next((name for name, ours in ARMS.items() if ours is arm), arm.__name__)
+    def run(self, arm: Rule | str, level: int) -> Training:
+        """Return the run of an arm at a level, the dense run at level 0; those before it are planned too.
+
+        Args:
+            arm: its rule, or its name.
+            level: of the study.
+        """
+        rule = rule_named(arm) if isinstance(arm, str) else arm
+        chain = self._chains.setdefault(rule, [self.dense])
+        label = next((name for name, ours in ARMS.items() if ours.rule is rule), getattr(rule, "__name__", "arm"))
         # The chain of another arm, of which this may be a control, is trained as that arm is.
         mine = self.settings
-        its_own = mine and not (mine.shuffle or mine.reinit) and resolve(mine.rule, ARMS, "arm") is arm
+        its_own = mine and not (mine.shuffle or mine.reinit) and rule_named(mine.rule) is rule
         training = mine.training if mine and its_own else {}
+        group = label if any(arm.rule == label for arm in self.study.arms) else f"{label}, for other arms' masks"
         while len(chain) <= level:
-            chain.append(self.job_of(label, arm, len(chain), 0, 1, training))
+            chain.append(self.plan_arm(label, rule, len(chain), 0, 1, training, group))
         return chain[level]
 
-    def ticket(self, level: int) -> Job:
+    def ticket(self, level: int) -> Training:
         """Return the ticket's own run at a level; that of the dense network at level 0."""
-        return self.run(ARMS["ticket"], level)
+        return self.run("ticket", level)
 
-    def copy(self, level: int, number: int) -> Job:
+    def copy(self, level: int, number: int) -> Training:
         """Return a run of a level's network from the rewind iteration on, with training noise of its own.
 
         Copy 0 has the study's own noise: it is the ticket's run, and at level 0 and iteration 0 the dense one. From a
         later iteration the optimiser starts fresh, in all copies alike.
         """
+        mask: MaskUse | None = None
         if level == 0:
             if not self.rewind and not number:
                 return self.dense
-            origin, mask = self.start if self.rewind else Origin(), None
+            initial = self.rewound if self.rewind else InitialState()
         else:
             ticket = self.ticket(level)
             if not number:
                 return ticket
-            origin, mask = ticket.origin, ticket.mask
-        return self._add(f"copy-{number}.from-{self.rewind}", level, origin, mask, copy=number)
+            assert isinstance(ticket, Run)
+            initial, mask = ticket.initial, ticket.mask
+        label = f"copy-{number}.from-{self.rewind}"
+        return self._train(label, "copies, for connectivity", level, initial, mask, copy_number=number)
 
-    def pruned(self, job: Job, level: int) -> MaskRule:
-        """Return the mask found by pruning a job of the level before by one round."""
-        return self._prune(job, level - 1, level)
+    def pruned(self, run: Training, level: int) -> MaskUse:
+        """Return the mask found by pruning a run of the level before by one round."""
+        return self._prune(run, level - 1, level)
 
-    def own_mask(self, job: Job) -> MaskRule:
-        """Return the mask that a job has or finds, with nothing pruned."""
-        return MaskRule(prune=Prune(job=job.id, criterion="magnitude", scope="layer", rates={}))
+    def own_mask(self, run: Training) -> MaskUse:
+        """Return the mask that a run has or finds, with nothing pruned."""
+        return MaskUse(run=run.id)
 
     @property
-    def watch(self) -> Watch | None:
-        """The masks that are watched while the dense network trains, if any are."""
+    def tracked_masks(self) -> TrackedMasks | None:
+        """The masks that are tracked while the dense network trains, if any are."""
         pruning = self.study.pruning
         early_bird = pruning.early_bird
         if early_bird is None and any(arm.rule == "early-bird" for arm in self.study.arms):
             early_bird = EarlyBird()
         if early_bird is None or not self.rates:
             return None
-        return Watch(rates=self.rates, scope=pruning.scope, minimum=pruning.minimum, early_bird=early_bird)
+        return TrackedMasks(rates=self.rates, scope=pruning.scope, minimum=pruning.minimum, early_bird=early_bird)
 
-    def early_bird(self, level: int) -> MaskRule:
+    def early_bird(self, level: int) -> MaskUse:
         """Return the mask of a level as it was when it settled while the dense network trained.
 
         Raises:
-            InputError: nothing is watched.
+            InputError: no masks are tracked.
         """
-        if self.watch is None:
+        if self.tracked_masks is None:
             raise InputError("pruning.early_bird must be set for an arm of one's own that asks for early-bird masks")
-        mask = self.one_shot(level)
-        update = {"criterion": "magnitude", "code": "", "early_bird": self.watch.early_bird}
-        return mask.model_copy(update={"prune": mask.prune.model_copy(update=update)})
+        search = self._search(self.dense, 0, level)
+        update = {"criterion": "magnitude", "code": "", "early_bird": self.tracked_masks.early_bird}
+        return self._use(search.model_copy(update=update), "early-bird")
 
     def popup(self, level: int, draw: int) -> Popup:
         """Return how the supermask with as many weights as the level has is found.
@@ -172,8 +205,8 @@ class Trial:
         weights = self.settings.weights if self.settings else None
         return Popup(counts=counts, draw=draw) if weights is None else Popup(counts=counts, draw=draw, weights=weights)
 
-    def supermask(self, level: int, draw: int) -> Job:
-        """Return the job that finds the supermask of a level, as the study's arm `edge-popup` does; it is planned too.
+    def supermask(self, level: int, draw: int) -> Training:
+        """Return the work that finds the supermask of a level, as the study's arm `edge-popup` does.
 
         Raises:
             InputError: the study has several such arms.
@@ -187,7 +220,9 @@ class Trial:
         settings = found[0] if found else ArmSettings(rule="edge-popup")
         finder = replace(self, settings=settings)
         repeats = max(settings.per_trial, draw + 1)
-        return finder.job_of(settings.label, ARMS["edge-popup"], level, draw, repeats, settings.training)
+        group = settings.label if found else "edge-popup, for other arms' masks"
+        rule = ARMS["edge-popup"].rule
+        return finder.plan_arm(settings.label, rule, level, draw, repeats, settings.training, group)
 
     def last_rate(self, level: int) -> Recipe:
         """Return the recipe of a level with the learning rate of its last iteration throughout."""
@@ -201,19 +236,19 @@ class Trial:
         }
         return recipe.model_copy(update=constant)
 
-    def iterative(self, level: int) -> MaskRule:
+    def iterative(self, level: int) -> MaskUse:
         """Return the mask found by pruning the ticket of the level before by one round."""
-        mask = self._prune(self.run(ARMS["ticket"], level - 1), level - 1, level)
+        search = self._search(self.run("ticket", level - 1), level - 1, level)
         if back_off := self.study.pruning.back_off:
             limit = Limit(dense=self.dense.id, margin=back_off.margin, factor=back_off.factor)
-            return mask.model_copy(update={"prune": mask.prune.model_copy(update={"limit": limit})})
-        return mask
+            search = search.model_copy(update={"limit": limit})
+        return self._use(search, "ticket")
 
-    def one_shot(self, level: int) -> MaskRule:
+    def one_shot(self, level: int) -> MaskUse:
         """Return the mask found by pruning the dense run by that many rounds at once."""
         return self._prune(self.dense, 0, level)
 
-    def at_init(self, method: str, level: int, draw: int = 0) -> MaskRule:
+    def at_init(self, method: str, level: int, repeat: int = 0) -> MaskUse:
         """Return the mask found by pruning the untrained network once, to the level's number of weights exactly.
 
         All layers that the study prunes are compared together; others stay whole.
@@ -221,7 +256,8 @@ class Trial:
         Args:
             method: one of `tombola.pruning.AT_INIT`, a criterion, or `package.module:function`.
             level: of the study.
-            draw: which draw of the method's, and of the examples that it is given.
+            repeat: numbers the method's draws, and those of the examples that it is given. A method that does not draw
+                finds one mask for all repeats only where this is 0.
 
         Raises:
             InputError: there is no such method, or fewer weights would be left than there are layers.
@@ -236,46 +272,83 @@ class Trial:
                 f"initialisation can't keep one in each; ask for at most {level - 1} rounds, or for a lower rate"
             )
         uses_data = method in WITH_EXAMPLES or method not in KNOWN
-        return MaskRule(
-            prune=Prune(
-                job=self.dense.id,
-                criterion=method,
-                scope="global",
-                rates=dict.fromkeys(layers, (pool - keep) / pool),
-                minimum=self.study.pruning.minimum,
-                code=code_fingerprint(method, KNOWN, "method"),
-                examples=self.study.pruning.init_examples if uses_data else 0,
-                draw=draw,
-            )
+        search = self._spec(
+            MaskSearch,
+            criterion=method,
+            scope="global",
+            rates=dict.fromkeys(layers, (pool - keep) / pool),
+            minimum=self.study.pruning.minimum,
+            code=code_fingerprint(method, KNOWN, "method"),
+            examples=self.study.pruning.init_examples if uses_data else 0,
+            level=level,
+            repeat=repeat,
         )
+        return self._use(search, method)
 
-    def job_of(
-        self, label: str, arm: Arm, level: int, repeat: int, repeats: int, training: Mapping[str, Any] | None = None
-    ) -> Job:
-        """Plan the job that an arm asks for; `training` has fields of its recipe that are others."""
+    def add(
+        self, spec: Spec, label: str, group: str, cost: Cost | None = None, observe: Observations | None = None
+    ) -> Item:
+        """Add work of any kind to the plan, and return its item; what equal work observes already is kept.
+
+        Args:
+            spec: what decides the outcome.
+            label: names it for a person, without network, data and trial, which are added.
+            group: the line of `tombola plan` that counts it.
+            cost: what it is expected to cost.
+            observe: what is recorded on the way.
+        """
+        study = self.study
+        known = self.items.get(spec.id)
+        wanted = observe or Observations()
+        if known is not None:
+            if known.observe.with_(wanted) != known.observe:
+                self.items[spec.id] = replace(known, observe=known.observe.with_(wanted))
+            return self.items[spec.id]
+        item = Item(
+            spec=spec,
+            label=f"{study.network.name}.{study.data.source}.trial-{self.number}.{label}",
+            group=group,
+            cost=cost or Cost(),
+            observe=wanted,
+            data_file=None if study.data.path is None else str(study.data.path),
+        )
+        self.items[item.id] = item
+        return item
+
+    def plan_arm(
+        self,
+        label: str,
+        rule: Rule,
+        level: int,
+        repeat: int,
+        repeats: int,
+        training: Mapping[str, Any] | None = None,
+        group: str = "",
+    ) -> Training:
+        """Plan what an arm asks for at a level; `training` has fields of its recipe that differ from the study's."""
         try:
-            found = arm(self, level, repeat)
+            found = rule(self, level, repeat)
         except InputError:
             raise
         except Exception as error:
             raise InputError(
                 f"arm {label!r} failed at level {level}: {type(error).__name__}: {error}; "
-                "an arm is called as arm(trial, level, repeat) and returns (Origin, MaskRule)"
+                "an arm is called as arm(trial, level, repeat) and returns (InitialState, MaskUse)"
             ) from error
         try:
-            origin, mask, *others = found
-            assert isinstance(origin, Origin)
-            assert isinstance(mask, MaskRule | Popup)
+            initial, mask, *others = found
+            assert isinstance(initial, InitialState)
+            assert isinstance(mask, MaskUse | Popup)
             assert not others or (len(others) == 1 and isinstance(others[0], Recipe))
         except (TypeError, ValueError, AssertionError):
             raise InputError(
-                f"arm {label!r} must return (Origin, MaskRule), or those and a Recipe; it gave {found!r}"
+                f"arm {label!r} must return (InitialState, MaskUse), or those and a Recipe; it gave {found!r}"
             ) from None
-        parent = self.jobs.get(origin.job) if origin.job else None
-        known = parent is not None and (origin.moment == "final" or origin.iteration in (0, *parent.keep))
-        if origin.job and not known:
+        parent = self.items.get(initial.run) if initial.run else None
+        known = parent is not None and (initial.trained or initial.iteration in (0, *parent.observe.snapshots))
+        if initial.run and not known:
             raise InputError(
-                f"arm {label!r} starts from iteration {origin.iteration} of a job that takes no snapshot there"
+                f"arm {label!r} starts from iteration {initial.iteration} of a run that takes no snapshot there"
             )
         try:
             recipe = (others[0] if others else self.study.recipe(level)).changed(training or {})
@@ -283,56 +356,84 @@ class Trial:
             message = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise InputError(f"arm {label!r}: its training can't be changed so: {message}") from None
         number = f"-{repeat}" if repeats > 1 else ""
-        return self._add(f"{label}{number}", level, origin, mask, recipe=recipe)
+        return self._train(f"{label}{number}", group or label, level, initial, mask, recipe=recipe)
 
-    def _prune(self, parent: Job, first: int, last: int) -> MaskRule:
+    def _spec(self, kind: type[Any], **fields: Any) -> Any:
+        """Return a spec with the study's network, data, seed and trial; a data file is known by its content alone."""
+        study = self.study
+        return kind(
+            network=study.network.model_copy(update={"output": None}),  # decides rates alone, which are there by name
+            data=study.data.model_copy(update={"path": f"content:{self.codes[1]}"} if study.data.path else {}),
+            seed=study.seed,
+            trial=self.number,
+            network_code=self.codes[0],
+            data_code=self.codes[1],
+            **fields,
+        )
+
+    def _prune(self, parent: Training, first: int, last: int) -> MaskUse:
         """Return the mask found by pruning `parent`, of level `first`, to level `last`."""
+        return self._use(self._search(parent, first, last), "one-shot" if parent is self.dense else "masks")
+
+    def _search(self, parent: Training, first: int, last: int) -> MaskSearch:
         pruning, rounds = self.study.pruning, self.rates[first:last]
         same = 1
         while same < len(rounds) and rounds[-same - 1] == rounds[-1]:
             same += 1
-        return MaskRule(
-            prune=Prune(
-                job=parent.id,
-                criterion=pruning.criterion,
-                scope=pruning.scope,
-                rates=rounds[-1],
-                minimum=pruning.minimum,
-                rounds=same,
-                before=rounds[:-same],
-                code=code_fingerprint(pruning.criterion, CRITERIA, "criterion"),
-            )
+        return self._spec(
+            MaskSearch,
+            run=parent.id,
+            criterion=pruning.criterion,
+            scope=pruning.scope,
+            rates=rounds[-1],
+            minimum=pruning.minimum,
+            rounds=same,
+            before=rounds[:-same],
+            level=last,
+            code=code_fingerprint(pruning.criterion, CRITERIA, "criterion"),
         )
 
-    def _add(
+    def _use(self, search: MaskSearch, of: str) -> MaskUse:
+        """Plan a mask search and return the use of its mask."""
+        examples = search.examples * self.data.classes or 1
+        cost = Cost(evaluated=PASSES.get(search.criterion, 0) * examples)
+        item = self.add(search, f"mask.{of}.level-{search.level:02}", "masks", cost)
+        return MaskUse(search=item.id)
+
+    def _train(
         self,
         label: str,
+        group: str,
         level: int,
-        origin: Origin,
-        mask: MaskRule | Popup | None,
+        initial: InitialState,
+        mask: MaskUse | Popup | None,
         recipe: Recipe | None = None,
-        keep: tuple[int, ...] = (),
+        observe: Observations | None = None,
         until: int | None = None,
-        watch: tuple[Watch, ...] = (),
-        copy: int = 0,
-    ) -> Job:
-        study = self.study
-        place = f"{label}.level-{level:02}" if level else label
-        job = Job(
-            network=study.network,
-            data=study.data,
-            training=recipe or study.recipe(level),
-            seed=study.seed,
-            trial=self.number,
-            origin=origin,
-            mask=None if isinstance(mask, Popup) else mask,
-            popup=mask if isinstance(mask, Popup) else None,
-            until=until,
-            noise=(level if study.noise == "level" else 0) + COPIES_APART * copy,
-            network_code=self.codes[0],
-            data_code=self.codes[1],
-            label=f"{study.network.name}.{study.data.source}.trial-{self.number}.{place}",
-            keep=keep,
-            watch=watch,
+        copy_number: int = 0,
+    ) -> Training:
+        study, recipe = self.study, recipe or self.study.recipe(level)
+        noise = SgdNoise(level=level if study.noise == "level" else 0, copy_number=copy_number)
+        common = {"training": recipe, "initial": initial, "until": until, "noise": noise}
+        spec: Training = (
+            self._spec(Supermask, popup=mask, **common)
+            if isinstance(mask, Popup)
+            else self._spec(Run, mask=mask, **common)
         )
-        return self.jobs.setdefault(job.id, job)
+        cost = self._cost(spec, recipe, level)
+        added = self.add(spec, f"{label}.level-{level:02}" if level else label, group, cost, observe)
+        assert isinstance(added.spec, Training)
+        return added.spec
+
+    def _cost(self, spec: Training, recipe: Recipe, level: int) -> Cost:
+        epoch = epoch_length(self.study, self.data, recipe)
+        budget = recipe.budget(epoch)
+        iterations = min(budget, spec.until or budget) - spec.initial.iteration
+        evaluations = math.ceil(iterations / recipe.interval(epoch)) + 1
+        each = self.study.data.validation + self.data.test
+        return Cost(
+            iterations=iterations,
+            batch_size=recipe.batch_size,
+            evaluated=evaluations * each + self.data.train,
+            density=1.0 if isinstance(spec, Supermask) else self.remaining[level] / self.remaining[0],
+        )

@@ -123,7 +123,7 @@ def _data(results: Results) -> list[tuple[str, str]]:
         facts += [(f"sha256 of {name}.gz", digest) for name, digest in PUBLISHED[source].compressed.items()]
     elif source == "digits":
         facts.append(("sha256 of images and labels", DIGITS_SHA256))
-    elif codes := {job.data_code for job in results.plan.jobs.values()} - {""}:
+    elif codes := {getattr(item.spec, "data_code", "") for item in results.plan.work.values()} - {""}:
         facts.append(("fingerprint of the file", ", ".join(sorted(codes))))
     return facts
 
@@ -177,7 +177,7 @@ def _seeds(results: Results) -> tuple[tuple[str, str], ...]:
 def _compute(results: Results, levels: pd.DataFrame, facts: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
     runs = levels.drop_duplicates("job")
     seconds = float(runs["seconds"].sum())
-    operations = sum(results.plan.operations(results.plan.jobs[job]) for job in runs["job"])
+    operations = sum(results.plan.operations(results.plan.work[job]) for job in runs["job"])
     engines = [fact["engine"] for fact in facts]
     found = [
         ("machine", _distinct(fact["versions"].get("machine") for fact in facts)),

@@ -39,7 +39,7 @@ class EarlyBird(Section):
         return len(distances) >= self.window and max(distances[-self.window :]) <= self.threshold
 
 
-class Watch(Section):
+class TrackedMasks(Section):
     """Masks to watch: those that pruning the dense run once by magnitude, to each level, would give.
 
     Args:
@@ -58,7 +58,7 @@ class Watch(Section):
         return mine == (tuple(rounds), scope, minimum, early_bird)
 
 
-class Watcher:
+class MaskTracker:
     """Follows the masks of one watch through one run.
 
     Args:
@@ -75,7 +75,7 @@ class Watcher:
 
     def __init__(
         self,
-        watch: Watch,
+        watch: TrackedMasks,
         layers: Iterable[str],
         facts: Mapping[str, Any] | None = None,
         tensors: Mapping[str, Tensor] | None = None,

@@ -1,0 +1,41 @@
+"""Finding a mask: a criterion scores the weights, selection takes the lowest away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tombola.errors import InputError
+from tombola.pruning.criteria import SkipRound, Snapshots
+from tombola.pruning.mask import Mask
+from tombola.pruning.scoring import scores_of
+from tombola.pruning.select import Scope, select
+
+
+def find_mask(
+    criterion: str,
+    snapshots: Snapshots,
+    mask: Mask,
+    rounds: Sequence[Mapping[str, float]],
+    scope: Scope,
+    minimum: int = 0,
+) -> Mask:
+    """Return `mask` without the weights that a criterion scores lowest.
+
+    Args:
+        criterion: one of ours, or `package.module:function`.
+        snapshots: what the criterion may look at.
+        mask: what is kept so far.
+        rounds, scope, minimum: as in `select`.
+
+    Raises:
+        SkipRound: the criterion can't tell weights apart, or the rounds remove none.
+        InputError: the criterion fails, or its scores can't be used.
+    """
+    scores = scores_of(criterion, snapshots)
+    try:
+        found = select(scores, mask, rounds, scope, minimum)
+    except ValueError as error:
+        raise InputError(f"criterion {criterion!r}: {error}") from error
+    if found == mask:
+        raise SkipRound("so few weights are left, at rates so low, that the round removes none")
+    return found

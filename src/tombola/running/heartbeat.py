@@ -1,0 +1,56 @@
+"""The heartbeat of a worker: notes how far its work is, and stops it when that is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tombola.running.options import RunOptions
+from tombola.running.store import PROGRESS, Store
+from tombola.training.loop import Interrupted
+
+PROGRESS_EVERY = 0.5  # seconds between two notes of how far a piece of work is
+State = Mapping[str, Any]
+
+
+class Heartbeat:
+    """Called several times a second while work is executed.
+
+    Args:
+        store, options: of the work.
+        states: returns how far each piece of work is, by identity: "label", "iteration", "budget", "metric" where
+            there is one, and "unit" where something other than iterations is counted.
+    """
+
+    def __init__(self, store: Store, options: RunOptions, states: Callable[[], Mapping[str, State]]):
+        self._store, self._options, self._states = store, options, states
+        self._noted = 0.0
+
+    def __call__(self) -> None:
+        """Note progress if that is due.
+
+        Raises:
+            Interrupted: the stop file or the parent process is gone.
+        """
+        now = time.monotonic()
+        if now - self._noted > PROGRESS_EVERY:
+            self._noted = now
+            for identity, state in self._states().items():
+                # A full disk must not end a run for the sake of a progress note; saving will report it.
+                with contextlib.suppress(OSError):
+                    self._note(identity, state)
+        options = self._options
+        orphaned = options.parent is not None and os.getppid() != options.parent
+        if orphaned or (options.stop_file is not None and not os.path.exists(options.stop_file)):
+            raise Interrupted
+
+    def _note(self, identity: str, state: State) -> None:
+        path = self._store.part(identity) / PROGRESS
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".tmp")
+        aside.write_text(json.dumps({**state, "time": time.time()}))
+        os.replace(aside, path)

@@ -1,0 +1,76 @@
+"""The initial state of a training: its weights, its mask, and what is to be said of that mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+import tombola.data as data
+from tombola.networks import examine, initialised
+from tombola.pruning import Mask, shuffled
+from tombola.running.collapse import collapse
+from tombola.running.store import Store
+from tombola.training.engine import Weights
+from tombola.training.popup import signed_constant
+from tombola.work import Run, Supermask, Training
+
+
+def masked_state(
+    run: Run, store: Store, build: Callable[[], nn.Module], splits: data.Splits
+) -> tuple[Mask, Weights, dict[str, Any]]:
+    """Return the mask of a run, its masked starting weights, and remarks on the mask.
+
+    The remarks are those of the search that found the mask, with "collapsed" and "no_path"; see
+    `tombola.running.collapse`.
+
+    Raises:
+        Damaged: a result that the run needs is missing or damaged.
+    """
+    module = initialised(build, "pytorch", 0)
+    remarks: dict[str, Any] = {}
+    if run.mask is None:
+        mask = Mask.full(examine(module, splits.input_shape).shapes())
+    else:
+        mask = store.mask(run.mask.source)
+        if run.mask.search is not None:
+            remarks |= store.facts(run.mask.search)["remarks"]
+        if run.mask.shuffle is not None:
+            mask = shuffled(mask, run.seeds.generator("mask", run.mask.shuffle.counter()))
+        remarks |= collapse(module, mask, splits.input_shape)
+    # In the module rather than in the dict: a tied weight has several names there, and is masked under one.
+    module.load_state_dict(_weights(run, store, build))
+    mask.apply_(module)
+    return mask, _copied(module), remarks
+
+
+def frozen_state(
+    supermask: Supermask, store: Store, build: Callable[[], nn.Module], splits: data.Splits
+) -> tuple[Mask, Weights, dict[str, Any]]:
+    """Return a full mask, the weights that scores are trained for, and no remarks.
+
+    Raises:
+        Damaged: a result that this work needs is missing or damaged.
+    """
+    module = initialised(build, "pytorch", 0)
+    mask = Mask.full(examine(module, splits.input_shape).shapes())
+    module.load_state_dict(_weights(supermask, store, build))
+    if supermask.popup.weights == "signed-constant":
+        with torch.no_grad():
+            for name, weight in module.named_parameters():
+                if name in mask:
+                    weight.copy_(signed_constant(weight))
+    return mask, _copied(module), {}
+
+
+def _weights(training: Training, store: Store, build: Callable[[], nn.Module]) -> Weights:
+    initial = training.initial
+    if initial.run is not None:
+        return store.load(initial.run).snapshots[initial.snapshot]
+    return initialised(build, training.network.init, training.seeds.value("init", initial.draw)).state_dict()
+
+
+def _copied(module: nn.Module) -> Weights:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}

@@ -1,0 +1,57 @@
+"""Executing an interpolation: the points on the line between two finished runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tombola.running.heartbeat import Heartbeat
+from tombola.running.options import RunOptions
+from tombola.running.problem import build_of, engine_facts, splits_of, versions
+from tombola.running.store import Store
+from tombola.training.interpolation import along
+from tombola.work import Interpolation, Item
+
+
+def execute(items: Sequence[Item], store: Store, options: RunOptions) -> None:
+    """Evaluate interpolations and store what was found; an interrupted one starts from its first point again.
+
+    Raises:
+        Interrupted: it is to stop.
+    """
+    for item in items:
+        _interpolate(item, store, options)
+
+
+def _interpolate(item: Item, store: Store, options: RunOptions) -> None:
+    begun, spec = time.perf_counter(), item.spec
+    assert isinstance(spec, Interpolation)
+    splits = splits_of(item, options)
+    one, other = store.load(spec.one), store.load(spec.other)
+    state: dict[str, Any] = {
+        "label": item.label,
+        "iteration": 0,
+        "budget": spec.points,
+        "metric": None,
+        "unit": "points",
+    }
+    found = along(
+        one.snapshots["final"],
+        other.snapshots["final"],
+        build_of(item, splits),
+        splits,
+        spec.points,
+        half=spec.precision == "bfloat16",
+        seed=spec.seeds.value("dropout"),
+        check=Heartbeat(store, options, lambda: {item.id: state}),
+        reached=lambda point: state.update(iteration=point),
+    )
+    facts = {
+        "engine": engine_facts(options, "dense"),
+        "remaining": [sum(result.mask.counts().values()) for result in (one, other)],
+        "seconds": time.perf_counter() - begun,
+        "versions": versions(options),
+        "along": found,
+    }
+    store.save(item, facts)

@@ -1,0 +1,34 @@
+"""Run options: how work is executed. None of them decides an outcome beyond rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a worker executes work.
+
+    Args:
+        root: folder of data sets.
+        device: of the training, such as "cpu" or "cuda".
+        engine: forces one; "auto" chooses.
+        threads: that PyTorch uses in each worker.
+        stack: the most runs that are trained together, where the engine can do that.
+        checkpoint_every: seconds between checkpoints.
+        stop_file: all workers stop when this file is deleted.
+        parent: process identity; a worker whose parent is gone stops too.
+        energy: measure what each run takes.
+        tf32: let a GPU round products of float32 to TF32.
+    """
+
+    root: str | None = None
+    device: str = "cpu"
+    engine: str = "auto"
+    threads: int = 1
+    stack: int = 1
+    checkpoint_every: float = 30.0
+    stop_file: str | None = None
+    parent: int | None = None
+    energy: bool = False
+    tf32: bool = False

@@ -1,0 +1,255 @@
+"""Executing trainings: runs and supermasks, from their initial state or their last checkpoint to the stored result."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from tombola.networks import initialised
+from tombola.pruning import Mask
+from tombola.running.collapse import collapse
+from tombola.running.energy import metered
+from tombola.running.files import under
+from tombola.running.heartbeat import Heartbeat
+from tombola.running.initial_state import frozen_state, masked_state
+from tombola.running.options import RunOptions
+from tombola.running.problem import build_of, engine_facts, splits_of, versions
+from tombola.running.store import Store
+from tombola.training.engine import Engine, Start, Weights
+from tombola.training.engines import choose_engine
+from tombola.training.engines.popup import PopupEngine
+from tombola.training.loop import Record, train
+from tombola.training.tracking import MaskTracker
+from tombola.work import Item, Run, Supermask, Training
+
+
+@dataclass
+class Lane:
+    """A training that is about to begin or to continue.
+
+    Args:
+        item: the work.
+        start: weights, mask and iteration to continue from.
+        engine: the class of the engine that serves it.
+        record: what is known of it so far.
+        remarks: what a person should know of its mask.
+        trackers: of the masks that are observed.
+        finds_mask: whether training finds the mask, instead of being given it.
+    """
+
+    item: Item
+    start: Start
+    engine: Any
+    record: Record
+    remarks: dict[str, Any]
+    trackers: list[MaskTracker] = field(default_factory=list)
+    finds_mask: bool = False
+
+    @property
+    def spec(self) -> Training:
+        """What decides the outcome."""
+        assert isinstance(self.item.spec, Training)
+        return self.item.spec
+
+
+Begin = Callable[[Item, Store, RunOptions], Lane]
+
+
+def execute_runs(items: Sequence[Item], store: Store, options: RunOptions) -> None:
+    """Train runs of one network and recipe, together where an engine can, and store each one's result.
+
+    Raises:
+        Interrupted: it is to stop; checkpoints are written.
+    """
+    _execute(items, store, options, _begin_run)
+
+
+def execute_supermasks(items: Sequence[Item], store: Store, options: RunOptions) -> None:
+    """Train the scores of supermasks and store the results.
+
+    Raises:
+        Interrupted: it is to stop; checkpoints are written.
+    """
+    _execute(items, store, options, _begin_supermask)
+
+
+def _execute(items: Sequence[Item], store: Store, options: RunOptions, begin: Begin) -> None:
+    lanes = [begin(item, store, options) for item in sorted(items, key=_trial)]
+    # Lanes train in lockstep, so those that continue from a checkpoint go with others that are as far.
+    for _, together in groupby(sorted(lanes, key=_iteration), key=_iteration):
+        _train_together(list(together), store, options, begin)
+
+
+def _trial(item: Item) -> int:
+    assert isinstance(item.spec, Training)
+    return item.spec.trial
+
+
+def _iteration(lane: Lane) -> int:
+    return lane.start.iteration
+
+
+def _begin_run(item: Item, store: Store, options: RunOptions) -> Lane:
+    run, splits = item.spec, splits_of(item, options)
+    assert isinstance(run, Run)
+    build = build_of(item, splits)
+    mask, weights, remarks = masked_state(run, store, build, splits)
+    engine = choose_engine(options.engine, build, mask, run.training, splits.train.inputs[:1], options.stack > 1)
+    start = Start(weights, mask, run.seeds, splits, run.initial.iteration)
+    return _resumed(Lane(item, start, engine, Record(), remarks), store, options)
+
+
+def _begin_supermask(item: Item, store: Store, options: RunOptions) -> Lane:
+    supermask, splits = item.spec, splits_of(item, options)
+    assert isinstance(supermask, Supermask)
+    mask, weights, remarks = frozen_state(supermask, store, build_of(item, splits), splits)
+    start = Start(weights, mask, supermask.seeds, splits, supermask.initial.iteration, popup=supermask.popup)
+    # Scores are trained for all weights, and the mask is what is found: "start" holds all of them.
+    record = Record(snapshots={"start": weights})
+    return _resumed(Lane(item, start, PopupEngine, record, remarks, finds_mask=True), store, options)
+
+
+def _resumed(lane: Lane, store: Store, options: RunOptions) -> Lane:
+    """Return a lane at its last checkpoint, or as it is where there is none that fits."""
+    item, start = lane.item, lane.start
+    lane.trackers = [MaskTracker(tracked, start.mask) for tracked in item.observe.masks]
+    found = store.load_checkpoint(item.id)
+    if found is None:
+        return lane
+    facts, tensors, record = found
+    snapshots = {f"iteration-{k}" for k in item.observe.snapshots if start.iteration <= k <= facts["iteration"]}
+    same = facts.get("engine") == engine_facts(options, lane.engine.name)
+    same = same and facts.get("tracked", []) == _tracked(item)
+    if not (same and facts.get("mask") == _digest(start.mask) and snapshots <= record.snapshots.keys()):
+        return lane
+    weights, optimizer = under("weights", tensors), under("optimizer", tensors)
+    lane.start = Start(weights, start.mask, start.seeds, start.splits, facts["iteration"], optimizer, start.popup)
+    lane.record = record
+    lane.trackers = [
+        MaskTracker(tracked, start.mask, facts["tracking"][number], under(f"tracked-{number}", tensors))
+        for number, tracked in enumerate(item.observe.masks)
+    ]
+    return lane
+
+
+def _tracked(item: Item) -> list[Any]:
+    return [tracked.model_dump(mode="json") for tracked in item.observe.masks]
+
+
+def _digest(mask: Mask) -> str:
+    """Return what a checkpoint knows its mask by: the mask may have been searched again since."""
+    bits = b"".join(bits.numpy().tobytes() for bits in mask.pack().values())
+    return hashlib.sha256(bits).hexdigest()
+
+
+def _train_together(lanes: Sequence[Lane], store: Store, options: RunOptions, begin: Begin) -> None:
+    """Train lanes that are at the same iteration, as many at a time as the engine and the memory allow."""
+    first = lanes[0]
+    recipe, splits = first.spec.training, first.start.splits
+    if len(lanes) > 1 and (first.engine.name != "stacked" or recipe.patience):  # each ends when its patience does
+        for lane in lanes:
+            _train_together([lane], store, options, begin)
+        return
+    budget = recipe.budget(len(splits.train) // recipe.batch_size)
+    parts: list[Sequence[Lane]] = []
+    try:
+        build = build_of(first.item, splits)
+        engine = first.engine(build, [lane.start for lane in lanes], recipe, budget, torch.device(options.device))
+        _train_engine(engine, lanes, store, options, budget)
+    except torch.OutOfMemoryError:
+        if len(lanes) == 1:
+            raise
+        parts = [lanes[: len(lanes) // 2], lanes[len(lanes) // 2 :]]
+    # Out here, because the exception holds on to all that filled the memory.
+    engine = None
+    if parts and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    for part in parts:
+        _train_together([begin(lane.item, store, options) for lane in part], store, options, begin)
+
+
+def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, options: RunOptions, budget: int) -> None:
+    facts = engine_facts(options, engine.name)
+    records = [lane.record for lane in lanes]
+
+    def save() -> None:
+        note_energy()
+        for number, lane in enumerate(lanes):
+            tensors = {f"weights/{name}": tensor for name, tensor in engine.weights(number).items()}
+            tensors |= {f"optimizer/{name}": tensor for name, tensor in engine.optimizer_state(number).items()}
+            about = {"engine": facts, "mask": _digest(lane.start.mask), "iteration": engine.iteration}
+            about |= {"tracked": _tracked(lane.item), "tracking": [tracker.facts for tracker in lane.trackers]}
+            for place, tracker in enumerate(lane.trackers):
+                tensors |= {f"tracked-{place}/{name}": tensor for name, tensor in tracker.tensors.items()}
+            store.save_checkpoint(lane.item.id, about, tensors, lane.record)
+
+    def observe(number: int) -> None:
+        for tracker in lanes[number].trackers:
+            tracker.note(engine.iteration, engine.weights(number))
+
+    spec, splits = lanes[0].spec, lanes[0].start.splits
+    recipe = spec.training
+    end = min(budget, spec.until or budget)  # the schedule is that of the whole budget
+    with metered(records, options.energy) as note_energy:
+        train(
+            engine,
+            records,
+            budget=end,
+            evaluate_every=recipe.interval(len(splits.train) // recipe.batch_size),
+            patience=recipe.patience,
+            keep={iteration for lane in lanes for iteration in lane.item.observe.snapshots},
+            observe=observe,
+            save=save,
+            save_every=options.checkpoint_every,
+            check=Heartbeat(store, options, lambda: {lane.item.id: _state(lane, engine, end) for lane in lanes}),
+        )
+        note_energy()
+    for lane in lanes:
+        _store_result(lane, engine, facts, store, options)
+
+
+def _store_result(lane: Lane, engine: Engine, facts: dict[str, Any], store: Store, options: RunOptions) -> None:
+    splits, mask, remarks = lane.start.splits, lane.start.mask, lane.remarks
+    if lane.finds_mask:
+        mask = engine.mask  # type: ignore[attr-defined]  # of an engine that trains scores
+        module = initialised(build_of(lane.item, splits), "pytorch", 0)
+        remarks |= collapse(module, mask, splits.input_shape)
+    about = {
+        "engine": facts,
+        "iterations": engine.iteration - lane.spec.initial.iteration,
+        "zeros": zeros(lane.record.snapshots["final"], mask),
+        "remarks": remarks,
+        "normalisation": {"mean": splits.mean, "std": splits.std},
+        "versions": versions(options),
+    }
+    if lane.record.energy_kwh is not None:
+        about["energy_kwh"] = lane.record.energy_kwh
+    if lane.trackers:
+        about["settling"] = [tracker.facts for tracker in lane.trackers]
+    settled = {
+        f"settled-{number}/{name.removeprefix('settled/')}": bits
+        for number, tracker in enumerate(lane.trackers)
+        for name, bits in tracker.tensors.items()
+        if name.startswith("settled/")
+    }
+    store.save_training(lane.item, mask, lane.record, about, settled)
+
+
+def _state(lane: Lane, engine: Engine, budget: int) -> dict[str, Any]:
+    metrics = lane.record.history["val_accuracy"]
+    return {
+        "label": lane.item.label,
+        "iteration": engine.iteration,
+        "budget": budget,
+        "metric": metrics[-1] if metrics else None,
+    }
+
+
+def zeros(weights: Weights, mask: Mask) -> int:
+    """Return how many prunable weights are exactly 0.0, whether they are masked or not."""
+    return sum(int((weights[name] == 0).sum()) for name in mask)

@@ -1,0 +1,83 @@
+"""A mask search: found once from a finished run, or from an untrained network, and shared by all that use the mask."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tombola.data import DataSettings
+from tombola.networks import NetworkSettings
+from tombola.pruning.select import Scope
+from tombola.section import Section
+from tombola.seeds import Seeds
+from tombola.training.tracking import EarlyBird
+from tombola.work.spec import Spec
+
+
+class Limit(Section):
+    """When a mask is given up for the one before it, pruned by less: see `tombola.studies.BackOff`.
+
+    Args:
+        dense: identity of the run that the metric is compared with.
+        margin, factor: as in `BackOff`.
+    """
+
+    dense: str
+    margin: float
+    factor: float
+
+
+class MaskSearch(Spec):
+    """A mask found by pruning.
+
+    Args:
+        run: identity of the finished run that is pruned: what it had pruned stays pruned. None prunes the untrained
+            network.
+        criterion, scope, rates, minimum: as in `tombola.pruning.select`; rates by weight name.
+        rounds: prunes as much as that many rounds would.
+        before: rates of rounds that come before that, where they differ.
+        limit: prunes the mask that `run` was made from instead where `run` has lost too much.
+        early_bird: takes the weights of the evaluation at which the mask settled, instead of the final ones; `run`
+            must have tracked it.
+        examples: of each class, that a method at initialisation is given.
+        level, repeat: number the draws of the criterion and of the examples, where those draw.
+        network, data, seed, trial, network_code, data_code: as in the run.
+        code: fingerprint of a user's own criterion.
+    """
+
+    kind: ClassVar[str] = "mask-search"
+
+    network: NetworkSettings
+    data: DataSettings
+    seed: int
+    trial: int
+    run: str | None = None
+    criterion: str = "magnitude"
+    scope: Scope = "layer"
+    rates: dict[str, float]
+    minimum: int = 0
+    rounds: int = 1
+    before: tuple[dict[str, float], ...] = ()
+    limit: Limit | None = None
+    early_bird: EarlyBird | None = None
+    examples: int = 0
+    level: int = 0
+    repeat: int = 0
+    network_code: str = ""
+    data_code: str = ""
+    code: str = ""
+
+    @property
+    def schedule(self) -> list[dict[str, float]]:
+        """The rates of all rounds, the first round first."""
+        return [*self.before, *[self.rates] * self.rounds]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Identities of the runs that must be done before this can start."""
+        dense = None if self.limit is None else self.limit.dense
+        return tuple(dict.fromkeys(run for run in (self.run, dense) if run is not None))
+
+    @property
+    def seeds(self) -> Seeds:
+        """The seeds of the trial, without noise: copies of a run share their mask."""
+        return Seeds(self.seed, self.trial)

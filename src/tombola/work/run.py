@@ -1,0 +1,159 @@
+"""Trainings: runs, which train weights under a mask, and supermasks, which train scores and leave weights alone."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from tombola.data import DataSettings
+from tombola.networks import NetworkSettings
+from tombola.section import Section
+from tombola.seeds import Seeds
+from tombola.training.popup import Popup
+from tombola.training.recipe import Recipe
+from tombola.work.spec import Spec
+
+
+class InitialState(Section):
+    """Where a run's weights come from, and at which iteration it starts.
+
+    Args:
+        run: identity of the run whose weights at `iteration` are taken; None for a fresh initialisation.
+        iteration: of that run. Schedule and data order continue from there.
+        trained: take that run's weights at its end instead; schedule and data order still continue from `iteration`.
+        draw: which initialisation of the trial: 0 is the dense network's, others are independent of it.
+    """
+
+    run: str | None = None
+    iteration: int = 0
+    trained: bool = False
+    draw: int = 0
+
+    @property
+    def snapshot(self) -> str:
+        """Name of the snapshot of `run` that holds the weights."""
+        if self.trained:
+            return "final"
+        return f"iteration-{self.iteration}" if self.iteration else "start"
+
+
+class Shuffle(Section):
+    """A permutation of a mask within each layer.
+
+    Args:
+        stream: random numbers of the arm `random-mask`, or those of `shuffle: true` controls. The two must differ:
+            with one permutation for both, two controls of a study would be correlated.
+        repeat, level: each has a permutation of its own.
+    """
+
+    stream: Literal["random-mask", "control"]
+    repeat: int = 0
+    level: int = 0
+
+    def counter(self) -> str:
+        """Return what numbers this draw within the purpose "mask"."""
+        # `random-mask` draws as in version 0.1, which numbered repeats by thousands.
+        if self.stream == "random-mask":
+            return str(self.repeat * 1000 + self.level)
+        return f"control/{self.repeat}/{self.level}"
+
+
+class MaskUse(Section):
+    """The mask that a run trains under.
+
+    Args:
+        search: identity of the mask search that finds it.
+        run: identity of the run whose own mask it is, in the place of `search`.
+        shuffle: permute it within each layer.
+    """
+
+    search: str | None = None
+    run: str | None = None
+    shuffle: Shuffle | None = None
+
+    @property
+    def source(self) -> str:
+        """Identity of the work whose result holds the mask."""
+        found = self.search or self.run
+        assert found is not None
+        return found
+
+
+class SgdNoise(Section):
+    """Which draw of the data order, augmentation and dropout a training sees.
+
+    Args:
+        level: 0, or the level where each level has noise of its own (`noise: level`).
+        copy_number: 0 is the study's own; copies of a run differ in this alone.
+    """
+
+    level: int = 0
+    copy_number: int = 0
+
+    def text(self) -> str:
+        """Return what the seeds of these purposes end in: "" for the study's own noise."""
+        # Written as version 0.1 did, whose copies were a million apart, so that its numbers stay.
+        number = f"{self.copy_number}{self.level:06}" if self.copy_number else str(self.level)
+        return "" if number == "0" else number
+
+
+class Training(Spec):
+    """What runs and supermasks have in common.
+
+    Args:
+        network, data, training, seed, trial: as in the study; a data file is known by `data_code` instead of its path.
+        initial: starting weights and iteration.
+        until: the iteration at which training ends, where that is before the end of the budget.
+        noise: which draw of data order, augmentation and dropout.
+        network_code, data_code: fingerprints of a user's own network and data.
+    """
+
+    network: NetworkSettings
+    data: DataSettings
+    training: Recipe
+    seed: int
+    trial: int
+    initial: InitialState = InitialState()
+    until: int | None = None
+    noise: SgdNoise = SgdNoise()
+    network_code: str = ""
+    data_code: str = ""
+
+    @property
+    def seeds(self) -> Seeds:
+        """The seeds of the trial, with this training's noise."""
+        return Seeds(self.seed, self.trial, self.noise.text())
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Identities of the work that must be done before this can start."""
+        return () if self.initial.run is None else (self.initial.run,)
+
+
+class Run(Training):
+    """One training of weights under a mask.
+
+    Args:
+        mask: which weights may live; None trains all of them.
+    """
+
+    kind: ClassVar[str] = "run"
+
+    mask: MaskUse | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Identities of the work that must be done before this can start."""
+        mask = () if self.mask is None else (self.mask.source,)
+        return tuple(dict.fromkeys((*super().needs, *mask)))
+
+
+class Supermask(Training):
+    """One training of scores, which finds a mask over weights that stay as they were drawn.
+
+    Args:
+        popup: how many weights of each layer the forward pass sees, and what they are.
+    """
+
+    kind: ClassVar[str] = "supermask"
+
+    popup: Popup
