@@ -53,7 +53,7 @@ def sensitivity(snapshots):
 
 def once(trial, level, repeat):
     """An arm: the dense run, pruned once."""
-    return trial.start, trial.one_shot(level)
+    return trial.rewound, trial.one_shot(level)
 
 
 def sensitive(trial, level, repeat):
