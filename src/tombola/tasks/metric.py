@@ -1,0 +1,86 @@
+"""The figure that decides how good a run is: its name, its unit, and which direction is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tombola.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Direction = Literal["higher", "lower"]
+COLUMNS = ("metric", "metric_better", "metric_unit")  # of a table of levels: the same in all rows of a study
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measure of a run.
+
+    Args:
+        name: as columns are called by it: "accuracy" gives "val_accuracy" and "final_test_accuracy".
+        better: the direction in which a run is better.
+        unit: shown behind the number; "%" means that shares from 0 to 1 are stored and percentages shown.
+    """
+
+    name: str
+    better: Direction = "higher"
+    unit: str = ""
+
+    @property
+    def scale(self) -> float:
+        """Factor from the stored value to the one that a person sees."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    @property
+    def difference_unit(self) -> str:
+        """Unit of the difference of two shown values: percentage points for percentages."""
+        return "points" if self.unit == "%" else self.unit
+
+    @property
+    def words(self) -> str:
+        """The name in a sentence: "mean squared error" for `mean_squared_error`."""
+        return self.name.replace("_", " ")
+
+    def is_better(self, one: float, other: float) -> bool:
+        """Return whether `one` is better than `other`; never where either is NaN."""
+        return one > other if self.better == "higher" else one < other
+
+    def gain(self, one: float, other: float) -> float:
+        """Return by how much `one` is better than `other`, in stored units; negative where it is worse."""
+        return one - other if self.better == "higher" else other - one
+
+    def best(self, values: Sequence[float]) -> float:
+        """Return the best of some values; NaN of none."""
+        known = [value for value in values if not math.isnan(value)]
+        if not known:
+            return math.nan
+        return max(known) if self.better == "higher" else min(known)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The values of COLUMNS."""
+        return {"metric": self.name, "metric_better": self.better, "metric_unit": self.unit}
+
+
+ACCURACY = Metric("accuracy", "higher", "%")
+
+
+def metric_of(levels: pd.DataFrame) -> Metric:
+    """Return the metric that a table of levels is about; one of version 0.1, without such columns, is of accuracies.
+
+    Raises:
+        InputError: its studies have different metrics.
+    """
+    if levels.empty or any(column not in levels for column in COLUMNS):
+        return ACCURACY
+    found = levels[list(COLUMNS)].fillna("").drop_duplicates()
+    if len(found) > 1:
+        names = " and ".join(str(name) for name in found["metric"])
+        raise InputError(f"these studies can't be compared: their metrics are {names}; show them one by one")
+    row: Mapping[str, str] = found.iloc[0].to_dict()
+    better: Direction = "lower" if row["metric_better"] == "lower" else "higher"
+    return Metric(str(row["metric"]), better, str(row["metric_unit"]))
