@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
-from small_studies import MEANS
+from small_studies import OPTIONS
 
-from tombola.running import execute
+from tombola.running.execute import execute
+from tombola.running.heartbeat import Heartbeat
 from tombola.running.store import Store
 from tombola.studies import make_plan
 from tombola.training.loop import Interrupted
@@ -20,16 +21,14 @@ def run_interrupted(study, folder, monkeypatch, every=3):
         if looks % every == 0:
             raise Interrupted
 
-    monkeypatch.setattr(execute.Watch, "__call__", stop)
+    monkeypatch.setattr(Heartbeat, "__call__", stop)
     plan, store = make_plan(study), Store(folder)
     store.create()
     stopped = 0
-    for job in plan.jobs.values():
-        while execute.run_jobs([job.model_dump_json()], str(folder), replace(MEANS, checkpoint_every=0.0)) == [
-            "stopped"
-        ]:
+    for item in plan.work.values():
+        while execute([item.as_json()], str(folder), replace(OPTIONS, checkpoint_every=0.0)) == ["stopped"]:
             stopped += 1
-            assert store.load_checkpoint(job.id) is not None
+            assert store.load_checkpoint(item.id) is not None
             assert stopped < 500
-    assert stopped > len(plan.jobs)
+    assert stopped > len(plan.work)
     return plan, store

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tombola.studies import MaskRule, Origin
+from tombola.work import InitialState, Shuffle
 
 
 def mlp(input_shape, classes, hidden=(12, 8)):
@@ -127,12 +127,13 @@ def flat_scores(snapshots):
 
 def late_random(trial, level, repeat):
     """An arm: the one-shot mask shuffled, with weights drawn anew."""
-    return Origin(draw=repeat + 1), MaskRule(prune=trial.one_shot(level).prune, shuffle=repeat)
+    shuffle = Shuffle(stream="control", repeat=repeat, level=level)
+    return InitialState(draw=repeat + 1), trial.one_shot(level).model_copy(update={"shuffle": shuffle})
 
 
 def no_rule(trial, level, repeat):
     """An arm that returns the wrong thing."""
-    return trial.start
+    return trial.rewound
 
 
 not_callable = 3
@@ -187,7 +188,7 @@ def sees_examples(snapshots):
 
 def own_at_init(trial, level, repeat):
     """An arm: pruned at initialisation by a method of one's own."""
-    return trial.initial, trial.at_init("small_nets:sees_examples", level, draw=repeat)
+    return trial.initial, trial.at_init("small_nets:sees_examples", level, repeat)
 
 
 def last_layers_first(snapshots):

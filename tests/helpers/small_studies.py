@@ -1,10 +1,11 @@
-"""A study of a few seconds on the embedded digits, and its jobs run one after the other in this process."""
+"""A study of a few seconds on the embedded digits, and its work executed one after the other in this process."""
 
-from tombola.running.execute import Means, run_jobs
+from tombola.running.execute import execute
+from tombola.running.options import RunOptions
 from tombola.running.store import Store
 from tombola.studies import load_study, make_plan
 
-MEANS = Means(engine="dense")
+OPTIONS = RunOptions(engine="dense")
 
 
 def small_study(**overrides):
@@ -20,22 +21,27 @@ def small_study(**overrides):
     return load_study("demo", settings)
 
 
-def run_one(job, folder):
-    """Run one job; return what became of it."""
-    (outcome,) = run_jobs([job.model_dump_json()], str(folder), MEANS)
+def run_one(item, folder):
+    """Execute one item; return what became of it."""
+    (outcome,) = execute([item.as_json()], str(folder), OPTIONS)
     return outcome
 
 
 def run_study(folder, **overrides):
-    """Run all jobs of such a study; return its plan and the store."""
+    """Execute all work of such a study; return its plan and the store."""
     plan, store = make_plan(small_study(**overrides)), Store(folder)
     store.create()
-    for job in plan.jobs.values():
-        assert run_one(job, folder) in ("done", "diverged")
+    for item in plan.work.values():
+        assert run_one(item, folder) in ("done", "diverged")
     return plan, store
 
 
 def find(plan, arm, level, trial=0, repeat=0):
-    """Return the job of a row."""
+    """Return the item of a row."""
     (row,) = [r for r in plan.rows if (r.arm, r.level, r.trial, r.repeat) == (arm, level, trial, repeat)]
-    return plan.jobs[row.job]
+    return plan.work[row.job]
+
+
+def search_of(plan, item):
+    """Return the spec of the search that finds an item's mask."""
+    return plan.work[item.spec.mask.search].spec

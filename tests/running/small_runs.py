@@ -16,6 +16,7 @@ import numpy as np
 
 from tombola.running.files import unpack_tensors
 from tombola.running.store import Store
+from tombola.work import WEIGHTS, kind_named
 
 # A user's own network: batch norm has buffers and dropout draws, both of which resuming must get right. The
 # environment makes it slow, so that there is time to kill it, has it write down who makes each training step, and lets
@@ -73,7 +74,7 @@ pruning: {rate: 0.4, rounds: 3}
 arms: [ticket, reinit]
 trials: 1
 """
-JOBS = 7  # dense, three tickets, three reinitialised
+JOBS = 10  # dense, three masks, three tickets, three reinitialised
 STEPS = 120  # training steps of each
 EVALUATE_EVERY = 20
 
@@ -107,17 +108,18 @@ def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
         job = path.name.rpartition("-")[2]
         facts = store.facts(job)
         del facts["seconds"]
-        facts["job"]["data"]["path"] = ""  # the same file may lie anywhere
-        facts["engine"] = facts["engine"]["name"]  # threads and device follow from the machine
-        tensors, about = unpack_tensors(path / "weights.safetensors")
+        facts["engine"] = facts.get("engine", {}).get("name")  # threads and device follow from the machine
+        tensors, about = (
+            unpack_tensors(path / "weights.safetensors") if WEIGHTS in kind_named(facts["kind"]).files else ({}, {})
+        )
         parts = {
             name: (tensor.dtype, tuple(tensor.shape), tensor.numpy().tobytes()) for name, tensor in tensors.items()
         }
         found[path.name] = {
             # As text, for NaN is not equal to itself.
             **{key: json.dumps(value, sort_keys=True) for key, value in facts.items()},
-            "snapshots": sorted(facts["snapshots"]),
-            "shapes": about["mask"],
+            "snapshots": sorted(facts.get("snapshots", ())),
+            "shapes": about.get("mask"),
             **parts,
         }
     return found

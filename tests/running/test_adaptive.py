@@ -235,7 +235,7 @@ def ending(**settings):
 
 
 def left_out(plan, ends):
-    return {plan.jobs[job].label.partition("trial-")[2] for job in ends.left_out}
+    return {plan.work[job].label.partition("trial-")[2] for job in ends.left_out}
 
 
 def test_one_arm_ends_and_the_others_go_on():

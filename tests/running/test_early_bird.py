@@ -34,7 +34,7 @@ def moments(result):
 @pytest.mark.parametrize("scope", SCOPES, ids=["layer", "global"])
 def test_distances_are_those_of_masks_pruned_from_snapshots(scope, tmp_path):
     plan, store = run_study(tmp_path, **WATCHED, **scope)
-    dense = plan.jobs[plan.rows[0].job]
+    dense = plan.work[plan.rows[0].job]
     result, (watch,) = store.load(dense.id), dense.watch
     frame = Results(plan, store).settling()
     assert list(frame.columns) == ["study", "trial", "level", "density", "iteration", "distance", "settled"]
@@ -55,7 +55,7 @@ def test_distances_are_those_of_masks_pruned_from_snapshots(scope, tmp_path):
 @pytest.mark.parametrize("scope", SCOPES, ids=["layer", "global"])
 def test_the_mask_is_that_of_the_iteration_at_which_it_settled(scope, tmp_path):
     plan, store = run_study(tmp_path, **WATCHED, **scope, pruning__early_bird={"threshold": 1.0, "window": 2})
-    dense = plan.jobs[plan.rows[0].job]
+    dense = plan.work[plan.rows[0].job]
     snapshots = moments(store.load(dense.id))
     settled = Results(plan, store).settling().query("settled").groupby("level").iteration.min()
     assert dict(settled) == {1: 10, 2: 10}
@@ -73,7 +73,7 @@ def test_the_mask_is_that_of_the_iteration_at_which_it_settled(scope, tmp_path):
 
 def test_a_mask_that_never_settles_is_the_final_one_and_says_so(tmp_path):
     plan, store = run_study(tmp_path, **WATCHED, pruning__early_bird={"threshold": 0.0, "window": 3})
-    dense = plan.jobs[plan.rows[0].job]
+    dense = plan.work[plan.rows[0].job]
     final = moments(store.load(dense.id))[12]
     assert not Results(plan, store).settling().settled.any()
     for level in (1, 2):
@@ -129,7 +129,7 @@ def test_an_older_result_is_completed_and_keeps_what_it_had(tmp_path):
 def test_a_checkpoint_of_another_watch_is_not_taken_up(tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from small_studies import MEANS
+    from small_studies import OPTIONS
 
     from tombola.running import execute
     from tombola.training.loop import Interrupted
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_another_watch_is_not_taken_up(tmp_path, monkeypatch):
     store.create()
     with monkeypatch.context() as patch:
         patch.setattr(execute.Watch, "__call__", stop)
-        assert execute.run_jobs([job.model_dump_json()], str(tmp_path), replace(MEANS, checkpoint_every=0)) == [
+        assert execute.run_jobs([job.model_dump_json()], str(tmp_path), replace(OPTIONS, checkpoint_every=0)) == [
             "stopped"
         ]
     assert store.load_checkpoint(job.id) is not None

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_studies import MEANS, find, run_study, small_study
+from small_studies import OPTIONS, find, run_study, small_study
 
 import tombola
 from tombola.errors import InputError
@@ -22,7 +22,9 @@ from tombola.training.loop import COLUMNS
 @pytest.mark.parametrize("engine", ["auto", "dense", "sparse", "stacked"])
 def test_a_tied_weight_is_sparse_under_each_of_its_names(tmp_path, engine, monkeypatch):
     """A state_dict lists it twice; masked under one name alone, it would train dense and be called sparse."""
-    monkeypatch.setattr("small_studies.MEANS", execute.Means(engine=engine, stack=4 if engine == "stacked" else 1))
+    monkeypatch.setattr(
+        "small_studies.OPTIONS", execute.RunOptions(engine=engine, stack=4 if engine == "stacked" else 1)
+    )
     plan, store = run_study(tmp_path, network="small_nets:TiedWithSwitch", pruning__rate=0.6)
     result = store.load(find(plan, "ticket", 2).id)
     keep = result.mask["a.weight"]
@@ -107,7 +109,7 @@ def test_a_checkpoint_of_another_mask_is_not_taken_up(tmp_path):
     for digest, taken in ((execute._digest(result.mask), True), ("another", False)):
         about = {"means": facts, "mask": digest, "iteration": 5}
         store.save_checkpoint(job.id, about, weights, record)
-        lane = execute._lane(job, store, MEANS)
+        lane = execute._lane(job, store, OPTIONS)
         assert (lane.start.iteration == 5) is taken
 
 
@@ -128,8 +130,8 @@ def test_when_memory_runs_out_a_stack_is_halved_and_nothing_of_it_is_kept(tmp_pa
     study = small_study(trials=4, pruning__rounds=0)
     plan, store = make_plan(study), Store(tmp_path)
     store.create()
-    specs = [job.model_dump_json() for job in plan.jobs.values()]
-    outcomes = execute.run_jobs(specs, str(tmp_path), execute.Means(engine="stacked", stack=4))
+    specs = [job.model_dump_json() for job in plan.work.values()]
+    outcomes = execute.run_jobs(specs, str(tmp_path), execute.RunOptions(engine="stacked", stack=4))
     assert outcomes == ["done"] * 4
 
 

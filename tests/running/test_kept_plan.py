@@ -17,8 +17,8 @@ from small_studies import find, small_study
 import tombola
 from tombola.running.kept_plan import PLAN_FILE, keep_plan, kept_plan, what_changed
 from tombola.running.store import Store
-from tombola.studies.job import Job
 from tombola.studies.plan import make_plan
+from tombola.work import Item
 
 # Each in a process of its own: a module is imported once, whatever becomes of its file.
 SHORT = ("training.iterations=20", "training.evaluate_every=10", "pruning.rounds=1", "arms=[ticket]")
@@ -53,7 +53,7 @@ def test_the_plan_comes_back_as_it_was(tmp_path: Path, demo: tombola.Study) -> N
     tombola.run(study, tmp_path / "out", workers=0, figures=False, quiet=True)
     plan = make_plan(study)
     assert kept_plan(tmp_path / "out") == plan
-    assert [job.id for job in kept_plan(tmp_path / "out").jobs.values()] == list(plan.jobs)
+    assert [job.id for job in kept_plan(tmp_path / "out").work.values()] == list(plan.work)
 
 
 def test_results_need_neither_the_code_nor_the_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,10 +92,10 @@ def test_an_edited_method_at_initialisation_is_said_by_its_name(tmp_path: Path) 
     plan = make_plan(small_study(arms=["ticket", "small_nets:own_at_init"]))
     old = find(plan, "small_nets:own_at_init", 1)
     prune = old.mask.prune.model_copy(update={"code": "0" * 16})
-    old = Job.model_validate(old.model_dump() | {"mask": {"prune": prune}})
+    old = Item.model_validate(old.model_dump() | {"mask": {"prune": prune}})
     store = Store(tmp_path)
     (store.jobs / f"old-{old.id}").mkdir(parents=True)
-    keep_plan(tmp_path, replace(plan, jobs={**plan.jobs, old.id: old}, rows=()))
+    keep_plan(tmp_path, replace(plan, jobs={**plan.work, old.id: old}, rows=()))
     assert what_changed(store, plan).startswith("the code of criterion 'small_nets:sees_examples' has changed since")
 
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 from small_nets import Dropping, conv_norm, mlp
 from small_studies import run_one, run_study, small_study
+from tombola.running.line import along, between
 from torch import nn
 from torch.nn import functional
 
 import tombola
 import tombola.running.execute as execute
 from tombola.data import Part, Splits
-from tombola.running.line import along, between
 from tombola.running.results import POINT_COLUMNS
 from tombola.running.run import prepare
 from tombola.running.scheduler import Stop
@@ -258,7 +258,7 @@ def test_a_wish_to_stop_ends_a_line_and_it_can_be_gone_on_with(tmp_path: Path) -
     _, means = prepare(plan.study, None, 0, "cpu", "dense", 30.0)
     line = next(iter(plan.lines.values()))
     stop = Stop(tmp_path / "go")  # never made: as if someone had asked
-    stopped = execute.Means(engine="dense", go_file=str(stop.path))
+    stopped = execute.RunOptions(engine="dense", go_file=str(stop.path))
     assert execute.run_jobs([line.model_dump_json()], str(tmp_path), stopped) == ["stopped"]
     assert not store.has(line)
     assert json.loads((store.part(line.id) / "progress.json").read_text())["unit"] == "points"
@@ -285,7 +285,7 @@ def test_a_damaged_line_is_noticed_and_done_again(tmp_path: Path, damage: str) -
 
 def test_a_run_can_not_pass_for_whole_without_its_weights(tmp_path: Path) -> None:
     plan, _ = run_study(tmp_path)
-    job = next(iter(plan.jobs.values()))
+    job = next(iter(plan.work.values()))
     sums = tmp_path / "jobs" / job.folder / "SHA256SUMS"
     sums.write_text("".join(line for line in sums.read_text().splitlines(True) if "weights" not in line))
     damaged: list[str] = []
@@ -308,7 +308,7 @@ def test_levels_behind_the_end_of_an_arm_are_trained_for_a_line(tmp_path: Path) 
     assert results.frame()["level"].max() == 0
     assert results.missing() == 0
     assert set(results.connectivity()["level"]) == {0, 2}
-    chain = [job for job in results.plan.jobs.values() if results.plan.levels[job.id] == 3]
+    chain = [job for job in results.plan.work.values() if results.plan.levels[job.id] == 3]
     assert chain
     assert not any(results.store.has(job) for job in chain)
 
@@ -334,7 +334,7 @@ def test_one_line_of_a_plan_made_by_hand(tmp_path: Path) -> None:
     store.create()
     line = next(iter(plan.lines.values()))
     for run in line.needs:
-        for needed in (*plan.jobs[run].needs, run):
-            assert run_one(plan.jobs[needed], tmp_path) == "done"
+        for needed in (*plan.work[run].needs, run):
+            assert run_one(plan.work[needed], tmp_path) == "done"
     assert run_one(line, tmp_path) == "done"
     assert store.facts(line.id)["remaining"] == [plan.remaining[0]] * 2

@@ -16,33 +16,33 @@ import small_runs
 
 import tombola
 import tombola.running.run as running
-from tombola.running.execute import Means
-from tombola.running.scheduler import Stop, Tally, run_jobs
+from tombola.running.options import RunOptions
+from tombola.running.scheduler import Stop, Tally, run_plan
 from tombola.running.store import Store
-from tombola.studies.job import Job
 from tombola.studies.plan import Plan, make_plan
+from tombola.work import Item, item_from_json
 
 
 class Pretend(Executor):
     """Settles jobs without training them, as `becomes` says: at once, or a moment later all that were handed in."""
 
-    def __init__(self, becomes: Callable[[Job], str | Exception] = lambda job: "done", later: bool = False):
+    def __init__(self, becomes: Callable[[Item], str | Exception] = lambda job: "done", later: bool = False):
         self.becomes, self.later = becomes, later
         self.most = 0
-        self.batches: list[list[Job]] = []
+        self.batches: list[list[Item]] = []
         self.pools = 0
-        self.open: list[tuple[Future[list[str]], list[Job]]] = []
+        self.open: list[tuple[Future[list[str]], list[Item]]] = []
 
     def __call__(self) -> Pretend:
         self.pools += 1
         return self
 
     @property
-    def order(self) -> list[Job]:
+    def order(self) -> list[Item]:
         return [job for batch in self.batches for job in batch]
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
-        jobs = [Job.model_validate_json(spec) for spec in arguments[0]]
+        jobs = [item_from_json(values) for values in arguments[0]]
         self.batches.append(jobs)
         future: Future[list[str]] = Future()
         self.open.append((future, jobs))
@@ -69,47 +69,47 @@ class Pretend(Executor):
 
 
 class Silent:
-    """A watcher that remembers what it was told."""
+    """A listener that remembers what it was told."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.outcomes: dict[str, str] = {}
 
-    def begin(self, waiting: Sequence[Job]) -> None: ...
+    def begin(self, waiting: Sequence[Item]) -> None: ...
 
-    def started(self, job: Job) -> None: ...
+    def started(self, job: Item) -> None: ...
 
-    def finished(self, job: Job, outcome: str) -> None:
+    def finished(self, job: Item, outcome: str) -> None:
         self.outcomes[job.id] = outcome
 
     def note(self, message: str) -> None:
         self.notes.append(message)
 
-    def tick(self, running: list[Job]) -> None: ...
+    def tick(self, running: list[Item]) -> None: ...
 
 
-def schedule(plan: Plan, executor: Pretend, folder: Path, workers: int = 1, watcher: Silent | None = None) -> Tally:
-    return run_jobs(plan, Store(folder), Means(), workers, executor, watcher or Silent(), Stop(folder / "stop"))
+def schedule(plan: Plan, executor: Pretend, folder: Path, workers: int = 1, listener: Silent | None = None) -> Tally:
+    return run_plan(plan, Store(folder), RunOptions(), workers, executor, listener or Silent(), Stop(folder / "stop"))
 
 
 def chain_behind(plan: Plan) -> dict[str, int]:
     """Return how many jobs, one after the other, wait for each."""
-    children: dict[str, list[str]] = {job: [] for job in plan.jobs}
-    for job in plan.jobs.values():
+    children: dict[str, list[str]] = {job: [] for job in plan.work}
+    for job in plan.work.values():
         for parent in job.needs:
             children[parent].append(job.id)
 
     def length(job: str) -> int:
         return max((1 + length(child) for child in children[job]), default=0)
 
-    return {job: length(job) for job in plan.jobs}
+    return {job: length(job) for job in plan.work}
 
 
 def test_the_longest_chain_goes_first(tmp_path: Path) -> None:
     plan = make_plan(tombola.Study.load("demo", trials=2, **{"pruning.rounds": 4}))
     executor = Pretend()
     tally = schedule(plan, executor, tmp_path)
-    behind, done, waiting = chain_behind(plan), set(), dict(plan.jobs)
+    behind, done, waiting = chain_behind(plan), set(), dict(plan.work)
     for job in executor.order:
         ready = [behind[other.id] for other in waiting.values() if set(other.needs) <= done]
         assert set(job.needs) <= done, "it was started before what it needs was there"
@@ -117,7 +117,7 @@ def test_the_longest_chain_goes_first(tmp_path: Path) -> None:
         done.add(job.id)
         del waiting[job.id]
     assert not waiting
-    assert tally.done == set(plan.jobs)
+    assert tally.done == set(plan.work)
 
 
 def test_as_many_jobs_at_a_time_as_workers(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_as_many_jobs_at_a_time_as_workers(tmp_path: Path) -> None:
 def test_a_study_with_only_reinit_trains_the_chain_too(tmp_path: Path, demo: tombola.Study) -> None:
     study = demo.model_copy(update={"arms": tombola.Study.load("demo", arms=["reinit"]).arms})
     results = tombola.run(study, tmp_path / "out", workers=0, figures=False, quiet=True)
-    labels = {job.label.rpartition("trial-0.")[2] for job in results.plan.jobs.values()}
+    labels = {job.label.rpartition("trial-0.")[2] for job in results.plan.work.values()}
     tickets = {"ticket.level-01", "ticket.level-02"}  # that of level 3 has no mask to give
     assert labels == {"dense", *tickets, "reinit.level-01", "reinit.level-02", "reinit.level-03"}
     assert results.missing() == 0
@@ -151,14 +151,14 @@ def test_a_run_with_everything_done_starts_no_worker(
 
 def test_a_failing_job_takes_only_its_followers_along(tmp_path: Path) -> None:
     plan = make_plan(tombola.Study.load("demo", trials=2, arms=["ticket", "one-shot"], **{"pruning.rounds": 3}))
-    bad = next(job for job in plan.jobs.values() if job.label.endswith("trial-0.ticket.level-02"))
-    watcher = Silent()
+    bad = next(job for job in plan.work.values() if job.label.endswith("trial-0.ticket.level-02"))
+    listener = Silent()
     executor = Pretend(lambda job: ValueError("odd") if job.id == bad.id else "done")
-    tally = schedule(plan, executor, tmp_path, watcher=watcher)
+    tally = schedule(plan, executor, tmp_path, listener=listener)
     assert set(tally.failed) == {bad.id}
-    assert {plan.jobs[job].label.rpartition("trial-")[2] for job in tally.skipped} == {"0.ticket.level-03"}
-    assert len(tally.done) == len(plan.jobs) - 2
-    assert any("ValueError: odd" in note for note in watcher.notes)
+    assert {plan.work[job].label.rpartition("trial-")[2] for job in tally.skipped} == {"0.ticket.level-03"}
+    assert len(tally.done) == len(plan.work) - 2
+    assert any("ValueError: odd" in note for note in listener.notes)
 
 
 def test_a_job_that_another_run_has_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_a_job_that_another_run_has_is_asked_for_again(tmp_path: Path, monkeypat
 
 def test_a_job_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     plan = make_plan(tombola.Study.load("demo", trials=2, arms=["ticket"], **{"pruning.rounds": 1}))
-    bad = next(job for job in plan.jobs.values() if "trial-0" in job.label and job.mask is None)
+    bad = next(job for job in plan.work.values() if "trial-0" in job.label and job.mask is None)
     executor = Pretend(lambda job: BrokenProcessPool("killed") if job.id == bad.id else "done")
     tally = schedule(plan, executor, tmp_path)
     assert "workers died 3 times" in tally.failed[bad.id]
@@ -185,7 +185,7 @@ def test_a_job_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
 def test_a_job_beside_one_that_kills_its_workers_is_not_given_up(tmp_path: Path) -> None:
     """A dead worker breaks the whole pool, and so whatever else it was doing."""
     plan = make_plan(tombola.Study.load("demo", trials=2, arms=["ticket"], **{"pruning.rounds": 1}))
-    bad = next(job for job in plan.jobs.values() if "trial-0" in job.label and job.mask is None)
+    bad = next(job for job in plan.work.values() if "trial-0" in job.label and job.mask is None)
 
     executor = Pretend(lambda job: BrokenProcessPool("killed") if job.id == bad.id else "done", later=True)
     tally = schedule(plan, executor, tmp_path, workers=2)
@@ -205,7 +205,7 @@ def test_a_worker_that_dies_between_two_jobs(tmp_path: Path) -> None:
 
     executor = DiesOnce()
     tally = schedule(plan, executor, tmp_path)
-    assert tally.done == set(plan.jobs)
+    assert tally.done == set(plan.work)
     assert executor.pools == 2
 
 
@@ -249,7 +249,7 @@ def test_a_network_that_raises_is_told_of_with_its_traceback(
     small: Callable[..., tombola.Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = changed(small(), "raise", 0.4)
-    with pytest.raises(running.JobsFailed, match="2 of 7 jobs failed") as caught:
+    with pytest.raises(running.WorkFailed, match="2 of 7 jobs failed") as caught:
         tombola.run(study, tmp_path / "out", workers=0, figures=False, quiet=True)
     assert caught.value.exit_status == 1
     err = capsys.readouterr().err

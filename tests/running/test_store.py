@@ -26,9 +26,9 @@ from tombola.errors import StoreError
 from tombola.pruning.mask import Mask
 from tombola.running.files import Damaged
 from tombola.running.store import Store
-from tombola.studies.job import Job
 from tombola.studies.plan import make_plan
 from tombola.training.loop import Record
+from tombola.work import Item
 
 FILES = ("result.json", "weights.safetensors", "SHA256SUMS")
 
@@ -37,8 +37,8 @@ def quiet_run(study: tombola.Study | str, folder: Path) -> tombola.Results:
     return tombola.run(study, folder, workers=0, figures=False, quiet=True)
 
 
-def a_job(study: tombola.Study) -> Job:
-    return next(iter(make_plan(study).jobs.values()))
+def a_job(study: tombola.Study) -> Item:
+    return next(iter(make_plan(study).work.values()))
 
 
 def job_folders(root: Path) -> list[Path]:
@@ -132,7 +132,7 @@ def remove(path: Path) -> None:
 @pytest.mark.parametrize("damage", [truncate, alter, empty, remove])
 def test_a_damaged_result_is_noticed_and_named(copied: Path, name: str, damage: Callable[[Path], None]) -> None:
     folder = job_folders(copied)[0]
-    job = Job.model_validate(json.loads((folder / "result.json").read_text())["job"])
+    job = Item.model_validate(json.loads((folder / "result.json").read_text())["job"])
     damage(folder / name)
     store, noticed = Store(copied), []
     assert not store.has(job, noticed)
@@ -364,7 +364,7 @@ def test_studies_with_different_rewinds_do_not_undo_each_other(tmp_path: Path, d
     quiet_run(second, out)
     store = Store(out)
     for study in (first, second):
-        missing = [job.label for job in make_plan(study).jobs.values() if not store.has(job)]
+        missing = [job.label for job in make_plan(study).work.values() if not store.has(job)]
         assert not missing, f"rewind={study.rewind}"
 
 

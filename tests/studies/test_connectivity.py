@@ -6,7 +6,7 @@ import pytest
 from small_studies import find, small_study
 
 from tombola.errors import InputError
-from tombola.studies import Job, Line, load_study, make_plan
+from tombola.studies import Item, Line, load_study, make_plan
 from tombola.training.order import Order
 
 
@@ -54,15 +54,15 @@ def test_patience_could_end_the_dense_run_too_early():
 
 def test_a_study_without_it_has_no_lines_and_the_same_jobs():
     plan = make_plan(small_study())
-    assert (plan.lines, plan.pairs, plan.work) == ({}, (), plan.jobs)
-    assert set(plan.jobs) < set(planned({}).jobs)
+    assert (plan.lines, plan.pairs, plan.work) == ({}, (), plan.work)
+    assert set(plan.work) < set(planned({}).jobs)
 
 
 def test_copies_share_the_runs_that_the_study_has_anyway():
     plan = planned({"levels": [0, 2], "copies": 3}, trials=2)
     copies = of_kind(plan, "copies")
     assert len(copies) == 2 * 2 * 3  # trials, levels, pairs
-    assert len(plan.jobs) == 2 * (1 + 2 + 2 * 2)  # of a trial: dense, two tickets, two more copies at two levels
+    assert len(plan.work) == 2 * (1 + 2 + 2 * 2)  # of a trial: dense, two tickets, two more copies at two levels
     for level in (0, 2):
         ticket = find(plan, "ticket", level, trial=1)
         ends = {}
@@ -71,10 +71,10 @@ def test_copies_share_the_runs_that_the_study_has_anyway():
                 line = plan.lines[pair.line]
                 ends |= {pair.copy: line.one, pair.other_copy: line.other}
         assert ends[0] == ticket.id
-        others = [plan.jobs[ends[number]] for number in (1, 2)]
+        others = [plan.work[ends[number]] for number in (1, 2)]
         assert len({job.id for job in others}) == 2
         for other in others:
-            same = Job.model_validate(ticket.model_dump() | {"noise": other.noise})
+            same = Item.model_validate(ticket.model_dump() | {"noise": other.noise})
             assert other.id == same.id  # nothing but the noise differs
             assert Order(40, 8, other.seeds).batches(0, 5).ne(Order(40, 8, ticket.seeds).batches(0, 5)).any()
         assert others[0].seeds.value("init") == ticket.seeds.value("init")
@@ -87,7 +87,7 @@ def test_a_copy_is_not_taken_for_another_level_of_a_study_with_noise_of_its_own(
     noises = {}
     for pair in of_kind(plan, "copies"):
         for run in (plan.lines[pair.line].one, plan.lines[pair.line].other):
-            noises.setdefault(plan.jobs[run].noise, set()).add(pair.level)
+            noises.setdefault(plan.work[run].noise, set()).add(pair.level)
     assert len(noises) == 12
     assert all(len(levels) == 1 for levels in noises.values())
     assert find(plan, "ticket", 2).noise == 2
@@ -98,7 +98,7 @@ def test_the_dense_network_from_a_later_iteration():
     dense = find(plan, "ticket", 0)
     assert dense.keep == (6,)
     (pair,) = [pair for pair in of_kind(plan, "copies") if (pair.rewind, pair.level) == (6, 0)]
-    runs = [plan.jobs[plan.lines[pair.line].one], plan.jobs[plan.lines[pair.line].other]]
+    runs = [plan.work[plan.lines[pair.line].one], plan.work[plan.lines[pair.line].other]]
     assert all((run.origin.job, run.origin.iteration, run.mask) == (dense.id, 6, None) for run in runs)
     assert [plan.iterations(run) for run in runs] == [6, 6]
     assert runs[0].noise == dense.noise
@@ -112,7 +112,7 @@ def test_the_dense_network_from_a_later_iteration():
 def test_the_study_s_own_rewind_is_the_default():
     plan = planned({"levels": [1]}, rewind=[0, 4])
     assert {pair.rewind for pair in plan.pairs} == {0, 4}
-    assert plan.jobs.keys() == planned({"levels": [1], "rewind": [0, 4]}, rewind=[0, 4]).jobs.keys()
+    assert plan.work.keys() == planned({"levels": [1], "rewind": [0, 4]}, rewind=[0, 4]).jobs.keys()
 
 
 def test_lines_between_levels():
@@ -154,7 +154,7 @@ def test_every_two_copies_differ_in_every_engines_batches():
     """Order, augmentation and dropout are all an engine draws from, and each follows the job's noise."""
     plan = planned({"copies": 3, "between": ["copies"]})
     runs = sorted({run for line in plan.lines.values() for run in line.needs})
-    for one, other in combinations([plan.jobs[run].seeds for run in runs], 2):
+    for one, other in combinations([plan.work[run].seeds for run in runs], 2):
         for purpose in ("order", "augment", "dropout"):
             assert one.value(purpose, 3) != other.value(purpose, 3)
         for purpose in ("init", "split", "mask", "criterion"):

@@ -12,7 +12,7 @@ from small_studies import find
 from tombola import data
 from tombola.errors import InputError
 from tombola.pruning import CRITERIA
-from tombola.studies import Job, load_study, loading, make_plan, preset_names
+from tombola.studies import Item, load_study, loading, make_plan, preset_names
 
 SMALL = {"trials": 1, "pruning.rounds": 3, "network": "small_nets:mlp"}
 
@@ -83,7 +83,7 @@ def test_the_global_levels_are_the_public_studys():
 def test_the_number_of_jobs_of_the_papers_study():
     """Of each trial 1 dense, 24 tickets, 72 reinit, 48 random, 23 one-shot more, 69 one-shot-reinit more."""
     plan = plan_of("lenet-mnist")
-    assert len(plan.jobs) == 5 * (1 + 24 + 72 + 48 + 23 + 69)
+    assert len(plan.work) == 5 * (1 + 24 + 72 + 48 + 23 + 69)
     assert len(plan.rows) == 5 * 5 + 5 * 24 * (1 + 3 + 2 + 1 + 3)
 
 
@@ -96,7 +96,7 @@ ALL_ARMS = ["ticket", {"reinit": {"per_trial": 2}}, "random-mask", "one-shot", {
 def test_parents_come_before_children():
     plan = small(arms=ALL_ARMS, trials=2)
     seen = set()
-    for job in plan.jobs.values():
+    for job in plan.work.values():
         assert set(job.needs) <= seen
         seen.add(job.id)
     assert {row.job for row in plan.rows} <= seen
@@ -106,8 +106,8 @@ def test_level_0_is_one_job_for_all_arms_of_a_trial():
     plan = small(arms=ALL_ARMS, trials=2)
     for trial in (0, 1):
         (dense,) = {row.job for row in plan.rows if (row.level, row.trial) == (0, trial)}
-        assert plan.jobs[dense].mask is None
-        assert plan.jobs[dense].needs == ()
+        assert plan.work[dense].mask is None
+        assert plan.work[dense].needs == ()
     assert find(plan, "ticket", 0, trial=0).id != find(plan, "ticket", 0, trial=1).id
 
 
@@ -139,7 +139,7 @@ def test_one_shot_prunes_the_dense_run():
     for level in (1, 2, 3):
         prune = find(plan, "one-shot", level).mask.prune
         assert (prune.job, prune.rounds) == (find(plan, "one-shot", 0).id, level)
-    assert len(plan.jobs) == 4  # and needs no ticket chain
+    assert len(plan.work) == 4  # and needs no ticket chain
 
 
 def test_controls_differ_from_the_ticket_in_one_thing():
@@ -158,8 +158,8 @@ def test_controls_differ_from_the_ticket_in_one_thing():
 
 def test_a_study_of_controls_alone_still_plans_the_ticket_chain():
     plan = small(arms=["reinit"])
-    assert len(plan.jobs) == 1 + 2 + 3  # the last ticket is not needed
-    assert sorted(plan.levels[job] for job in plan.jobs) == [0, 1, 1, 2, 2, 3]
+    assert len(plan.work) == 1 + 2 + 3  # the last ticket is not needed
+    assert sorted(plan.levels[job] for job in plan.work) == [0, 1, 1, 2, 2, 3]
     with_tickets = small(arms=["ticket", "reinit"])
     assert find(plan, "reinit", 3).id == find(with_tickets, "reinit", 3).id
 
@@ -180,7 +180,7 @@ def test_rewinding_to_an_iteration():
 
 def test_no_rounds_are_a_dense_study():
     plan = small(arms=["ticket", "one-shot"], pruning__rounds=0)
-    assert len(plan.jobs) == 1
+    assert len(plan.work) == 1
     assert plan.remaining == (plan.anatomy.sizes()["1.weight"] + 12 * 8 + 80,)
 
 
@@ -270,14 +270,14 @@ def test_two_studies_with_different_names_share_their_jobs():
 
 def test_label_and_keep_are_no_part_of_the_identity():
     job = find(small(), "ticket", 2)
-    other = Job.model_validate(job.model_dump() | {"label": "something else", "keep": (3,)})
+    other = Item.model_validate(job.model_dump() | {"label": "something else", "keep": (3,)})
     assert other.id == job.id
 
 
 def test_a_job_is_the_same_after_a_journey_as_json():
     """Workers get it so."""
-    for job in small(arms=ALL_ARMS, rewind=7, pruning__rates={"1": 0.1}).jobs.values():
-        again = Job.model_validate_json(job.model_dump_json())
+    for job in small(arms=ALL_ARMS, rewind=7, pruning__rates={"1": 0.1}).work.values():
+        again = Item.model_validate_json(job.model_dump_json())
         assert again == job
         assert again.id == job.id
         assert (again.folder, again.needs) == (job.folder, job.needs)
@@ -315,7 +315,7 @@ def test_what_decides_the_outcome_is_part_of_the_identity(change):
     def changed(settings, by):
         return settings | {k: changed(settings[k], v) if isinstance(v, dict) else v for k, v in by.items()}
 
-    other = Job.model_validate(changed(job.model_dump(), change))
+    other = Item.model_validate(changed(job.model_dump(), change))
     assert other != job
     assert other.id != job.id
 
@@ -324,9 +324,10 @@ def test_a_users_file_is_known_by_its_content_not_by_its_place():
     job = find(small(), "ticket", 0).model_dump()
     source = {"source": "npz", "validation": 5}
     here, there = (
-        Job.model_validate(job | {"data": source | {"path": path}, "data_code": "abc"}) for path in ("/a.npz", "/b.npz")
+        Item.model_validate(job | {"data": source | {"path": path}, "data_code": "abc"})
+        for path in ("/a.npz", "/b.npz")
     )
-    other = Job.model_validate(job | {"data": source | {"path": "/a.npz"}, "data_code": "abd"})
+    other = Item.model_validate(job | {"data": source | {"path": "/a.npz"}, "data_code": "abd"})
     assert here.id == there.id != other.id
 
 
@@ -379,18 +380,18 @@ def test_a_users_network_counts_with_its_code():
 def test_a_folder_name_is_readable_and_safe():
     job = find(small(network={"name": "small_nets:mlp", "arguments": {"hidden": [3]}}), "ticket", 1)
     assert job.folder == f"small_nets-mlp.digits.trial-0.ticket.level-01-{job.id}"
-    strange = Job.model_validate(job.model_dump() | {"label": "../../x y\n" + "z" * 300})
+    strange = Item.model_validate(job.model_dump() | {"label": "../../x y\n" + "z" * 300})
     assert strange.folder.endswith(f"-{job.id}")
     assert len(strange.folder) < 140
     assert not set(strange.folder) & set("/\\ \n")
     assert not strange.folder.startswith(".")
-    assert Job.model_validate(job.model_dump() | {"label": "..."}).folder == job.id
+    assert Item.model_validate(job.model_dump() | {"label": "..."}).folder == job.id
 
 
 def test_identities_do_not_depend_on_the_order_of_fields():
     job = find(small(), "ticket", 2)
     turned = json.loads(job.model_dump_json(), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
-    assert Job.model_validate(turned).id == job.id
+    assert Item.model_validate(turned).id == job.id
 
 
 # A user's own
@@ -556,7 +557,7 @@ def test_a_supermask_that_is_trained_is_the_one_that_the_other_arm_finds():
             assert (finder.training.optimizer, finder.training.lr, finder.popup.draw) == ("sgd", 0.5, repeat)
     alone = small(arms=["edge-popup-trained"])
     assert find(alone, "edge-popup-trained", 1).mask.prune.job == find(small(arms=["edge-popup"]), "edge-popup", 1).id
-    hidden = [job for job in alone.jobs.values() if job.popup]
+    hidden = [job for job in alone.work.values() if job.popup]
     assert [alone.density(job) for job in hidden] == [1.0] * 3  # scores are trained for all weights
 
 
@@ -575,7 +576,7 @@ def test_supermasks_do_not_depend_on_where_tickets_rewind_to():
 def test_what_decides_a_supermask_is_part_of_the_identity(change):
     job = find(small(arms=["edge-popup"]), "edge-popup", 1)
     other = job.model_copy(update={"popup": job.popup.model_copy(update=change)})
-    assert Job.model_validate(other.model_dump()).id != job.id
+    assert Item.model_validate(other.model_dump()).id != job.id
 
 
 def test_an_arm_has_a_recipe_of_its_own_at_the_levels_that_are_its_own():
@@ -604,7 +605,7 @@ def test_watching_is_no_part_of_the_identity():
     (watch,) = dense.watch
     assert (watch.early_bird.threshold, watch.early_bird.window) == (0.1, 5)
     assert len(watch.rates) == 3
-    again = Job.model_validate_json(dense.model_dump_json())
+    again = Item.model_validate_json(dense.model_dump_json())
     assert again == dense
     for level in (1, 2, 3):
         job = find(watched, "early-bird", level)

@@ -7,7 +7,7 @@ import torch
 from small_studies import find, run_one, run_study, small_study
 
 from tombola.errors import InputError
-from tombola.studies import Job, load_study, make_plan
+from tombola.studies import Item, load_study, make_plan
 from tombola.studies.arms import ARMS, NOT_REWOUND
 from tombola.studies.rewind import iterations
 
@@ -58,15 +58,16 @@ def test_a_list_gives_a_curve_each_and_shares_the_dense_run():
     arms = list(dict.fromkeys(row.arm for row in plan.rows))
     assert arms == [f"{arm}@{k}" for arm in ("ticket", "one-shot", "late-reinit") for k in (0, 4, 8)]
     (dense,) = {row.job for row in plan.rows if row.level == 0}
-    assert plan.jobs[dense].keep == (4, 8)
+    assert plan.work[dense].keep == (4, 8)
     assert find(plan, "ticket@4", 2).origin.iteration == 4
     alone = make_plan(small_study(rewind=4, training=TRAINING))
     assert find(alone, "ticket", 2).id == find(plan, "ticket@4", 2).id
 
 
 def test_an_arm_to_which_rewinding_is_nothing_has_one_curve(monkeypatch):
-    from tombola.studies.arms import ARMS
     from tombola.studies.job import Origin
+
+    from tombola.studies.arms import ARMS
 
     monkeypatch.setitem(ARMS, "fresh", lambda trial, level, repeat: (Origin(draw=1), trial.one_shot(level)))
     plan = make_plan(small_study(rewind=[0, 4], arms=["fresh", "ticket"]))
@@ -121,14 +122,14 @@ def test_late_reinit_is_another_run_at_the_same_iteration(tmp_path):
             result, other = store.load(job.id), store.load(job.origin.job)
             assert result.mask == ticket.mask
             assert other.history["iteration"] == [0, 4]
-            assert plan.iterations(plan.jobs[job.origin.job]) == 4
+            assert plan.iterations(plan.work[job.origin.job]) == 4
             for name, weight in other.snapshots["iteration-4"].items():
                 expected = weight * result.mask[name] if name in result.mask else weight
                 assert torch.equal(result.snapshots["start"][name], expected)
             starts.append(job.origin.job)
             assert result.history["iteration"][0] == 4
         assert len(set(starts)) == 2
-    others = [job for job in plan.jobs.values() if job.until is not None]
+    others = [job for job in plan.work.values() if job.until is not None]
     assert len(others) == 2  # one a repeat, for all levels
 
 
@@ -136,8 +137,8 @@ def test_a_run_that_ends_early_follows_the_schedule_of_the_whole_budget(tmp_path
     """Its first iterations are bit by bit those of a run that goes on."""
     training = TRAINING | {"schedule": "cosine"}
     plan, store = run_study(tmp_path, rewind=5, arms=["late-reinit"], training=training, pruning__rounds=1)
-    (short,) = [job for job in plan.jobs.values() if job.until is not None]
-    whole = Job.model_validate(short.model_dump() | {"until": None, "label": "whole"})
+    (short,) = [job for job in plan.work.values() if job.until is not None]
+    whole = Item.model_validate(short.model_dump() | {"until": None, "label": "whole"})
     assert whole.id != short.id
     assert run_one(whole, tmp_path) == "done"
     pair = [store.load(job.id).snapshots["iteration-5"] for job in (short, whole)]
@@ -164,4 +165,4 @@ def test_the_chain_of_masks_is_there_for_arms_of_ones_own():
     chain = [find(plan, "lr-rewind", level) for level in range(5)]
     for before, job in pairwise(chain):
         assert job.mask.prune.job == job.origin.job == before.id
-    assert len(plan.jobs) == 5
+    assert len(plan.work) == 5

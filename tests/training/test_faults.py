@@ -173,7 +173,7 @@ def test_5_a_whole_run_is_the_same_whatever_the_global_generator_holds(tmp_path)
     for seed in (1, 2):
         torch.manual_seed(seed)
         plan, store = run_study(tmp_path / str(seed), network="small_nets:Dropping", pruning__rounds=1)
-        results.append([store.load(job) for job in plan.jobs])
+        results.append([store.load(job) for job in plan.work])
     for one, other in zip(*results, strict=True):
         assert_equal_states(one.snapshots["final"], other.snapshots["final"])
         assert one.history == other.history
@@ -217,7 +217,7 @@ def test_6_interrupted_anywhere_and_resumed_the_result_is_bit_equal(tmp_path, mo
     plan, store = run_study(tmp_path / "whole", **settings)
     other = Store(tmp_path / "stopped")
     other.create()
-    for job in plan.jobs.values():
+    for job in plan.work.values():
         outcomes = list(interrupted_run(monkeypatch, other.root, plan, job, (0, 1, 4, 6, 1, 2, 0, 3, 10, 10**6)))
         assert outcomes == ["stopped"] * 9 + ["done"]
         whole, resumed = store.load(job.id), other.load(job.id)
@@ -248,7 +248,7 @@ def test_6_a_checkpoint_is_no_pickle_and_holds_the_place(tmp_path, monkeypatch):
 def test_7_selection_looks_at_validation_only(tmp_path):
     """The test accuracy at early stop is the one at the lowest validation loss, however much better others are."""
     plan = make_plan(small_study(arms=["ticket"], pruning__rounds=0))
-    store, (job,) = Store(tmp_path), plan.jobs.values()
+    store, (job,) = Store(tmp_path), plan.work.values()
     store.create()
     weights = initialised(factory(job.network, (1, 8, 8), 10), "pytorch", 0).state_dict()
     history = {
@@ -269,7 +269,7 @@ def test_7_selection_looks_at_validation_only(tmp_path):
 
 def test_7_the_best_snapshot_is_chosen_by_validation_loss(tmp_path):
     plan, store = run_study(tmp_path, pruning__rounds=0)
-    (job,) = plan.jobs.values()
+    (job,) = plan.work.values()
     result = store.load(job.id)
     row = result.history["val_loss"].index(min(result.history["val_loss"]))
     module = small_nets.mlp((1, 8, 8), 10)
@@ -283,7 +283,7 @@ def test_7_the_best_snapshot_is_chosen_by_validation_loss(tmp_path):
 def test_7_accuracy_is_over_the_true_number_of_examples(tmp_path):
     """359 test examples: neither a last batch that weighs too much nor one that is left out."""
     plan, store = run_study(tmp_path, pruning__rounds=0)
-    (job,) = plan.jobs.values()
+    (job,) = plan.work.values()
     result = store.load(job.id)
     module = small_nets.mlp((1, 8, 8), 10)
     module.load_state_dict(result.snapshots["final"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tombola.training.watching import EarlyBird, Watch, Watcher
+from tombola.training.tracking import EarlyBird, MaskTracker, TrackedMasks
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,8 @@ def test_the_rule(threshold, window, curve, settled_at):
 
 
 def test_each_level_settles_by_itself_and_only_once():
-    watch = Watch(rates=({"w": 0.5}, {"w": 0.5}), scope="layer", early_bird=EarlyBird(threshold=0.25, window=1))
-    watcher = Watcher(watch, ["w"])
+    watch = TrackedMasks(rates=({"w": 0.5}, {"w": 0.5}), scope="layer", early_bird=EarlyBird(threshold=0.25, window=1))
+    watcher = MaskTracker(watch, ["w"])
     steps = ([4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 4.0, 3.0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0])
     for iteration, weights in enumerate(steps):
         watcher.note(10 * iteration, {"w": torch.tensor([weights])})
