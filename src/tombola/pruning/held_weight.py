@@ -12,8 +12,8 @@ from torch.utils.hooks import RemovableHandle
 
 from tombola.errors import InputError
 
-# Integers as wide as a weight: `weight & 0` is exactly 0.0, also of infinities and NaN, and on a CPU it takes a ninth of
-# the time of `masked_fill_`.
+# Integers as wide as a weight: `weight & 0` is exactly 0.0, also of infinities and NaN. On a CPU this is nine times as
+# fast as `masked_fill_`.
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 # The held weight of a parameter, by `id(parameter)`: an optimiser knows its parameters and nothing of their modules.
@@ -36,7 +36,7 @@ class HeldWeight:
 
     def __init__(self, name: str, parameter: nn.Parameter, keep: Tensor):
         self.parameter = parameter
-        self.holder: object = None  # the `Hold` that may let go
+        self.holder: object = None  # the mark of the `Hold` that may let go
         self._gradient_hook: RemovableHandle | None = None
         self.change(name, keep)
         _HELD[id(parameter)] = self
@@ -152,7 +152,9 @@ class HeldWeight:
             gradient = gradient.coalesce()
             kept = self.keep.to(gradient.device)[tuple(gradient.indices())]
             values = gradient.values().masked_fill(~kept, 0.0)
-            return torch.sparse_coo_tensor(gradient.indices(), values, gradient.shape, is_coalesced=True)
+            return torch.sparse_coo_tensor(
+                gradient.indices(), values, gradient.shape, is_coalesced=True, check_invariants=False
+            )
         integer = _integer(gradient)
         if integer is None or gradient.requires_grad:  # of a second backward pass: `&` has no derivative
             return gradient.masked_fill(~self.keep.to(gradient.device), 0.0)

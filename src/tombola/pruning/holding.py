@@ -42,10 +42,11 @@ class Hold:
 
     def __init__(self, module: nn.Module):
         self._module = module
+        self._mark = object()  # the weights carry it instead of this handle, which would keep the module alive
 
     def _weights(self) -> list[HeldWeight]:
         """Return the weights that this holds still: not those that another `hold` took over."""
-        return [weight for weight in _held_weights(self._module).values() if weight.holder is self]
+        return [weight for weight in _held_weights(self._module).values() if weight.holder is self._mark]
 
     def release(self) -> None:
         """Let the pruned weights train again. Nothing happens where they were released already."""
@@ -86,7 +87,7 @@ def hold(
     weights = {name: _hold_parameter(name, parameter, keep[name]) for name, parameter in parameters.items()}
     _hook_modules(root, weights)
     for weight in weights.values():
-        weight.holder = handle
+        weight.holder = handle._mark
         weight.prune()
     watch_optimizers()
     return handle
