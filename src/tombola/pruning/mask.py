@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tombola.errors import InputError
 from tombola.pruning import mask_formats as formats
 from tombola.pruning.holding import Hold, held, hold
 from tombola.pruning.mask_file import read_mask, write_mask
@@ -203,7 +204,10 @@ class Mask(Mapping[str, Tensor]):
             InputError: the file is missing, damaged, or holds no mask.
         """
         packed, shapes = read_mask(Path(path), unchecked)
-        return cls.unpack(packed, shapes)
+        try:
+            return cls.unpack(packed, shapes)
+        except ValueError as error:
+            raise InputError(f"{path} is damaged: {error}; make the mask again") from error
 
     @classmethod
     def from_weights(cls, weights: Mapping[str, Tensor], names: Iterable[str] | None = None) -> Mask:

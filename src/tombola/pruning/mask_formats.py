@@ -95,7 +95,7 @@ def from_openlth(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise InputError(f"there is no {file}: give OpenLTH's mask.pth, or the folder that has it") from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise InputError(f"{file} can't be read as OpenLTH's mask: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{file} can't be read as OpenLTH's mask: {_first_line(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
         raise InputError(f"{file} is not OpenLTH's mask: it has no dict of tensors by name")
     return {name: _as_bool(name, tensor, f" of {file}") for name, tensor in found.items()}
@@ -118,6 +118,10 @@ def to_openlth(keep: Keep, folder: Path) -> None:
         (folder / "sparsity_report.json").write_text(json.dumps(report, indent=4))
     except OSError as error:
         raise StoreError(f"can't write {folder}: {error.strerror or error}; name a folder that has room") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _mask_key(key: str) -> str:
