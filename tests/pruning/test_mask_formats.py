@@ -218,7 +218,8 @@ def test_a_flipped_bit_never_loads_as_another_mask(tmp_path):
     mask.save(path)
     content = path.read_bytes()
     refused = 0
-    for bit in range(8 * len(content)):
+    bits = range(0, 8 * len(content), 7)  # so that each of the eight places of a byte has its turn
+    for bit in bits:
         altered = bytearray(content)
         altered[bit // 8] ^= 1 << bit % 8
         path.write_bytes(altered)
@@ -226,7 +227,7 @@ def test_a_flipped_bit_never_loads_as_another_mask(tmp_path):
             assert Mask.load(path) == mask
         except InputError:
             refused += 1
-    assert refused > 0.9 * 8 * len(content)
+    assert refused > 0.9 * len(bits)
 
 
 @pytest.mark.parametrize("part", [0, 1, 8, 100, -1])
