@@ -10,18 +10,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from tombola.errors import StoreError
+from tombola.tensor_files import Damaged, pack_tensors, unpack_tensors
+
+__all__ = [
+    "AGAIN",
+    "SUMS",
+    "Damaged",
+    "check_sums",
+    "pack_tensors",
+    "under",
+    "unpack_tensors",
+    "write_json",
+    "write_sums",
+    "write_whole",
+    "writing",
+]
 
 SUMS = "SHA256SUMS"  # in the format of `sha256sum`, so that a person can check too
-
-
-class Damaged(StoreError):
-    """A file of the store is not what was written; the message names it and says what is wrong."""
 
 
 AGAIN = "make room or give another --out, and run the same command again: what is done is kept"
@@ -60,33 +68,6 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, json.dumps(content, indent=1).encode())
 
 
-def pack_tensors(tensors: Mapping[str, Tensor], about: Any) -> bytes:
-    """Return a safetensors file of `tensors` that carries a JSON value and a checksum of both."""
-    text = json.dumps(about)
-    copies = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    return save(copies, metadata={"about": text, "sha256": _digest(copies, text)})
-
-
-def unpack_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], Any]:
-    """Read what `pack_tensors` made: the tensors whose names start with `prefix`, all by default.
-
-    The checksum inside is of all tensors together, so of a part it is not compared.
-
-    Raises:
-        Damaged: the file is truncated or altered.
-    """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise Damaged(f"{path} can't be read ({error})") from error
-    text = metadata.get("about", "")
-    if not prefix and metadata.get("sha256") != _digest(tensors, text):
-        raise Damaged(f"{path} is not what was written: its checksum differs")
-    return tensors, json.loads(text)
-
-
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors whose names start with "prefix/", without it."""
     return {name.removeprefix(f"{prefix}/"): value for name, value in tensors.items() if name.startswith(f"{prefix}/")}
@@ -119,12 +100,3 @@ def check_sums(folder: Path) -> set[str]:
 def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return digest.hexdigest()
