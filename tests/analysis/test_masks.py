@@ -14,7 +14,7 @@ from torch.nn import functional
 
 import tombola
 import tombola.running.run as running
-from tombola.analysis.anatomy import dead_units, layer_densities
+from tombola.analysis.layers import dead_units, layer_densities
 from tombola.analysis.overlap import chance, chance_of_all, mask_overlap, overlaps
 from tombola.errors import InputError
 from tombola.pruning import Mask

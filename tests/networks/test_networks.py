@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tombola.errors import InputError
-from tombola.networks import NETWORKS, NetworkSettings, examine, factory, initialised
+from tombola.networks import NETWORKS, NetworkSettings, check_scores, examine, factory, initialised
 from tombola.networks.lenet import lenet
 
 MNIST = (1, 28, 28)
@@ -23,11 +23,11 @@ def build(name, shape=(1, 8, 8), width=10, **arguments):
 
 
 def test_lenet_has_the_papers_weights_and_our_names():
-    anatomy = examine(lenet(MNIST, 10), MNIST)
-    assert anatomy.sizes() == {"fc1.weight": 235_200, "fc2.weight": 30_000, "output.weight": 1_000}
-    assert sum(anatomy.sizes().values()) == 266_200
-    assert anatomy.output == "output.weight"
-    assert [(layer.kind, layer.uses) for layer in anatomy.layers] == [("linear", 1)] * 3
+    coverage = examine(lenet(MNIST, 10), MNIST)
+    assert coverage.sizes() == {"fc1.weight": 235_200, "fc2.weight": 30_000, "output.weight": 1_000}
+    assert sum(coverage.sizes().values()) == 266_200
+    assert coverage.output == "output.weight"
+    assert [(layer.kind, layer.uses) for layer in coverage.layers] == [("linear", 1)] * 3
 
 
 def test_lenet_computes_what_it_says():
@@ -110,13 +110,13 @@ def test_large_seeds_are_taken():
     initialised(lambda: nn.Linear(2, 2), "glorot-normal", 2**63 - 1)
 
 
-# Anatomy
+# Coverage of tombola's own networks and small ones
 
 
 def test_the_output_layer_is_the_last_executed_not_the_last_defined():
-    anatomy = examine(small_nets.Backwards(), (5,))
-    assert anatomy.output == "head.weight"
-    assert list(anatomy.sizes()) == ["body.weight", "head.weight"]
+    coverage = examine(small_nets.Backwards(), (5,))
+    assert coverage.output == "head.weight"
+    assert list(coverage.sizes()) == ["body.weight", "head.weight"]
 
 
 @pytest.mark.parametrize("name", ["body", "body.weight"])
@@ -130,13 +130,13 @@ def test_an_unknown_output_layer_is_refused():
 
 
 def test_a_shared_layer_is_one_layer_used_twice():
-    anatomy = examine(small_nets.Shared(), (5,))
-    assert {layer.name: layer.uses for layer in anatomy.layers} == {
+    coverage = examine(small_nets.Shared(), (5,))
+    assert {layer.name: layer.uses for layer in coverage.layers} == {
         "entry.weight": 1,
         "twice.weight": 2,
         "exit.weight": 1,
     }
-    assert anatomy.output == "exit.weight"
+    assert coverage.output == "exit.weight"
 
 
 def test_a_shared_layer_that_comes_last_is_the_output():
@@ -150,9 +150,9 @@ def test_a_shared_layer_that_comes_last_is_the_output():
         def forward(self, x):
             return self.twice(torch.relu(self.between(torch.relu(self.twice(x)))))
 
-    anatomy = examine(FirstAndLast(), (5,))
-    assert anatomy.output == "twice.weight"
-    assert list(anatomy.sizes()) == ["between.weight", "twice.weight"]
+    coverage = examine(FirstAndLast(), (5,))
+    assert coverage.output == "twice.weight"
+    assert list(coverage.sizes()) == ["between.weight", "twice.weight"]
 
 
 def test_two_layers_that_hold_one_weight_are_pruned_as_one():
@@ -252,7 +252,7 @@ class Returns(nn.Module):
 )
 def test_networks_that_cannot_be_used_are_refused(module, message):
     with pytest.raises(InputError, match=message):
-        examine(module, (5,))
+        check_scores(examine(module, (5,)))
 
 
 def test_a_lazy_network_is_refused_or_works():
@@ -313,7 +313,7 @@ def test_what_comes_back_must_be_a_module():
     [("conv-2", 4_300_992, 38_592), ("conv-4", 2_425_024, 259_776), ("conv-6", 2_261_184, 1_144_512)],
 )
 def test_convolutional_networks_have_the_weights_of_the_paper(name, weights, in_convolutions):
-    anatomy = examine(NETWORKS[name]((3, 32, 32), 10), (3, 32, 32))
-    assert sum(layer.size for layer in anatomy.layers) == weights
-    assert sum(layer.size for layer in anatomy.layers if layer.kind == "conv") == in_convolutions
-    assert anatomy.output == "output.weight"
+    coverage = examine(NETWORKS[name]((3, 32, 32), 10), (3, 32, 32))
+    assert sum(layer.size for layer in coverage.layers) == weights
+    assert sum(layer.size for layer in coverage.layers if layer.kind == "conv") == in_convolutions
+    assert coverage.output == "output.weight"

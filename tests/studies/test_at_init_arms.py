@@ -36,7 +36,7 @@ def refused(match, **changes):
 )
 def test_each_level_prunes_the_dense_start_once_to_the_levels_number_of_weights(changes):
     found = plan(arms=METHODS, **changes)
-    sizes = found.anatomy.sizes()
+    sizes = found.coverage.sizes()
     for arm in METHODS:
         for level in (1, 2):
             job = find(found, arm, level)
@@ -49,7 +49,7 @@ def test_each_level_prunes_the_dense_start_once_to_the_levels_number_of_weights(
             whole = sum(sizes.values()) - pool
             assert pool - round(rate * pool) + whole == found.remaining[level]
     assert set(find(found, "snip", 1).mask.prune.rates) == {
-        name for name in sizes if any(rates.get(name) for rates in found.study.pruning.resolve(found.anatomy))
+        name for name in sizes if any(rates.get(name) for rates in found.study.pruning.resolve(found.coverage))
     }
 
 

@@ -260,7 +260,7 @@ def test_7_selection_looks_at_validation_only(tmp_path):
     }
     snapshots = {name: {k: t.clone() for k, t in weights.items()} for name in ("start", "best", "final")}
     record = loop.Record(history, snapshots, train=(0.0, 1.0))
-    store.save(job, Mask.full(plan.anatomy.shapes()), record, {"iterations": 12, "engine": {"name": "dense"}})
+    store.save(job, Mask.full(plan.coverage.shapes()), record, {"iterations": 12, "engine": {"name": "dense"}})
     (row,) = Results(plan, store).frame().to_dict("records")
     assert row["early_stop_iteration"] == 5
     assert row["early_stop_test_accuracy"] == 0.7

@@ -215,14 +215,14 @@ def threads_each(plan: Plan, workers: int) -> int:
 
     Threads of a small step gain nothing, and wait for each other wherever another program needs a core.
     """
-    multiply_adds = sum(layer.size * layer.uses for layer in plan.anatomy.layers)
+    multiply_adds = sum(layer.size * layer.uses for layer in plan.coverage.layers)
     step = 3 * 2 * multiply_adds * plan.study.training.batch_size  # forward; backward for weights and for inputs
     return max(1, cores() // max(1, workers)) if step >= LARGE_STEP else 1
 
 
 def surplus_outputs(plan: Plan) -> str:
     """Return in one line that the network has more outputs than there are classes; "" where it hasn't."""
-    outputs, classes = plan.anatomy.classes, plan.data.classes
+    outputs, classes = plan.coverage.classes, plan.data.classes
     if outputs == classes:
         return ""
     return f"note: the network returns {outputs} scores per example, but {plan.study.data.source} has {classes} classes"

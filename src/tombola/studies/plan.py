@@ -10,7 +10,7 @@ from pathlib import Path
 from tombola.data import Description, describe, fingerprint
 from tombola.errors import InputError
 from tombola.named import resolve
-from tombola.networks import Anatomy, examine, factory, initialised
+from tombola.networks import Coverage, check_scores, examine, factory, initialised
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
 from tombola.studies.arms import ARMS, NOT_REWOUND, Arm
@@ -40,7 +40,7 @@ class Plan:
     Args:
         study: what was planned.
         data: shape and size of the data set.
-        anatomy: the network's prunable layers.
+        coverage: the network's prunable layers.
         remaining: number of weights that remain at each level, the dense level 0 included; where `pruning.back_off`
             is set, or a criterion skips rounds, the fewest that can remain.
         jobs: by identity; each comes after those that it needs.
@@ -51,7 +51,7 @@ class Plan:
 
     study: Study
     data: Description
-    anatomy: Anatomy
+    coverage: Coverage
     remaining: tuple[int, ...]
     jobs: dict[str, Job]
     rows: tuple[Row, ...]
@@ -107,7 +107,7 @@ class Plan:
         A multiply-add counts as two. A training step costs three passes of this (forward, and backward for weights
         and for inputs), an evaluation one. Layer densities are taken to be equal.
         """
-        example = 2.0 * self.density(job) * sum(layer.size * layer.uses for layer in self.anatomy.layers)
+        example = 2.0 * self.density(job) * sum(layer.size * layer.uses for layer in self.coverage.layers)
         trained = 0 if isinstance(job, Line) else self.iterations(job) * job.training.batch_size
         return example * (3 * trained + self.examined(job))
 
@@ -124,11 +124,11 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     """
     data = describe(study.data, root)
     build = factory(study.network, data.input_shape, data.classes)
-    anatomy = examine(initialised(build, "pytorch", 0), data.input_shape, study.network.output)
-    if anatomy.classes < data.classes:
+    coverage = examine(initialised(build, "pytorch", 0), data.input_shape, study.network.output)
+    classes = check_scores(coverage)
+    if classes < data.classes:
         raise InputError(
-            f"the network returns {anatomy.classes} scores per example, but {study.data.source} has {data.classes} "
-            "classes"
+            f"the network returns {classes} scores per example, but {study.data.source} has {data.classes} classes"
         )
     recipes = [study.training, *(study.recipe(1).changed(arm.training) for arm in study.arms)]
     if any(recipe.augment for recipe in recipes) and len(data.input_shape) != 3:
@@ -150,11 +150,11 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
             f"training.patience={study.training.patience} could end the dense run before iteration {max(asked)}, "
             f"which {who} asks for; give patience to the pruned levels alone, as retraining.patience"
         )
-    rates = study.pruning.resolve(anatomy)
-    remaining = plan_counts(anatomy.sizes(), rates, study.pruning.scope, study.pruning.minimum)
+    rates = study.pruning.resolve(coverage)
+    remaining = plan_counts(coverage.sizes(), rates, study.pruning.scope, study.pruning.minimum)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     untrained = partial(initialised, build, study.network.init, 0)
-    try_criterion(study.pruning.criterion, anatomy.shapes(), untrained, data.input_shape, data.classes)
+    try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data.input_shape, data.classes)
     arms = [control(resolve(arm.rule, ARMS, "arm"), arm.shuffle, arm.reinit) for arm in study.arms]
     codes = (study.network.code(), fingerprint(study.data, root))
 
@@ -162,7 +162,7 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     rows: list[Row] = []
 
     def trial(number: int, rewind: int, settings: ArmSettings | None) -> Trial:
-        return Trial(study, number, rates, codes, jobs, data, anatomy, remaining, rewind, starts, settings)
+        return Trial(study, number, rates, codes, jobs, data, coverage, remaining, rewind, starts, settings)
 
     for settings, arm in zip(study.arms, arms, strict=True):
         curves = [
@@ -177,7 +177,7 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     for prune in {job.mask.prune.criterion: job.mask.prune for job in jobs.values() if job.mask}.values():
         if prune.criterion != study.pruning.criterion:
             examples = bool(prune.examples)
-            try_criterion(prune.criterion, anatomy.shapes(), untrained, data.input_shape, data.classes, examples)
+            try_criterion(prune.criterion, coverage.shapes(), untrained, data.input_shape, data.classes, examples)
     lines: dict[str, Line] = {}
     pairs: list[Pair] = []
     for rewind in parting:
@@ -186,7 +186,7 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
             for pair, line in connect(trial(number, rewind, None), study.connectivity):
                 lines.setdefault(line.id, line)
                 pairs.append(pair)
-    return Plan(study, data, anatomy, tuple(remaining), jobs, tuple(rows), lines, tuple(pairs))
+    return Plan(study, data, coverage, tuple(remaining), jobs, tuple(rows), lines, tuple(pairs))
 
 
 def _partings(study: Study, rewinds: tuple[int, ...], budget: int, data: Description) -> tuple[int, ...]:
