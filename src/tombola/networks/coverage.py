@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from tombola.errors import InputError, nearest
 from tombola.networks.initialise import require_sizes
-from tombola.networks.products import ProductTrace, Use
+from tombola.networks.products import ProductTrace, Use, is_vector
 
 EXAMPLES = 2  # in the batch that `examine` makes up
 
@@ -249,14 +249,14 @@ def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embedd
         why = _why_not(name, parameter, use, trace, embeddings)
         shape = tuple(parameter.shape)
         if parameter.dim() < 2:
-            if use.multiply_adds or use.computed:
+            if use.multiply_adds or use.how is not None:
                 unmultiplied.append(Unpruned(name, shape, "it has one dimension"))
         elif not why:
             uses = use.multiply_adds / (examples * max(1, parameter.numel()))
             layers.append(
                 Layer(name, _kind(use, owners[id(parameter)]), shape, int(uses) if uses.is_integer() else uses)
             )
-        elif use.computed and not _is_vector(parameter):
+        elif use.how is not None and not is_vector(parameter):
             skipped.append(Unpruned(name, shape, why, use.computed / examples))
         else:
             unmultiplied.append(Unpruned(name, shape, why))
@@ -286,13 +286,13 @@ def _why_not(name: str, parameter: Tensor, use: Use, trace: ProductTrace, embedd
         return f"it lies in the memory of {trace.shared[name]!r}; make both the same nn.Parameter"
     if name in trace.unseen:
         return f"it is a {type(parameter).__name__}, which can't be followed through the forward pass"
-    if use.computed and use.how is not None:
+    if use.how is not None:
         operation, names = use.how
         others = [other for other in names if other != name]
         together = f" together with {', '.join(others)}" if others else ""
-        if _is_vector(parameter) and others:
+        if is_vector(parameter) and others:
             return f"it scales {', '.join(others)} ({operation}), and is no matrix"
-        return f"the product takes a tensor computed from it ({operation}){together}, not the parameter itself"
+        return f"products take a tensor computed from it{together} ({operation}), not the parameter itself"
     if use.multiply_adds:
         return ""
     if use.looked_up:
@@ -300,11 +300,6 @@ def _why_not(name: str, parameter: Tensor, use: Use, trace: ProductTrace, embedd
     if use.others:
         return f"no product takes it; the forward pass uses it in: {', '.join(dict.fromkeys(use.others))}"
     return "the forward pass never reaches it"
-
-
-def _is_vector(parameter: Tensor) -> bool:
-    """Is it a vector, whatever its number of dimensions? Such are the lengths of weight norm, [outputs, 1]."""
-    return sum(size > 1 for size in parameter.shape) < 2
 
 
 def _owners(module: nn.Module) -> dict[int, list[nn.Module]]:

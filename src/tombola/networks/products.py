@@ -6,8 +6,9 @@ cell look alike: as `mm`, `bmm`, `convolution`. It follows each parameter throug
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,8 +126,9 @@ class Use:
     Args:
         multiply_adds: of the products that take the parameter itself, for the whole batch.
         convolved: one of those products is a convolution.
-        computed: multiply-adds of the products that take a tensor computed from the parameter.
-        how: the operation and the parameters by which that tensor is computed.
+        computed: multiply-adds of the products that take a tensor computed from the parameter. Where that takes
+            several parameters, vectors such as the lengths of weight norm have no share.
+        how: where there are such products, the operation and the parameters by which that tensor is computed.
         looked_up: rows of it are looked up, as an embedding's are.
         others: the operations that mix it with the data, and are no products.
     """
@@ -156,6 +158,7 @@ class ProductTrace(TorchDispatchMode):
         self.shared: dict[str, str] = {}
         self.unseen: set[str] = set()
         self._sizes = {name: parameter.numel() for name, parameter in parameters.items()}
+        self._vectors = {name for name, parameter in parameters.items() if is_vector(parameter)}
         self._ranges: dict[int, list[tuple[str, int, int]]] = {}  # bytes of a storage -> the parameter there
         # A weak reference keeps the key from being used again, and frees the memory of the numbers.
         self._origins: dict[int, tuple[StorageWeakRef, Origin]] = {}
@@ -171,7 +174,9 @@ class ProductTrace(TorchDispatchMode):
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-            with plain, torch.compiler.set_stance("force_eager"), self:
+            # Without the compiler's package, which takes a second to import, nothing is compiled.
+            loaded = "torch._dynamo" in sys.modules
+            with plain, torch.compiler.set_stance("force_eager") if loaded else nullcontext(), self:
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
@@ -206,9 +211,10 @@ class ProductTrace(TorchDispatchMode):
         multiplied = {id(tensor) for tensor, _ in operands}
         for tensor, each in operands:
             origin = self._origin(tensor)
-            whole = max(1, sum(self._sizes[name] for name in origin.names))
+            matrices = [name for name in origin.names if name not in self._vectors] or origin.names
+            whole = max(1, sum(self._sizes[name] for name in matrices))
             for name in origin.names:
-                share = each * self._sizes[name] / whole
+                share = each * self._sizes[name] / whole if name in matrices else 0
                 use = self._use(name)
                 if origin.computed:
                     use.computed += share
@@ -266,6 +272,11 @@ class ProductTrace(TorchDispatchMode):
             self._origins[key] = (StorageWeakRef(tensor.untyped_storage()), origin)
 
 
+def is_vector(parameter: Tensor) -> bool:
+    """Is it a vector, whatever its number of dimensions? Such are the lengths of weight norm, [outputs, 1]."""
+    return sum(size > 1 for size in parameter.shape) < 2
+
+
 def _key(tensor: Tensor) -> int | None:
     """Return what tells a tensor's memory from others', None for one without, such as a sparse tensor."""
     try:
@@ -292,4 +303,4 @@ def _written(func: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Iter
 
 
 def _short(op: str) -> str:
-    return op.partition("::")[2].rstrip("_") or op
+    return op.partition("::")[2].strip("_") or op
