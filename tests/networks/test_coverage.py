@@ -1,5 +1,8 @@
 """Coverage: which parameters a forward pass multiplies by, counted by hand, and what is named as not prunable."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -601,3 +604,13 @@ def test_all_matrices_of_our_networks_are_prunable(name):
     assert not coverage.skipped
     assert not coverage.unmultiplied
     assert coverage.multiply_adds == coverage.all_multiply_adds
+
+
+def test_our_networks_are_examined_without_importing_the_compiler():
+    """Which takes a second, in every worker."""
+    code = (
+        "import sys; from tombola.networks import NETWORKS, examine; "
+        "examine(NETWORKS['conv-2'](input_shape=(3, 8, 8), classes=10), (3, 8, 8)); "
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

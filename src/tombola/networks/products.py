@@ -167,6 +167,11 @@ class ProductTrace(TorchDispatchMode):
         for tensor in examples:
             self._set(tensor, DATA)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: hiding this class from the compiler would import the compiler, which takes a second."""
+        return False
+
     @contextmanager
     def follow(self) -> Iterator[None]:
         """Trace what runs inside; fused attention and compiled code, which hide their products, are turned off."""
@@ -174,7 +179,7 @@ class ProductTrace(TorchDispatchMode):
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-            # Without the compiler's package, which takes a second to import, nothing is compiled.
+            # Where the compiler's package was never imported, nothing is compiled.
             loaded = "torch._dynamo" in sys.modules
             with plain, torch.compiler.set_stance("force_eager") if loaded else nullcontext(), self:
                 yield
