@@ -292,7 +292,7 @@ def test_a_job_is_the_same_after_a_journey_as_json():
         {"training": {"batch_size": 61}},
         {"training": {"evaluate_every": 26}},
         {"training": {"weight_decay": 0.1}},
-        {"network": {"init": "pytorch"}},
+        {"network": {"init": "glorot-normal"}},
         {"network": {"arguments": {"hidden": [7]}}},
         {"data": {"validation": 201}},
         {"origin": {"draw": 9}},

@@ -90,7 +90,7 @@ def test_3_buffers_optimiser_and_schedule_are_fresh_at_each_level(tmp_path):
         assert result.snapshots["final"][f"{number}.num_batches_tracked"] == 12
 
     build = partial(small_nets.conv_norm, (1, 8, 8), 10)
-    weights = initialised(build, "glorot-normal", job.seeds.value("init")).state_dict()
+    weights = initialised(build, job.network.init, job.seeds.value("init")).state_dict()
     digits = data.split(data.load(job.data), job.data.validation, job.seeds)
     start = Start(result.mask.apply(weights), result.mask, job.seeds, digits)
     plain = Plain(build, start, job.training, lambda i: min(1, (i + 1) / 4) * 0.05 * (0.1 if i >= 8 else 1))

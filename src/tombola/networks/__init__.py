@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 from torch import nn
 
 from tombola.errors import InputError
@@ -23,6 +23,7 @@ from tombola.section import Section
 __all__ = [
     "KINDS",
     "NETWORKS",
+    "STORED",
     "Coverage",
     "Kind",
     "Layer",
@@ -35,6 +36,8 @@ __all__ = [
     "initialised",
     "redraws",
 ]
+
+STORED = {"stored": "without defaults"}  # the context in which such a file is validated
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lenet-300-100": lenet,
@@ -66,13 +69,14 @@ class NetworkSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _init_by_default(cls, value: Any) -> Any:
+    def _init_by_default(cls, value: Any, info: ValidationInfo) -> Any:
         """Fill in `init` where it is not given.
 
         Identity leaves out what equals the field's default, "glorot-normal". So this keeps the identities of our
-        networks, and gives a user's own network without `init` that of "pytorch".
+        networks, and gives a user's own network without `init` that of "pytorch". A file that tombola wrote without
+        defaults is read under the context `STORED`: there, no `init` means "glorot-normal".
         """
-        if not isinstance(value, dict) or value.get("init") is not None:
+        if not isinstance(value, dict) or value.get("init") is not None or info.context == STORED:
             return value
         filled = {field: each for field, each in value.items() if field != "init"}
         return filled | {"init": "pytorch"} if ":" in str(value.get("name", "")) else filled

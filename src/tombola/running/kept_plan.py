@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from tombola.networks import STORED
 from tombola.running.files import write_whole
 from tombola.running.store import Store
 from tombola.studies.loading import STUDY_FILE, dump_study
@@ -33,7 +34,7 @@ def keep_plan(root: Path, plan: Plan) -> None:
 def kept_plan(root: Path) -> Plan | None:
     """Return the plan that a results folder was last run with; None where there is none that can be read."""
     try:
-        return _PLAN.validate_json((root / PLAN_FILE).read_bytes())
+        return _PLAN.validate_json((root / PLAN_FILE).read_bytes(), context=STORED)
     except (OSError, ValidationError):  # never run, or by another version of tombola
         return None
 
