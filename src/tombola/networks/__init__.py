@@ -60,12 +60,14 @@ class NetworkSettings(Section):
             and is the default for `package.module:factory`: its weights may be pretrained. The default for one of ours
             is "glorot-normal".
         output: name of the output layer, where the last layer of the forward pass is not it.
+        embeddings: makes embedding tables prunable too.
     """
 
     name: str
     arguments: dict[str, Any] = Field(default_factory=dict)
     init: Literal["glorot-normal", "glorot-uniform", "kaiming-normal", "kaiming-uniform", "pytorch"] = "glorot-normal"
     output: str | None = None
+    embeddings: bool = False
 
     @model_validator(mode="before")
     @classmethod

@@ -63,7 +63,7 @@ def beginning(job: Job, store: Store, build: Callable[[], nn.Module], splits: da
     module = initialised(build, "pytorch", 0)
     remarks: dict[str, Any] = {}
     if job.mask is None:
-        mask = Mask.full(examine(module, splits.input_shape).shapes())
+        mask = Mask.full(examine(module, splits.input_shape, embeddings=job.network.embeddings).shapes())
     else:
         mask, remarks = found_mask(job, job.mask, store, build, splits)
         remarks |= collapse(module, mask, splits.input_shape)

@@ -124,7 +124,8 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     """
     data = describe(study.data, root)
     build = factory(study.network, data.input_shape, data.classes)
-    coverage = examine(initialised(build, "pytorch", 0), data.input_shape, study.network.output)
+    module = initialised(build, "pytorch", 0)
+    coverage = examine(module, data.input_shape, study.network.output, study.network.embeddings)
     classes = check_scores(coverage)
     if classes < data.classes:
         raise InputError(
