@@ -131,7 +131,7 @@ def test_init_leaves_the_weights_as_they_were_drawn(tmp_path):
     job = find(plan, "edge-popup", 1)
     splits = data.split(data.load(job.spec.data, None), job.spec.data.validation, Seeds(0, 0), torch.device("cpu"))
     build = build_of(job, splits)
-    drawn = initialised(build, "glorot-normal", Seeds(0, 0).value("init")).state_dict()
+    drawn = initialised(build, job.spec.network.init, Seeds(0, 0).value("init")).state_dict()
     start = store.load(job.id).snapshots["start"]
     assert all(torch.equal(start[name], tensor) for name, tensor in drawn.items())
 

@@ -42,9 +42,7 @@ def measure_pace(plan: Plan, engine: str, device: str, threads: int) -> Pace:
     torch.set_num_threads(threads)
     try:
         levels = sorted({round(level) for level in np.linspace(0, len(plan.remaining) - 1, MEASURED_LEVELS)})
-        found = [
-            (plan.remaining[level] / plan.remaining[0], *_measure(plan, level, engine, device)) for level in levels
-        ]
+        found = [(plan.density(level), *_measure(plan, level, engine, device)) for level in levels]
     finally:
         torch.set_num_threads(before)
     densities, iteration, example = zip(*sorted(found), strict=True)
@@ -65,8 +63,8 @@ def _measure(plan: Plan, level: int, engine: str, device: str) -> tuple[float, f
     splits = Splits(train, examined, examined, (0.0,), (1.0,), data.classes)
     build = factory(study.network, data.input_shape, data.classes)
     density = plan.remaining[level] / plan.remaining[0]
-    keep = {name: torch.rand(shape, generator=generator) < density for name, shape in plan.anatomy.shapes().items()}
-    mask = Mask(keep) if level else Mask.full(plan.anatomy.shapes())
+    keep = {name: torch.rand(shape, generator=generator) < density for name, shape in plan.coverage.shapes().items()}
+    mask = Mask(keep) if level else Mask.full(plan.coverage.shapes())
     weights = mask.apply(initialised(build, study.network.init, 0).state_dict())
     made = choose_engine(engine, build, mask, study.training, train.inputs[:1])
     runner = made(build, [Start(weights, mask, Seeds(0, 0), splits)], study.training, plan.budget(), place)

@@ -45,7 +45,7 @@ def report(found: Found) -> str:
     if not found.levels.empty:
         gain = figures.gain_figure(found, series)
         density = figures.density_figures(found.statistics, series)
-        anatomy = [
+        coverage = [
             figures.layer_figure(found, series),
             figures.weight_figure(found),
             figures.dead_figure(found),
@@ -54,7 +54,7 @@ def report(found: Found) -> str:
         sections = [
             _section("density", "Density", "Against the weights that remain", [*density, gain]),
             _section("curves", "Learning curves", "While training", figures.curve_figures(found, series)),
-            _section("anatomy", "Anatomy", "What the tickets are made of", anatomy),
+            _section("coverage", "Coverage", "What the tickets are made of", coverage),
         ]
     tables = [
         table("results", "A row per run: arm, trial, repeat, level", found.levels, exact=True),
