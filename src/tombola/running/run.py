@@ -18,7 +18,7 @@ from rich.console import Console
 from tombola.data import Dataset, balanced, drawn_rows
 from tombola.data import load as load_data
 from tombola.errors import InputError, JobsFailed, StoppedByUser
-from tombola.named import IMPORTING
+from tombola.registry import IMPORTING
 from tombola.running.energy import check_energy
 from tombola.running.execute import Means
 from tombola.running.executors import InProcess, process_pool

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tombola.data import Description, describe, fingerprint
 from tombola.errors import InputError
-from tombola.named import resolve
 from tombola.networks import Anatomy, examine, factory, initialised
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
+from tombola.registry import resolve
 from tombola.studies.arms import ARMS, NOT_REWOUND, Arm
 from tombola.studies.connectivity import Line, Pair, Work, connect
 from tombola.studies.controls import control

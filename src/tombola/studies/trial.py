@@ -10,12 +10,12 @@ from pydantic import ValidationError
 
 from tombola.data import Description
 from tombola.errors import InputError
-from tombola.named import code_fingerprint, resolve
 from tombola.networks import Anatomy
 from tombola.pruning import CRITERIA
 from tombola.pruning.at_init import WITH_EXAMPLES
 from tombola.pruning.scoring import KNOWN
 from tombola.pruning.select import after_round
+from tombola.registry import code_fingerprint, resolve
 from tombola.studies.arms import ARMS, Arm
 from tombola.studies.job import Job, Limit, MaskRule, Origin, Prune
 from tombola.studies.study import ArmSettings, Study
