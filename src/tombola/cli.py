@@ -34,6 +34,7 @@ class Commands(click.Group):
 
 CLAIMS_HELP = "A claims file, instead of the published ones; may be given again."
 STUDY_HELP = "STUDY is a preset (see `tombola presets`), a study file, or a results folder."
+READ_ONLY = ("status", "results", "figures", "report", "compare", "claims")  # commands that import no user's module
 study_argument = click.argument("study")
 changes_argument = click.argument("changes", nargs=-1, metavar="[FIELD=VALUE]...")
 out_option = click.option("--out", type=click.Path(path_type=Path), help="Results folder. [results/<study name>]")
@@ -60,9 +61,14 @@ def work_options(command: Any) -> Any:
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tombola")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Find winning lottery tickets: sparse subnetworks that train as well as the dense network."""
-    sys.path.insert(0, str(Path.cwd()))  # a user's own network is found where they are
+    from tombola.registry import reading, user_path
+
+    context.with_resource(user_path(Path.cwd()))  # a user's own network is found where they are
+    if context.invoked_subcommand in READ_ONLY:
+        context.with_resource(reading())
 
 
 @cli.command(epilog=STUDY_HELP)
@@ -377,11 +383,12 @@ def claims(results: tuple[Path, ...], data: Path | None, own: tuple[Path, ...], 
 
 def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study, Path]:
     """Return the study with its changes, and its results folder."""
+    from tombola.registry import add_user_folders
     from tombola.running.run import default_folder
     from tombola.studies.loading import load_study
 
     if Path(study).is_file():
-        sys.path.append(str(Path(study).absolute().parent))  # the study's own network may lie beside it
+        add_user_folders([Path(study).absolute().parent])  # the study's own network may lie beside it
     return load_study(study, assignments=changes), out or default_folder(study, changes)
 
 

@@ -27,16 +27,18 @@ from weakref import WeakKeyDictionary
 from tombola.errors import InputError, nearest
 from tombola.user_code.closure import Closure, closure_of
 from tombola.user_code.modules import Source, in_stdlib, source_of, spec_of
-from tombola.user_code.places import add_user_folders, searching, user_folders, user_path
+from tombola.user_code.places import add_user_folders, safe_start, searching, user_folders, user_path
 
 __all__ = [
     "GROUPS",
     "IMPORTING",
+    "NotWhileReading",
     "add_user_folders",
     "code_fingerprint",
     "names",
     "reading",
     "resolve",
+    "safe_start",
     "user_folders",
     "user_path",
 ]
@@ -52,6 +54,11 @@ GROUPS = {
     "task": "tombola.tasks",
     "work kind": "tombola.work",
 }
+
+
+class NotWhileReading(InputError):
+    """A study names a user's own function, and its folder is only being read."""
+
 
 IMPORTING: ContextVar[str] = ContextVar("IMPORTING", default="")  # the user's module that is being imported now
 _READING: ContextVar[str] = ContextVar("_READING", default="")  # the folder that is only being read
@@ -84,14 +91,15 @@ def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Ca
     """Return `table[name]`, or what an installed package adds under that name, or what `package.module:name` names.
 
     Raises:
-        InputError: there is no such thing, it belongs to Python itself, or a folder is only being read; `what`
-            ("network", "criterion", ...) says what was looked for.
+        InputError: there is no such thing, or it belongs to Python itself; `what` ("network", "criterion", ...) says
+            what was looked for.
+        NotWhileReading: it is not tombola's own, and a folder is only being read.
     """
     if name in table:
         return table[name]
     module_name, attribute, _ = _target(name, table, what)
     if folder := _READING.get():
-        raise InputError(
+        raise NotWhileReading(
             f"{what} {name!r} is not imported, because reading {folder} runs no code; `tombola run` imports it: run "
             "the study only if you trust its author"
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from tombola.errors import InputError
-from tombola.networks import NetworkSettings, factory
+from tombola.networks import NetworkSettings
+from tombola.networks import factory as named_factory
 from tombola.pruning.mask import Mask
+from tombola.registry import NotWhileReading, reading
 from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors, write_whole
 from tombola.training.engine import Weights
 
@@ -37,18 +40,32 @@ class Ticket:
     normalisation: dict[str, list[float]]
     origin: dict[str, Any]
 
-    def build(self, trained: bool = False) -> nn.Module:
+    def build(
+        self,
+        trained: bool = False,
+        factory: Callable[[], nn.Module] | None = None,
+        trust: bool = False,
+    ) -> nn.Module:
         """Return the network with the ticket's starting weights, or with the trained ones.
+
+        >>> ticket.build(factory=lambda: my_nets.make(width=3))         # doctest: +SKIP
+
+        Args:
+            trained: whether with the weights after training.
+            factory: makes the untrained network. Not needed for tombola's own networks.
+            trust: import the function that the ticket names, and call it. A ticket from a stranger may name any
+                function of any module: trust only what you have made yourself, or read.
 
         Pruned weights are exactly 0.0. A training loop of one's own must keep them so: `ticket.mask.hold_(module)`
         does it. The network expects inputs as `normalise` returns them.
 
         Raises:
-            InputError: the network's own code is not there, or is not what it was when the ticket was found.
+            InputError: the network is a user's own, and there is neither `factory` nor `trust`; its code is not
+                there, or is not what it was when the ticket was found.
         """
         network = NetworkSettings.model_validate(self.origin["network"])
         with torch.random.fork_rng(devices=[]):
-            module = factory(network, tuple(self.origin["input_shape"]), self.origin["classes"])()
+            module = factory() if factory else self._named(network, trust)
         try:
             module.load_state_dict(self.trained if trained else self.weights)
         except RuntimeError as error:
@@ -58,6 +75,17 @@ class Ticket:
                 "bring its code back, or use ticket.weights and ticket.mask"
             ) from error
         return module
+
+    def _named(self, network: NetworkSettings, trust: bool) -> nn.Module:
+        """Return the untrained network that the ticket names."""
+        try:
+            with nullcontext() if trust else reading("a ticket"):
+                return named_factory(network, tuple(self.origin["input_shape"]), self.origin["classes"])()
+        except NotWhileReading:
+            raise InputError(
+                f"the ticket's network is {network.name!r}, a function of a user's: give `factory`, which makes the "
+                "network, or `trust=True` to import and call the function"
+            ) from None
 
     def normalise(self, inputs: Tensor | np.ndarray) -> Tensor:
         """Return raw examples as the network was trained on them: float32, (x - mean) / std by channel.
