@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tombola.errors import DataError, nearest
+from tombola.errors import DataError, InputError, nearest
+from tombola.paths import regular_file
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
         DataError: there is no such file, it can't be read, or it is no .npz archive.
     """
     try:
+        regular_file(path)
         file = path.open("rb")
     except FileNotFoundError as error:
         raise DataError(
@@ -91,6 +93,8 @@ def open_archive(path: Path) -> Iterator[Archive]:
         ) from error
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
+    except InputError as error:
+        raise DataError(f"data.path: {error}") from error
     with file:
         try:
             members = zipfile.ZipFile(file)

@@ -31,6 +31,7 @@ from tombola.running.store import Store
 from tombola.seeds import Seeds
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
+from tombola.studies.size import MAX_RUNS
 from tombola.studies.study import Study
 from tombola.training.engines import check_engine
 
@@ -51,6 +52,7 @@ def run(
     figures: bool = True,
     quiet: bool = False,
     verbose: bool = False,
+    max_runs: int = MAX_RUNS,
 ) -> Results:
     """Run a study and return its results; what is there already is not done again.
 
@@ -70,6 +72,7 @@ def run(
         figures: also draw them, in `<out>/figures`.
         quiet: write nothing but what goes wrong.
         verbose: write more.
+        max_runs: a study that comes to more runs than this is refused.
 
     Raises:
         InputError: the study, its data or the folder can't be used; nothing has been written then.
@@ -91,7 +94,7 @@ def run(
     if not isinstance(study, Study):
         study = load_study(str(study))
     root = data_folder(data)
-    plan, means = prepare(study, root, workers, device, engine, checkpoint_every, energy)
+    plan, means = prepare(study, root, workers, device, engine, checkpoint_every, energy, max_runs)
     store = Store(out)
     store.create()
     workers = default_workers(means.device, len(plan.work)) if workers is None else workers
@@ -113,13 +116,14 @@ def prepare(
     engine: str,
     checkpoint_every: float,
     energy: bool = False,
+    max_runs: int = MAX_RUNS,
 ) -> tuple[Plan, Means]:
     """Check all that can be checked before anything is written, and fetch the data.
 
     Raises:
         InputError: something can't be as it is asked for.
     """
-    plan = make_plan(study, root)
+    plan = make_plan(study, root, max_runs)
     chosen = choose_device(device)
     check_engine(engine)
     if energy:

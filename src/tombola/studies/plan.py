@@ -18,6 +18,7 @@ from tombola.studies.connectivity import Line, Pair, Work, connect
 from tombola.studies.controls import control
 from tombola.studies.job import Job
 from tombola.studies.rewind import iterations
+from tombola.studies.size import MAX_RUNS, check_size, runs_of
 from tombola.studies.study import ArmSettings, Study
 from tombola.studies.trial import Trial, epoch_length
 
@@ -112,16 +113,18 @@ class Plan:
         return example * (3 * trained + self.examined(job))
 
 
-def make_plan(study: Study, root: Path | None = None) -> Plan:
+def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) -> Plan:
     """Work out the jobs of a study. Nothing is downloaded, trained or written.
 
     Args:
         study: what to plan.
         root: folder of data sets.
+        max_runs: more are refused before any of them is worked out.
 
     Raises:
         InputError: a network, criterion or arm does not exist or does not fit, or the study asks for what can't be.
     """
+    check_size(runs_of(study), max_runs)
     data = describe(study.data, root)
     build = factory(study.network, data.input_shape, data.classes)
     anatomy = examine(initialised(build, "pytorch", 0), data.input_shape, study.network.output)
