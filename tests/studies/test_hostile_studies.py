@@ -138,5 +138,5 @@ def test_aliases_and_merges_are_still_read() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 41 + "]" * 41, "a: " * 3 + "1", "\t", "!!set {a}", "*a", "{", "2001-99-99"])
 def test_whatever_is_wrong_is_said(text: str) -> None:
-    with pytest.raises(InputError, match="^here"):
+    with pytest.raises(InputError, match=r"^here"):
         read_yaml(text, "here")
