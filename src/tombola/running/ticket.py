@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from tombola.errors import InputError
@@ -18,7 +20,37 @@ from tombola.networks import factory as named_factory
 from tombola.pruning.mask import Mask
 from tombola.registry import NotWhileReading, reading
 from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors, write_whole
+from tombola.studies.explaining import explain
 from tombola.training.engine import Weights
+
+
+class _Normalisation(BaseModel):
+    """As a ticket's file has it."""
+
+    model_config = ConfigDict(allow_inf_nan=False, strict=True)
+
+    mean: list[float] = Field(min_length=1)
+    std: list[float] = Field(min_length=1)
+
+
+class _Origin(BaseModel):
+    """As a ticket's file has it; fields that other versions add are kept unseen."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    network: dict[str, Any]
+    input_shape: list[Annotated[int, Field(ge=1, le=2**31)]]
+    classes: Annotated[int, Field(ge=1, le=2**31)]
+
+
+class _About(BaseModel):
+    """What a ticket's file says beside its tensors. Whoever made the file may have written anything."""
+
+    model_config = ConfigDict(extra="allow")
+
+    origin: _Origin
+    normalisation: _Normalisation
+    mask: dict[str, tuple[Annotated[int, Field(ge=0, le=2**40, strict=True)], ...]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,7 +95,11 @@ class Ticket:
             InputError: the network is a user's own, and there is neither `factory` nor `trust`; its code is not
                 there, or is not what it was when the ticket was found.
         """
-        network = NetworkSettings.model_validate(self.origin["network"])
+        try:
+            network = NetworkSettings.model_validate(self.origin["network"])
+        except ValidationError as error:
+            fault = explain(error, NetworkSettings)
+            raise InputError(f"the ticket's network can't be made by this version of tombola: {fault}") from None
         with torch.random.fork_rng(devices=[]):
             module = factory() if factory else self._named(network, trust)
         try:
@@ -137,11 +173,15 @@ class Ticket:
             tensors, about = unpack_tensors(Path(path))
         except Damaged as error:
             raise InputError(str(error)) from error
-        if not isinstance(about, dict) or not {"origin", "normalisation", "mask"} <= about.keys():
-            raise InputError(f"{path} is no ticket")
-        shapes = {name: tuple(shape) for name, shape in about["mask"].items()}
+        try:
+            described = _About.model_validate(about)
+            mask = _unpacked(under("mask", tensors), described.mask)
+        except ValidationError as error:
+            raise InputError(f"{path} is no ticket: {explain(error, _About)}") from None
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise InputError(f"{path} is no ticket: its mask does not fit its shapes ({error})") from error
         return cls(
-            mask=Mask.unpack(under("mask", tensors), shapes),
+            mask=mask,
             weights=under("start", tensors),
             trained=under("trained", tensors),
             normalisation=about["normalisation"],
@@ -159,6 +199,16 @@ class Ticket:
     def __repr__(self) -> str:
         where = ", ".join(f"{name}={self.origin.get(name)!r}" for name in ("study", "arm", "trial", "repeat", "level"))
         return f"Ticket({where}, {self.mask!r})"
+
+
+def _unpacked(packed: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Mask:
+    """Return a mask whose bytes are as many as its shapes need; ValueError else, before memory is taken."""
+    if packed.keys() != shapes.keys():
+        raise ValueError("the names of its layers differ")
+    for name, bits in packed.items():
+        if bits.dtype != torch.uint8 or bits.ndim != 1 or len(bits) != (math.prod(shapes[name]) + 7) // 8:
+            raise ValueError(f"{name!r} has shape {shapes[name]} and {bits.numel():,} bytes")
+    return Mask.unpack(packed, shapes)
 
 
 def _equal(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
