@@ -18,6 +18,9 @@ import numpy as np
 from tombola.errors import DataError, InputError, nearest
 from tombola.paths import regular_file
 
+LARGE = 128 * 1024**2  # bytes of an array; compressed ones above this may not unfold by more than the next
+LARGEST_RATIO = 200
+
 
 @dataclass(frozen=True)
 class Header:
@@ -64,6 +67,11 @@ class Archive:
             raise DataError(
                 f"{self.path}: {name} announces {announced:,} bytes {shape} and has {info.file_size:,}; "
                 "the file is damaged, make it again"
+            )
+        if info.file_size > LARGE and info.file_size > LARGEST_RATIO * max(1, info.compress_size):
+            raise DataError(
+                f"{self.path}: {name} unfolds from {info.compress_size:,} to {info.file_size:,} bytes, as hardly any "
+                "data do; if yours do, save them with numpy.savez, which does not compress"
             )
         return Header(shape, dtype)
 
