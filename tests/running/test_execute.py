@@ -33,7 +33,7 @@ def test_a_tied_weight_is_sparse_under_each_of_its_names(tmp_path, engine, monke
         for name in ("a.weight", "b.weight"):
             assert bool((result.snapshots[moment][name][~keep] == 0.0).all())
     ticket = Results(plan, store).ticket(trial=0, level=2)
-    assert bool((ticket.build(trained=True).b.weight[~keep] == 0.0).all())
+    assert bool((ticket.build(trained=True, trust=True).b.weight[~keep] == 0.0).all())
 
 
 @pytest.mark.parametrize("embeddings", [False, True])

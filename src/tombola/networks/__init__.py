@@ -11,13 +11,13 @@ from pydantic import Field, ValidationInfo, model_validator
 from torch import nn
 
 from tombola.errors import InputError
-from tombola.named import code_fingerprint, resolve
 from tombola.networks.conv import conv_2, conv_4, conv_6
 from tombola.networks.coverage import KINDS, Coverage, Kind, Layer, Unpruned, check_scores, examine
 from tombola.networks.initialise import equal_weights, initialised, redraws
 from tombola.networks.lenet import lenet
 from tombola.networks.resnet import cifar_resnet, resnet_18
 from tombola.networks.vgg import vgg
+from tombola.registry import code_fingerprint, resolve
 from tombola.section import Section
 
 __all__ = [

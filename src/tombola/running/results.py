@@ -13,6 +13,7 @@ import torch
 
 from tombola.errors import InputError
 from tombola.pruning.mask import Mask
+from tombola.registry import reading
 from tombola.running.collapse import said
 from tombola.running.ends import Ends
 from tombola.running.files import Damaged, write_whole, writing
@@ -91,7 +92,8 @@ class Results:
                 longer lie where they lay.
 
         Raises:
-            InputError: it is no results folder.
+            InputError: it is no results folder, or its study was edited since its last run and names a user's own
+                function: reading a folder runs no code, whoever made it.
         """
         if not isinstance(folder, str | Path):
             raise InputError(f"{folder!r} is no results folder: give its path")
@@ -103,7 +105,8 @@ class Results:
         except Damaged:
             plan = None
         if plan is None or plan.study != study:
-            plan = make_plan(study, Path(data) if data else None)
+            with reading(str(folder)):
+                plan = make_plan(study, Path(data) if data else None)
         return cls(plan, Store(folder))
 
     def __repr__(self) -> str:

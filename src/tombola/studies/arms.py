@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tombola.named import resolve
+from tombola.registry import resolve
 from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
 from tombola.work import InitialState, MaskUse, Shuffle

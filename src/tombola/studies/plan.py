@@ -11,14 +11,15 @@ from torch import nn
 
 from tombola.data import Description, describe, fingerprint
 from tombola.errors import InputError
-from tombola.named import resolve
 from tombola.networks import Coverage, check_scores, examine, factory, initialised, redraws
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
+from tombola.registry import resolve
 from tombola.studies.arms import Rule, arm_named
 from tombola.studies.connectivity import Pair, connect
 from tombola.studies.controls import control
 from tombola.studies.rewind import iterations
+from tombola.studies.size import MAX_RUNS, check_size, runs_of
 from tombola.studies.study import ArmSettings, Study
 from tombola.studies.trial import Trial, epoch_length
 from tombola.work import Item, MaskSearch
@@ -87,16 +88,18 @@ class Plan:
         return frozenset({row.job for row in self.rows} | {pair.line for pair in self.pairs})
 
 
-def make_plan(study: Study, root: Path | None = None) -> Plan:
+def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) -> Plan:
     """Plan the work of a study. Nothing is downloaded, trained or written.
 
     Args:
         study: what to plan.
         root: folder of data sets.
+        max_runs: more are refused before any of them is worked out.
 
     Raises:
         InputError: a network, criterion or arm does not exist or does not fit, or the study asks for what can't be.
     """
+    check_size(runs_of(study), max_runs)
     data = describe(study.data, root)
     build = factory(study.network, data.input_shape, data.classes)
     module = initialised(build, "pytorch", 0)

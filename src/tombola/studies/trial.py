@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from tombola.data import Description
 from tombola.errors import InputError
-from tombola.named import code_fingerprint
 from tombola.networks import Coverage
 from tombola.pruning import CRITERIA
 from tombola.pruning.at_init import WITH_EXAMPLES
 from tombola.pruning.scoring import KNOWN
 from tombola.pruning.select import after_round
+from tombola.registry import code_fingerprint
 from tombola.studies.arms import ARMS, Rule, rule_named
 from tombola.studies.study import ArmSettings, Study
 from tombola.training.popup import Popup, counts_of
