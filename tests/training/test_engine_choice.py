@@ -11,8 +11,8 @@ from tombola.errors import InputError
 from tombola.networks import NETWORKS
 from tombola.pruning import Mask
 from tombola.training.engines import choose_engine
-from tombola.training.engines.chain import ChainEngine
 from tombola.training.engines.dense import DenseEngine
+from tombola.training.engines.mlp import MlpEngine
 from tombola.training.engines.sparse import SparseEngine
 from tombola.training.engines.stacked import StackedEngine
 
@@ -27,13 +27,13 @@ SHAPES = {LENET: (1, 28, 28), CONV_2: (3, 8, 8)}
     ("asked", "build", "density", "settings", "many", "expected"),
     [
         ("auto", LENET, 1.0, PLAIN, False, DenseEngine),
-        ("auto", LENET, 0.1, PLAIN, False, ChainEngine),
-        ("auto", LENET, 0.1, PLAIN, True, ChainEngine),  # stacks are for GPUs
+        ("auto", LENET, 0.1, PLAIN, False, MlpEngine),
+        ("auto", LENET, 0.1, PLAIN, True, MlpEngine),  # stacks are for GPUs
         ("auto", LENET, 0.1, HALF, False, DenseEngine),
         ("auto", CONV_2, 1.0, PLAIN, False, DenseEngine),
         ("auto", CONV_2, 0.1, PLAIN, False, SparseEngine),
         ("dense", LENET, 0.1, PLAIN, False, DenseEngine),
-        ("sparse", LENET, 1.0, PLAIN, False, ChainEngine),
+        ("sparse", LENET, 1.0, PLAIN, False, MlpEngine),
         ("sparse", CONV_2, 1.0, PLAIN, False, SparseEngine),
         ("stacked", CONV_2, 0.1, PLAIN, True, StackedEngine),
     ],

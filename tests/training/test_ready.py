@@ -14,8 +14,8 @@ from plain_loop import begin, random_mask, recipe, splits
 from tombola.training.engines import choose_engine, kernels
 
 torch.set_num_threads(1)
-chain, other = partial(small_nets.mlp, (20,), 4, (30, 12)), partial(small_nets.conv_norm, (2, 6, 6), 4)
-for build, shape in ((chain, (20,)), (other, (2, 6, 6))):
+mlp, other = partial(small_nets.mlp, (20,), 4, (30, 12)), partial(small_nets.conv_norm, (2, 6, 6), 4)
+for build, shape in ((mlp, (20,)), (other, (2, 6, 6))):
     mask = random_mask(build, shape, 0.2)
     start = begin(build, mask, splits(shape))
     for settings in (recipe(lr=0.003), recipe(optimizer="sgd", momentum=0.9, lr=0.05, weight_decay=1e-3)):
@@ -25,7 +25,7 @@ for build, shape in ((chain, (20,)), (other, (2, 6, 6))):
         engine.evaluate("test")
         weights = b"".join(tensor.numpy().tobytes() for tensor in engine.weights().values())
         print(make.name, hashlib.sha256(weights).hexdigest())
-for kernel in (kernels.train_chain, kernels.score_chain, kernels.linear_forward, kernels.linear_backward):
+for kernel in (kernels.train_mlp, kernels.score_mlp, kernels.linear_forward, kernels.linear_backward):
     assert not kernel.stats.cache_misses, kernel
 """
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from tombola.errors import InputError, nearest
 from tombola.pruning.mask import Mask
 from tombola.training.engine import NetworkFactory
-from tombola.training.engines.chain import ChainEngine
 from tombola.training.engines.dense import DenseEngine
+from tombola.training.engines.mlp import MlpEngine
 from tombola.training.engines.ready import make_ready
 from tombola.training.engines.sparse import SparseEngine
 from tombola.training.engines.stacked import StackedEngine
@@ -36,8 +36,8 @@ def choose_engine(
     """Return an engine's class: called with (build, starts, recipe, budget, device) it gives an `Engine`.
 
     "auto" takes the fastest that serves this network at this density: on a GPU many jobs stacked, on the CPU a sparse
-    engine where that pays, else the dense one. "sparse" is the compiled loop for plain chains, and sparse layers inside
-    autograd for all else. Where the engine that is asked for can't serve the network, the dense one does.
+    engine where that pays, else the dense one. "sparse" is the compiled loop for multilayer perceptrons, and sparse
+    layers inside autograd for all else. Where the engine that is asked for can't serve the network, the dense one does.
 
     Args:
         name: one of NAMES.
@@ -58,9 +58,9 @@ def choose_engine(
     chosen: Any = DenseEngine
     plain = not recipe.augment  # the compiled loop reads its inputs as they are
     if name == "sparse":
-        chosen = ChainEngine if plain and ChainEngine.chain(module, mask) else SparseEngine
-    elif plain and ChainEngine.pays(module, mask, recipe.batch_size):
-        chosen = ChainEngine
+        chosen = MlpEngine if plain and MlpEngine.mlp(module, mask) else SparseEngine
+    elif plain and MlpEngine.pays(module, mask, recipe.batch_size):
+        chosen = MlpEngine
     elif SparseEngine.pays(module, mask):
         chosen = SparseEngine
     if chosen is not DenseEngine:

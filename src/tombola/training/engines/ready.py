@@ -26,7 +26,7 @@ from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
 from tombola.training.engine import Start
 from tombola.training.engines import kernels
-from tombola.training.engines.chain import ChainEngine
+from tombola.training.engines.mlp import MlpEngine
 from tombola.training.engines.sparse import SparseEngine
 from tombola.training.recipe import Recipe
 
@@ -34,7 +34,7 @@ from tombola.training.recipe import Recipe
 @cache
 def make_ready() -> None:
     """Wait until the kernels are compiled; do nothing where they can't be kept, and each process compiles its own."""
-    folder = kernels.train_chain.stats.cache_path
+    folder = kernels.train_mlp.stats.cache_path
     if not folder:
         return
     versions = f"{numba.__version__} {llvmlite.__version__} {platform.python_version()} {platform.processor()}"
@@ -61,7 +61,7 @@ def compile_all() -> None:
     mask = Mask({f"{name}.weight": torch.zeros(size, 16, dtype=torch.bool) for name, size in (("a", 16), ("c", 2))})
     weights = mask.apply(_tiny().state_dict())
     start = Start(weights, mask, Seeds(0, 0), Splits(part, part, part, (0.0,), (1.0,), 2))
-    for engine in (ChainEngine, SparseEngine):
+    for engine in (MlpEngine, SparseEngine):
         runner = engine(_tiny, [start], recipe, 2, torch.device("cpu"))
         runner.advance(2)
         runner.evaluate("test")

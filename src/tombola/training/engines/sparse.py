@@ -1,4 +1,4 @@
-"""The engine for modules with sparse linear layers that are no plain chains, such as convolutional networks."""
+"""The engine for modules with sparse linear layers that are not plain multilayer perceptrons, such as conv nets."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tombola.pruning.mask import Mask
-from tombola.training.engines.chain_trace import Chain, Link, has_hooks
-from tombola.training.engines.chain_wiring import Layout
 from tombola.training.engines.kernels import LINE, WIDTH, Wiring, linear_backward, linear_forward
+from tombola.training.engines.mlp_trace import LinearLayer, Mlp, has_hooks
+from tombola.training.engines.mlp_wiring import Layout
 
 
 class SparseLinear(nn.Module):
@@ -30,8 +30,8 @@ class SparseLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None, keep: Tensor):
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        link = Link("weight", None if bias is None else "bias", self.in_features, self.out_features)
-        self.layout = Layout(Chain((link,), flattens=False), {"weight": keep})
+        layer = LinearLayer("weight", None if bias is None else "bias", self.in_features, self.out_features)
+        self.layout = Layout(Mlp((layer,), flattens=False), {"weight": keep})
         self.live = nn.Parameter(self.pack({"weight": weight} if bias is None else {"weight": weight, "bias": bias}))
 
     def forward(self, inputs: Tensor) -> Tensor:
