@@ -32,7 +32,8 @@ for kernel in (kernels.train_mlp, kernels.score_mlp, kernels.linear_forward, ker
 
 def train(cache: Path) -> str:
     helpers = str(Path(__file__).parent.parent / "helpers")
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": helpers, "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

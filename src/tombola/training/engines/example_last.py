@@ -1,0 +1,111 @@
+"""Images with the examples last in memory, and layers that keep them so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from tombola.training.engines.conv_kernels import pool, unpool
+
+CHUNK = 128
+"""Examples that one call of a kernel takes at most."""
+
+Window = tuple[int, int, int, int]
+"""(height, width, vertical stride, horizontal stride) of a pooling."""
+
+
+def example_last(images: Tensor) -> Tensor:
+    """Return [examples, channels, height, width] as contiguous [channels, height, width, examples]."""
+    return images.permute(1, 2, 3, 0).contiguous()
+
+
+def usual(images: Tensor) -> Tensor:
+    """Return [channels, height, width, examples] in the usual shape, [examples, channels, height, width]: a view."""
+    return images.permute(3, 0, 1, 2)
+
+
+def is_example_last(images: Tensor) -> bool:
+    """Return whether images lie in memory with the examples last and more than one of them."""
+    return images.dim() == 4 and len(images) > 1 and images.permute(1, 2, 3, 0).is_contiguous()
+
+
+class ExampleLastMaxPool2d(nn.MaxPool2d):
+    """Max pooling that leaves the examples last where they are; anything else is pooled as ever."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return what `nn.MaxPool2d` does."""
+        if not is_example_last(inputs) or inputs.dtype != torch.float32:
+            return super().forward(inputs)  # type: ignore[no-any-return]
+        result: Tensor = _MaxPool.apply(inputs, window_of(self))
+        return result
+
+
+def window_of(layer: nn.MaxPool2d) -> Window:
+    """Return the window of a layer."""
+    high, wide = np.broadcast_to(layer.kernel_size, 2).tolist()
+    down, across = np.broadcast_to(layer.stride, 2).tolist()
+    return high, wide, down, across
+
+
+def pools_plainly(layer: nn.MaxPool2d) -> bool:
+    """Return whether an `ExampleLastMaxPool2d` can do what this layer does."""
+    plain = not layer.return_indices and not layer.ceil_mode
+    high, wide, _, _ = window_of(layer)
+    return plain and not np.any(layer.padding) and bool(np.all(np.equal(layer.dilation, 1))) and high * wide < 255
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, window: Window) -> Tensor:
+        source = example_last(inputs)
+        result, winners = pooled(source, window, rectified=False)
+        ctx.size, ctx.window = tuple(source.shape), window
+        ctx.save_for_backward(winners)
+        return usual(result)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:
+        (winners,) = ctx.saved_tensors
+        slopes = example_last(slopes)
+        back = torch.zeros(ctx.size)
+        arrays = [each.view(-1).numpy() for each in (slopes, winners, back)]
+        unpool(*arrays, ctx.size[:3], tuple(slopes.shape[:3]), slopes.shape[3], ctx.window)
+        return usual(back), None
+
+
+def pooled(source: Tensor, window: Window, rectified: bool) -> tuple[Tensor, Tensor]:
+    """Return the highest number of each window of [channels, height, width, examples], and its place in the window.
+
+    Args:
+        rectified: whether nobody is to win where the result is 0, because `source` comes from a ReLU.
+
+    Raises:
+        ValueError: the images are smaller than the window.
+    """
+    channels, height, width, examples = source.shape
+    out_size = channels, (height - window[0]) // window[2] + 1, (width - window[1]) // window[3] + 1
+    if min(out_size[1:]) < 1:
+        raise ValueError(f"images of {height}x{width} are too small for a window of {window[0]}x{window[1]}")
+    result = torch.empty(*out_size, examples)
+    winners = torch.empty(result.shape, dtype=torch.uint8)
+    arrays = [each.view(-1).numpy() for each in (source, result, winners)]
+    pool(*arrays, rectified, (channels, height, width), out_size, examples, window)
+    return result, winners
+
+
+class ExampleLastBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that leaves the examples last where they are; anything else is normed as ever."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return what `nn.BatchNorm2d` does."""
+        if not is_example_last(inputs):
+            return super().forward(inputs)  # type: ignore[no-any-return]
+        # To the statistics it is all one whether numbers of a channel come from one example or from many.
+        rows = inputs.permute(1, 2, 3, 0)
+        normed = super().forward(rows.flatten(1)[None, :, :, None])
+        return usual(normed.view(rows.shape))
