@@ -164,9 +164,7 @@ class Plan:
         self.phases = geometry.phases()
         shifts, remainders = [], []
         for axis, tap in enumerate((row, column)):
-            shift, remainder = np.divmod(
-                tap * geometry.dilation[axis] - geometry.padding[axis], geometry.stride[axis]
-            )
+            shift, remainder = np.divmod(tap * geometry.dilation[axis] - geometry.padding[axis], geometry.stride[axis])
             shifts.append(shift)
             remainders.append(remainder)
         numbers = np.zeros(geometry.stride, np.int64)

@@ -39,7 +39,7 @@ class ExampleLastMaxPool2d(nn.MaxPool2d):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return what `nn.MaxPool2d` does."""
         if not is_example_last(inputs) or inputs.dtype != torch.float32:
-            return super().forward(inputs)  # type: ignore[no-any-return]
+            return super().forward(inputs)
         result: Tensor = _MaxPool.apply(inputs, window_of(self))
         return result
 
@@ -104,7 +104,7 @@ class ExampleLastBatchNorm2d(nn.BatchNorm2d):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return what `nn.BatchNorm2d` does."""
         if not is_example_last(inputs):
-            return super().forward(inputs)  # type: ignore[no-any-return]
+            return super().forward(inputs)
         # To the statistics it is all one whether numbers of a channel come from one example or from many.
         rows = inputs.permute(1, 2, 3, 0)
         normed = super().forward(rows.flatten(1)[None, :, :, None])

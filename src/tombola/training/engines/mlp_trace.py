@@ -68,7 +68,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def _traced(module: nn.Module, training: bool) -> Mlp | None:
-    with _modes_kept(module), warnings.catch_warnings():
+    with modes_kept(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module.train(training)
         try:
@@ -79,7 +79,7 @@ def _traced(module: nn.Module, training: bool) -> Mlp | None:
 
 
 @contextmanager
-def _modes_kept(module: nn.Module) -> Iterator[None]:
+def modes_kept(module: nn.Module) -> Iterator[None]:
     modes = [(each, each.training) for each in module.modules()]
     try:
         yield

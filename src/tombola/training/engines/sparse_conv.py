@@ -17,7 +17,7 @@ from tombola.training.engines.sparse_layer import SparseLayer
 
 
 class SparseConv2d(SparseLayer):
-    """Does what a masked `nn.Conv2d` does, then a ReLU if `rectifies` is set, then max pooling by `window` if there is one.
+    """Does what a masked `nn.Conv2d` does; then a ReLU if `rectifies` is set; then max pooling if `window` is set.
 
     Its results have the usual shape, [examples, channels, height, width], and lie in memory with the examples last,
     which is how a following layer of this kind takes them fastest.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tombola.pruning.mask import Mask
 from tombola.training.engines.kernels import LINE, WIDTH, Wiring, linear_backward, linear_forward
-from tombola.training.engines.mlp_trace import LinearLayer, Mlp, has_hooks
+from tombola.training.engines.mlp_trace import LinearLayer, Mlp
 from tombola.training.engines.mlp_wiring import Layout
 from tombola.training.engines.sparse_layer import SparseLayer
 
@@ -76,37 +74,3 @@ def _up(number: int, multiple: int) -> int:
 def _columns(matrix: Tensor, count: int) -> Tensor:
     """Return a contiguous matrix with 0.0 in the columns that it has too few."""
     return nn.functional.pad(matrix, (0, count - matrix.shape[1])).contiguous()
-
-
-def sparse_layers(module: nn.Module, mask: Mask, below: float) -> dict[str, nn.Linear]:
-    """Return by name each `nn.Linear` in `module` whose mask is less dense than `below`.
-
-    Subclasses are left out, and so are layers with hooks, with shared or frozen parameters, or of another type than
-    float32: a `SparseLinear` might not do what they do.
-    """
-    uses: dict[int, int] = {}
-    for _, parameter in module.named_parameters(remove_duplicate=False):
-        uses[id(parameter)] = uses.get(id(parameter), 0) + 1
-    layers = {}
-    for name, layer in module.named_modules():
-        keep = mask.get(f"{name}.weight")
-        if keep is None or keep.float().mean() >= below or type(layer) is not nn.Linear or has_hooks(layer):
-            continue
-        own = layer.parameters()
-        if all(each.requires_grad and each.dtype == torch.float32 and uses[id(each)] == 1 for each in own):
-            layers[name] = layer
-    return layers
-
-
-def sparsify(module: nn.Module, mask: Mask, below: float) -> dict[str, SparseLinear]:
-    """Put a `SparseLinear` in the place of each of the `sparse_layers` of `module`; return them by name.
-
-    The names and shapes in the module's state_dict are as before.
-    """
-    replaced = {}
-    for name, layer in sparse_layers(module, mask, below).items():
-        sparse = SparseLinear(layer.weight, layer.bias, mask[f"{name}.weight"]).train(layer.training)
-        parent, _, child = name.rpartition(".")
-        setattr(module.get_submodule(parent), child, sparse)
-        replaced[name] = sparse
-    return replaced
