@@ -25,7 +25,10 @@ for build, shape in ((mlp, (20,)), (other, (2, 6, 6))):
         engine.evaluate("test")
         weights = b"".join(tensor.numpy().tobytes() for tensor in engine.weights().values())
         print(make.name, hashlib.sha256(weights).hexdigest())
-for kernel in (kernels.train_mlp, kernels.score_mlp, kernels.linear_forward, kernels.linear_backward):
+from tombola.training.engines import conv_kernels, norm_kernels
+used = [kernels.train_mlp, kernels.score_mlp, kernels.linear_forward, kernels.linear_backward]
+used += [conv_kernels.convolve, conv_kernels.weight_gradients, norm_kernels.normalise_backward]
+for kernel in used:
     assert not kernel.stats.cache_misses, kernel
 """
 

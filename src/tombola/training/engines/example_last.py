@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tombola.training.engines.conv_kernels import pool, unpool
+from tombola.training.engines.norm_kernels import normalise, normalise_backward, statistics
 
 CHUNK = 128
 """Examples that one call of a kernel takes at most."""
@@ -99,13 +100,71 @@ def pooled(source: Tensor, window: Window, rectified: bool) -> tuple[Tensor, Ten
 
 
 class ExampleLastBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that leaves the examples last where they are; anything else is normed as ever."""
+    """Batch norm that leaves the examples last where they are; then a ReLU if `rectifies` is set."""
+
+    rectifies = False
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return what `nn.BatchNorm2d` does."""
-        if not is_example_last(inputs):
-            return super().forward(inputs)
-        # To the statistics it is all one whether numbers of a channel come from one example or from many.
-        rows = inputs.permute(1, 2, 3, 0)
-        normed = super().forward(rows.flatten(1)[None, :, :, None])
-        return usual(normed.view(rows.shape))
+        """Return what `nn.BatchNorm2d` does, or a ReLU of that."""
+        if not is_example_last(inputs) or inputs.dtype != torch.float32:
+            normed = super().forward(inputs)
+            return torch.relu(normed) if self.rectifies else normed
+        batch = self.training or self.running_mean is None
+        factor = self._count() if self.training and self.track_running_stats else 0.0
+        result, mean, variance = _Norm.apply(inputs, self.weight, self.bias, self, batch)
+        if factor:
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            numbers = inputs.numel() // inputs.shape[1]
+            self.running_mean.lerp_(mean, factor)
+            self.running_var.lerp_(variance * (numbers / (numbers - 1)), factor)
+        return result
+
+    def _count(self) -> float:
+        """Count a batch; return its share in the running statistics."""
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        if self.momentum is None:
+            return 1.0 / float(self.num_batches_tracked)  # type: ignore[arg-type]
+        return self.momentum
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, layer: ExampleLastBatchNorm2d, batch: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        source = example_last(inputs).flatten(1)
+        channels = len(source)
+        if batch:
+            mean, variance = torch.empty(channels), torch.empty(channels)
+            statistics(source.numpy(), mean.numpy(), variance.numpy())
+        else:
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            mean, variance = layer.running_mean.clone(), layer.running_var.clone()
+        inverse = torch.rsqrt(variance + layer.eps)
+        factors = torch.ones(channels) if weight is None else weight.detach()
+        shifts = torch.zeros(channels) if bias is None else bias.detach()
+        result = torch.empty_like(source)
+        arrays = [each.numpy() for each in (mean, factors * inverse, shifts)]
+        normalise(source.numpy(), *arrays, layer.rectifies, result.numpy())
+        result = usual(result.view(inputs.permute(1, 2, 3, 0).shape))
+        ctx.save_for_backward(inputs, mean, inverse, factors, result if layer.rectifies else None)
+        ctx.batch, ctx.affine = batch, (weight is not None, bias is not None)
+        ctx.mark_non_differentiable(mean, variance)
+        return result, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, mean, inverse, factors, result = ctx.saved_tensors
+        source = example_last(inputs)
+        rows = source.flatten(1)
+        shown = rows[:0] if result is None else example_last(result).flatten(1)
+        back, for_factors, for_shifts = torch.empty_like(rows), torch.empty_like(mean), torch.empty_like(mean)
+        arrays = [each.numpy() for each in (example_last(slopes).flatten(1), rows, shown, mean, inverse, factors)]
+        gradients = [each.numpy() for each in (back, for_factors, for_shifts)]
+        normalise_backward(*arrays, ctx.batch, *gradients)
+        for_weight, for_bias = for_factors if ctx.affine[0] else None, for_shifts if ctx.affine[1] else None
+        return usual(back.view(source.shape)), for_weight, for_bias, None, None

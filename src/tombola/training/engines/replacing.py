@@ -29,32 +29,54 @@ PAYS_BELOW: Mapping[type[nn.Module], float] = {nn.Linear: 0.3, nn.Conv2d: 0.75}
 Linear: measured on one thread of an AVX-512 processor, forward, backward and Adam against a masked `nn.Linear`, layers
 from 784x300 to 16384x256, 60 to 2048 examples: 0.9 to 1.25 times as fast at a density of 0.5, 1.7 to 2.5 times at 0.25,
 3.5 to 5 times at 0.1, 5 to 11 times at 0.036. Very small layers (300x100) gain less: 1.2 times at 0.25, 1.5 at 0.036.
+
+Convolution: see `docs/performance.md`; a sparse one is as fast as a dense one in float32 even where all weights live.
 """
 
 
 def why_dense(module: nn.Module, mask: Mask, below: Mapping[type[nn.Module], float] = PAYS_BELOW) -> dict[str, str]:
-    """Return for each layer of a mask's weights why it stays dense, "" if it becomes sparse.
+    """Return for each layer that could be sparse, by name, why it stays dense; "" if it becomes sparse.
 
     Layers with hooks, with shared or frozen parameters, of a subclass, or of another type than float32 stay dense: a
-    sparse layer might not do what they do.
+    sparse layer might not do what they do. Convolutions are judged together where they are sparse on the whole: a
+    dense one between sparse ones would cost a change of the images' layout in memory before and after it.
+
+    Args:
+        module: the network, its layers still dense.
+        mask: which weights live; what it does not name is dense.
+        below: density below which a layer becomes sparse, by its kind.
     """
     uses: dict[int, int] = {}
     for _, parameter in module.named_parameters(remove_duplicate=False):
         uses[id(parameter)] = uses.get(id(parameter), 0) + 1
     layers = dict(module.named_modules())
     reasons = {}
-    for weight, keep in mask.items():
+    for weight in mask:
         name, _, last = weight.rpartition(".")
-        layer = layers.get(name)
-        if layer is None or last != "weight" or type(layer) not in PAYS_BELOW:
-            kind = "it" if layer is None else f"a {type(layer).__name__}"
-            reasons[weight if layer is None else name] = f"{kind} is not an nn.Linear or nn.Conv2d"
-            continue
-        reasons[name] = _why_not(layer, uses) or _too_dense(keep, below[type(layer)])
+        if name not in layers or last != "weight" or type(layers[name]) not in below:
+            reasons[weight] = f"{type(layers.get(name, module)).__name__} is neither nn.Linear nor nn.Conv2d"
+    candidates = {name: layer for name, layer in layers.items() if type(layer) in below}
+    reasons |= {name: _why_not(layer, uses) for name, layer in candidates.items()}
+    able = [name for name in candidates if not reasons[name]]
+    counts = {name: _counts(layers[name], mask.get(f"{name}.weight")) for name in able}
+    images = [counts[name] for name in able if isinstance(layers[name], nn.Conv2d)]
+    live, size = (sum(each) for each in zip(*images, strict=True)) if images else (0, 0)
+    together = live < below.get(nn.Conv2d, 0.0) * size
+    for name in able:
+        limit, density = below[type(layers[name])], counts[name][0] / max(1, counts[name][1])
+        if density >= limit and not (together and isinstance(layers[name], nn.Conv2d)):
+            reasons[name] = f"{density:.0%} of its weights are left; a sparse layer pays below {limit:.0%}"
     return reasons
 
 
+def _counts(layer: nn.Module, keep: Tensor | None) -> tuple[int, int]:
+    """Return how many weights of a layer live, and how many it has."""
+    size = layer.get_parameter("weight").numel()
+    return (size if keep is None else int(keep.sum())), size
+
+
 def _why_not(layer: nn.Module, uses: Mapping[int, int]) -> str:
+    """Return what keeps this layer from ever being sparse, "" if nothing."""
     own = list(layer.parameters())
     if has_hooks(layer):
         return "it has hooks"
@@ -65,11 +87,6 @@ def _why_not(layer: nn.Module, uses: Mapping[int, int]) -> str:
     if any(each.dtype != torch.float32 for each in own):
         return f"it is {own[0].dtype}, not float32"
     return why_not_conv(layer) if isinstance(layer, nn.Conv2d) else ""
-
-
-def _too_dense(keep: Tensor, below: float) -> str:
-    density = float(keep.float().mean()) if keep.numel() else 1.0
-    return "" if density < below else f"{density:.0%} of its weights are left; a sparse layer pays below {below:.0%}"
 
 
 def sparsify(
@@ -85,7 +102,9 @@ def sparsify(
     for name, reason in why_dense(module, mask, below).items():
         if reason:
             continue
-        layer, keep = module.get_submodule(name), mask[f"{name}.weight"]
+        layer = module.get_submodule(name)
+        weight = layer.get_parameter("weight")
+        keep = mask.get(f"{name}.weight", torch.ones(weight.shape, dtype=torch.bool))
         sparse: SparseLayer
         if isinstance(layer, nn.Conv2d):
             sparse = SparseConv2d(layer, keep)
@@ -117,7 +136,7 @@ class _Tracer(fx.Tracer):
 
 
 def _fuse(module: nn.Module) -> None:
-    """Make a ReLU and a pooling part of the convolution whose result only they use.
+    """Make a ReLU part of the convolution or batch norm, and a pooling of the convolution, whose result only they use.
 
     Nothing is fused where `torch.fx` can't follow the forward pass, or where training takes another way than
     evaluation.
@@ -130,13 +149,15 @@ def _fuse(module: nn.Module) -> None:
     fused = False
     for node in list(graph.nodes):
         layer = modules.get(node.target) if node.op == "call_module" else None
-        if not isinstance(layer, SparseConv2d) or called.count(layer) > 1:
+        if not isinstance(layer, (SparseConv2d, ExampleLastBatchNorm2d)) or called.count(layer) > 1:
             continue
         after = _only_user(node)
         if after is not None and _is_relu(after, modules):
             layer.rectifies = fused = True
             _skip(graph, node, after)
             after = _only_user(node)
+        if not isinstance(layer, SparseConv2d):
+            continue
         window = None if after is None else _window(after, modules)
         if after is not None and window is not None and window[:2] == window[2:]:
             layer.window, fused = window, True

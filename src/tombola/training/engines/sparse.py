@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from tombola.pruning.mask import Mask
 from tombola.training.engine import NetworkFactory, Start
 from tombola.training.engines.dense import DenseEngine
-from tombola.training.engines.replacing import sparsify, why_dense
+from tombola.training.engines.replacing import PAYS_BELOW, sparsify, why_dense
 from tombola.training.engines.sparse_conv import SparseConv2d
 from tombola.training.engines.sparse_layer import SparseLayer
 from tombola.training.recipe import Recipe
@@ -44,9 +45,7 @@ class SparseEngine(DenseEngine):
         if device.type != "cpu":
             raise ValueError(f"the sparse engine runs on the CPU, not on {device}")
         (start,) = starts
-        with torch.random.fork_rng(devices=[]):
-            module = build()
-        self._sparse = sparsify(module, start.mask)
+        module, self._sparse = _made_sparse(build, start)
         if any(isinstance(layer, SparseConv2d) for layer in self._sparse.values()):
             self._evaluation_block = CONVOLUTIONS_BLOCK
         elsewhere = Mask({name: start.mask[name] for name in start.mask if _layer(name) not in self._sparse})
@@ -59,16 +58,38 @@ class SparseEngine(DenseEngine):
         return any(not reason for reason in why_dense(module, mask).values())
 
     @staticmethod
-    def why_not(module: nn.Module, mask: Mask) -> str:
-        """Return why this engine computes no layer sparsely, naming each, "" if it does so with one."""
-        reasons = why_dense(module, mask)
+    def why_not(module: nn.Module, mask: Mask, recipe: Recipe) -> str:
+        """Return why no layer of this module can ever be sparse, naming each layer; "" if one can."""
+        if recipe.precision != "float32":
+            return f"precision: {recipe.precision}; sparse layers compute in float32"
+        reasons = why_dense(module, mask, dict.fromkeys(PAYS_BELOW, math.inf))
         if any(not reason for reason in reasons.values()):
             return ""
-        return "; ".join(f"{layer}: {reason}" for layer, reason in reasons.items()) or "nothing is pruned"
+        return "; ".join(f"{layer}: {reason}" for layer, reason in reasons.items()) or "nothing in it can be pruned"
 
     def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
         """Return a copy of the optimiser's tensors as "slot/parameter", such as "exp_avg/fc1.weight"."""
         return _unpacked(self._sparse, super().optimizer_state(lane))
+
+
+def _made_sparse(build: NetworkFactory, start: Start) -> tuple[nn.Module, dict[str, SparseLayer]]:
+    """Return the module and its sparse layers.
+
+    A module that relies on how dense convolutions lay out their results (by `view`, say) keeps those dense.
+    """
+    examples = start.splits.train.inputs[:2]
+    for below in (PAYS_BELOW, {**PAYS_BELOW, nn.Conv2d: 0.0}):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            module = build()
+            sparse = sparsify(module, start.mask, below)
+            if not any(isinstance(layer, SparseConv2d) for layer in sparse.values()):
+                break
+            try:
+                module.eval()(examples)
+                break
+            except RuntimeError:
+                continue
+    return module.train(), sparse
 
 
 def _layer(parameter: str) -> str:
