@@ -12,7 +12,7 @@ from tombola.data.parts import Part
 from tombola.pruning.mask import Mask
 from tombola.training.engine import Score, Start, Weights
 from tombola.training.engines.kernels import LINE, WIDTH, score_mlp, train_mlp
-from tombola.training.engines.mlp_trace import Mlp, mlp_of
+from tombola.training.engines.mlp_trace import Mlp, is_plain, mlp_of
 from tombola.training.engines.mlp_wiring import Layout
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
@@ -85,6 +85,20 @@ class MlpEngine:
         """Return the MLP that this engine would train, None if it can't train this module and mask."""
         mlp = mlp_of(module)
         return mlp if mlp and mask.keys() <= {layer.weight for layer in mlp.layers} else None
+
+    @classmethod
+    def why_not(cls, module: nn.Module, mask: Mask, recipe: Recipe) -> str:
+        """Return why this engine can't train the module, naming the layer where it is one; "" if it can."""
+        if recipe.precision != "float32":
+            return f"precision: {recipe.precision}; the mlp engine computes in float32"
+        if recipe.augment:
+            return "augment: the mlp engine does not augment"
+        if cls.mlp(module, mask) is not None:
+            return ""
+        for name, layer in module.named_modules():
+            if not list(layer.children()) and not is_plain(layer):
+                return f"{name or 'the network'}: a multilayer perceptron has no {type(layer).__name__}"
+        return "its forward pass is not linear layers with a ReLU between each two"
 
     @classmethod
     def pays(cls, module: nn.Module, mask: Mask, batch_size: int) -> bool:

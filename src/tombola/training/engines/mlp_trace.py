@@ -61,6 +61,12 @@ def mlp_of(module: nn.Module) -> Mlp | None:
     return mlp
 
 
+def is_plain(layer: nn.Module) -> bool:
+    """Return whether a layer without children may stand in a multilayer perceptron."""
+    without = type(layer) is nn.Dropout and layer.p == 0
+    return without or type(layer) in (nn.Linear, nn.ReLU, nn.Flatten, nn.Identity)
+
+
 def has_hooks(module: nn.Module) -> bool:
     """Return whether anything runs before or after this module's own passes."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
