@@ -10,9 +10,10 @@ from torch import Tensor
 from tombola.errors import InputError, nearest
 from tombola.pruning.mask import Mask
 from tombola.training.engine import NetworkFactory
-from tombola.training.engines.chain import ChainEngine
 from tombola.training.engines.dense import DenseEngine
+from tombola.training.engines.mlp import MlpEngine
 from tombola.training.engines.ready import make_ready
+from tombola.training.engines.replacing import why_dense
 from tombola.training.engines.sparse import SparseEngine
 from tombola.training.engines.stacked import StackedEngine
 from tombola.training.recipe import Recipe
@@ -36,8 +37,8 @@ def choose_engine(
     """Return an engine's class: called with (build, starts, recipe, budget, device) it gives an `Engine`.
 
     "auto" takes the fastest that serves this network at this density: on a GPU many jobs stacked, on the CPU a sparse
-    engine where that pays, else the dense one. "sparse" is the compiled loop for plain chains, and sparse layers inside
-    autograd for all else. Where the engine that is asked for can't serve the network, the dense one does.
+    engine where that pays, else the dense one. "sparse" is the compiled loop for multilayer perceptrons, and sparse
+    layers inside autograd for all else. A precision or device that no sparse engine serves gets the dense one.
 
     Args:
         name: one of NAMES.
@@ -46,6 +47,9 @@ def choose_engine(
         recipe: how it is to be trained.
         example: a batch of one, on the device to train on.
         many: whether several jobs could be trained together.
+
+    Raises:
+        InputError: there is no such engine, or "sparse" is asked for a network of which no layer can be sparse.
     """
     check_engine(name)
     on_cpu = example.device.type == "cpu"
@@ -58,11 +62,30 @@ def choose_engine(
     chosen: Any = DenseEngine
     plain = not recipe.augment  # the compiled loop reads its inputs as they are
     if name == "sparse":
-        chosen = ChainEngine if plain and ChainEngine.chain(module, mask) else SparseEngine
-    elif plain and ChainEngine.pays(module, mask, recipe.batch_size):
-        chosen = ChainEngine
+        chosen = MlpEngine if plain and MlpEngine.mlp(module, mask) else SparseEngine
+        if chosen is SparseEngine and (reason := SparseEngine.why_not(module, mask, recipe)):
+            raise InputError(f"engine 'sparse' can't train this network ({reason}); take engine auto or dense")
+    elif plain and MlpEngine.pays(module, mask, recipe.batch_size):
+        chosen = MlpEngine
     elif SparseEngine.pays(module, mask):
         chosen = SparseEngine
     if chosen is not DenseEngine:
         make_ready()
     return chosen
+
+
+def reasons_against(build: NetworkFactory, mask: Mask, recipe: Recipe) -> dict[str, str]:
+    """Return what keeps the sparse engines from training on the CPU, for `tombola plan -v`; nothing where one pays.
+
+    Keys are "mlp" for the engine of that name, and the names of layers that stay dense in the sparse engine.
+    """
+    with torch.random.fork_rng(devices=[]):
+        module = build()
+    against = MlpEngine.why_not(module, mask, recipe)
+    if not against:
+        return {}
+    whole = SparseEngine.why_not(module, mask, recipe)
+    layers = (
+        {"sparse": whole} if whole else {name: reason for name, reason in why_dense(module, mask).items() if reason}
+    )
+    return {"mlp": against} | layers
