@@ -21,6 +21,7 @@ from tombola.running.store import Store
 from tombola.studies.connectivity import Line
 from tombola.studies.plan import Plan
 from tombola.studies.trial import COPIES_APART
+from tombola.training.engines import slower_than_possible
 
 
 def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None) -> Group:
@@ -74,7 +75,13 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         if totals[0]
         else "done"
     )
-    lines += [line for line in (what_changed(store, plan), surplus_outputs(plan), skipped_rounds(plan)) if line]
+    remarks = (
+        what_changed(store, plan),
+        surplus_outputs(plan),
+        skipped_rounds(plan),
+        slower_than_possible(engine, device),
+    )
+    lines += [line for line in remarks if line]
     return Group(*(escape(line) for line in lines), "", table, "", escape(end))
 
 

@@ -32,7 +32,7 @@ from tombola.seeds import Seeds
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
 from tombola.studies.study import Study
-from tombola.training.engines import check_engine
+from tombola.training.engines import check_engine, slower_than_possible
 
 STACK = 64  # jobs; fewer where the memory does not allow it
 LARGE_STEP = 1e9  # floating-point operations: some ten milliseconds of a core
@@ -252,7 +252,14 @@ def never_settles(plan: Plan) -> str:
 
 
 def _run_jobs(plan: Plan, store: Store, means: Means, workers: int, display: Display) -> Tally:
-    for remark in (what_changed(store, plan), surplus_outputs(plan), skipped_rounds(plan), never_settles(plan)):
+    remarks = (
+        what_changed(store, plan),
+        surplus_outputs(plan),
+        skipped_rounds(plan),
+        never_settles(plan),
+        "" if display.quiet else slower_than_possible(means.engine, means.device),
+    )
+    for remark in remarks:
         if remark:
             display.note(remark)
     keep_plan(store.root, plan)
