@@ -72,6 +72,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
     at_a_time = f"{counted(workers, 'job')} at a time"
     end = (
         f"about {duration(elapsed(plan, todo, workers))} on this machine with {at_a_time}, by a short measurement"
+        + (f" with batches of {pace.batch} instead of {study.training.batch_size}" if pace.scaled else "")
         if totals[0]
         else "done"
     )
