@@ -209,15 +209,18 @@ def status(study: str | None, out: Path | None) -> None:
     "form",
     type=click.Choice(["table", "csv", "json", "parquet"]),
     default="table",
-    help="table (means and spread), csv, json or parquet (a row per run). [table]",
+    help="table (means and spread); csv, json or parquet (a row per run); parquet needs tombola[parquet]. [table]",
 )
 @click.option("--curves", is_flag=True, help="A row per evaluation instead of a row per run.")
 @click.option("--output", "-o", type=LocalPath(), help="Write to a file instead.")
 def results(study: str, out: Path | None, data: Path | None, form: str, curves: bool, output: Path | None) -> None:
     """Print the results of a study, finished or not."""
+    from tombola.extras import need
     from tombola.running.files import write_whole
     from tombola.running.results import Results
 
+    if form == "parquet":
+        need("pyarrow", "--format parquet")
     found = Results.open(_folder_of(study, out), data)
     frame = found.curves() if curves else found.frame()
     if form == "table" and not curves:

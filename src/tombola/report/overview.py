@@ -20,6 +20,7 @@ from tombola.running.results import Results
 from tombola.running.run import default_workers, skipped_rounds, surplus_outputs, threads_each
 from tombola.running.store import Store
 from tombola.studies.plan import Plan
+from tombola.training.engines import slower_than_possible
 
 
 def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None) -> Group:
@@ -61,10 +62,17 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
     at_a_time = f"{counted(workers, 'worker')}"
     end = (
         f"about {duration(elapsed(plan, todo, workers))} on this machine with {at_a_time}, by a short measurement"
+        + (f" with batches of {pace.batch} instead of {study.training.batch_size}" if pace.scaled else "")
         if totals[0]
         else "done"
     )
-    lines += [line for line in (what_changed(store, plan), surplus_outputs(plan), skipped_rounds(plan)) if line]
+    remarks = (
+        what_changed(store, plan),
+        surplus_outputs(plan),
+        skipped_rounds(plan),
+        slower_than_possible(engine, device),
+    )
+    lines += [line for line in remarks if line]
     return Group(*(escape(line) for line in lines), "", table, "", escape(end))
 
 

@@ -35,7 +35,7 @@ from tombola.studies.plan import Plan, make_plan
 from tombola.studies.size import MAX_RUNS
 from tombola.studies.study import Study
 from tombola.studies.trial import epoch_length
-from tombola.training.engines import check_engine
+from tombola.training.engines import check_engine, slower_than_possible
 from tombola.work import MaskSearch
 
 STACK = 64  # runs; fewer where the memory does not allow it
@@ -259,7 +259,14 @@ def never_settles(plan: Plan) -> str:
 
 
 def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, display: Display) -> Tally:
-    for remark in (what_changed(store, plan), surplus_outputs(plan), skipped_rounds(plan), never_settles(plan)):
+    remarks = (
+        what_changed(store, plan),
+        surplus_outputs(plan),
+        skipped_rounds(plan),
+        never_settles(plan),
+        "" if display.quiet else slower_than_possible(options.engine, options.device),
+    )
+    for remark in remarks:
         if remark:
             display.note(remark)
     keep_plan(store.root, plan)

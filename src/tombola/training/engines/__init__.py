@@ -1,4 +1,7 @@
-"""Engines: the same training by different means."""
+"""Engines: the same training by different means.
+
+Numba compiles the sparse engines, and the extra `tombola[fast]` installs it; they are imported where they are used.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,10 @@ import torch
 from torch import Tensor
 
 from tombola.errors import InputError, nearest
+from tombola.extras import install, installed, need
 from tombola.pruning.mask import Mask
 from tombola.training.engine import NetworkFactory
 from tombola.training.engines.dense import DenseEngine
-from tombola.training.engines.mlp import MlpEngine
-from tombola.training.engines.ready import make_ready
-from tombola.training.engines.replacing import why_dense
-from tombola.training.engines.sparse import SparseEngine
 from tombola.training.engines.stacked import StackedEngine
 from tombola.training.recipe import Recipe
 
@@ -22,13 +22,30 @@ NAMES = ("auto", "dense", "sparse", "stacked")  # what a user may ask for
 
 
 def check_engine(name: str) -> None:
-    """Check that there is an engine of that name.
+    """Check that an engine of that name exists and can run here.
 
     Raises:
-        InputError: there is none.
+        InputError: it does not exist, or needs Numba, which is not installed.
     """
     if name not in NAMES:
         raise InputError(f"unknown engine {name!r}{nearest(name, NAMES)}")
+    if name == "sparse":
+        need("numba", "--engine sparse")
+
+
+def slower_than_possible(name: str, device: str) -> str:
+    """Return in one line that sparse networks could train faster here; "" where they could not.
+
+    Args:
+        name: the engine that a user asks for, one of NAMES.
+        device: "cpu" or "cuda".
+    """
+    if name != "auto" or device != "cpu" or installed("numba"):
+        return ""
+    return (
+        "note: numba is not installed, so sparse linear layers train at the speed of dense ones; "
+        f"{install('numba')} makes them several times as fast"
+    )
 
 
 def choose_engine(
@@ -55,8 +72,12 @@ def choose_engine(
     on_cpu = example.device.type == "cpu"
     if name == "stacked" or (name == "auto" and many and not on_cpu):
         return StackedEngine if StackedEngine.fits(build, example) else DenseEngine
-    if name == "dense" or not on_cpu or recipe.precision != "float32":
+    if name == "dense" or not on_cpu or recipe.precision != "float32" or not installed("numba"):
         return DenseEngine
+    from tombola.training.engines.mlp import MlpEngine
+    from tombola.training.engines.ready import make_ready
+    from tombola.training.engines.sparse import SparseEngine
+
     with torch.random.fork_rng(devices=[]):
         module = build()
     chosen: Any = DenseEngine
@@ -79,6 +100,12 @@ def reasons_against(build: NetworkFactory, mask: Mask, recipe: Recipe) -> dict[s
 
     Keys are "mlp" for the engine of that name, and the names of layers that stay dense in the sparse engine.
     """
+    if not installed("numba"):
+        return {"sparse": f"Numba is not installed: {install('numba')}"}
+    from tombola.training.engines.mlp import MlpEngine
+    from tombola.training.engines.replacing import why_dense
+    from tombola.training.engines.sparse import SparseEngine
+
     with torch.random.fork_rng(devices=[]):
         module = build()
     against = MlpEngine.why_not(module, mask, recipe)
