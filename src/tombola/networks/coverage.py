@@ -83,6 +83,7 @@ class Coverage:
         skipped: parameters behind a product that can't be pruned. They count as matrix weights, and stay dense.
         unmultiplied: parameters of two dimensions or more that no product takes, such as position embeddings.
         parameters: number of all weights, biases and the like included.
+        multiply_adds: of one example, in the products that take a prunable parameter.
         all_multiply_adds: of one example, in all products; those of two activations (attention) included.
         examples: in the batch that the network was run with.
         output_shape: shape of what the network returned for it: of a tensor, or of the `logits` among others.
@@ -94,6 +95,7 @@ class Coverage:
     skipped: tuple[Unpruned, ...] = ()
     unmultiplied: tuple[Unpruned, ...] = ()
     parameters: int = 0
+    multiply_adds: float = 0
     all_multiply_adds: float = 0
     examples: int = EXAMPLES
     output_shape: tuple[int, ...] | None = None
@@ -116,11 +118,6 @@ class Coverage:
     def matrix_weights(self) -> int:
         """Number of weights in the parameters behind a product, prunable or not: what density is a share of."""
         return self.prunable + sum(each.size for each in self.skipped)
-
-    @property
-    def multiply_adds(self) -> float:
-        """Multiply-adds of one example in the products of prunable parameters."""
-        return sum(layer.multiply_adds for layer in self.layers)
 
     def density(self, kept: int) -> float:
         """Return the share of all matrix weights that remains where `kept` prunable weights do."""
@@ -266,13 +263,15 @@ def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embedd
             f"there is nothing to prune: no product of the network takes a parameter of two dimensions or more{reasons}"
         )
     products = [layer.name for layer in layers if layer.uses] or [layers[-1].name]
+    prunable = {layer.name for layer in layers}
     coverage = Coverage(
         layers=tuple(layers),
         output=products[-1],
         skipped=tuple(skipped),
         unmultiplied=tuple(unmultiplied),
         parameters=sum(parameter.numel() for parameter in parameters.values()),
-        all_multiply_adds=trace.total / examples,
+        multiply_adds=sum(count for count, taken in trace.products if taken & prunable) / examples,
+        all_multiply_adds=sum(count for count, _ in trace.products) / examples,
         examples=examples,
         output_shape=_shape_of(returned),
         returned="Tensor" if isinstance(returned, Tensor) else type(returned).__name__,
@@ -378,7 +377,7 @@ def _as_before(module: nn.Module) -> Iterator[None]:
     """Put modes and buffers of a module back to what they were."""
     modes = [(each, each.training) for each in module.modules()]
     buffers = [
-        (each, name, buffer, None if buffer is None else buffer.clone())
+        (each, name, buffer, None if buffer is None or buffer.layout != torch.strided else buffer.clone())
         for each in module.modules()
         for name, buffer in each._buffers.items()
     ]
