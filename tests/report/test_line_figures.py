@@ -159,14 +159,14 @@ def test_from_a_study_to_figures_table_and_page(folder: Path, tmp_path: Path) ->
 
 
 def test_the_plan_counts_every_copy(tmp_path: Path) -> None:
-    """Copy 0 of the dense network from a later iteration has the dense run's noise, and is none of its jobs."""
+    """Copy 0 of the dense network from a later iteration has the noise of the dense run, but is another run."""
     study = tombola.Study.load(
         "demo", rewind=10, arms=["ticket"], trials=1, connectivity={"copies": 3}, **{"pruning.rounds": 1}
     )
     stream = io.StringIO()
     Console(file=stream, width=120).print(plan_table(make_plan(study), Store(tmp_path), "cpu", "dense", 1))
     rows = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
-    for start in ("dense (level 0 of all arms) 1 0", "copies, for connectivity 3 0", "lines, for connectivity 3 0"):
+    for start in ("dense (level 0 of all arms) 1 0", "copies, for connectivity 3 0", "interpolations, for connectivity 3 0"):
         assert any(row.startswith(start) for row in rows)
 
 
