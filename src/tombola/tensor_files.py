@@ -39,12 +39,15 @@ def unpack_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], Any
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise Damaged(f"{path} can't be read ({error})") from error
     text = metadata.get("about", "")
     if not prefix and metadata.get("sha256") != _digest(tensors, text):
         raise Damaged(f"{path} is not what was written: its checksum differs")
-    return tensors, json.loads(text)
+    try:
+        return tensors, json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path} does not say what it holds ({error})") from error
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -55,6 +55,19 @@ def test_the_plan_comes_back_as_it_was(tmp_path: Path, demo: tombola.Study) -> N
     assert list(kept_plan(tmp_path / "out").work) == list(plan.work)
 
 
+@pytest.mark.parametrize("init", ["glorot-normal", "pytorch", None])
+def test_a_kept_plan_says_how_a_network_of_ones_own_was_drawn(tmp_path: Path, init: str | None) -> None:
+    """The file leaves out glorot-normal, the field's default; a study that leaves it out means pytorch."""
+    network = {"name": "small_nets:mlp"} | ({} if init is None else {"init": init})
+    plan = make_plan(small_study(network=network))
+    keep_plan(tmp_path, plan)
+    again = kept_plan(tmp_path)
+    assert again == plan
+    assert again.study.network.init == (init or "pytorch")
+    assert all(job.id == identity and job.network.init == (init or "pytorch") for identity, job in again.jobs.items())
+    assert what_changed(Store(tmp_path), plan) == ""
+
+
 def test_results_need_neither_the_code_nor_the_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "test_small_network", None)  # not to be imported
     table = (folder / "results/small/results.csv").read_text()
@@ -71,8 +84,10 @@ def test_results_need_neither_the_code_nor_the_data(folder: Path, monkeypatch: p
 
 
 def test_edited_code_is_said(folder: Path) -> None:
-    with (folder / "test_small_network.py").open("a") as file:
-        file.write("\nEDITED = True\n")
+    file = folder / "test_small_network.py"
+    file.write_text(file.read_text() + "\n\ndef unrelated():\n    return 3\n")
+    assert "has changed since" not in run(folder).stderr
+    file.write_text(file.read_text() + "\nprint('imported', file=__import__('sys').stderr)\n")
     assert tombola.Results.open(folder / "results/small").missing() == 0
     done = run(folder)
     assert done.returncode == 0

@@ -1,7 +1,7 @@
 """Masks, criteria and selection: three things that do not know each other."""
 
 from tombola.pruning.at_init import AT_INIT
-from tombola.pruning.controls import shuffled
+from tombola.pruning.controls import shuffled, shuffled_weights, sign_preserving_redraw
 from tombola.pruning.criteria import CRITERIA, Criterion, Goal, SkipRound, Snapshots, magnitude
 from tombola.pruning.holding import Hold, release
 from tombola.pruning.mask import Mask
@@ -26,5 +26,7 @@ __all__ = [
     "scores_of",
     "select",
     "shuffled",
+    "shuffled_weights",
+    "sign_preserving_redraw",
     "try_criterion",
 ]

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from tombola.errors import InputError, TombolaError
-from tombola.named import resolve
 from tombola.pruning.at_init import AT_INIT
 from tombola.pruning.at_init.synflow import synflow
 from tombola.pruning.criteria import CRITERIA, Criterion, Goal, SkipRound, Snapshots
 from tombola.pruning.mask import Mask
 from tombola.pruning.select import kept_of, select
+from tombola.registry import resolve
 
 KNOWN: dict[str, Criterion] = CRITERIA | AT_INIT
 # Need second derivatives, and a network that runs in double precision, within its range: in the first of all rounds.

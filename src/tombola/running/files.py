@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from tombola.errors import StoreError
+from tombola.errors import InputError, StoreError
+from tombola.paths import regular_file
 from tombola.tensor_files import Damaged, pack_tensors, unpack_tensors
 
 __all__ = [
@@ -20,14 +25,26 @@ __all__ = [
     "SUMS",
     "Damaged",
     "check_sums",
+    "clean_leftovers",
+    "is_leftover",
     "pack_tensors",
+    "printing",
+    "read_json_checked",
     "under",
     "unpack_tensors",
     "write_json",
+    "write_json_checked",
     "write_sums",
     "write_whole",
     "writing",
 ]
+
+
+# Names of what is written aside, before one rename puts it into place, and of what was replaced. A `.running.*` file is
+# none of them: it may be as old as the run that it keeps going.
+TEMPORARY = (".*.tmp", ".probe.*", ".*.old")
+MAX_JSON = 256 * 1024**2  # bytes of a checked JSON file
+_CHECKED = re.compile(r'\{"sha256": "([0-9a-f]{64})", "content":\n(.*)\n\}\n', re.DOTALL)
 
 SUMS = "SHA256SUMS"  # in the format of `sha256sum`, so that a person can check too
 
@@ -66,6 +83,84 @@ def write_whole(path: Path, content: bytes, remedy: str = AGAIN) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON; floats are exact, and NaN is written as NaN."""
     write_whole(path, json.dumps(content, indent=1).encode())
+
+
+def write_json_checked(path: Path, content: Any) -> None:
+    """Write JSON with a checksum of it inside: `{"sha256": ..., "content": ...}`.
+
+    Raises:
+        StoreError: it can't be written.
+    """
+    text = json.dumps(content, indent=1)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    write_whole(path, f'{{"sha256": "{digest}", "content":\n{text}\n}}\n'.encode())
+
+
+def read_json_checked(path: Path, limit: int = MAX_JSON) -> Any:
+    """Read what `write_json_checked` wrote, to the last bit.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Damaged: it is truncated, altered, too large, or was written by something else.
+    """
+    try:
+        if regular_file(path).st_size > limit:
+            raise Damaged(f"{path} has more than {limit:,} bytes")
+        found = _CHECKED.fullmatch(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError, InputError) as error:
+        raise Damaged(f"{path} can't be read ({error})") from error
+    if found is None or hashlib.sha256(found[2].encode()).hexdigest() != found[1]:
+        raise Damaged(f"{path} is not what was written: its checksum differs")
+    try:
+        return json.loads(found[2])
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path} holds no JSON ({error})") from error
+
+
+@contextmanager
+def printing(what: str = "standard output") -> Iterator[None]:
+    """Turn a failure to write to a stream, such as `> /dev/full` or a closed one, into an error of one sentence.
+
+    A reader that has gone, as `| head` does, is no failure: `BrokenPipeError` passes.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StoreError(f"can't write to {what}: {error.strerror or error}") from error
+    except ValueError as error:  # of Python, for a stream that has been closed
+        if "closed file" not in str(error):
+            raise
+        raise StoreError(f"can't write to {what}: it is closed") from error
+
+
+def is_leftover(path: Path) -> bool:
+    """Return whether a file or folder is a temporary one of tombola's, that only a killed process leaves behind."""
+    return any(fnmatchcase(path.name, pattern) for pattern in TEMPORARY)
+
+
+def clean_leftovers(folder: Path, older_than: float = 3600.0) -> list[Path]:
+    """Delete temporary files and folders right in `folder` that nobody has touched for a while; return what went.
+
+    Args:
+        folder: looked through without its subfolders.
+        older_than: seconds since the last change. A process that is at work changes its own all the time.
+    """
+    gone: list[Path] = []
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            with suppress(OSError):
+                if not is_leftover(path) or time.time() - path.lstat().st_mtime < older_than:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+                gone.append(path)
+    return gone
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -112,7 +112,7 @@ def _found(item: Item, store: Store, options: RunOptions) -> tuple[Mask, dict[st
 def _untrained(search: MaskSearch, build: Callable[[], nn.Module], splits: data.Splits) -> Parent:
     module = initialised(build, search.network.init, search.seeds.value("init"))
     weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    mask = Mask.full(examine(module, splits.input_shape).shapes())
+    mask = Mask.full(examine(module, splits.input_shape, embeddings=search.network.embeddings).shapes())
     return Parent(mask, weights, weights, weights, 0, None)
 
 

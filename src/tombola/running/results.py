@@ -13,6 +13,7 @@ import torch
 
 from tombola.errors import InputError
 from tombola.pruning.mask import Mask
+from tombola.registry import reading
 from tombola.running.collapse import said
 from tombola.running.ends import Ends
 from tombola.running.files import Damaged, write_whole, writing
@@ -91,7 +92,8 @@ class Results:
                 longer lie where they lay.
 
         Raises:
-            InputError: it is no results folder.
+            InputError: it is no results folder, or its study was edited since its last run and names a user's own
+                function: reading a folder runs no code, whoever made it.
         """
         if not isinstance(folder, str | Path):
             raise InputError(f"{folder!r} is no results folder: give its path")
@@ -103,7 +105,8 @@ class Results:
         except Damaged:
             plan = None
         if plan is None or plan.study != study:
-            plan = make_plan(study, Path(data) if data else None)
+            with reading(str(folder)):
+                plan = make_plan(study, Path(data) if data else None)
         return cls(plan, Store(folder))
 
     def __repr__(self) -> str:
@@ -157,7 +160,7 @@ class Results:
                     continue
                 found = facts["settling"][observed.index(tracked)]
                 for level, (distances, settled) in enumerate(zip(found["distance"], found["settled"], strict=True), 1):
-                    density = self.plan.remaining[level] / self.plan.remaining[0]
+                    density = self.plan.density(level)
                     place = self.study.name, facts["spec"]["trial"], level, density
                     for iteration, distance in zip(found["iteration"], distances, strict=True):
                         rows.append((*place, iteration, distance, settled is not None and iteration >= settled))
@@ -172,14 +175,17 @@ class Results:
         the two. Errors are fractions of all examples of the part, losses mean cross-entropies in nats. `line` is an
         identity, as `job` in `frame`.
         """
-        whole = self.plan.remaining[0]
         pieces = []
         for pair in self.plan.pairs:
             try:
                 facts = self.store.facts(pair.line)
             except Damaged:
                 continue
-            place = {"study": self.study.name, **asdict(pair), "density": facts["remaining"][0] / whole}
+            place = {
+                "study": self.study.name,
+                **asdict(pair),
+                "density": self.plan.coverage.density(facts["remaining"][0]),
+            }
             pieces.append(pd.DataFrame({**facts["along"], **place})[list(POINT_COLUMNS)])
         return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=list(POINT_COLUMNS))
 
@@ -288,7 +294,9 @@ class Results:
 
     def _level(self, row: Row, facts: dict[str, Any]) -> dict[str, Any]:
         history, nan = facts["history"], math.nan
-        remaining = sum(facts["remaining"].values())
+        coverage = self.plan.coverage
+        kept = sum(facts["remaining"].values())
+        unprunable = coverage.matrix_weights - coverage.prunable
         level = {
             "study": self.study.name,
             "network": self.study.network.name,
@@ -296,9 +304,9 @@ class Results:
             "trial": row.trial,
             "repeat": row.repeat,
             "level": row.level,
-            "density": remaining / self.plan.remaining[0],
-            "remaining_weights": remaining,
-            "sparsity": facts["zeros"] / self.plan.remaining[0] if "zeros" in facts else nan,
+            "density": coverage.density(kept),
+            "remaining_weights": kept + unprunable,
+            "sparsity": facts["zeros"] / coverage.matrix_weights if "zeros" in facts else nan,
             "iterations": facts["iterations"],
             "seconds": facts["seconds"],
             "status": "collapsed" if said(facts.get("remarks", {})) else "ok",

@@ -19,7 +19,7 @@ from rich.console import Console
 from tombola.data import Dataset, balanced, drawn_rows
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
-from tombola.named import IMPORTING
+from tombola.registry import IMPORTING
 from tombola.running.energy import check_energy
 from tombola.running.executors import InProcess, process_pool
 from tombola.running.files import write_whole
@@ -32,9 +32,10 @@ from tombola.running.store import Store
 from tombola.seeds import Seeds
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
+from tombola.studies.size import MAX_RUNS
 from tombola.studies.study import Study
 from tombola.studies.trial import epoch_length
-from tombola.training.engines import check_engine
+from tombola.training.engines import check_engine, slower_than_possible
 from tombola.work import MaskSearch
 
 STACK = 64  # runs; fewer where the memory does not allow it
@@ -55,6 +56,7 @@ def run(
     figures: bool = True,
     quiet: bool = False,
     verbose: bool = False,
+    max_runs: int = MAX_RUNS,
 ) -> Results:
     """Run a study and return its results; what is there already is not done again.
 
@@ -74,6 +76,7 @@ def run(
         figures: also draw them, in `<out>/figures`.
         quiet: write nothing but what goes wrong.
         verbose: write more.
+        max_runs: a study that comes to more runs than this is refused.
 
     Raises:
         InputError: the study, its data or the folder can't be used; nothing has been written then.
@@ -95,7 +98,7 @@ def run(
     if not isinstance(study, Study):
         study = load_study(str(study))
     root = data_folder(data)
-    plan, options = prepare(study, root, workers, device, engine, checkpoint_every, energy)
+    plan, options = prepare(study, root, workers, device, engine, checkpoint_every, energy, max_runs)
     store = Store(out)
     store.create()
     workers = default_workers(options.device, len(plan.work)) if workers is None else workers
@@ -116,13 +119,14 @@ def prepare(
     engine: str,
     checkpoint_every: float,
     energy: bool = False,
+    max_runs: int = MAX_RUNS,
 ) -> tuple[Plan, RunOptions]:
     """Check all that can be checked before anything is written, and fetch the data.
 
     Raises:
         InputError: something can't be as it is asked for.
     """
-    plan = make_plan(study, root)
+    plan = make_plan(study, root, max_runs)
     chosen = choose_device(device)
     check_engine(engine)
     if energy:
@@ -225,7 +229,7 @@ def threads_each(plan: Plan, workers: int) -> int:
 
 def surplus_outputs(plan: Plan) -> str:
     """Return in one line that the network has more outputs than there are classes; "" where it hasn't."""
-    outputs, classes = plan.anatomy.classes, plan.data.classes
+    outputs, classes = plan.coverage.classes, plan.data.classes
     if outputs == classes:
         return ""
     return f"note: the network returns {outputs} scores per example, but {plan.study.data.source} has {classes} classes"
@@ -255,7 +259,14 @@ def never_settles(plan: Plan) -> str:
 
 
 def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, display: Display) -> Tally:
-    for remark in (what_changed(store, plan), surplus_outputs(plan), skipped_rounds(plan), never_settles(plan)):
+    remarks = (
+        what_changed(store, plan),
+        surplus_outputs(plan),
+        skipped_rounds(plan),
+        never_settles(plan),
+        "" if display.quiet else slower_than_possible(options.engine, options.device),
+    )
+    for remark in remarks:
         if remark:
             display.note(remark)
     keep_plan(store.root, plan)

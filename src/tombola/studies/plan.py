@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from torch import nn
+
 from tombola.data import Description, describe, fingerprint
 from tombola.errors import InputError
-from tombola.named import resolve
-from tombola.networks import Anatomy, examine, factory, initialised
+from tombola.networks import Coverage, check_scores, examine, factory, initialised, redraws
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
+from tombola.registry import resolve
 from tombola.studies.arms import Rule, arm_named
 from tombola.studies.connectivity import Pair, connect
 from tombola.studies.controls import control
 from tombola.studies.rewind import iterations
+from tombola.studies.size import MAX_RUNS, check_size, runs_of
 from tombola.studies.study import ArmSettings, Study
 from tombola.studies.trial import Trial, epoch_length
 from tombola.work import Item, MaskSearch
@@ -44,7 +48,7 @@ class Plan:
     Args:
         study: what was planned.
         data: shape and size of the data set.
-        anatomy: the network's prunable layers.
+        coverage: the network's prunable layers.
         remaining: number of weights that remain at each level, the dense level 0 included; where `pruning.back_off`
             is set, or a criterion skips rounds, the fewest that can remain.
         work: items by identity, each after those that it needs.
@@ -54,7 +58,7 @@ class Plan:
 
     study: Study
     data: Description
-    anatomy: Anatomy
+    coverage: Coverage
     remaining: tuple[int, ...]
     work: dict[str, Item]
     rows: tuple[Row, ...]
@@ -68,7 +72,11 @@ class Plan:
     @cached_property
     def multiply_adds(self) -> float:
         """Multiply-adds of one example in the dense network."""
-        return float(sum(layer.size * layer.uses for layer in self.anatomy.layers))
+        return float(self.coverage.multiply_adds)
+
+    def density(self, level: int) -> float:
+        """Return the share of all matrix weights that remains at a level, 0 to 1; unprunable ones remain."""
+        return self.coverage.density(self.remaining[level])
 
     def operations(self, item: Item) -> float:
         """Estimate the floating-point operations of an item, evaluations included; see `Cost.operations`."""
@@ -80,23 +88,26 @@ class Plan:
         return frozenset({row.job for row in self.rows} | {pair.line for pair in self.pairs})
 
 
-def make_plan(study: Study, root: Path | None = None) -> Plan:
+def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) -> Plan:
     """Plan the work of a study. Nothing is downloaded, trained or written.
 
     Args:
         study: what to plan.
         root: folder of data sets.
+        max_runs: more are refused before any of them is worked out.
 
     Raises:
         InputError: a network, criterion or arm does not exist or does not fit, or the study asks for what can't be.
     """
+    check_size(runs_of(study), max_runs)
     data = describe(study.data, root)
     build = factory(study.network, data.input_shape, data.classes)
-    anatomy = examine(initialised(build, "pytorch", 0), data.input_shape, study.network.output)
-    if anatomy.classes < data.classes:
+    module = initialised(build, "pytorch", 0)
+    coverage = examine(module, data.input_shape, study.network.output, study.network.embeddings)
+    classes = check_scores(coverage)
+    if classes < data.classes:
         raise InputError(
-            f"the network returns {anatomy.classes} scores per example, but {study.data.source} has {data.classes} "
-            "classes"
+            f"the network returns {classes} scores per example, but {study.data.source} has {data.classes} classes"
         )
     recipes = [study.training, *(study.recipe(1).changed(arm.training) for arm in study.arms)]
     if any(recipe.augment for recipe in recipes) and len(data.input_shape) != 3:
@@ -118,11 +129,12 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
             f"training.patience={study.training.patience} could end the dense run before iteration {max(asked)}, "
             f"which {who} asks for; give patience to the pruned levels alone, as retraining.patience"
         )
-    rates = study.pruning.resolve(anatomy)
-    remaining = plan_counts(anatomy.sizes(), rates, study.pruning.scope, study.pruning.minimum)
+    _check_second_initialisation(study, build, coverage)
+    rates = study.pruning.resolve(coverage)
+    remaining = plan_counts(coverage.sizes(), rates, study.pruning.scope, study.pruning.minimum)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     untrained = partial(initialised, build, study.network.init, 0)
-    try_criterion(study.pruning.criterion, anatomy.shapes(), untrained, data.input_shape, data.classes)
+    try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data.input_shape, data.classes)
     arms = [control(arm.rule, arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
     codes = (study.network.code(), fingerprint(study.data, root))
 
@@ -130,7 +142,7 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     rows: list[Row] = []
 
     def trial(number: int, rewind: int, settings: ArmSettings | None) -> Trial:
-        return Trial(study, number, rates, codes, items, data, anatomy, remaining, rewind, starts, settings)
+        return Trial(study, number, rates, codes, items, data, coverage, remaining, rewind, starts, settings)
 
     for settings, arm in zip(study.arms, arms, strict=True):
         curves = [
@@ -146,13 +158,29 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     for search in {search.criterion: search for search in searches}.values():
         if search.criterion != study.pruning.criterion:
             examples = bool(search.examples)
-            try_criterion(search.criterion, anatomy.shapes(), untrained, data.input_shape, data.classes, examples)
+            try_criterion(search.criterion, coverage.shapes(), untrained, data.input_shape, data.classes, examples)
     pairs: list[Pair] = []
     for rewind in parting:
         assert study.connectivity is not None
         for number in range(study.trials):
             pairs += connect(trial(number, rewind, None), study.connectivity)
-    return Plan(study, data, anatomy, tuple(remaining), items, tuple(rows), tuple(pairs))
+    return Plan(study, data, coverage, tuple(remaining), items, tuple(rows), tuple(pairs))
+
+
+def _check_second_initialisation(study: Study, build: Callable[[], nn.Module], coverage: Coverage) -> None:
+    """Refuse controls on fresh initialisations of a network that has one initialisation only.
+
+    Raises:
+        InputError: an arm asks for such a control. Pretrained weights are the usual reason.
+    """
+    fresh = [arm.label for arm in study.arms if arm.reinit or arm_named(arm.rule).fresh]
+    if not fresh or redraws(build, study.network.init, coverage.sizes()):
+        return
+    raise InputError(
+        f"arms: {fresh[0]!r} needs a second initialisation, but {study.network.name!r} builds equal weights from every "
+        "seed, so that control would be the ticket itself; use shuffled-weights or redrawn-magnitudes, or set "
+        "network.init to a scheme such as kaiming-normal"
+    )
 
 
 def _partings(study: Study, rewinds: tuple[int, ...], budget: int, data: Description) -> tuple[int, ...]:

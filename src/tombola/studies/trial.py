@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from tombola.data import Description
 from tombola.errors import InputError
-from tombola.named import code_fingerprint
-from tombola.networks import Anatomy
+from tombola.networks import Coverage
 from tombola.pruning import CRITERIA
 from tombola.pruning.at_init import WITH_EXAMPLES
 from tombola.pruning.scoring import KNOWN
 from tombola.pruning.select import after_round
+from tombola.registry import code_fingerprint
 from tombola.studies.arms import ARMS, Rule, rule_named
 from tombola.studies.study import ArmSettings, Study
 from tombola.training.popup import Popup, counts_of
@@ -73,7 +73,7 @@ class Trial:
     codes: tuple[str, str]
     items: dict[str, Item] = field(repr=False)
     data: Description
-    anatomy: Anatomy = field(repr=False)
+    coverage: Coverage = field(repr=False)
     remaining: Sequence[int] = field(repr=False)
     rewind: int = 0
     rewinds: tuple[int, ...] = (0,)
@@ -191,7 +191,7 @@ class Trial:
             InputError: a layer would keep no weight.
         """
         pruning, rounds = self.study.pruning, self.rates[:level]
-        sizes = {name: size for name, size in self.anatomy.sizes().items() if name in rounds[0]}
+        sizes = {name: size for name, size in self.coverage.sizes().items() if name in rounds[0]}
         counts = sizes
         for rates in rounds:
             counts = after_round(counts, rates, pruning.scope, sizes, pruning.minimum)
@@ -262,7 +262,7 @@ class Trial:
         Raises:
             InputError: there is no such method, or fewer weights would be left than there are layers.
         """
-        sizes = self.anatomy.sizes()
+        sizes = self.coverage.sizes()
         layers = [name for name in sizes if any(rates.get(name) for rates in self.rates)]
         pool = sum(sizes[name] for name in layers)
         keep = self.remaining[level] - (self.remaining[0] - pool)
@@ -435,5 +435,5 @@ class Trial:
             iterations=iterations,
             batch_size=recipe.batch_size,
             evaluated=evaluations * each + self.data.train,
-            density=1.0 if isinstance(spec, Supermask) else self.remaining[level] / self.remaining[0],
+            density=1.0 if isinstance(spec, Supermask) else self.coverage.density(self.remaining[level]),
         )

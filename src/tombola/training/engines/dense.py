@@ -27,6 +27,7 @@ class DenseEngine:
 
     name = "dense"
     lanes = 1
+    _evaluation_block = EVALUATION_BLOCK
 
     def __init__(
         self, build: NetworkFactory, starts: Sequence[Start], recipe: Recipe, budget: int, device: torch.device
@@ -101,7 +102,7 @@ class DenseEngine:
         self._module.eval()
         with own_draws(self._device):
             self._seed_draws()
-            return [score(self._module, getattr(self._splits, part), self._half, check)]
+            return [score(self._module, getattr(self._splits, part), self._half, check, self._evaluation_block)]
 
     def weights(self, lane: int = 0) -> Weights:
         """Return a copy of the state_dict on the CPU."""
@@ -154,14 +155,16 @@ def logits_of(module: nn.Module, inputs: Tensor, half: bool) -> Tensor:
 
 
 @torch.no_grad()
-def score(module: nn.Module, examples: Part, half: bool, check: Callable[[], None]) -> Score:
+def score(
+    module: nn.Module, examples: Part, half: bool, check: Callable[[], None], block: int = EVALUATION_BLOCK
+) -> Score:
     """Return how well a module, as it is, does on a part; `check` is called between blocks and may raise to stop."""
     loss = torch.zeros((), dtype=torch.float64, device=examples.inputs.device)
     right = torch.zeros((), dtype=torch.int64, device=examples.inputs.device)
-    for first in range(0, len(examples), EVALUATION_BLOCK):
+    for first in range(0, len(examples), block):
         check()
-        targets = examples.targets[first : first + EVALUATION_BLOCK]
-        logits = logits_of(module, examples.inputs[first : first + EVALUATION_BLOCK], half)
+        targets = examples.targets[first : first + block]
+        logits = logits_of(module, examples.inputs[first : first + block], half)
         loss += functional.cross_entropy(logits, targets, reduction="sum")
         right += (logits.argmax(1) == targets).sum()
     return Score(loss.item() / len(examples), right.item() / len(examples))
