@@ -253,7 +253,7 @@ class Results:
             write_whole(self.store.root / "barriers.csv", table.to_csv(index=False).encode())
         if not figures:
             return []
-        from tombola.report import Setting, draw
+        from tombola.figures import Setting, draw
 
         folder = self.store.root / "figures"
         with writing(folder):

@@ -16,12 +16,12 @@ from tombola.analysis.paired import paired_differences
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.verdicts import verdicts
-from tombola.report.curve_figures import choose_levels
-from tombola.report.html.sentences import ACCURACY, findings
-from tombola.report.html.series import ticket_arm
-from tombola.report.html.sheet import Sheet, flat_settings, sheet
-from tombola.report.html.weights import Pictures, input_pictures, tickets, weight_histograms
-from tombola.report.words import in_order
+from tombola.figures.training import choose_levels
+from tombola.formatting import in_order
+from tombola.html.reproducibility import Sheet, flat_settings, sheet
+from tombola.html.sentences import ACCURACY, findings
+from tombola.html.series import ticket_arm
+from tombola.html.weights import Pictures, input_pictures, tickets, weight_histograms
 from tombola.running.results import Results
 from tombola.running.ticket import Ticket
 from tombola.studies.loading import dump_study

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tombola.errors import InputError, StoreError, nearest
-from tombola.report.form import SCREEN, Form
-from tombola.report.setting import Setting
+from tombola.figures.form import SCREEN, Form
+from tombola.figures.setting import Setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,27 +153,27 @@ def _render(
 ) -> dict[str, bytes]:
     import matplotlib
 
-    from tombola.report import curve_figures, density_figures, line_figures
-    from tombola.report.mask_distance import mask_distance
-    from tombola.report.rewinding import rewinding
-    from tombola.report.rounds import rounds
+    from tombola.figures import density, interpolation, training
+    from tombola.figures.mask_distance import mask_distance
+    from tombola.figures.rewinding import rewinding
+    from tombola.figures.rounds import rounds
 
     makers: dict[str, Callable[[], Figure | None]] = {
-        "figure-1": lambda: density_figures.figure_1(levels, form),
-        "figure-3": lambda: curve_figures.figure_3(levels, curves, form),
-        "figure-4": lambda: density_figures.figure_4(levels, form),
-        "figure-5": lambda: density_figures.figure_5(levels, form),
-        "figure-6": lambda: density_figures.figure_6(levels, settings, form),
-        "figure-7": lambda: density_figures.figure_7(levels, curves, settings, form),
-        "figure-8": lambda: density_figures.figure_8(levels, curves, settings, form),
+        "figure-1": lambda: density.figure_1(levels, form),
+        "figure-3": lambda: training.figure_3(levels, curves, form),
+        "figure-4": lambda: density.figure_4(levels, form),
+        "figure-5": lambda: density.figure_5(levels, form),
+        "figure-6": lambda: density.figure_6(levels, settings, form),
+        "figure-7": lambda: density.figure_7(levels, curves, settings, form),
+        "figure-8": lambda: density.figure_8(levels, curves, settings, form),
         "rounds": lambda: rounds(levels, curves, form),
-        "criteria": lambda: density_figures.criteria(levels, settings, form),
+        "criteria": lambda: density.criteria(levels, settings, form),
         "rewinding": lambda: rewinding(levels, form),
         "mask-distance": lambda: mask_distance(levels, settings[levels["study"].iloc[0]], form),
-        "lines-copies": lambda: line_figures.lines(levels, points, "copies", form),
-        "lines-dense-ticket": lambda: line_figures.lines(levels, points, "dense-ticket", form),
-        "lines-levels": lambda: line_figures.lines(levels, points, "levels", form),
-        "barriers": lambda: line_figures.barriers(levels, points, settings, form),
+        "lines-copies": lambda: interpolation.lines(levels, points, "copies", form),
+        "lines-dense-ticket": lambda: interpolation.lines(levels, points, "dense-ticket", form),
+        "lines-levels": lambda: interpolation.lines(levels, points, "levels", form),
+        "barriers": lambda: interpolation.barriers(levels, points, settings, form),
     }
     # A user's own matplotlibrc (usetex, say) must neither break a figure nor change its bytes; and without a
     # salt the names inside an SVG are random.

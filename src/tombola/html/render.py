@@ -16,12 +16,12 @@ from markupsafe import Markup
 
 from tombola import __version__
 from tombola.extras import need
-from tombola.report.html import figures
-from tombola.report.html.figures import PlotFigure
-from tombola.report.html.gather import Found
-from tombola.report.html.series import Series, series_of
-from tombola.report.html.tables import Table, signed, table
-from tombola.report.words import BETWEEN, percent, plain
+from tombola.formatting import BETWEEN, percent, plain
+from tombola.html import figures
+from tombola.html.embedded import Table, signed, table
+from tombola.html.figures import PlotFigure
+from tombola.html.gather import Found
+from tombola.html.series import Series, series_of
 
 VERDICTS = {"winning ticket": "winning", "matching": "matching", "losing": "losing", "inconclusive": "inconclusive"}
 NEAR = 1.12  # levels of two studies stand in one row where their densities differ by no more than this factor
@@ -100,7 +100,7 @@ def _render(
     **more: Any,
 ) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tombola.report.html", "templates"),
+        loader=jinja2.PackageLoader("tombola.html", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -185,7 +185,7 @@ def _differing(studies: Sequence[Found]) -> list[tuple[str, list[str]]]:
 
 
 def _file(name: str) -> str:
-    return (resources.files("tombola.report.html") / name).read_text(encoding="utf-8")
+    return (resources.files("tombola.html") / name).read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=1)  # putting it together takes seconds

@@ -10,15 +10,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tombola.report.lettering import drawable, inches, wrapped
-from tombola.report.words import plain
+from tombola.figures.lettering import drawable, inches, wrapped
+from tombola.formatting import plain
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from tombola.report.form import Form
-    from tombola.report.style import Style
+    from tombola.figures.form import Form
+    from tombola.figures.style import Style
 
 Entries = Sequence[tuple[Line2D, str]]
 RIGHT = 0.12  # inches between a panel and what is beside it

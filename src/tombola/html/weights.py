@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from tombola.errors import InputError
-from tombola.report.words import percent
+from tombola.formatting import percent
 from tombola.running.results import Results
 from tombola.running.ticket import Ticket
 

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tombola.report.words import BETWEEN, counted, in_order, left_out, percent, plain, sample_size
+from tombola.formatting import BETWEEN, counted, in_order, left_out, percent, plain, sample_size
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from tombola.report.html.series import Series
-from tombola.report.html.spec_parts import (
+from tombola.html.series import Series
+from tombola.html.spec_parts import (
     IS_SHOWN,
     TOOLTIP_START,
     WHOLE,

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tombola.analysis.summary import summarise
-from tombola.report.axes import bar_ends, density_axis, padded, points_with_bars, sparsity_axis, value_axis
-from tombola.report.form import Bars, Form
-from tombola.report.page import Entries, legend_line, page, page_title
-from tombola.report.style import GREY, Style, of_study, styles
-from tombola.report.words import counted, small_print
+from tombola.figures.axes import bar_ends, density_axis, padded, points_with_bars, sparsity_axis, value_axis
+from tombola.figures.form import Bars, Form
+from tombola.figures.page import Entries, legend_line, page, page_title
+from tombola.figures.style import GREY, Style, of_study, styles
+from tombola.formatting import counted, small_print
 
 
 @dataclass(frozen=True)

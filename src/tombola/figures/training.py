@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
-from tombola.report.axes import bar_ends, iteration_axis, points_with_bars, value_axis
-from tombola.report.form import SCREEN, Form
-from tombola.report.page import legend_line, page, page_title
-from tombola.report.style import DENSITIES, KNOWN, Style
-from tombola.report.words import percent, small_print
+from tombola.figures.axes import bar_ends, iteration_axis, points_with_bars, value_axis
+from tombola.figures.form import SCREEN, Form
+from tombola.figures.page import legend_line, page, page_title
+from tombola.figures.style import DENSITIES, KNOWN, Style
+from tombola.formatting import percent, small_print
 
 PAPER_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 TOLERANCE = 1.25

@@ -10,13 +10,13 @@ from matplotlib.lines import Line2D
 
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import diverged, summarise
-from tombola.report.axes import bar_ends, chosen_iterations_axis, points_with_bars, value_axis
-from tombola.report.curve_figures import choose_levels
-from tombola.report.density_figures import EARLY_ACCURACY, FINAL_ACCURACY
-from tombola.report.form import SCREEN, Form
-from tombola.report.page import legend_line, page, page_title
-from tombola.report.style import DENSITIES, GREY, KNOWN, Style
-from tombola.report.words import in_order, percent, small_print
+from tombola.figures.axes import bar_ends, chosen_iterations_axis, points_with_bars, value_axis
+from tombola.figures.density import EARLY_ACCURACY, FINAL_ACCURACY
+from tombola.figures.form import SCREEN, Form
+from tombola.figures.page import legend_line, page, page_title
+from tombola.figures.style import DENSITIES, GREY, KNOWN, Style
+from tombola.figures.training import choose_levels
+from tombola.formatting import in_order, percent, small_print
 
 PANELS = (EARLY_ACCURACY, FINAL_ACCURACY)
 ABOUT = "accuracy against the iteration that is rewound to"

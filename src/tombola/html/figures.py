@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from tombola.report.html import density_specs, training_specs
-from tombola.report.html.gather import Found
-from tombola.report.html.series import Series
-from tombola.report.html.spec_parts import Spec
-from tombola.report.words import percent, plain
+from tombola.formatting import percent, plain
+from tombola.html import density_specs, training_specs
+from tombola.html.gather import Found
+from tombola.html.series import Series
+from tombola.html.spec_parts import Spec
 
 INTERVALS = "Points are means over trials, bars 95 % intervals (Student's t); the dotted line is the dense network."
 ONE_TRIAL = (

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from tombola.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, Style, styles
-from tombola.report.words import in_order, plain
+from tombola.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, Style, styles
+from tombola.formatting import in_order, plain
 
 # The same hues, light enough for a line on a dark page.
 DARK = {

@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
-from tombola.report.axes import iteration_axis, value_axis
-from tombola.report.form import SCREEN, Form
-from tombola.report.page import page, page_title
-from tombola.report.rounds import MARGIN, add_colour_bar, density_colours
-from tombola.report.setting import Setting
-from tombola.report.style import GREY
-from tombola.report.words import in_order, small_print
+from tombola.figures.axes import iteration_axis, value_axis
+from tombola.figures.form import SCREEN, Form
+from tombola.figures.page import page, page_title
+from tombola.figures.rounds import MARGIN, add_colour_bar, density_colours
+from tombola.figures.setting import Setting
+from tombola.figures.style import GREY
+from tombola.formatting import in_order, small_print
 
 
 def mask_distance(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -> Figure | None:

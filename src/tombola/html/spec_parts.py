@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tombola.report.html.series import Series
+from tombola.html.series import Series
 
 Spec = dict[str, Any]
 

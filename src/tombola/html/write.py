@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from tombola.analysis.claims import Claim
-from tombola.report.html.gather import MARGIN, gather
-from tombola.report.html.render import compare, report
-from tombola.report.words import plain
+from tombola.formatting import plain
+from tombola.html.gather import MARGIN, gather
+from tombola.html.render import compare, report
 from tombola.running.files import write_whole, writing
 from tombola.running.results import Results
 

@@ -15,12 +15,12 @@ from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from tombola.analysis.connectivity import barriers as barriers_of
 from tombola.analysis.spread import spread
-from tombola.report.axes import bar_ends, chosen_iterations_axis, density_axis, points_with_bars, value_axis
-from tombola.report.form import SCREEN, Form
-from tombola.report.page import legend_line, page, page_title
-from tombola.report.setting import Setting
-from tombola.report.style import DENSITIES, GREY, Style
-from tombola.report.words import BETWEEN, counted, percent
+from tombola.figures.axes import bar_ends, chosen_iterations_axis, density_axis, points_with_bars, value_axis
+from tombola.figures.form import SCREEN, Form
+from tombola.figures.page import legend_line, page, page_title
+from tombola.figures.setting import Setting
+from tombola.figures.style import DENSITIES, GREY, Style
+from tombola.formatting import BETWEEN, counted, percent
 
 MOST = len(DENSITIES)  # panels, and curves of one panel
 TRAIN = (0, (3, 1.5))

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from tombola.analysis.verdicts import INCONCLUSIVE, LOSING, MATCHING, WINNING
-from tombola.report.html.series import ticket_arm
-from tombola.report.html.tables import signed
-from tombola.report.words import counted, in_order, percent, plain
+from tombola.formatting import counted, in_order, percent, plain
+from tombola.html.embedded import signed
+from tombola.html.series import ticket_arm
 
 ACCURACY = "early_stop_test_accuracy"
 STANDS = 0.025  # a p value after Holm's correction at which a verdict made with 95 % intervals stands

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tombola.report.form import Bars
+    from tombola.figures.form import Bars
 
 # The arms that have an order and a style of their own: those of the paper first.
 KNOWN_ARMS = (

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tombola.report.words import counted, plain
+from tombola.formatting import counted, plain
 
 if TYPE_CHECKING:
     from tombola.analysis.claims import Outcome

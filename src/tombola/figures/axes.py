@@ -19,13 +19,13 @@ from matplotlib.ticker import (
 )
 
 from tombola.analysis.student import critical
-from tombola.report.words import percent
+from tombola.formatting import percent
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from tombola.report.form import Bars, Form
+    from tombola.figures.form import Bars, Form
 
 
 def density_axis(axes: Axes, densities: Iterable[float], form: Form, shared: bool = False) -> None:

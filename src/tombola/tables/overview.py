@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from tombola.errors import InputError
+from tombola.formatting import counted
 from tombola.networks import Coverage
-from tombola.report.words import counted
 from tombola.running.estimate import measure_pace
 from tombola.running.kept_plan import what_changed
 from tombola.running.progress import duration, elapsed, read_progress
