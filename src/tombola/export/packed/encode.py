@@ -35,8 +35,9 @@ class Coded:
 def of_shared(
     name: str,
     values: np.ndarray,
-    keep: np.ndarray | None,
+    keep: np.ndarray,
     shared: Shared,
+    masked: bool = True,
     width: int = 0,
     period: int = 1,
     symbols: np.ndarray | None = None,
@@ -45,16 +46,17 @@ def of_shared(
 
     Args:
         values: float32, of the tensor's shape.
-        keep: bool, of that shape: its mask; None for a bias or the like, of which zeros stay zeros.
+        keep: bool, of that shape: which of them are not zero.
         shared: what stands for its values.
+        masked: whether `keep` is the mask of a weight, rather than the zeros of a bias or the like.
         width, period: as in `walk.code_matrix`.
         symbols: the number of each kept weight's shared value; the nearest one by default.
     """
-    live = (values != 0 if keep is None else keep).reshape(-1)
+    live = keep.reshape(-1)
     numbers = np.zeros(values.size, np.int64)
     numbers[live] = 1 + (shared.nearest(values.reshape(-1)[live]) if symbols is None else symbols)
     count = shared.count if live.any() else 0
-    entry = Entry(name, shared.form, values.shape, count, keep is not None, width, period)
+    entry = Entry(name, shared.form, values.shape, count, masked, width, period)
     return Coded(entry, shared.book if count else b"", numbers)
 
 
