@@ -204,10 +204,11 @@ def _pruned(graph: g.Graph) -> g.Graph:
     return g.Graph(tuple(node for node in graph if node.name in wanted), graph.output)
 
 
-VIEWS = (
+_VIEWS = (
     "view reshape flatten unflatten squeeze unsqueeze permute transpose t slice select chunk split split_with_sizes "
     "getitem narrow expand contiguous alias detach view_as reshape_as dropout identity to"
-).split()
+)
+VIEWS = frozenset(_VIEWS.split())
 
 
 def _root(node: fx.Node) -> fx.Node:
