@@ -137,9 +137,10 @@ def quantised(content: bytes, examples: Tensor) -> bytes:
 
     model = onnx.load_from_string(content)
     has_convolutions = any(node.op_type == "Conv" for node in model.graph.node)
+    del model.graph.value_info[:]  # the quantiser infers shapes again, and refuses those of transposed weights
     with tempfile.TemporaryDirectory() as folder, _quietly():
         whole, smaller = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
-        whole.write_bytes(content)
+        onnx.save(model, str(whole))
         try:
             if has_convolutions:
                 prepared = Path(folder) / "prepared.onnx"
