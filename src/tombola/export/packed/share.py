@@ -40,8 +40,7 @@ class Shared:
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
         """Return the number of the shared value nearest to each of `values`; of two as near, the larger."""
-        mine = self.values.astype(np.float64)
-        return np.searchsorted((mine[1:] + mine[:-1]) / 2, values, side="right")
+        return _nearest(self.values.astype(np.float64), values)
 
 
 def share(values: np.ndarray, bits: int, method: Method = "kmeans") -> Shared:
@@ -50,7 +49,7 @@ def share(values: np.ndarray, bits: int, method: Method = "kmeans") -> Shared:
     Args:
         values: float32 [n], finite.
         bits: 1 to 8.
-        method: "kmeans" minimises the squared error (Lloyd 1982), from the quantiles of the values; "grid" spaces them
+        method: "kmeans" minimises the squared error (Lloyd 1982); "grid" spaces them
             evenly from the lowest to the highest value.
 
     Raises:
@@ -82,16 +81,32 @@ def as_book(centres: np.ndarray) -> Shared:
 
 
 def _kmeans(values: np.ndarray, count: int) -> np.ndarray:
+    """Return the better of what Lloyd's algorithm makes of two starts: quantiles, and an even grid for the tails."""
     distinct = np.unique(values)
     if len(distinct) <= count:
         return distinct
-    centres = np.quantile(values, (np.arange(count) + 0.5) / count)
+    starts = (
+        np.quantile(values, (np.arange(count) + 0.5) / count),
+        np.linspace(values.min(), values.max(), count),
+    )
+    return min((_lloyd(values, start) for start in starts), key=lambda centres: _error(values, centres))
+
+
+def _lloyd(values: np.ndarray, centres: np.ndarray) -> np.ndarray:
     for _ in range(STEPS):
-        nearest = np.searchsorted((centres[1:] + centres[:-1]) / 2, values, side="right")
-        sizes = np.bincount(nearest, minlength=count)
-        sums = np.bincount(nearest, weights=values, minlength=count)
-        moved = np.where(sizes > 0, sums / np.maximum(sizes, 1), centres)
+        nearest = _nearest(centres, values)
+        sizes = np.bincount(nearest, minlength=len(centres))
+        sums = np.bincount(nearest, weights=values, minlength=len(centres))
+        moved = np.sort(np.where(sizes > 0, sums / np.maximum(sizes, 1), centres))
         if np.array_equal(moved, centres):
             break
-        centres = np.sort(moved)
+        centres = moved
     return centres
+
+
+def _nearest(centres: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.searchsorted((centres[1:] + centres[:-1]) / 2, values, side="right")
+
+
+def _error(values: np.ndarray, centres: np.ndarray) -> float:
+    return float(np.square(values - centres[_nearest(centres, values)]).sum())

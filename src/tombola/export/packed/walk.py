@@ -199,7 +199,7 @@ def code_matrix(
             if width and column >= width:
                 above = symbols[here - width]
                 aslant = symbols[here - width - 1] if column > width else 0
-                ahead = symbols[here - width + 1]
+                ahead = symbols[here - width + 1] if width > 1 else 0
                 near += counts[column - width]
             if width and column + width < columns:
                 near += counts[column + width]
