@@ -42,7 +42,8 @@ def ticket_of(
         "input_shape": list(input_shape),
         "classes": classes,
     }
-    return Ticket(mask, weights, weights, {"mean": [0.5], "std": [0.25]}, origin)
+    trained = {key: value.clone() for key, value in weights.items()}
+    return Ticket(mask, weights, trained, {"mean": [0.5], "std": [0.25]}, origin)
 
 
 def scramble(module: nn.Module) -> None:
