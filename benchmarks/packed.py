@@ -47,7 +47,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     results = study_results(given.results, given.data)
-    settings = [(int(level), int(bits)) for level, _, bits in (pair.partition(":") for pair in given.settings.split(","))]
+    settings = [
+        (int(level), int(bits)) for level, _, bits in (pair.partition(":") for pair in given.settings.split(","))
+    ]
     found = json.loads(given.out.read_text()) if given.out.exists() else {"dense": {}, "packed": {}}
     for trial in range(results.study.trials):
         measure_trial(results, trial, settings, given, found)
@@ -88,7 +90,12 @@ def measure_trial(
                 finetune=(splits.train.inputs, splits.train.targets),
                 tuning=Tuning(iterations=given.iterations),
             )
-            seconds, size, network, plain = time.perf_counter() - begin, os.path.getsize(path), load_packed(path), read(path)
+            seconds, size, network, plain = (
+                time.perf_counter() - begin,
+                os.path.getsize(path),
+                load_packed(path),
+                read(path),
+            )
         for parameter, value in network.state_dict().items():  # the decoder of NumPy alone gives the same
             assert np.array_equal(value.numpy(), plain.tensors[parameter])
         kept = int(sum(mask.sum() for mask in plain.masks.values()))
@@ -123,7 +130,7 @@ def table(found: dict[str, Any]) -> str:
     groups = {key: group for key, group in groups.items() if len(group) == len(trials)}
     dense = [found["dense"][trial][1] for trial in trials]
     lines = [
-        "| chosen for | level | Pm | bits | bytes, largest of the trials | smaller by | bits per weight | validation | test |",
+        "| chosen for | level | Pm | bits | bytes (largest) | smaller by | bits per weight | validation | test |",
         "|---|---|---|---|---|---|---|---|---|",
         f"| dense, float32 | 0 | 100 | 32 | {DENSE_BYTES:,} | 1x | 32 "
         f"| {mean([found['dense'][trial][0] for trial in trials])} | {mean(dense)} |",
@@ -150,8 +157,8 @@ def row(name: str, key: tuple[int, int, int], group: list[dict[str, Any]]) -> st
     per_weight = statistics.mean(8 * each["bytes"] / each["weights"] for each in group)
     accuracies = f"{mean([each['validation'] for each in group])} | {mean([each['test'] for each in group])}"
     return (
-        f"| {name} | {key[0]} | {density:.2f} | {key[1]} | {largest:,} | {DENSE_BYTES / largest:.0f}x | {per_weight:.2f} "
-        f"| {accuracies} |"
+        f"| {name} | {key[0]} | {density:.2f} | {key[1]} | {largest:,} | {DENSE_BYTES / largest:.0f}x "
+        f"| {per_weight:.2f} | {accuracies} |"
     )
 
 

@@ -47,13 +47,12 @@ def test_a_compact_network_gives_the_same_outputs(name, shape, arguments, densit
     for seed in range(1 if name == "resnet-20" else 2):
         ticket = ticket_of(name, shape, density, seed, **arguments)
         module = ticket.build(trained=True)
-        try:
-            network = compact(ticket)
-        except InputError as error:
-            assert "no path of kept weights" in str(error)
+        if not bool(live_everywhere(module, shape)):
             assert density < 0.1
-            assert not bool(live_everywhere(module, shape))
+            with pytest.raises(InputError, match="no path of kept weights"):
+                compact(ticket)
             continue
+        network = compact(ticket)
         for scale in (1.0, 30.0):
             assert largest_difference(module, network, shape, scale) <= TOLERANCE
         path = ticket.export("compact", tmp_path / f"{seed}")

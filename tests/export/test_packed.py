@@ -256,9 +256,14 @@ def test_fine_tuning_lowers_the_loss_and_keeps_zeros_and_the_number_of_values(tm
         with torch.no_grad():
             return float(nn.functional.cross_entropy(network(inputs), targets))
 
+    tuning = Tuning(iterations=150, lr=1e-2, book_lr=1e-2)
     before = load_packed(ticket.export("packed", tmp_path / "a", bits=2))
     again = ticket.export(
-        "packed", tmp_path / "b", bits=2, finetune=(inputs, targets), tuning=Tuning(iterations=150, lr=1e-2, book_lr=1e-2)
+        "packed",
+        tmp_path / "b",
+        bits=2,
+        finetune=(inputs, targets),
+        tuning=tuning,
     )
     after = load_packed(again)
     assert loss(after) < 0.5 * loss(before)
@@ -267,7 +272,11 @@ def test_fine_tuning_lowers_the_loss_and_keeps_zeros_and_the_number_of_values(tm
         assert not bool(weight[~keep].any())
         assert len(weight[keep].unique()) <= 5
     same = ticket.export(
-        "packed", tmp_path / "c", bits=2, finetune=(inputs, targets), tuning=Tuning(iterations=150, lr=1e-2, book_lr=1e-2)
+        "packed",
+        tmp_path / "c",
+        bits=2,
+        finetune=(inputs, targets),
+        tuning=tuning,
     )
     assert same.read_bytes() == again.read_bytes()
 

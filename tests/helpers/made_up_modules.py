@@ -10,7 +10,9 @@ from torch.nn import functional
 def tied(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """Return a network whose two hidden layers share a weight."""
     size = input_shape[0]
-    module = nn.Sequential(nn.Flatten(), nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size), nn.Linear(size, classes))
+    module = nn.Sequential(
+        nn.Flatten(), nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size), nn.Linear(size, classes)
+    )
     module[3].weight = module[1].weight
     return module
 

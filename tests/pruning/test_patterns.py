@@ -141,8 +141,7 @@ def test_fitted_rates_plan_what_selection_leaves(pattern: Pattern, rate: float, 
     rounds = [dict.fromkeys(shapes, rate)] * 3
     try:
         fitted = fitting_rates(pattern, rounds, shapes, scope)  # type: ignore[arg-type]
-    except InputError as error:
-        assert "would remove nothing" in str(error)
+    except InputError:  # a round asks for less than a group
         return
     generator = torch.Generator().manual_seed(seed)
     scores = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
@@ -177,9 +176,10 @@ def test_pruned_weights_scores_are_ignored() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "value", ["chanel", {"n": 2}, {"n": 4, "m": 4}, {"block": [1, 1]}, {"block": [0, 2]}, {}, {"n": 1, "m": 2, "block": [2, 2]}]
-)
+NO_PATTERNS = ["chanel", {"n": 2}, {"n": 4, "m": 4}, {"block": [1, 1]}, {"block": [0, 2]}, {}]
+
+
+@pytest.mark.parametrize("value", [*NO_PATTERNS, {"n": 1, "m": 2, "block": [2, 2]}])
 def test_what_is_no_pattern_is_refused(value: object) -> None:
     with pytest.raises(ValidationError):
         Pattern.model_validate(value)

@@ -111,6 +111,5 @@ def _sources(node: g.Node, wanted: Tensor, varies: dict[str, Tensor], values: di
     result = _spread(node, inputs, given)
     found = torch.autograd.grad(result, inputs, wanted, allow_unused=True)
     return [
-        torch.zeros_like(flag) if each is None else (each > 0).double()
-        for flag, each in zip(flags, found, strict=True)
+        torch.zeros_like(flag) if each is None else (each > 0).double() for flag, each in zip(flags, found, strict=True)
     ]

@@ -100,7 +100,7 @@ def _without_tensors(graph: g.Graph) -> g.Graph:
     nodes = []
     for node in graph:
         given = {field.name: getattr(node, field.name) for field in fields(node)}
-        empty = {name: torch.empty(0) for name in TENSORS if isinstance(given.get(name), Tensor)}
+        empty: dict[str, Any] = {name: torch.empty(0) for name in TENSORS if isinstance(given.get(name), Tensor)}
         nodes.append(replace(node, **empty))
     return g.Graph(tuple(nodes), graph.output)
 
@@ -131,9 +131,9 @@ def _layer(node: g.Node, graph: g.Graph) -> nn.Module | None:
     else:
         made = _convolution(node, bias)
     with torch.no_grad():
-        made.weight.copy_(node.weight)
+        made.get_parameter("weight").copy_(node.weight)
         if node.bias is not None:
-            made.bias.copy_(node.bias)
+            made.get_parameter("bias").copy_(node.bias)
     sides = [side for pair in reversed(node.padding) for side in pair] if isinstance(node, g.Conv) else []
     return _Padded(made, sides) if sides[::2] != sides[1::2] else made
 

@@ -160,8 +160,8 @@ class Pruning(Section):
         else:
             assert self.rate is not None
             bases = [_of(self.rate, number) for number in range(self.rounds)]
-        found = [rates_at(number, base) for number, base in enumerate(bases)]
-        return fitting_rates(self.pattern, found, anatomy.shapes(), self.scope, self.minimum)
+        rounds = [rates_at(number, base) for number, base in enumerate(bases)]
+        return fitting_rates(self.pattern, rounds, anatomy.shapes(), self.scope, self.minimum)
 
 
 def _as_rate(value: Any, whose: str = "") -> Rate:

@@ -152,7 +152,7 @@ def _values(
     except InputError:  # an operator that can't be followed
         mask = ticket.mask  # dead units stay in: the file is larger, and as right
     mask.apply_(module)
-    keep = {name: mask[name] if name in mask else value != 0 for name, value in _floats(module).items()}
+    keep = {name: mask.get(name, value != 0) for name, value in _floats(module).items()}
     shared = {
         name: share(value.numpy()[keep[name].numpy()], bits if name in mask else other_bits, method)
         for name, value in _floats(module).items()
@@ -190,9 +190,8 @@ def _coded(
         flags = keep[source].numpy()
         is_weight = name in mask or value.dim() > 1
         layouts = _layouts(tuple(value.shape), input_shape) if is_weight else [(0, 1)]
-        candidates = [
-            of_shared(name, value.numpy(), flags, shared[source], name in mask, *each, symbols.get(source)) for each in layouts
-        ]
+        given = name, value.numpy(), flags, shared[source], name in mask
+        candidates = [of_shared(*given, *each, symbols.get(source)) for each in layouts]
         coded.append(_smallest(candidates))
     return coded
 
