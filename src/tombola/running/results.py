@@ -226,6 +226,8 @@ class Results:
                 "network": self.study.network.model_dump(mode="json"),
                 "input_shape": list(data.input_shape),
                 "classes": data.classes,
+                "seed": self.study.seed,
+                "draw": result.facts["spec"].get("initial", {}).get("draw", 0),
             },
         )
 
