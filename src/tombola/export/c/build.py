@@ -10,6 +10,7 @@ import tempfile
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,13 @@ class Compiled:
         self._batch = getattr(library, f"{sources.name}_batch_in")
         self._batch.argtypes, self._batch.restype = (pointer, pointer, pointer, ctypes.c_int), None
         self._memory = self._new_memory()
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+
+    def __deepcopy__(self, memo: object) -> Compiled:
+        return self  # nothing in it changes but working memory
+
+    def __reduce__(self) -> Any:
+        raise TypeError("compiled code can't be pickled: save the ticket, or export it to pytorch, and load that")
 
     def _new_memory(self) -> np.ndarray:
         """Return working memory that begins on a cache line."""
@@ -104,8 +112,9 @@ class Compiled:
             memory = self._new_memory()
             self._batch(memory.ctypes.data, examples[begin:].ctypes.data, results[begin:].ctypes.data, end - begin)
 
-        with ThreadPoolExecutor(len(bounds) - 1) as pool:
-            list(pool.map(part, bounds[:-1], bounds[1:]))
+        if self._pool is None or self._pool[0] < len(bounds) - 1:
+            self._pool = len(bounds) - 1, ThreadPoolExecutor(len(bounds) - 1, "tombola")
+        list(self._pool[1].map(part, bounds[:-1], bounds[1:]))
         return results
 
     def caller(self, example: np.ndarray, result: np.ndarray) -> object:

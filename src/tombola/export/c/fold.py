@@ -40,7 +40,7 @@ def fold(graph: g.Graph) -> Folded:
     Raises:
         InputError: no path of weights leads from the input to the output.
     """
-    graph = fold_norms(graph)
+    graph = fold_norms(fold_scales(graph))
     weights = {node.name: node.weight.detach().double().numpy() for node in graph if isinstance(node, Weighted)}
     biases = {node.name: _bias(node) for node in graph if isinstance(node, Weighted)}
     _fold_constants(graph, weights, biases)
@@ -69,6 +69,35 @@ def fold_norms(graph: g.Graph) -> g.Graph:
                 continue
         made[node.name] = node
     return g.Graph(tuple(made.values()), names.get(graph.output, graph.output))
+
+
+def fold_scales(graph: g.Graph) -> g.Graph:
+    """Return the graph without constant scales of the example before linear layers, such as its normalisation."""
+    made: dict[str, g.Node] = {}
+    for node in graph:
+        if isinstance(node, g.Linear) and len(node.shape) == 1:
+            through, name = [], node.inputs[0]
+            while isinstance(made[name], g.Reshape):
+                through.append(name)
+                name = made[name].inputs[0]
+            before = made[name]
+            if isinstance(before, g.Affine):
+                node = _unscaled(node, before)
+                if through:  # the same numbers as before, from before the scale
+                    straight = replace(made[through[0]], name=f"{node.name}.input", inputs=before.inputs)
+                    made[straight.name] = straight
+                    node = replace(node, inputs=(straight.name,))
+                else:
+                    node = replace(node, inputs=before.inputs)
+        made[node.name] = node
+    return g.Graph(tuple(made.values()), graph.output)
+
+
+def _unscaled(node: g.Linear, before: g.Affine) -> g.Linear:
+    scale, shift = (each.expand(before.shape).reshape(-1) for each in (before.scale, before.shift))
+    weight = node.weight.detach().double()
+    bias = torch.zeros(len(weight)).double() if node.bias is None else node.bias.detach().double()
+    return replace(node, weight=weight * scale, bias=bias + weight @ shift, weight_name="", bias_name="")
 
 
 def _scaled(before: Weighted, node: g.Node) -> Weighted | None:

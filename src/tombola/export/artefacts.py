@@ -1,0 +1,154 @@
+"""What a ticket is exported to, as `tombola measure` compares it: size, cost and a function that computes it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from tombola.export import graph as g
+from tombola.export.c import fold, lower, ticket_sources
+from tombola.export.c import ops as o
+from tombola.export.c.build import FLAGS, Compiled, object_bytes
+from tombola.export.c.emit import Sources
+from tombola.export.graph_trace import trace_ticket
+from tombola.export.rivals import Call, Contest
+from tombola.export.sparse_torch import export_pytorch, load
+
+if TYPE_CHECKING:
+    from tombola.running.ticket import Ticket
+
+BLOCK = 1000
+"""Examples that are computed at a time where the whole test set is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Artefact:
+    """One form of a network.
+
+    Args:
+        name: of the form.
+        bytes: on the disk; of C, of object code and constant data.
+        parameters: numbers that it holds: weights, biases, and what batch norm keeps.
+        multiply_adds: for one example.
+        memory: bytes of weights and working memory for one example, computed from the plan; the runtime's own memory
+            is not in it.
+        run: float32 [N, ...] -> outputs [N, ...].
+        call: returns the function to time, None for a form that is timed as a rival.
+    """
+
+    name: str
+    bytes: int
+    parameters: int
+    multiply_adds: int
+    memory: int
+    run: Callable[[np.ndarray], np.ndarray]
+    call: Callable[[Contest], Call] | None
+
+
+def in_blocks(module: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that computes a module for many examples."""
+
+    def run(examples: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            parts = [module(part).numpy() for part in torch.from_numpy(examples).split(BLOCK)]
+        return np.concatenate(parts)
+
+    return run
+
+
+def dense(ticket: Ticket) -> Artefact:
+    """Return the ticket's network with all weights, the pruned ones as zeros, as PyTorch computes it."""
+    module = ticket.build(trained=True).eval()
+    graph = trace_ticket(ticket)
+    parameters = sum(each.numel() for each in ticket.trained.values() if each.is_floating_point())
+    adds = sum(node.weight.numel() * _uses(node) for node in graph if isinstance(node, g.Linear | g.Conv))
+    memory = 4 * (parameters + _activations(graph))
+    return Artefact("dense float32", 4 * parameters, parameters, adds, memory, in_blocks(module), None)
+
+
+def _uses(node: g.Linear | g.Conv) -> int:
+    """Return how often each weight is used for one example."""
+    return prod(node.shape) // len(node.weight)
+
+
+def _activations(graph: g.Graph) -> int:
+    """Return the most float32 of results that wait for their use at a time."""
+    last = {name: step for step, node in enumerate(graph) for name in (*node.inputs, node.name)}
+    last[graph.output] = len(graph.nodes)
+    most = 0
+    for step in range(len(graph.nodes)):
+        waiting = [node for number, node in enumerate(graph) if number <= step <= last[node.name]]
+        most = max(most, sum(prod(node.shape) for node in waiting if not isinstance(node, g.Reshape)))
+    return most
+
+
+def c_artefact(ticket: Ticket) -> Artefact:
+    """Return the ticket as C, compiled for this machine.
+
+    Raises:
+        InputError: there is no C compiler, or C can't hold the network.
+    """
+    sources = ticket_sources(ticket)
+    graph = trace_ticket(ticket)
+    shape = graph[graph.output].shape
+    compiled = Compiled(sources, graph.input.shape, shape)
+    parameters, adds = _counts(graph)
+    size, work = object_bytes(sources, FLAGS)
+
+    def call(contest: Contest) -> Call:
+        examples = contest.inputs.numpy()
+        if len(examples) == 1:
+            return compiled.caller(examples, np.empty((1, *shape), np.float32))
+        return lambda: compiled(examples, contest.threads)
+
+    return Artefact("c", size, parameters, adds, size + work, compiled, call)
+
+
+def _counts(graph: g.Graph) -> tuple[int, int]:
+    """Return the parameters that the exported code holds, and its multiply-adds."""
+    parameters = adds = 0
+    for op in lower(fold(graph)).ops:
+        if isinstance(op, o.Conv):
+            parameters += len(op.weights) + len(op.bias)
+            adds += len(op.weights) * op.target.height * op.target.width
+        elif isinstance(op, o.Linear):
+            live = int(np.count_nonzero(op.matrix))
+            parameters += live + len(op.bias)
+            adds += live * len(op.repeats)
+    return parameters, adds
+
+
+def pytorch_artefact(ticket: Ticket) -> Artefact:
+    """Return the ticket as the module of the format pytorch, read back from its file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ticket.safetensors"
+        export_pytorch(ticket, path)
+        size, module = path.stat().st_size, load(path)
+    live = ticket.mask.remaining
+    others = sum(each.numel() for name, each in ticket.trained.items() if name not in ticket.mask)
+    adds = _counts(trace_ticket(ticket))[1]
+
+    def call(contest: Contest) -> Call:
+        def once() -> object:
+            module.threads = contest.threads
+            with torch.inference_mode():
+                return module(contest.inputs)
+
+        return once
+
+    name = f"pytorch ({module.backend})"
+    return Artefact(name, size, live + others, adds, dense(ticket).memory, in_blocks(module), call)
+
+
+ARTEFACTS: dict[str, Callable[[Ticket], Artefact]] = {"c": c_artefact, "pytorch": pytorch_artefact}
+"""What a ticket is exported to and timed as, by name."""
+
+__all__ = ["ARTEFACTS", "Artefact", "Sources", "dense"]
