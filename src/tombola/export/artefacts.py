@@ -7,17 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from tombola.export import graph as g
-from tombola.export.c import fold, lower, ticket_sources
 from tombola.export.c import ops as o
+from tombola.export.c import ticket_sources
 from tombola.export.c.build import FLAGS, Compiled, object_bytes
-from tombola.export.c.emit import Sources
+from tombola.export.c.fold import fold
+from tombola.export.c.lower import lower
 from tombola.export.graph_trace import trace_ticket
 from tombola.export.rivals import Call, Contest
 from tombola.export.sparse_torch import export_pytorch, load
@@ -137,7 +138,7 @@ def pytorch_artefact(ticket: Ticket) -> Artefact:
     adds = _counts(trace_ticket(ticket))[1]
 
     def call(contest: Contest) -> Call:
-        def once() -> object:
+        def once() -> Any:
             module.threads = contest.threads
             with torch.inference_mode():
                 return module(contest.inputs)
@@ -150,5 +151,3 @@ def pytorch_artefact(ticket: Ticket) -> Artefact:
 
 ARTEFACTS: dict[str, Callable[[Ticket], Artefact]] = {"c": c_artefact, "pytorch": pytorch_artefact}
 """What a ticket is exported to and timed as, by name."""
-
-__all__ = ["ARTEFACTS", "Artefact", "Sources", "dense"]

@@ -171,7 +171,7 @@ def _race(
 ) -> list[dict[str, Any]]:
     """Return the rows of one batch size and number of threads."""
     calls: dict[str, Call] = {form.name: form.call(contest) for form in forms if form.call is not None}
-    about: dict[str, tuple[str, bool]] = {name: ("exported", True) for name in calls}
+    about: dict[str, tuple[str, bool]] = dict.fromkeys(calls, ("exported", True))
     for name, rival in rivals.items():
         if missing := rival.missing():
             notes.append(f"{name}: not installed ({', '.join(missing)})")
@@ -187,9 +187,7 @@ def _race(
     return [_time_row(name, timings[name], about[name], contest, best) for name in calls]
 
 
-def _time_row(
-    name: str, timing: Timing, about: tuple[str, bool], contest: Contest, best: float
-) -> dict[str, Any]:
+def _time_row(name: str, timing: Timing, about: tuple[str, bool], contest: Contest, best: float) -> dict[str, Any]:
     kind, exact = about
     return {
         "contender": name,

@@ -161,9 +161,7 @@ def _onnxruntime_int8(contest: Contest) -> Call:
         examples = _Examples(onnx.load_from_string(model).graph.input[0].name, contest)
         try:
             quant_pre_process(str(path), str(ready), skip_symbolic_shape=True)
-            q.quantize_static(
-                str(ready), str(made), examples, per_channel=True, quant_format=q.QuantFormat.QDQ
-            )
+            q.quantize_static(str(ready), str(made), examples, per_channel=True, quant_format=q.QuantFormat.QDQ)
         except Exception as error:  # whatever the quantiser does not manage
             raise NotFor(f"ONNX Runtime's quantiser fails: {type(error).__name__}") from error
         return _session(made.read_bytes(), contest)
@@ -181,7 +179,10 @@ class _Examples:
         size = len(contest.inputs)
         count = max(1, len(contest.calibration) // size)
         picked = torch.arange(size * count) % len(contest.calibration)
-        self._name, self._batches = name, iter(contest.calibration[picked].reshape(count, *contest.inputs.shape).numpy())
+        self._name, self._batches = (
+            name,
+            iter(contest.calibration[picked].reshape(count, *contest.inputs.shape).numpy()),
+        )
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """Return the next batch by the name of the network's input; None after the last."""

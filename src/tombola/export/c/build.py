@@ -100,7 +100,9 @@ class Compiled:
             InputError: the examples have another shape.
         """
         if examples.shape[1:] != self.inputs:
-            raise InputError(f"examples of shape {examples.shape}: the network takes (N, {', '.join(map(str, self.inputs))})")
+            raise InputError(
+                f"examples of shape {examples.shape}: the network takes (N, {', '.join(map(str, self.inputs))})"
+            )
         examples = np.ascontiguousarray(examples, np.float32)
         results = np.empty((len(examples), *self.outputs), np.float32)
         if threads < 2 or len(examples) < 2:
@@ -146,7 +148,9 @@ def run_compiler(arguments: list[str]) -> str:
     called = require_compiler("compiling an exported network")
     done = subprocess.run([called, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise InputError(f"{called} fails on the exported C: {' '.join(done.stderr.split())[:300]}; set CC to another compiler")
+        raise InputError(
+            f"{called} fails on the exported C: {' '.join(done.stderr.split())[:300]}; set CC to another compiler"
+        )
     return done.stderr
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from tombola.export.c import ops as o
 from tombola.export.c.encode import conv_layout, linear_layout
 from tombola.export.c.kernels import conv_kernel
-from tombola.export.c.lower import LANES, Program
+from tombola.export.c.layout import LANES
+from tombola.export.c.lower import Program
 from tombola.export.c.memory import place, places
 from tombola.export.c.tables import Tables, number
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tombola.export.c import ops as o
-from tombola.export.c.lower import LANES, up
+from tombola.export.c.layout import LANES, up
 
 CACHE = 6144
 """float32 of the input planes that a convolution works on at a time: 24 KiB of the 32 KiB of a first-level cache."""
@@ -119,7 +119,7 @@ def linear_layout(op: o.Linear, sources: np.ndarray) -> LinearLayout:
 
 
 def _cost(steps: np.ndarray, size: int, cycles: float) -> float:
-    """Return the cycles that a layout takes: those of its steps, or of reading them from the memory behind the cache."""
+    """Return the cycles that a layout takes: of its steps, or of reading them from the memory behind the cache."""
     total = float(steps.sum())
     bytes_ = total * size
     return max(total * cycles, bytes_ / (32 if bytes_ < 2**19 else 12))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tombola.errors import InputError
 from tombola.export import graph as g
+from tombola.export.c.layout import some
 from tombola.export.graph_run import apply
 
 Weighted = g.Linear | g.Conv
@@ -53,7 +54,7 @@ def _bias(node: Weighted) -> np.ndarray:
 
 
 def fold_norms(graph: g.Graph) -> g.Graph:
-    """Return the graph without norms and constant scales that follow a linear layer or a convolution used only there."""
+    """Return the graph without norms and constant scales after a linear layer or convolution that only they use."""
     users = graph.users()
     made: dict[str, g.Node] = {}
     names: dict[str, str] = {}
@@ -150,9 +151,7 @@ def _fold_constants(graph: g.Graph, weights: dict[str, np.ndarray], biases: dict
         )
 
 
-def _fold_linear(
-    node: g.Linear, inputs: Tensor, weights: dict[str, np.ndarray], biases: dict[str, np.ndarray]
-) -> None:
+def _fold_linear(node: g.Linear, inputs: Tensor, weights: dict[str, np.ndarray], biases: dict[str, np.ndarray]) -> None:
     if len(node.shape) > 1:
         return
     values = inputs[0].numpy()
@@ -208,7 +207,7 @@ def _needed_of(
     if isinstance(node, g.Conv):
         return [_channels(_conv_inputs(node, wanted, weights[node.name]), shapes[0])]
     if isinstance(node, g.Pool | g.AdaptivePool | g.Norm):
-        return [_channels(wanted.reshape(len(wanted), -1).any(1), shapes[0])]
+        return [_channels(some(wanted.reshape(len(wanted), -1), (1,)), shapes[0])]
     if isinstance(node, g.Mean | g.Softmax):
         return [np.full(shapes[0], wanted.any())]
     if isinstance(node, g.Reshape):
@@ -220,7 +219,11 @@ def _needed_of(
         part[(slice(None),) * node.axis + (slice(node.start, node.stop, node.step),)] = wanted
         return [part]
     if isinstance(node, g.Pad):
-        return [wanted[tuple(slice(before, before + size) for (before, _), size in zip(node.padding, shapes[0], strict=True))]]
+        return [
+            wanted[
+                tuple(slice(before, before + size) for (before, _), size in zip(node.padding, shapes[0], strict=True))
+            ]
+        ]
     if isinstance(node, g.Concat):
         ends = np.cumsum([shape[node.axis] for shape in shapes])[:-1]
         return list(np.split(wanted, ends, node.axis))
@@ -228,9 +231,9 @@ def _needed_of(
 
 
 def _conv_inputs(node: g.Conv, wanted: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    outputs = wanted.reshape(len(wanted), -1).any(1)
-    live = (kernel != 0).reshape(*kernel.shape[:2], -1).any(2) & outputs[:, None]
-    return live.reshape(node.groups, -1, live.shape[1]).any(1).reshape(-1)
+    outputs = some(wanted.reshape(len(wanted), -1), (1,))
+    live = some((kernel != 0).reshape(*kernel.shape[:2], -1), (2,)) & outputs[:, None]
+    return some(live.reshape(node.groups, -1, live.shape[1]), (1,)).reshape(-1)
 
 
 def _channels(channels: np.ndarray, shape: g.Shape) -> np.ndarray:
@@ -240,6 +243,6 @@ def _channels(channels: np.ndarray, shape: g.Shape) -> np.ndarray:
 def _unbroadcast(wanted: np.ndarray, shape: g.Shape) -> np.ndarray:
     """Return which numbers of an input that was broadcast the wanted ones depend on."""
     extra = wanted.ndim - len(shape)
-    part = wanted.any(tuple(range(extra))) if extra else wanted
+    part = some(wanted, tuple(range(extra))) if extra else wanted
     axes = tuple(axis for axis, size in enumerate(shape) if size == 1 and part.shape[axis] != 1)
-    return part.any(axes, keepdims=True) if axes else part
+    return some(part, axes).reshape(shape) if axes else part

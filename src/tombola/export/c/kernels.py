@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tombola.export.c.lower import LANES
+from tombola.export.c.layout import LANES
 
 
 def conv_kernel(name: str, vectors: int, suffix: str, offset: str) -> str:

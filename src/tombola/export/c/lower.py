@@ -15,16 +15,22 @@ import numpy as np
 from tombola.export import graph as g
 from tombola.export.c import ops as o
 from tombola.export.c.fold import Folded
+from tombola.export.c.layout import (
+    LANES,
+    as_planes,
+    best_tile,
+    canonical,
+    clampable,
+    filled,
+    heaviest_first,
+    live_planes,
+    narrowed,
+    narrowed_to,
+    some,
+    two,
+    up,
+)
 from tombola.export.c.pads import Pads, pads
-
-LANES = 8
-"""Numbers in a vector of the exported code; hardware of narrower vectors takes two."""
-
-TILES = range(1, 15)
-"""Vectors that a convolution may compute side by side: with a weight and a constant they fit into 16 registers."""
-
-OVERHEAD = 3
-"""Cost of a weight beside its multiply-adds, in those of a vector."""
 
 CLAMPS: dict[str, Callable[..., tuple[float, float]]] = {
     "relu": lambda: (0.0, o.INFINITY),
@@ -109,7 +115,7 @@ class _Lowering:
 
     def new_planes(self, node: g.Node, row: int | None = None, places: int = 0) -> o.Planes:
         """Return new planes for the channels of a node's result that somebody needs, with the padding they need."""
-        channels, height, width = canonical(node.shape)
+        _, height, width = canonical(node.shape)
         return self.new_padded(self.pads[node.name], self.channels(node), height, width, row, places)
 
     def new_padded(
@@ -132,8 +138,7 @@ class _Lowering:
     def channels(self, node: g.Node) -> np.ndarray:
         """Return which channels of a node's result somebody needs."""
         needed = self.folded.needed[node.name].reshape(canonical(node.shape))
-        wanted: np.ndarray = needed.any((1, 2))
-        return wanted
+        return some(needed, (1, 2))
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -146,7 +151,7 @@ class _Lowering:
 
     def repacked(self, node: g.Node, where: np.ndarray) -> o.Planes:
         """Copy numbers that lie anywhere into planes without gaps."""
-        live = (where >= 0).any((1, 2))
+        live = some(where >= 0, (1, 2))
         source = filled(where[live].reshape(-1))
         target = self.new_vector(len(source))
         self.ops.append(o.Gather(node.layer, source, target))
@@ -213,10 +218,10 @@ class _Lowering:
 
     def linear(self, node: g.Linear) -> np.ndarray:
         inputs, matrix = self.where[node.inputs[0]], self.folded.weights[node.name]
-        needed = self.folded.needed[node.name].reshape(-1, len(matrix)).any(0)
+        needed = some(self.folded.needed[node.name].reshape(-1, len(matrix)), (0,))
         bias = self.folded.biases[node.name]
         lines = inputs.reshape(-1, matrix.shape[1])
-        used = (matrix[needed] != 0).any(0)
+        used = some(matrix[needed] != 0, (0,))
         apart = lines - lines[:1]
         if len(lines) > 1 and (apart[:, used] != apart[:, used][:, :1]).any():
             lines = self.together(node, lines).reshape(lines.shape)
@@ -244,7 +249,7 @@ class _Lowering:
         inputs = rows // (len(kernel) // node.groups) * kernel.shape[1] + fan
         used = np.zeros(self.graph[node.inputs[0]].shape[0], bool)
         used[inputs] = True
-        _, height, width = canonical(node.shape)
+        _, height, _ = canonical(node.shape)
         stride, dilation, padding = two(node.stride, 1), two(node.dilation, 1), two(node.padding, (0, 0))
         shifts = [each * step for each, step in zip(place, dilation, strict=True)]
         if stride == (1, 1):
@@ -339,9 +344,7 @@ class _Lowering:
         source, target = self._through(node)
         kernel, stride, dilation = two(node.kernel, 1), two(node.stride, 1), two(node.dilation, 1)
         average = node.kind == "average"
-        self.ops.append(
-            o.Pool(node.layer, *source, average, kernel, stride, two(node.padding, 0), dilation, counts)
-        )
+        self.ops.append(o.Pool(node.layer, *source, average, kernel, stride, two(node.padding, 0), dilation, counts))
         self.producer[node.name] = self.ops[-1]
         return target.positions()
 
@@ -409,7 +412,7 @@ class _Lowering:
             planes = self.planes_of(name, (1,) * (len(node.shape) - len(own)) + own)
             starts = np.broadcast_to(planes.starts, shape[0]) if aligned[0] == 1 else planes.starts
             pair.append(o.Planes(starts[target.starts >= 0], planes.row, planes.height, planes.width))
-        self.ops.append(o.Binary(node.layer, node.operator, *pair, live_planes(target)))
+        self.ops.append(o.Binary(node.layer, node.operator, pair[0], pair[1], live_planes(target)))
         self.producer[node.name] = self.ops[-1]
         return target.positions()
 
@@ -483,71 +486,3 @@ LOWER: dict[type[g.Node], Callable[[_Lowering, Any], np.ndarray]] = {
     g.Slice: _Lowering.view,
     g.Concat: _Lowering.view,
 }
-
-
-def canonical(shape: g.Shape) -> tuple[int, int, int]:
-    """Return a shape as channels, height and width."""
-    if len(shape) < 3:
-        return (1, 1, prod(shape)) if len(shape) < 2 else (shape[0], 1, shape[1])
-    return prod(shape[:-2]), shape[-2], shape[-1]
-
-
-def as_planes(where: np.ndarray) -> o.Planes | None:
-    """Return positions [channels, height, width] as planes; None where they do not lie so."""
-    live = (where >= 0).all((1, 2))
-    if not live.any() or ((where >= 0).any((1, 2)) != live).any():
-        return None
-    first = where[np.argmax(live)]
-    row = int(first[1, 0] - first[0, 0]) if len(first) > 1 else first.shape[1]
-    made = o.Planes(np.where(live, where[:, 0, 0], -1), row, *first.shape)
-    if row < first.shape[1] or len(np.unique(made.starts[live] // o.BUFFER == o.EXAMPLE)) > 1:
-        return None
-    return made if (made.positions() == where).all() else None
-
-
-def filled(where: np.ndarray) -> np.ndarray:
-    """Return positions with any of them in the place of numbers that nobody needs."""
-    filled_: np.ndarray = np.where(where < 0, where.max(), where)
-    return filled_
-
-
-def narrowed(planes: o.Planes, live: np.ndarray) -> o.Planes:
-    """Return some of the planes."""
-    return o.Planes(planes.starts[live], planes.row, planes.height, planes.width)
-
-
-def live_planes(planes: o.Planes) -> o.Planes:
-    """Return the planes that somebody needs."""
-    return narrowed(planes, planes.starts >= 0)
-
-
-def narrowed_to(planes: o.Planes, other: o.Planes) -> o.Planes:
-    """Return the planes of the channels that somebody needs of `other`."""
-    return narrowed(planes, other.starts >= 0)
-
-
-def clampable(op: o.Conv | o.Linear) -> bool:
-    """Return whether no activation has been fused into a step yet."""
-    return (op.low, op.high) == (-o.INFINITY, o.INFINITY)
-
-
-def heaviest_first(matrix: np.ndarray, needed: np.ndarray) -> np.ndarray:
-    """Return the needed rows by falling number of weights: rows of equal length are computed side by side."""
-    counts = (matrix != 0).sum(1)
-    order = np.argsort(-counts, kind="stable")
-    return order[needed[order]]
-
-
-def best_tile(places: int) -> int:
-    """Return the tile that computes planes of so many places fastest."""
-    return LANES * min(TILES, key=lambda tile: (up(places, tile * LANES) // (tile * LANES) * (tile + OVERHEAD), -tile))
-
-
-def up(number: int, multiple: int) -> int:
-    """Return the least multiple that is not below a number."""
-    return -(-number // multiple) * multiple
-
-
-def two(values: tuple[Any, ...], missing: Any) -> tuple[Any, Any]:
-    """Return the values for height and width; one axis alone is the width."""
-    return (missing, values[0]) if len(values) == 1 else (values[0], values[1])
