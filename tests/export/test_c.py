@@ -63,7 +63,7 @@ def draw(*shape, seed=0):
 @pytest.mark.parametrize("density", [0.03, 0.3, 1.0])
 @pytest.mark.parametrize("name", ["lenet-300-100", "conv-2", "resnet-20"])
 def test_our_networks(name, density, flags):
-    shape = (3, 16, 16)
+    shape = (3, 8, 8)
     module = randomised(factory(NetworkSettings(name=name), shape, 10)(), density)
     with torch.no_grad():
         module.output.weight.normal_(0, 0.1)  # a path to the outputs
@@ -125,7 +125,7 @@ OPERATORS = {
     "constants at places": lambda x: x * torch.arange(11.0) + torch.arange(9.0).view(9, 1),
     "slices and concatenation": lambda x: torch.cat([x[:, 1:], x[:, :1] * 2, x[:, ::2]], 1)[..., 1:9:3],
     "permutation": lambda x: x.permute(0, 3, 1, 2).reshape(len(x), 33, 9) + 1,
-    "sum over rows": lambda x: x.mean(-1) + x.mean((1, 3), keepdim=True)[:, 0, :, 0].unsqueeze(1),
+    "sum over rows": lambda x: x.mean(-1) + x.mean((1, 3), keepdim=True).squeeze(3),
     "broadcast product": lambda x: x * x.mean((2, 3), keepdim=True) - x.mean(3, keepdim=True),
     "softmax": lambda x: torch.softmax(x, 1),
     "log softmax": lambda x: functional.log_softmax(x.flatten(1), 1),
@@ -176,7 +176,7 @@ def test_linear_layers_on_several_axes_and_constants_through_them():
 
 def test_many_inputs_are_split_into_blocks():
     layer = nn.Linear(20_000, 30)
-    layer.weight.data *= draw(30, 20_000) > 1.5
+    layer.weight.data *= draw(30, 20_000) > 2
     assert_same(layer, draw(2, 20_000))
     layer.weight.data[0] = 1.0  # one output that is dense beside others that are not
     assert_same(layer, draw(2, 20_000))
@@ -201,7 +201,7 @@ def test_residual_sums_of_every_order():
 
 def test_norms_before_and_after_layers():
     def forward(x, norm, conv, after):
-        return after(conv(norm(x))) + norm(x).mean()[None, None, None, None] * 0 if False else after(conv(norm(x)))
+        return after(conv(norm(x)))
 
     norm, conv, after = nn.BatchNorm2d(3), nn.Conv2d(3, 5, 3, padding=1), nn.BatchNorm2d(5)
     module = randomised(Calls(forward, norm, conv, after), 0.6)
