@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ class Compiled:
         list(self._pool[1].map(part, bounds[:-1], bounds[1:]))
         return results
 
-    def caller(self, example: np.ndarray, result: np.ndarray) -> object:
+    def caller(self, example: np.ndarray, result: np.ndarray) -> Callable[[], Any]:
         """Return a function without arguments that computes one example into `result`: what a C program would call."""
         run, arguments = self._run, (self._memory.ctypes.data, example.ctypes.data, result.ctypes.data)
         return lambda: run(*arguments)
