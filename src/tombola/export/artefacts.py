@@ -16,7 +16,7 @@ from torch import nn
 from tombola.export import graph as g
 from tombola.export.c import ops as o
 from tombola.export.c import ticket_sources
-from tombola.export.c.build import FLAGS, Compiled, object_bytes
+from tombola.export.c.build import Compiled, object_bytes
 from tombola.export.c.fold import fold
 from tombola.export.c.lower import lower
 from tombola.export.graph_trace import trace_ticket
@@ -25,6 +25,9 @@ from tombola.export.sparse_torch import export_pytorch, load
 
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
+
+SINGLE = ("-std=c99", "-O2", "-DTOMBOLA_SINGLE")
+"""Flags that the size of C is measured with: what `NAME_run` needs, without the functions for batches."""
 
 BLOCK = 1000
 """Examples that are computed at a time where the whole test set is."""
@@ -102,7 +105,7 @@ def c_artefact(ticket: Ticket) -> Artefact:
     shape = graph[graph.output].shape
     compiled = Compiled(sources, graph.input.shape, shape)
     parameters, adds = _counts(graph)
-    size, work = object_bytes(sources, FLAGS)
+    size, work = object_bytes(sources, SINGLE)
 
     def call(contest: Contest) -> Call:
         examples = contest.inputs.numpy()

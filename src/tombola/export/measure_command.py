@@ -96,7 +96,7 @@ def _examples(ticket: Ticket, source: str | None, data: Path | None) -> Examples
             f"--test {source}: its examples have shape {dataset.test_inputs.shape[1:]}, and the ticket takes {shape}; "
             "name the data set that the ticket was found on"
         )
-    return Examples(ticket.normalise(dataset.test_inputs).numpy(), dataset.test_targets)
+    return Examples(ticket.normalise(dataset.test_inputs.copy()).numpy(), dataset.test_targets)
 
 
 def _show(found: list[Measurement], form: str) -> None:

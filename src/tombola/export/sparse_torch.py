@@ -36,7 +36,8 @@ class SparseModule(nn.Module):
     """A network under a mask that computes with live weights only, on the CPU in float32.
 
     Its parameters start frozen and in evaluation mode. To train on, call `.train().requires_grad_(True)`: gradients
-    reach live weights alone.
+    reach live weights alone. The C code stops being used when a weight changes; PyTorch does not notice changes of
+    `parameter.data`, so change the parameters themselves.
 
     Args:
         module: the network; it becomes `network`, and its sparse linear layers are replaced.
@@ -64,7 +65,8 @@ class SparseModule(nn.Module):
             if name in mask:
                 parameter.register_hook(partial(torch.mul, mask[name].to(parameter)))
         super().train(False).requires_grad_(False)
-        self._state = self._present_state()
+        self._watched = [*module.parameters(), *module.buffers()]
+        self._known = self._version()
 
     @property
     def backend(self) -> str:
@@ -76,24 +78,33 @@ class SparseModule(nn.Module):
         Raises:
             InputError: the examples are not on the CPU, or have another shape.
         """
-        if inputs.device.type != "cpu":
+        if not inputs.is_cpu:
             raise InputError(f"examples are on {inputs.device}: a sparse module computes on the CPU; use inputs.cpu()")
-        if self._compiled is None or self._differentiates(inputs) or self._present_state() != self._state:
+        if self._compiled is None or self._differentiates(inputs) or self._version() != self._known:
             result: Tensor = self.network(inputs)
             return result
-        return torch.from_numpy(self._compiled(inputs.detach().numpy(), self.threads))
+        inputs = inputs.detach().float().contiguous()
+        results = torch.empty(len(inputs), *self._compiled.outputs)
+        if tuple(inputs.shape[1:]) != self.input_shape:
+            raise InputError(
+                f"examples of shape {tuple(inputs.shape)}: the network takes (N, {', '.join(map(str, self.input_shape))})"
+            )
+        self._compiled.fill(inputs.data_ptr(), results.data_ptr(), len(inputs), self.threads)
+        return results
 
     def _differentiates(self, inputs: Tensor) -> bool:
         if self.training:
             return True
-        return torch.is_grad_enabled() and (
-            inputs.requires_grad or any(each.requires_grad for each in self.network.parameters())
-        )
+        return torch.is_grad_enabled() and (inputs.requires_grad or any(each.requires_grad for each in self._watched))
 
-    def _present_state(self) -> tuple[tuple[int, int], ...]:
-        """Return what changes whenever weights change: the C code holds the weights it was made of."""
-        tensors = [*self.network.parameters(), *self.network.buffers()]
-        return tuple((each._version, each.data_ptr()) for each in tensors)
+    def _version(self) -> int:
+        """Return a number that grows whenever a weight changes: the C code holds the weights it was made of."""
+        return sum(each._version for each in self._watched)
+
+    def _apply(self, *arguments: Any, **options: Any) -> Any:
+        """Move or convert the weights, as `Module.to` does; the C code is then no longer theirs."""
+        self._compiled, self.reason = None, "the module was moved or converted"
+        return super()._apply(*arguments, **options)
 
     def extra_repr(self) -> str:
         return f"backend={self.backend!r}" + (f", reason={self.reason!r}" if self.reason else "")
