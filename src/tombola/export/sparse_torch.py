@@ -66,7 +66,7 @@ class SparseModule(nn.Module):
                 parameter.register_hook(partial(torch.mul, mask[name].to(parameter)))
         super().train(False).requires_grad_(False)
         self._watched = [*module.parameters(), *module.buffers()]
-        self._known = self._version()
+        self._known = self._weights_version()
 
     @property
     def backend(self) -> str:
@@ -80,15 +80,12 @@ class SparseModule(nn.Module):
         """
         if not inputs.is_cpu:
             raise InputError(f"examples are on {inputs.device}: a sparse module computes on the CPU; use inputs.cpu()")
-        if self._compiled is None or self._differentiates(inputs) or self._version() != self._known:
+        if self._compiled is None or self._differentiates(inputs) or self._weights_version() != self._known:
             result: Tensor = self.network(inputs)
             return result
+        self._compiled.check(tuple(inputs.shape))
         inputs = inputs.detach().float().contiguous()
         results = torch.empty(len(inputs), *self._compiled.outputs)
-        if tuple(inputs.shape[1:]) != self.input_shape:
-            raise InputError(
-                f"examples of shape {tuple(inputs.shape)}: the network takes (N, {', '.join(map(str, self.input_shape))})"
-            )
         self._compiled.fill(inputs.data_ptr(), results.data_ptr(), len(inputs), self.threads)
         return results
 
@@ -97,7 +94,7 @@ class SparseModule(nn.Module):
             return True
         return torch.is_grad_enabled() and (inputs.requires_grad or any(each.requires_grad for each in self._watched))
 
-    def _version(self) -> int:
+    def _weights_version(self) -> int:
         """Return a number that grows whenever a weight changes: the C code holds the weights it was made of."""
         return sum(each._version for each in self._watched)
 

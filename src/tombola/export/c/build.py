@@ -105,14 +105,21 @@ class Compiled:
         Raises:
             InputError: the examples have another shape.
         """
-        if examples.shape[1:] != self.inputs:
-            raise InputError(
-                f"examples of shape {examples.shape}: the network takes (N, {', '.join(map(str, self.inputs))})"
-            )
+        self.check(examples.shape)
         examples = np.ascontiguousarray(examples, np.float32)
         results = np.empty((len(examples), *self.outputs), np.float32)
         self.fill(examples.ctypes.data, results.ctypes.data, len(examples), threads)
         return results
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise if examples of this shape do not fit.
+
+        Raises:
+            InputError: they do not.
+        """
+        if shape[1:] != self.inputs:
+            wanted = ", ".join(map(str, self.inputs))
+            raise InputError(f"examples of shape {shape}: the network takes (N, {wanted})")
 
     def fill(self, examples: int, results: int, count: int, threads: int = 1) -> None:
         """Compute so many examples at one address and write the results at another; both float32 in C order."""

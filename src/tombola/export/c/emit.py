@@ -147,7 +147,8 @@ class _Writer:
 
     def _many(self) -> dict[str, str]:
         """Return the texts of the functions for batches: of linear layers alone there is a faster one."""
-        ops, inputs = self.program.ops, prod(self.input_shape)
+        ops = [op for op in self.program.ops if isinstance(op, o.Linear)]
+        inputs = prod(self.input_shape)
         if not self.is_linear:
             return {"MANY": "", "BATCH": "", "MANYWORK": str(self.work)}
         used = [self._at(op.sources[op.sources >= 0]) for op in ops if self._base(op.sources) == "in"]
