@@ -13,6 +13,7 @@ import click
 
 from tombola import __version__
 from tombola.errors import InputError, TombolaError, nearest
+from tombola.export.command import export
 from tombola.export.measure_command import measure_command
 
 if TYPE_CHECKING:
@@ -374,6 +375,9 @@ def claims(results: tuple[Path, ...], data: Path | None, own: tuple[Path, ...], 
         click.echo(pd.DataFrame(as_rows(found)).to_csv(index=False), nl=False)
     if strict and any(outcome.outcome == NOT_REPRODUCED for _, outcome in found):
         sys.exit(1)
+
+
+cli.add_command(export)
 
 
 def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study, Path]:

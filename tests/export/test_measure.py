@@ -52,8 +52,8 @@ def test_a_measurement(monkeypatch):
     names = ["PyTorch", "torch CSR", "Imaginary"]
     measured = measure(ticket, Examples(inputs, targets), names, (1, 5), (1, 2), rounds=2)
     sizes = measured.artefacts.set_index("form")
-    assert list(sizes.index) == ["dense float32", "c", "pytorch (c)"]
-    assert (sizes["accuracy"] == 0.8).all()
+    assert list(sizes.index) == ["dense float32", "compact", "packed", "c", "pytorch (c)"]
+    assert (sizes["accuracy"].drop("packed") == 0.8).all()
     assert sizes.loc["dense float32", ["bytes", "parameters", "multiply_adds"]].tolist() == [
         4 * 41604,
         41604,
@@ -62,23 +62,25 @@ def test_a_measurement(monkeypatch):
     live = ticket.mask.remaining + 400
     assert 0.8 * live < sizes.loc["c", "multiply_adds"] <= live
     assert sizes.loc["c", "memory_bytes"] < sizes.loc["dense float32", "memory_bytes"]
-    assert (sizes["largest_difference"] < 1e-5).all()
+    assert (sizes["largest_difference"].drop("packed") < 1e-5).all()
+    assert 0 < sizes.loc["packed", "largest_difference"]
+    assert sizes.loc["packed", "bytes"] < sizes.loc["c", "bytes"] / 3
     times = measured.latencies
-    assert len(times) == 4 * 4
-    assert set(times["contender"]) == {"c", "pytorch (c)", "PyTorch", "torch CSR"}
+    assert len(times) == 4 * 5
+    assert set(times["contender"]) == {"compact", "c", "pytorch (c)", "PyTorch", "torch CSR"}
     assert (times["least_us"] <= times["p50_us"]).all()
     assert (times["p50_us"] <= times["p95_us"]).all()
     assert (times.loc[times["contender"] == "PyTorch", "speedup"] == 1).all()
     assert measured.notes == ("Imaginary: not installed (no_such_package)",)
     frame = measured.frame()
-    assert len(frame) == 17  # the dense form has no time of its own
+    assert len(frame) == 22  # the dense and the packed form have no time of their own
     assert {"ticket", "bytes", "accuracy", "p50_us"} <= set(frame)
 
 
 def test_without_a_compiler_the_rest_is_measured(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     measured = measure(random_ticket(), rivals=["PyTorch"], batches=(2,), threads=(1,), rounds=1)
-    assert list(measured.artefacts["form"]) == ["dense float32", "pytorch (numba)"]
+    assert list(measured.artefacts["form"]) == ["dense float32", "compact", "packed", "pytorch (numba)"]
     assert "accuracy" not in measured.artefacts
     assert len(measured.notes) == 1
     assert "needs a C compiler" in measured.notes[0]
@@ -125,9 +127,9 @@ def test_the_command(tmp_path, monkeypatch):
     common = ["measure", str(tmp_path / "ticket.safetensors"), "--rival", "PyTorch", "--batch", "1", "--threads", "1"]
     common += ["--rounds", "1"]
     found = json.loads(run(*common, "--format", "json"))
-    assert [row["form"] for row in found[0]["artefacts"]] == ["dense float32", "pytorch (numba)"]
+    assert [row["form"] for row in found[0]["artefacts"]] == ["dense float32", "compact", "packed", "pytorch (numba)"]
     (tmp_path / "table.csv").write_text(run(*common, "--format", "csv"))
-    assert len(pd.read_csv(tmp_path / "table.csv")) == 3
+    assert len(pd.read_csv(tmp_path / "table.csv")) == 5
     text = run(*common)
     assert "Latency of a batch of 1 on 1 core" in text
     with pytest.raises(InputError, match="its examples have shape"):

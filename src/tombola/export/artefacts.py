@@ -19,8 +19,10 @@ from tombola.export.c import ticket_sources
 from tombola.export.c.build import Compiled, object_bytes
 from tombola.export.c.fold import fold
 from tombola.export.c.lower import lower
-from tombola.export.graph_trace import trace_ticket
+from tombola.export.graph_trace import trace, trace_ticket
+from tombola.export.packed.ticket import load_packed
 from tombola.export.rivals import Call, Contest
+from tombola.export.smaller import load_compact
 from tombola.export.sparse_torch import export_pytorch, load
 
 if TYPE_CHECKING:
@@ -152,5 +154,41 @@ def pytorch_artefact(ticket: Ticket) -> Artefact:
     return Artefact(name, size, live + others, adds, dense(ticket).memory, in_blocks(module), call)
 
 
-ARTEFACTS: dict[str, Callable[[Ticket], Artefact]] = {"c": c_artefact, "pytorch": pytorch_artefact}
-"""What a ticket is exported to and timed as, by name."""
+def compact_artefact(ticket: Ticket) -> Artefact:
+    """Return the ticket's network without dead units and channels, computed densely by PyTorch."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = ticket.export("compact", Path(folder) / "ticket")
+        size, module = path.stat().st_size, load_compact(path)
+    graph = trace(module, tuple(ticket.origin["input_shape"]))
+    parameters = sum(each.numel() for each in module.state_dict().values() if each.is_floating_point())
+    adds = sum(node.weight.numel() * _uses(node) for node in graph if isinstance(node, g.Linear | g.Conv))
+
+    def call(contest: Contest) -> Call:
+        def once() -> Any:
+            with torch.inference_mode():
+                return module(contest.inputs)
+
+        return once
+
+    memory = 4 * (parameters + _activations(graph))
+    return Artefact("compact", size, parameters, adds, memory, in_blocks(module), call)
+
+
+def packed_artefact(ticket: Ticket) -> Artefact:
+    """Return the ticket packed with the format's own settings, as the decoded file computes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = ticket.export("packed", Path(folder) / "ticket")
+        size, module = path.stat().st_size, load_packed(path)
+    whole = dense(ticket)
+    live = sum(int(each.count_nonzero()) for each in module.state_dict().values() if each.is_floating_point())
+    # Unpacked, it is computed as a dense network is: it has no latency of its own.
+    return Artefact("packed", size, live, whole.multiply_adds, whole.memory, in_blocks(module), None)
+
+
+ARTEFACTS: dict[str, Callable[[Ticket], Artefact]] = {
+    "compact": compact_artefact,
+    "packed": packed_artefact,
+    "c": c_artefact,
+    "pytorch": pytorch_artefact,
+}
+"""What a ticket is exported to and measured as, by name."""

@@ -94,7 +94,7 @@ def _pad(node: g.Pad, x: Tensor) -> Tensor:
 
 def _aligned(node: g.Node, x: Tensor) -> Tensor:
     """Return x with axes of length 1 after the batch, so that it broadcasts to the node's result."""
-    return x.reshape(len(x), *[1] * (len(node.shape) + 1 - x.dim()), *x.shape[1:])
+    return x.reshape(x.shape[0], *[1] * (len(node.shape) + 1 - x.dim()), *x.shape[1:])
 
 
 def _binary(node: g.Binary, inputs: list[Tensor]) -> Any:
@@ -115,8 +115,8 @@ _RUN: dict[type[g.Node], Callable[[Any, list[Tensor]], Tensor]] = {
     g.Activation: lambda node, xs: ACTIVATIONS[node.kind](*xs, *node.parameters),
     g.Pool: lambda node, xs: _pool(node, *xs),
     g.AdaptivePool: lambda node, xs: _adaptive(node, *xs),
-    g.Mean: lambda node, xs: xs[0].mean([axis + 1 for axis in node.axes]).reshape(len(xs[0]), *node.shape),
-    g.Reshape: lambda node, xs: xs[0].reshape(len(xs[0]), *node.shape),
+    g.Mean: lambda node, xs: xs[0].mean([axis + 1 for axis in node.axes]).reshape(xs[0].shape[0], *node.shape),
+    g.Reshape: lambda node, xs: xs[0].reshape(xs[0].shape[0], *node.shape),
     g.Permute: lambda node, xs: xs[0].permute(0, *(axis + 1 for axis in node.axes)),
     g.Slice: lambda node, xs: _slice(node, *xs),
     g.Pad: lambda node, xs: _pad(node, *xs),

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 @click.command("measure", epilog="TICKET is a ticket's file, or a results folder: then --trial and --level choose.")
 @click.argument("tickets", metavar="TICKET...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--trial", type=click.IntRange(0), default=0, help="Trial of a results folder. [0]")
-@click.option("--level", type=click.IntRange(0), help="Level of a results folder. [the sparsest]")
-@click.option("--arm", default="ticket", help="Arm of a results folder. [ticket]")
+@click.option("--trial", type=int, help="Trial of a results folder. [0]")
+@click.option(
+    "--level", type=int, help="Level of a results folder. [the sparsest as good as dense in validation accuracy]"
+)
+@click.option("--arm", help="Arm of a results folder. [ticket]")
 @click.option(
     "--test", "test_set", help="Data set to test on: mnist, ..., or an .npz file. [that of the results folder]"
 )
@@ -41,9 +43,9 @@ if TYPE_CHECKING:
 )
 def measure_command(
     tickets: tuple[Path, ...],
-    trial: int,
+    trial: int | None,
     level: int | None,
-    arm: str,
+    arm: str | None,
     test_set: str | None,
     data: Path | None,
     rivals: tuple[str, ...],
@@ -63,17 +65,18 @@ def measure_command(
     _show(found, form)
 
 
-def _opened(path: Path, trial: int, level: int | None, arm: str, data: Path | None) -> tuple[Ticket, str | None]:
+def _opened(
+    path: Path, trial: int | None, level: int | None, arm: str | None, data: Path | None
+) -> tuple[Ticket, str | None]:
     """Return a ticket and the name or file of the data set that it was found on, None where the file does not say."""
+    from tombola.export.source import ticket_of
     from tombola.running.results import Results
-    from tombola.running.ticket import Ticket
 
-    if path.is_file() or not path.exists():
-        return Ticket.load(path), None
-    results = Results.open(path, data)
-    settings = results.study.data
-    level = results.study.pruning.rounds if level is None else level
-    return results.ticket(trial, level, arm), settings.path or settings.source
+    ticket = ticket_of(str(path), trial, level, arm, None, data)
+    if path.is_file():
+        return ticket, None
+    settings = Results.open(path, data).study.data
+    return ticket, settings.path or settings.source
 
 
 def _examples(ticket: Ticket, source: str | None, data: Path | None) -> Examples | None:

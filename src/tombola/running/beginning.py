@@ -15,7 +15,8 @@ from torch.nn import functional
 import tombola.data as data
 from tombola.errors import InputError
 from tombola.networks import examine, initialised
-from tombola.pruning import Goal, Mask, SkipRound, Snapshots, kept_of, scores_of, select, shuffled
+from tombola.pruning import Goal, Mask, SkipRound, Snapshots, kept_of, scores_of
+from tombola.pruning.patterns import select_in, shuffled_in
 from tombola.running.collapse import collapse
 from tombola.running.files import Damaged
 from tombola.running.store import Result, Store
@@ -102,7 +103,7 @@ def found_mask(
         except SkipRound as reason:
             mask, remarks = parent.mask, remarks | {"skipped": str(reason)}
     if rule.shuffle is not None:
-        mask = shuffled(mask, job.seeds.generator("mask", rule.shuffle))
+        mask = shuffled_in(rule.prune.pattern, mask, job.seeds.generator("mask", rule.shuffle))
     return mask, remarks
 
 
@@ -186,7 +187,7 @@ def _pruned(
         torch.manual_seed(Seeds(job.seed, job.trial).value("dropout"))
         scores = scores_of(prune.criterion, snapshots)
     try:
-        mask = select(scores, parent.mask, rounds, prune.scope, prune.minimum)
+        mask = select_in(prune.pattern, scores, parent.mask, rounds, prune.scope, prune.minimum)
     except ValueError as error:
         raise InputError(f"criterion {prune.criterion!r}: {error}") from error
     if mask == parent.mask:

@@ -216,6 +216,8 @@ class Results:
                 "network": self.study.network.model_dump(mode="json"),
                 "input_shape": list(data.input_shape),
                 "classes": data.classes,
+                "seed": self.study.seed,
+                "draw": self.plan.jobs[row.job].origin.draw,
             },
         )
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from tombola.data import DataSettings
 from tombola.networks import NetworkSettings
+from tombola.pruning.patterns import Pattern
 from tombola.pruning.select import Scope
 from tombola.section import Section
 from tombola.seeds import Seeds
@@ -69,6 +70,7 @@ class Prune(Section):
         code: fingerprint of a user's own criterion.
         examples: of each class, that a method at initialisation is given.
         draw: which draw of the criterion's, and of those examples.
+        pattern: of the mask, and of what a shuffle of it keeps.
     """
 
     job: str
@@ -83,6 +85,7 @@ class Prune(Section):
     code: str = ""
     examples: int = 0
     draw: int = 0
+    pattern: Pattern | None = None
 
     @property
     def schedule(self) -> list[dict[str, float]]:

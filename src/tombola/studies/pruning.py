@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tombola.errors import InputError
 from tombola.networks import Anatomy
+from tombola.pruning.patterns import Pattern, fitting_rates
 from tombola.pruning.schedule import constant_rate, rates_to
 from tombola.pruning.select import Scope
 from tombola.section import Section
@@ -56,6 +57,7 @@ class Pruning(Section):
             give, and says when one has settled; on its own where the study has an arm `early-bird`.
         stop_margin: an arm's levels end once one has a validation accuracy below chance (1 / classes) plus this.
         init_examples: of each class, that `snip` and `grasp` look at (Tanaka et al. 2020 take ten).
+        pattern: weights that are pruned together: "channel", {"n": 2, "m": 4} or {"block": [4, 1]}.
     """
 
     criterion: str = "magnitude"
@@ -72,6 +74,7 @@ class Pruning(Section):
     early_bird: EarlyBird | None = None
     stop_margin: float | None = Field(default=None, ge=0, lt=1)
     init_examples: int = Field(default=10, ge=1)
+    pattern: Pattern | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -122,6 +125,8 @@ class Pruning(Section):
                 be reached.
         """
         excluded = {name for key in self.exclude for name in _layers(key, anatomy, "pruning.exclude")}
+        if self.pattern is not None and self.pattern.channel:
+            excluded.add(anatomy.output)  # its units are the classes
         kinds: dict[str, Rate] = {}
         named: dict[str, Rate] = {}
         for key, rate in sorted(self.rates.items(), key=lambda item: _precedence(item[0])):
@@ -155,7 +160,8 @@ class Pruning(Section):
         else:
             assert self.rate is not None
             bases = [_of(self.rate, number) for number in range(self.rounds)]
-        return tuple(rates_at(number, base) for number, base in enumerate(bases))
+        found = [rates_at(number, base) for number, base in enumerate(bases)]
+        return fitting_rates(self.pattern, found, anatomy.shapes(), self.scope, self.minimum)
 
 
 def _as_rate(value: Any, whose: str = "") -> Rate:

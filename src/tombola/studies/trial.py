@@ -137,6 +137,7 @@ class Trial:
             early_bird = EarlyBird()
         if early_bird is None or not self.rates:
             return None
+        self._refuse_pattern("early-bird masks")
         return Watch(rates=self.rates, scope=pruning.scope, minimum=pruning.minimum, early_bird=early_bird)
 
     def early_bird(self, level: int) -> MaskRule:
@@ -157,6 +158,7 @@ class Trial:
         Raises:
             InputError: a layer would keep no weight.
         """
+        self._refuse_pattern("edge-popup")
         pruning, rounds = self.study.pruning, self.rates[:level]
         sizes = {name: size for name, size in self.anatomy.sizes().items() if name in rounds[0]}
         counts = sizes
@@ -226,6 +228,8 @@ class Trial:
         Raises:
             InputError: there is no such method, or fewer weights would be left than there are layers.
         """
+        if method in ("random-uniform", "random-erk"):
+            self._refuse_pattern(f"the method {method}")
         sizes = self.anatomy.sizes()
         layers = [name for name in sizes if any(rates.get(name) for rates in self.rates)]
         pool = sum(sizes[name] for name in layers)
@@ -246,6 +250,7 @@ class Trial:
                 code=code_fingerprint(method, KNOWN, "method"),
                 examples=self.study.pruning.init_examples if uses_data else 0,
                 draw=draw,
+                pattern=self.study.pruning.pattern,
             )
         )
 
@@ -285,6 +290,10 @@ class Trial:
         number = f"-{repeat}" if repeats > 1 else ""
         return self._add(f"{label}{number}", level, origin, mask, recipe=recipe)
 
+    def _refuse_pattern(self, what: str) -> None:
+        if self.study.pruning.pattern is not None:
+            raise InputError(f"pruning.pattern: {what} can't follow a pattern; leave out the arm, or the pattern")
+
     def _prune(self, parent: Job, first: int, last: int) -> MaskRule:
         """Return the mask found by pruning `parent`, of level `first`, to level `last`."""
         pruning, rounds = self.study.pruning, self.rates[first:last]
@@ -301,6 +310,7 @@ class Trial:
                 rounds=same,
                 before=rounds[:-same],
                 code=code_fingerprint(pruning.criterion, CRITERIA, "criterion"),
+                pattern=pruning.pattern,
             )
         )
 
