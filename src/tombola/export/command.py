@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 EPILOG = (
     "Options of compact: weights=trained|start. Of packed: bits=1..8, other_bits=1..8 (biases and batch norm), "
     "values=kmeans|grid, finetune=ITERATIONS (needs a results folder and its data), form=values|recipe (mask and seed "
-    "alone), weights. Of c: inputs=normalised|raw|bytes, name=PREFIX, weights. Of pytorch: weights. Of onnx: variant=dense|compact|int8|compact-int8, opset=18, weights."
+    "alone), weights. Of c: inputs=normalised|raw|bytes, name=PREFIX, weights. Of pytorch: weights. Of onnx: "
+    "variant=dense|compact|int8|compact-int8, opset=18, weights."
 )
 
 

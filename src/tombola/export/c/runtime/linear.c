@@ -14,7 +14,9 @@ static void @NAME@_@KIND@(const float *x, float *y, const struct @NAME@_product 
                 @READ@
                 a += f * @NAME@_READ(w);
             }
-            if (last) @NAME@_CLAMP(a, low, high);
+            if (last) {
+                @NAME@_CLAMP(a, low, high);
+            }
             @NAME@_AT(y + 8 * g) = a;
         }
 #else
