@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.data.augment import Augmentation, augment
 from tombola.data.parts import Part
@@ -16,6 +17,9 @@ from tombola.training.order import Order
 from tombola.training.recipe import Recipe
 
 EVALUATION_BLOCK = 1000  # examples; large enough for full speed, small enough for convolutions' activations
+EVALUATION_PIECE = (
+    100  # examples through convolutions on the CPU: their activations stay in the cache, 1.3 to 2x as fast
+)
 
 
 class DenseEngine:
@@ -27,7 +31,7 @@ class DenseEngine:
 
     name = "dense"
     lanes = 1
-    _evaluation_block = EVALUATION_BLOCK
+    _piece: int | None = None  # examples that are evaluated at a time
 
     def __init__(
         self, build: NetworkFactory, starts: Sequence[Start], recipe: Recipe, budget: int, device: torch.device
@@ -102,7 +106,7 @@ class DenseEngine:
         self._module.eval()
         with own_draws(self._device):
             self._seed_draws()
-            return [score(self._module, getattr(self._splits, part), self._half, check, self._evaluation_block)]
+            return [score(self._module, getattr(self._splits, part), self._half, check, self._piece)]
 
     def weights(self, lane: int = 0) -> Weights:
         """Return a copy of the state_dict on the CPU."""
@@ -155,19 +159,35 @@ def logits_of(module: nn.Module, inputs: Tensor, half: bool) -> Tensor:
 
 
 @torch.no_grad()
-def score(
-    module: nn.Module, examples: Part, half: bool, check: Callable[[], None], block: int = EVALUATION_BLOCK
-) -> Score:
-    """Return how well a module, as it is, does on a part; `check` is called between blocks and may raise to stop."""
+def score(module: nn.Module, examples: Part, half: bool, check: Callable[[], None], piece: int | None = None) -> Score:
+    """Return how well a module, as it is, does on a part; `check` is called between blocks and may raise to stop.
+
+    `piece` is how many examples go through the module at a time, None for what `piece_of` says. It does not decide
+    in which order losses are added up, so the score does not depend on it.
+    """
+    piece = piece or piece_of(module)
     loss = torch.zeros((), dtype=torch.float64, device=examples.inputs.device)
     right = torch.zeros((), dtype=torch.int64, device=examples.inputs.device)
-    for first in range(0, len(examples), block):
+    for first in range(0, len(examples), EVALUATION_BLOCK):
         check()
-        targets = examples.targets[first : first + block]
-        logits = logits_of(module, examples.inputs[first : first + block], half)
+        targets = examples.targets[first : first + EVALUATION_BLOCK]
+        inputs = examples.inputs[first : first + EVALUATION_BLOCK]
+        logits = torch.cat([logits_of(module, each, half) for each in inputs.split(piece)])
         loss += functional.cross_entropy(logits, targets, reduction="sum")
         right += (logits.argmax(1) == targets).sum()
     return Score(loss.item() / len(examples), right.item() / len(examples))
+
+
+def piece_of(module: nn.Module) -> int:
+    """Return how many examples to evaluate at a time: all of a block, or fewer through convolutions on the CPU."""
+    on_cpu = all(each.device.type == "cpu" for each in module.parameters())
+    images = any(isinstance(each, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) for each in module.modules())
+    return EVALUATION_PIECE if on_cpu and images and not sees_the_batch(module) else EVALUATION_BLOCK
+
+
+def sees_the_batch(module: nn.Module) -> bool:
+    """Return whether an example's scores in evaluation depend on the others: batch norm without running statistics."""
+    return any(isinstance(each, _BatchNorm) and each.running_mean is None for each in module.modules())
 
 
 def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
