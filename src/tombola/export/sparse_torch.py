@@ -1,8 +1,8 @@
 """Export for PyTorch programs: a module that computes with live weights only.
 
 In evaluation a `SparseModule` runs the exported C, compiled for this machine, if there is a C compiler; without one it
-runs the linear layers of the sparse training engine, which need the extra `tombola[fast]`. It can be trained on: wherever gradients are asked for, it uses
-those layers too.
+runs the linear layers of the sparse training engine (extra `tombola[fast]`). It can be trained on: wherever gradients
+are asked for, it uses those layers too.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SparseModule(nn.Module):
         compiled: run the exported C in evaluation: True, False, or None for "if there is a compiler".
 
     Attributes:
-        backend: "c", "numba", or "pytorch" where neither a compiler nor Numba is installed: what computes in evaluation.
+        backend: what computes in evaluation: "c", "numba", or "pytorch" where neither a compiler nor Numba is there.
         reason: why it is not "c"; "" where it is.
         threads: how many share a batch, with the backend "c".
 
