@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 OneShape = tuple[int, ...]
 Shape = OneShape | tuple[OneShape, ...] | dict[str, OneShape]  # of one tensor, of a tuple or of a dict of tensors
 Dtype = str | tuple[str, ...] | dict[str, str]
+Tokens = int | None | tuple[int | None, ...] | dict[str, int | None]
 Arrays = Any  # an array [N, ...], or a tuple or dict of such arrays
 
 
@@ -41,7 +43,7 @@ class Description:
         output_shape: of one example's targets: () for a class number. None: the task takes its targets from the inputs.
         input_dtype: as networks see it: "float32", or "int64" for token ids; structured as `input_shape`.
         target_dtype: "int64", "float32" or another; structured as `output_shape`.
-        tokens: number of token ids, where the inputs are token ids.
+        tokens: number of token ids, where the inputs are token ids, else None; structured as `input_shape`.
     """
 
     input_shape: Shape
@@ -51,7 +53,7 @@ class Description:
     output_shape: Shape | None = ()
     input_dtype: Dtype = "float32"
     target_dtype: Dtype | None = "int64"
-    tokens: int | None = None
+    tokens: Tokens = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +82,14 @@ class Dataset:
         for name in ("train_inputs", "train_targets", "test_inputs", "test_targets"):
             object.__setattr__(self, name, each_array(_read_only, getattr(self, name)))
 
-    @property
-    def tokens(self) -> int | None:
-        """Number of token ids; None where no input is of token ids."""
-        largest = [_largest(each_array(_token, part)) for part in (self.train_inputs, self.test_inputs)]
-        known = [each for each in largest if each is not None]
-        return max(known) + 1 if known else None
+    @cached_property
+    def tokens(self) -> Tokens:
+        """Number of token ids, structured as the inputs; None where an input is not of token ids."""
+        if not isinstance(self.train_inputs, tuple | dict):
+            return _tokens(self.train_inputs, self.test_inputs)
+        if isinstance(self.train_inputs, tuple):
+            return tuple(map(_tokens, self.train_inputs, self.test_inputs))
+        return {name: _tokens(array, self.test_inputs[name]) for name, array in self.train_inputs.items()}
 
     @property
     def description(self) -> Description:
@@ -125,10 +129,5 @@ def _target_dtype(array: np.ndarray) -> str:
     return {"i": "int64", "u": "int64", "b": "bool"}.get(array.dtype.kind, "float32")
 
 
-def _token(array: np.ndarray) -> int | None:
-    return int(array.max()) if are_tokens(array) and array.size else None
-
-
-def _largest(found: Any) -> int | None:
-    found = list(found.values()) if isinstance(found, dict) else found if isinstance(found, tuple) else [found]
-    return max((each for each in found if each is not None), default=None)
+def _tokens(train: np.ndarray, test: np.ndarray) -> int | None:
+    return 1 + max(int(train.max()), int(test.max())) if are_tokens(train) else None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tombola.data.dataset import Description, Shape
+from tombola.data.dataset import Description, Shape, Tokens
 
 # A tensor, a tuple of tensors or a dict of tensors: `module(x)`, `module(*tuple)` or `module(**dict)`.
 Tensors = Any
@@ -88,7 +88,7 @@ class Splits:
         mean, std: per-channel constants of the normalisation, measured on `train`, in units of the raw data / scale.
             Empty where inputs stay as they are.
         classes: number of classes; None where the targets are no class numbers.
-        tokens: number of token ids; None where the inputs are not token ids.
+        tokens: number of token ids, structured as the inputs; None where they are not token ids.
     """
 
     train: Part
@@ -97,7 +97,7 @@ class Splits:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int | None = None
-    tokens: int | None = None
+    tokens: Tokens = None
 
     @property
     def input_shape(self) -> Shape:
