@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 import tombola.data as data
 from tombola.networks import examine, initialised
@@ -21,7 +20,7 @@ from tombola.running.problem import build_of, splits_of, versions
 from tombola.running.store import Result, Store
 from tombola.training.engine import Weights
 from tombola.training.engines.dense import copied, own_draws, seed_draws
-from tombola.training.loop import ROUNDING, early_stop_accuracy
+from tombola.training.loop import ROUNDING, early_stop_metric
 from tombola.training.order import Order
 from tombola.training.tracking import EarlyBird
 from tombola.work import Item, MaskSearch, Training, kind_named
@@ -143,7 +142,9 @@ def _last_good(search: MaskSearch, tried: str, store: Store) -> tuple[str, float
     if tried == limit.dense:
         return tried, 1.0
     facts, dense = store.facts(tried), store.facts(limit.dense)
-    lost = early_stop_accuracy(dense["history"]) - early_stop_accuracy(facts["history"])
+    metric = limit.compared
+    before, after = (early_stop_metric(each["history"], metric.name) for each in (dense, facts))
+    lost = metric.gain(before, after)
     if lost <= limit.margin + ROUNDING:
         return tried, facts["remarks"]["factor"]
     return facts["remarks"]["pruned_from"], facts["remarks"]["factor"] * limit.factor

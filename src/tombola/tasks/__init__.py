@@ -5,7 +5,7 @@ A task of one's own is a subclass of `Task`; a study names it as `task: package.
 
 from tombola.tasks.classification import Classification
 from tombola.tasks.language_model import LanguageModel
-from tombola.tasks.metric import ACCURACY, Metric, metric_of
+from tombola.tasks.metric import ACCURACY, Direction, Metric, metric_of
 from tombola.tasks.multilabel import Multilabel
 from tombola.tasks.regression import Regression
 from tombola.tasks.segmentation import Segmentation
@@ -17,6 +17,7 @@ __all__ = [
     "CLASSIFICATION",
     "TASKS",
     "Classification",
+    "Direction",
     "LanguageModel",
     "Metric",
     "Multilabel",

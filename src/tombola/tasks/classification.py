@@ -45,8 +45,8 @@ class Classification(Task):
 
     @property
     def plain_cross_entropy(self) -> bool:
-        """Whether neither smoothing nor weights are asked for."""
-        return not self.label_smoothing and self.class_weights is None
+        """Whether neither smoothing nor weights are asked for; never of a subclass, which may change anything."""
+        return type(self) is Classification and not self.label_smoothing and self.class_weights is None
 
     def loss(self, output: Tensor, batch: Part) -> Tensor:
         """Return the mean cross-entropy."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from tombola.data import Tensors
 from tombola.errors import InputError, nearest
 from tombola.pruning.mask import Mask
+from tombola.tasks import CLASSIFICATION, Task
 from tombola.training.engine import NetworkFactory
 from tombola.training.engines.chain import ChainEngine
 from tombola.training.engines.dense import DenseEngine
@@ -31,13 +32,20 @@ def check_engine(name: str) -> None:
 
 
 def choose_engine(
-    name: str, build: NetworkFactory, mask: Mask, recipe: Recipe, example: Tensor, many: bool = False
+    name: str,
+    build: NetworkFactory,
+    mask: Mask,
+    recipe: Recipe,
+    example: Tensors,
+    many: bool = False,
+    task: Task = CLASSIFICATION,
 ) -> Any:
     """Return an engine's class: called with (build, starts, recipe, budget, device) it gives an `Engine`.
 
     "auto" takes the fastest that serves this network at this density: on a GPU many jobs stacked, on the CPU a sparse
     engine where that pays, else the dense one. "sparse" is the compiled loop for plain chains, and sparse layers inside
-    autograd for all else. Where the engine that is asked for can't serve the network, the dense one does.
+    autograd for all else. Where the engine that is asked for can't serve the network or the task, the dense one does: only
+    it computes other losses than mean cross-entropy, and takes several inputs.
 
     Args:
         name: one of NAMES.
@@ -46,8 +54,11 @@ def choose_engine(
         recipe: how it is to be trained.
         example: a batch of one, on the device to train on.
         many: whether several jobs could be trained together.
+        task: what is learned.
     """
     check_engine(name)
+    if not (task.plain_cross_entropy and isinstance(example, torch.Tensor) and example.is_floating_point()):
+        return DenseEngine
     on_cpu = example.device.type == "cpu"
     if name == "stacked" or (name == "auto" and many and not on_cpu):
         return StackedEngine if StackedEngine.fits(build, example) else DenseEngine
