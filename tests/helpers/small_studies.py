@@ -45,3 +45,15 @@ def find(plan, arm, level, trial=0, repeat=0):
 def search_of(plan, item):
     """Return the spec of the search that finds an item's mask."""
     return plan.work[item.spec.mask.search].spec
+
+
+def run_with_needs(plan, item, folder):
+    """Execute an item and before it all that it needs; return what became of it."""
+    for need in item.needs:
+        run_with_needs(plan, plan.work[need], folder)
+    return run_one(item, folder)
+
+
+def interpolations(plan):
+    """Return the interpolations of a plan."""
+    return [item for item in plan.work.values() if item.kind == "interpolation"]

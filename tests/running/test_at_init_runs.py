@@ -89,7 +89,7 @@ def test_the_examples_are_recorded_balanced_and_of_the_training_split(tmp_path):
     assert examples("snip", 1, repeat=1) != first
     assert examples("synflow", 1) is None
     job = find(plan, "snip", 1)
-    splits = data.split(data.load(job.data), job.data.validation, Seeds(job.seed, job.trial))
+    splits = data.split(data.load(job.spec.data), job.spec.data.validation, Seeds(job.spec.seed, job.spec.trial))
     assert splits.train.targets[first].bincount().tolist() == [3] * 10
 
 
@@ -105,7 +105,7 @@ def test_the_mask_is_that_of_the_formula_on_those_examples(tmp_path):
     plan, store = run_study(tmp_path, arms=["snip"])
     job = find(plan, "snip", 2)
     result = store.load(job.id)
-    seeds = Seeds(job.seed, job.trial)
+    seeds = Seeds(job.spec.seed, job.spec.trial)
     splits = data.split(data.load(job.data), job.data.validation, seeds)
     module = initialised(
         factory(job.network, splits.input_shape, splits.classes), job.network.init, seeds.value("init")
@@ -220,4 +220,4 @@ def test_scores_that_are_no_numbers():
         InputError, match=r"grasp: scores of '1\.weight' are not numbers: .*another network\.init, or an"
     ):
         make_plan(small_study(network="small_nets:bent", arms=["grasp"]))
-    assert len(make_plan(small_study(network="small_nets:bent", arms=["snip", "synflow"])).jobs) == 5
+    assert len(make_plan(small_study(network="small_nets:bent", arms=["snip", "synflow"])).work) == 1 + 2 * 4

@@ -7,7 +7,7 @@ import pytest
 import torch
 from interrupting import run_interrupted
 from small_runs import assert_same_outcomes, outcomes
-from small_studies import find, run_one, run_study, small_study
+from small_studies import find, run_one, run_study, run_with_needs, small_study
 
 import tombola
 from tombola.pruning import Mask, magnitude, select
@@ -35,7 +35,7 @@ def moments(result):
 def test_distances_are_those_of_masks_pruned_from_snapshots(scope, tmp_path):
     plan, store = run_study(tmp_path, **WATCHED, **scope)
     dense = plan.work[plan.rows[0].job]
-    result, (watch,) = store.load(dense.id), dense.watch
+    result, (watch,) = store.load(dense.id), dense.observe.masks
     frame = Results(plan, store).settling()
     assert list(frame.columns) == ["study", "trial", "level", "density", "iteration", "distance", "settled"]
     assert len(frame) == 2 * 3
@@ -62,11 +62,13 @@ def test_the_mask_is_that_of_the_iteration_at_which_it_settled(scope, tmp_path):
     for level in (1, 2):
         job = find(plan, "early-bird@5", level)
         result = store.load(job.id)
-        expected = pruned(snapshots[10], result.mask, dense.watch[0].rates[:level], plan.study.pruning)
+        expected = pruned(snapshots[10], result.mask, dense.observe.masks[0].rates[:level], plan.study.pruning)
         assert result.mask == expected
-        assert result.mask != pruned(snapshots[12], result.mask, dense.watch[0].rates[:level], plan.study.pruning)
+        assert result.mask != pruned(
+            snapshots[12], result.mask, dense.observe.masks[0].rates[:level], plan.study.pruning
+        )
         assert result.facts["remarks"] == {"settled_at": 10}
-        assert job.origin.iteration == 5  # rewound as the ticket is
+        assert job.spec.initial.iteration == 5  # rewound as the ticket is
         for name, keep in result.mask.items():
             assert torch.equal(result.snapshots["start"][name], snapshots[5][name].masked_fill(~keep, 0.0))
 
@@ -78,7 +80,7 @@ def test_a_mask_that_never_settles_is_the_final_one_and_says_so(tmp_path):
     assert not Results(plan, store).settling().settled.any()
     for level in (1, 2):
         result = store.load(find(plan, "early-bird@0", level).id)
-        assert result.mask == pruned(final, result.mask, dense.watch[0].rates[:level], plan.study.pruning)
+        assert result.mask == pruned(final, result.mask, dense.observe.masks[0].rates[:level], plan.study.pruning)
         assert result.facts["remarks"]["settled_at"] is None
         assert "final weights" in result.facts["remarks"]["never_settled"]
 
@@ -91,7 +93,7 @@ def test_watching_changes_nothing_but_what_it_writes_down(tmp_path):
     for job, result in mine.items():
         differing = {key for key in other[job] if other[job][key] != result.get(key)}
         if ".dense-" in job:
-            assert differing >= {"job", "settling"}
+            assert differing >= {"observed", "settling"}
             assert all(key in ("job", "settling") or key.startswith("settled-") for key in differing)
         else:
             assert not differing
@@ -121,7 +123,7 @@ def test_an_older_result_is_completed_and_keeps_what_it_had(tmp_path):
     assert len(store.facts(dense.id)["settling"]) == 2
     for plan, settled in ((watched, False), (strict, False)):
         for level in (1, 2):
-            assert run_one(find(plan, "early-bird", level), tmp_path) == "done"
+            assert run_with_needs(plan, find(plan, "early-bird", level), tmp_path) == "done"
         assert bool(Results(plan, store).settling().settled.any()) is settled
     assert find(watched, "early-bird", 1).id != find(strict, "early-bird", 1).id
 
@@ -131,7 +133,8 @@ def test_a_checkpoint_of_another_watch_is_not_taken_up(tmp_path, monkeypatch):
 
     from small_studies import OPTIONS
 
-    from tombola.running import execute
+    from tombola.running.execute import execute
+    from tombola.running.heartbeat import Heartbeat
     from tombola.training.loop import Interrupted
 
     def stop(_):
@@ -142,10 +145,8 @@ def test_a_checkpoint_of_another_watch_is_not_taken_up(tmp_path, monkeypatch):
     store = Store(tmp_path)
     store.create()
     with monkeypatch.context() as patch:
-        patch.setattr(execute.Watch, "__call__", stop)
-        assert execute.run_jobs([job.model_dump_json()], str(tmp_path), replace(OPTIONS, checkpoint_every=0)) == [
-            "stopped"
-        ]
+        patch.setattr(Heartbeat, "__call__", stop)
+        assert execute([job.as_json()], str(tmp_path), replace(OPTIONS, checkpoint_every=0)) == ["stopped"]
     assert store.load_checkpoint(job.id) is not None
     assert run_one(find(watched, "early-bird", 0), tmp_path) == "done"
     assert list(Results(watched, store).settling().iteration.unique()) == [5, 10, 12]

@@ -11,20 +11,20 @@ from small_studies import OPTIONS, find, run_study, small_study
 
 import tombola
 from tombola.errors import InputError
-from tombola.running import execute
+from tombola.running import training
+from tombola.running.execute import execute
+from tombola.running.options import RunOptions
 from tombola.running.results import Results
 from tombola.running.store import Store
 from tombola.studies import make_plan
 from tombola.training.engines.stacked import StackedEngine
-from tombola.training.loop import COLUMNS
+from tombola.training.loop import COLUMNS, Record
 
 
 @pytest.mark.parametrize("engine", ["auto", "dense", "sparse", "stacked"])
 def test_a_tied_weight_is_sparse_under_each_of_its_names(tmp_path, engine, monkeypatch):
     """A state_dict lists it twice; masked under one name alone, it would train dense and be called sparse."""
-    monkeypatch.setattr(
-        "small_studies.OPTIONS", execute.RunOptions(engine=engine, stack=4 if engine == "stacked" else 1)
-    )
+    monkeypatch.setattr("small_studies.OPTIONS", RunOptions(engine=engine, stack=4 if engine == "stacked" else 1))
     plan, store = run_study(tmp_path, network="small_nets:TiedWithSwitch", pruning__rate=0.6)
     result = store.load(find(plan, "ticket", 2).id)
     keep = result.mask["a.weight"]
@@ -105,11 +105,11 @@ def test_a_checkpoint_of_another_mask_is_not_taken_up(tmp_path):
     result = store.load(job.id)
     facts = {"name": "dense", "threads": 1, "device": "cpu", "torch": torch.__version__}
     weights = {f"weights/{name}": tensor + 1 for name, tensor in result.snapshots["final"].items()}
-    record = execute.Record(history={column: [0.0] for column in COLUMNS}, snapshots={"start": {}})
-    for digest, taken in ((execute._digest(result.mask), True), ("another", False)):
-        about = {"means": facts, "mask": digest, "iteration": 5}
+    record = Record(history={column: [0.0] for column in COLUMNS}, snapshots={"start": {}})
+    for digest, taken in ((training._digest(result.mask), True), ("another", False)):
+        about = {"engine": facts, "mask": digest, "iteration": 5}
         store.save_checkpoint(job.id, about, weights, record)
-        lane = execute._lane(job, store, OPTIONS)
+        lane = training._begin_run(job, store, OPTIONS)
         assert (lane.start.iteration == 5) is taken
 
 
@@ -126,12 +126,12 @@ def test_when_memory_runs_out_a_stack_is_halved_and_nothing_of_it_is_kept(tmp_pa
         def __del__(self):
             alive.remove(self.lanes)
 
-    monkeypatch.setattr(execute, "choose_engine", lambda *_: Greedy)
+    monkeypatch.setattr(training, "choose_engine", lambda *_: Greedy)
     study = small_study(trials=4, pruning__rounds=0)
     plan, store = make_plan(study), Store(tmp_path)
     store.create()
-    specs = [job.model_dump_json() for job in plan.work.values()]
-    outcomes = execute.run_jobs(specs, str(tmp_path), execute.RunOptions(engine="stacked", stack=4))
+    items = [item.as_json() for item in plan.work.values()]
+    outcomes = execute(items, str(tmp_path), RunOptions(engine="stacked", stack=4))
     assert outcomes == ["done"] * 4
 
 

@@ -18,7 +18,6 @@ import tombola
 from tombola.running.kept_plan import PLAN_FILE, keep_plan, kept_plan, what_changed
 from tombola.running.store import Store
 from tombola.studies.plan import make_plan
-from tombola.work import Item
 
 # Each in a process of its own: a module is imported once, whatever becomes of its file.
 SHORT = ("training.iterations=20", "training.evaluate_every=10", "pruning.rounds=1", "arms=[ticket]")
@@ -53,7 +52,7 @@ def test_the_plan_comes_back_as_it_was(tmp_path: Path, demo: tombola.Study) -> N
     tombola.run(study, tmp_path / "out", workers=0, figures=False, quiet=True)
     plan = make_plan(study)
     assert kept_plan(tmp_path / "out") == plan
-    assert [job.id for job in kept_plan(tmp_path / "out").work.values()] == list(plan.work)
+    assert list(kept_plan(tmp_path / "out").work) == list(plan.work)
 
 
 def test_results_need_neither_the_code_nor_the_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +77,7 @@ def test_edited_code_is_said(folder: Path) -> None:
     done = run(folder)
     assert done.returncode == 0
     assert "the code of network 'test_small_network:make' has changed since results/small was last run" in done.stderr
-    assert "count no longer: 2" in done.stderr
+    assert "3 results of the earlier version stay in its jobs folder and are not used" in done.stderr
 
 
 def test_other_data_are_said(folder: Path) -> None:
@@ -91,11 +90,12 @@ def test_other_data_are_said(folder: Path) -> None:
 def test_an_edited_method_at_initialisation_is_said_by_its_name(tmp_path: Path) -> None:
     plan = make_plan(small_study(arms=["ticket", "small_nets:own_at_init"]))
     old = find(plan, "small_nets:own_at_init", 1)
-    prune = old.mask.prune.model_copy(update={"code": "0" * 16})
-    old = Item.model_validate(old.model_dump() | {"mask": {"prune": prune}})
+    search = plan.work[old.spec.mask.search]
+    spec = type(search.spec).model_validate(search.spec.model_dump() | {"code": "0" * 16})
+    old = replace(search, spec=spec, id="")
     store = Store(tmp_path)
     (store.jobs / f"old-{old.id}").mkdir(parents=True)
-    keep_plan(tmp_path, replace(plan, jobs={**plan.work, old.id: old}, rows=()))
+    keep_plan(tmp_path, replace(plan, work={**plan.work, old.id: old}, rows=()))
     assert what_changed(store, plan).startswith("the code of criterion 'small_nets:sees_examples' has changed since")
 
 
@@ -136,7 +136,7 @@ def test_what_is_left_of_other_settings_is_said(copied: Path) -> None:
     text = (copied / "study.yaml").read_text().replace("seed: 0", "seed: 1")
     (copied / "study.yaml").write_text(text)
     done = tombola_in(copied, "results", ".")
-    assert "13 of 13 jobs are not done yet" in done.stdout
-    assert "holds 13 results of other settings, or of an earlier version of the code or the data" in done.stdout
+    assert "16 of 16 are not done yet" in done.stdout
+    assert "holds 16 results of other settings, or of an earlier version of the code or the data" in done.stdout
     shutil.rmtree(copied / "jobs")
     assert "other settings" not in tombola_in(copied, "results", ".").stdout

@@ -16,7 +16,7 @@ from tombola.running.store import PROGRESS, Store
 from tombola.studies.plan import Plan, make_plan
 from tombola.work import Item
 
-STATE = {"iteration": 12_300, "budget": 50_000, "val_accuracy": 0.9712}
+STATE = {"iteration": 12_300, "budget": 50_000, "metric": 0.9712}
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def plan() -> Plan:
 
 def under_way(plan: Plan, store: Store) -> list[Item]:
     """Return the jobs with the shortest and the longest label; both are at STATE."""
-    jobs = sorted(plan.work.values(), key=lambda job: len(job.label))
+    jobs = sorted((item for item in plan.work.values() if item.kind == "run"), key=lambda job: len(job.label))
     for job in (jobs[0], jobs[-1]):
         store.part(job.id).mkdir(parents=True)
         (store.part(job.id) / PROGRESS).write_text(json.dumps({"label": job.label, **STATE}))
@@ -43,7 +43,7 @@ def test_labels_are_whole_on_a_narrow_terminal(plan: Plan, tmp_path: Path) -> No
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
     assert lines[0].split() == ["trial-0.dense", "12,300/50,000", "val", "97.12%"]
     assert lines[1].split() == ["trial-0.one-shot-reinit-2.level-10", "12,300/50,000", "val", "97.12%"]
-    assert lines[2].endswith(f"0/{len(plan.work)} jobs")
+    assert lines[2].endswith(f"0/{len(plan.work)} done")
     assert max(map(len, lines)) <= 60
 
 
@@ -56,6 +56,6 @@ def test_log_lines_say_how_far_jobs_and_study_are(plan: Plan, tmp_path: Path, mo
     display.finished(waiting[7], "skipped")  # what it needs did not get done: nobody waits for it
     jobs = under_way(plan, display.store)
     display.tick(jobs)
-    first = f"running  {jobs[0].label}  12,300/50,000 iterations  validation 97.12%  8/{len(waiting)} jobs"
+    first = f"running  {jobs[0].label}  12,300/50,000 iterations  validation 97.12%  8/{len(waiting)} done"
     assert text.getvalue().splitlines()[0] == first
     assert len(text.getvalue().splitlines()) == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import math
 import os
 import shutil
@@ -13,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def test_a_result_comes_back_bit_by_bit(tmp_path: Path, demo: tombola.Study) -> 
     store, job = Store(tmp_path / "out"), a_job(demo)
     store.create()
     mask, record = a_record()
-    store.save(job, mask, record, {"engine": {"name": "dense"}})
+    store.save_training(job, mask, record, {"engine": {"name": "dense"}})
     found = Store(tmp_path / "out").load(job.id)
     assert found.mask == mask
     assert list(found.snapshots) == ["start", "best", "final"]
@@ -130,9 +130,11 @@ def remove(path: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", [truncate, alter, empty, remove])
-def test_a_damaged_result_is_noticed_and_named(copied: Path, name: str, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_result_is_noticed_and_named(
+    copied: Path, demo: tombola.Study, name: str, damage: Callable[[Path], None]
+) -> None:
     folder = job_folders(copied)[0]
-    job = Item.model_validate(json.loads((folder / "result.json").read_text())["job"])
+    job = replace(a_job(demo), id=folder.name.rpartition("-")[2], label=folder.name.rpartition("-")[0])
     damage(folder / name)
     store, noticed = Store(copied), []
     assert not store.has(job, noticed)
@@ -300,7 +302,7 @@ def test_a_run_takes_over_what_its_neighbour_has(
     other = demo.model_copy(update={"name": "second", "pruning": demo.pruning.model_copy(update={"rate": 0.5})})
     tombola.run(other, tmp_path / "results" / "second", workers=0, figures=False)
     lines = capsys.readouterr().err.splitlines()
-    assert "taken over from results folders beside this one: 1" in lines[0]
+    assert "copied 1 results from results folders beside this one" in lines[0]
     assert [line.rpartition("/13 jobs")[0].split()[-1] for line in lines[1:]] == [str(n) for n in range(2, 14)]
     # Seconds and all: it was not trained again.
     assert (tmp_path / "results" / "second" / "jobs" / dense.name / "result.json").read_bytes() == written

@@ -6,14 +6,13 @@ import pytest
 import torch
 from interrupting import run_interrupted
 from small_runs import assert_same_outcomes
-from small_studies import find, run_study, small_study
+from small_studies import OPTIONS, find, run_study, small_study
 from torch.nn import functional
 
 import tombola
 from tombola import data
 from tombola.networks import initialised
-from tombola.running import execute
-from tombola.running.beginning import prepared
+from tombola.running.problem import build_of, splits_of
 from tombola.running.results import Results
 from tombola.seeds import Seeds
 from tombola.training.popup import signed_constant
@@ -62,7 +61,7 @@ def test_the_ticket_is_the_mask_with_untrained_weights_and_scores_what_the_row_s
     assert all(torch.equal(ticket.weights[name], ticket.trained[name]) for name in ticket.weights)  # no batch norm
     row = Results(plan, store).frame().query("arm == 'edge-popup' and level == 1").iloc[0]
     job = find(plan, "edge-popup", 1)
-    splits = prepared(job.data, Seeds(job.seed, job.trial), None, torch.device("cpu"), job.data_code)
+    splits = splits_of(job, OPTIONS)
     with torch.no_grad():
         logits = ticket.build().eval()(splits.test.inputs)
     assert (logits.argmax(1) == splits.test.targets).float().mean().item() == pytest.approx(row.final_test_accuracy)
@@ -90,8 +89,9 @@ def test_other_controls_of_the_mask_start_from_weights_everywhere(tmp_path, monk
     (tmp_path / "my_arms.py").write_text(
         "def shuffled(trial, level, repeat):\n"
         "    from tombola.studies import ARMS\n"
-        "    origin, mask = ARMS['edge-popup-trained'](trial, level, repeat)\n"
-        "    return origin, mask.model_copy(update={'shuffle': repeat})\n"
+        "    from tombola.work import Shuffle\n"
+        "    origin, mask = ARMS['edge-popup-trained'].rule(trial, level, repeat)\n"
+        "    return origin, mask.model_copy(update={'shuffle': Shuffle(stream='mine', repeat=repeat)})\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     plan, store = run_study(tmp_path / "out", arms=["my_arms:shuffled"])
@@ -129,8 +129,8 @@ def test_scores_beyond_float32_still_choose_as_many_weights(tmp_path):
 def test_init_leaves_the_weights_as_they_were_drawn(tmp_path):
     plan, store = run_study(tmp_path, arms=[{"edge-popup": {"weights": "init"}}], pruning__rounds=1)
     job = find(plan, "edge-popup", 1)
-    splits = data.split(data.load(job.data, None), job.data.validation, Seeds(0, 0), torch.device("cpu"))
-    build = execute._build(job, splits)
+    splits = data.split(data.load(job.spec.data, None), job.spec.data.validation, Seeds(0, 0), torch.device("cpu"))
+    build = build_of(job, splits)
     drawn = initialised(build, "glorot-normal", Seeds(0, 0).value("init")).state_dict()
     start = store.load(job.id).snapshots["start"]
     assert all(torch.equal(start[name], tensor) for name, tensor in drawn.items())

@@ -1,10 +1,11 @@
 """Arms that prune at initialisation, and controls of any arm: what is planned, shared and refused."""
 
 import pytest
-from small_studies import find, small_study
+from small_studies import find, search_of, small_study
 
 from tombola.errors import InputError
 from tombola.studies import make_plan
+from tombola.work import InitialState
 
 METHODS = ["snip", "grasp", "synflow", "magnitude-at-init", "random", "random-erk"]
 DRAWN = ["snip", "grasp", "random", "random-erk"]
@@ -34,21 +35,21 @@ def refused(match, **changes):
         {"pruning__back_off": {"margin": 0.01}},
     ],
 )
-def test_each_level_prunes_the_dense_start_once_to_the_levels_number_of_weights(changes):
+def test_each_level_prunes_the_untrained_network_once_to_the_levels_number_of_weights(changes):
     found = plan(arms=METHODS, **changes)
     sizes = found.anatomy.sizes()
     for arm in METHODS:
         for level in (1, 2):
             job = find(found, arm, level)
-            dense = find(found, arm, 0)
-            prune = job.mask.prune
-            assert (prune.job, prune.scope, prune.schedule) == (dense.id, "global", [prune.rates])
-            assert (job.origin.job, job.origin.iteration, job.origin.moment) == (dense.id, 0, "")
+            prune = search_of(found, job)
+            assert (prune.run, prune.scope, prune.schedule) == (None, "global", [prune.rates])
+            assert (prune.needs, job.needs) == ((), (job.spec.mask.search,))  # it waits for no training
+            assert job.spec.initial == InitialState()
             (rate,) = set(prune.rates.values())
             pool = sum(sizes[name] for name in prune.rates)
             whole = sum(sizes.values()) - pool
             assert pool - round(rate * pool) + whole == found.remaining[level]
-    assert set(find(found, "snip", 1).mask.prune.rates) == {
+    assert set(search_of(found, find(found, "snip", 1)).rates) == {
         name for name in sizes if any(rates.get(name) for rates in found.study.pruning.resolve(found.anatomy))
     }
 
@@ -58,11 +59,10 @@ def test_repeats_draw_anew_where_there_is_something_to_draw():
     for arm in DRAWN:
         jobs = [find(found, arm, level, repeat=repeat) for repeat in (0, 1) for level in (1, 2)]
         assert len({job.id for job in jobs}) == 4
-        draws = [job.mask.prune.draw for job in jobs]
-        # The examples of a repeat are those of all its levels; random places are drawn anew at each.
-        assert len(set(draws)) == (2 if arm in ("snip", "grasp") else 4)
+        draws = [(search_of(found, job).level, search_of(found, job).repeat) for job in jobs]
+        assert len(set(draws)) == 4
     for arm in ("synflow", "magnitude-at-init"):
-        refused("its repeats are all the same job; leave per_trial out", arms=[{arm: {"per_trial": 2}}])
+        refused("its repeats are all the same run; leave per_trial out", arms=[{arm: {"per_trial": 2}}])
 
 
 def test_the_number_of_examples_is_part_of_what_looks_at_them_and_of_nothing_else():
@@ -71,22 +71,23 @@ def test_the_number_of_examples_is_part_of_what_looks_at_them_and_of_nothing_els
         same = find(few, arm, 1).id == find(many, arm, 1).id
         assert same is (arm not in ("snip", "grasp"))
     assert find(few, "ticket", 2).id == find(many, "ticket", 2).id
-    assert "examples" not in find(few, "synflow", 1).identity()["mask"]["prune"]
+    assert "examples" not in search_of(few, find(few, "synflow", 1)).identity()
 
 
 def test_a_method_of_ones_own_counts_with_its_code():
-    job = find(plan(arms=["small_nets:own_at_init"]), "small_nets:own_at_init", 1)
-    assert len(job.mask.prune.code) == 16
-    assert job.mask.prune.examples == 10
+    found = plan(arms=["small_nets:own_at_init"])
+    job = find(found, "small_nets:own_at_init", 1)
+    assert len(search_of(found, job).code) == 16
+    assert search_of(found, job).examples == 10
 
 
 @pytest.mark.parametrize("rule", [*METHODS, "reinit", "one-shot-reinit", "edge-popup", "edge-popup-trained", "control"])
 def test_the_budget_of_an_arm_that_does_not_rewind_is_none_that_others_rewind_in(rule):
     arm = {"of": "ticket", "reinit": True} if rule == "control" else {"rule": rule}
     found = plan(arms=["ticket", arm | {"name": "brief", "training": {"iterations": 4}}], rewind=[0.5, 5])
-    assert {find(found, f"ticket@{k}", 2).origin.iteration for k in (6, 5)} == {6, 5}
+    assert {find(found, f"ticket@{k}", 2).spec.initial.iteration for k in (6, 5)} == {6, 5}
     brief = [find(found, row.arm, row.level) for row in found.rows if row.arm.startswith("brief") and row.level]
-    assert {job.origin.iteration for job in brief} == {0}
+    assert {job.spec.initial.iteration for job in brief} == {0}
     refused("rewind=5 must be below the budget of 4", arms=[{"early-bird": {"training": {"iterations": 4}}}], rewind=5)
 
 
@@ -114,8 +115,8 @@ def test_a_control_that_is_trained_otherwise_keeps_the_mask_of_the_studys_arm():
     found = plan(arms=["random-mask", {"of": "ticket", "shuffle": True, "training": fields}])
     for level in (1, 2):
         control, arm = find(found, "ticket-shuffled", level), find(found, "random-mask", level)
-        assert control.mask == arm.mask
-        assert (control.training.lr, arm.training.lr) == (0.5, found.study.training.lr)
+        assert control.spec.mask == arm.spec.mask
+        assert (control.spec.training.lr, arm.spec.training.lr) == (0.5, found.study.training.lr)
 
 
 @pytest.mark.parametrize("rewind", [0, 3])
@@ -128,20 +129,20 @@ def test_a_control_has_the_mask_of_its_arm(of, rewind):
     for options_, name in zip(options, ("shuffled", "reinit", "shuffled-reinit"), strict=True):
         for repeat in (0, 1):
             job = find(found, f"{of}-{name}", 2, repeat=repeat)
-            assert job.mask.prune == base.mask.prune
+            assert search_of(found, job) == search_of(found, base)
             if options_.get("shuffle"):
-                assert job.mask.shuffle == repeat * 1000 + 2
+                assert (job.spec.mask.shuffle.stream, job.spec.mask.shuffle.repeat) == (of, repeat)
             else:
-                assert job.mask.shuffle == base.mask.shuffle
+                assert job.spec.mask.shuffle == base.spec.mask.shuffle
             if options_.get("reinit"):
-                assert (job.origin.job, job.origin.draw) == (None, repeat + 1)
-                assert job.training == found.study.recipe(2)
+                assert (job.spec.initial.run, job.spec.initial.draw) == (None, repeat + 1)
+                assert job.spec.training == found.study.recipe(2)
             else:
-                assert (job.origin, job.training) == (base.origin, base.training)
+                assert (job.spec.initial, job.spec.training) == (base.spec.initial, base.spec.training)
 
 
 def test_a_control_needs_no_run_of_its_arm():
-    assert len(plan(arms=[{"of": "snip", "shuffle": True}]).jobs) == 1 + 2
+    assert len(plan(arms=[{"of": "snip", "shuffle": True}]).work) == 1 + 2 * 2  # dense; two masks and two runs
 
 
 def test_ways_to_write_a_control():
@@ -173,7 +174,7 @@ def test_ways_to_write_a_control():
         ({"of": "edge-popup", "shuffle": True}, "shuffle: true}: the mask of such an arm .*edge-popup-trained"),
         ({"of": "edge-popup", "reinit": True}, "reinit: true}: the mask of such an arm .*edge-popup-trained"),
         ({"of": "small_nets:no_such", "reinit": True}, "'no_such' in 'small_nets' is not there"),
-        ({"of": "small_nets:no_rule", "reinit": True}, r"must return \(Origin, MaskRule\)"),
+        ({"of": "small_nets:no_rule", "reinit": True}, r"must return \(InitialState, MaskUse\)"),
     ],
 )
 def test_a_control_that_can_not_be(arm, match):

@@ -1,18 +1,20 @@
 """Plans: which jobs a study comes to, what they wait for, and that their identities stay."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_studies import find
+from small_studies import find, search_of
 
 from tombola import data
 from tombola.errors import InputError
 from tombola.pruning import CRITERIA
-from tombola.studies import Item, load_study, loading, make_plan, preset_names
+from tombola.studies import load_study, loading, make_plan, preset_names
+from tombola.work import item_from_json
 
 SMALL = {"trials": 1, "pruning.rounds": 3, "network": "small_nets:mlp"}
 
@@ -80,10 +82,12 @@ def test_the_global_levels_are_the_public_studys():
     assert plan.study.training.evaluate_every == 55_000 // 64  # once an epoch
 
 
-def test_the_number_of_jobs_of_the_papers_study():
+def test_the_number_of_runs_of_the_papers_study():
     """Of each trial 1 dense, 24 tickets, 72 reinit, 48 random, 23 one-shot more, 69 one-shot-reinit more."""
     plan = plan_of("lenet-mnist")
-    assert len(plan.work) == 5 * (1 + 24 + 72 + 48 + 23 + 69)
+    runs = [item for item in plan.work.values() if item.kind == "run"]
+    assert len(runs) == 5 * (1 + 24 + 72 + 48 + 23 + 69)
+    assert len(plan.work) - len(runs) == 5 * (24 + 23)  # masks: of tickets; of one-shot, which shares the first
     assert len(plan.rows) == 5 * 5 + 5 * 24 * (1 + 3 + 2 + 1 + 3)
 
 
@@ -106,7 +110,7 @@ def test_level_0_is_one_job_for_all_arms_of_a_trial():
     plan = small(arms=ALL_ARMS, trials=2)
     for trial in (0, 1):
         (dense,) = {row.job for row in plan.rows if (row.level, row.trial) == (0, trial)}
-        assert plan.work[dense].mask is None
+        assert plan.work[dense].spec.mask is None
         assert plan.work[dense].needs == ()
     assert find(plan, "ticket", 0, trial=0).id != find(plan, "ticket", 0, trial=1).id
 
@@ -129,17 +133,17 @@ def test_the_ticket_chain_prunes_the_level_before_and_rewinds_to_the_dense_run()
     plan = small()
     chain = [find(plan, "ticket", level) for level in range(4)]
     for before, job in pairwise(chain):
-        assert job.mask.prune.job == before.id
-        assert (job.mask.prune.rounds, job.mask.shuffle) == (1, None)
-        assert (job.origin.job, job.origin.iteration) == (chain[0].id, 0)
+        assert search_of(plan, job).run == before.id
+        assert (search_of(plan, job).rounds, job.spec.mask.shuffle) == (1, None)
+        assert (job.spec.initial.run, job.spec.initial.iteration) == (chain[0].id, 0)
 
 
 def test_one_shot_prunes_the_dense_run():
     plan = small(arms=["one-shot"])
     for level in (1, 2, 3):
-        prune = find(plan, "one-shot", level).mask.prune
-        assert (prune.job, prune.rounds) == (find(plan, "one-shot", 0).id, level)
-    assert len(plan.work) == 4  # and needs no ticket chain
+        prune = search_of(plan, find(plan, "one-shot", level))
+        assert (prune.run, prune.rounds) == (find(plan, "one-shot", 0).id, level)
+    assert len(plan.work) == 1 + 2 * 3  # dense, masks and runs: it needs no ticket chain
 
 
 def test_controls_differ_from_the_ticket_in_one_thing():
@@ -148,18 +152,18 @@ def test_controls_differ_from_the_ticket_in_one_thing():
         ticket = find(plan, "ticket", level)
         reinit, again = (find(plan, "reinit", level, repeat=repeat) for repeat in (0, 1))
         random = find(plan, "random-mask", level)
-        assert reinit.mask == ticket.mask
-        assert reinit.origin.job is None
-        assert 0 != reinit.origin.draw != again.origin.draw != 0
-        assert random.origin == ticket.origin
-        assert random.mask.prune == ticket.mask.prune
-        assert random.mask.shuffle is not None
+        assert reinit.spec.mask == ticket.spec.mask
+        assert reinit.spec.initial.run is None
+        assert 0 != reinit.spec.initial.draw != again.spec.initial.draw != 0
+        assert random.spec.initial == ticket.spec.initial
+        assert random.spec.mask.search == ticket.spec.mask.search
+        assert random.spec.mask.shuffle is not None
 
 
 def test_a_study_of_controls_alone_still_plans_the_ticket_chain():
     plan = small(arms=["reinit"])
-    assert len(plan.work) == 1 + 2 + 3  # the last ticket is not needed
-    assert sorted(plan.levels[job] for job in plan.work) == [0, 1, 1, 2, 2, 3]
+    groups = [item.group for item in plan.work.values()]
+    assert sorted(groups) == ["dense", *["masks"] * 3, *["reinit"] * 3, *["ticket, for other arms' masks"] * 2]
     with_tickets = small(arms=["ticket", "reinit"])
     assert find(plan, "reinit", 3).id == find(with_tickets, "reinit", 3).id
 
@@ -168,13 +172,13 @@ def test_rewinding_to_an_iteration():
     """The dense run keeps it; tickets start there and train what is left; reinit starts anew."""
     plan = small(arms=["ticket", "reinit"], rewind=100)
     dense = find(plan, "ticket", 0)
-    assert dense.keep == (100,)
+    assert dense.observe.snapshots == (100,)
     assert dense.id == find(small(), "ticket", 0).id
     for level in (1, 2, 3):
         ticket = find(plan, "ticket", level)
-        assert (ticket.origin.job, ticket.origin.iteration, ticket.keep) == (dense.id, 100, ())
-        assert plan.iterations(ticket) == 1400
-        assert plan.iterations(find(plan, "reinit", level)) == 1500
+        assert (ticket.spec.initial.run, ticket.spec.initial.iteration, ticket.observe.snapshots) == (dense.id, 100, ())
+        assert ticket.cost.iterations == 1400
+        assert find(plan, "reinit", level).cost.iterations == 1500
     assert find(plan, "ticket", 1).id != find(small(), "ticket", 1).id
 
 
@@ -198,7 +202,7 @@ def test_the_cost_falls_with_density():
 def test_the_output_layer_has_half_the_rate_unless_told_otherwise():
     def rates(**settings):
         plan = plan_of(trials=1, pruning__rounds=1, **settings)
-        return find(plan, "ticket", 1).mask.prune.rates
+        return search_of(plan, find(plan, "ticket", 1)).rates
 
     assert rates() == {"fc1.weight": 0.3, "fc2.weight": 0.3, "output.weight": 0.15}
     assert rates(pruning__output_rate=0.3)["output.weight"] == 0.3
@@ -221,28 +225,28 @@ def test_the_output_layer_has_half_the_rate_unless_told_otherwise():
 def test_output_stands_for_the_output_layer_whatever_its_name():
     plan = small(pruning__exclude=["output"], pruning__rounds=1)
     assert plan.anatomy.output == "5.weight"
-    assert set(find(plan, "ticket", 1).mask.prune.rates) == {"1.weight", "3.weight"}
+    assert set(search_of(plan, find(plan, "ticket", 1)).rates) == {"1.weight", "3.weight"}
     named = small(network={"name": "small_nets:mlp", "output": "3"}, pruning__exclude=["output"], pruning__rounds=1)
-    assert set(find(named, "ticket", 1).mask.prune.rates) == {"1.weight", "5.weight"}
+    assert set(search_of(named, find(named, "ticket", 1)).rates) == {"1.weight", "5.weight"}
 
 
 # Identity
 
 
 GOLDEN = {
-    ("demo", "ticket", 0, 0, 0): "ef71c6d1d79de69f",
-    ("demo", "ticket", 10, 0, 0): "9c1a0232ed33af83",
-    ("demo", "random-mask", 2, 0, 0): "82e70150e3070e34",
-    ("lenet-fashion", "ticket", 1, 0, 0): "5610ff4c0aed8df2",
-    ("lenet-mnist", "ticket", 0, 0, 0): "9ddddf86ef272d07",
-    ("lenet-mnist", "ticket", 1, 0, 0): "14d6345a6375f572",
-    ("lenet-mnist", "ticket", 24, 0, 0): "5d264acd31dd82f1",
-    ("lenet-mnist", "reinit", 3, 1, 0): "105fc93499762377",
-    ("lenet-mnist", "random-mask", 2, 0, 0): "84eae85330c32ce8",
-    ("lenet-mnist", "one-shot", 5, 0, 0): "25ef91f452b6d4f2",
-    ("lenet-mnist", "one-shot-reinit", 4, 2, 1): "3bee8847dfca3532",
-    ("lenet-mnist-global", "ticket", 20, 0, 0): "a48852c3ff54084c",
-    ("lenet-mnist-layerwise", "reinit", 3, 1, 0): "98f7a4d2d1be1af8",
+    ("demo", "ticket", 0, 0, 0): "c233f7d2e2418604",
+    ("demo", "ticket", 10, 0, 0): "390adafafa374962",
+    ("demo", "random-mask", 2, 0, 0): "7a943807bf83a208",
+    ("lenet-fashion", "ticket", 1, 0, 0): "56afe9cb0d819deb",
+    ("lenet-mnist", "ticket", 0, 0, 0): "23c40b779a322171",
+    ("lenet-mnist", "ticket", 1, 0, 0): "0a9b2f3e45c74c5e",
+    ("lenet-mnist", "ticket", 24, 0, 0): "95d1276a8c9e6349",
+    ("lenet-mnist", "reinit", 3, 1, 0): "69aaf03673e917ff",
+    ("lenet-mnist", "random-mask", 2, 0, 0): "ed5fbc1f3abe6292",
+    ("lenet-mnist", "one-shot", 5, 0, 0): "41ce407ecc637f40",
+    ("lenet-mnist", "one-shot-reinit", 4, 2, 1): "a2be4234293d8ce2",
+    ("lenet-mnist-global", "ticket", 20, 0, 0): "441c2addb5073d91",
+    ("lenet-mnist-layerwise", "reinit", 3, 1, 0): "9bbf47252fb97abd",
 }
 
 
@@ -265,21 +269,21 @@ def test_two_studies_with_different_names_share_their_jobs():
         small(arms=["ticket"]),
         small(name="other", description="another", arms=["one-shot", "ticket"], trials=2),
     )
-    assert set(one.jobs) < set(other.jobs)
+    assert set(one.work) < set(other.work)
 
 
 def test_label_and_keep_are_no_part_of_the_identity():
     job = find(small(), "ticket", 2)
-    other = Item.model_validate(job.model_dump() | {"label": "something else", "keep": (3,)})
-    assert other.id == job.id
+    observe = job.observe.model_copy(update={"snapshots": (3,)})
+    assert replace(job, id="", label="something else", observe=observe, data_file="/a").id == job.id
 
 
 def test_a_job_is_the_same_after_a_journey_as_json():
     """Workers get it so."""
     for job in small(arms=ALL_ARMS, rewind=7, pruning__rates={"1": 0.1}).work.values():
-        again = Item.model_validate_json(job.model_dump_json())
+        again = item_from_json(json.loads(json.dumps(job.as_json())))
         assert again == job
-        assert again.id == job.id
+        assert again.id == job.id == job.spec.id
         assert (again.folder, again.needs) == (job.folder, job.needs)
 
 
@@ -295,40 +299,60 @@ def test_a_job_is_the_same_after_a_journey_as_json():
         {"network": {"init": "pytorch"}},
         {"network": {"arguments": {"hidden": [7]}}},
         {"data": {"validation": 201}},
-        {"origin": {"draw": 9}},
-        {"origin": {"iteration": 5}},
-        {"mask": {"shuffle": 0}},
-        {"mask": {"prune": {"rounds": 2}}},
-        {"mask": {"prune": {"criterion": "other"}}},
-        {"mask": {"prune": {"scope": "global"}}},
-        {"mask": {"prune": {"minimum": 1}}},
-        {"mask": {"prune": {"rates": {"1.weight": 0.5}}}},
-        {"mask": {"prune": {"job": "0" * 16}}},
-        {"mask": {"prune": {"code": "abc"}}},
+        {"initial": {"draw": 9}},
+        {"initial": {"iteration": 5}},
+        {"initial": {"trained": True}},
+        {"mask": {"search": "0" * 16}},
+        {"mask": {"shuffle": {"stream": "ticket"}}},
+        {"noise": {"copy_number": 1}},
+        {"noise": {"level": 1}},
+        {"until": 5},
         {"network_code": "abc"},
         {"data_code": "abc"},
     ],
 )
 def test_what_decides_the_outcome_is_part_of_the_identity(change):
-    job = find(small(), "ticket", 2)
-
-    def changed(settings, by):
-        return settings | {k: changed(settings[k], v) if isinstance(v, dict) else v for k, v in by.items()}
-
-    other = Item.model_validate(changed(job.model_dump(), change))
-    assert other != job
-    assert other.id != job.id
+    run = find(small(), "ticket", 2).spec
+    other = type(run).model_validate(changed(run.model_dump(), change))
+    assert other != run
+    assert other.id != run.id
 
 
-def test_a_users_file_is_known_by_its_content_not_by_its_place():
-    job = find(small(), "ticket", 0).model_dump()
-    source = {"source": "npz", "validation": 5}
-    here, there = (
-        Item.model_validate(job | {"data": source | {"path": path}, "data_code": "abc"})
-        for path in ("/a.npz", "/b.npz")
-    )
-    other = Item.model_validate(job | {"data": source | {"path": "/a.npz"}, "data_code": "abd"})
-    assert here.id == there.id != other.id
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rounds": 2},
+        {"criterion": "other"},
+        {"scope": "global"},
+        {"minimum": 1},
+        {"rates": {"1.weight": 0.5}},
+        {"run": "0" * 16},
+        {"code": "abc"},
+        {"level": 3},
+        {"repeat": 1},
+        {"examples": 3},
+        {"seed": 1},
+        {"network_code": "abc"},
+    ],
+)
+def test_what_decides_a_mask_is_part_of_the_identity(change):
+    plan = small()
+    search = search_of(plan, find(plan, "ticket", 2))
+    other = type(search).model_validate(changed(search.model_dump(), change))
+    assert other != search
+    assert other.id != search.id
+
+
+def test_the_revision_of_the_numerics_is_part_of_the_identity(monkeypatch):
+    before = find(small(), "ticket", 2).id
+    monkeypatch.setattr("tombola.work.spec.NUMERICS", 10**6)
+    assert find(small(), "ticket", 2).id != before
+
+
+def changed(settings, by):
+    """Return nested settings with some replaced."""
+    settings = settings or {}
+    return settings | {k: changed(settings.get(k), v) if isinstance(v, dict) else v for k, v in by.items()}
 
 
 def test_the_content_of_a_users_file_is_part_of_the_plan():
@@ -338,7 +362,7 @@ def test_the_content_of_a_users_file_is_part_of_the_plan():
         arrays |= {f"y_{part}": np.arange(40) % 3 for part in ("train", "test")}
         np.savez(name, **arrays)
         settings = {"source": "npz", "path": str(Path(name).absolute()), "validation": 5}
-        return set(small(data=settings, training__batch_size=5, pruning__rounds=1).jobs)
+        return set(small(data=settings, training__batch_size=5, pruning__rounds=1).work)
 
     first = plan("one.npz", 1)
     assert plan("same.npz", 1) == first
@@ -361,7 +385,7 @@ def test_a_presets_file_is_looked_for_in_the_data_folder_and_its_place_is_no_ide
         monkeypatch.chdir(folder)
         study = load_study("made", {"pruning.rounds": 1, "trials": 1})
         assert study.data.path == str(folder / "made.npz")
-        return set(make_plan(study, root).jobs)
+        return set(make_plan(study, root).work)
 
     expected = jobs(tmp_path / "data")
     assert jobs(tmp_path / "one", tmp_path / "data") == expected
@@ -373,25 +397,25 @@ def test_a_presets_file_is_looked_for_in_the_data_folder_and_its_place_is_no_ide
 
 
 def test_a_users_network_counts_with_its_code():
-    assert len(find(small(), "ticket", 0).network_code) == 16
-    assert find(plan_of(), "ticket", 0).network_code == ""
+    assert len(find(small(), "ticket", 0).spec.network_code) == 16
+    assert find(plan_of(), "ticket", 0).spec.network_code == ""
 
 
 def test_a_folder_name_is_readable_and_safe():
     job = find(small(network={"name": "small_nets:mlp", "arguments": {"hidden": [3]}}), "ticket", 1)
     assert job.folder == f"small_nets-mlp.digits.trial-0.ticket.level-01-{job.id}"
-    strange = Item.model_validate(job.model_dump() | {"label": "../../x y\n" + "z" * 300})
+    strange = replace(job, label="../../x y\n" + "z" * 300)
     assert strange.folder.endswith(f"-{job.id}")
     assert len(strange.folder) < 140
     assert not set(strange.folder) & set("/\\ \n")
     assert not strange.folder.startswith(".")
-    assert Item.model_validate(job.model_dump() | {"label": "..."}).folder == job.id
+    assert replace(job, label="...").folder == job.id
 
 
 def test_identities_do_not_depend_on_the_order_of_fields():
     job = find(small(), "ticket", 2)
-    turned = json.loads(job.model_dump_json(), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
-    assert Item.model_validate(turned).id == job.id
+    turned = json.loads(json.dumps(job.as_json()), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+    assert item_from_json(turned).spec.id == job.id
 
 
 # A user's own
@@ -400,19 +424,19 @@ def test_identities_do_not_depend_on_the_order_of_fields():
 def test_a_users_arm():
     plan = small(arms=["ticket", {"small_nets:late_random": {"name": "late", "per_trial": 2}}])
     job = find(plan, "late", 2, repeat=1)
-    assert (job.origin.draw, job.mask.shuffle, job.mask.prune.rounds) == (2, 1, 2)
+    assert (job.spec.initial.draw, job.spec.mask.shuffle.repeat, search_of(plan, job).rounds) == (2, 1, 2)
     assert ".late-1.level-02" in job.label
 
 
 def test_a_users_criterion_counts_with_its_code():
-    prune = find(small(pruning__criterion="small_nets:flat_scores"), "ticket", 1).mask.prune
-    assert len(prune.code) == 16
-    assert find(small(), "ticket", 1).mask.prune.code == ""
+    own, plain = small(pruning__criterion="small_nets:flat_scores"), small()
+    assert len(search_of(own, find(own, "ticket", 1)).code) == 16
+    assert search_of(plain, find(plain, "ticket", 1)).code == ""
     assert "magnitude" in CRITERIA
 
 
 def test_an_arm_that_returns_the_wrong_thing():
-    with pytest.raises(InputError, match=r"arm 'small_nets:no_rule' must return \(Origin, MaskRule\)"):
+    with pytest.raises(InputError, match=r"arm 'small_nets:no_rule' must return \(InitialState, MaskUse\)"):
         small(arms=["small_nets:no_rule"])
 
 
@@ -495,13 +519,13 @@ def test_a_lazy_network_is_planned_or_refused_but_never_half():
 @pytest.mark.parametrize("rule", ["ticket", "one-shot"])
 def test_repeats_that_would_be_one_job_are_refused(rule):
     """One run must not be shown as three."""
-    with pytest.raises(InputError, match="its repeats are all the same job"):
+    with pytest.raises(InputError, match="its repeats are all the same run"):
         make_plan(load_study("demo", {"arms": [{rule: {"per_trial": 3}}]}))
 
 
 def test_naming_the_output_that_is_found_anyway_changes_no_job():
     found, named = load_study("demo"), load_study("demo", {"network.output": "output"})
-    assert make_plan(found).jobs.keys() == make_plan(named).jobs.keys()
+    assert make_plan(found).work.keys() == make_plan(named).work.keys()
 
 
 @pytest.mark.parametrize(
@@ -524,13 +548,13 @@ def test_a_supermask_has_the_levels_weights_layer_by_layer():
     plan = small(arms=["ticket", "edge-popup"], pruning__minimum=30, pruning__rounds=6)
     counts = dict(plan.anatomy.sizes())
     for level in range(1, 7):
-        rates = find(plan, "ticket", level).mask.prune.rates
+        rates = search_of(plan, find(plan, "ticket", level)).rates
         for name in counts:
             counts[name] -= min(round(rates[name] * counts[name]), counts[name] - min(30, counts[name]))
         job = find(plan, "edge-popup", level)
-        assert job.popup.counts == counts
+        assert job.spec.popup.counts == counts
         assert sum(counts.values()) == plan.remaining[level]
-        assert (job.mask, job.needs, job.origin.job) == (None, (), None)
+        assert (job.kind, job.needs, job.spec.initial.run) == ("supermask", (), None)
     assert min(counts.values()) == 30
 
 
@@ -538,7 +562,7 @@ def test_a_supermask_has_the_same_share_of_each_pruned_layer_under_global():
     plan = small(arms=["edge-popup"], pruning__scope="global", pruning__exclude=["output"])
     sizes = plan.anatomy.sizes()
     for level in (1, 2, 3):
-        counts = find(plan, "edge-popup", level).popup.counts
+        counts = find(plan, "edge-popup", level).spec.popup.counts
         assert set(counts) == {"1.weight", "3.weight"}
         assert sum(counts.values()) + sizes["5.weight"] == plan.remaining[level]
         for name, count in counts.items():
@@ -548,17 +572,21 @@ def test_a_supermask_has_the_same_share_of_each_pruned_layer_under_global():
 def test_a_supermask_that_is_trained_is_the_one_that_the_other_arm_finds():
     scores = {"optimizer": "sgd", "lr": 0.5, "momentum": 0.9}
     both = small(arms=[{"edge-popup": {"training": scores, "per_trial": 2}}, {"edge-popup-trained": {"per_trial": 2}}])
-    assert len(both.jobs) == 1 + 2 * 2 * 3
+    assert len(both.work) == 1 + 2 * 2 * 3
     for level in (1, 2, 3):
         for repeat in (0, 1):
             finder, trained = (find(both, arm, level, repeat=repeat) for arm in ("edge-popup", "edge-popup-trained"))
-            assert trained.origin.job == trained.mask.prune.job == finder.id
-            assert trained.training == both.study.training
-            assert (finder.training.optimizer, finder.training.lr, finder.popup.draw) == ("sgd", 0.5, repeat)
+            assert trained.spec.initial.run == trained.spec.mask.run == finder.id
+            assert trained.spec.training == both.study.training
+            assert (finder.spec.training.optimizer, finder.spec.training.lr, finder.spec.popup.draw) == (
+                "sgd",
+                0.5,
+                repeat,
+            )
     alone = small(arms=["edge-popup-trained"])
-    assert find(alone, "edge-popup-trained", 1).mask.prune.job == find(small(arms=["edge-popup"]), "edge-popup", 1).id
-    hidden = [job for job in alone.work.values() if job.popup]
-    assert [alone.density(job) for job in hidden] == [1.0] * 3  # scores are trained for all weights
+    assert find(alone, "edge-popup-trained", 1).spec.mask.run == find(small(arms=["edge-popup"]), "edge-popup", 1).id
+    hidden = [item for item in alone.work.values() if item.kind == "supermask"]
+    assert [item.cost.density for item in hidden] == [1.0] * 3  # scores are trained for all weights
 
 
 def test_supermasks_do_not_depend_on_where_tickets_rewind_to():
@@ -575,8 +603,8 @@ def test_supermasks_do_not_depend_on_where_tickets_rewind_to():
 )
 def test_what_decides_a_supermask_is_part_of_the_identity(change):
     job = find(small(arms=["edge-popup"]), "edge-popup", 1)
-    other = job.model_copy(update={"popup": job.popup.model_copy(update=change)})
-    assert Item.model_validate(other.model_dump()).id != job.id
+    other = type(job.spec).model_validate(changed(job.spec.model_dump(), {"popup": change}))
+    assert other.id != job.id
 
 
 def test_an_arm_has_a_recipe_of_its_own_at_the_levels_that_are_its_own():
@@ -588,12 +616,12 @@ def test_an_arm_has_a_recipe_of_its_own_at_the_levels_that_are_its_own():
     for level in (1, 2, 3):
         assert find(plan, "ticket", level).id == find(plain, "ticket", level).id
         mine = find(plan, "slow", level)
-        assert mine.training.lr == 1e-4
-        assert mine.mask.prune.job == find(plan, "slow", level - 1).id  # its masks are its own
+        assert mine.spec.training.lr == 1e-4
+        assert search_of(plan, mine).run == find(plan, "slow", level - 1).id  # its masks are its own
         reinit = find(plan, "reinit", level)
-        assert (reinit.training.iterations, reinit.training.epochs) == (None, 2)
-        assert reinit.mask == find(plan, "ticket", level).mask  # and a control's the ticket's
-        assert find(plan, "fine-tune", level).training.lr == 0.5
+        assert (reinit.spec.training.iterations, reinit.spec.training.epochs) == (None, 2)
+        assert reinit.spec.mask == find(plan, "ticket", level).spec.mask  # and a control's the ticket's
+        assert find(plan, "fine-tune", level).spec.training.lr == 0.5
     assert find(plan, "slow", 0).id == find(plan, "ticket", 0).id
 
 
@@ -601,18 +629,19 @@ def test_watching_is_no_part_of_the_identity():
     plain, watched = small(), small(arms=["early-bird"])
     dense = find(watched, "early-bird", 0)
     assert dense.id == find(plain, "ticket", 0).id
-    assert find(plain, "ticket", 0).watch == ()
-    (watch,) = dense.watch
+    assert find(plain, "ticket", 0).observe.masks == ()
+    (watch,) = dense.observe.masks
     assert (watch.early_bird.threshold, watch.early_bird.window) == (0.1, 5)
     assert len(watch.rates) == 3
-    again = Item.model_validate_json(dense.model_dump_json())
+    again = item_from_json(json.loads(json.dumps(dense.as_json())))
     assert again == dense
     for level in (1, 2, 3):
         job = find(watched, "early-bird", level)
-        assert (job.needs, job.origin) == ((dense.id,), find(plain, "ticket", level).origin)
+        assert search_of(watched, job).needs == (dense.id,)
+        assert job.spec.initial == find(plain, "ticket", level).spec.initial
         assert job.id != find(small(arms=["one-shot"]), "one-shot", level).id
     curves_alone = small(pruning__early_bird={"threshold": 0.05})
-    assert find(curves_alone, "ticket", 0).watch[0].early_bird.threshold == 0.05
+    assert find(curves_alone, "ticket", 0).observe.masks[0].early_bird.threshold == 0.05
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from small_studies import find, run_one, run_study, small_study
+from small_studies import find, run_one, run_study, search_of, small_study
 
 from tombola.errors import InputError
-from tombola.studies import Item, load_study, make_plan
-from tombola.studies.arms import ARMS, NOT_REWOUND
+from tombola.studies import load_study, make_plan
+from tombola.studies.arms import ARMS, Arm
 from tombola.studies.rewind import iterations
+from tombola.work import InitialState, Item
 
 TRAINING = {"iterations": 20, "evaluate_every": 5, "lr": 0.01, "optimizer": "sgd", "momentum": 0.9}
 STEP = TRAINING | {"schedule": "step", "milestones": [12], "gamma": 0.1}
@@ -50,7 +51,7 @@ def test_what_can_not_be(rewind, match):
 
 def test_the_identity_of_a_rewind_is_its_iteration():
     plans = [make_plan(small_study(rewind=rewind)) for rewind in (6, 0.5)]
-    assert plans[0].jobs.keys() == plans[1].jobs.keys()
+    assert plans[0].work.keys() == plans[1].work.keys()
 
 
 def test_a_list_gives_a_curve_each_and_shares_the_dense_run():
@@ -58,18 +59,17 @@ def test_a_list_gives_a_curve_each_and_shares_the_dense_run():
     arms = list(dict.fromkeys(row.arm for row in plan.rows))
     assert arms == [f"{arm}@{k}" for arm in ("ticket", "one-shot", "late-reinit") for k in (0, 4, 8)]
     (dense,) = {row.job for row in plan.rows if row.level == 0}
-    assert plan.work[dense].keep == (4, 8)
-    assert find(plan, "ticket@4", 2).origin.iteration == 4
+    assert plan.work[dense].observe.snapshots == (4, 8)
+    assert find(plan, "ticket@4", 2).spec.initial.iteration == 4
     alone = make_plan(small_study(rewind=4, training=TRAINING))
     assert find(alone, "ticket", 2).id == find(plan, "ticket@4", 2).id
 
 
 def test_an_arm_to_which_rewinding_is_nothing_has_one_curve(monkeypatch):
-    from tombola.studies.job import Origin
+    def fresh(trial, level, repeat):
+        return InitialState(draw=1), trial.one_shot(level)
 
-    from tombola.studies.arms import ARMS
-
-    monkeypatch.setitem(ARMS, "fresh", lambda trial, level, repeat: (Origin(draw=1), trial.one_shot(level)))
+    monkeypatch.setitem(ARMS, "fresh", Arm(fresh))
     plan = make_plan(small_study(rewind=[0, 4], arms=["fresh", "ticket"]))
     assert list(dict.fromkeys(row.arm for row in plan.rows)) == ["fresh", "ticket@0", "ticket@4"]
 
@@ -78,7 +78,7 @@ def test_the_budget_of_an_arm_that_is_not_rewound_limits_nothing():
     """As in the docs: arms at initialisation and fresh ones start at 0 "whatever `rewind` says"."""
     short = {"training": {"iterations": 4}}
     plan = make_plan(small_study(rewind=0.5, arms=["ticket", {"snip": short}, {"of": "snip", "reinit": True, **short}]))
-    assert find(plan, "ticket", 1).origin.iteration == 6
+    assert find(plan, "ticket", 1).spec.initial.iteration == 6
     with pytest.raises(InputError, match="rewind=6 must be below the budget of 4"):
         make_plan(small_study(rewind=6, arms=["ticket", {"one-shot": short}]))
     with pytest.raises(InputError, match=r"too few for training\.batch_size=5000"):
@@ -88,7 +88,7 @@ def test_the_budget_of_an_arm_that_is_not_rewound_limits_nothing():
 @pytest.mark.parametrize("arm", ARMS)
 def test_which_arms_are_not_rewound(arm):
     job = find(make_plan(small_study(rewind=6, arms=[arm])), arm, 1)
-    assert (job.origin.iteration == 0) == (arm in NOT_REWOUND)
+    assert (job.spec.initial.iteration == 0) == (ARMS[arm].start == "initial")
 
 
 def test_keeping_the_final_weights(tmp_path):
@@ -104,12 +104,12 @@ def test_keeping_the_final_weights(tmp_path):
                 assert torch.equal(result.snapshots["start"][name], expected)
             assert result.history["iteration"] == [4, 5, 10, 15, 20]
             assert result.facts["iterations"] == 16
-    tuned, replayed = (find(plan, arm, 1).training for arm in ("fine-tune", "lr-rewind"))
+    tuned, replayed = (find(plan, arm, 1).spec.training for arm in ("fine-tune", "lr-rewind"))
     assert [tuned.learning_rate(i, 20) for i in range(4, 20)] == pytest.approx([0.001] * 16)
     assert [replayed.learning_rate(i, 20) for i in (4, 11, 12)] == pytest.approx([0.01, 0.01, 0.001])
     first = [find(plan, arm, 1) for arm in arms]
-    assert len({job.mask.model_dump_json() for job in first}) == 1  # the dense run pruned once, whatever follows
-    assert len({find(plan, arm, 2).mask.prune.job for arm in arms}) == 3
+    assert len({job.spec.mask.search for job in first}) == 1  # the dense run pruned once, whatever follows
+    assert len({search_of(plan, find(plan, arm, 2)).run for arm in arms}) == 3
 
 
 def test_late_reinit_is_another_run_at_the_same_iteration(tmp_path):
@@ -119,17 +119,17 @@ def test_late_reinit_is_another_run_at_the_same_iteration(tmp_path):
         starts = []
         for repeat in (0, 1):
             job = find(plan, "late-reinit", level, repeat=repeat)
-            result, other = store.load(job.id), store.load(job.origin.job)
+            result, other = store.load(job.id), store.load(job.spec.initial.run)
             assert result.mask == ticket.mask
             assert other.history["iteration"] == [0, 4]
-            assert plan.iterations(plan.work[job.origin.job]) == 4
+            assert plan.work[job.spec.initial.run].cost.iterations == 4
             for name, weight in other.snapshots["iteration-4"].items():
                 expected = weight * result.mask[name] if name in result.mask else weight
                 assert torch.equal(result.snapshots["start"][name], expected)
-            starts.append(job.origin.job)
+            starts.append(job.spec.initial.run)
             assert result.history["iteration"][0] == 4
         assert len(set(starts)) == 2
-    others = [job for job in plan.work.values() if job.until is not None]
+    others = [job for job in plan.work.values() if getattr(job.spec, "until", None) is not None]
     assert len(others) == 2  # one a repeat, for all levels
 
 
@@ -137,8 +137,9 @@ def test_a_run_that_ends_early_follows_the_schedule_of_the_whole_budget(tmp_path
     """Its first iterations are bit by bit those of a run that goes on."""
     training = TRAINING | {"schedule": "cosine"}
     plan, store = run_study(tmp_path, rewind=5, arms=["late-reinit"], training=training, pruning__rounds=1)
-    (short,) = [job for job in plan.work.values() if job.until is not None]
-    whole = Item.model_validate(short.model_dump() | {"until": None, "label": "whole"})
+    (short,) = [job for job in plan.work.values() if getattr(job.spec, "until", None) is not None]
+    spec = type(short.spec).model_validate(short.spec.model_dump() | {"until": None})
+    whole = Item(spec, "whole", observe=short.observe)
     assert whole.id != short.id
     assert run_one(whole, tmp_path) == "done"
     pair = [store.load(job.id).snapshots["iteration-5"] for job in (short, whole)]
@@ -164,5 +165,5 @@ def test_the_chain_of_masks_is_there_for_arms_of_ones_own():
     plan = make_plan(small_study(arms=["lr-rewind"], pruning__rounds=4))
     chain = [find(plan, "lr-rewind", level) for level in range(5)]
     for before, job in pairwise(chain):
-        assert job.mask.prune.job == job.origin.job == before.id
-    assert len(plan.work) == 5
+        assert search_of(plan, job).run == job.spec.initial.run == before.id
+    assert len(plan.work) == 1 + 2 * 4

@@ -16,8 +16,9 @@ from tombola import data
 from tombola.data.augment import Augmentation
 from tombola.networks import factory, initialised
 from tombola.pruning import CRITERIA, Mask, Snapshots, select, shuffled
-from tombola.running import execute
+from tombola.running import training
 from tombola.running.files import unpack_tensors
+from tombola.running.heartbeat import Heartbeat
 from tombola.running.results import Results
 from tombola.running.store import CHECKPOINT, Store
 from tombola.seeds import PURPOSES, Seeds
@@ -173,7 +174,7 @@ def test_5_a_whole_run_is_the_same_whatever_the_global_generator_holds(tmp_path)
     for seed in (1, 2):
         torch.manual_seed(seed)
         plan, store = run_study(tmp_path / str(seed), network="small_nets:Dropping", pruning__rounds=1)
-        results.append([store.load(job) for job in plan.work])
+        results.append([store.load(item.id) for item in plan.work.values() if item.kind == "run"])
     for one, other in zip(*results, strict=True):
         assert_equal_states(one.snapshots["final"], other.snapshots["final"])
         assert one.history == other.history
@@ -187,13 +188,13 @@ def interrupted_run(monkeypatch, folder, plan, job, moments):
     for moment in moments:
         looks = iter(range(10**6))
 
-        class Stopping(execute.Watch):
+        class Stopping(Heartbeat):
             def __call__(self, looks=looks, moment=moment):
                 super().__call__()
                 if next(looks) == moment:
                     raise loop.Interrupted
 
-        monkeypatch.setattr(execute, "Watch", Stopping)
+        monkeypatch.setattr(training, "Heartbeat", Stopping)
         yield run_one(job, folder)
 
 

@@ -42,7 +42,7 @@ def reinit(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse
 
 def random_mask(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     """The ticket's weights and layer densities, with the places drawn at random (the paper's Figure 1)."""
-    shuffle = Shuffle(stream="random-mask", repeat=repeat, level=level)
+    shuffle = Shuffle(stream="ticket", repeat=repeat, level=level)
     return trial.rewound, trial.iterative(level).model_copy(update={"shuffle": shuffle})
 
 

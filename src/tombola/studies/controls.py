@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from tombola.studies.trial import Trial
 
 
-def control(arm: Rule, shuffle: bool, reinit: bool) -> Rule:
+def control(name: str, arm: Rule, shuffle: bool, reinit: bool) -> Rule:
     """Return the arm with its masks shuffled within layers, on fresh initialisations, or both.
 
     Repeats draw places and weights anew, for the mask of the arm's first repeat. A fresh initialisation is trained for
     the whole budget by the study's recipe. Of `ticket`, these are the arms `random-mask` and `reinit`.
+
+    Args:
+        name: of the arm; each arm's permutations are its own.
+        arm: its rule.
+        shuffle, reinit: which control.
     """
     if not (shuffle or reinit):
         return arm
@@ -39,7 +44,7 @@ def control(arm: Rule, shuffle: bool, reinit: bool) -> Rule:
                 f"its control is {{of: edge-popup-trained, {option}}}"
             )
         if shuffle:
-            mask = mask.model_copy(update={"shuffle": Shuffle(stream="control", repeat=repeat, level=level)})
+            mask = mask.model_copy(update={"shuffle": Shuffle(stream=name, repeat=repeat, level=level)})
         if reinit:
             return InitialState(draw=repeat + 1), mask
         return initial, mask, *recipe

@@ -123,7 +123,7 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     untrained = partial(initialised, build, study.network.init, 0)
     try_criterion(study.pruning.criterion, anatomy.shapes(), untrained, data.input_shape, data.classes)
-    arms = [control(arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
+    arms = [control(arm.rule, arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
     codes = (study.network.code(), fingerprint(study.data, root))
 
     items: dict[str, Item] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from tombola.data import DataSettings
 from tombola.networks import NetworkSettings
@@ -41,21 +41,21 @@ class Shuffle(Section):
     """A permutation of a mask within each layer.
 
     Args:
-        stream: random numbers of the arm `random-mask`, or those of `shuffle: true` controls. The two must differ:
-            with one permutation for both, two controls of a study would be correlated.
+        stream: the arm whose masks are shuffled. Each has permutations of its own: with one for all, the controls of
+            several arms would be correlated.
         repeat, level: each has a permutation of its own.
     """
 
-    stream: Literal["random-mask", "control"]
+    stream: str
     repeat: int = 0
     level: int = 0
 
     def counter(self) -> str:
         """Return what numbers this draw within the purpose "mask"."""
-        # `random-mask` draws as in version 0.1, which numbered repeats by thousands.
-        if self.stream == "random-mask":
+        # Tickets' masks are shuffled as in version 0.1, which numbered repeats by thousands.
+        if self.stream == "ticket":
             return str(self.repeat * 1000 + self.level)
-        return f"control/{self.repeat}/{self.level}"
+        return f"{self.stream}/{self.repeat}/{self.level}"
 
 
 class MaskUse(Section):

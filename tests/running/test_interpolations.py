@@ -13,20 +13,22 @@ import pandas as pd
 import pytest
 import torch
 from small_nets import Dropping, conv_norm, mlp
-from small_studies import run_one, run_study, small_study
-from tombola.running.line import along, between
+from small_studies import interpolations, run_study, run_with_needs, small_study
 from torch import nn
 from torch.nn import functional
 
 import tombola
-import tombola.running.execute as execute
 from tombola.data import Part, Splits
+from tombola.running import interpolations as running
+from tombola.running.execute import execute
+from tombola.running.options import RunOptions
 from tombola.running.results import POINT_COLUMNS
 from tombola.running.run import prepare
 from tombola.running.scheduler import Stop
 from tombola.running.store import Store
 from tombola.studies import make_plan
 from tombola.training.engines import dense
+from tombola.training.interpolation import along, between
 
 SHAPE = (1, 4, 4)
 CONNECTIVITY = {"levels": [0, 2], "points": 3}
@@ -100,7 +102,7 @@ def test_statistics_are_taken_anew_and_it_matters() -> None:
 
 def test_statistics_come_from_all_examples_in_even_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a file that is sorted would differ; and a last block of one example can't be normalised."""
-    import tombola.running.line as line
+    import tombola.training.interpolation as line
 
     splits, build = parts(train=61), lambda: conv_norm(SHAPE, 3)
     one = weights(build(), 1)
@@ -168,7 +170,7 @@ def test_the_ends_are_what_the_runs_reached(tmp_path: Path) -> None:
     assert len(points) == 3 * len(results.plan.pairs)
     assert results.missing() == 0
     for pair in results.plan.pairs:
-        line = results.plan.lines[pair.line]
+        line = results.plan.work[pair.line].spec
         rows = points[(points["line"] == pair.line) & (points["kind"] == pair.kind)]
         assert rows["position"].tolist() == [0, 0.5, 1]
         for run, row in ((line.one, rows.iloc[0]), (line.other, rows.iloc[-1])):
@@ -186,7 +188,7 @@ def test_the_ends_are_what_the_runs_reached(tmp_path: Path) -> None:
 
 def test_copies_see_other_batches_and_end_elsewhere(tmp_path: Path) -> None:
     plan, store = run_study(tmp_path, connectivity={"levels": [0], "copies": 3})
-    runs = sorted({run for line in plan.lines.values() for run in line.needs})
+    runs = sorted({run for line in interpolations(plan) for run in line.needs})
     starts, ends = ([store.load(run).snapshots[name] for run in runs] for name in ("start", "final"))
     for name, tensor in starts[0].items():
         assert all(torch.equal(tensor, other[name]) for other in starts)
@@ -196,8 +198,8 @@ def test_copies_see_other_batches_and_end_elsewhere(tmp_path: Path) -> None:
 def test_copies_share_their_mask_whatever_finds_it(tmp_path: Path) -> None:
     criterion = {"rounds": 1, "criterion": "small_nets:drawn_anywhere"}
     plan, store = run_study(tmp_path, connectivity={"levels": [1], "between": ["copies"]}, pruning=criterion)
-    (line,) = plan.lines.values()
-    assert store.mask(line.one) == store.mask(line.other)
+    (line,) = interpolations(plan)
+    assert store.mask(line.spec.one) == store.mask(line.spec.other)
 
 
 class Counter:
@@ -205,7 +207,7 @@ class Counter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fails_at: int = -1):
         self.calls, self.fails_at = 0, fails_at
-        follow = execute._follow
+        follow = running._interpolate
 
         def counted(*arguments: Any) -> None:
             self.calls += 1
@@ -213,7 +215,7 @@ class Counter:
                 raise KeyboardInterrupt
             follow(*arguments)
 
-        monkeypatch.setattr(execute, "_follow", counted)
+        monkeypatch.setattr(running, "_interpolate", counted)
 
 
 def test_no_line_is_evaluated_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +225,7 @@ def test_no_line_is_evaluated_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     start(connected(name="neighbour", description="takes them over"), tmp_path / "a" / "two")
     assert counter.calls == 0
     before = results.connectivity()
-    (gone, *_) = results.plan.lines.values()
+    (gone, *_) = interpolations(results.plan)
     shutil.rmtree(tmp_path / "a" / "one" / "jobs" / gone.folder)
     shutil.rmtree(tmp_path / "a" / "two")
     reopened = tombola.Results.open(tmp_path / "a" / "one")
@@ -246,7 +248,7 @@ def test_a_line_that_was_killed_half_way_is_done_again(tmp_path: Path, monkeypat
                 raise KeyboardInterrupt
             return scored(*arguments)
 
-        patch.setattr("tombola.running.line.score", killed)
+        patch.setattr("tombola.training.interpolation.score", killed)
         with pytest.raises(tombola.StoppedByUser):
             start(connected(), folder)
     assert tombola.Results.open(folder).connectivity().empty
@@ -255,21 +257,22 @@ def test_a_line_that_was_killed_half_way_is_done_again(tmp_path: Path, monkeypat
 
 def test_a_wish_to_stop_ends_a_line_and_it_can_be_gone_on_with(tmp_path: Path) -> None:
     plan, store = run_study(tmp_path, connectivity=CONNECTIVITY)
-    _, means = prepare(plan.study, None, 0, "cpu", "dense", 30.0)
-    line = next(iter(plan.lines.values()))
+    _, options = prepare(plan.study, None, 0, "cpu", "dense", 30.0)
+    line = interpolations(plan)[0]
+    shutil.rmtree(tmp_path / "jobs" / line.folder)
     stop = Stop(tmp_path / "go")  # never made: as if someone had asked
-    stopped = execute.RunOptions(engine="dense", go_file=str(stop.path))
-    assert execute.run_jobs([line.model_dump_json()], str(tmp_path), stopped) == ["stopped"]
+    stopped = RunOptions(engine="dense", stop_file=str(stop.path))
+    assert execute([line.as_json()], str(tmp_path), stopped) == ["stopped"]
     assert not store.has(line)
     assert json.loads((store.part(line.id) / "progress.json").read_text())["unit"] == "points"
-    assert execute.run_jobs([line.model_dump_json()], str(tmp_path), means) == ["done"]
+    assert execute([line.as_json()], str(tmp_path), options) == ["done"]
     assert [path.name for path in sorted((tmp_path / "jobs" / line.folder).iterdir())] == ["SHA256SUMS", "result.json"]
 
 
 @pytest.mark.parametrize("damage", ["along", "sums", "gone"])
 def test_a_damaged_line_is_noticed_and_done_again(tmp_path: Path, damage: str) -> None:
     results = start(connected(), tmp_path / "results")
-    line = next(iter(results.plan.lines.values()))
+    line = interpolations(results.plan)[0]
     folder = tmp_path / "results" / "jobs" / line.folder
     if damage == "along":
         text = (folder / "result.json").read_text()
@@ -298,7 +301,7 @@ def test_lines_at_a_diverged_end_are_left_out(tmp_path: Path, capsys: pytest.Cap
     results = start(study, tmp_path / "results")
     assert results.connectivity().empty
     assert results.missing() == 0
-    assert "jobs were left out" in " ".join(capsys.readouterr().err.split())
+    assert "were left out: what they need diverged" in " ".join(capsys.readouterr().err.split())
     assert pd.read_csv(tmp_path / "results" / "barriers.csv").empty
 
 
@@ -308,7 +311,7 @@ def test_levels_behind_the_end_of_an_arm_are_trained_for_a_line(tmp_path: Path) 
     assert results.frame()["level"].max() == 0
     assert results.missing() == 0
     assert set(results.connectivity()["level"]) == {0, 2}
-    chain = [job for job in results.plan.work.values() if results.plan.levels[job.id] == 3]
+    chain = [item for item in results.plan.work.values() if item.label.endswith(".ticket.level-03")]
     assert chain
     assert not any(results.store.has(job) for job in chain)
 
@@ -318,23 +321,20 @@ def test_the_same_with_workers_and_a_display(tmp_path: Path, capsys: pytest.Capt
     results = tombola.run(connected(), tmp_path / "b" / "workers", workers=2, figures=False, verbose=True)
     pd.testing.assert_frame_equal(results.connectivity(), alone)
     said = capsys.readouterr().err
-    assert said.count("highest test error") == len(results.plan.lines)
+    assert said.count("highest test error") == len(interpolations(results.plan))
 
 
 def test_a_stack_of_jobs_has_no_line_in_it(tmp_path: Path) -> None:
     """With an engine that stacks, copies are trained together, and lines are followed one by one."""
     results = tombola.run(connected(), tmp_path, workers=0, engine="stacked", figures=False, quiet=True)
     assert results.missing() == 0
-    assert {results.store.facts(line)["engine"]["name"] for line in results.plan.lines} == {"dense"}
+    assert {results.store.facts(line.id)["engine"]["name"] for line in interpolations(results.plan)} == {"dense"}
 
 
 def test_one_line_of_a_plan_made_by_hand(tmp_path: Path) -> None:
     plan = make_plan(connected())
     store = Store(tmp_path)
     store.create()
-    line = next(iter(plan.lines.values()))
-    for run in line.needs:
-        for needed in (*plan.work[run].needs, run):
-            assert run_one(plan.work[needed], tmp_path) == "done"
-    assert run_one(line, tmp_path) == "done"
+    line = interpolations(plan)[0]
+    assert run_with_needs(plan, line, tmp_path) == "done"
     assert store.facts(line.id)["remaining"] == [plan.remaining[0]] * 2
