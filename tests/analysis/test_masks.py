@@ -14,9 +14,10 @@ from torch.nn import functional
 
 import tombola
 import tombola.running.run as running
-from tombola.analysis.anatomy import dead_units, layer_densities
+from tombola.analysis.layers import dead_units, layer_densities
 from tombola.analysis.overlap import chance, chance_of_all, mask_overlap, overlaps
 from tombola.errors import InputError
+from tombola.networks import examine
 from tombola.pruning import Mask
 from tombola.pruning.live_paths import Untraceable, live_paths
 from tombola.running.results import Results
@@ -120,6 +121,64 @@ def test_the_module_is_left_as_it_was():
     live_paths(module, random_mask(module, 0.5, 0), (2, 6, 6))
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
     assert modes == [each.training for each in module.modules()]
+
+
+class Attentive(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention, self.exit = nn.MultiheadAttention(2, 1, batch_first=True), nn.Linear(2, 2)
+
+    def forward(self, inputs):
+        return self.exit(self.attention(inputs[:, None], inputs[:, None], inputs[:, None])[0][:, 0])
+
+
+class Remembering(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.core, self.exit = layer(2, 2, batch_first=True), nn.Linear(2, 2)
+
+    def forward(self, inputs):
+        return self.exit(self.core(inputs[:, None])[0][:, 0])
+
+
+class Bare(nn.Module):
+    def __init__(self, product):
+        super().__init__()
+        self.matrix, self.product = nn.Parameter(torch.randn(2, 2)), product
+
+    def forward(self, inputs):
+        return self.product(inputs, self.matrix)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (Attentive(), "in_proj_weight"),
+        (Remembering(nn.LSTM), "weight_ih_l0"),
+        (Remembering(nn.GRU), "weight_ih_l0"),
+        (Bare(torch.matmul), "matrix"),
+        (Bare(nn.functional.linear), "matrix"),
+        (Bare(lambda x, w: torch.einsum("ni,io->no", x, w)), "matrix"),
+        (nn.Sequential(nn.Unflatten(1, (2, 1)), nn.ConvTranspose1d(2, 2, 1), nn.Flatten()), "1.weight"),
+        (nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), "parametrizations.weight.original0"),
+    ],
+)
+def test_units_of_other_matrices_are_not_guessed(module, name):
+    """A mask that covers them is no reason to take their first dimension for units."""
+    coverage = None if "parametrizations" in name else examine(module, (2,))
+    mask = Mask({"weight": torch.ones(2, 2, dtype=torch.bool)}) if coverage is None else Mask.full(coverage.shapes())
+    assert coverage is None or any(name in each for each in coverage.sizes())
+    with pytest.raises(Untraceable, match=f"{name} is no weight of a linear or convolution layer"):
+        live_paths(module, mask, (2,))
+
+
+def test_a_result_that_is_no_tensor_cannot_be_followed():
+    class Pair(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs), inputs
+
+    with pytest.raises(Untraceable, match="returns a tuple"):
+        live_paths(Pair(2, 2), Mask({"weight": torch.ones(2, 2, dtype=torch.bool)}), (2,))
 
 
 class Squares(nn.Linear):

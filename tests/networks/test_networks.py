@@ -2,13 +2,24 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import small_nets
 import torch
 from torch import nn
 
 from tombola.errors import InputError
-from tombola.networks import NETWORKS, NetworkSettings, examine, factory, initialised
+from tombola.networks import (
+    NETWORKS,
+    NetworkSettings,
+    check_scores,
+    equal_weights,
+    examine,
+    factory,
+    initialised,
+    redraws,
+)
+from tombola.networks.initialise import CONSTRUCTOR
 from tombola.networks.lenet import lenet
 
 MNIST = (1, 28, 28)
@@ -23,11 +34,11 @@ def build(name, shape=(1, 8, 8), width=10, **arguments):
 
 
 def test_lenet_has_the_papers_weights_and_our_names():
-    anatomy = examine(lenet(MNIST, 10), MNIST)
-    assert anatomy.sizes() == {"fc1.weight": 235_200, "fc2.weight": 30_000, "output.weight": 1_000}
-    assert sum(anatomy.sizes().values()) == 266_200
-    assert anatomy.output == "output.weight"
-    assert [(layer.kind, layer.uses) for layer in anatomy.layers] == [("linear", 1)] * 3
+    coverage = examine(lenet(MNIST, 10), MNIST)
+    assert coverage.sizes() == {"fc1.weight": 235_200, "fc2.weight": 30_000, "output.weight": 1_000}
+    assert sum(coverage.sizes().values()) == 266_200
+    assert coverage.output == "output.weight"
+    assert [(layer.kind, layer.uses) for layer in coverage.layers] == [("linear", 1)] * 3
 
 
 def test_lenet_computes_what_it_says():
@@ -110,13 +121,103 @@ def test_large_seeds_are_taken():
     initialised(lambda: nn.Linear(2, 2), "glorot-normal", 2**63 - 1)
 
 
-# Anatomy
+def test_only_linear_and_convolution_layers_are_drawn():
+    """Attention, recurrent layers and bare parameters keep what the constructor drew, by the seed."""
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.memory = nn.MultiheadAttention(4, 2), nn.LSTM(4, 3)
+            self.matrix, self.fc = nn.Parameter(torch.randn(4, 4)), nn.Linear(4, 4)
+
+    drawn, same, other = (dict(initialised(Mixed, "glorot-normal", seed).named_parameters()) for seed in (1, 1, 2))
+    torch.manual_seed(1 ^ CONSTRUCTOR)
+    constructed = dict(Mixed().named_parameters())
+    for name, weight in drawn.items():
+        assert torch.equal(weight, same[name])
+        # Of attention, the output projection is a linear layer.
+        assert torch.equal(weight, constructed[name]) == (
+            name not in ("fc.weight", "attention.out_proj.weight", "fc.bias")
+        )
+        if weight.dim() > 1:
+            assert not torch.equal(weight, other[name])
+
+
+@pytest.mark.parametrize("how", ["weight_norm", "spectral_norm"])
+def test_a_scheme_does_not_draw_a_weight_that_is_computed(how):
+    """It would draw a copy, and nothing would change."""
+
+    def make():
+        return nn.Sequential(nn.Linear(4, 4), getattr(nn.utils.parametrizations, how)(nn.Linear(4, 4)))
+
+    with pytest.raises(InputError, match=r"network\.init: glorot-normal can't draw the weight of layer '1'.*pytorch"):
+        initialised(make, "glorot-normal", 1)
+    assert initialised(make, "pytorch", 1)[0].weight.shape == (4, 4)
+
+
+def pretrained():
+    torch.manual_seed(5)
+    module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    return module
+
+
+def half_pretrained():
+    module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    module[0].load_state_dict({"weight": torch.eye(4), "bias": torch.zeros(4)})
+    return module
+
+
+def test_pretrained_weights_have_no_second_initialisation():
+    assert not redraws(pretrained, "pytorch")
+    assert redraws(pretrained, "glorot-normal")  # which throws them away
+    assert redraws(half_pretrained, "pytorch")
+    assert not redraws(half_pretrained, "pytorch", ["0.weight"])
+    assert redraws(lambda: lenet((4,), 3), "pytorch")
+
+
+def test_equal_weights_tell_which_parameters_another_seed_redraws():
+    assert equal_weights(half_pretrained, "pytorch", 1, 2) == {"0.weight", "0.bias"}
+    assert equal_weights(half_pretrained, "pytorch", 1, 1) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+    def from_elsewhere():
+        module = nn.Linear(3, 3)
+        with torch.no_grad():
+            module.weight.copy_(torch.from_numpy(np.random.default_rng().normal(size=(3, 3))))
+        return module
+
+    assert equal_weights(from_elsewhere, "pytorch", 1, 1) == {"bias"}
+
+
+def test_networks_of_ones_own_keep_the_weights_of_their_constructor():
+    assert NetworkSettings(name="lenet-300-100").init == "glorot-normal"
+    assert NetworkSettings(name="small_nets:mlp").init == "pytorch"
+    assert NetworkSettings(name="small_nets:mlp", init=None).init == "pytorch"
+    assert NetworkSettings(name="lenet-300-100", init=None).init == "glorot-normal"
+    assert NetworkSettings(name="small_nets:mlp", init="glorot-normal").init == "glorot-normal"
+
+
+def test_a_default_of_init_has_the_identity_of_what_it_does():
+    """What was run under glorot-normal before is never taken for the constructor's weights."""
+
+    def identity(**fields):
+        return NetworkSettings(**fields).identity()
+
+    assert identity(name="lenet-300-100") == identity(name="lenet-300-100", init="glorot-normal")
+    assert identity(name="lenet-300-100") == {"name": "lenet-300-100"}
+    assert identity(name="small_nets:mlp") == identity(name="small_nets:mlp", init="pytorch")
+    assert identity(name="small_nets:mlp") == {"name": "small_nets:mlp", "init": "pytorch"}
+    assert identity(name="small_nets:mlp", init="glorot-normal") == {"name": "small_nets:mlp"}
+    settings = NetworkSettings(name="small_nets:mlp", init="glorot-normal")
+    assert NetworkSettings.model_validate(settings.model_dump()) == settings
+
+
+# Coverage of tombola's own networks and small ones
 
 
 def test_the_output_layer_is_the_last_executed_not_the_last_defined():
-    anatomy = examine(small_nets.Backwards(), (5,))
-    assert anatomy.output == "head.weight"
-    assert list(anatomy.sizes()) == ["body.weight", "head.weight"]
+    coverage = examine(small_nets.Backwards(), (5,))
+    assert coverage.output == "head.weight"
+    assert list(coverage.sizes()) == ["body.weight", "head.weight"]
 
 
 @pytest.mark.parametrize("name", ["body", "body.weight"])
@@ -130,13 +231,13 @@ def test_an_unknown_output_layer_is_refused():
 
 
 def test_a_shared_layer_is_one_layer_used_twice():
-    anatomy = examine(small_nets.Shared(), (5,))
-    assert {layer.name: layer.uses for layer in anatomy.layers} == {
+    coverage = examine(small_nets.Shared(), (5,))
+    assert {layer.name: layer.uses for layer in coverage.layers} == {
         "entry.weight": 1,
         "twice.weight": 2,
         "exit.weight": 1,
     }
-    assert anatomy.output == "exit.weight"
+    assert coverage.output == "exit.weight"
 
 
 def test_a_shared_layer_that_comes_last_is_the_output():
@@ -150,9 +251,9 @@ def test_a_shared_layer_that_comes_last_is_the_output():
         def forward(self, x):
             return self.twice(torch.relu(self.between(torch.relu(self.twice(x)))))
 
-    anatomy = examine(FirstAndLast(), (5,))
-    assert anatomy.output == "twice.weight"
-    assert list(anatomy.sizes()) == ["between.weight", "twice.weight"]
+    coverage = examine(FirstAndLast(), (5,))
+    assert coverage.output == "twice.weight"
+    assert list(coverage.sizes()) == ["between.weight", "twice.weight"]
 
 
 def test_two_layers_that_hold_one_weight_are_pruned_as_one():
@@ -252,7 +353,7 @@ class Returns(nn.Module):
 )
 def test_networks_that_cannot_be_used_are_refused(module, message):
     with pytest.raises(InputError, match=message):
-        examine(module, (5,))
+        check_scores(examine(module, (5,)))
 
 
 def test_a_lazy_network_is_refused_or_works():
@@ -313,7 +414,7 @@ def test_what_comes_back_must_be_a_module():
     [("conv-2", 4_300_992, 38_592), ("conv-4", 2_425_024, 259_776), ("conv-6", 2_261_184, 1_144_512)],
 )
 def test_convolutional_networks_have_the_weights_of_the_paper(name, weights, in_convolutions):
-    anatomy = examine(NETWORKS[name]((3, 32, 32), 10), (3, 32, 32))
-    assert sum(layer.size for layer in anatomy.layers) == weights
-    assert sum(layer.size for layer in anatomy.layers if layer.kind == "conv") == in_convolutions
-    assert anatomy.output == "output.weight"
+    coverage = examine(NETWORKS[name]((3, 32, 32), 10), (3, 32, 32))
+    assert sum(layer.size for layer in coverage.layers) == weights
+    assert sum(layer.size for layer in coverage.layers if layer.kind == "conv") == in_convolutions
+    assert coverage.output == "output.weight"

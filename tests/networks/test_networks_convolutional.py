@@ -78,9 +78,9 @@ def test_other_images_and_classes_are_taken(name, shape):
 
 
 def test_depth_and_width_are_arguments():
-    anatomy = examine(made("resnet-20", depth=8, width=4)(), CIFAR)
-    assert [layer.shape[0] for layer in anatomy.layers if layer.kind == "conv"] == [4, 4, 4, 8, 8, 8, 16, 16, 16]
-    assert [layer.uses for layer in anatomy.layers] == [1024] * 3 + [256] * 3 + [64] * 3 + [1]
+    coverage = examine(made("resnet-20", depth=8, width=4)(), CIFAR)
+    assert [layer.shape[0] for layer in coverage.layers if layer.kind == "conv"] == [4, 4, 4, 8, 8, 8, 16, 16, 16]
+    assert [layer.uses for layer in coverage.layers] == [1024] * 3 + [256] * 3 + [64] * 3 + [1]
 
 
 def test_a_block_computes_what_it_says():

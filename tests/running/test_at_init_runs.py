@@ -44,7 +44,7 @@ def test_weights_are_the_original_initialisation_and_counts_are_exact(tmp_path, 
             result = store.load(find(plan, arm, level).id)
             assert result.mask.remaining == plan.remaining[level]
             if "pruning__exclude" in changes:
-                assert bool(result.mask[plan.anatomy.output].all())
+                assert bool(result.mask[plan.coverage.output].all())
             for name, tensor in result.snapshots["start"].items():
                 expected = dense.snapshots["start"][name]
                 keep = result.mask.get(name, result.mask.get("a.weight") if name == "b.weight" else None)
@@ -72,7 +72,7 @@ def test_a_residual_network_is_pruned_at_initialisation(tmp_path):
     for arm in METHODS:
         result = store.load(find(plan, arm, 2).id)
         assert result.mask.remaining == plan.remaining[2]
-        left_alone = [name for name in result.mask if "shortcut" in name or name == plan.anatomy.output]
+        left_alone = [name for name in result.mask if "shortcut" in name or name == plan.coverage.output]
         assert len(left_alone) > 1
         assert all(bool(result.mask[name].all()) for name in left_alone)
     assert "collapsed" not in store.facts(find(plan, "synflow", 2).id)["remarks"]

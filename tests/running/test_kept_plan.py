@@ -55,6 +55,19 @@ def test_the_plan_comes_back_as_it_was(tmp_path: Path, demo: tombola.Study) -> N
     assert list(kept_plan(tmp_path / "out").work) == list(plan.work)
 
 
+@pytest.mark.parametrize("init", ["glorot-normal", "pytorch", None])
+def test_a_kept_plan_says_how_a_network_of_ones_own_was_drawn(tmp_path: Path, init: str | None) -> None:
+    """The file leaves out glorot-normal, the field's default; a study that leaves it out means pytorch."""
+    network = {"name": "small_nets:mlp"} | ({} if init is None else {"init": init})
+    plan = make_plan(small_study(network=network))
+    keep_plan(tmp_path, plan)
+    again = kept_plan(tmp_path)
+    assert again == plan
+    assert again.study.network.init == (init or "pytorch")
+    assert all(job.id == identity and job.network.init == (init or "pytorch") for identity, job in again.jobs.items())
+    assert what_changed(Store(tmp_path), plan) == ""
+
+
 def test_results_need_neither_the_code_nor_the_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "test_small_network", None)  # not to be imported
     table = (folder / "results/small/results.csv").read_text()

@@ -160,7 +160,7 @@ def test_a_ticket_starts_from_the_dense_networks_own_weights(results: tombola.Re
 
 def test_the_dense_network_starts_from_the_trials_initialisation(results: tombola.Results) -> None:
     ticket = results.ticket()
-    expected = initialised(ticket.build, "glorot-normal", Seeds(0, 0).value("init")).state_dict()
+    expected = initialised(ticket.build, results.study.network.init, Seeds(0, 0).value("init")).state_dict()
     assert expected.keys() == ticket.weights.keys()
     for name, weight in expected.items():
         assert torch.equal(ticket.weights[name], weight)

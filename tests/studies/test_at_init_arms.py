@@ -37,7 +37,7 @@ def refused(match, **changes):
 )
 def test_each_level_prunes_the_untrained_network_once_to_the_levels_number_of_weights(changes):
     found = plan(arms=METHODS, **changes)
-    sizes = found.anatomy.sizes()
+    sizes = found.coverage.sizes()
     for arm in METHODS:
         for level in (1, 2):
             job = find(found, arm, level)
@@ -50,7 +50,7 @@ def test_each_level_prunes_the_untrained_network_once_to_the_levels_number_of_we
             whole = sum(sizes.values()) - pool
             assert pool - round(rate * pool) + whole == found.remaining[level]
     assert set(search_of(found, find(found, "snip", 1)).rates) == {
-        name for name in sizes if any(rates.get(name) for rates in found.study.pruning.resolve(found.anatomy))
+        name for name in sizes if any(rates.get(name) for rates in found.study.pruning.resolve(found.coverage))
     }
 
 

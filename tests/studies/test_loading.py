@@ -339,9 +339,24 @@ def test_a_function_in_place_of_its_name():
         assert len(message.splitlines()) == 1
 
 
+def test_a_network_of_ones_own_does_not_inherit_the_init_of_ours():
+    """A results folder's study.yaml has every field; glorot-normal there would overwrite pretrained weights."""
+    text = preset_text("demo").replace("name: lenet-300-100,", "name: lenet-300-100, init: kaiming-normal,")
+    assert "kaiming-normal" in text
+    path = write("a.yaml", text)
+    assert load_study(path).network.init == "kaiming-normal"
+    assert load_study(path, {"network": {"name": "conv-2"}}).network.init == "kaiming-normal"
+    assert load_study(path, {"network": {"name": "my_nets:make"}}).network.init == "pytorch"
+    changed = {"network": {"name": "my_nets:make", "init": "glorot-normal"}}
+    assert load_study(path, changed).network.init == "glorot-normal"
+
+
 def test_a_plain_string_stands_for_a_section():
     study = load_study("demo", {}, ["network=my_nets:make", "data=mnist"])
-    assert study.network.model_dump(exclude_defaults=True) == {"name": "my_nets:make"}  # not the demo's arguments
+    assert study.network.model_dump(exclude_defaults=True) == {
+        "name": "my_nets:make",
+        "init": "pytorch",
+    }  # not the demo's arguments
     assert (study.data.source, study.data.validation) == ("mnist", 200)
     text = "network: lenet-300-100\n" + re.sub("network:.*\n", "", preset_text("demo"))
     assert load_study(write("a.yaml", text)).network.name == "lenet-300-100"

@@ -185,7 +185,7 @@ def test_rewinding_to_an_iteration():
 def test_no_rounds_are_a_dense_study():
     plan = small(arms=["ticket", "one-shot"], pruning__rounds=0)
     assert len(plan.work) == 1
-    assert plan.remaining == (plan.anatomy.sizes()["1.weight"] + 12 * 8 + 80,)
+    assert plan.remaining == (plan.coverage.sizes()["1.weight"] + 12 * 8 + 80,)
 
 
 def test_the_cost_falls_with_density():
@@ -224,7 +224,7 @@ def test_the_output_layer_has_half_the_rate_unless_told_otherwise():
 
 def test_output_stands_for_the_output_layer_whatever_its_name():
     plan = small(pruning__exclude=["output"], pruning__rounds=1)
-    assert plan.anatomy.output == "5.weight"
+    assert plan.coverage.output == "5.weight"
     assert set(search_of(plan, find(plan, "ticket", 1)).rates) == {"1.weight", "3.weight"}
     named = small(network={"name": "small_nets:mlp", "output": "3"}, pruning__exclude=["output"], pruning__rounds=1)
     assert set(search_of(named, find(named, "ticket", 1)).rates) == {"1.weight", "5.weight"}
@@ -296,7 +296,7 @@ def test_a_job_is_the_same_after_a_journey_as_json():
         {"training": {"batch_size": 61}},
         {"training": {"evaluate_every": 26}},
         {"training": {"weight_decay": 0.1}},
-        {"network": {"init": "pytorch"}},
+        {"network": {"init": "glorot-normal"}},
         {"network": {"arguments": {"hidden": [7]}}},
         {"data": {"validation": 201}},
         {"initial": {"draw": 9}},
@@ -546,7 +546,7 @@ def test_a_criterion_that_can_not_work_is_found_before_anything_is_trained(crite
 
 def test_a_supermask_has_the_levels_weights_layer_by_layer():
     plan = small(arms=["ticket", "edge-popup"], pruning__minimum=30, pruning__rounds=6)
-    counts = dict(plan.anatomy.sizes())
+    counts = dict(plan.coverage.sizes())
     for level in range(1, 7):
         rates = search_of(plan, find(plan, "ticket", level)).rates
         for name in counts:
@@ -560,7 +560,7 @@ def test_a_supermask_has_the_levels_weights_layer_by_layer():
 
 def test_a_supermask_has_the_same_share_of_each_pruned_layer_under_global():
     plan = small(arms=["edge-popup"], pruning__scope="global", pruning__exclude=["output"])
-    sizes = plan.anatomy.sizes()
+    sizes = plan.coverage.sizes()
     for level in (1, 2, 3):
         counts = find(plan, "edge-popup", level).spec.popup.counts
         assert set(counts) == {"1.weight", "3.weight"}

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tombola.errors import InputError
-from tombola.networks import Anatomy, Layer
+from tombola.networks import Coverage, Layer
 from tombola.pruning import plan_counts
 from tombola.studies import Pruning
 
-CONV = Anatomy(
+CONV = Coverage(
     (
         Layer("conv1.weight", "conv", (8, 3, 3, 3), 64),
         Layer("conv2.weight", "conv", (8, 8, 3, 3), 64),
@@ -56,10 +56,10 @@ def test_the_output_layer_before_its_kind():
 
 def test_a_kind_is_a_kind_where_a_layer_is_called_so():
     layers = (Layer("conv.weight", "conv", (4, 3, 3, 3), 1), Layer("other.weight", "conv", (4, 4, 3, 3), 1))
-    anatomy = Anatomy((*layers, Layer("fc.weight", "linear", (10, 4), 1)), "fc.weight", 10)
-    (rates,) = Pruning(rate=0.5, rates={"conv": 0.2, "oth*": 0.3}, rounds=1).resolve(anatomy)
+    coverage = Coverage((*layers, Layer("fc.weight", "linear", (10, 4), 1)), "fc.weight", 10)
+    (rates,) = Pruning(rate=0.5, rates={"conv": 0.2, "oth*": 0.3}, rounds=1).resolve(coverage)
     assert rates == {"conv.weight": 0.2, "other.weight": 0.3, "fc.weight": 0.25}
-    (rates,) = Pruning(rate=0.5, exclude=("conv.weight",), rounds=1).resolve(anatomy)
+    (rates,) = Pruning(rate=0.5, exclude=("conv.weight",), rounds=1).resolve(coverage)
     assert list(rates) == ["other.weight", "fc.weight"]
 
 

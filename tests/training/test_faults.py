@@ -91,7 +91,7 @@ def test_3_buffers_optimiser_and_schedule_are_fresh_at_each_level(tmp_path):
         assert result.snapshots["final"][f"{number}.num_batches_tracked"] == 12
 
     build = partial(small_nets.conv_norm, (1, 8, 8), 10)
-    weights = initialised(build, "glorot-normal", job.seeds.value("init")).state_dict()
+    weights = initialised(build, job.network.init, job.seeds.value("init")).state_dict()
     digits = data.split(data.load(job.data), job.data.validation, job.seeds)
     start = Start(result.mask.apply(weights), result.mask, job.seeds, digits)
     plain = Plain(build, start, job.training, lambda i: min(1, (i + 1) / 4) * 0.05 * (0.1 if i >= 8 else 1))
@@ -261,7 +261,7 @@ def test_7_selection_looks_at_validation_only(tmp_path):
     }
     snapshots = {name: {k: t.clone() for k, t in weights.items()} for name in ("start", "best", "final")}
     record = loop.Record(history, snapshots, train=(0.0, 1.0))
-    store.save(job, Mask.full(plan.anatomy.shapes()), record, {"iterations": 12, "engine": {"name": "dense"}})
+    store.save(job, Mask.full(plan.coverage.shapes()), record, {"iterations": 12, "engine": {"name": "dense"}})
     (row,) = Results(plan, store).frame().to_dict("records")
     assert row["early_stop_iteration"] == 5
     assert row["early_stop_test_accuracy"] == 0.7

@@ -1,6 +1,6 @@
 """What the tables of a study say: statistics over trials, levels and arms.
 
-`tombola.analysis.anatomy` and `tombola.analysis.overlap` look at masks, `tombola.analysis.claims` checks published
+`tombola.analysis.layers` and `tombola.analysis.overlap` look at masks, `tombola.analysis.claims` checks published
 claims.
 """
 

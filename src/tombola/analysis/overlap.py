@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tombola.analysis.anatomy import ALL
+from tombola.analysis.layers import ALL
 
 if TYPE_CHECKING:
     from tombola.pruning import Mask

@@ -1,4 +1,4 @@
-"""Networks: plain `nn.Module` factories, their initialisation and their anatomy."""
+"""Networks: plain `nn.Module` factories, their initialisation and their coverage."""
 
 from __future__ import annotations
 
@@ -7,28 +7,37 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, model_validator
 from torch import nn
 
 from tombola.errors import InputError
 from tombola.named import code_fingerprint, resolve
 from tombola.networks.conv import conv_2, conv_4, conv_6
-from tombola.networks.initialise import initialised
-from tombola.networks.layers import Anatomy, Layer, examine
+from tombola.networks.coverage import KINDS, Coverage, Kind, Layer, Unpruned, check_scores, examine
+from tombola.networks.initialise import equal_weights, initialised, redraws
 from tombola.networks.lenet import lenet
 from tombola.networks.resnet import cifar_resnet, resnet_18
 from tombola.networks.vgg import vgg
 from tombola.section import Section
 
 __all__ = [
+    "KINDS",
     "NETWORKS",
-    "Anatomy",
+    "STORED",
+    "Coverage",
+    "Kind",
     "Layer",
     "NetworkSettings",
+    "Unpruned",
+    "check_scores",
+    "equal_weights",
     "examine",
     "factory",
     "initialised",
+    "redraws",
 ]
+
+STORED = {"stored": "without defaults"}  # the context in which such a file is validated
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lenet-300-100": lenet,
@@ -47,7 +56,9 @@ class NetworkSettings(Section):
     Args:
         name: one of ours, or `package.module:factory` returning an `nn.Module` that maps a batch to class scores.
         arguments: passed to the factory. `input_shape` and `classes` are added where the factory takes them.
-        init: how linear and convolution weights are drawn; "pytorch" leaves them as the constructor made them.
+        init: how linear and convolution weights are drawn. "pytorch" leaves all weights as the constructor made them,
+            and is the default for `package.module:factory`: its weights may be pretrained. The default for one of ours
+            is "glorot-normal".
         output: name of the output layer, where the last layer of the forward pass is not it.
     """
 
@@ -55,6 +66,20 @@ class NetworkSettings(Section):
     arguments: dict[str, Any] = Field(default_factory=dict)
     init: Literal["glorot-normal", "glorot-uniform", "kaiming-normal", "kaiming-uniform", "pytorch"] = "glorot-normal"
     output: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _init_by_default(cls, value: Any, info: ValidationInfo) -> Any:
+        """Fill in `init` where it is not given.
+
+        Identity leaves out what equals the field's default, "glorot-normal". So this keeps the identities of our
+        networks, and gives a user's own network without `init` that of "pytorch". A file that tombola wrote without
+        defaults is read under the context `STORED`: there, no `init` means "glorot-normal".
+        """
+        if not isinstance(value, dict) or value.get("init") is not None or info.context == STORED:
+            return value
+        filled = {field: each for field, each in value.items() if field != "init"}
+        return filled | {"init": "pytorch"} if ":" in str(value.get("name", "")) else filled
 
     def code(self) -> str:
         """Return a fingerprint of a user's own factory, "" for ours."""

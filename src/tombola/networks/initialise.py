@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -49,28 +49,76 @@ NAMES = (*SCHEMES, "pytorch")
 def initialised(build: Callable[[], nn.Module], scheme: str, seed: int) -> nn.Module:
     """Return a freshly built and initialised module; the global generator is left as it was.
 
-    Constructors draw from the global generator, so that is seeded inside a fork: parameters that a scheme does not
-    cover (embeddings, a user's own) are reproducible too. A scheme draws the weights of linear and convolution layers
-    from its own generator, and sets their biases to zero.
+    Constructors draw from the global generator, so that is seeded inside a fork. A scheme draws the weights of linear
+    and convolution layers (`WEIGHTED`) from its own generator, and sets their biases to zero. Every other parameter
+    keeps what the constructor drew, prunable or not: attention, recurrent layers and bare parameters have no agreed
+    fan in and fan out.
 
     Raises:
-        InputError: a layer does not know its own size yet.
+        InputError: a layer has no size yet, or a scheme should draw a weight that is computed from other parameters.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed if scheme == "pytorch" else seed ^ CONSTRUCTOR)
         module = build()
+    require_sizes(module)
+    if scheme != "pytorch":
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, layer in module.named_modules():
+                if isinstance(layer, WEIGHTED):
+                    if not isinstance(layer.weight, nn.Parameter):
+                        raise InputError(
+                            f"network.init: {scheme} can't draw the weight of layer {name!r}, which is computed from "
+                            "other parameters (weight norm and its like); set network.init to pytorch"
+                        )
+                    SCHEMES[scheme](layer.weight, generator)
+                    if layer.bias is not None:
+                        layer.bias.zero_()
+    return module
+
+
+def require_sizes(module: nn.Module) -> None:
+    """Check that every parameter and buffer has a size.
+
+    Raises:
+        InputError: a lazy layer has seen no batch yet.
+    """
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if is_lazy(tensor):
             raise InputError(
                 f"the network's {name!r} has no size before the first batch; give lazy layers their sizes, or run a "
                 "batch through the module in the factory"
             )
-    if scheme != "pytorch":
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for layer in module.modules():
-                if isinstance(layer, WEIGHTED):
-                    SCHEMES[scheme](layer.weight, generator)
-                    if layer.bias is not None:
-                        layer.bias.zero_()
-    return module
+
+
+def equal_weights(build: Callable[[], nn.Module], scheme: str, first: int, second: int) -> frozenset[str]:
+    """Return the names of the parameters that two seeds give equal values.
+
+    Two different seeds tell which parameters have a second initialisation; one seed given twice tells which parameters
+    a factory draws from elsewhere, and so can't repeat.
+
+    Raises:
+        InputError: as `initialised`.
+    """
+    one, other = (dict(initialised(build, scheme, seed).named_parameters()) for seed in (first, second))
+    return frozenset(
+        name for name, weight in one.items() if name in other and torch.equal(weight.detach(), other[name].detach())
+    )
+
+
+def redraws(build: Callable[[], nn.Module], scheme: str, names: Iterable[str] | None = None) -> bool:
+    """Return whether another seed gives other weights, so that the network has a second initialisation.
+
+    A factory that loads pretrained weights has none: `reinit` would train the ticket itself.
+
+    Args:
+        build: the network's factory.
+        scheme: one of `NAMES`.
+        names: of the prunable parameters (`Coverage.sizes`); all parameters of two dimensions or more by default.
+
+    Raises:
+        InputError: as `initialised`.
+    """
+    if names is None:
+        names = [name for name, weight in initialised(build, scheme, 0).named_parameters() if weight.dim() > 1]
+    return not equal_weights(build, scheme, 0, 1).issuperset(names)

@@ -62,13 +62,15 @@ def live_paths(module: nn.Module, mask: Mask, input_shape: tuple[int, ...]) -> L
     A unit that only its bias keeps from being zero counts as dead: what it adds is a constant, whatever the input.
 
     Raises:
-        Untraceable: the forward pass does something through which paths can't be followed; the message says what.
+        Untraceable: the network has matrices outside linear and convolution layers (attention, LSTM, bare parameters,
+            transposed convolutions), whose units this does not know, or its forward pass does something through which
+            paths can't be followed; the message says what.
     """
     parameters = dict(module.named_parameters())
     layers = {id(layer.weight) for layer in module.modules() if isinstance(layer, WEIGHTED)}
     weights = {}
     for name, parameter in parameters.items():
-        if parameter.dim() > 1 and name not in mask and id(parameter) not in layers:
+        if parameter.dim() > 1 and id(parameter) not in layers:  # a mask on it does not say where its units are
             raise Untraceable(f"{name} is no weight of a linear or convolution layer")
         weights[name] = _positive(name, parameter, mask).requires_grad_()
     example = torch.ones(1, *input_shape, dtype=torch.float64, requires_grad=True)
@@ -84,6 +86,8 @@ def live_paths(module: nn.Module, mask: Mask, input_shape: tuple[int, ...]) -> L
     finally:
         for each, training in modes:
             each.training = training
+    if not isinstance(outputs, Tensor):
+        raise Untraceable(f"it returns a {type(outputs).__name__}, not a tensor")
     wanted = [weights[name] for name in mask]
     *gradients, of_example = torch.autograd.grad(outputs.sum(), [*wanted, example], allow_unused=True)
     live = {

@@ -50,7 +50,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
             table.add_row(escape(f"{arm} (shares all its runs with other arms)"), "0", "0", "", "")
     table.add_row("all", f"{totals[0]:,.0f}", f"{totals[1]:,.0f}", f"{totals[2]:.2e}", duration(totals[3]))
     counts = plan.remaining
-    layers = ", ".join(f"{layer.name.removesuffix('.weight')} {layer.size:,}" for layer in plan.anatomy.layers)
+    layers = ", ".join(f"{layer.name.removesuffix('.weight')} {layer.size:,}" for layer in plan.coverage.layers)
     lines = [
         f"{study.name}: {study.network.name} on {study.data.source}, {counted(study.trials, 'trial')}, "
         f"levels 0 to {study.pruning.rounds}, {plan.budget():,} iterations a run",

@@ -65,8 +65,8 @@ def _measure(plan: Plan, level: int, engine: str, device: str) -> tuple[float, f
     splits = Splits(train, examined, examined, (0.0,), (1.0,), data.classes)
     build = factory(study.network, data.input_shape, data.classes)
     density = plan.remaining[level] / plan.remaining[0]
-    keep = {name: torch.rand(shape, generator=generator) < density for name, shape in plan.anatomy.shapes().items()}
-    mask = Mask(keep) if level else Mask.full(plan.anatomy.shapes())
+    keep = {name: torch.rand(shape, generator=generator) < density for name, shape in plan.coverage.shapes().items()}
+    mask = Mask(keep) if level else Mask.full(plan.coverage.shapes())
     weights = mask.apply(initialised(build, study.network.init, 0).state_dict())
     made = choose_engine(engine, build, mask, study.training, train.inputs[:1])
     runner = made(build, [Start(weights, mask, Seeds(0, 0), splits)], study.training, plan.budget(), place)

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from tombola.data import Description
 from tombola.errors import StoreError
-from tombola.networks import Anatomy
+from tombola.networks import STORED, Coverage
 from tombola.running.files import Damaged, write_whole
 from tombola.running.store import Store
 from tombola.studies.connectivity import Pair
@@ -26,7 +26,7 @@ from tombola.work import Item, MaskSearch, Observations, OpaqueSpec, Training, o
 
 PLAN_FILE = "plan.json"
 _DATA, _ROWS, _PAIRS = TypeAdapter(Description), TypeAdapter(tuple[Row, ...]), TypeAdapter(tuple[Pair, ...])
-_ANATOMY = TypeAdapter(Anatomy)
+_COVERAGE = TypeAdapter(Coverage)
 
 
 def keep_plan(root: Path, plan: Plan) -> None:
@@ -39,7 +39,7 @@ def keep_plan(root: Path, plan: Plan) -> None:
     content = {
         "study": plan.study.model_dump(mode="json"),
         "data": _DATA.dump_python(plan.data, mode="json"),
-        "anatomy": _ANATOMY.dump_python(plan.anatomy, mode="json"),
+        "coverage": _COVERAGE.dump_python(plan.coverage, mode="json"),
         "remaining": plan.remaining,
         "work": [item.as_json() | {"needs": item.needs} for item in plan.work.values()],
         "rows": _ROWS.dump_python(plan.rows, mode="json"),
@@ -71,9 +71,9 @@ def kept_plan(root: Path) -> Plan | None:
         content = json.loads(text)
         items = [opaque_item_from_json(values) for values in content["work"]]
         return Plan(
-            study=Study.model_validate(content["study"]),
+            study=Study.model_validate(content["study"], context=STORED),
             data=_DATA.validate_python(content["data"]),
-            anatomy=_ANATOMY.validate_python(content["anatomy"]),
+            coverage=_COVERAGE.validate_python(content["coverage"]),
             remaining=tuple(content["remaining"]),
             work={item.id: item for item in items},
             rows=_ROWS.validate_python(content["rows"]),
@@ -87,7 +87,7 @@ def kept_plan(root: Path) -> Plan | None:
 
 def plan_of_first_edition(content: dict[str, Any]) -> Plan:
     """Return the plan that version 0.1 kept, for reading its tables: its results are named by identities of then."""
-    study = Study.model_validate(content["study"])
+    study = Study.model_validate(content["study"], context=STORED)
     pairs = _PAIRS.validate_python(content.get("pairs", ()))
     rows = _ROWS.validate_python(content["rows"])
     items = {}
@@ -99,7 +99,7 @@ def plan_of_first_edition(content: dict[str, Any]) -> Plan:
     return Plan(
         study=study,
         data=_DATA.validate_python(content["data"]),
-        anatomy=_ANATOMY.validate_python(content["anatomy"]),
+        coverage=_COVERAGE.validate_python(content["anatomy"]),
         remaining=tuple(content["remaining"]),
         work=items,
         rows=rows,

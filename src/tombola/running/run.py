@@ -225,7 +225,7 @@ def threads_each(plan: Plan, workers: int) -> int:
 
 def surplus_outputs(plan: Plan) -> str:
     """Return in one line that the network has more outputs than there are classes; "" where it hasn't."""
-    outputs, classes = plan.anatomy.classes, plan.data.classes
+    outputs, classes = plan.coverage.classes, plan.data.classes
     if outputs == classes:
         return ""
     return f"note: the network returns {outputs} scores per example, but {plan.study.data.source} has {classes} classes"

@@ -246,6 +246,8 @@ def _over(section: str, base: Any, value: Any) -> Any:
         gone = {"path"}
     if section == "network" and value.get("name") not in (None, base.get("name")):  # its factory takes others
         gone = {"arguments", "output"}
+        if (":" in str(value["name"])) != (":" in str(base.get("name"))):  # whose default of init is another
+            gone.add("init")
     if any(value.get(rival) is not None for rival in RIVALS.get(section, ())):
         gone |= set(RIVALS[section]) - value.keys()
     if section == "pruning":

@@ -9,7 +9,7 @@ from pathlib import Path
 from tombola.data import Description, describe, fingerprint
 from tombola.errors import InputError
 from tombola.named import resolve
-from tombola.networks import Anatomy, examine, factory, initialised
+from tombola.networks import Coverage, check_scores, examine, factory, initialised
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
 from tombola.studies.arms import Rule, arm_named
@@ -44,7 +44,7 @@ class Plan:
     Args:
         study: what was planned.
         data: shape and size of the data set.
-        anatomy: the network's prunable layers.
+        coverage: the network's prunable layers.
         remaining: number of weights that remain at each level, the dense level 0 included; where `pruning.back_off`
             is set, or a criterion skips rounds, the fewest that can remain.
         work: items by identity, each after those that it needs.
@@ -54,7 +54,7 @@ class Plan:
 
     study: Study
     data: Description
-    anatomy: Anatomy
+    coverage: Coverage
     remaining: tuple[int, ...]
     work: dict[str, Item]
     rows: tuple[Row, ...]
@@ -68,7 +68,7 @@ class Plan:
     @cached_property
     def multiply_adds(self) -> float:
         """Multiply-adds of one example in the dense network."""
-        return float(sum(layer.size * layer.uses for layer in self.anatomy.layers))
+        return float(sum(layer.size * layer.uses for layer in self.coverage.layers))
 
     def operations(self, item: Item) -> float:
         """Estimate the floating-point operations of an item, evaluations included; see `Cost.operations`."""
@@ -92,11 +92,11 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     """
     data = describe(study.data, root)
     build = factory(study.network, data.input_shape, data.classes)
-    anatomy = examine(initialised(build, "pytorch", 0), data.input_shape, study.network.output)
-    if anatomy.classes < data.classes:
+    coverage = examine(initialised(build, "pytorch", 0), data.input_shape, study.network.output)
+    classes = check_scores(coverage)
+    if classes < data.classes:
         raise InputError(
-            f"the network returns {anatomy.classes} scores per example, but {study.data.source} has {data.classes} "
-            "classes"
+            f"the network returns {classes} scores per example, but {study.data.source} has {data.classes} classes"
         )
     recipes = [study.training, *(study.recipe(1).changed(arm.training) for arm in study.arms)]
     if any(recipe.augment for recipe in recipes) and len(data.input_shape) != 3:
@@ -118,11 +118,11 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
             f"training.patience={study.training.patience} could end the dense run before iteration {max(asked)}, "
             f"which {who} asks for; give patience to the pruned levels alone, as retraining.patience"
         )
-    rates = study.pruning.resolve(anatomy)
-    remaining = plan_counts(anatomy.sizes(), rates, study.pruning.scope, study.pruning.minimum)
+    rates = study.pruning.resolve(coverage)
+    remaining = plan_counts(coverage.sizes(), rates, study.pruning.scope, study.pruning.minimum)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     untrained = partial(initialised, build, study.network.init, 0)
-    try_criterion(study.pruning.criterion, anatomy.shapes(), untrained, data.input_shape, data.classes)
+    try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data.input_shape, data.classes)
     arms = [control(arm.rule, arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
     codes = (study.network.code(), fingerprint(study.data, root))
 
@@ -130,7 +130,7 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     rows: list[Row] = []
 
     def trial(number: int, rewind: int, settings: ArmSettings | None) -> Trial:
-        return Trial(study, number, rates, codes, items, data, anatomy, remaining, rewind, starts, settings)
+        return Trial(study, number, rates, codes, items, data, coverage, remaining, rewind, starts, settings)
 
     for settings, arm in zip(study.arms, arms, strict=True):
         curves = [
@@ -146,13 +146,13 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
     for search in {search.criterion: search for search in searches}.values():
         if search.criterion != study.pruning.criterion:
             examples = bool(search.examples)
-            try_criterion(search.criterion, anatomy.shapes(), untrained, data.input_shape, data.classes, examples)
+            try_criterion(search.criterion, coverage.shapes(), untrained, data.input_shape, data.classes, examples)
     pairs: list[Pair] = []
     for rewind in parting:
         assert study.connectivity is not None
         for number in range(study.trials):
             pairs += connect(trial(number, rewind, None), study.connectivity)
-    return Plan(study, data, anatomy, tuple(remaining), items, tuple(rows), tuple(pairs))
+    return Plan(study, data, coverage, tuple(remaining), items, tuple(rows), tuple(pairs))
 
 
 def _partings(study: Study, rewinds: tuple[int, ...], budget: int, data: Description) -> tuple[int, ...]:

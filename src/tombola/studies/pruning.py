@@ -9,14 +9,13 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from tombola.errors import InputError
-from tombola.networks import Anatomy
+from tombola.networks import KINDS, Coverage
 from tombola.pruning.schedule import constant_rate, rates_to
 from tombola.pruning.select import Scope
 from tombola.section import Section
 from tombola.training.tracking import EarlyBird
 
 Rate = float | tuple[float, ...]  # of every round, or a list with one for each
-KINDS = ("conv", "linear")
 
 
 class BackOff(Section):
@@ -46,9 +45,9 @@ class Pruning(Section):
         densities: of the whole network at levels 1, 2, ..., falling.
         output_rate: of the output layer, under scope "layer"; half of the others' where it is not given (the paper's
             Figure 2).
-        rates: layer -> rate, under scope "layer". A key is a layer, a pattern such as "conv*", or a kind: "conv" or
-            "linear". A layer's own name comes before a pattern, a pattern before `output_rate`, and that before a
-            kind.
+        rates: layer -> rate, under scope "layer". A key is a layer, a pattern such as "conv*", or a kind: "conv",
+            "linear", "recurrent", "attention", "embedding" or "parameter". A layer's own name comes before a pattern,
+            a pattern before `output_rate`, and that before a kind.
         exclude: layers, patterns or kinds that are never pruned; "output" stands for the output layer.
         rounds: number of rounds; level n has been pruned n times. Follows from a list of rates or densities.
         minimum: the least number of weights that a layer keeps.
@@ -117,33 +116,33 @@ class Pruning(Section):
             raise ValueError("densities fall from level to level")
         return self
 
-    def resolve(self, anatomy: Anatomy) -> tuple[dict[str, float], ...]:
+    def resolve(self, coverage: Coverage) -> tuple[dict[str, float], ...]:
         """Return weight name -> rate for every layer that is pruned, for each round.
 
         Raises:
             InputError: a layer is named that the network does not have, nothing is left to prune, or a density can't
                 be reached.
         """
-        excluded = {name for key in self.exclude for name in _layers(key, anatomy, "pruning.exclude")}
+        excluded = {name for key in self.exclude for name in _layers(key, coverage, "pruning.exclude")}
         kinds: dict[str, Rate] = {}
         named: dict[str, Rate] = {}
         for key, rate in sorted(self.rates.items(), key=lambda item: _precedence(item[0])):
-            found = _layers(key, anatomy, "pruning.rates")
+            found = _layers(key, coverage, "pruning.rates")
             if len(found) == 1 and found[0] in excluded:
                 raise InputError(f"pruning: {found[0]!r} stands both in exclude and in rates")
             (kinds if key in KINDS else named).update(dict.fromkeys(found, rate))
-        pruned = [layer.name for layer in anatomy.layers if layer.name not in excluded]
+        pruned = [layer.name for layer in coverage.layers if layer.name not in excluded]
         if not pruned:
             raise InputError("pruning.exclude: every prunable layer is excluded; there is nothing to prune")
 
         def rates_at(number: int, base: float) -> dict[str, float]:
             rates = {name: _of(kinds.get(name, base), number) for name in pruned}
-            if self.scope == "layer" and anatomy.output in rates:
-                half = rates[anatomy.output] / 2
-                rates[anatomy.output] = half if self.output_rate is None else _of(self.output_rate, number)
+            if self.scope == "layer" and coverage.output in rates:
+                half = rates[coverage.output] / 2
+                rates[coverage.output] = half if self.output_rate is None else _of(self.output_rate, number)
             return rates | {name: _of(rate, number) for name, rate in named.items() if name in rates}
 
-        sizes = anatomy.sizes()
+        sizes = coverage.sizes()
         if self.densities:
             bases = rates_to(sizes, self.densities, self.scope, self.minimum, rates_at)
         elif self.target is not None:
@@ -192,19 +191,19 @@ def _precedence(key: str) -> int:
     return 0 if key in KINDS else 1 if _is_pattern(key) else 2
 
 
-def _layers(key: str, anatomy: Anatomy, field: str) -> list[str]:
+def _layers(key: str, coverage: Coverage, field: str) -> list[str]:
     """Return the weight names that a key of `rates` or `exclude` stands for."""
-    names = [layer.name for layer in anatomy.layers]
+    names = [layer.name for layer in coverage.layers]
     if key in KINDS:  # a layer that is called so is there as "conv.weight"
-        found = [layer.name for layer in anatomy.layers if layer.kind == key]
+        found = [layer.name for layer in coverage.layers if layer.kind == key]
     elif key in names or f"{key}.weight" in names:
-        return [anatomy.select(key, field)]
+        return [coverage.select(key, field)]
     elif key == "output":
-        return [anatomy.output]
+        return [coverage.output]
     elif _is_pattern(key):
         found = [name for name in names if fnmatchcase(name, key) or fnmatchcase(name.removesuffix(".weight"), key)]
     else:
-        return [anatomy.select(key, field)]  # which says what there is
+        return [coverage.select(key, field)]  # which says what there is
     if not found:
         known = ", ".join(name.removesuffix(".weight") for name in names)
         raise InputError(f"{field}: no prunable layer matches {key!r}; there are {known}")

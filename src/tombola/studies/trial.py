@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tombola.data import Description
 from tombola.errors import InputError
 from tombola.named import code_fingerprint
-from tombola.networks import Anatomy
+from tombola.networks import Coverage
 from tombola.pruning import CRITERIA
 from tombola.pruning.at_init import WITH_EXAMPLES
 from tombola.pruning.scoring import KNOWN
@@ -83,7 +83,7 @@ class Trial:
     codes: Codes
     items: dict[str, Item] = field(repr=False)
     data: Description
-    anatomy: Anatomy = field(repr=False)
+    coverage: Coverage = field(repr=False)
     remaining: Sequence[int] = field(repr=False)
     rewind: int = 0
     rewinds: tuple[int, ...] = (0,)
@@ -210,7 +210,7 @@ class Trial:
             InputError: a layer would keep no weight.
         """
         pruning, rounds = self.study.pruning, self.rates[:level]
-        sizes = {name: size for name, size in self.anatomy.sizes().items() if name in rounds[0]}
+        sizes = {name: size for name, size in self.coverage.sizes().items() if name in rounds[0]}
         counts = sizes
         for rates in rounds:
             counts = after_round(counts, rates, pruning.scope, sizes, pruning.minimum)
@@ -288,7 +288,7 @@ class Trial:
         Raises:
             InputError: there is no such method, or fewer weights would be left than there are layers.
         """
-        sizes = self.anatomy.sizes()
+        sizes = self.coverage.sizes()
         layers = [name for name in sizes if any(rates.get(name) for rates in self.rates)]
         pool = sum(sizes[name] for name in layers)
         keep = self.remaining[level] - (self.remaining[0] - pool)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tombola.analysis.anatomy import ALL, dead_units, layer_densities
 from tombola.analysis.break_down import break_down
 from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
 from tombola.analysis.connectivity import barrier_statistics
+from tombola.analysis.layers import ALL, dead_units, layer_densities
 from tombola.analysis.overlap import mask_overlap
 from tombola.analysis.paired import paired_differences
 from tombola.analysis.spread import spread
@@ -110,7 +110,7 @@ def gather(
     chosen = _chosen(levels, arm)
     curves, every = _thinned(results.curves().assign(study=name), chosen)
     held = tickets(results, chosen, arm) if arm else {}
-    first = results.plan.anatomy.layers[0]
+    first = results.plan.coverage.layers[0]
     return Found(
         name=name,
         description=results.study.description,

@@ -47,8 +47,8 @@ def sheet(results: Results, levels: pd.DataFrame) -> Sheet:
     study, plan = results.study.without_folder(), results.plan
     settings = study.model_dump(mode="json")
     facts = [results.store.facts(job) for job in dict.fromkeys(levels["job"])]
-    anatomy = "; ".join(f"{layer.name}: {layer.size:,}" for layer in plan.anatomy.layers)
-    network = [*_settings(settings["network"]), ("prunable weights", f"{plan.remaining[0]:,} ({anatomy})")]
+    layers = "; ".join(f"{layer.name}: {layer.size:,}" for layer in plan.coverage.layers)
+    network = [*_settings(settings["network"]), ("prunable weights", f"{plan.remaining[0]:,} ({layers})")]
     groups = [
         Group("Network", tuple(network)),
         Group("Data", (*_settings(settings["data"]), *_data(results), *_normalisation(facts))),

@@ -29,7 +29,7 @@ def layer_densities(results: Results) -> pd.DataFrame:
         `study`, `arm`, `trial`, `repeat`, `level`, `layer`; `remaining` and `size`, in weights; `density`, from 0 to 1.
         Layers are in the order of the forward pass.
     """
-    sizes = results.plan.anatomy.sizes()
+    sizes = results.plan.coverage.sizes()
     rows = []
     for row in results.frame().to_dict("records"):
         remaining = results.store.facts(row["job"])["remaining"]
@@ -84,7 +84,7 @@ def dead_units(results: Results, trial: int | None = 0, arms: Sequence[str] | No
         for row in frame[wanted].to_dict("records"):
             mask = results.store.mask(row["job"])
             place = {key: row[key] for key in ("study", "arm", "trial", "level")}
-            by_channel = results.plan.anatomy.layers[0].kind == "conv"
+            by_channel = results.plan.coverage.layers[0].kind == "conv"
             counts = _count(mask, live_paths(module, mask, data.input_shape), by_channel)
             rows += [place | each for each in counts]
     except Untraceable as error:

@@ -1,0 +1,410 @@
+"""Coverage: which parameters of a network are prunable, which are not and why, and what each of them costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from tombola.errors import InputError, nearest
+from tombola.networks.initialise import require_sizes
+from tombola.networks.products import ProductTrace, Use, is_vector
+
+EXAMPLES = 2  # in the batch that `examine` makes up
+
+Kind = Literal["conv", "linear", "recurrent", "attention", "embedding", "parameter"]
+KINDS: tuple[Kind, ...] = ("conv", "linear", "recurrent", "attention", "embedding", "parameter")
+
+Inputs = Tensor | Sequence[Any] | Mapping[str, Any]  # a batch, or the shape of one example
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A prunable parameter: it has two dimensions or more, and a product takes it as it is.
+
+    Args:
+        name: of the parameter, such as "fc1.weight".
+        kind: one of `KINDS`. "conv" is any convolution, "parameter" one that stands in none of PyTorch's layers.
+        shape: of the parameter.
+        uses: how often each weight is used for one example, on average: 1 in a linear layer, positions in a
+            convolution, tokens in attention.
+    """
+
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]
+    uses: float
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def multiply_adds(self) -> float:
+        """Multiply-adds of one example."""
+        return self.size * self.uses
+
+
+@dataclass(frozen=True)
+class Unpruned:
+    """A parameter of two dimensions or more that can't be pruned.
+
+    Args:
+        name: of the parameter.
+        shape: of the parameter.
+        why: the reason, in words.
+        multiply_adds: of one example, in the products that take a tensor computed from it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    why: str
+    multiply_adds: float = 0
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return torch.Size(self.shape).numel()
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which parameters of a network are prunable, and which share of the network they are.
+
+    Args:
+        layers: the prunable parameters, in the order in which the forward pass comes to them.
+        output: name of the output layer's weight.
+        skipped: parameters behind a product that can't be pruned. They count as matrix weights, and stay dense.
+        unmultiplied: parameters of two dimensions or more that no product takes, such as position embeddings.
+        parameters: number of all weights, biases and the like included.
+        all_multiply_adds: of one example, in all products; those of two activations (attention) included.
+        examples: in the batch that the network was run with.
+        output_shape: shape of what the network returned for it: of a tensor, or of the `logits` among others.
+        returned: type of what the network returned, such as "Tensor".
+    """
+
+    layers: tuple[Layer, ...]
+    output: str
+    skipped: tuple[Unpruned, ...] = ()
+    unmultiplied: tuple[Unpruned, ...] = ()
+    parameters: int = 0
+    all_multiply_adds: float = 0
+    examples: int = EXAMPLES
+    output_shape: tuple[int, ...] | None = None
+    returned: str = "Tensor"
+
+    @property
+    def classes(self) -> int | None:
+        """Number of scores per example; None where the network returns something else."""
+        shape = self.output_shape
+        if self.returned != "Tensor" or shape is None or len(shape) != 2 or shape[0] != self.examples:
+            return None
+        return shape[1]
+
+    @property
+    def prunable(self) -> int:
+        """Number of prunable weights."""
+        return sum(layer.size for layer in self.layers)
+
+    @property
+    def matrix_weights(self) -> int:
+        """Number of weights in the parameters behind a product, prunable or not: what density is a share of."""
+        return self.prunable + sum(each.size for each in self.skipped)
+
+    @property
+    def multiply_adds(self) -> float:
+        """Multiply-adds of one example in the products of prunable parameters."""
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    def density(self, kept: int) -> float:
+        """Return the share of all matrix weights that remains where `kept` prunable weights do."""
+        return (kept + self.matrix_weights - self.prunable) / self.matrix_weights
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each prunable parameter by name."""
+        return {layer.name: layer.shape for layer in self.layers}
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of weights of each prunable parameter by name."""
+        return {layer.name: layer.size for layer in self.layers}
+
+    def select(self, name: str, what: str) -> str:
+        """Return the parameter name for a layer given as "fc1" or "fc1.weight".
+
+        Raises:
+            InputError: no prunable layer has that name; `what` is the field that named it.
+        """
+        for candidate in (name, f"{name}.weight"):
+            if candidate in self.shapes():
+                return candidate
+        for other in (*self.skipped, *self.unmultiplied):
+            if other.name in (name, f"{name}.weight"):
+                raise InputError(f"{what}: {other.name!r} is not prunable: {other.why}")
+        known = [layer.name.removesuffix(".weight") for layer in self.layers]
+        raise InputError(f"{what}: the network has no prunable layer {name!r}{nearest(name, known)}")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row per parameter of two dimensions or more, the prunable ones first.
+
+        Returns:
+            `name`, `kind` ("" for a parameter that is not prunable), `shape`, `weights`, `multiply_adds` of one
+            example, and `why` the parameter is not prunable ("" for a prunable one).
+        """
+        prunable = [
+            {"name": each.name, "kind": each.kind, "shape": each.shape, "weights": each.size}
+            | {"multiply_adds": each.multiply_adds, "why": ""}
+            for each in self.layers
+        ]
+        others = [
+            {"name": each.name, "kind": "", "shape": each.shape, "weights": each.size}
+            | {"multiply_adds": each.multiply_adds, "why": each.why}
+            for each in (*self.skipped, *self.unmultiplied)
+        ]
+        return prunable + others
+
+    def summary(self) -> str:
+        """Return the totals in one line."""
+        line = f"of {self.matrix_weights:,} weights in matrices {self.prunable:,} are prunable"
+        shares = []
+        if self.parameters:
+            shares.append(f"{_percent(self.prunable, self.parameters)} of all {self.parameters:,} parameters")
+        if self.all_multiply_adds:
+            shares.append(f"{_percent(self.multiply_adds, self.all_multiply_adds)} of multiply-adds")
+        return f"{line} ({', '.join(shares)})" if shares else line
+
+    def text(self) -> str:
+        """Return the coverage as a table for a terminal: a line per parameter, then the totals."""
+        head = ("parameter", "kind", "shape", "weights", "multiply-adds")
+        body = [
+            (
+                row["name"],
+                row["kind"] or "-",
+                "x".join(map(str, row["shape"])),
+                f"{row['weights']:,}",
+                f"{row['multiply_adds']:,.0f}",
+                f"not prunable: {row['why']}" if row["why"] else "",
+            )
+            for row in self.rows()
+        ]
+        widths = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
+        lines = []
+        for name, kind, shape, weights, count, *why in ((*head, ""), *body):
+            left = f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {shape:<{widths[2]}}"
+            lines.append(f"{left}  {weights:>{widths[3]}}  {count:>{widths[4]}}  {why[0]}".rstrip())
+        return "\n".join([*lines, self.summary()])
+
+
+def check_scores(coverage: Coverage) -> int:
+    """Return the number of class scores that the network gives per example.
+
+    Raises:
+        InputError: it returns something else than one row of scores per example.
+    """
+    if coverage.classes is None:
+        got = coverage.output_shape if coverage.returned == "Tensor" else coverage.returned
+        raise InputError(
+            f"the network must return one row of class scores per example; for {coverage.examples} it gave {got}"
+        )
+    return coverage.classes
+
+
+def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embeddings: bool = False) -> Coverage:
+    """Run one batch through `module` and find the parameters that its products take.
+
+    Every parameter of two dimensions or more that a product takes is prunable, wherever it stands: in a layer, in
+    attention, in an LSTM, or alone. Views, copies and casts of a parameter count as the parameter. A tensor that is
+    computed from parameters (weight norm) does not: those parameters are `skipped`. A tied weight counts once, under
+    its first name; an embedding that is also an output layer takes part in a product, and so is prunable.
+
+    The module's mode, buffers and the global generator are as before afterwards.
+
+    Args:
+        module: to be run in evaluation mode, or in training mode where it fails there.
+        inputs: a batch: a tensor, a tuple of tensors (`module(*inputs)`) or a dict (`module(**inputs)`), whose first
+            dimension counts examples. Or the shape of one example, for a batch of float32 zeros.
+        output: the output layer, where the last product of the forward pass is not it.
+        embeddings: makes embedding tables prunable, and counts their weights among those in matrices.
+
+    Raises:
+        InputError: a lazy layer has no size yet, the forward pass fails, nothing is prunable, or there is no
+            such output layer.
+    """
+    require_sizes(module)
+    parameters = dict(module.named_parameters())
+    args, options = _batch(inputs, module)
+    tensors = [each for each in tree_leaves((args, options)) if isinstance(each, Tensor)]
+    examples = next((len(tensor) for tensor in tensors if tensor.dim()), 1) or 1
+    trace, returned = _run(module, parameters, args, options, inputs)
+
+    layers, skipped, unmultiplied = [], [], []
+    owners = _owners(module)
+    for name in dict.fromkeys((*trace.uses, *parameters)):
+        parameter, use = parameters[name], trace.uses.get(name, Use())
+        why = _why_not(name, parameter, use, trace, embeddings)
+        shape = tuple(parameter.shape)
+        if parameter.dim() < 2:
+            if use.multiply_adds or use.how is not None:
+                unmultiplied.append(Unpruned(name, shape, "it has one dimension"))
+        elif not why:
+            uses = use.multiply_adds / (examples * max(1, parameter.numel()))
+            layers.append(
+                Layer(name, _kind(use, owners[id(parameter)]), shape, int(uses) if uses.is_integer() else uses)
+            )
+        elif use.how is not None and not is_vector(parameter):
+            skipped.append(Unpruned(name, shape, why, use.computed / examples))
+        else:
+            unmultiplied.append(Unpruned(name, shape, why))
+    if not layers:
+        reasons = "".join(f"; {each.name!r}: {each.why}" for each in (*skipped, *unmultiplied)[:3])
+        raise InputError(
+            f"there is nothing to prune: no product of the network takes a parameter of two dimensions or more{reasons}"
+        )
+    products = [layer.name for layer in layers if layer.uses] or [layers[-1].name]
+    coverage = Coverage(
+        layers=tuple(layers),
+        output=products[-1],
+        skipped=tuple(skipped),
+        unmultiplied=tuple(unmultiplied),
+        parameters=sum(parameter.numel() for parameter in parameters.values()),
+        all_multiply_adds=trace.total / examples,
+        examples=examples,
+        output_shape=_shape_of(returned),
+        returned="Tensor" if isinstance(returned, Tensor) else type(returned).__name__,
+    )
+    return coverage if output is None else replace(coverage, output=coverage.select(output, "network.output"))
+
+
+def _why_not(name: str, parameter: Tensor, use: Use, trace: ProductTrace, embeddings: bool) -> str:
+    """Return why a parameter is not prunable; "" where it is."""
+    if name in trace.shared:
+        return f"it lies in the memory of {trace.shared[name]!r}; make both the same nn.Parameter"
+    if name in trace.unseen:
+        return f"it is a {type(parameter).__name__}, which can't be followed through the forward pass"
+    if use.how is not None:
+        operation, names = use.how
+        others = [other for other in names if other != name]
+        together = f" together with {', '.join(others)}" if others else ""
+        if is_vector(parameter) and others:
+            return f"it scales {', '.join(others)} ({operation}), and is no matrix"
+        return f"products take a tensor computed from it{together} ({operation}), not the parameter itself"
+    if use.multiply_adds:
+        return ""
+    if use.looked_up:
+        return "" if embeddings else "an embedding table: looked up, not multiplied; prunable on request"
+    if use.others:
+        return f"no product takes it; the forward pass uses it in: {', '.join(dict.fromkeys(use.others))}"
+    return "the forward pass never reaches it"
+
+
+def _owners(module: nn.Module) -> dict[int, list[nn.Module]]:
+    """Return the modules that hold each parameter, by the parameter's id."""
+    owners: dict[int, list[nn.Module]] = {}
+    for owner in module.modules():
+        for parameter in owner._parameters.values():
+            if parameter is not None:
+                owners.setdefault(id(parameter), []).append(owner)
+    return owners
+
+
+def _kind(use: Use, owners: Sequence[nn.Module]) -> Kind:
+    if use.looked_up or any(isinstance(owner, nn.Embedding | nn.EmbeddingBag) for owner in owners):
+        return "embedding"
+    if use.convolved:
+        return "conv"
+    if any(isinstance(owner, nn.MultiheadAttention) for owner in owners):
+        return "attention"
+    if any(isinstance(owner, nn.RNNBase | nn.RNNCellBase) for owner in owners):
+        return "recurrent"
+    # transformers' Conv1D is a linear layer with its weight transposed.
+    if any(isinstance(owner, nn.Linear | nn.Bilinear) or type(owner).__name__ == "Conv1D" for owner in owners):
+        return "linear"
+    return "parameter"
+
+
+def _batch(inputs: Inputs, module: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments and options that the module is called with."""
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if _is_shape(inputs):
+        device = next((parameter.device for parameter in module.parameters()), None)
+        return (torch.zeros(EXAMPLES, *inputs, device=device),), {}
+    return tuple(inputs), {}
+
+
+def _is_shape(inputs: Inputs) -> bool:
+    """Is it the shape of an example, rather than a batch?"""
+    return not isinstance(inputs, Tensor | Mapping) and all(isinstance(size, int) for size in inputs)
+
+
+def _run(
+    module: nn.Module,
+    parameters: Mapping[str, Tensor],
+    args: Sequence[Any],
+    options: Mapping[str, Any],
+    inputs: Inputs,
+) -> tuple[ProductTrace, Any]:
+    """Run the batch in evaluation mode, or in training mode where that fails, and return the trace and the result."""
+    tensors = [each for each in tree_leaves((args, options)) if isinstance(each, Tensor)]
+    failure: Exception | None = None
+    for training in (False, True):
+        trace = ProductTrace(parameters, tensors)
+        with _as_before(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            module.train(training)
+            try:
+                with trace.follow():
+                    return trace, module(*args, **options)
+            except Exception as error:
+                failure = failure or error
+    told, hint = "the given batch", ""
+    if _is_shape(inputs):
+        told = f"inputs of shape {tuple(inputs)}"
+        dtypes = {parameter.dtype for parameter in parameters.values() if parameter.is_floating_point()}
+        if dtypes and dtypes != {torch.float32}:
+            kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+            hint = f" (the inputs are float32, the weights {kinds})"
+    raise InputError(f"the network can't be run on {told}: {type(failure).__name__}: {failure}{hint}") from failure
+
+
+@contextmanager
+def _as_before(module: nn.Module) -> Iterator[None]:
+    """Put modes and buffers of a module back to what they were."""
+    modes = [(each, each.training) for each in module.modules()]
+    buffers = [
+        (each, name, buffer, None if buffer is None else buffer.clone())
+        for each in module.modules()
+        for name, buffer in each._buffers.items()
+    ]
+    try:
+        yield
+    finally:
+        for each, training in modes:
+            each.training = training
+        for each, name, buffer, before in buffers:
+            each._buffers[name] = buffer
+            if buffer is not None and before is not None and not torch.equal(buffer, before):
+                with torch.no_grad():
+                    buffer.copy_(before)
+
+
+def _shape_of(returned: Any) -> tuple[int, ...] | None:
+    """Return the shape of a tensor, or of the `logits` among other things."""
+    if isinstance(returned, Mapping):
+        returned = returned.get("logits")
+    elif not isinstance(returned, Tensor):
+        returned = getattr(returned, "logits", None)
+    return tuple(returned.shape) if isinstance(returned, Tensor) else None
+
+
+def _percent(part: float, whole: float) -> str:
+    """Return a share, such as "99.3 %"; only what is all of it is 100 %."""
+    share = 100 * part / whole
+    text = f"{share:.1f}"
+    return f"{'100' if part == whole else '99.9' if text == '100.0' else text} %"
