@@ -279,10 +279,15 @@ ENGINES = {
     ),
     "engine-sparse-batch-norm": _with("sparse", network={"name": "golden_own:norm", "init": "glorot-normal"}, trials=1),
     "engine-stacked-batch-norm": _with("stacked", network={"name": "golden_own:norm", "init": "glorot-normal"}),
-    "engine-sparse-convolution": _with("sparse", "color-8", network={"name": "golden_own:small", "init": "glorot-normal"}, trials=1),
+    "engine-sparse-convolution": _with(
+        "sparse", "color-8", network={"name": "golden_own:small", "init": "glorot-normal"}, trials=1
+    ),
     "engine-dense-supermask": _with("dense", arms=["edge-popup", "edge-popup-trained"], trials=1),
     "engine-stacked-augment": _with(
-        "stacked", "color-8", network={"name": "golden_own:small", "init": "glorot-normal"}, training=STEPS | {"augment": ["flip", "crop"]}
+        "stacked",
+        "color-8",
+        network={"name": "golden_own:small", "init": "glorot-normal"},
+        training=STEPS | {"augment": ["flip", "crop"]},
     ),
 }
 

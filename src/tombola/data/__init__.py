@@ -1,8 +1,8 @@
 """Data sets: where they come from, how they are split, what training sees of them."""
 
 from tombola.data.balanced import balanced
-from tombola.data.dataset import Arrays, Dataset, Description, Shape, first_array
-from tombola.data.parts import Part, Splits, Tensors, each_tensor, first_tensor
+from tombola.data.dataset import Arrays, Dataset, Description, Shape, first_array, is_one_shape
+from tombola.data.parts import Part, Splits, Tensors, blank_inputs, each_tensor, first_tensor
 from tombola.data.settings import DataSettings
 from tombola.data.sources import (
     SOURCES,
@@ -23,12 +23,14 @@ __all__ = [
     "Splits",
     "Tensors",
     "balanced",
+    "blank_inputs",
     "describe",
     "drawn_rows",
     "each_tensor",
     "fingerprint",
     "first_array",
     "first_tensor",
+    "is_one_shape",
     "load",
     "split",
 ]

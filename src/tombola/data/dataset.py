@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 OneShape = tuple[int, ...]
-Shape = OneShape | tuple[OneShape, ...] | dict[str, OneShape]  # of one tensor, of a tuple or of a dict of tensors
+if TYPE_CHECKING:  # most data sets have a single array, and their code takes it to be one
+    Shape = Any
+else:  # pydantic reads it
+    Shape = OneShape | tuple[OneShape, ...] | dict[str, OneShape]  # of a tensor, of a tuple or of a dict of tensors
 Dtype = str | tuple[str, ...] | dict[str, str]
 Tokens = int | None | tuple[int | None, ...] | dict[str, int | None]
 Arrays = Any  # an array [N, ...], or a tuple or dict of such arrays
+
+
+def is_one_shape(shape: Any) -> bool:
+    """Return whether a shape is that of a single tensor, rather than of several."""
+    return isinstance(shape, tuple) and all(isinstance(size, int) for size in shape)
 
 
 def first_array(arrays: Arrays) -> np.ndarray:

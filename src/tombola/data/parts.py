@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tombola.data.dataset import Description, Shape, Tokens
+from tombola.data.dataset import Description, Shape, Tokens, is_one_shape
 
 # A tensor, a tuple of tensors or a dict of tensors: `module(x)`, `module(*tuple)` or `module(**dict)`.
 Tensors = Any
@@ -39,6 +39,19 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def blank_inputs(data: Description, examples: int = 2) -> Tensors:
+    """Return inputs of zeros, of the shape and type of a data set's: what a network is examined with."""
+
+    def zeros(shape: Shape, dtype: Any) -> Any:
+        if isinstance(shape, dict):
+            return {name: zeros(each, dtype[name]) for name, each in shape.items()}
+        if not is_one_shape(shape):
+            return tuple(map(zeros, shape, dtype))
+        return torch.zeros(examples, *shape, dtype=getattr(torch, dtype))
+
+    return zeros(data.input_shape, data.input_dtype)
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,15 @@ class Splits:
     std: tuple[float, ...]
     classes: int | None = None
     tokens: Tokens = None
+
+    def with_targets(self, function: Callable[[Tensors], Tensors]) -> Splits:
+        """Return the splits with what a function makes of each part's targets."""
+
+        def changed(part: Part) -> Part:
+            return replace(part, targets=function(part.targets))
+
+        parts = {"train": changed(self.train), "validation": changed(self.validation), "test": changed(self.test)}
+        return replace(self, **parts)  # type: ignore[arg-type]  # of three of the fields
 
     @property
     def input_shape(self) -> Shape:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tombola.data import Part, Splits
-from tombola.networks import factory, initialised
+from tombola.networks import initialised, network_for
 from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
 from tombola.studies.plan import Plan
@@ -53,23 +53,22 @@ def measure_pace(plan: Plan, engine: str, device: str, threads: int) -> Pace:
 
 def _measure(plan: Plan, level: int, engine: str, device: str) -> tuple[float, float]:
     study, data, place = plan.study, plan.data, torch.device(device)
+    task = study.task.make()
     generator = torch.Generator().manual_seed(0)
 
     def part(examples: int) -> Part:
-        inputs = torch.randn(examples, *data.input_shape, generator=generator)
-        targets = torch.randint(data.classes, (examples,), generator=generator)
-        return Part(inputs.to(place), targets.to(place))
+        return task.made_up(data, examples, generator).to(place)
 
     examined = part(min(2000, data.test))
     train = part(max(study.training.batch_size, min(2000, data.train)))
-    splits = Splits(train, examined, examined, (0.0,), (1.0,), data.classes)
-    build = factory(study.network, data.input_shape, data.classes)
+    splits = Splits(train, examined, examined, (0.0,), (1.0,), data.classes, data.tokens)
+    build = network_for(study.network, data, task)
     density = plan.remaining[level] / plan.remaining[0]
     keep = {name: torch.rand(shape, generator=generator) < density for name, shape in plan.coverage.shapes().items()}
     mask = Mask(keep) if level else Mask.full(plan.coverage.shapes())
     weights = mask.apply(initialised(build, study.network.init, 0).state_dict())
-    made = choose_engine(engine, build, mask, study.training, train.inputs[:1])
-    runner = made(build, [Start(weights, mask, Seeds(0, 0), splits)], study.training, plan.budget(), place)
+    made = choose_engine(engine, build, mask, study.training, train.select(slice(1)).inputs, task=task)
+    runner = made(build, [Start(weights, mask, Seeds(0, 0), splits, task=task)], study.training, plan.budget(), place)
     runner.advance(2)
     runner.evaluate("test")  # what is compiled at the first call is not the pace
     return _time(lambda: runner.advance(1)), _time(lambda: runner.evaluate("test")) / len(examined)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import tombola.data as data
-from tombola.networks import examine, initialised
+from tombola.networks import examined, initialised
 from tombola.pruning import Mask, shuffled
 from tombola.running.collapse import collapse
 from tombola.running.store import Store
@@ -32,7 +32,7 @@ def masked_state(
     module = initialised(build, "pytorch", 0)
     remarks: dict[str, Any] = {}
     if run.mask is None:
-        mask = Mask.full(examine(module, splits.input_shape).shapes())
+        mask = Mask.full(examined(build, splits.description).shapes())
     else:
         mask = store.mask(run.mask.source)
         if run.mask.search is not None:
@@ -55,7 +55,7 @@ def frozen_state(
         Damaged: a result that this work needs is missing or damaged.
     """
     module = initialised(build, "pytorch", 0)
-    mask = Mask.full(examine(module, splits.input_shape).shapes())
+    mask = Mask.full(examined(build, splits.description).shapes())
     module.load_state_dict(_weights(supermask, store, build))
     if supermask.popup.weights == "signed-constant":
         with torch.no_grad():

@@ -156,6 +156,7 @@ def _cause(before: Plan, after: Plan) -> str:
     if any(isinstance(item.spec, OpaqueSpec) for item in before.work.values()):
         return "tombola's own numerics (version 0.1 wrote this folder)"
     network, path = f"the code of network {after.study.network.name!r}", f"the data file {after.study.data.path}"
+    task = f"the code of task {after.study.task.name!r}"
 
     def codes(plan: Plan) -> dict[str, str]:
         """What may change -> its fingerprint; methods at initialisation are criteria too, under their own names."""
@@ -163,7 +164,7 @@ def _cause(before: Plan, after: Plan) -> str:
         for item in plan.work.values():
             spec = item.spec
             if isinstance(spec, Training | MaskSearch):
-                found |= {network: spec.network_code, path: spec.data_code}
+                found |= {network: spec.network_code, path: spec.data_code, task: spec.task_code}
             if isinstance(spec, MaskSearch):
                 found[f"the code of criterion {spec.criterion!r}"] = spec.code
         return found

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import tombola.data as data
-from tombola.networks import examine, initialised
+from tombola.networks import examined, initialised
 from tombola.pruning import Goal, Mask, SkipRound, Snapshots, kept_of
 from tombola.pruning.search import find_mask
 from tombola.running.files import Damaged
@@ -111,7 +111,7 @@ def _found(item: Item, store: Store, options: RunOptions) -> tuple[Mask, dict[st
 def _untrained(search: MaskSearch, build: Callable[[], nn.Module], splits: data.Splits) -> Parent:
     module = initialised(build, search.network.init, search.seeds.value("init"))
     weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    mask = Mask.full(examine(module, splits.input_shape).shapes())
+    mask = Mask.full(examined(build, splits.description).shapes())
     return Parent(mask, weights, weights, weights, 0, None)
 
 
@@ -169,14 +169,19 @@ def _snapshots(
         return module
 
     # On the CPU whatever the device: arms that share a mask must find the same one.
-    def examples() -> tuple[Tensor, Tensor]:
+    task = search.task.make()
+
+    def batch() -> data.Part:
         if not search.examples:
             raise ValueError("examples are for methods that prune at initialisation; see snapshots.gradients")
         generator = search.seeds.generator("examples", search.repeat)
-        places = data.balanced(splits.train.targets, search.examples, generator)
+        places = task.few(splits.train, search.examples, generator)
         remarks["examples"] = places.tolist()
-        here = places.to(splits.train.inputs.device)
-        return splits.train.inputs[here].cpu(), splits.train.targets[here].cpu()
+        return splits.train.select(places.to(splits.train.device)).to("cpu")
+
+    def examples() -> tuple[Any, Any]:
+        chosen = batch()
+        return chosen.inputs, chosen.targets
 
     kept = kept_of(parent.mask.counts(), rounds, search.scope, search.minimum)
     return Snapshots(
@@ -189,6 +194,7 @@ def _snapshots(
         goal=Goal(tuple(rounds[0]), kept, search.minimum),
         network=network,
         examples=examples,
+        loss=lambda module, temperature: task.tempered_loss(module, batch(), temperature),
         input_shape=splits.input_shape,
     )
 
@@ -197,15 +203,14 @@ def _gradients(search: MaskSearch, parent: Parent, build: Callable[[], nn.Module
     """Return the gradient at the end of a run, on the batch that would have come next, not augmented, in float32."""
     if parent.run is None:
         raise ValueError("the untrained network has no next batch; a method at initialisation takes its examples")
-    device = splits.train.inputs.device
+    device = splits.train.device
     module = initialised(build, "pytorch", 0).to(device).eval()
     module.load_state_dict(parent.final)
     seeds = parent.run.seeds
     (batch,) = Order(len(splits.train), parent.run.training.batch_size, seeds).batches(parent.iteration, 1).to(device)
     with own_draws(device):
         seed_draws(seeds.value("dropout", parent.iteration), device)  # a module may draw in evaluation mode too
-        loss = functional.cross_entropy(module(splits.train.inputs[batch]), splits.train.targets[batch])
-        loss.backward()
+        search.task.make().tempered_loss(module, splits.train.select(batch)).backward()
     return {
         name: torch.zeros_like(parameter, device="cpu") if parameter.grad is None else copied(parameter.grad)
         for name, parameter in module.named_parameters()

@@ -28,7 +28,8 @@ class Ticket:
         trained: the state_dict after it was trained.
         normalisation: "mean" and "std" of the inputs, one number a channel (a single one for feature vectors),
             measured on the trial's training examples; of uint8 data in units of 255.
-        origin: study, arm, trial, repeat, level, rewind iteration, job, network, input shape and classes.
+        origin: study, arm, trial, repeat, level, rewind iteration, job, network, input shape, and the numbers of
+            classes and token ids that the network's factory was given.
     """
 
     mask: Mask
@@ -48,7 +49,9 @@ class Ticket:
         """
         network = NetworkSettings.model_validate(self.origin["network"])
         with torch.random.fork_rng(devices=[]):
-            module = factory(network, tuple(self.origin["input_shape"]), self.origin["classes"])()
+            shape = self.origin["input_shape"]
+            build = factory(network, _as_shape(shape), self.origin["classes"], self.origin.get("tokens"))
+            module = build()
         try:
             module.load_state_dict(self.trained if trained else self.weights)
         except RuntimeError as error:
@@ -69,7 +72,9 @@ class Ticket:
         Raises:
             InputError: the examples have another shape.
         """
-        shape = tuple(self.origin["input_shape"])
+        shape = _as_shape(self.origin["input_shape"])
+        if not self.normalisation["mean"]:
+            raise InputError("the inputs of this ticket's network are not normalised; give them to it as they are")
         values = torch.as_tensor(inputs)
         if values.shape[1:] == shape[1:] and shape[0] == 1 and len(shape) > 1:
             values = values[:, None]
@@ -131,6 +136,13 @@ class Ticket:
     def __repr__(self) -> str:
         where = ", ".join(f"{name}={self.origin.get(name)!r}" for name in ("study", "arm", "trial", "repeat", "level"))
         return f"Ticket({where}, {self.mask!r})"
+
+
+def _as_shape(written: Any) -> Any:
+    """Return a shape, or several, from JSON, which knows no tuples."""
+    if isinstance(written, dict):
+        return {name: tuple(shape) for name, shape in written.items()}
+    return tuple(tuple(each) if isinstance(each, list | tuple) else each for each in written)
 
 
 def _equal(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:

@@ -111,9 +111,7 @@ def _begin_supermask(item: Item, store: Store, options: RunOptions) -> Lane:
     assert isinstance(supermask, Supermask)
     mask, weights, remarks = frozen_state(supermask, store, build_of(item, splits), splits)
     task = supermask.task.make()
-    start = Start(
-        weights, mask, supermask.seeds, splits, supermask.initial.iteration, popup=supermask.popup, task=task
-    )
+    start = Start(weights, mask, supermask.seeds, splits, supermask.initial.iteration, popup=supermask.popup, task=task)
     # Scores are trained for all weights, and the mask is what is found: "start" holds all of them.
     record = Record(new_history(task.metrics), snapshots={"start": weights})
     return _resumed(Lane(item, start, PopupEngine, record, remarks, finds_mask=True), store, options)

@@ -86,11 +86,13 @@ class LanguageModel(Task):
         first = first[0] if first and isinstance(first[0], tuple) else first
         if tokens is None or len(first) != 1:
             raise InputError(
-                f"task: language-model needs int64 token ids of shape (N, tokens) as inputs, and an example of {source} "
-                f"has shape {shape} and type {data.input_dtype}; choose another task, or save such inputs"
+                "task: language-model needs int64 token ids of shape (N, tokens) as inputs, and an example of "
+                f"{source} has shape {shape} and type {data.input_dtype}; choose another task, or save such inputs"
             )
         if data.output_shape is None and first[0] < 2:
-            raise InputError(f"task: language-model needs two tokens or more in an example, and {source} has {first[0]}")
+            raise InputError(
+                f"task: language-model needs two tokens or more in an example, and {source} has {first[0]}"
+            )
         if data.output_shape is not None and (data.target_dtype != "int64" or data.output_shape != first):
             raise InputError(
                 f"task: language-model needs no targets, or an int64 token id for each position, and {source} has "
@@ -132,7 +134,7 @@ class LanguageModel(Task):
         if data.output_shape is None:
             return None
         assert isinstance(data.output_shape, tuple)
-        return torch.randint(self.outputs(data) or 1, (examples, *data.output_shape), generator=generator)  # type: ignore[arg-type]
+        return torch.randint(self.outputs(data) or 1, (examples, *data.output_shape), generator=generator)
 
 
 def _with_first(inputs: Any, tokens: Tensor) -> Any:

@@ -45,6 +45,12 @@ class Metric:
         """The name in a sentence: "mean squared error" for `mean_squared_error`."""
         return self.name.replace("_", " ")
 
+    def text(self, value: float) -> str:
+        """Return a value for a person: "97.12%", "0.0123 kW"."""
+        if self.unit == "%":
+            return f"{value:.2%}"
+        return f"{value:.4g} {self.unit}".rstrip()
+
     def is_better(self, one: float, other: float) -> bool:
         """Return whether `one` is better than `other`; never where either is NaN."""
         return one > other if self.better == "higher" else one < other

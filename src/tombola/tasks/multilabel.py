@@ -97,9 +97,7 @@ class Multilabel(Task):
                 "choose another task, or save such targets"
             )
         if isinstance(self.pos_weight, tuple) and len(self.pos_weight) != labels:
-            raise InputError(
-                f"task.pos_weight lists {len(self.pos_weight)} weights, and {source} has {labels} labels"
-            )
+            raise InputError(f"task.pos_weight lists {len(self.pos_weight)} weights, and {source} has {labels} labels")
 
     def check_output(self, output: Any, batch: Part, data: Description, source: str) -> None:
         """Check that there is a score for each label."""

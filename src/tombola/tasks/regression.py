@@ -58,7 +58,7 @@ class Regression(Task):
         return functional.mse_loss(_like(output, batch.targets), batch.targets)
 
     def sums(self, output: Tensor, batch: Part) -> Tensor:
-        """Return float64 [1 + 4 K]: examples; squared errors, absolute errors, targets and squared targets, each [K]."""
+        """Return float64 [1 + 4 K]: examples; squared and absolute errors, targets and squared targets, each [K]."""
         targets = batch.targets.double().flatten(1) if batch.targets.dim() > 1 else batch.targets.double()[:, None]
         errors = _like(output, batch.targets).double().reshape(targets.shape) - targets
         examples = targets.new_tensor([len(targets)])
@@ -85,7 +85,9 @@ class Regression(Task):
 
     def check_output(self, output: Any, batch: Part, data: Description, source: str) -> None:
         """Check that there is a number for each target: other shapes would be broadcast, and train on nonsense."""
-        wanted = f"as many numbers as there are targets, of shape {tuple(batch.targets.shape)} for {len(batch)} examples"
+        wanted = (
+            f"as many numbers as there are targets, of shape {tuple(batch.targets.shape)} for {len(batch)} examples"
+        )
         if _like(require_tensor(output, wanted), batch.targets).shape != batch.targets.shape:
             raise InputError(f"the network must return {wanted}; it gave {tuple(output.shape)}")
 

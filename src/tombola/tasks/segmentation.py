@@ -60,7 +60,7 @@ class Segmentation(Task):
     def sums(self, output: Tensor, batch: Part) -> Tensor:
         """Return float64 [3 + 3 C]: loss, pixels, right ones; and by class: both, predicted, there."""
         targets, classes = batch.targets, output.shape[1]
-        counted = torch.ones_like(targets, dtype=torch.bool) if self.ignore_index is None else self._counted(targets)
+        counted = self._counted(targets)
         predicted, there = output.argmax(1)[counted], targets[counted]
         right = predicted[predicted == there]
         by_class = [torch.bincount(each, minlength=classes).double() for each in (right, predicted, there)]
@@ -77,7 +77,10 @@ class Segmentation(Task):
         return ratio(loss, pixels), ratio(sum(known), len(known)), ratio(right, pixels)
 
     def _counted(self, targets: Tensor) -> Tensor:
-        return targets != self.ignore_index
+        """Return bool [N, ...]: which pixels count."""
+        if self.ignore_index is None:
+            return torch.ones_like(targets, dtype=torch.bool)
+        return targets.ne(self.ignore_index)
 
     def check_data(self, data: Description, source: str) -> None:
         """Check that there is a class number for each pixel."""
@@ -105,7 +108,7 @@ class Segmentation(Task):
         """Check that every pixel has a known class or is ignored."""
         if self.classes is None:
             return
-        counted = targets if self.ignore_index is None else targets[self._counted(targets)]
+        counted = targets[self._counted(targets)]
         if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < self.classes:
             wrong = int(counted.min()) if int(counted.min()) < 0 else int(counted.max())
             raise InputError(
@@ -121,7 +124,7 @@ class Segmentation(Task):
     def made_up_targets(self, data: Description, examples: int, generator: Generator) -> Tensor:
         """Return random class numbers."""
         assert isinstance(data.output_shape, tuple)
-        return torch.randint(self.outputs(data) or 1, (examples, *data.output_shape), generator=generator)  # type: ignore[arg-type]
+        return torch.randint(self.outputs(data) or 1, (examples, *data.output_shape), generator=generator)
 
 
 def cross_entropy(scores: Tensor, targets: Tensor, ignore_index: int | None, reduction: str = "mean") -> Tensor:

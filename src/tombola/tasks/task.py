@@ -82,6 +82,13 @@ class Task(Section):
         """Return what the module makes of a batch: its class scores where it returns `logits` among other things."""
         return logits_in(call(module, batch.inputs))
 
+    def tempered_loss(self, module: nn.Module, batch: Part, temperature: float = 1.0) -> Tensor:
+        """Return the mean loss of a batch, class scores divided by a temperature; others stay as they are."""
+        output = self.forward(module, batch)
+        if self.has_logits and temperature != 1.0:
+            output = output / temperature
+        return self.loss(output, batch)
+
     def outputs(self, data: Description) -> int | None:
         """Return how many numbers the network should give for each example, or for each of its positions.
 
@@ -143,7 +150,9 @@ class Task(Section):
         """Return random targets of the data's shape, on the CPU."""
         if data.output_shape is None:
             return None
-        return self.prepared(_structured(_drawn, data.output_shape, data.target_dtype, data.classes, examples, generator))
+        return self.prepared(
+            _structured(_drawn, data.output_shape, data.target_dtype, data.classes, examples, generator)
+        )
 
     def made_up(self, data: Description, examples: int = EXAMPLES, generator: Generator | None = None) -> Part:
         """Return random examples of the data's shape, on the CPU."""

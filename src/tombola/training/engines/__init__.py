@@ -44,8 +44,8 @@ def choose_engine(
 
     "auto" takes the fastest that serves this network at this density: on a GPU many jobs stacked, on the CPU a sparse
     engine where that pays, else the dense one. "sparse" is the compiled loop for plain chains, and sparse layers inside
-    autograd for all else. Where the engine that is asked for can't serve the network or the task, the dense one does: only
-    it computes other losses than mean cross-entropy, and takes several inputs.
+    autograd for all else. Where the engine that is asked for can't serve the network or the task, the dense one does.
+    It alone computes other losses than mean cross-entropy, and takes several inputs.
 
     Args:
         name: one of NAMES.
