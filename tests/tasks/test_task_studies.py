@@ -5,8 +5,16 @@ import math
 import pandas as pd
 import pytest
 import torch
+from interrupting import run_interrupted
 
 import tombola
+from tombola.pruning.at_init.snip import snip
+from tombola.running.execute import execute
+from tombola.running.masks import _snapshots, _untrained
+from tombola.running.options import RunOptions
+from tombola.running.problem import build_of, splits_of
+from tombola.running.store import Store
+from tombola.studies import make_plan
 from tombola.tasks.metric import metric_of
 
 STUDIES = {
@@ -75,9 +83,6 @@ def test_a_study_of_each_task_runs_and_speaks_of_its_own_metric(name, tmp_path):
 def test_tables_hold_what_the_stored_network_computes(name, tmp_path):
     """The metric of the trained ticket, computed once more on the whole test part by other means."""
     results = run(study(name, arms=["ticket"], pruning__rounds=1), tmp_path)
-    from tombola.running.problem import build_of, splits_of
-    from tombola.running.options import RunOptions
-
     (row,) = [row for row in results.plan.rows if row.level == 1]
     item = results.plan.work[row.job]
     test = splits_of(item, RunOptions()).test
@@ -136,18 +141,13 @@ def test_criteria_that_differentiate_use_the_tasks_loss(name, criterion, tmp_pat
 
 
 def test_snip_of_a_regression_is_the_weight_times_the_gradient_of_the_squared_error(tmp_path):
-    from tombola.running.masks import _snapshots, _untrained
-    from tombola.running.options import RunOptions
-    from tombola.running.problem import build_of, splits_of
-    from tombola.studies import make_plan
-
     plan = make_plan(study("regression", arms=["snip"], pruning__rounds=1))
     (item,) = [item for item in plan.work.values() if item.kind == "mask-search"]
     splits = splits_of(item, RunOptions())
     build = build_of(item, splits)
     remarks = {}
     snapshots = _snapshots(item.spec, _untrained(item.spec, build, splits), [item.spec.rates], build, splits, remarks)
-    found = tombola_snip(snapshots)
+    found = snip(snapshots)
     module = snapshots.network()
     places = remarks["examples"]
     assert len(places) == len(set(places)) == 48  # all there are: fewer than ten times ten
@@ -156,12 +156,6 @@ def test_snip_of_a_regression_is_the_weight_times_the_gradient_of_the_squared_er
     for name, parameter in module.named_parameters():
         if name in found:
             assert torch.allclose(found[name], (parameter * parameter.grad).abs(), rtol=1e-4)
-
-
-def tombola_snip(snapshots):
-    from tombola.pruning.at_init.snip import snip
-
-    return snip(snapshots)
 
 
 def test_a_metric_that_is_lower_where_it_is_better_ends_levels_and_backs_off(tmp_path):
@@ -186,7 +180,11 @@ def test_a_metric_that_is_lower_where_it_is_better_ends_levels_and_backs_off(tmp
 
 def test_connectivity_of_another_task_shows_its_metric(tmp_path):
     planned = study("regression", connectivity={"levels": [0], "points": 3}, arms=["ticket"], pruning__rounds=1)
-    points = run(planned, tmp_path).connectivity()
+    plan, store = make_plan(planned), Store(tmp_path)
+    store.create()
+    for item in plan.work.values():
+        assert execute([item.as_json()], str(tmp_path), RunOptions()) == ["done"]
+    points = tombola.Results(plan, store).connectivity()
     assert {"train_loss", "test_loss", "train_rmse", "test_rmse", "test_r2"} <= set(points)
     assert "test_error" not in points
     assert (points["test_rmse"] ** 2).values == pytest.approx(points["test_loss"].values)
@@ -199,8 +197,6 @@ def test_the_shown_metric_changes_no_identity(tmp_path):
     assert metric_of(other.frame()).name == "mae"
     assert list(one.frame()["final_test_mae"]) == list(other.frame()["final_test_mae"])
     third = tombola.Study.model_validate(study("multilabel", task={"name": "multilabel", "threshold": 0.4}).model_dump())
-    from tombola.studies import make_plan
-
     assert not make_plan(third).work.keys() & make_plan(study("multilabel")).work.keys()
 
 
@@ -212,13 +208,11 @@ def test_the_written_study_is_read_back(tmp_path):
 
 
 def test_an_interrupted_run_is_resumed_bit_equal(tmp_path, monkeypatch):
-    from interrupting import run_interrupted
-
     planned = study("language-model", arms=["ticket"], pruning__rounds=1)
     whole = run(planned, tmp_path / "whole")
     with monkeypatch.context() as patch:
         run_interrupted(planned, tmp_path / "cut", patch, every=4)
-    cut = tombola.Results(whole.plan, tombola.running.store.Store(tmp_path / "cut"))
+    cut = tombola.Results(whole.plan, Store(tmp_path / "cut"))
     assert cut.curves().equals(whole.curves())
     assert cut.ticket(level=1) == whole.ticket(level=1)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tombola.errors import InputError
 from tombola.pruning.at_init.weights import differentiable
@@ -28,7 +29,8 @@ def grasp(snapshots: Snapshots) -> Mapping[str, Tensor]:
     module = snapshots.network()
     weights = differentiable(module, snapshots.start)
     try:
-        products = hessian_gradient(weights, lambda: snapshots.loss(module, TEMPERATURE))
+        with sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no second derivative
+            products = hessian_gradient(weights, lambda: snapshots.loss(module, TEMPERATURE))
     except RuntimeError as error:
         layer = _layer_without(module, snapshots)
         where = f"its layer {layer}" if layer else "something that it computes"
