@@ -7,13 +7,16 @@ import pytest
 import small_nets
 import torch
 from plain_loop import CPU, SEEDS, Plain, assert_equal_states, begin, engine_at, random_mask, recipe, splits
+from torch import nn
 from torch.nn import functional
 
+from tombola.data import Part
 from tombola.pruning import Mask
 from tombola.seeds import Seeds
 from tombola.tasks import Classification
 from tombola.training.engine import Start
 from tombola.training.engines import dense
+from tombola.training.engines.dense import EVALUATION_BLOCK, EVALUATION_PIECE, piece_of, score
 
 VECTORS, IMAGES = (20,), (2, 6, 6)
 MLP = partial(small_nets.mlp, VECTORS, 4, (30, 12))
@@ -382,3 +385,17 @@ def test_a_mask_that_is_full_leaves_a_layer_alone():
     engine = engine_at(MLP, start, recipe(**SGD))
     engine.advance(2)
     assert bool((engine.weights()["5.weight"][0] != 0).any())
+
+
+@pytest.mark.parametrize("track", [True, False])
+def test_a_score_does_not_depend_on_how_many_examples_go_through_at_a_time(track):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=track), nn.Flatten()).eval()
+    examples = Part(torch.randn(1130, 2, 5, 5), torch.randint(27, (1130,)))
+    logits = [module(block).detach() for block in examples.inputs.split(EVALUATION_BLOCK)]
+    targets = examples.targets.split(EVALUATION_BLOCK)
+    losses = [functional.cross_entropy(a, b, reduction="sum").item() for a, b in zip(logits, targets, strict=True)]
+    right = sum(int((a.argmax(1) == b).sum()) for a, b in zip(logits, targets, strict=True))
+    found = score(module, examples, False, lambda: None)
+    assert found == (pytest.approx(sum(losses) / 1130, rel=1e-6), right / 1130)
+    assert piece_of(module) == (EVALUATION_PIECE if track else EVALUATION_BLOCK)
