@@ -226,7 +226,7 @@ def test_pixels_that_are_ignored_are_no_class(monkeypatch, tmp_path):
     data = changed_source(monkeypatch, "segmentation", classes=256, **parts)
     refused("set task.classes", "segmentation", data=data, task={"name": "segmentation", "ignore_index": 255})
     wrong = {"name": "segmentation", "ignore_index": 255, "classes": 2}
-    with pytest.raises(tombola.InputError, match="task.classes=2: segmentation-changed has the class number 2"):
+    with pytest.raises(tombola.InputError, match=r"task\.classes=2: segmentation-changed has the class number 2"):
         run(study("segmentation", data=data, task=wrong), tmp_path / "out")
     right = study("segmentation", data=data, task=wrong | {"classes": 3}, arms=["ticket"], pruning__rounds=1)
     assert set(run(right, tmp_path / "right").frame()["status"]) == {"ok"}
