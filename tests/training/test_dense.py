@@ -13,6 +13,7 @@ from torch.nn import functional
 from tombola.data import Part
 from tombola.pruning import Mask
 from tombola.seeds import Seeds
+from tombola.tasks import Classification
 from tombola.training.engine import Start
 from tombola.training.engines import dense
 from tombola.training.engines.dense import EVALUATION_BLOCK, EVALUATION_PIECE, piece_of, score
@@ -138,7 +139,7 @@ def test_two_lanes_are_refused():
 @pytest.mark.parametrize("block", [1, 7, 50, 1000])
 def test_a_score_is_over_the_true_number_of_examples(block, monkeypatch):
     """A last block that is not full must weigh by its examples. Against numpy in float64."""
-    monkeypatch.setattr(dense, "EVALUATION_BLOCK", block)
+    monkeypatch.setattr(Classification, "block", block)
     start = start_of(MLP)
     engine = engine_at(MLP, start, recipe(**ADAM))
     engine.advance(20)
@@ -153,11 +154,11 @@ def test_a_score_is_over_the_true_number_of_examples(block, monkeypatch):
         log_likelihood = logits[np.arange(len(targets)), targets] - np.log(np.exp(logits).sum(1))
         (score,) = engine.evaluate(part)
         assert score.loss == pytest.approx(-log_likelihood.mean(), rel=1e-5)
-        assert score.accuracy == (logits.argmax(1) == targets).mean()
+        assert score.metric == (logits.argmax(1) == targets).mean()
 
 
 def test_more_examples_than_one_block():
-    data = splits(VECTORS, test=dense.EVALUATION_BLOCK + 3)
+    data = splits(VECTORS, test=Classification.block + 3)
     start = begin(MLP, random_mask(MLP, VECTORS, 0.5), data)
     engine = engine_at(MLP, start, recipe())
     module = MLP()
@@ -166,7 +167,7 @@ def test_more_examples_than_one_block():
         logits = module(data.test.inputs)
     (score,) = engine.evaluate("test")
     assert score.loss == pytest.approx(functional.cross_entropy(logits, data.test.targets).item(), rel=1e-5)
-    assert score.accuracy == (logits.argmax(1) == data.test.targets).float().mean(dtype=torch.float64).item()
+    assert score.metric == (logits.argmax(1) == data.test.targets).float().mean(dtype=torch.float64).item()
 
 
 @pytest.mark.parametrize("build", [CONV, DROPPING], ids=["batch-norm", "dropout"])
@@ -186,7 +187,7 @@ def test_evaluating_does_not_change_training(build):
 
 
 def test_an_evaluation_can_be_stopped_and_leaves_no_trace(monkeypatch):
-    monkeypatch.setattr(dense, "EVALUATION_BLOCK", 10)
+    monkeypatch.setattr(Classification, "block", 10)
     start, settings = start_of(CONV), recipe(**SGD)
     stopped, whole = engine_at(CONV, start, settings), engine_at(CONV, start, settings)
     stopped.advance(5)

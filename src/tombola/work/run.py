@@ -9,6 +9,7 @@ from tombola.networks import NetworkSettings
 from tombola.pruning.patterns import Pattern
 from tombola.section import Section
 from tombola.seeds import Seeds
+from tombola.tasks import TaskSettings
 from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
 from tombola.work.spec import Spec
@@ -113,7 +114,8 @@ class Training(Spec):
         initial: starting weights and iteration.
         until: the iteration at which training ends, where that is before the end of the budget.
         noise: which draw of data order, augmentation and dropout.
-        network_code, data_code: fingerprints of a user's own network and data.
+        task: what is learned, without options that change no result.
+        network_code, data_code, task_code: fingerprints of a user's own network, data and task.
     """
 
     network: NetworkSettings
@@ -124,8 +126,10 @@ class Training(Spec):
     initial: InitialState = InitialState()
     until: int | None = None
     noise: SgdNoise = SgdNoise()
+    task: TaskSettings = TaskSettings()
     network_code: str = ""
     data_code: str = ""
+    task_code: str = ""
 
     @property
     def seeds(self) -> Seeds:
