@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench bench-quick clean
+.PHONY: demo test lint bench bench-quick bench-export clean
 
 demo: .venv/installed
 	$(BIN)/tombola run demo
@@ -22,6 +22,10 @@ bench: .venv/installed
 
 bench-quick: .venv/installed
 	$(BIN)/python -m benchmarks --quick
+
+# How small an exported ticket is, and what it scores: benchmarks/results/packed.json and docs/practical.md.
+bench-export: .venv/installed
+	$(BIN)/python -m benchmarks.packed
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
