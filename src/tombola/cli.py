@@ -14,6 +14,7 @@ import click
 from tombola import __version__
 from tombola.errors import InputError, TombolaError, nearest
 from tombola.export.command import export
+from tombola.export.measure_command import measure_command
 
 if TYPE_CHECKING:
     from tombola.analysis.claims import Claim
@@ -430,6 +431,9 @@ def _console(file: IO[str] | None = None) -> Any:
 
     # What is piped or written to a file is not cut at 80 columns.
     return Console(file=file, highlight=False, width=None if file is None and sys.stdout.isatty() else 120)
+
+
+cli.add_command(measure_command)
 
 
 def main() -> None:

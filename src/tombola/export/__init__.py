@@ -46,6 +46,10 @@ FORMATS: dict[str, Format] = {
         "tombola.export.compact:export_compact", ".compact.safetensors", "a smaller network without dead units"
     ),
     "packed": Format("tombola.export.packed.ticket:export_packed", ".tombola", "one small file for storage"),
+    "c": Format("tombola.export.c:export_c", ".c", "one C99 file and its header, without dependencies"),
+    "pytorch": Format(
+        "tombola.export.sparse_torch:export_pytorch", ".sparse.safetensors", "a fast sparse module for PyTorch programs"
+    ),
     "onnx": Format("tombola.export.onnx:export_onnx", ".onnx", "for ONNX Runtime and others"),
 }
 

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 EPILOG = (
     "Options of compact: weights=trained|start. Of packed: bits=1..8, other_bits=1..8 (biases and batch norm), "
     "values=kmeans|grid, finetune=ITERATIONS (needs a results folder and its data), form=values|recipe (mask and seed "
-    "alone), weights. Of onnx: variant=dense|compact|int8|compact-int8, opset=18, weights."
+    "alone), weights. Of c: inputs=normalised|raw|bytes, name=PREFIX, weights. Of pytorch: weights. Of onnx: "
+    "variant=dense|compact|int8|compact-int8, opset=18, weights."
 )
 
 
 @click.command(name="export", epilog=EPILOG)
 @click.argument("source", metavar="RESULTS|TICKET")
 @click.argument("options", nargs=-1, metavar="[OPTION=VALUE]...")
-@click.option("--to", "form", required=True, help="Format: compact, packed, onnx, ...")
+@click.option("--to", "form", required=True, help="Format: compact, packed, c, pytorch, onnx.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write. [named after the ticket, in this folder]")
 @click.option("--trial", type=int, help="Trial of a results folder. [0]")
 @click.option(

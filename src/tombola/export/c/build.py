@@ -7,9 +7,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +67,7 @@ class Compiled:
         outputs: tuple[int, ...],
         flags: tuple[str, ...] = FLAGS,
     ):
-        self.inputs, self.outputs, self.work = inputs, outputs, sources.work
+        self.inputs, self.outputs, self.work = inputs, outputs, sources.batch_work
         self._folder = tempfile.mkdtemp(prefix="tombola-")
         self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder, True)
         path = compile_library(sources, Path(self._folder), flags)
@@ -74,6 +79,15 @@ class Compiled:
         self._batch = getattr(library, f"{sources.name}_batch_in")
         self._batch.argtypes, self._batch.restype = (pointer, pointer, pointer, ctypes.c_int), None
         self._memory = self._new_memory()
+        self._address = self._memory.ctypes.data
+        self._local = threading.local()
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+
+    def __deepcopy__(self, memo: object) -> Compiled:
+        return self  # nothing in it changes but working memory
+
+    def __reduce__(self) -> Any:
+        raise TypeError("compiled code can't be pickled: save the ticket, or export it to pytorch, and load that")
 
     def _new_memory(self) -> np.ndarray:
         """Return working memory that begins on a cache line."""
@@ -91,27 +105,48 @@ class Compiled:
         Raises:
             InputError: the examples have another shape.
         """
-        if examples.shape[1:] != self.inputs:
-            raise InputError(f"examples of shape {examples.shape}: the network takes (N, {', '.join(map(str, self.inputs))})")
+        self.check(examples.shape)
         examples = np.ascontiguousarray(examples, np.float32)
         results = np.empty((len(examples), *self.outputs), np.float32)
-        if threads < 2 or len(examples) < 2:
-            self._batch(self._memory.ctypes.data, examples.ctypes.data, results.ctypes.data, len(examples))
-            return results
-        bounds = np.linspace(0, len(examples), min(threads, len(examples)) + 1).astype(int)
-
-        def part(begin: int, end: int) -> None:
-            memory = self._new_memory()
-            self._batch(memory.ctypes.data, examples[begin:].ctypes.data, results[begin:].ctypes.data, end - begin)
-
-        with ThreadPoolExecutor(len(bounds) - 1) as pool:
-            list(pool.map(part, bounds[:-1], bounds[1:]))
+        self.fill(examples.ctypes.data, results.ctypes.data, len(examples), threads)
         return results
 
-    def caller(self, example: np.ndarray, result: np.ndarray) -> object:
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise if examples of this shape do not fit.
+
+        Raises:
+            InputError: they do not.
+        """
+        if shape[1:] != self.inputs:
+            wanted = ", ".join(map(str, self.inputs))
+            raise InputError(f"examples of shape {shape}: the network takes (N, {wanted})")
+
+    def fill(self, examples: int, results: int, count: int, threads: int = 1) -> None:
+        """Compute so many examples at one address and write the results at another; both float32 in C order."""
+        if threads < 2 or count < 2:
+            self._batch(self._address, examples, results, count)
+            return
+        bounds = np.linspace(0, count, min(threads, count) + 1).astype(int).tolist()
+        if self._pool is None or self._pool[0] < len(bounds) - 1:
+            self._pool = len(bounds) - 1, ThreadPoolExecutor(len(bounds) - 1, "tombola")
+        inputs, outputs = 4 * prod(self.inputs), 4 * prod(self.outputs)
+
+        def part(begin: int, end: int) -> None:
+            memory = self._own_memory()
+            self._batch(memory.ctypes.data, examples + begin * inputs, results + begin * outputs, end - begin)
+
+        list(self._pool[1].map(part, bounds[:-1], bounds[1:]))
+
+    def _own_memory(self) -> np.ndarray:
+        """Return the working memory of the calling thread."""
+        found: np.ndarray | None = getattr(self._local, "memory", None)
+        if found is None:
+            found = self._local.memory = self._new_memory()
+        return found
+
+    def caller(self, example: np.ndarray, result: np.ndarray) -> Callable[[], Any]:
         """Return a function without arguments that computes one example into `result`: what a C program would call."""
-        run, arguments = self._run, (self._memory.ctypes.data, example.ctypes.data, result.ctypes.data)
-        return lambda: run(*arguments)
+        return partial(self._run, self._address, example.ctypes.data, result.ctypes.data)
 
 
 def compile_library(sources: Sources, folder: Path, flags: tuple[str, ...] = FLAGS) -> Path:
@@ -137,7 +172,9 @@ def run_compiler(arguments: list[str]) -> str:
     called = require_compiler("compiling an exported network")
     done = subprocess.run([called, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise InputError(f"{called} fails on the exported C: {' '.join(done.stderr.split())[:300]}; set CC to another compiler")
+        raise InputError(
+            f"{called} fails on the exported C: {' '.join(done.stderr.split())[:300]}; set CC to another compiler"
+        )
     return done.stderr
 
 

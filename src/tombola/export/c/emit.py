@@ -14,7 +14,8 @@ import numpy as np
 from tombola.export.c import ops as o
 from tombola.export.c.encode import conv_layout, linear_layout
 from tombola.export.c.kernels import conv_kernel
-from tombola.export.c.lower import LANES, Program
+from tombola.export.c.layout import LANES
+from tombola.export.c.lower import Program
 from tombola.export.c.memory import place, places
 from tombola.export.c.tables import Tables, number
 
@@ -35,6 +36,49 @@ FORMULAS = {
 """C of each activation; its parameters are low and high."""
 
 
+PRODUCTS: dict[str, dict[str, str]] = {
+    "linear": {
+        "INDEX": "uint16_t",
+        "BEGIN": "",
+        "READ": """uint32_t s, t, u, v;
+                memcpy(&s, i, sizeof s);
+                memcpy(&t, i + 2, sizeof t);
+                memcpy(&u, i + 4, sizeof u);
+                memcpy(&v, i + 6, sizeof v);
+                const @NAME@_vector f = {z[s & 0xffff], z[s >> 16], z[t & 0xffff], z[t >> 16],
+                                         z[u & 0xffff], z[u >> 16], z[v & 0xffff], z[v >> 16]};""",
+        "LANES": "",
+        "ADD": "a[j] += w[j] * z[i[j]];",
+        "STEP": "8",
+        "FIRST": "",
+        "PLACE": "i[8 * k + j]",
+    },
+    "delta": {
+        "INDEX": "uint8_t",
+        "BEGIN": "            uint64_t s = 0, t = 0; /* four inputs of 16 bits each */\n",
+        "READ": """uint64_t d;
+                memcpy(&d, i, sizeof d);
+                s += d & 0x00ff00ff00ff00ffu;
+                t += d >> 8 & 0x00ff00ff00ff00ffu;
+                const @NAME@_vector f = {z[s & 0xffff], z[s >> 16 & 0xffff], z[s >> 32 & 0xffff], z[s >> 48],
+                                         z[t & 0xffff], z[t >> 16 & 0xffff], z[t >> 32 & 0xffff], z[t >> 48]};""",
+        "LANES": "            int32_t s[8] = {0, 0, 0, 0, 0, 0, 0, 0};\n",
+        "ADD": "a[j] += w[j] * z[s[j] += i[j % 4 * 2 + j / 4]];",
+        "STEP": "8",
+        "FIRST": "                int32_t s = 0;\n",
+        "PLACE": "(s += i[8 * k + j % 4 * 2 + j / 4])",
+    },
+    "shared": {"INDEX": "uint16_t", "STEP": "1", "FIRST": "", "PLACE": "i[k]"},
+}
+"""The parts of a product's kernels in which the layouts differ.
+
+For one example INDEX, BEGIN and READ with vectors, LANES and ADD without; for many STEP, FIRST and PLACE.
+"""
+
+MANY = 32
+"""Examples that linear layers compute side by side."""
+
+
 @dataclass(frozen=True)
 class Sources:
     """An exported network as text.
@@ -42,7 +86,8 @@ class Sources:
     Args:
         name: prefix of all names in it.
         code, header: of NAME.c and NAME.h.
-        work: float32 of working memory.
+        work: float32 of working memory for one example.
+        batch_work: float32 of working memory for batches.
         tables: bytes of weights, indices and other constants.
         steps: what it computes, one line each.
     """
@@ -51,6 +96,7 @@ class Sources:
     code: str
     header: str
     work: int
+    batch_work: int
     tables: int
     steps: tuple[str, ...]
 
@@ -71,15 +117,18 @@ class _Writer:
     def __init__(self, program: Program, name: str, input_shape: tuple[int, ...], about: str):
         self.program, self.name, self.input_shape, self.about = program, name, input_shape, about
         self.begins, self.work = place(program)
+        self.is_linear = all(isinstance(op, o.Linear) and len(op.repeats) == 1 for op in program.ops)
         self.tables = Tables(name)
         self.pieces: dict[str, str] = {}  # of the C runtime, in the order of their use
         self.structs: list[str] = []
+        self.products: list[tuple[str, str]] = []  # name and kind of each linear layer's tables
         self.steps: list[str] = []
 
     def sources(self) -> Sources:
         steps = [self._step(op) for op in self.program.ops]
         outputs = len(self.program.output)
         finish = self._finish()
+        many = self._many()
         text = piece("head", NAME=self.name, HEADER=f"{self.name}.h")
         text += "".join(self.pieces.values()) + self.tables.text() + "".join(self.structs)
         values = {
@@ -88,11 +137,42 @@ class _Writer:
             "SHAPE": " x ".join(map(str, self.input_shape)),
             "OUTPUTS": str(outputs),
             "WORK": str(self.work),
+            **many,
             "ABOUT": "".join(f" * {line}\n" for line in self.about.splitlines()),
             "STEPS": "".join(f"    {step}\n" for step in [*steps, finish]),
         }
         code = text + piece("run", **values)
-        return Sources(self.name, code, piece("header", **values), self.work, self.tables.size(), tuple(self.steps))
+        header, batch_work = piece("header", **values), int(many["MANYWORK"])
+        return Sources(self.name, code, header, self.work, batch_work, self.tables.size(), tuple(self.steps))
+
+    def _many(self) -> dict[str, str]:
+        """Return the texts of the functions for batches: of linear layers alone there is a faster one."""
+        ops = [op for op in self.program.ops if isinstance(op, o.Linear)]
+        inputs = prod(self.input_shape)
+        if not self.is_linear:
+            return {"MANY": "", "BATCH": "", "MANYWORK": str(self.work)}
+        used = [self._at(op.sources[op.sources >= 0]) for op in ops if self._base(op.sources) == "in"]
+        read = np.unique(np.concatenate([*used, np.zeros(0, np.int64)]))
+        lines = []
+        for step, op in enumerate(ops):
+            base = "x" if self._base(op.sources) == "in" else "y"
+            name, kind = self.products[step]
+            target = f"y + {MANY * int(self._at(op.target)[0])}"
+            lines.append(f"    {self.name}_{kind}_many({base}, {target}, &{name});\n")
+        self.pieces["many"] = piece("transpose", NAME=self.name)
+        values = {
+            "NAME": self.name,
+            "READ": self.tables.add(read.astype(np.int32)),
+            "COUNT": str(len(read)),
+            "WRITTEN": self._table(self.program.output),
+            "STEPS": "".join(lines),
+        }
+        batch = (
+            f"    for (int n = {MANY}; count > {MANY // 4}; count -= n, in += n * {self.name}_INPUTS, "
+            f"out += n * {self.name}_OUTPUTS) {{\n        n = count < {MANY} ? count : {MANY};\n"
+            f"        {self.name}_many(work, in, out, n);\n    }}\n"
+        )
+        return {"MANY": piece("run_many", **values), "BATCH": batch, "MANYWORK": str(MANY * (inputs + self.work))}
 
     # -- parts of steps ---------------------------------------------------------------------------------------------
 
@@ -179,8 +259,14 @@ class _Writer:
         name = f"{self.name}_p{len(self.structs)}"
         self._use("clamp")
         self._use("linear_struct")
-        kind = "shared" if layout.shared else "linear"
-        self._use(kind)
+        kind = layout.kind
+        if kind == "shared":
+            self._use("shared")
+        else:
+            self._use("linear", KIND=kind, **PRODUCTS[kind])
+        if self.is_linear:
+            self._use("many", KIND=kind, **PRODUCTS[kind])
+        self.products.append((name, kind))
         tables = [layout.weights, layout.index, layout.steps, layout.bases, layout.bias]
         numbers = [len(layout.bases), len(layout.bias) // LANES]
         self._struct(
@@ -273,4 +359,6 @@ WRITE: dict[type[o.Op], Callable[[_Writer, Any], str]] = {
 def piece(which: str, **values: str) -> str:
     """Return a piece of the C runtime with its places filled."""
     text = (resources.files("tombola.export.c") / "runtime" / f"{which}.c").read_text()
-    return re.sub("@([A-Z]+)@", lambda match: values[match[1]], text)
+    for _ in range(2):  # a value may hold places itself
+        text = re.sub("@([A-Z]+)@", lambda match: values[match[1]], text)
+    return text

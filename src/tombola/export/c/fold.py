@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tombola.errors import InputError
 from tombola.export import graph as g
+from tombola.export.c.layout import some
 from tombola.export.graph_run import apply
 
 Weighted = g.Linear | g.Conv
@@ -40,7 +41,7 @@ def fold(graph: g.Graph) -> Folded:
     Raises:
         InputError: no path of weights leads from the input to the output.
     """
-    graph = fold_norms(graph)
+    graph = fold_norms(fold_scales(graph))
     weights = {node.name: node.weight.detach().double().numpy() for node in graph if isinstance(node, Weighted)}
     biases = {node.name: _bias(node) for node in graph if isinstance(node, Weighted)}
     _fold_constants(graph, weights, biases)
@@ -53,7 +54,7 @@ def _bias(node: Weighted) -> np.ndarray:
 
 
 def fold_norms(graph: g.Graph) -> g.Graph:
-    """Return the graph without norms and constant scales that follow a linear layer or a convolution used only there."""
+    """Return the graph without norms and constant scales after a linear layer or convolution that only they use."""
     users = graph.users()
     made: dict[str, g.Node] = {}
     names: dict[str, str] = {}
@@ -69,6 +70,35 @@ def fold_norms(graph: g.Graph) -> g.Graph:
                 continue
         made[node.name] = node
     return g.Graph(tuple(made.values()), names.get(graph.output, graph.output))
+
+
+def fold_scales(graph: g.Graph) -> g.Graph:
+    """Return the graph without constant scales of the example before linear layers, such as its normalisation."""
+    made: dict[str, g.Node] = {}
+    for node in graph:
+        if isinstance(node, g.Linear) and len(node.shape) == 1:
+            through, name = [], node.inputs[0]
+            while isinstance(made[name], g.Reshape):
+                through.append(name)
+                name = made[name].inputs[0]
+            before = made[name]
+            if isinstance(before, g.Affine):
+                node = _unscaled(node, before)
+                if through:  # the same numbers as before, from before the scale
+                    straight = replace(made[through[0]], name=f"{node.name}.input", inputs=before.inputs)
+                    made[straight.name] = straight
+                    node = replace(node, inputs=(straight.name,))
+                else:
+                    node = replace(node, inputs=before.inputs)
+        made[node.name] = node
+    return g.Graph(tuple(made.values()), graph.output)
+
+
+def _unscaled(node: g.Linear, before: g.Affine) -> g.Linear:
+    scale, shift = (each.expand(before.shape).reshape(-1) for each in (before.scale, before.shift))
+    weight = node.weight.detach().double()
+    bias = torch.zeros(len(weight)).double() if node.bias is None else node.bias.detach().double()
+    return replace(node, weight=weight * scale, bias=bias + weight @ shift, weight_name="", bias_name="")
 
 
 def _scaled(before: Weighted, node: g.Node) -> Weighted | None:
@@ -121,9 +151,7 @@ def _fold_constants(graph: g.Graph, weights: dict[str, np.ndarray], biases: dict
         )
 
 
-def _fold_linear(
-    node: g.Linear, inputs: Tensor, weights: dict[str, np.ndarray], biases: dict[str, np.ndarray]
-) -> None:
+def _fold_linear(node: g.Linear, inputs: Tensor, weights: dict[str, np.ndarray], biases: dict[str, np.ndarray]) -> None:
     if len(node.shape) > 1:
         return
     values = inputs[0].numpy()
@@ -179,7 +207,7 @@ def _needed_of(
     if isinstance(node, g.Conv):
         return [_channels(_conv_inputs(node, wanted, weights[node.name]), shapes[0])]
     if isinstance(node, g.Pool | g.AdaptivePool | g.Norm):
-        return [_channels(wanted.reshape(len(wanted), -1).any(1), shapes[0])]
+        return [_channels(some(wanted.reshape(len(wanted), -1), (1,)), shapes[0])]
     if isinstance(node, g.Mean | g.Softmax):
         return [np.full(shapes[0], wanted.any())]
     if isinstance(node, g.Reshape):
@@ -191,7 +219,11 @@ def _needed_of(
         part[(slice(None),) * node.axis + (slice(node.start, node.stop, node.step),)] = wanted
         return [part]
     if isinstance(node, g.Pad):
-        return [wanted[tuple(slice(before, before + size) for (before, _), size in zip(node.padding, shapes[0], strict=True))]]
+        return [
+            wanted[
+                tuple(slice(before, before + size) for (before, _), size in zip(node.padding, shapes[0], strict=True))
+            ]
+        ]
     if isinstance(node, g.Concat):
         ends = np.cumsum([shape[node.axis] for shape in shapes])[:-1]
         return list(np.split(wanted, ends, node.axis))
@@ -199,9 +231,9 @@ def _needed_of(
 
 
 def _conv_inputs(node: g.Conv, wanted: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    outputs = wanted.reshape(len(wanted), -1).any(1)
-    live = (kernel != 0).reshape(*kernel.shape[:2], -1).any(2) & outputs[:, None]
-    return live.reshape(node.groups, -1, live.shape[1]).any(1).reshape(-1)
+    outputs = some(wanted.reshape(len(wanted), -1), (1,))
+    live = some((kernel != 0).reshape(*kernel.shape[:2], -1), (2,)) & outputs[:, None]
+    return some(live.reshape(node.groups, -1, live.shape[1]), (1,)).reshape(-1)
 
 
 def _channels(channels: np.ndarray, shape: g.Shape) -> np.ndarray:
@@ -211,6 +243,6 @@ def _channels(channels: np.ndarray, shape: g.Shape) -> np.ndarray:
 def _unbroadcast(wanted: np.ndarray, shape: g.Shape) -> np.ndarray:
     """Return which numbers of an input that was broadcast the wanted ones depend on."""
     extra = wanted.ndim - len(shape)
-    part = wanted.any(tuple(range(extra))) if extra else wanted
+    part = some(wanted, tuple(range(extra))) if extra else wanted
     axes = tuple(axis for axis, size in enumerate(shape) if size == 1 and part.shape[axis] != 1)
-    return part.any(axes, keepdims=True) if axes else part
+    return some(part, axes).reshape(shape) if axes else part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tombola.export.c.lower import LANES
+from tombola.export.c.layout import LANES
 
 
 def conv_kernel(name: str, vectors: int, suffix: str, offset: str) -> str:
@@ -50,8 +50,10 @@ def conv_kernel(name: str, vectors: int, suffix: str, offset: str) -> str:
                     const float f = *w, *z = x + *o;
                     const {name}_vector v = {name}_ALL(f);
 {rows(f"a{{j}} += v * {name}_READ(z + {{at}});")}                }}
-                if (g == c->groups - 1) {{
-{rows(f"{name}_CLAMP(a{{j}}, low, high);")}                }}
+                if (g == c->groups - 1 && c->low > -INFINITY) {{
+{rows(f"{name}_LEAST(a{{j}}, low);")}                }}
+                if (g == c->groups - 1 && c->high < INFINITY) {{
+{rows(f"{name}_MOST(a{{j}}, high);")}                }}
 {rows(f"{name}_AT(y + {{at}}) = a{{j}};").replace(indent, " " * 16)}            }}
         }}
     }}

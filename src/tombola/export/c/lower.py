@@ -6,7 +6,7 @@ Views - reshape, permute, slice, concatenate - cost nothing: they only say at wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -15,16 +15,22 @@ import numpy as np
 from tombola.export import graph as g
 from tombola.export.c import ops as o
 from tombola.export.c.fold import Folded
-from tombola.export.c.pads import Pads, pads
-
-LANES = 8
-"""Numbers in a vector of the exported code; hardware of narrower vectors takes two."""
-
-TILES = range(1, 15)
-"""Vectors that a convolution may compute side by side: with a weight and a constant they fit into 16 registers."""
-
-OVERHEAD = 3
-"""Cost of a weight beside its multiply-adds, in those of a vector."""
+from tombola.export.c.layout import (
+    LANES,
+    as_planes,
+    best_tile,
+    canonical,
+    clampable,
+    heaviest_first,
+    live_planes,
+    narrowed,
+    narrowed_to,
+    some,
+    two,
+    up,
+)
+from tombola.export.c.pads import Pads
+from tombola.export.c.workspace import Buffer, Workspace
 
 CLAMPS: dict[str, Callable[..., tuple[float, float]]] = {
     "relu": lambda: (0.0, o.INFINITY),
@@ -32,23 +38,6 @@ CLAMPS: dict[str, Callable[..., tuple[float, float]]] = {
     "hardtanh": lambda low, high: (low, high),
 }
 """Activations that only replace what is too low or too high; producers do them on the way."""
-
-
-@dataclass(eq=False)
-class Buffer:
-    """Memory of one result.
-
-    Args:
-        size: float32 in it.
-        planes: where planes lie in it, if it holds padded planes.
-        head, tail: zeros before and after each plane that `Clear` writes.
-    """
-
-    size: int
-    planes: o.Planes | None = None
-    head: int = 0
-    tail: int = 0
-    cleared: bool = False
 
 
 @dataclass(eq=False)
@@ -75,18 +64,12 @@ def lower(folded: Folded) -> Program:
     return _Lowering(folded).program()
 
 
-@dataclass(eq=False)
-class _Lowering:
-    folded: Folded
-    ops: list[o.Op] = field(default_factory=list)
-    buffers: list[Buffer] = field(default_factory=list)
+class _Lowering(Workspace):
+    """Makes the steps of each node."""
 
     def __post_init__(self) -> None:
-        self.graph = self.folded.graph
-        self.users = self.graph.users()
-        self.pads = pads(self.graph)
-        self.where: dict[str, np.ndarray] = {}
-        self.producer: dict[str, o.Op] = {}
+        super().__post_init__()
+        self.producer: dict[str, o.Op] = {}  # of results that nothing else has changed yet
 
     def program(self) -> Program:
         for node in self.graph:
@@ -96,127 +79,16 @@ class _Lowering:
             self.where[node.name] = LOWER[type(node)](self, node).reshape(node.shape)
         return Program(self.ops, self.buffers, self.where[self.graph.output].reshape(-1))
 
-    # -- memory -----------------------------------------------------------------------------------------------------
-
-    def allocate(self, size: int, **more: Any) -> int:
-        """Return the position of a new buffer."""
-        self.buffers.append(Buffer(size, **more))
-        return (len(self.buffers) - 1) * o.BUFFER
-
-    def new_vector(self, size: int) -> np.ndarray:
-        """Return the positions of a new buffer without gaps."""
-        return self.allocate(size) + np.arange(size)
-
-    def new_planes(self, node: g.Node, row: int | None = None, places: int = 0) -> o.Planes:
-        """Return new planes for the channels of a node's result that somebody needs, with the padding they need."""
-        channels, height, width = canonical(node.shape)
-        return self.new_padded(self.pads[node.name], self.channels(node), height, width, row, places)
-
-    def new_padded(
-        self, pad: Pads, live: np.ndarray, height: int, width: int, row: int | None = None, places: int = 0
-    ) -> o.Planes:
-        row = width + pad.gap if row is None else row
-        head = pad.top * row + pad.left
-        body = max(places, height * row)
-        tail = max(body - height * row, pad.bottom * row + pad.right)
-        # An odd number of cache lines, so that planes do not fall into the same cache sets.
-        size = (-(-(head + height * row + tail) // 16) | 1) * 16
-        starts = np.full(len(live), -1, np.int64)
-        starts[live] = np.arange(live.sum()) * size + head
-        position = self.allocate(size * int(live.sum()))
-        planes = o.Planes(np.where(starts < 0, -1, starts + position), row, height, width)
-        buffer = self.buffers[-1]
-        buffer.planes, buffer.head, buffer.tail = planes, head, tail
-        return planes
-
-    def channels(self, node: g.Node) -> np.ndarray:
-        """Return which channels of a node's result somebody needs."""
-        needed = self.folded.needed[node.name].reshape(canonical(node.shape))
-        wanted: np.ndarray = needed.any((1, 2))
-        return wanted
-
-    # -- reading ----------------------------------------------------------------------------------------------------
-
-    def planes_of(self, name: str, shape: g.Shape | None = None) -> o.Planes:
-        """Return a node's result as planes, copied if it does not lie so."""
-        node = self.graph[name]
-        where = self.where[name].reshape(canonical(shape or node.shape))
-        found = as_planes(where)
-        return found if found is not None else self.repacked(node, where)
-
-    def repacked(self, node: g.Node, where: np.ndarray) -> o.Planes:
-        """Copy numbers that lie anywhere into planes without gaps."""
-        live = (where >= 0).any((1, 2))
-        source = filled(where[live].reshape(-1))
-        target = self.new_vector(len(source))
-        self.ops.append(o.Gather(node.layer, source, target))
-        starts = np.full(len(live), -1, np.int64)
-        starts[live] = target[0] + np.arange(live.sum()) * where[0].size
-        return o.Planes(starts, where.shape[2], *where.shape[1:])
-
-    def together(self, node: g.Node, where: np.ndarray) -> np.ndarray:
-        """Return the positions of numbers in one piece and in order, copied unless they lie so."""
-        flat = filled(where.reshape(-1))
-        if flat[0] // o.BUFFER != o.EXAMPLE and (np.diff(flat) == 1).all():
-            return flat
-        target = self.new_vector(len(flat))
-        self.ops.append(o.Gather(node.layer, flat, target))
-        return target
-
-    def padded(self, node: g.Conv, live: np.ndarray) -> o.Planes:
-        """Return the input of a convolution of stride 1 with zeros around it, copied unless they are there already."""
-        name = node.inputs[0]
-        need = Pads.of(node, self.pads[node.name], self.graph[name].shape)
-        planes = self.planes_of(name)
-        if self._is_padded(planes, need, live):
-            return planes
-        if planes.starts.max() >= o.BUFFER and need.nothing and planes.row - planes.width >= need.gap:
-            return planes
-        made = self.new_padded(need, live & (planes.starts >= 0), planes.height, planes.width)
-        self.ops.append(o.Copy(node.layer, narrowed(planes, made.starts >= 0), made))
-        self._clear(made)
-        return made
-
-    def _is_padded(self, planes: o.Planes, need: Pads, live: np.ndarray) -> bool:
-        """Return whether planes have zeros enough around them; put them there if there is room."""
-        starts = planes.starts[live & (planes.starts >= 0)]
-        numbers = np.unique(starts // o.BUFFER)
-        for number in numbers:
-            buffer = self.buffers[number]
-            own = buffer.planes
-            if number == o.EXAMPLE or own is None:
-                return False
-            same = (own.row, own.height, own.width) == (planes.row, planes.height, planes.width)
-            if not same or not np.isin(starts[starts // o.BUFFER == number], own.starts).all():
-                return False
-            room = own.row - own.width, buffer.head, buffer.tail
-            wanted = need.gap, need.top * own.row + need.left, need.bottom * own.row + need.right
-            if any(has < wants for has, wants in zip(room, wanted, strict=True)):
-                return False
-        for number in numbers:
-            if not need.nothing and not self.buffers[number].cleared:
-                self._clear(self.buffers[number].planes)
-        return True
-
-    def _clear(self, planes: o.Planes | None) -> None:
-        assert planes is not None
-        buffer = self.buffers[int(planes.starts.max()) // o.BUFFER]
-        buffer.cleared = True
-        live = planes.starts >= 0
-        self.ops.append(o.Clear("", narrowed(planes, live), buffer.head, buffer.tail))
-
-    # -- nodes ------------------------------------------------------------------------------------------------------
-
     def input(self, node: g.Input) -> np.ndarray:
         self.buffers.append(Buffer(prod(node.shape)))
         return np.arange(prod(node.shape))
 
     def linear(self, node: g.Linear) -> np.ndarray:
         inputs, matrix = self.where[node.inputs[0]], self.folded.weights[node.name]
-        needed = self.folded.needed[node.name].reshape(-1, len(matrix)).any(0)
+        needed = some(self.folded.needed[node.name].reshape(-1, len(matrix)), (0,))
         bias = self.folded.biases[node.name]
         lines = inputs.reshape(-1, matrix.shape[1])
-        used = (matrix[needed] != 0).any(0)
+        used = some(matrix[needed] != 0, (0,))
         apart = lines - lines[:1]
         if len(lines) > 1 and (apart[:, used] != apart[:, used][:, :1]).any():
             lines = self.together(node, lines).reshape(lines.shape)
@@ -244,7 +116,7 @@ class _Lowering:
         inputs = rows // (len(kernel) // node.groups) * kernel.shape[1] + fan
         used = np.zeros(self.graph[node.inputs[0]].shape[0], bool)
         used[inputs] = True
-        _, height, width = canonical(node.shape)
+        _, height, _ = canonical(node.shape)
         stride, dilation, padding = two(node.stride, 1), two(node.dilation, 1), two(node.padding, (0, 0))
         shifts = [each * step for each, step in zip(place, dilation, strict=True)]
         if stride == (1, 1):
@@ -339,9 +211,7 @@ class _Lowering:
         source, target = self._through(node)
         kernel, stride, dilation = two(node.kernel, 1), two(node.stride, 1), two(node.dilation, 1)
         average = node.kind == "average"
-        self.ops.append(
-            o.Pool(node.layer, *source, average, kernel, stride, two(node.padding, 0), dilation, counts)
-        )
+        self.ops.append(o.Pool(node.layer, *source, average, kernel, stride, two(node.padding, 0), dilation, counts))
         self.producer[node.name] = self.ops[-1]
         return target.positions()
 
@@ -409,7 +279,7 @@ class _Lowering:
             planes = self.planes_of(name, (1,) * (len(node.shape) - len(own)) + own)
             starts = np.broadcast_to(planes.starts, shape[0]) if aligned[0] == 1 else planes.starts
             pair.append(o.Planes(starts[target.starts >= 0], planes.row, planes.height, planes.width))
-        self.ops.append(o.Binary(node.layer, node.operator, *pair, live_planes(target)))
+        self.ops.append(o.Binary(node.layer, node.operator, pair[0], pair[1], live_planes(target)))
         self.producer[node.name] = self.ops[-1]
         return target.positions()
 
@@ -483,71 +353,3 @@ LOWER: dict[type[g.Node], Callable[[_Lowering, Any], np.ndarray]] = {
     g.Slice: _Lowering.view,
     g.Concat: _Lowering.view,
 }
-
-
-def canonical(shape: g.Shape) -> tuple[int, int, int]:
-    """Return a shape as channels, height and width."""
-    if len(shape) < 3:
-        return (1, 1, prod(shape)) if len(shape) < 2 else (shape[0], 1, shape[1])
-    return prod(shape[:-2]), shape[-2], shape[-1]
-
-
-def as_planes(where: np.ndarray) -> o.Planes | None:
-    """Return positions [channels, height, width] as planes; None where they do not lie so."""
-    live = (where >= 0).all((1, 2))
-    if not live.any() or ((where >= 0).any((1, 2)) != live).any():
-        return None
-    first = where[np.argmax(live)]
-    row = int(first[1, 0] - first[0, 0]) if len(first) > 1 else first.shape[1]
-    made = o.Planes(np.where(live, where[:, 0, 0], -1), row, *first.shape)
-    if row < first.shape[1] or len(np.unique(made.starts[live] // o.BUFFER == o.EXAMPLE)) > 1:
-        return None
-    return made if (made.positions() == where).all() else None
-
-
-def filled(where: np.ndarray) -> np.ndarray:
-    """Return positions with any of them in the place of numbers that nobody needs."""
-    filled_: np.ndarray = np.where(where < 0, where.max(), where)
-    return filled_
-
-
-def narrowed(planes: o.Planes, live: np.ndarray) -> o.Planes:
-    """Return some of the planes."""
-    return o.Planes(planes.starts[live], planes.row, planes.height, planes.width)
-
-
-def live_planes(planes: o.Planes) -> o.Planes:
-    """Return the planes that somebody needs."""
-    return narrowed(planes, planes.starts >= 0)
-
-
-def narrowed_to(planes: o.Planes, other: o.Planes) -> o.Planes:
-    """Return the planes of the channels that somebody needs of `other`."""
-    return narrowed(planes, other.starts >= 0)
-
-
-def clampable(op: o.Conv | o.Linear) -> bool:
-    """Return whether no activation has been fused into a step yet."""
-    return (op.low, op.high) == (-o.INFINITY, o.INFINITY)
-
-
-def heaviest_first(matrix: np.ndarray, needed: np.ndarray) -> np.ndarray:
-    """Return the needed rows by falling number of weights: rows of equal length are computed side by side."""
-    counts = (matrix != 0).sum(1)
-    order = np.argsort(-counts, kind="stable")
-    return order[needed[order]]
-
-
-def best_tile(places: int) -> int:
-    """Return the tile that computes planes of so many places fastest."""
-    return LANES * min(TILES, key=lambda tile: (up(places, tile * LANES) // (tile * LANES) * (tile + OVERHEAD), -tile))
-
-
-def up(number: int, multiple: int) -> int:
-    """Return the least multiple that is not below a number."""
-    return -(-number // multiple) * multiple
-
-
-def two(values: tuple[Any, ...], missing: Any) -> tuple[Any, Any]:
-    """Return the values for height and width; one axis alone is the width."""
-    return (missing, values[0]) if len(values) == 1 else (values[0], values[1])

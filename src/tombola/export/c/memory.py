@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tombola.export.c import ops as o
-from tombola.export.c.lower import Program, up
+from tombola.export.c.layout import up
+from tombola.export.c.lower import Program
 
 LINE = 16  # float32 in a cache line
 

@@ -10,7 +10,8 @@ and around the planes there may be zeros, which a convolution reads as its paddi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import numpy as np
 
@@ -43,7 +44,13 @@ class Planes:
 
 @dataclass(eq=False)
 class Op:
-    """A step. Fields that hold positions are named in `READS` and `WRITES`."""
+    """A step.
+
+    Args:
+        layer: qualified name of the layer that it belongs to, "" for the network itself.
+    """
+
+    POSITIONS: ClassVar[tuple[str, ...]] = ()  # fields that hold positions, besides planes
 
     layer: str
 
@@ -57,14 +64,8 @@ class Op:
             value = getattr(self, each.name)
             if isinstance(value, Planes):
                 yield value.starts
-            elif isinstance(value, np.ndarray) and each.metadata.get("positions"):
+            elif each.name in self.POSITIONS:
                 yield value
-
-
-def positions() -> np.ndarray:
-    """Declare a field of positions."""
-    made: np.ndarray = field(metadata={"positions": True})
-    return made
 
 
 @dataclass(eq=False)
@@ -83,8 +84,10 @@ class Copy(Op):
 class Gather(Op):
     """target[i] = the number at source[i]; both int64 [numbers], and the target without gaps."""
 
-    source: np.ndarray = positions()
-    target: np.ndarray = positions()
+    POSITIONS = ("source", "target")
+
+    source: np.ndarray
+    target: np.ndarray
 
 
 @dataclass(eq=False)
@@ -113,12 +116,14 @@ class Conv(Op):
         low, high: results outside are replaced by these.
     """
 
+    POSITIONS = ("sources", "planes")
+
     target: Planes
     places: int
     tile: int
-    sources: np.ndarray = positions()
+    sources: np.ndarray
     rows: np.ndarray
-    planes: np.ndarray = positions()
+    planes: np.ndarray
     weights: np.ndarray
     bias: np.ndarray
     around: Planes | None = None
@@ -139,8 +144,10 @@ class Linear(Op):
         low, high: results outside are replaced by these.
     """
 
-    sources: np.ndarray = positions()
-    target: np.ndarray = positions()
+    POSITIONS = ("sources", "target")
+
+    sources: np.ndarray
+    target: np.ndarray
     matrix: np.ndarray
     bias: np.ndarray
     repeats: np.ndarray
@@ -207,7 +214,9 @@ class Rows(Op):
     Softmax is computed in place; the means are written to `target`.
     """
 
+    POSITIONS = ("source", "target")
+
     kind: str
     length: int
-    source: np.ndarray = positions()
-    target: np.ndarray = positions()
+    source: np.ndarray
+    target: np.ndarray

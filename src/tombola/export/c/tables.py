@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-TYPES = {"float32": "float", "int32": "int32_t", "uint16": "uint16_t", "uint32": "uint32_t"}
+TYPES = {"float32": "float", "int32": "int32_t", "uint8": "uint8_t", "uint16": "uint16_t", "uint32": "uint32_t"}
 WIDTH = 118  # characters in a line
 
 

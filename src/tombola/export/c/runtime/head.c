@@ -13,13 +13,11 @@ typedef int32_t @NAME@_bits __attribute__((vector_size(32), aligned(4), may_alia
 #define @NAME@_AT(p) (*(@NAME@_vector *)(p))
 #define @NAME@_READ(p) (*(const @NAME@_vector *)(p))
 #define @NAME@_ALL(x) {x, x, x, x, x, x, x, x}
-/* a where it does not lie below (above) the limit, else the limit; what is not a number stays so. */
-#define @NAME@_CLAMP(a, low, high)                                                             \
-    do {                                                                                       \
-        @NAME@_bits m_ = (@NAME@_bits)((a) < (low));                                           \
-        (a) = (@NAME@_vector)((m_ & (@NAME@_bits)(low)) | (~m_ & (@NAME@_bits)(a)));           \
-        m_ = (@NAME@_bits)((a) > (high));                                                      \
-        (a) = (@NAME@_vector)((m_ & (@NAME@_bits)(high)) | (~m_ & (@NAME@_bits)(a)));          \
-    } while (0)
+/* a where it does not lie below (above) a limit, else the limit; what is not a number stays so. */
+#define @NAME@_LEAST(a, low) (a) = @NAME@_SELECT((a) < (low), low, a)
+#define @NAME@_MOST(a, high) (a) = @NAME@_SELECT((a) > (high), high, a)
+#define @NAME@_SELECT(where, b, a) \
+    (@NAME@_vector)(((@NAME@_bits)(where) & (@NAME@_bits)(b)) | (~(@NAME@_bits)(where) & (@NAME@_bits)(a)))
+#define @NAME@_CLAMP(a, low, high) @NAME@_LEAST(a, low); @NAME@_MOST(a, high)
 #endif
 

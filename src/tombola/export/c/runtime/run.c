@@ -2,23 +2,29 @@ void @NAME@_run_in(float *work, const float *in, float *out)
 {
 @STEPS@}
 
-void @NAME@_batch_in(float *work, const float *in, float *out, int count)
+#ifndef TOMBOLA_SINGLE
+@MANY@void @NAME@_batch_in(float *work, const float *in, float *out, int count)
 {
-    for (int i = 0; i < count; i++, in += @NAME@_INPUTS, out += @NAME@_OUTPUTS) @NAME@_run_in(work, in, out);
+@BATCH@    for (; count > 0; count--, in += @NAME@_INPUTS, out += @NAME@_OUTPUTS) @NAME@_run_in(work, in, out);
 }
+#endif
 
 #if defined(__GNUC__)
-static float @NAME@_work[@NAME@_WORK] __attribute__((aligned(64)));
+#define @NAME@_ALIGNED __attribute__((aligned(64)))
 #else
-static float @NAME@_work[@NAME@_WORK];
+#define @NAME@_ALIGNED
 #endif
 
 void @NAME@_run(const float *in, float *out)
 {
-    @NAME@_run_in(@NAME@_work, in, out);
+    static float work[@NAME@_WORK] @NAME@_ALIGNED;
+    @NAME@_run_in(work, in, out);
 }
 
+#ifndef TOMBOLA_SINGLE
 void @NAME@_run_batch(const float *in, float *out, int count)
 {
-    @NAME@_batch_in(@NAME@_work, in, out, count);
+    static float work[@NAME@_BATCH_WORK] @NAME@_ALIGNED;
+    @NAME@_batch_in(work, in, out, count);
 }
+#endif

@@ -28,7 +28,9 @@ static void @NAME@_shared(const float *x, float *y, const struct @NAME@_product 
                 a0 += v * @NAME@_READ(w);
             }
             a0 += (a1 + a2) + a3;
-            if (last) @NAME@_CLAMP(a0, low, high);
+            if (last) {
+                @NAME@_CLAMP(a0, low, high);
+            }
             @NAME@_AT(y + 8 * g) = a0;
         }
 #else
