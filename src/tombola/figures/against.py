@@ -17,7 +17,8 @@ from tombola.figures.axes import bar_ends, density_axis, padded, points_with_bar
 from tombola.figures.form import Bars, Form
 from tombola.figures.page import Entries, legend_line, page, page_title
 from tombola.figures.style import GREY, Style, of_study, styles
-from tombola.formatting import counted, small_print
+from tombola.formatting import counted
+from tombola.tables.captions import small_print
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tombola.analysis.order import in_order
 from tombola.figures.against import Panel, against_density
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.setting import Setting
 from tombola.figures.style import BLUE, Style
-from tombola.formatting import in_order
 
 EARLY_STOP = Panel("early_stop_iteration", "early-stop iteration", is_accuracy=False)
 EARLY_ACCURACY = Panel("early_stop_test_accuracy", "test accuracy at early stop (%)")

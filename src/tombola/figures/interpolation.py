@@ -20,7 +20,8 @@ from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import legend_line, page, page_title
 from tombola.figures.setting import Setting
 from tombola.figures.style import DENSITIES, GREY, Style
-from tombola.formatting import BETWEEN, counted, percent
+from tombola.formatting import counted, percent
+from tombola.tables.captions import BETWEEN
 
 MOST = len(DENSITIES)  # panels, and curves of one panel
 TRAIN = (0, (3, 1.5))

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from tombola.analysis.order import in_order
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import diverged, summarise
 from tombola.figures.axes import bar_ends, chosen_iterations_axis, points_with_bars, value_axis
@@ -16,7 +17,8 @@ from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import legend_line, page, page_title
 from tombola.figures.style import DENSITIES, GREY, KNOWN, Style
 from tombola.figures.training import choose_levels
-from tombola.formatting import in_order, percent, small_print
+from tombola.formatting import percent
+from tombola.tables.captions import small_print
 
 PANELS = (EARLY_ACCURACY, FINAL_ACCURACY)
 ABOUT = "accuracy against the iteration that is rewound to"

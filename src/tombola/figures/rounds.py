@@ -11,13 +11,15 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from tombola.analysis.order import in_order
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
 from tombola.figures.axes import iteration_axis, value_axis
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import page, page_title
 from tombola.figures.training import of_sound_runs
-from tombola.formatting import in_order, percent, plain, small_print
+from tombola.formatting import percent, plain
+from tombola.tables.captions import small_print
 
 BAR, BAR_WIDTH, BAR_LABELS = 0.2, 0.13, 0.58  # inches: left of the colour bar, the bar, its numbers and label
 MARGIN = BAR + BAR_WIDTH + BAR_LABELS

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tombola.formatting import CONTROLS, KNOWN_ARMS, of_control
+from tombola.analysis.order import CONTROLS, of_control
+from tombola.studies.arms import ARMS
 
 # The colour-blind-safe palette of Okabe and Ito (2008), without its yellow, which is too pale for a line on white.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -40,7 +41,7 @@ class Style:
 
 KNOWN = dict(
     zip(
-        KNOWN_ARMS,
+        ARMS,
         (
             Style(BLUE, "o", "-"),
             Style(VERMILION, "s", "--", hollow=True),

@@ -17,7 +17,8 @@ from tombola.figures.axes import bar_ends, iteration_axis, points_with_bars, val
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import legend_line, page, page_title
 from tombola.figures.style import DENSITIES, KNOWN, Style
-from tombola.formatting import percent, small_print
+from tombola.formatting import percent
+from tombola.tables.captions import small_print
 
 PAPER_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 TOLERANCE = 1.25

@@ -11,13 +11,13 @@ from tombola.analysis.break_down import break_down
 from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
 from tombola.analysis.connectivity import barrier_statistics
 from tombola.analysis.layers import ALL, dead_units, layer_densities
+from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
 from tombola.analysis.paired import paired_differences
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.verdicts import verdicts
 from tombola.figures.training import choose_levels
-from tombola.formatting import in_order
 from tombola.html.reproducibility import Sheet, flat_settings, sheet
 from tombola.html.sentences import ACCURACY, findings
 from tombola.html.series import ticket_arm

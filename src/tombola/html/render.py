@@ -16,12 +16,13 @@ from markupsafe import Markup
 
 from tombola import __version__
 from tombola.extras import need
-from tombola.formatting import BETWEEN, percent, plain
+from tombola.formatting import percent, plain
 from tombola.html import figures
 from tombola.html.embedded import Table, signed, table
 from tombola.html.figures import PlotFigure
 from tombola.html.gather import Found
 from tombola.html.series import Series, series_of
+from tombola.tables.captions import BETWEEN
 
 VERDICTS = {"winning ticket": "winning", "matching": "matching", "losing": "losing", "inconclusive": "inconclusive"}
 NEAR = 1.12  # levels of two studies stand in one row where their densities differ by no more than this factor

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from tombola.analysis.order import in_order
 from tombola.analysis.verdicts import INCONCLUSIVE, LOSING, MATCHING, WINNING
-from tombola.formatting import counted, in_order, percent, plain
+from tombola.formatting import counted, percent, plain
 from tombola.html.embedded import signed
 from tombola.html.series import ticket_arm
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from tombola.analysis.order import in_order
 from tombola.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, Style, styles
-from tombola.formatting import in_order, plain
+from tombola.formatting import plain
 
 # The same hues, light enough for a line on a dark page.
 DARK = {
