@@ -13,6 +13,8 @@ import click
 
 from tombola import __version__
 from tombola.errors import InputError, TombolaError, nearest
+from tombola.export.command import export
+from tombola.export.measure_command import measure_command
 from tombola.paths import local_path
 
 if TYPE_CHECKING:
@@ -400,6 +402,9 @@ def claims(results: tuple[Path, ...], data: Path | None, own: tuple[Path, ...], 
         sys.exit(1)
 
 
+cli.add_command(export)
+
+
 def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study, Path]:
     """Return the study with its changes, and its results folder."""
     from tombola.registry import add_user_folders
@@ -452,6 +457,9 @@ def _console(file: IO[str] | None = None) -> Any:
 
     # What is piped or written to a file is not cut at 80 columns.
     return Console(file=file, highlight=False, width=None if file is None and sys.stdout.isatty() else 120)
+
+
+cli.add_command(measure_command)
 
 
 def main() -> None:

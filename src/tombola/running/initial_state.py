@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 import tombola.data as data
-from tombola.networks import examine, initialised
-from tombola.pruning import Mask, shuffled
+from tombola.networks import examined, initialised
+from tombola.pruning import Mask
 from tombola.pruning.controls import shuffled_weights, sign_preserving_redraw
+from tombola.pruning.patterns import shuffled_in
 from tombola.running.collapse import collapse
 from tombola.running.store import Store
 from tombola.training.engine import Weights
@@ -35,13 +36,14 @@ def masked_state(
     module = initialised(build, "pytorch", 0)
     remarks: dict[str, Any] = {}
     if run.mask is None:
-        mask = Mask.full(examine(module, splits.input_shape, embeddings=run.network.embeddings).shapes())
+        mask = Mask.full(examined(build, splits.description, run.network).shapes())
     else:
         mask = store.mask(run.mask.source)
         if run.mask.search is not None:
             remarks |= store.facts(run.mask.search)["remarks"]
         if run.mask.shuffle is not None:
-            mask = shuffled(mask, run.seeds.generator("mask", run.mask.shuffle.counter()))
+            shuffle = run.mask.shuffle
+            mask = shuffled_in(shuffle.pattern, mask, run.seeds.generator("mask", shuffle.counter()))
         remarks |= collapse(module, mask, splits.input_shape)
     # In the module rather than in the dict: a tied weight has several names there, and is masked under one.
     module.load_state_dict(_weights(run, store, build))
@@ -63,7 +65,7 @@ def frozen_state(
         Damaged: a result that this work needs is missing or damaged.
     """
     module = initialised(build, "pytorch", 0)
-    mask = Mask.full(examine(module, splits.input_shape, embeddings=supermask.network.embeddings).shapes())
+    mask = Mask.full(examined(build, splits.description, supermask.network).shapes())
     module.load_state_dict(_weights(supermask, store, build))
     if supermask.popup.weights == "signed-constant":
         with torch.no_grad():

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tombola.errors import InputError
 from tombola.networks import KINDS, Coverage
+from tombola.pruning.patterns import Pattern, fitting_rates
 from tombola.pruning.schedule import constant_rate, rates_to
 from tombola.pruning.select import Scope
 from tombola.section import MOST_ITERATIONS, MOST_LEVELS, Section
@@ -22,11 +23,12 @@ class BackOff(Section):
     """What happens when a level has lost too much: its mask is given up, and the last good one is pruned by less.
 
     Args:
-        margin: the loss that is borne: of validation accuracy at early stop, below the dense network's, 0 to 1.
+        margin: the loss that is borne: how much worse than the dense network's the task's metric may be on the
+            validation examples at early stop. A fraction for percentages: 0.01 is 1 percentage point of accuracy.
         factor: of the rates, each time that a level has lost more.
     """
 
-    margin: float = Field(ge=0, lt=1)
+    margin: float = Field(ge=0)
     factor: float = Field(default=0.5, gt=0, lt=1)
 
 
@@ -53,8 +55,11 @@ class Pruning(Section):
         back_off: prunes by less once a level has lost too much. Densities are then known only as they are found.
         early_bird: watches, while the dense network trains, the mask that pruning it by magnitude to each level would
             give, and says when one has settled; on its own where the study has an arm `early-bird`.
-        stop_margin: an arm's levels end once one has a validation accuracy below chance (1 / classes) plus this.
-        init_examples: of each class, that `snip` and `grasp` look at (Tanaka et al. 2020 take ten).
+        stop_margin: an arm's levels end once one's metric on the validation examples is not better than chance by
+            this: of classification, once the accuracy is below 1 / classes plus this.
+        init_examples: of each class, that `snip` and `grasp` look at (Tanaka et al. 2020 take ten); where the targets
+            are no class numbers, ten times as many of all examples.
+        pattern: weights that are pruned together: "channel", {"n": 2, "m": 4} or {"block": [4, 1]}.
     """
 
     criterion: str = "magnitude"
@@ -69,7 +74,8 @@ class Pruning(Section):
     minimum: int = Field(default=0, ge=0, le=MOST_ITERATIONS)
     back_off: BackOff | None = None
     early_bird: EarlyBird | None = None
-    stop_margin: float | None = Field(default=None, ge=0, lt=1)
+    stop_margin: float | None = Field(default=None, ge=0)
+    pattern: Pattern | None = None
     init_examples: int = Field(default=10, ge=1, le=MOST_ITERATIONS)
 
     @model_validator(mode="before")
@@ -121,6 +127,8 @@ class Pruning(Section):
                 be reached.
         """
         excluded = {name for key in self.exclude for name in _layers(key, coverage, "pruning.exclude")}
+        if self.pattern is not None and self.pattern.channel:
+            excluded.add(coverage.output)  # its units are the classes
         kinds: dict[str, Rate] = {}
         named: dict[str, Rate] = {}
         for key, rate in sorted(self.rates.items(), key=lambda item: _precedence(item[0])):
@@ -154,7 +162,8 @@ class Pruning(Section):
         else:
             assert self.rate is not None
             bases = [_of(self.rate, number) for number in range(self.rounds)]
-        return tuple(rates_at(number, base) for number, base in enumerate(bases))
+        rounds = [rates_at(number, base) for number, base in enumerate(bases)]
+        return fitting_rates(self.pattern, rounds, coverage.shapes(), self.scope, self.minimum)
 
 
 def _as_rate(value: Any, whose: str = "") -> Rate:

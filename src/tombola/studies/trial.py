@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -19,6 +20,7 @@ from tombola.pruning.select import after_round
 from tombola.registry import code_fingerprint
 from tombola.studies.arms import ARMS, Rule, rule_named
 from tombola.studies.study import ArmSettings, Study
+from tombola.tasks import Task, TaskSettings
 from tombola.training.popup import Popup, counts_of
 from tombola.training.recipe import Recipe
 from tombola.training.tracking import EarlyBird, TrackedMasks
@@ -32,6 +34,7 @@ from tombola.work import (
     Observations,
     Run,
     SgdNoise,
+    Shuffle,
     Spec,
     Supermask,
     Training,
@@ -55,6 +58,14 @@ def epoch_length(study: Study, data: Description, recipe: Recipe) -> int:
     return examples // recipe.batch_size
 
 
+class Codes(NamedTuple):
+    """Fingerprints of a user's own network, data and task; "" for ours."""
+
+    network: str
+    data: str
+    task: str = ""
+
+
 @dataclass
 class Trial:
     """One trial of a study while it is planned: what arms build their rules from.
@@ -70,7 +81,7 @@ class Trial:
     study: Study
     number: int
     rates: tuple[dict[str, float], ...]
-    codes: tuple[str, str]
+    codes: Codes
     items: dict[str, Item] = field(repr=False)
     data: Description
     coverage: Coverage = field(repr=False)
@@ -84,6 +95,15 @@ class Trial:
         observe = Observations(snapshots=tuple(sorted(set(self.rewinds) - {0})), masks=tracked)
         self.dense = self._train("dense", "dense", 0, InitialState(), None, observe=observe)
         self._chains: dict[Rule, list[Training]] = {}
+
+    @cached_property
+    def task(self) -> Task:
+        """What is learned."""
+        return self.study.task.make()
+
+    @cached_property
+    def _deciding(self) -> TaskSettings:
+        return self.study.task.deciding()
 
     @property
     def rewound(self) -> InitialState:
@@ -180,6 +200,7 @@ class Trial:
         """
         if self.tracked_masks is None:
             raise InputError("pruning.early_bird must be set for an arm of one's own that asks for early-bird masks")
+        self._refuse_pattern("early-bird masks")
         search = self._search(self.dense, 0, level)
         update = {"criterion": "magnitude", "code": "", "early_bird": self.tracked_masks.early_bird}
         return self._use(search.model_copy(update=update), "early-bird")
@@ -190,6 +211,7 @@ class Trial:
         Raises:
             InputError: a layer would keep no weight.
         """
+        self._refuse_pattern("edge-popup")
         pruning, rounds = self.study.pruning, self.rates[:level]
         sizes = {name: size for name, size in self.coverage.sizes().items() if name in rounds[0]}
         counts = sizes
@@ -240,7 +262,14 @@ class Trial:
         """Return the mask found by pruning the ticket of the level before by one round."""
         search = self._search(self.run("ticket", level - 1), level - 1, level)
         if back_off := self.study.pruning.back_off:
-            limit = Limit(dense=self.dense.id, margin=back_off.margin, factor=back_off.factor)
+            metric = self.task.primary
+            limit = Limit(
+                dense=self.dense.id,
+                margin=back_off.margin,
+                factor=back_off.factor,
+                metric=metric.name,
+                better=metric.better,
+            )
             search = search.model_copy(update={"limit": limit})
         return self._use(search, "ticket")
 
@@ -271,6 +300,8 @@ class Trial:
                 f"pruning.rounds: level {level} leaves {keep} weights to {len(layers)} layers, and a method at "
                 f"initialisation can't keep one in each; ask for at most {level - 1} rounds, or for a lower rate"
             )
+        if method in ("random-uniform", "random-erk"):
+            self._refuse_pattern(f"the method {method}")
         uses_data = method in WITH_EXAMPLES or method not in KNOWN
         search = self._spec(
             MaskSearch,
@@ -278,6 +309,7 @@ class Trial:
             scope="global",
             rates=dict.fromkeys(layers, (pool - keep) / pool),
             minimum=self.study.pruning.minimum,
+            pattern=self.study.pruning.pattern,
             code=code_fingerprint(method, KNOWN, "method"),
             examples=self.study.pruning.init_examples if uses_data else 0,
             level=level,
@@ -363,13 +395,28 @@ class Trial:
         study = self.study
         return kind(
             network=study.network.model_copy(update={"output": None}),  # decides rates alone, which are there by name
-            data=study.data.model_copy(update={"path": f"content:{self.codes[1]}"} if study.data.path else {}),
+            data=study.data.model_copy(update={"path": f"content:{self.codes.data}"} if study.data.path else {}),
             seed=study.seed,
             trial=self.number,
-            network_code=self.codes[0],
-            data_code=self.codes[1],
+            task=self._deciding,
+            network_code=self.codes.network,
+            data_code=self.codes.data,
+            task_code=self.codes.task,
             **fields,
         )
+
+    def shuffle(self, stream: str, level: int, repeat: int) -> Shuffle:
+        """Return the permutation of an arm's mask that a control uses; it keeps the study's pattern.
+
+        Args:
+            stream: the arm whose masks are shuffled.
+            level, repeat: each has a permutation of its own.
+        """
+        return Shuffle(stream=stream, repeat=repeat, level=level, pattern=self.study.pruning.pattern)
+
+    def _refuse_pattern(self, what: str) -> None:
+        if self.study.pruning.pattern is not None:
+            raise InputError(f"pruning.pattern: {what} can't follow a pattern; leave out the arm, or the pattern")
 
     def _prune(self, parent: Training, first: int, last: int) -> MaskUse:
         """Return the mask found by pruning `parent`, of level `first`, to level `last`."""
@@ -390,12 +437,13 @@ class Trial:
             rounds=same,
             before=rounds[:-same],
             level=last,
+            pattern=pruning.pattern,
             code=code_fingerprint(pruning.criterion, CRITERIA, "criterion"),
         )
 
     def _use(self, search: MaskSearch, of: str) -> MaskUse:
         """Plan a mask search and return the use of its mask."""
-        examples = search.examples * self.data.classes or 1
+        examples = self.task.few_count(self.data, search.examples) if search.examples else 1
         cost = Cost(evaluated=PASSES.get(search.criterion, 0) * examples)
         item = self.add(search, f"mask.{of}.level-{search.level:02}", "masks", cost)
         return MaskUse(search=item.id)

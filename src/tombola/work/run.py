@@ -6,8 +6,10 @@ from typing import ClassVar, Literal
 
 from tombola.data import DataSettings
 from tombola.networks import NetworkSettings
+from tombola.pruning.patterns import Pattern
 from tombola.section import Section
 from tombola.seeds import Seeds
+from tombola.tasks import TaskSettings
 from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
 from tombola.work.spec import Spec
@@ -49,11 +51,13 @@ class Shuffle(Section):
         stream: the arm whose masks are shuffled. Each has permutations of its own: with one for all, the controls of
             several arms would be correlated.
         repeat, level: each has a permutation of its own.
+        pattern: that the permutation keeps.
     """
 
     stream: str
     repeat: int = 0
     level: int = 0
+    pattern: Pattern | None = None
 
     def counter(self) -> str:
         """Return what numbers this draw within the purpose "mask"."""
@@ -110,7 +114,8 @@ class Training(Spec):
         initial: starting weights and iteration.
         until: the iteration at which training ends, where that is before the end of the budget.
         noise: which draw of data order, augmentation and dropout.
-        network_code, data_code: fingerprints of a user's own network and data.
+        task: what is learned, without options that change no result.
+        network_code, data_code, task_code: fingerprints of a user's own network, data and task.
     """
 
     network: NetworkSettings
@@ -121,8 +126,10 @@ class Training(Spec):
     initial: InitialState = InitialState()
     until: int | None = None
     noise: SgdNoise = SgdNoise()
+    task: TaskSettings = TaskSettings()
     network_code: str = ""
     data_code: str = ""
+    task_code: str = ""
 
     @property
     def seeds(self) -> Seeds:
