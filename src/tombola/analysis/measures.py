@@ -47,6 +47,11 @@ def scale_of(measure: str, metric: Metric) -> float:
     return 1.0 if measure == STOP else metric.scale
 
 
+def bounds_of(metric: Metric) -> tuple[float, float]:
+    """Return what no shown value can exceed: 0 and 100 for percentages."""
+    return (0.0, 100.0) if metric.unit == "%" else (-math.inf, math.inf)
+
+
 def better_of(measure: str, metric: Metric) -> Direction:
     """Return the direction in which a measure is better: earlier stopping is."""
     return "lower" if measure == STOP else metric.better
