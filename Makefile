@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench bench-quick clean
+.PHONY: demo test fuzz lint bench bench-quick clean
 
 demo: .venv/installed
 	$(BIN)/tombola run demo
@@ -10,6 +10,11 @@ demo: .venv/installed
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+
+# Many more cases than `make test` tries: FUZZ_CASES of each of the targets in tests/fuzz.
+FUZZ_CASES ?= 10000
+fuzz: .venv/installed-test
+	FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest tests/fuzz --timeout 0 --numprocesses auto --maxprocesses 4
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -32,7 +37,7 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fast,report]'
 	@touch $@
 
 .venv/installed-test: .venv/installed

@@ -5,54 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import picture, workload
+from benchmarks import convolutions, picture, workload
+from benchmarks.measure import Measure, at_least, summed_up
 from tombola.running.executors import process_pool
 from tombola.running.run import cores
 
 HERE = Path(__file__).parent
 LENET = "lenet-300-100"
-
-
-@dataclass
-class Measure:
-    """One row: what was measured, what it came to, and what it should come to.
-
-    `value` is the median of the repeats, None where this machine can't measure it; `spread` is (lowest, highest).
-    """
-
-    measure: str
-    value: float | None
-    goal: str
-    met: bool | None
-    repeats: int
-    spread: tuple[float, float] | None
-    note: str = ""
-
-
-def at_least(goal: float) -> Callable[[float], bool]:
-    """Return a check that a value reaches `goal`."""
-    return lambda value: value >= goal
-
-
-def summed_up(
-    name: str, values: list[float], goal: str, met: Callable[[float], bool | None], note: str = ""
-) -> Measure:
-    """Return the row for repeated measurements."""
-    value = statistics.median(values)
-    return Measure(
-        name, round(value, 4), goal, met(value), len(values), (round(min(values), 4), round(max(values), 4)), note
-    )
 
 
 def throughputs(seconds: float, repeats: int) -> Iterator[Measure]:
@@ -151,7 +120,8 @@ def main() -> None:
     quick = parser.parse_args().quick
     seconds, repeats = (0.4, 1) if quick else (1.5, 3)
     measures = [*throughputs(seconds, repeats), overhead(6 if quick else 30, repeats)]
-    measures += [convolution(3 * seconds, repeats), memory(), *on_a_gpu()]
+    measures += [convolution(3 * seconds, repeats), *convolutions.levels(seconds, repeats)]
+    measures += [*convolutions.chain(seconds, repeats), memory(), *on_a_gpu()]
     table = Table(box=None, padding=(0, 2, 0, 0))
     for header in ("measure", "value", "goal", "met", "repeats", "lowest - highest", ""):
         table.add_column(header)

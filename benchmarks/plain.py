@@ -11,15 +11,23 @@ from torch.nn import functional
 
 
 def plain_loop(
-    module: nn.Module, masks: dict[str, Tensor], inputs: Tensor, targets: Tensor, lr: float, batch_size: int
+    module: nn.Module,
+    masks: dict[str, Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    lr: float,
+    batch_size: int,
+    half: bool = False,
 ) -> Callable[[int], None]:
-    """Return a function that trains for that many steps."""
+    """Return a function that trains for that many steps; `half` means bfloat16 and channels last."""
+    if half:
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
     masked = [(parameter, masks[name]) for name, parameter in module.named_parameters() if name in masks]
 
     def steps(count: int) -> None:
         for batch in torch.randint(len(inputs), (count, batch_size)):
-            loss = functional.cross_entropy(module(inputs[batch]), targets[batch])
+            loss = functional.cross_entropy(_logits(module, inputs[batch], half), targets[batch])
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -30,12 +38,19 @@ def plain_loop(
     return steps
 
 
+def _logits(module: nn.Module, inputs: Tensor, half: bool) -> Tensor:
+    if not half:
+        return module(inputs)  # type: ignore[no-any-return]
+    with torch.autocast("cpu", torch.bfloat16):
+        return module(inputs.contiguous(memory_format=torch.channels_last)).float()  # type: ignore[no-any-return]
+
+
 @torch.no_grad()
-def plain_evaluation(module: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+def plain_evaluation(module: nn.Module, inputs: Tensor, targets: Tensor, half: bool = False) -> tuple[float, float]:
     """Return mean loss and accuracy, a thousand examples at a time."""
     loss, right = 0.0, 0
     for x, y in zip(inputs.split(1000), targets.split(1000), strict=True):
-        logits = module(x)
+        logits = _logits(module, x, half)
         loss += functional.cross_entropy(logits, y, reduction="sum").item()
         right += int((logits.argmax(1) == y).sum())
     return loss / len(inputs), right / len(inputs)

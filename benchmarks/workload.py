@@ -23,7 +23,8 @@ from tombola.training.engines.stacked import StackedEngine
 from tombola.training.loop import Record, train
 from tombola.training.recipe import Recipe
 
-SHAPES = {"lenet-300-100": (1, 28, 28), "conv-2": (3, 32, 32)}
+IMAGES = (3, 32, 32)
+SHAPES = {"lenet-300-100": (1, 28, 28)} | dict.fromkeys(("conv-2", "conv-4", "conv-6", "resnet-20"), IMAGES)
 BATCH = 60
 
 

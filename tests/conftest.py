@@ -1,8 +1,30 @@
 """What every test needs: the helpers can be imported, and PyTorch computes on one thread."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
 
+from hypothesis import settings
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported: sums on one thread are the same every time
+settings.register_profile("tombola", deadline=None)  # a time limit on an example fails on a busy machine
+settings.load_profile("tombola")
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
+
+NEED = {
+    "numba": [
+        *(f"training/test_{name}.py" for name in ("convolutional_training", "engine_choice", "ready", "sparse_chain")),
+        *("training/test_sparse_chain_trace.py", "training/test_sparse_linear.py"),
+    ],
+    "vl_convert": ["report/test_page_parts.py", "report/test_page_browser.py"],
+}
+"""Test files of an extra's feature, by the module that they need; `make test` installs all of them."""
+
+MISSING = [module for module in NEED if importlib.util.find_spec(module) is None]
+collect_ignore = [path for module in MISSING for path in NEED[module]]
+
+
+def pytest_report_header() -> list[str]:
+    """Say what is not tested, and why."""
+    return [f"not tested, because {module} is not installed: {', '.join(NEED[module])}" for module in MISSING]

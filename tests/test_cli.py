@@ -308,6 +308,7 @@ def test_a_folder_with_the_name_of_a_preset_is_that_folder(call: Call) -> None:
 
 
 def test_report_and_comparison(copied: Path, finished: Path, call: Call) -> None:
+    pytest.importorskip("vl_convert")
     assert call("report", str(copied)) == (0, f"{copied / 'report.html'}\n", "")
     assert "<h1>demo</h1>" in (copied / "report.html").read_text()
     status, out, err = call("report", str(finished), "-o", "sub/page.html")
@@ -339,6 +340,7 @@ def test_a_report_of_nothing_says_what_to_do(arguments: list[str], words: list[s
 
 
 def test_a_report_that_can_not_be_written(finished: Path, call: Call) -> None:
+    pytest.importorskip("vl_convert")
     write("afile", "")
     status, out, err = call("report", str(finished), "-o", "afile/page.html")
     assert (status, out) == (1, "")
@@ -462,6 +464,7 @@ def test_status_of_all_that_is_here(copied: Path, call: Call) -> None:
 
 
 def test_results_as_files_agree(finished: Path, call: Call) -> None:
+    pytest.importorskip("pyarrow")
     for kind in ((), ("--curves",)):
         status, text, _ = call("results", str(finished), "--format", "csv", *kind)
         assert status == 0
@@ -479,6 +482,7 @@ def test_results_as_files_agree(finished: Path, call: Call) -> None:
 
 
 def test_results_to_a_file_or_to_standard_output(finished: Path, call: Call) -> None:
+    pytest.importorskip("pyarrow")
     for form in ("csv", "json", "parquet"):
         _, out, _ = call("results", str(finished), "--format", form)
         status, nothing, _ = call("results", str(finished), "--format", form, "--output", f"r.{form}")
@@ -515,6 +519,7 @@ def test_results_of_an_unfinished_study(copied: Path, call: Call) -> None:
 
 
 def test_results_of_a_study_that_has_only_begun(copied: Path, call: Call) -> None:
+    pytest.importorskip("pyarrow")
     shutil.rmtree(copied / "jobs")
     for arguments in ((), ("--curves",), ("--format", "csv"), ("--format", "json"), ("--format", "parquet")):
         status, out, err = call("results", str(copied), *arguments)

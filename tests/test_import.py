@@ -8,7 +8,10 @@ import time
 
 import pytest
 
-HEAVY = ("torch", "pandas", "numpy", "matplotlib", "sklearn", "pyarrow", "numba", "pydantic", "rich.live", "loky")
+HEAVY = (
+    *("torch", "pandas", "numpy", "matplotlib", "PIL", "pydantic", "rich.live", "loky", "requests", "pooch"),
+    *("scipy", "numba", "pyarrow", "vl_convert", "codecarbon"),
+)
 AT_MOST = 0.7  # seconds
 
 
@@ -21,6 +24,7 @@ def python(code: str, *options: str) -> str:
     "code",
     [
         "import tombola",
+        "import tombola.cli",
         "import tombola; tombola.InputError, tombola.StoppedByUser, dir(tombola)",
         "import sys; sys.argv = ['tombola', '--help']; from tombola.cli import main; main()",
         "import sys; sys.argv = ['tombola', 'run', '--help']; from tombola.cli import main; main()",

@@ -6,12 +6,14 @@
 >>> ticket = results.ticket(trial=0, level=7).build()               # doctest: +SKIP
 """
 
-from __future__ import annotations
-
+# Nothing is imported here that Python has not imported already, because `python -m tombola` runs this with the current
+# folder first on the search path, and a stranger's folder may hold a typing.py.
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from tombola.errors import DataError, InputError, StoppedByUser, StoreError, TombolaError, WorkFailed
     from tombola.pruning.mask import Mask
     from tombola.pruning.select import select
@@ -54,7 +56,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOMES:
         raise AttributeError(f"module 'tombola' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -13,6 +13,7 @@ import click
 
 from tombola import __version__
 from tombola.errors import InputError, TombolaError, nearest
+from tombola.paths import local_path
 
 if TYPE_CHECKING:
     from tombola.analysis.claims import Claim
@@ -32,19 +33,35 @@ class Commands(click.Group):
         return super().resolve_command(context, arguments)
 
 
+class LocalPath(click.Path):
+    """A path that a file system takes."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the path, or say what is wrong with it."""
+        name = parameter.opts[0] if parameter and parameter.opts else "path"
+        return super().convert(local_path(value, name), parameter, context)
+
+
 CLAIMS_HELP = "A claims file, instead of the published ones; may be given again."
 STUDY_HELP = "STUDY is a preset (see `tombola presets`), a study file, or a results folder."
+READ_ONLY = ("status", "results", "figures", "report", "compare", "claims")  # commands that import no user's module
 study_argument = click.argument("study")
 changes_argument = click.argument("changes", nargs=-1, metavar="[FIELD=VALUE]...")
-out_option = click.option("--out", type=click.Path(path_type=Path), help="Results folder. [results/<study name>]")
+out_option = click.option("--out", type=LocalPath(), help="Results folder. [results/<study name>]")
 data_option = click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     envvar="TOMBOLA_DATA",
     help="Folder of data sets, in torchvision's layout. [$TOMBOLA_DATA, or the cache]",
 )
 device_option = click.option("--device", default="auto", help="auto, cpu or cuda. [auto]")
 engine_option = click.option("--engine", default="auto", help="How to compute; auto chooses. [auto]")
+max_runs_option = click.option(
+    "--max-runs", type=click.IntRange(1), default=100_000, help="Refuse a study of more runs than this. [100000]"
+)
 workers_option = click.option(
     "--workers", type=click.IntRange(0), help="Jobs at a time; 0 runs them in this process. [one a core]"
 )
@@ -52,7 +69,8 @@ workers_option = click.option(
 
 def work_options(command: Any) -> Any:
     """Add what `run` and `plan` both take."""
-    shared = (study_argument, changes_argument, out_option, data_option, workers_option, device_option, engine_option)
+    shared: list[Any] = [study_argument, changes_argument, out_option, data_option, workers_option, device_option]
+    shared += [engine_option, max_runs_option]
     for option in reversed(shared):
         command = option(command)
     return command
@@ -60,9 +78,14 @@ def work_options(command: Any) -> Any:
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tombola")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Find winning lottery tickets: sparse subnetworks that train as well as the dense network."""
-    sys.path.insert(0, str(Path.cwd()))  # a user's own network is found where they are
+    from tombola.registry import reading, user_path
+
+    context.with_resource(user_path(Path.cwd()))  # a user's own network is found where they are
+    if context.invoked_subcommand in READ_ONLY:
+        context.with_resource(reading())
 
 
 @cli.command(epilog=STUDY_HELP)
@@ -80,6 +103,7 @@ def run(
     workers: int | None,
     device: str,
     engine: str,
+    max_runs: int,
     checkpoint_every: float,
     energy: bool,
     no_figures: bool,
@@ -102,6 +126,7 @@ def run(
         figures=not no_figures,
         quiet=quiet,
         verbose=verbose,
+        max_runs=max_runs,
     )
     _print_summary(results)
     tables = ("results", "curves", "connectivity", "barriers", "mask_distance")
@@ -121,6 +146,7 @@ def plan(
     workers: int | None,
     device: str,
     engine: str,
+    max_runs: int,
 ) -> None:
     """Show what would run, what is there already, and about how long it takes here. Nothing is written."""
     from tombola.report.overview import plan_table
@@ -129,7 +155,7 @@ def plan(
     from tombola.studies.plan import make_plan
 
     loaded, folder = _load(study, changes, out)
-    made = make_plan(loaded, data_folder(data))
+    made = make_plan(loaded, data_folder(data), max_runs)
     _console().print(plan_table(made, Store(folder), choose_device(device), engine, workers))
 
 
@@ -183,15 +209,18 @@ def status(study: str | None, out: Path | None) -> None:
     "form",
     type=click.Choice(["table", "csv", "json", "parquet"]),
     default="table",
-    help="table (means and spread), csv, json or parquet (a row per run). [table]",
+    help="table (means and spread); csv, json or parquet (a row per run); parquet needs tombola[parquet]. [table]",
 )
 @click.option("--curves", is_flag=True, help="A row per evaluation instead of a row per run.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to a file instead.")
+@click.option("--output", "-o", type=LocalPath(), help="Write to a file instead.")
 def results(study: str, out: Path | None, data: Path | None, form: str, curves: bool, output: Path | None) -> None:
     """Print the results of a study, finished or not."""
+    from tombola.extras import need
     from tombola.running.files import write_whole
     from tombola.running.results import Results
 
+    if form == "parquet":
+        need("pyarrow", "--format parquet")
     found = Results.open(_folder_of(study, out), data)
     frame = found.curves() if curves else found.frame()
     if form == "table" and not curves:
@@ -222,7 +251,7 @@ def results(study: str, out: Path | None, data: Path | None, form: str, curves: 
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="Results folder; of several studies, the figures' folder. [./figures]",
 )
 @data_option
@@ -299,10 +328,8 @@ def draw_figures(
 @study_argument
 @out_option
 @data_option
-@click.option(
-    "--output", "-o", type=click.Path(path_type=Path), help="File to write. [report.html in the results folder]"
-)
-@click.option("--claims", "own", multiple=True, type=click.Path(path_type=Path), help=CLAIMS_HELP)
+@click.option("--output", "-o", type=LocalPath(), help="File to write. [report.html in the results folder]")
+@click.option("--claims", "own", multiple=True, type=LocalPath(), help=CLAIMS_HELP)
 @click.option(
     "--margin",
     type=click.FloatRange(0, 1, max_open=True),
@@ -322,9 +349,7 @@ def report(
 
 @cli.command(epilog=STUDY_HELP)
 @click.argument("studies", metavar="STUDY STUDY...", nargs=-1, required=True)
-@click.option(
-    "--out", type=click.Path(path_type=Path), default="comparison.html", help="File to write. [comparison.html]"
-)
+@click.option("--out", type=LocalPath(), default="comparison.html", help="File to write. [comparison.html]")
 @data_option
 @click.option(
     "--margin",
@@ -345,9 +370,9 @@ def compare(studies: tuple[str, ...], out: Path, data: Path | None, margin: floa
 
 
 @cli.command()
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, required=True, type=LocalPath())
 @data_option
-@click.option("--claims", "own", multiple=True, type=click.Path(path_type=Path), help=CLAIMS_HELP)
+@click.option("--claims", "own", multiple=True, type=LocalPath(), help=CLAIMS_HELP)
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", help="table, json or csv. [table]"
 )
@@ -377,11 +402,12 @@ def claims(results: tuple[Path, ...], data: Path | None, own: tuple[Path, ...], 
 
 def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study, Path]:
     """Return the study with its changes, and its results folder."""
+    from tombola.registry import add_user_folders
     from tombola.running.run import default_folder
     from tombola.studies.loading import load_study
 
-    if Path(study).is_file():
-        sys.path.append(str(Path(study).absolute().parent))  # the study's own network may lie beside it
+    if study and local_path(study, "study").is_file():
+        add_user_folders([Path(study).absolute().parent])  # the study's own network may lie beside it
     return load_study(study, assignments=changes), out or default_folder(study, changes)
 
 

@@ -36,8 +36,19 @@ class WorkFailed(TombolaError):
     """Some work could not be done; the rest is done."""
 
 
+LONGEST_NAME = 100  # characters of a name that a near one is looked for
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """Return a value as it would be written in Python, cut where it is long."""
+    text = repr(value)
+    return text if len(text) < limit else text[: limit - 3] + "..."
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'a' or 'b'?"`, or the list of what is known where nothing comes close and it is short."""
+    if len(name) > LONGEST_NAME:
+        return ""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:

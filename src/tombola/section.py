@@ -6,6 +6,16 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
+# The largest values that fields take: more than anyone needs, and little enough to plan with.
+MOST_ARMS = 200
+MOST_ITERATIONS = 10**9  # also epochs, examples and everything else that is counted in them
+MOST_LEVELS = 999  # rounds; the numbers of random draws leave room for 1,000 levels
+MOST_MILESTONES = 300
+MOST_POINTS = 10_000
+MOST_REPEATS = 10_000  # trials, repetitions in a trial, copies
+MOST_REWINDS = 100
+LARGEST_SEED = 2**63 - 1
+
 
 class Section(BaseModel):
     """A frozen group of settings that knows which of them decide an outcome."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-PURPOSES = ("init", "split", "order", "augment", "mask", "dropout", "criterion", "examples", "scores")
+PURPOSES = ("init", "split", "order", "augment", "mask", "dropout", "criterion", "examples", "scores", "redraw")
 NOISE = ("order", "augment", "dropout")  # what a run of the same network on the same data may have anew
 
 

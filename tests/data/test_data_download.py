@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import multiprocessing
 import socket
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -153,14 +156,50 @@ def test_a_mirror_that_is_no_address(tmp_path, monkeypatch):
 
 
 def test_a_full_disk(tmp_path, mirror, monkeypatch):
-    def full(self, url, output_file, pooch, check_only=False):
-        Path(output_file).write_bytes(b"part")
+    def full(self, answer, file):
+        file.write(b"part")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", full)
+    monkeypatch.setattr(download._Transfer, "_copy", full)
     with pytest.raises(DataError, match="No space left on device"):
         load(MNIST, tmp_path)
     assert data_files(tmp_path / "MNIST" / "raw") == set()
+
+
+def test_a_server_that_sends_for_ever(tmp_path, mirror, monkeypatch):
+    """The published files have at most 170 million bytes."""
+    monkeypatch.setattr(download, "MAX_BYTES", 40_000)
+    mirror.content[FIRST] = bytes(10_000_000)
+    with pytest.raises(DataError, match=r"it sends more than 40,000 bytes, which no published file has"):
+        load(MNIST, tmp_path)
+    assert data_files(tmp_path / "MNIST" / "raw") == set()
+
+
+@pytest.mark.parametrize("headers", [True, False])
+def test_a_server_that_trickles(tmp_path, monkeypatch, headers):
+    """Each byte comes before the timeout of a read has passed; so would the whole file, after days."""
+    monkeypatch.setattr(download, "GRACE", 0.3)
+    monkeypatch.setattr(download, "CHECK_EVERY", 0.05)
+    monkeypatch.setattr(download, "RETRIES", 0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_trickle, args=(server, headers), daemon=True).start()
+        mirrors = (f"http://127.0.0.1:{server.getsockname()[1]}/",)
+        monkeypatch.setitem(published.PUBLISHED, "mnist", small_idx.published(mirrors))
+        began = time.monotonic()
+        with pytest.raises(DataError, match=r"it sent [\d,]+ bytes in \d+ s; that is too slow to wait for"):
+            load(MNIST, tmp_path)
+    assert time.monotonic() - began < 20
+    assert data_files(tmp_path / "MNIST" / "raw") == set()
+
+
+def _trickle(server: socket.socket, headers: bool) -> None:
+    connection, _ = server.accept()
+    with connection, contextlib.suppress(OSError):
+        connection.recv(10_000)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + (b"Content-Length: 1000000\r\n\r\n" if headers else b"X: "))
+        for _ in range(60):
+            connection.sendall(b"x")
+            time.sleep(0.02)
 
 
 def test_nowhere_to_write(tmp_path, cache, mirror):

@@ -119,6 +119,9 @@ class Pair(nn.Module):
         return self.output(torch.tanh(self.left(left) + self.right(right)))
 
 
+KINDS = ("regression", "regression-2", "multilabel", "tokens", "text", "hidden-text", "segmentation", "dict", "pair")
+
+
 def dataset(kind, train=72, test=24):
     """Return made-up data that a network can learn something from."""
     examples, rng = train + test, np.random.default_rng(sum(map(ord, kind)))

@@ -405,8 +405,8 @@ def test_arguments_that_do_not_fit():
 
 
 def test_what_comes_back_must_be_a_module():
-    with pytest.raises(InputError, match=r"gave a dict, not a torch\.nn\.Module"):
-        build("builtins:dict")()
+    with pytest.raises(InputError, match=r"gave a Size, not a torch\.nn\.Module"):
+        build("torch:Size")()
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_held_weights_stay_at_zero_in_anyones_loop(optimizer):
     module = small_nets.conv_norm((2, 6, 6), 4)
     mask = half_of(module)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    handles = mask.hold_(module)
+    hold = mask.hold_(module)
     optimizer = OPTIMIZERS[optimizer](module.parameters())
     generator = torch.Generator().manual_seed(1)
     for _ in range(5):
@@ -196,8 +196,7 @@ def test_held_weights_stay_at_zero_in_anyones_loop(optimizer):
             assert bool((weight[~keep] == 0.0).all())
     for name, keep in mask.items():
         assert bool((module.get_parameter(name) != before[name])[keep].all())
-    for handle in handles:
-        handle.remove()
+    hold.release()
     module(inputs).sum().backward()
     optimizer.step()
     assert any(bool((module.get_parameter(name)[~keep] != 0.0).any()) for name, keep in mask.items())

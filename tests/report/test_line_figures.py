@@ -144,6 +144,7 @@ def test_the_table():
 
 
 def test_from_a_study_to_figures_table_and_page(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert")
     done = CliRunner().invoke(cli, ["figures", str(folder), "--figure", "lines-copies", "--figure", "barriers"])
     assert done.exit_code == 0, done.output
     assert {Path(line).name for line in done.output.split()} == {

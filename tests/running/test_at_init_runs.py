@@ -106,9 +106,9 @@ def test_the_mask_is_that_of_the_formula_on_those_examples(tmp_path):
     job = find(plan, "snip", 2)
     result = store.load(job.id)
     seeds = Seeds(job.spec.seed, job.spec.trial)
-    splits = data.split(data.load(job.data), job.data.validation, seeds)
+    splits = data.split(data.load(job.spec.data), job.spec.data.validation, seeds)
     module = initialised(
-        factory(job.network, splits.input_shape, splits.classes), job.network.init, seeds.value("init")
+        factory(job.spec.network, splits.input_shape, splits.classes), job.spec.network.init, seeds.value("init")
     )
     chosen = result.facts["remarks"]["examples"]
     loss = torch.nn.functional.cross_entropy(module(splits.train.inputs[chosen]), splits.train.targets[chosen])

@@ -33,7 +33,23 @@ def test_a_tied_weight_is_sparse_under_each_of_its_names(tmp_path, engine, monke
         for name in ("a.weight", "b.weight"):
             assert bool((result.snapshots[moment][name][~keep] == 0.0).all())
     ticket = Results(plan, store).ticket(trial=0, level=2)
-    assert bool((ticket.build(trained=True).b.weight[~keep] == 0.0).all())
+    assert bool((ticket.build(trained=True, trust=True).b.weight[~keep] == 0.0).all())
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_attention_bare_matrices_and_embeddings_on_request_are_pruned(tmp_path, embeddings):
+    network = {"name": "small_nets:Tokens", "embeddings": embeddings}
+    plan, store = run_study(tmp_path, network=network, pruning__rate=0.5, pruning__output_rate=0.5)
+    sizes = {"attention.in_proj_weight": 192, "attention.out_proj.weight": 64, "matrix": 80}
+    if embeddings:
+        sizes = {"table.weight": 17 * 8} | sizes
+    assert plan.coverage.sizes() == sizes
+    for level in (0, 1, 2):
+        result = store.load(find(plan, "ticket", level).id)
+        assert result.mask.counts() == {name: size // 2**level for name, size in sizes.items()}
+        for name, keep in result.mask.items():
+            assert bool((result.snapshots["final"][name][~keep] == 0).all())
+            assert bool((result.snapshots["final"][name][keep] != 0).any())
 
 
 def test_a_dense_run_that_diverges_before_the_rewind_point_ends_the_study(tmp_path):

@@ -84,8 +84,10 @@ def test_results_need_neither_the_code_nor_the_data(folder: Path, monkeypatch: p
 
 
 def test_edited_code_is_said(folder: Path) -> None:
-    with (folder / "test_small_network.py").open("a") as file:
-        file.write("\nEDITED = True\n")
+    file = folder / "test_small_network.py"
+    file.write_text(file.read_text() + "\n\ndef unrelated():\n    return 3\n")
+    assert "has changed since" not in run(folder).stderr
+    file.write_text(file.read_text() + "\nprint('imported', file=__import__('sys').stderr)\n")
     assert tombola.Results.open(folder / "results/small").missing() == 0
     done = run(folder)
     assert done.returncode == 0

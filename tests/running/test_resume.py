@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import small_runs
 from small_runs import (
     EVALUATE_EVERY,
     JOBS,
@@ -25,6 +26,7 @@ from small_runs import (
 
 import tombola
 import tombola.running.run as running
+from tombola.running.store import Store
 
 KILLS = int(os.environ.get("TOMBOLA_KILLS", "4"))  # 20 in the full form
 Start = Callable[..., Command]
@@ -66,6 +68,36 @@ def test_kill_9_at_random_moments_and_resume_is_bit_equal(command: Start, uninte
         while parent_of(worker) is not None:
             assert time.monotonic() < killed + 15, "a worker outlived its parent"
             time.sleep(0.1)
+
+
+EVERY_KIND = (
+    "arms=[ticket, snip, edge-popup-trained]",
+    "connectivity={levels: [0], points: 5}",
+    "pruning.rounds=1",
+    "training.iterations=40",
+)
+
+
+@pytest.mark.timeout(300)
+def test_kill_9_in_work_of_every_kind_and_resume_is_bit_equal(command: Start, tmp_path: Path) -> None:
+    """Masks are searched, scores trained and lines evaluated slowly enough for kills to hit each of them."""
+    other = small_runs.write_study(tmp_path / "other").parent
+    whole = Command(other, "--workers", "2", *EVERY_KIND)
+    assert whole.finish()[0] == 0
+    kinds = {Store(whole.out).facts(found)["kind"] for found in Store(whole.out).finished()}
+    assert kinds == {"run", "supermask", "mask-search", "interpolation"}
+    rng = random.Random(KILLS)
+    for number in range(KILLS + 2):
+        run = command("--workers", "2", "--checkpoint-every", "0.05", *EVERY_KIND, look_seconds=0.05)
+        until = time.monotonic() + rng.uniform(2, 5)
+        while run.process.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        if run.process.poll() is not None:
+            break
+        (os.killpg if number % 2 else os.kill)(run.pid, signal.SIGKILL)
+    status, _, err = command("--workers", "2", *EVERY_KIND).finish()
+    assert status == 0, err
+    assert_same_outcomes(run.out, whole.out)
 
 
 def test_a_killed_worker_does_not_end_the_run(command: Start, uninterrupted: Path) -> None:

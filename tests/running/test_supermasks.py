@@ -131,7 +131,7 @@ def test_init_leaves_the_weights_as_they_were_drawn(tmp_path):
     job = find(plan, "edge-popup", 1)
     splits = data.split(data.load(job.spec.data, None), job.spec.data.validation, Seeds(0, 0), torch.device("cpu"))
     build = build_of(job, splits)
-    drawn = initialised(build, "glorot-normal", Seeds(0, 0).value("init")).state_dict()
+    drawn = initialised(build, job.spec.network.init, Seeds(0, 0).value("init")).state_dict()
     start = store.load(job.id).snapshots["start"]
     assert all(torch.equal(start[name], tensor) for name, tensor in drawn.items())
 
@@ -139,10 +139,10 @@ def test_init_leaves_the_weights_as_they_were_drawn(tmp_path):
 def test_the_ticket_of_a_tied_network_is_masked_under_every_name(tmp_path):
     plan, store = run_study(tmp_path, arms=["edge-popup"], network="small_nets:TiedWithSwitch", pruning__rounds=1)
     ticket = Results(plan, store).ticket(arm="edge-popup", level=1)
-    built = dict(ticket.build().named_parameters())
+    built = dict(ticket.build(trust=True).named_parameters())
     for name, keep in ticket.mask.items():
         assert torch.equal(built[name] != 0, keep)
-        assert torch.equal(built[name], ticket.build(trained=True).get_parameter(name))
+        assert torch.equal(built[name], ticket.build(trained=True, trust=True).get_parameter(name))
 
 
 def test_a_supermask_that_leads_nowhere_is_said_to_have_collapsed(tmp_path):

@@ -100,9 +100,7 @@ def test_tables_hold_what_the_stored_network_computes(name, tmp_path):
         expected = (-picked.mean()).exp()
     elif name == "multilabel":
         there, predicted = test.targets.bool(), output.sigmoid() > 0.5
-        scores = [
-            2 * (there & predicted)[:, k].sum() / (there[:, k].sum() + predicted[:, k].sum()) for k in range(3)
-        ]
+        scores = [2 * (there & predicted)[:, k].sum() / (there[:, k].sum() + predicted[:, k].sum()) for k in range(3)]
         expected = torch.stack(scores).mean()
     else:
         predicted = output.argmax(1)
@@ -114,7 +112,7 @@ def test_tables_hold_what_the_stored_network_computes(name, tmp_path):
     assert facts[f"final_test_{METRICS[name][0]}"] == pytest.approx(float(expected), rel=1e-4)
 
 
-@pytest.mark.parametrize("data,network", [("dict", "task_nets:Named"), ("pair", "task_nets:Pair")])
+@pytest.mark.parametrize(("data", "network"), [("dict", "task_nets:Named"), ("pair", "task_nets:Pair")])
 def test_a_network_with_several_inputs(data, network, tmp_path):
     planned = study("tokens", network={"name": network}, data={"source": data, "validation": 24})
     results = run(planned, tmp_path)
@@ -196,7 +194,7 @@ def test_the_shown_metric_changes_no_identity(tmp_path):
     assert one.plan.work.keys() == other.plan.work.keys()
     assert metric_of(other.frame()).name == "mae"
     assert list(one.frame()["final_test_mae"]) == list(other.frame()["final_test_mae"])
-    third = tombola.Study.model_validate(study("multilabel", task={"name": "multilabel", "threshold": 0.4}).model_dump())
+    third = study("multilabel", task={"name": "multilabel", "threshold": 0.4})
     assert not make_plan(third).work.keys() & make_plan(study("multilabel")).work.keys()
 
 

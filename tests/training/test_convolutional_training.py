@@ -1,4 +1,4 @@
-"""Convolutional networks with batch norm, dropout and augmentation: what must hold beside the numbers of a chain."""
+"""Convolutional networks with batch norm, dropout and augmentation: what must hold beside the numbers of an MLP."""
 
 from dataclasses import replace
 from functools import partial
@@ -20,8 +20,8 @@ from tombola.seeds import Seeds
 from tombola.studies import load_study, make_plan
 from tombola.training.engine import Start
 from tombola.training.engines import choose_engine
-from tombola.training.engines.chain import ChainEngine
 from tombola.training.engines.dense import DenseEngine
+from tombola.training.engines.mlp import MlpEngine
 from tombola.training.engines.sparse import SparseEngine
 from tombola.training.engines.stacked import StackedEngine
 from tombola.training.order import Order
@@ -231,16 +231,16 @@ def test_the_sparse_engine_augments_as_the_dense_one_does():
     assert plain.advance(5) != pytest.approx(dense.advance(5), rel=1e-3)
 
 
-def test_the_chain_engine_does_not_augment_and_is_not_chosen():
+def test_the_mlp_engine_does_not_augment_and_is_not_chosen():
     build, example = partial(NETWORKS["lenet-300-100"], (1, 8, 8), 10), torch.zeros(1, 1, 8, 8)
     mask = random_mask(build, (1, 8, 8), 0.05)
     plain, augmented = recipe(), recipe(augment=("flip",))
-    assert choose_engine("auto", build, mask, plain, example) is ChainEngine
+    assert choose_engine("auto", build, mask, plain, example) is MlpEngine
     assert choose_engine("auto", build, mask, augmented, example) is SparseEngine
     assert choose_engine("sparse", build, mask, augmented, example) is SparseEngine
     assert choose_engine("dense", build, mask, augmented, example) is DenseEngine
     with pytest.raises(ValueError, match="does not augment"):
-        ChainEngine(build, [begin(build, mask, splits((1, 8, 8)))], augmented, 10, CPU)
+        MlpEngine(build, [begin(build, mask, splits((1, 8, 8)))], augmented, 10, CPU)
 
 
 def test_what_is_no_image_cannot_be_augmented(tmp_path):

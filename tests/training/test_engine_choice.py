@@ -10,9 +10,9 @@ from plain_loop import begin, engine_at, random_mask, recipe, splits
 from tombola.errors import InputError
 from tombola.networks import NETWORKS
 from tombola.pruning import Mask
-from tombola.training.engines import choose_engine
-from tombola.training.engines.chain import ChainEngine
+from tombola.training.engines import choose_engine, reasons_against
 from tombola.training.engines.dense import DenseEngine
+from tombola.training.engines.mlp import MlpEngine
 from tombola.training.engines.sparse import SparseEngine
 from tombola.training.engines.stacked import StackedEngine
 
@@ -27,13 +27,13 @@ SHAPES = {LENET: (1, 28, 28), CONV_2: (3, 8, 8)}
     ("asked", "build", "density", "settings", "many", "expected"),
     [
         ("auto", LENET, 1.0, PLAIN, False, DenseEngine),
-        ("auto", LENET, 0.1, PLAIN, False, ChainEngine),
-        ("auto", LENET, 0.1, PLAIN, True, ChainEngine),  # stacks are for GPUs
+        ("auto", LENET, 0.1, PLAIN, False, MlpEngine),
+        ("auto", LENET, 0.1, PLAIN, True, MlpEngine),  # stacks are for GPUs
         ("auto", LENET, 0.1, HALF, False, DenseEngine),
         ("auto", CONV_2, 1.0, PLAIN, False, DenseEngine),
         ("auto", CONV_2, 0.1, PLAIN, False, SparseEngine),
         ("dense", LENET, 0.1, PLAIN, False, DenseEngine),
-        ("sparse", LENET, 1.0, PLAIN, False, ChainEngine),
+        ("sparse", LENET, 1.0, PLAIN, False, MlpEngine),
         ("sparse", CONV_2, 1.0, PLAIN, False, SparseEngine),
         ("stacked", CONV_2, 0.1, PLAIN, True, StackedEngine),
     ],
@@ -52,6 +52,27 @@ def test_what_does_not_stack_is_trained_densely():
 def test_an_unknown_engine_is_refused():
     with pytest.raises(InputError, match="unknown engine 'spares'; did you mean 'sparse'"):
         choose_engine("spares", LENET, Mask({}), PLAIN, torch.zeros(1, 1, 28, 28))
+
+
+def test_a_network_without_a_layer_that_can_be_sparse_is_named():
+    build = lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"))  # noqa: E731
+    mask, example = Mask({"0.weight": torch.zeros(4, 3, 3, 3) > 0}), torch.zeros(1, 3, 8, 8)
+    with pytest.raises(InputError, match=r"'sparse' can't train this network \(0: it pads with 'reflect'"):
+        choose_engine("sparse", build, mask, PLAIN, example)
+    assert choose_engine("auto", build, mask, PLAIN, example) is DenseEngine
+
+
+def test_reasons_against_the_sparse_engines():
+    mask = random_mask(CONV_2, (3, 8, 8), 0.5)
+    assert reasons_against(LENET, random_mask(LENET, (1, 28, 28), 0.1), PLAIN) == {}
+    against = reasons_against(CONV_2, mask, PLAIN)
+    assert against["mlp"] == "conv1: a multilayer perceptron has no Conv2d"
+    assert against["fc1"].endswith("of its weights are left; a sparse layer pays below 30%")
+    assert "conv2" not in against
+    assert reasons_against(LENET, mask, HALF)["sparse"] == "precision: bfloat16; sparse layers compute in float32"
+    assert "augment" in reasons_against(CONV_2, mask, recipe(augment=("flip",)))["mlp"]
+    tanh = partial(small_nets.conv_norm, (3, 8, 8), 4)
+    assert reasons_against(tanh, random_mask(tanh, (3, 8, 8), 0.1), PLAIN)["mlp"].startswith("0: ")
 
 
 def test_bfloat16_learns_the_same_to_its_precision():

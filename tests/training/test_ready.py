@@ -14,8 +14,8 @@ from plain_loop import begin, random_mask, recipe, splits
 from tombola.training.engines import choose_engine, kernels
 
 torch.set_num_threads(1)
-chain, other = partial(small_nets.mlp, (20,), 4, (30, 12)), partial(small_nets.conv_norm, (2, 6, 6), 4)
-for build, shape in ((chain, (20,)), (other, (2, 6, 6))):
+mlp, other = partial(small_nets.mlp, (20,), 4, (30, 12)), partial(small_nets.conv_norm, (2, 6, 6), 4)
+for build, shape in ((mlp, (20,)), (other, (2, 6, 6))):
     mask = random_mask(build, shape, 0.2)
     start = begin(build, mask, splits(shape))
     for settings in (recipe(lr=0.003), recipe(optimizer="sgd", momentum=0.9, lr=0.05, weight_decay=1e-3)):
@@ -25,14 +25,18 @@ for build, shape in ((chain, (20,)), (other, (2, 6, 6))):
         engine.evaluate("test")
         weights = b"".join(tensor.numpy().tobytes() for tensor in engine.weights().values())
         print(make.name, hashlib.sha256(weights).hexdigest())
-for kernel in (kernels.train_chain, kernels.score_chain, kernels.linear_forward, kernels.linear_backward):
+from tombola.training.engines import conv_kernels, norm_kernels
+used = [kernels.train_mlp, kernels.score_mlp, kernels.linear_forward, kernels.linear_backward]
+used += [conv_kernels.convolve, conv_kernels.weight_gradients, norm_kernels.normalise_backward]
+for kernel in used:
     assert not kernel.stats.cache_misses, kernel
 """
 
 
 def train(cache: Path) -> str:
     helpers = str(Path(__file__).parent.parent / "helpers")
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": helpers, "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -15,8 +15,9 @@ from tombola.seeds import Seeds
 from tombola.training.engine import Start, Weights
 from tombola.training.engines import kernels
 from tombola.training.engines.dense import DenseEngine
+from tombola.training.engines.replacing import sparsify
 from tombola.training.engines.sparse import SparseEngine
-from tombola.training.engines.sparse_linear import SparseLinear, sparsify
+from tombola.training.engines.sparse_linear import SparseLinear
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
 
@@ -119,8 +120,8 @@ def test_which_layers_become_sparse() -> None:
     names = [name for name, _ in module.named_parameters(remove_duplicate=False) if name.endswith("weight")]
     keep = {name: torch.zeros(module.get_parameter(name).shape) > 0 for name in names if name != "dense.weight"}
     before = list(module.state_dict())
-    layers = sparsify(module, Mask(keep | {"dense.weight": torch.ones(8, 8) > 0}), below=0.3)
-    assert sorted(layers) == ["a", "b.0"]
+    layers = sparsify(module, Mask(keep | {"dense.weight": torch.ones(8, 8) > 0}))
+    assert sorted(layers) == ["a", "b.0", "conv"]
     assert module["b"][0] is layers["b.0"]
     assert list(module.state_dict()) == before
 

@@ -12,16 +12,16 @@ from typing import Any, Literal
 
 import pandas as pd
 from pydantic import Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from tombola.analysis.expressions import BadExpression, Expression, parse
 from tombola.analysis.intervals import means
 from tombola.analysis.quantities import Evidence, NotMeasured
 from tombola.errors import InputError, nearest
+from tombola.paths import local_path, read_text
 from tombola.section import Section
 from tombola.studies.explaining import fields_of
 from tombola.studies.study import Study
+from tombola.untrusted_yaml import MAX_BYTES, read_yaml
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive", "not measured"
@@ -269,13 +269,7 @@ def load_claims(path: str | Path) -> list[Claim]:
     Raises:
         InputError: the file can't be read or is no claims file; the message names file, claim, and what is allowed.
     """
-    try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"the claims file {path} can't be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
-    return read_claims(text, str(path))
+    return read_claims(read_text(local_path(path, "the claims file"), MAX_BYTES), str(path))
 
 
 def read_claims(text: str, source: str) -> list[Claim]:
@@ -284,13 +278,7 @@ def read_claims(text: str, source: str) -> list[Claim]:
     Raises:
         InputError: it is no claims file; `source` is what the message calls it.
     """
-    try:
-        content = YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or type(error).__name__
-        raise InputError(f"{source}{line}: not valid YAML: {problem}") from error
+    content = read_yaml(text, source, "safe")
     if not isinstance(content, dict) or not isinstance(content.get("claims"), list) or not content["claims"]:
         raise InputError(f"{source}: a claims file has a list `claims:`, and what is common to all of them beside it")
     common = {key: value for key, value in content.items() if key != "claims"}

@@ -1,18 +1,15 @@
-"""Confidence intervals and tests of means, for many small samples at once. All formulas are SciPy's.
-
-SciPy's and statsmodels' tests take a second to import, so only what computes with them waits for it.
-"""
+"""Confidence intervals and tests of means, for many small samples at once."""
 
 from __future__ import annotations
 
-import gc
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from tombola.analysis import student
+from tombola.analysis.bootstrap import bca_bounds
 from tombola.errors import InputError
 
 Method = Literal["t", "bootstrap"]
@@ -73,27 +70,27 @@ def t_tests(samples: Sequence[np.ndarray], against: float = 0.0, alternative: Al
 
     It is NaN where a sample has fewer than two values, or only equal ones: there is no variation to test against.
     """
-    from scipy import stats
-
     p = np.full(len(samples), np.nan)
     flat = np.array([_is_flat(sample) for sample in samples], dtype=bool)
     for rows, matrix in _by_size(samples, flat):
-        p[rows] = stats.ttest_1samp(matrix, against, axis=1, alternative=alternative).pvalue
+        mean, error = _standard_error(matrix)
+        p[rows] = _p_value((mean - against) / error, matrix.shape[1] - 1, alternative)
     return p
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """Return p values adjusted by Holm's method (1979) for being looked at together; NaN stays, and counts for none."""
-    from statsmodels.stats.multitest import multipletests
+def _p_value(t: np.ndarray, freedom: int, alternative: Alternative) -> np.ndarray:
+    if alternative == "two-sided":
+        return student.both_tails(t, freedom)
+    return student.upper_tail(t if alternative == "greater" else -t, freedom)
 
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Return p values adjusted by Holm's method (1979) for a family of tests; NaN stays NaN and counts as no test."""
     adjusted = np.full(len(p), np.nan)
-    known = ~np.isnan(p)
-    if known.any():
-        gc.freeze()  # multipletests collects garbage at each call, which beside PyTorch takes longer than the rest
-        try:
-            adjusted[known] = multipletests(p[known], method="holm")[1]
-        finally:
-            gc.unfreeze()
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known])]
+    at_least = np.arange(len(order), 0, -1) * p[order]  # the smallest of m times m, the next times m - 1, ...
+    adjusted[order] = np.minimum(np.maximum.accumulate(at_least), 1.0)
     return adjusted
 
 
@@ -103,7 +100,7 @@ def _is_flat(sample: np.ndarray) -> bool:
 
 
 def _by_size(samples: Sequence[np.ndarray], flat: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return (rows, matrix [rows, n]) for the samples of each size n that vary: SciPy works on matrices."""
+    """Return (rows, matrix [rows, n]) for the samples of each size n that vary."""
     sizes = np.array([len(sample) for sample in samples], dtype=int)
     found = []
     for size in np.unique(sizes[~flat]):
@@ -112,31 +109,19 @@ def _by_size(samples: Sequence[np.ndarray], flat: np.ndarray) -> list[tuple[np.n
     return found
 
 
-def _t_bounds(matrix: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    from scipy import stats
+def _standard_error(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard error of the mean of each row."""
+    return matrix.mean(axis=1), np.sqrt(matrix.var(axis=1, ddof=1) / matrix.shape[1])
 
-    interval = stats.ttest_1samp(matrix, 0.0, axis=1).confidence_interval(confidence)
-    return interval.low, interval.high
+
+def _t_bounds(matrix: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    mean, error = _standard_error(matrix)
+    half = student.critical(matrix.shape[1] - 1, confidence) * error
+    return mean - half, mean + half
 
 
 def _bootstrap_bounds(matrix: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    from scipy import stats
-
-    mean: Callable[..., np.ndarray] = np.mean
-    pieces = []
-    for start in range(0, len(matrix), ROWS_AT_ONCE):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # such bounds are NaN, which says it
-            interval = stats.bootstrap(
-                (matrix[start : start + ROWS_AT_ONCE],),
-                mean,
-                axis=1,
-                vectorized=True,
-                confidence_level=confidence,
-                n_resamples=RESAMPLES,
-                method="BCa",
-                rng=np.random.default_rng(0),  # anew each time, so that a cell's bounds depend on its values alone
-            ).confidence_interval
-        pieces.append((interval.low, interval.high))
+    starts = range(0, len(matrix), ROWS_AT_ONCE)
+    pieces = [bca_bounds(matrix[start : start + ROWS_AT_ONCE], confidence, RESAMPLES) for start in starts]
     low, high = zip(*pieces, strict=True)
     return np.concatenate(low), np.concatenate(high)

@@ -82,15 +82,27 @@ def chance(kept: int, also: int, size: int) -> float:
 
     It is exact: the number that both keep is hypergeometric.
     """
-    from scipy.stats import hypergeom
-
     if kept + also == 0:
         return 1.0
     mean = kept * also / size
     far = FAR * (math.sqrt(mean) + 1)  # the deviation is smaller than the root of the mean
     numbers = np.arange(max(0, kept + also - size, int(mean - far)), min(kept, also, int(mean + far)) + 1)
-    both = hypergeom(size, kept, also)
-    return float((both.pmf(numbers) * numbers / (kept + also - numbers)).sum())
+    shares = _hypergeometric(numbers, kept, also, size)
+    return float((shares * numbers / (kept + also - numbers)).sum())
+
+
+def _hypergeometric(numbers: np.ndarray, kept: int, also: int, size: int) -> np.ndarray:
+    """Return the probability of each number of weights kept by both; the numbers are consecutive and hold nearly all.
+
+    The ratio of two neighbours is a simple fraction, so products of ratios outwards from the middle lose no precision
+    where factorials of millions would.
+    """
+    less = numbers[:-1].astype(float)
+    ratios = (kept - less) * (also - less) / ((less + 1) * (size - kept - also + less + 1))
+    middle = int(np.count_nonzero(ratios >= 1))  # the most likely number
+    up, down = np.cumprod(ratios[middle:]), np.cumprod(1 / ratios[:middle][::-1])[::-1]
+    weights = np.concatenate([down, [1.0], up])
+    return np.asarray(weights / weights.sum())
 
 
 def chance_of_all(kept: np.ndarray, also: np.ndarray, sizes: np.ndarray) -> float:

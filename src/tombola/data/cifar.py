@@ -18,6 +18,7 @@ import platformdirs
 from tombola.data import python2_pickle
 from tombola.data.dataset import Dataset, Description
 from tombola.errors import DataError
+from tombola.paths import regular_file
 
 REMEDY = "delete it; it will be downloaded again"
 
@@ -217,6 +218,7 @@ def _contents(version: Version, path: Path) -> Iterator[tuple[str, bytes]]:
 def _verified(path: Path, md5: str) -> bytes:
     """Return a file's content, once it is known to be the published one."""
     try:
+        regular_file(path)
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error}); make it readable, or {REMEDY}") from error

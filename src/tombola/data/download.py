@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pooch
@@ -17,6 +21,10 @@ from tombola.errors import DataError
 
 RETRIES = 1  # of every mirror, after a first failure
 TIMEOUTS = (10.0, 30.0)  # seconds: to connect, and between two pieces of an answer
+MAX_BYTES = 512 * 1024**2  # of a file; the largest that is published has 170 million
+MAX_SECONDS = 1500.0  # for a file; less than another process waits
+GRACE, MIN_RATE = 60.0, 5_000.0  # after so many seconds, at least so many bytes a second on average
+CHECK_EVERY = 1.0  # seconds
 LOCK_TIMEOUT = 1800.0  # seconds that another process may take over its download
 LOCK = ".download.lock"
 
@@ -91,11 +99,9 @@ def _fetch_one(
     for mirror in mirrors:
         _log.info("downloading %s%s to %s", mirror, file, folder)
         store = pooch.create(path=folder, base_url=mirror, registry={file: sums[file]}, retry_if_failed=RETRIES)
-        # Some servers would else decompress the file on its way, and its checksum would not be the published one.
-        get = pooch.HTTPDownloader(timeout=TIMEOUTS, headers={"Accept-Encoding": "identity"})
         try:
             with _quiet():
-                store.fetch(file, downloader=get)
+                store.fetch(file, downloader=_bounded)
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
             network = (requests.RequestException, ConnectionError, TimeoutError)
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, network):
@@ -111,6 +117,63 @@ def _fetch_one(
     )
 
 
+class _NotBounded(ConnectionError):
+    """A server that would send for ever."""
+
+
+def _bounded(url: str, output_file: Any, _pooch: Any) -> None:
+    """Transfer a file to `output_file`, a path or an open file, but no more than MAX_BYTES and not for ever.
+
+    The transfer runs in a thread of its own, because a server that sends a byte now and then keeps a read waiting
+    without its timeout ever passing.
+    """
+    state = _Transfer()
+    thread = threading.Thread(target=state.run, args=(url, output_file), daemon=True)
+    began = time.monotonic()
+    thread.start()
+    while thread.is_alive():
+        thread.join(CHECK_EVERY)
+        taken = time.monotonic() - began
+        if thread.is_alive() and (taken > MAX_SECONDS or (taken > GRACE and state.received < MIN_RATE * taken)):
+            state.given_up = True
+            raise _NotBounded(f"it sent {state.received:,} bytes in {taken:.0f} s; that is too slow to wait for")
+    if state.error is not None:
+        raise state.error
+
+
+class _Transfer:
+    """What a transfer has come to, seen from another thread."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.given_up = False
+        self.error: BaseException | None = None
+
+    def run(self, url: str, target: Any) -> None:
+        """Copy what a server sends."""
+        try:
+            # Some servers would else decompress the file on its way, and its checksum would not be the published one.
+            headers = {"Accept-Encoding": "identity"}
+            with requests.get(url, timeout=TIMEOUTS, headers=headers, stream=True) as answer:
+                answer.raise_for_status()
+                if isinstance(target, str | os.PathLike):
+                    with open(target, "wb") as file:
+                        self._copy(answer, file)
+                else:
+                    self._copy(answer, target)
+        except BaseException as error:
+            self.error = error
+
+    def _copy(self, answer: requests.Response, file: Any) -> None:
+        for piece in answer.iter_content(chunk_size=1 << 14):
+            self.received += len(piece)
+            if self.received > MAX_BYTES:
+                raise _NotBounded(f"it sends more than {MAX_BYTES:,} bytes, which no published file has")
+            if self.given_up:
+                return
+            file.write(piece)
+
+
 def _share(path: Path) -> None:
     """Let those who may read the folder read the file: it was written as a temporary file, for its owner alone."""
     try:
@@ -121,6 +184,8 @@ def _share(path: Path) -> None:
 
 def _reason(error: BaseException) -> str:
     """Return why a transfer failed in a few words: what the system or the server said, without the layers around."""
+    if isinstance(error, _NotBounded):
+        return str(error)
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answers {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.ConnectTimeout):

@@ -15,7 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tombola.errors import DataError, nearest
+from tombola.errors import DataError, InputError, nearest
+from tombola.paths import regular_file
+
+LARGE = 128 * 1024**2  # bytes of an array; compressed ones above this may not unfold by more than the next
+LARGEST_RATIO = 200
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class Archive:
                 f"{self.path}: {name} announces {announced:,} bytes {shape} and has {info.file_size:,}; "
                 "the file is damaged, make it again"
             )
+        if info.file_size > LARGE and info.file_size > LARGEST_RATIO * max(1, info.compress_size):
+            raise DataError(
+                f"{self.path}: {name} unfolds from {info.compress_size:,} to {info.file_size:,} bytes, as hardly any "
+                "data do; if yours do, save them with numpy.savez, which does not compress"
+            )
         return Header(shape, dtype)
 
     def array(self, name: str) -> np.ndarray:
@@ -83,6 +92,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
         DataError: there is no such file, it can't be read, or it is no .npz archive.
     """
     try:
+        regular_file(path)
         file = path.open("rb")
     except FileNotFoundError as error:
         raise DataError(
@@ -91,6 +101,8 @@ def open_archive(path: Path) -> Iterator[Archive]:
         ) from error
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
+    except InputError as error:
+        raise DataError(f"data.path: {error}") from error
     with file:
         try:
             members = zipfile.ZipFile(file)

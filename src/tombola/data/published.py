@@ -13,6 +13,7 @@ import platformdirs
 from tombola.data import idx
 from tombola.data.dataset import Dataset, Description
 from tombola.errors import DataError
+from tombola.paths import regular_file
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -130,6 +131,7 @@ def _read(published: Published, stem: str, path: Path | None, shape: tuple[int, 
     assert path is not None
     remedy = "delete it; it will be downloaded again"
     try:
+        regular_file(path)
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error}); make it readable, or {remedy}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from tombola.section import Section
+from tombola.section import MOST_ITERATIONS, Section
 
 
 class DataSettings(Section):
@@ -18,7 +18,7 @@ class DataSettings(Section):
     """
 
     source: str
-    validation: int = Field(ge=1)
+    validation: int = Field(ge=1, le=MOST_ITERATIONS)
     path: str | None = None
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from tombola.data import cifar, digits, own, published
 from tombola.data.dataset import Dataset, Description
 from tombola.data.settings import DataSettings
 from tombola.errors import InputError, nearest
+from tombola.paths import local_path
 
 
 @dataclass(frozen=True)
@@ -159,4 +160,4 @@ def _place(settings: DataSettings, root: Path | None, may_download: bool = True)
 
 
 def _absolute(path: str) -> Path:
-    return Path(os.path.abspath(Path(path).expanduser()))
+    return Path(os.path.abspath(local_path(path, "data folder or file")))

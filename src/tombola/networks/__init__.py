@@ -12,13 +12,13 @@ from torch import nn
 
 from tombola.data import Description, blank_inputs, is_one_shape
 from tombola.errors import InputError
-from tombola.named import code_fingerprint, resolve
 from tombola.networks.conv import conv_2, conv_4, conv_6
 from tombola.networks.coverage import KINDS, Coverage, Kind, Layer, Unpruned, check_scores, examine
 from tombola.networks.initialise import equal_weights, initialised, redraws
 from tombola.networks.lenet import lenet
 from tombola.networks.resnet import cifar_resnet, resnet_18
 from tombola.networks.vgg import vgg
+from tombola.registry import code_fingerprint, resolve
 from tombola.section import Section
 from tombola.tasks import Task
 
@@ -66,12 +66,14 @@ class NetworkSettings(Section):
             and is the default for `package.module:factory`: its weights may be pretrained. The default for one of ours
             is "glorot-normal".
         output: name of the output layer, where the last layer of the forward pass is not it.
+        embeddings: makes embedding tables prunable too.
     """
 
     name: str
     arguments: dict[str, Any] = Field(default_factory=dict)
     init: Literal["glorot-normal", "glorot-uniform", "kaiming-normal", "kaiming-uniform", "pytorch"] = "glorot-normal"
     output: str | None = None
+    embeddings: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -97,11 +99,11 @@ def network_for(settings: NetworkSettings, data: Description, task: Task) -> Cal
     return factory(settings, data.input_shape, task.outputs(data), data.tokens)
 
 
-def examined(build: Callable[[], nn.Module], data: Description, output: str | None = None) -> Coverage:
+def examined(build: Callable[[], nn.Module], data: Description, settings: NetworkSettings) -> Coverage:
     """Return the coverage of a network on inputs of a data set's shape and type; errors are those of `examine`."""
     module = initialised(build, "pytorch", 0)
     plain = is_one_shape(data.input_shape) and data.input_dtype == "float32"
-    return examine(module, data.input_shape if plain else blank_inputs(data), output)
+    return examine(module, data.input_shape if plain else blank_inputs(data), settings.output, settings.embeddings)
 
 
 def factory(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from functools import partial
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.optim import Optimizer
 
 from tombola.errors import InputError
+from tombola.pruning import mask_formats as formats
+from tombola.pruning.holding import Hold, held, hold
+from tombola.pruning.mask_file import read_mask, write_mask
+from tombola.pruning.mask_table import mask_table
+from tombola.pruning.parameters import matching_parameters, unwrapped
 
 
 class Mask(Mapping[str, Tensor]):
@@ -113,36 +115,48 @@ class Mask(Mapping[str, Tensor]):
         }
 
     def apply_(self, module: nn.Module) -> None:
-        """Set the pruned weights of `module` to exactly 0.0, in place.
+        """Set the pruned weights of `module` to exactly 0.0, in place, once.
 
         Raises:
             InputError: the mask is of another network.
         """
-        parameters = dict(module.named_parameters())
-        for name, keep in self.items():
-            found = tuple(parameters[name].shape) if name in parameters else "no parameter of that name"
-            if found != tuple(keep.shape):
-                raise InputError(f"the mask has {name!r} of shape {tuple(keep.shape)}, and this module {found}")
+        parameters = matching_parameters(self, unwrapped(self, module))
         with torch.no_grad():
             for name, keep in self.items():
                 parameters[name].masked_fill_(~keep.to(parameters[name].device), 0.0)
 
-    def hold_(self, module: nn.Module) -> list[RemovableHandle]:
-        """Prune `module` in place and keep it so while anyone's loop trains it, under any optimiser of `torch.optim`.
+    def hold_(self, module: nn.Module, optimizer: Optimizer | None = None, reset_state: bool = False) -> Hold:
+        """Prune `module` in place and keep it so while anyone's loop trains it, under any optimiser.
 
-        Gradients of pruned weights become zero, so an optimiser that starts fresh leaves them at exactly 0.0.
-        Returns the handles of the hooks; `handle.remove()` lets go.
+        Pruned weights are exactly 0.0 after each step and in each forward; copies of the module hold the mask too. Any
+        earlier mask of the same parameters is replaced. See `tombola.pruning.holding` for how, and docs/api.md for what
+        can't be held.
+
+        >>> model = nn.Linear(2, 1)
+        >>> hold = Mask({"weight": torch.tensor([[True, False]])}).hold_(model)
+        >>> model.weight[0, 1].item()
+        0.0
+        >>> hold.release()
+
+        Args:
+            module: the network, also inside torch.compile's or DDP's wrapper.
+            optimizer: an optimiser whose state is checked now. Without it, each is checked before its first step.
+            reset_state: clear the state of `optimizer` at pruned places instead of refusing it.
+
+        Returns:
+            a handle: `release()` lets the weights train again, `apply()` sets them to zero after a step that PyTorch's
+            hooks don't see.
 
         Raises:
-            InputError: the mask is of another network.
+            InputError: the mask is of another network, a parameter can't be held, the optimiser has state at pruned
+                places or trains other weights, or the processes of a DDP module have different masks.
         """
-        self.apply_(module)
-        parameters = dict(module.named_parameters())
-        return [
-            parameters[name].register_hook(partial(torch.mul, keep.to(parameters[name])))
-            for name, keep in self.items()
-            if parameters[name].requires_grad  # a frozen weight stays at zero by itself
-        ]
+        return hold(self, module, optimizer, reset_state)
+
+    @classmethod
+    def held(cls, module: nn.Module) -> Mask:
+        """Return the mask that holds `module`: of no layers where none does."""
+        return cls(held(module))
 
     def pack(self) -> dict[str, Tensor]:
         """Return each layer's mask as uint8 bits, eight weights a byte, row-major."""
@@ -150,10 +164,18 @@ class Mask(Mapping[str, Tensor]):
 
     @classmethod
     def unpack(cls, packed: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Mask:
-        """Return the mask that `pack` gave `packed` for; `shapes` has the shape of each layer."""
+        """Return the mask that `pack` gave `packed` for; `shapes` has the shape of each layer.
+
+        Raises:
+            ValueError: the bits of a layer are not as many as its shape asks for.
+        """
         keep = {}
         for name, bits in packed.items():
-            size = int(np.prod(shapes[name]))
+            size = math.prod(shapes[name])
+            if bits.dtype != torch.uint8 or bits.dim() != 1 or bits.numel() != -(-size // 8):
+                raise ValueError(
+                    f"{name!r} of shape {tuple(shapes[name])} is not packed in {tuple(bits.shape)} {bits.dtype}"
+                )
             flat = np.unpackbits(bits.numpy(), count=size).astype(bool)
             keep[name] = torch.from_numpy(flat).reshape(tuple(shapes[name]))
         return cls(keep)
@@ -163,26 +185,88 @@ class Mask(Mapping[str, Tensor]):
         return {name: tuple(keep.shape) for name, keep in self.items()}
 
     def save(self, path: str | Path) -> None:
-        """Write the mask as a safetensors file of packed bits."""
-        save_file(self.pack(), str(path), metadata={"shapes": json.dumps(self.shapes())})
-
-    @classmethod
-    def load(cls, path: str | Path) -> Mask:
-        """Read what `save` wrote.
+        """Write the mask as a safetensors file of packed bits, with a checksum.
 
         Raises:
-            InputError: the file is not there, or holds no mask.
+            StoreError: the file can't be written.
         """
+        write_mask(self.pack(), self.shapes(), Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path, unchecked: bool = False) -> Mask:
+        """Read what `save` wrote.
+
+        Args:
+            path: the file.
+            unchecked: also read a file of tombola 0.1, which has no checksum: an altered one loads as another mask.
+
+        Raises:
+            InputError: the file is missing, damaged, or holds no mask.
+        """
+        packed, shapes = read_mask(Path(path), unchecked)
         try:
-            with safe_open(str(path), framework="pt") as file:
-                shapes = json.loads((file.metadata() or {})["shapes"])
-                return cls.unpack({name: file.get_tensor(name) for name in shapes}, shapes)
-        except KeyError as error:
-            raise InputError(
-                f"{path} holds no mask that `Mask.save` wrote (of a ticket: Ticket.load(...).mask)"
-            ) from error
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path} can't be read as a mask: {error}") from error
+            return cls.unpack(packed, shapes)
+        except ValueError as error:
+            raise InputError(f"{path} is damaged: {error}; make the mask again") from error
+
+    @classmethod
+    def from_weights(cls, weights: Mapping[str, Tensor], names: Iterable[str] | None = None) -> Mask:
+        """Return the mask of a plain state_dict: its zeros are the pruned weights.
+
+        Args:
+            weights: tensors by name.
+            names: the layers of the mask; by default all tensors of floats with two or more dimensions.
+
+        Raises:
+            InputError: `weights` has no such name.
+        """
+        return cls(formats.from_weights(weights, names))
+
+    @classmethod
+    def from_prune(cls, source: nn.Module | Mapping[str, Tensor]) -> Mask:
+        """Return the mask of a module that `torch.nn.utils.prune` has pruned, or of its state_dict.
+
+        Raises:
+            InputError: nothing in it is pruned, or a mask doesn't fit its weights or has other values than 0 and 1.
+        """
+        return cls(formats.from_prune(source))
+
+    def to_prune_(self, module: nn.Module) -> None:
+        """Prune `module` by `torch.nn.utils.prune`: `weight` becomes `weight_orig` times `weight_mask`.
+
+        Raises:
+            InputError: the mask is of another network, or a mask holds the module.
+        """
+        formats.to_prune_(self, module)
+
+    def to_prune_state(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a copy of a plain state_dict as a module pruned by `torch.nn.utils.prune` has it.
+
+        Raises:
+            InputError: the state_dict has no such layer, or of another shape.
+        """
+        return formats.to_prune_state(self, weights)
+
+    @classmethod
+    def from_openlth(cls, path: str | Path) -> Mask:
+        """Read the `mask.pth` of OpenLTH: the file, or the folder of a level that has it. No code in it is run.
+
+        Raises:
+            InputError: the file is missing, damaged, or no mask.
+        """
+        return cls(formats.from_openlth(Path(path)))
+
+    def to_openlth(self, path: str | Path) -> None:
+        """Write the `mask.pth` and `sparsity_report.json` of OpenLTH into a folder.
+
+        Raises:
+            StoreError: they can't be written.
+        """
+        formats.to_openlth(self, Path(path))
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: each layer's shape, kept weights and density."""
+        return mask_table(self)
 
     def _require_same_layers(self, other: Mask) -> None:
         if self.shapes() != other.shapes():

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from tombola.data import Description
 from tombola.errors import InputError, TombolaError
-from tombola.named import resolve
 from tombola.pruning.at_init import AT_INIT
 from tombola.pruning.at_init.synflow import synflow
 from tombola.pruning.criteria import CRITERIA, Criterion, Goal, SkipRound, Snapshots
 from tombola.pruning.mask import Mask
 from tombola.pruning.select import kept_of, select
+from tombola.registry import resolve
 from tombola.tasks import CLASSIFICATION, Task
 
 KNOWN: dict[str, Criterion] = CRITERIA | AT_INIT

@@ -18,6 +18,7 @@ from matplotlib.ticker import (
     ScalarFormatter,
 )
 
+from tombola.analysis.student import critical
 from tombola.report.words import percent
 
 if TYPE_CHECKING:
@@ -109,12 +110,10 @@ def bar_ends(rows: pd.DataFrame, measure: str, bars: Bars) -> tuple[np.ndarray, 
         # A single run has no spread: a bar of length nought would draw its caps and look like a tiny one.
         some = rows["runs"].to_numpy() > 1
         return np.where(some, low, np.nan), np.where(some, high, np.nan)
-    from scipy.special import stdtrit
-
     trials = rows["n"].to_numpy(dtype=float)
     deviation = rows[f"{measure}_std"].to_numpy(dtype=float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        half = np.where(trials > 1, stdtrit(trials - 1, 0.975) * deviation / np.sqrt(trials), np.nan)
+    errors = [critical(int(n) - 1, 0.95) / np.sqrt(n) if n > 1 else np.nan for n in trials]
+    half = np.array(errors) * deviation
     mean = rows[f"{measure}_mean"].to_numpy(dtype=float)
     return mean - half, mean + half
 

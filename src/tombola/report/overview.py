@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tombola.errors import InputError
+from tombola.networks import Coverage
 from tombola.report.words import counted
 from tombola.running.estimate import measure_pace
 from tombola.running.kept_plan import what_changed
@@ -19,6 +20,7 @@ from tombola.running.results import Results
 from tombola.running.run import default_workers, skipped_rounds, surplus_outputs, threads_each
 from tombola.running.store import Store
 from tombola.studies.plan import Plan
+from tombola.training.engines import slower_than_possible
 
 
 def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None) -> Group:
@@ -49,21 +51,39 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         if study.pruning.rounds and arm not in groups:
             table.add_row(escape(f"{arm} (shares all its runs with other arms)"), "0", "0", "", "")
     table.add_row("all", f"{totals[0]:,.0f}", f"{totals[1]:,.0f}", f"{totals[2]:.2e}", duration(totals[3]))
-    counts = plan.remaining
-    layers = ", ".join(f"{layer.name.removesuffix('.weight')} {layer.size:,}" for layer in plan.coverage.layers)
+    counts, last = plan.remaining, plan.density(len(plan.remaining) - 1)
     lines = [
         f"{study.name}: {study.network.name} on {study.data.source}, {counted(study.trials, 'trial')}, "
         f"levels 0 to {study.pruning.rounds}, {plan.budget():,} iterations a run",
-        f"weights: {counts[0]:,} prunable ({layers}); {counts[-1]:,} ({counts[-1] / counts[0]:.2%}) at the last level",
+        f"{counts[-1]:,} of {counts[0]:,} prunable weights remain at the last level: {last:.2%} of all matrix weights",
+        "",
+        *coverage_lines(plan.coverage),
     ]
     at_a_time = f"{counted(workers, 'worker')}"
     end = (
         f"about {duration(elapsed(plan, todo, workers))} on this machine with {at_a_time}, by a short measurement"
+        + (f" with batches of {pace.batch} instead of {study.training.batch_size}" if pace.scaled else "")
         if totals[0]
         else "done"
     )
-    lines += [line for line in (what_changed(store, plan), surplus_outputs(plan), skipped_rounds(plan)) if line]
+    remarks = (
+        what_changed(store, plan),
+        surplus_outputs(plan),
+        skipped_rounds(plan),
+        slower_than_possible(engine, device),
+    )
+    lines += [line for line in remarks if line]
     return Group(*(escape(line) for line in lines), "", table, "", escape(end))
+
+
+def coverage_lines(coverage: Coverage, most: int = 40) -> list[str]:
+    """Return which parameters are prunable and which are not, with the reason; of very many layers the first ones."""
+    lines = coverage.text().splitlines()
+    if len(lines) - 2 <= most:
+        return lines
+    skipped = [line for line in lines[1 + most : -1] if "not prunable" in line]
+    hidden = len(lines) - 2 - most - len(skipped)
+    return [*lines[: 1 + most], f"... and {hidden} more prunable parameters", *skipped, lines[-1]]
 
 
 def status_table(folders: Sequence[Path]) -> Table:

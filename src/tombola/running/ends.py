@@ -27,8 +27,7 @@ class Ends:
     def __init__(self, plan: Plan):
         self._margin = plan.study.pruning.stop_margin
         if self._margin is not None:
-            task = plan.study.task.make()
-            self._metric, chance = task.primary, task.chance(plan.data)
+            self._metric, chance = plan.measures.primary, plan.measures.chance
             assert chance is not None  # planning refuses a margin without it
             self._chance = chance
         self._items = list(plan.work.values())

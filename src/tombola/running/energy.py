@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-from tombola.errors import InputError
+from tombola.extras import need
 from tombola.training.loop import Record
 
 
@@ -17,8 +16,7 @@ def check_energy() -> None:
     Raises:
         InputError: codecarbon is not installed.
     """
-    if importlib.util.find_spec("codecarbon") is None:
-        raise InputError("--energy needs codecarbon, which is not installed: pip install 'tombola[energy]'")
+    need("codecarbon", "--energy")
 
 
 @contextlib.contextmanager

@@ -1,33 +1,54 @@
-"""How long a study would take on this machine, from a few steps on made-up data."""
+"""How long a study would take on this machine, from a few short steps on random data."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from tombola.data import Part, Splits
 from tombola.networks import initialised, network_for
 from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
 from tombola.studies.plan import Plan
-from tombola.training.engine import Start
+from tombola.training.engine import Engine, Start
 from tombola.training.engines import choose_engine
+from tombola.training.engines.dense import DenseEngine
+from tombola.training.engines.stacked import StackedEngine
+from tombola.training.recipe import Recipe
 from tombola.work import Item
 
 MEASURED_LEVELS = 4
-SECONDS_EACH = 0.4
+SECONDS = 3.0  # for all measurements together; the one that runs when they are over ends
+SECONDS_EACH = 0.2
+LARGEST = 2e10  # floating-point operations of a measured step: half a second of one core or so
+EXAMPLES = 2000
+SAME_AT_ANY_DENSITY = (DenseEngine, StackedEngine)
+
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What one worker needs, by density: seconds an iteration, and seconds an evaluated example."""
+    """What one worker needs, by density.
+
+    Args:
+        densities: in rising order, 0 to 1.
+        iteration: seconds of a training iteration at each density.
+        example: seconds of an evaluated example at each density.
+        batch: examples of the iterations that were measured.
+        scaled: whether that is less than the study's batch size; `iteration` is then scaled up in proportion.
+    """
 
     densities: tuple[float, ...]
     iteration: tuple[float, ...]
     example: tuple[float, ...]
+    batch: int
+    scaled: bool
 
     def seconds(self, item: Item) -> float:
         """Return the seconds that a piece of work takes, evaluations included."""
@@ -36,51 +57,111 @@ class Pace:
         return cost.iterations * step + cost.evaluated * float(np.interp(cost.density, self.densities, self.example))
 
 
-def measure_pace(plan: Plan, engine: str, device: str, threads: int) -> Pace:
-    """Time an engine at a few of a plan's densities, on random inputs and random masks."""
+def measure_pace(plan: Plan, engine: str, device: str, threads: int, clock: Clock = time.perf_counter) -> Pace:
+    """Time an engine at a few of a plan's densities, on random inputs and random masks.
+
+    On a CPU, a large network is measured with smaller batches. The dense level comes first, then the sparsest one;
+    once `SECONDS` have passed, no further level is measured. Engines that compute with pruned weights too are measured
+    once for all densities.
+
+    Args:
+        plan: of the study.
+        engine: one of `tombola.training.engines.NAMES`.
+        device: to train on.
+        threads: of one worker.
+        clock: returns the time in seconds.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        levels = sorted({round(level) for level in np.linspace(0, len(plan.remaining) - 1, MEASURED_LEVELS)})
-        found = [
-            (plan.remaining[level] / plan.remaining[0], *_measure(plan, level, engine, device)) for level in levels
-        ]
+        return _Measurement(plan, engine, torch.device(device), clock).pace()
     finally:
         torch.set_num_threads(before)
-    densities, iteration, example = zip(*sorted(found), strict=True)
-    return Pace(densities, iteration, example)
 
 
-def _measure(plan: Plan, level: int, engine: str, device: str) -> tuple[float, float]:
-    study, data, place = plan.study, plan.data, torch.device(device)
-    task = study.task.make()
-    generator = torch.Generator().manual_seed(0)
-
-    def part(examples: int) -> Part:
-        return task.made_up(data, examples, generator).to(place)
-
-    examined = part(min(2000, data.test))
-    train = part(max(study.training.batch_size, min(2000, data.train)))
-    splits = Splits(train, examined, examined, (0.0,), (1.0,), data.classes, data.tokens)
-    build = network_for(study.network, data, task)
-    density = plan.remaining[level] / plan.remaining[0]
-    keep = {name: torch.rand(shape, generator=generator) < density for name, shape in plan.coverage.shapes().items()}
-    mask = Mask(keep) if level else Mask.full(plan.coverage.shapes())
-    weights = mask.apply(initialised(build, study.network.init, 0).state_dict())
-    made = choose_engine(engine, build, mask, study.training, train.select(slice(1)).inputs, task=task)
-    runner = made(build, [Start(weights, mask, Seeds(0, 0), splits, task=task)], study.training, plan.budget(), place)
-    runner.advance(2)
-    runner.evaluate("test")  # what is compiled at the first call is not the pace
-    return _time(lambda: runner.advance(1)), _time(lambda: runner.evaluate("test")) / len(examined)
+def measured_batch(plan: Plan, device: str) -> int:
+    """Return how many examples a measured iteration has: the study's batch size, or fewer where that takes seconds."""
+    asked = plan.study.training.batch_size
+    if device != "cpu":
+        return asked
+    return min(asked, max(2, int(LARGEST / (3 * _operations(plan)))))  # batch norm needs two
 
 
-def _time(action: object) -> float:
-    """Return the median seconds of an action, repeated for a while."""
-    assert callable(action)
-    times: list[float] = []
-    begun = time.perf_counter()
-    while time.perf_counter() - begun < SECONDS_EACH / 2 or len(times) < 2:
-        start = time.perf_counter()
+def _operations(plan: Plan) -> float:
+    """Return the floating-point operations of one example's forward pass; a training step takes three times as many."""
+    return 2.0 * plan.multiply_adds
+
+
+class _Measurement:
+    """Times steps and evaluations of one network, level by level."""
+
+    def __init__(self, plan: Plan, engine: str, device: torch.device, clock: Clock):
+        self.plan, self.engine, self.device, self.clock = plan, engine, device, clock
+        self.batch = measured_batch(plan, device.type)
+        self.generator = torch.Generator().manual_seed(0)
+        study, data, self.task = plan.study, plan.data, plan.study.task.make()
+        few = EXAMPLES if device.type != "cpu" else int(LARGEST / (3 * _operations(plan)))
+        test = self._part(min(data.test, EXAMPLES, max(few, 16)))
+        train = self._part(max(self.batch, len(test)))
+        self.splits = Splits(train, test, test, (0.0,), (1.0,), data.classes, data.tokens)
+        self.build = network_for(study.network, data, self.task)
+        self.module = initialised(self.build, study.network.init, 0)
+
+    def pace(self) -> Pace:
+        """Measure levels until the time is over."""
+        last = len(self.plan.remaining) - 1
+        levels = dict.fromkeys(round(level) for level in (0, last, *np.linspace(0, last, MEASURED_LEVELS)))
+        end = self.clock() + SECONDS
+        found: dict[float, tuple[float, float]] = {}
+        at_any_density: dict[type, tuple[float, float]] = {}
+        for level in levels:
+            if found and self.clock() >= end:
+                break
+            density = self.plan.density(level)
+            mask = self._mask(density) if level else Mask.full(self.plan.coverage.shapes())
+            example = self.splits.train.select(slice(1)).inputs
+            made = choose_engine(self.engine, self._same_module, mask, self._recipe, example, task=self.task)
+            seconds = at_any_density.get(made) or self._times(made, mask)
+            if made in SAME_AT_ANY_DENSITY:
+                at_any_density[made] = seconds
+            found[density] = seconds
+        densities = sorted(found)
+        iteration, example = zip(*(found[density] for density in densities), strict=True)
+        return Pace(tuple(densities), iteration, example, self.batch, self.batch < self._recipe.batch_size)
+
+    @property
+    def _recipe(self) -> Recipe:
+        return self.plan.study.training
+
+    def _same_module(self) -> nn.Module:
+        return self.module  # it is only looked at, and a large one takes a while to build
+
+    def _part(self, examples: int) -> Part:
+        return self.task.made_up(self.plan.data, examples, self.generator).to(self.device)
+
+    def _mask(self, density: float) -> Mask:
+        shapes = self.plan.coverage.shapes()
+        keep: dict[str, Tensor] = {
+            name: torch.rand(shape, generator=self.generator) < density for name, shape in shapes.items()
+        }
+        return Mask(keep)
+
+    def _times(self, made: Callable[..., Engine], mask: Mask) -> tuple[float, float]:
+        """Return the seconds of an iteration with the study's batches, and of an evaluated example."""
+        start = Start(mask.apply(self.module.state_dict()), mask, Seeds(0, 0), self.splits, task=self.task)
+        recipe = self._recipe.changed({"batch_size": self.batch})
+        runner = made(self.build, [start], recipe, self.plan.budget(), self.device)
+        iteration = self._time(lambda: runner.advance(1))
+        evaluation = self._time(lambda: runner.evaluate("test"))
+        return iteration * self._recipe.batch_size / self.batch, evaluation / len(self.splits.test)
+
+    def _time(self, action: Callable[[], object]) -> float:
+        """Return the median seconds of an action after its first call, which may load compiled code."""
         action()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
+        times: list[float] = []
+        begun = self.clock()
+        while not times or self.clock() - begun < SECONDS_EACH:
+            start = self.clock()
+            action()
+            times.append(self.clock() - start)
+        return float(np.median(times))

@@ -13,6 +13,8 @@ from typing import Any
 
 from loky.process_executor import ProcessPoolExecutor
 
+from tombola.registry import add_user_folders, safe_start, user_folders
+
 ORPHAN_GRACE = 10.0  # seconds that a worker without a parent has to save what it is doing
 
 
@@ -40,9 +42,9 @@ def process_pool(workers: int, threads: int) -> Executor:
     # Where psutil is installed, loky takes PyTorch and the data, loaded with the first job, for a leak and starts the
     # worker again.
     environment["LOKY_MAX_MEMORY_LEAK_SIZE"] = "1e15"
-    with _interrupts_held_back():
+    with _interrupts_held_back(), safe_start():
         pool = ProcessPoolExecutor(
-            workers, initializer=_start_worker, initargs=(os.getpid(),), env=environment, timeout=None
+            workers, initializer=_start_worker, initargs=(os.getpid(), user_folders()), env=environment, timeout=None
         )
         pool.submit(os.getpid)  # starts all workers, while interrupts are held back
     return pool
@@ -72,7 +74,8 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(parent: int) -> None:
+def _start_worker(parent: int, folders: tuple[str, ...]) -> None:
+    add_user_folders(folders)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
 

@@ -5,23 +5,48 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from tombola.errors import StoreError
+from tombola.errors import InputError, StoreError
+from tombola.paths import regular_file
+from tombola.tensor_files import Damaged, pack_tensors, unpack_tensors
+
+__all__ = [
+    "AGAIN",
+    "SUMS",
+    "Damaged",
+    "check_sums",
+    "clean_leftovers",
+    "is_leftover",
+    "pack_tensors",
+    "printing",
+    "read_json_checked",
+    "under",
+    "unpack_tensors",
+    "write_json",
+    "write_json_checked",
+    "write_sums",
+    "write_whole",
+    "writing",
+]
+
+
+# Names of what is written aside, before one rename puts it into place, and of what was replaced. A `.running.*` file is
+# none of them: it may be as old as the run that it keeps going.
+TEMPORARY = (".*.tmp", ".probe.*", ".*.old")
+MAX_JSON = 256 * 1024**2  # bytes of a checked JSON file
+_CHECKED = re.compile(r'\{"sha256": "([0-9a-f]{64})", "content":\n(.*)\n\}\n', re.DOTALL)
 
 SUMS = "SHA256SUMS"  # in the format of `sha256sum`, so that a person can check too
-
-
-class Damaged(StoreError):
-    """A file of the store is not what was written; the message names it and says what is wrong."""
 
 
 AGAIN = "make room or give another --out, and run the same command again: what is done is kept"
@@ -60,31 +85,82 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, json.dumps(content, indent=1).encode())
 
 
-def pack_tensors(tensors: Mapping[str, Tensor], about: Any) -> bytes:
-    """Return a safetensors file of `tensors` that carries a JSON value and a checksum of both."""
-    text = json.dumps(about)
-    copies = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    return save(copies, metadata={"about": text, "sha256": _digest(copies, text)})
-
-
-def unpack_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], Any]:
-    """Read what `pack_tensors` made: the tensors whose names start with `prefix`, all by default.
-
-    The checksum inside is of all tensors together, so of a part it is not compared.
+def write_json_checked(path: Path, content: Any) -> None:
+    """Write JSON with a checksum of it inside: `{"sha256": ..., "content": ...}`.
 
     Raises:
-        Damaged: the file is truncated or altered.
+        StoreError: it can't be written.
+    """
+    text = json.dumps(content, indent=1)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    write_whole(path, f'{{"sha256": "{digest}", "content":\n{text}\n}}\n'.encode())
+
+
+def read_json_checked(path: Path, limit: int = MAX_JSON) -> Any:
+    """Read what `write_json_checked` wrote, to the last bit.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Damaged: it is truncated, altered, too large, or was written by something else.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        if regular_file(path).st_size > limit:
+            raise Damaged(f"{path} has more than {limit:,} bytes")
+        found = _CHECKED.fullmatch(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError, InputError) as error:
         raise Damaged(f"{path} can't be read ({error})") from error
-    text = metadata.get("about", "")
-    if not prefix and metadata.get("sha256") != _digest(tensors, text):
+    if found is None or hashlib.sha256(found[2].encode()).hexdigest() != found[1]:
         raise Damaged(f"{path} is not what was written: its checksum differs")
-    return tensors, json.loads(text)
+    try:
+        return json.loads(found[2])
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path} holds no JSON ({error})") from error
+
+
+@contextmanager
+def printing(what: str = "standard output") -> Iterator[None]:
+    """Turn a failure to write to a stream, such as `> /dev/full` or a closed one, into an error of one sentence.
+
+    A reader that has gone, as `| head` does, is no failure: `BrokenPipeError` passes.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StoreError(f"can't write to {what}: {error.strerror or error}") from error
+    except ValueError as error:  # of Python, for a stream that has been closed
+        if "closed file" not in str(error):
+            raise
+        raise StoreError(f"can't write to {what}: it is closed") from error
+
+
+def is_leftover(path: Path) -> bool:
+    """Return whether a file or folder is a temporary one of tombola's, that only a killed process leaves behind."""
+    return any(fnmatchcase(path.name, pattern) for pattern in TEMPORARY)
+
+
+def clean_leftovers(folder: Path, older_than: float = 3600.0) -> list[Path]:
+    """Delete temporary files and folders right in `folder` that nobody has touched for a while; return what went.
+
+    Args:
+        folder: looked through without its subfolders.
+        older_than: seconds since the last change. A process that is at work changes its own all the time.
+    """
+    gone: list[Path] = []
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            with suppress(OSError):
+                if not is_leftover(path) or time.time() - path.lstat().st_mtime < older_than:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+                gone.append(path)
+    return gone
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,12 +195,3 @@ def check_sums(folder: Path) -> set[str]:
 def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return digest.hexdigest()

@@ -11,11 +11,14 @@ from torch import nn
 import tombola.data as data
 from tombola.networks import examined, initialised
 from tombola.pruning import Mask, shuffled
+from tombola.pruning.controls import shuffled_weights, sign_preserving_redraw
 from tombola.running.collapse import collapse
 from tombola.running.store import Store
 from tombola.training.engine import Weights
 from tombola.training.popup import signed_constant
 from tombola.work import Run, Supermask, Training
+
+REDRAWS = {"shuffled": shuffled_weights, "signs": sign_preserving_redraw}
 
 
 def masked_state(
@@ -32,7 +35,7 @@ def masked_state(
     module = initialised(build, "pytorch", 0)
     remarks: dict[str, Any] = {}
     if run.mask is None:
-        mask = Mask.full(examined(build, splits.description).shapes())
+        mask = Mask.full(examined(build, splits.description, run.network).shapes())
     else:
         mask = store.mask(run.mask.source)
         if run.mask.search is not None:
@@ -43,7 +46,12 @@ def masked_state(
     # In the module rather than in the dict: a tied weight has several names there, and is masked under one.
     module.load_state_dict(_weights(run, store, build))
     mask.apply_(module)
-    return mask, _copied(module), remarks
+    weights = _copied(module)
+    if run.initial.redraw is not None:
+        generator = run.seeds.generator("redraw", f"{run.initial.redraw}/{run.initial.repeat}/{run.initial.level}")
+        module.load_state_dict(REDRAWS[run.initial.redraw](weights, mask, generator))
+        weights = _copied(module)  # a tied weight under all its names
+    return mask, weights, remarks
 
 
 def frozen_state(
@@ -55,7 +63,7 @@ def frozen_state(
         Damaged: a result that this work needs is missing or damaged.
     """
     module = initialised(build, "pytorch", 0)
-    mask = Mask.full(examined(build, splits.description).shapes())
+    mask = Mask.full(examined(build, splits.description, supermask.network).shapes())
     module.load_state_dict(_weights(supermask, store, build))
     if supermask.popup.weights == "signed-constant":
         with torch.no_grad():

@@ -6,7 +6,6 @@ edited since: what was run is known, and need not be worked out again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,19 @@ from pydantic import TypeAdapter
 from tombola.data import Description
 from tombola.errors import StoreError
 from tombola.networks import STORED, Coverage
-from tombola.running.files import Damaged, write_whole
+from tombola.running.files import Damaged, read_json_checked, write_json_checked, write_whole
 from tombola.running.store import Store
 from tombola.studies.connectivity import Pair
 from tombola.studies.loading import STUDY_FILE, dump_study
 from tombola.studies.plan import Plan, Row
 from tombola.studies.study import Study
+from tombola.tasks import CLASSIFICATION, Measures
 from tombola.work import Item, MaskSearch, Observations, OpaqueSpec, Training, opaque_item_from_json
 
 PLAN_FILE = "plan.json"
+FIRST_EDITION = b'{"study":'  # what such a file begins with
 _DATA, _ROWS, _PAIRS = TypeAdapter(Description), TypeAdapter(tuple[Row, ...]), TypeAdapter(tuple[Pair, ...])
-_COVERAGE = TypeAdapter(Coverage)
+_COVERAGE, _MEASURES = TypeAdapter(Coverage), TypeAdapter(Measures)
 
 
 def keep_plan(root: Path, plan: Plan) -> None:
@@ -44,10 +45,9 @@ def keep_plan(root: Path, plan: Plan) -> None:
         "work": [item.as_json() | {"needs": item.needs} for item in plan.work.values()],
         "rows": _ROWS.dump_python(plan.rows, mode="json"),
         "pairs": _PAIRS.dump_python(plan.pairs, mode="json"),
+        "measures": _MEASURES.dump_python(plan.measures, mode="json"),
     }
-    text = json.dumps(content, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    write_whole(root / PLAN_FILE, f"{digest}\n{text}".encode())
+    write_json_checked(root / PLAN_FILE, content)
 
 
 def kept_plan(root: Path) -> Plan | None:
@@ -56,19 +56,13 @@ def kept_plan(root: Path) -> Plan | None:
     Raises:
         Damaged: the file is not what was written.
     """
-    try:
-        written = (root / PLAN_FILE).read_text()
-    except FileNotFoundError:
+    path = root / PLAN_FILE
+    if not path.exists():
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Damaged(f"{root / PLAN_FILE} can't be read ({error})") from error
-    digest, _, text = written.partition("\n")
     try:
-        if written.startswith("{"):
-            return plan_of_first_edition(json.loads(written))
-        if hashlib.sha256(text.encode()).hexdigest() != digest:
-            raise Damaged(f"{root / PLAN_FILE} is not what was written: its checksum differs; run the study again")
-        content = json.loads(text)
+        if is_of_first_edition(path):
+            return plan_of_first_edition(json.loads(path.read_text("utf-8")))
+        content = read_json_checked(path)
         items = [opaque_item_from_json(values) for values in content["work"]]
         return Plan(
             study=Study.model_validate(content["study"], context=STORED),
@@ -78,11 +72,18 @@ def kept_plan(root: Path) -> Plan | None:
             work={item.id: item for item in items},
             rows=_ROWS.validate_python(content["rows"]),
             pairs=_PAIRS.validate_python(content["pairs"]),
+            measures=_MEASURES.validate_python(content["measures"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, StoreError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError) as error:
         if isinstance(error, Damaged):
             raise
         raise Damaged(f"{root / PLAN_FILE} can't be read by this version of tombola; run the study again") from error
+
+
+def is_of_first_edition(path: Path) -> bool:
+    """Return whether version 0.1 wrote a kept plan: it had no checksum."""
+    with path.open("rb") as file:
+        return file.read(len(FIRST_EDITION)) == FIRST_EDITION
 
 
 def plan_of_first_edition(content: dict[str, Any]) -> Plan:
@@ -90,7 +91,7 @@ def plan_of_first_edition(content: dict[str, Any]) -> Plan:
     study = Study.model_validate(content["study"], context=STORED)
     pairs = _PAIRS.validate_python(content.get("pairs", ()))
     rows = _ROWS.validate_python(content["rows"])
-    items = {}
+    items, data = {}, _DATA.validate_python(content["data"])
     for kind, works in (("run", content["jobs"]), ("interpolation", content.get("lines", {}))):
         for identity, job in works.items():
             observe = Observations(snapshots=job.get("keep", ()), masks=job.get("watch", ()))
@@ -98,12 +99,13 @@ def plan_of_first_edition(content: dict[str, Any]) -> Plan:
             items[identity] = Item(spec=spec, label=job.get("label", ""), observe=observe, id=identity)
     return Plan(
         study=study,
-        data=_DATA.validate_python(content["data"]),
+        data=data,
         coverage=_COVERAGE.validate_python(content["anatomy"]),
         remaining=tuple(content["remaining"]),
         work=items,
         rows=rows,
         pairs=pairs,
+        measures=CLASSIFICATION.measures(data),
     )
 
 

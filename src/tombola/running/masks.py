@@ -111,7 +111,7 @@ def _found(item: Item, store: Store, options: RunOptions) -> tuple[Mask, dict[st
 def _untrained(search: MaskSearch, build: Callable[[], nn.Module], splits: data.Splits) -> Parent:
     module = initialised(build, search.network.init, search.seeds.value("init"))
     weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    mask = Mask.full(examined(build, splits.description).shapes())
+    mask = Mask.full(examined(build, splits.description, search.network).shapes())
     return Parent(mask, weights, weights, weights, 0, None)
 
 

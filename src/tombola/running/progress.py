@@ -115,7 +115,7 @@ class Display:
     ):
         self.plan, self.store, self.console = plan, store, console
         self.quiet, self.verbose = quiet, verbose
-        self.metric = plan.study.task.make().primary
+        self.metric = plan.measures.primary
         self.open: set[str] = set()  # items still to be done
         self.forecast = Forecast(plan, workers)
         self._logged = time.monotonic()

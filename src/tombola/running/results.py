@@ -14,6 +14,7 @@ import torch
 
 from tombola.errors import InputError
 from tombola.pruning.mask import Mask
+from tombola.registry import reading
 from tombola.running.collapse import said
 from tombola.running.ends import Ends
 from tombola.running.files import Damaged, write_whole, writing
@@ -22,9 +23,9 @@ from tombola.running.store import Store
 from tombola.running.ticket import Ticket
 from tombola.studies.loading import STUDY_FILE, load_study
 from tombola.studies.plan import Plan, Row, make_plan
-from tombola.tasks import CLASSIFICATION, Metric, Task
+from tombola.tasks import ACCURACY_ALONE, Measures
 from tombola.training.engine import Weights
-from tombola.training.interpolation import measures
+from tombola.training.interpolation import measures_of
 from tombola.training.loop import history_columns, lowest
 
 BEFORE = (
@@ -44,16 +45,11 @@ AFTER = ("iterations", "seconds", "status", "engine", "energy_kwh", "job")
 MEASURED = ("early_stop_test", "final_test", "final_train")  # of each metric
 
 
-def level_columns(task: Task = CLASSIFICATION) -> tuple[str, ...]:
+def level_columns(measures: Measures = ACCURACY_ALONE) -> tuple[str, ...]:
     """Return the columns of a table of levels: the metric that decides in the middle, the task's others at the end."""
-    early_stop, final, train = (f"{moment}_{task.primary.name}" for moment in MEASURED)
-    more = (f"{moment}_{metric.name}" for metric in others(task) for moment in MEASURED)
-    return (*BEFORE, early_stop, "final_val_loss", final, train, *AFTER, *task.primary.columns, *more)
-
-
-def others(task: Task) -> tuple[Metric, ...]:
-    """Return the metrics beside the one that decides."""
-    return tuple(metric for metric in task.metrics if metric.name != task.primary.name)
+    early_stop, final, train = (f"{moment}_{measures.primary.name}" for moment in MEASURED)
+    more = (f"{moment}_{metric.name}" for metric in measures.others for moment in MEASURED)
+    return (*BEFORE, early_stop, "final_val_loss", final, train, *AFTER, *measures.primary.columns, *more)
 
 
 LEVEL_COLUMNS = level_columns()
@@ -64,9 +60,9 @@ SETTLING_COLUMNS = ("study", "trial", "level", "density", "iteration", "distance
 PAIR_COLUMNS = ("study", "kind", "trial", "rewind", "level", "other_level", "density", "copy", "other_copy", "position")
 
 
-def point_columns(task: Task = CLASSIFICATION) -> tuple[str, ...]:
+def point_columns(measures: Measures = ACCURACY_ALONE) -> tuple[str, ...]:
     """Return the columns of a table of points on lines: errors of classification, else metrics, and losses."""
-    measured = (f"{part}_{name}" for name in (*measures(task), "loss") for part in ("train", "test"))
+    measured = (f"{part}_{name}" for name in (*measures_of(measures.metrics), "loss") for part in ("train", "test"))
     return (*PAIR_COLUMNS, *measured, "line")
 
 
@@ -94,7 +90,8 @@ class Results:
                 longer lie where they lay.
 
         Raises:
-            InputError: it is no results folder.
+            InputError: it is no results folder, or its study was edited since its last run and names a user's own
+                function: reading a folder runs no code, whoever made it.
         """
         if not isinstance(folder, str | Path):
             raise InputError(f"{folder!r} is no results folder: give its path")
@@ -106,21 +103,13 @@ class Results:
         except Damaged:
             plan = None
         if plan is None or plan.study != study:
-            plan = make_plan(study, Path(data) if data else None)
+            with reading(str(folder)):
+                plan = make_plan(study, Path(data) if data else None)
         return cls(plan, Store(folder))
 
     def __repr__(self) -> str:
         done = self.store.finished() & self.plan.work.keys()
         return f"Results({self.study.name!r} in {str(self.store.root)!r}, {len(done)} of {len(self.plan.work)} done)"
-
-    @cached_property
-    def task(self) -> Task:
-        """What the study learns.
-
-        Raises:
-            InputError: the code of a user's own task is not there.
-        """
-        return self.study.task.make()
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each (arm, trial, repeat, level) that is done.
@@ -136,11 +125,14 @@ class Results:
         shown as repeat 0 of each.
         """
         rows = [self._level(row, facts) for row, facts in self._done]
-        return pd.DataFrame(rows, columns=list(level_columns(self.task)))
+        return pd.DataFrame(rows, columns=list(level_columns(self.plan.measures)))
 
     def curves(self) -> pd.DataFrame:
         """Return a row for each evaluation of each row of `frame`."""
-        first, columns = ["study", "arm", "trial", "repeat", "level", "density"], history_columns(self.task.metrics)
+        first, columns = (
+            ["study", "arm", "trial", "repeat", "level", "density"],
+            history_columns(self.plan.measures.metrics),
+        )
         pieces = []
         for row, facts in self._done:
             level = self._level(row, facts)
@@ -171,7 +163,7 @@ class Results:
                     continue
                 found = facts["settling"][observed.index(tracked)]
                 for level, (distances, settled) in enumerate(zip(found["distance"], found["settled"], strict=True), 1):
-                    density = self.plan.remaining[level] / self.plan.remaining[0]
+                    density = self.plan.density(level)
                     place = self.study.name, facts["spec"]["trial"], level, density
                     for iteration, distance in zip(found["iteration"], distances, strict=True):
                         rows.append((*place, iteration, distance, settled is not None and iteration >= settled))
@@ -186,14 +178,18 @@ class Results:
         `level`, the sparser of the two. Errors are fractions of all examples of the part, losses and metrics the
         task's. `line` is an identity, as `job` in `frame`.
         """
-        whole, columns = self.plan.remaining[0], list(point_columns(self.task))
+        columns = list(point_columns(self.plan.measures))
         pieces = []
         for pair in self.plan.pairs:
             try:
                 facts = self.store.facts(pair.line)
             except Damaged:
                 continue
-            place = {"study": self.study.name, **asdict(pair), "density": facts["remaining"][0] / whole}
+            place = {
+                "study": self.study.name,
+                **asdict(pair),
+                "density": self.plan.coverage.density(facts["remaining"][0]),
+            }
             pieces.append(pd.DataFrame({**facts["along"], **place})[columns])
         return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=columns)
 
@@ -233,7 +229,7 @@ class Results:
                 "job": row.job,
                 "network": self.study.network.model_dump(mode="json"),
                 "input_shape": data.input_shape if isinstance(data.input_shape, dict) else list(data.input_shape),
-                "classes": self.task.outputs(data),
+                "classes": self.plan.measures.outputs,
                 "tokens": data.tokens,
             },
         )
@@ -303,7 +299,9 @@ class Results:
 
     def _level(self, row: Row, facts: dict[str, Any]) -> dict[str, Any]:
         history, nan = facts["history"], math.nan
-        remaining = sum(facts["remaining"].values())
+        coverage = self.plan.coverage
+        kept = sum(facts["remaining"].values())
+        unprunable = coverage.matrix_weights - coverage.prunable
         level = {
             "study": self.study.name,
             "network": self.study.network.name,
@@ -311,19 +309,19 @@ class Results:
             "trial": row.trial,
             "repeat": row.repeat,
             "level": row.level,
-            "density": remaining / self.plan.remaining[0],
-            "remaining_weights": remaining,
-            "sparsity": facts["zeros"] / self.plan.remaining[0] if "zeros" in facts else nan,
+            "density": coverage.density(kept),
+            "remaining_weights": kept + unprunable,
+            "sparsity": facts["zeros"] / coverage.matrix_weights if "zeros" in facts else nan,
             "iterations": facts["iterations"],
             "seconds": facts["seconds"],
             "status": "collapsed" if said(facts.get("remarks", {})) else "ok",
             "engine": facts["engine"]["name"],
             "energy_kwh": facts.get("energy_kwh", nan),
             "job": row.job,
-            **self.task.primary.columns,
+            **self.plan.measures.primary.columns,
         }
         if facts["diverged_at"] is not None:
-            names = [name for name in level_columns(self.task) if name not in level]
+            names = [name for name in level_columns(self.plan.measures) if name not in level]
             return level | dict.fromkeys(names, nan) | {"status": "diverged"}
         stop = lowest(history["val_loss"])
         return level | {
@@ -335,7 +333,7 @@ class Results:
 
     def _measured(self, facts: dict[str, Any], stop: int) -> Iterator[tuple[str, float]]:
         """Yield the values of all metrics by column; `stop` is the row of the lowest validation loss."""
-        for place, metric in enumerate(self.task.metrics, 1):
+        for place, metric in enumerate(self.plan.measures.metrics, 1):
             test = facts["history"][f"test_{metric.name}"]
             values = test[stop], test[-1], facts["train"][place]
             yield from zip((f"{moment}_{metric.name}" for moment in MEASURED), values, strict=True)

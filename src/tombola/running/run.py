@@ -19,8 +19,8 @@ from rich.console import Console
 from tombola.data import Dataset, balanced, drawn_rows, split
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
-from tombola.named import IMPORTING
 from tombola.networks import initialised, network_for
+from tombola.registry import IMPORTING
 from tombola.running.energy import check_energy
 from tombola.running.executors import InProcess, process_pool
 from tombola.running.files import write_whole
@@ -33,11 +33,12 @@ from tombola.running.store import Store
 from tombola.seeds import Seeds
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
+from tombola.studies.size import MAX_RUNS
 from tombola.studies.study import Study
 from tombola.studies.task_checks import check_start
 from tombola.studies.trial import epoch_length
 from tombola.tasks import Classification
-from tombola.training.engines import check_engine
+from tombola.training.engines import check_engine, slower_than_possible
 from tombola.work import MaskSearch
 
 STACK = 64  # runs; fewer where the memory does not allow it
@@ -58,6 +59,7 @@ def run(
     figures: bool = True,
     quiet: bool = False,
     verbose: bool = False,
+    max_runs: int = MAX_RUNS,
 ) -> Results:
     """Run a study and return its results; what is there already is not done again.
 
@@ -77,6 +79,7 @@ def run(
         figures: also draw them, in `<out>/figures`.
         quiet: write nothing but what goes wrong.
         verbose: write more.
+        max_runs: a study that comes to more runs than this is refused.
 
     Raises:
         InputError: the study, its data or the folder can't be used; nothing has been written then.
@@ -98,7 +101,7 @@ def run(
     if not isinstance(study, Study):
         study = load_study(str(study))
     root = data_folder(data)
-    plan, options = prepare(study, root, workers, device, engine, checkpoint_every, energy)
+    plan, options = prepare(study, root, workers, device, engine, checkpoint_every, energy, max_runs)
     store = Store(out)
     store.create()
     workers = default_workers(options.device, len(plan.work)) if workers is None else workers
@@ -119,13 +122,14 @@ def prepare(
     engine: str,
     checkpoint_every: float,
     energy: bool = False,
+    max_runs: int = MAX_RUNS,
 ) -> tuple[Plan, RunOptions]:
     """Check all that can be checked before anything is written, and fetch the data.
 
     Raises:
         InputError: something can't be as it is asked for.
     """
-    plan = make_plan(study, root)
+    plan = make_plan(study, root, max_runs)
     chosen = choose_device(device)
     check_engine(engine)
     if energy:
@@ -285,7 +289,14 @@ def never_settles(plan: Plan) -> str:
 
 
 def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, display: Display) -> Tally:
-    for remark in (what_changed(store, plan), surplus_outputs(plan), skipped_rounds(plan), never_settles(plan)):
+    remarks = (
+        what_changed(store, plan),
+        surplus_outputs(plan),
+        skipped_rounds(plan),
+        never_settles(plan),
+        "" if display.quiet else slower_than_possible(options.engine, options.device),
+    )
+    for remark in remarks:
         if remark:
             display.note(remark)
     keep_plan(store.root, plan)

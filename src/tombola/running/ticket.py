@@ -2,20 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from tombola.errors import InputError
-from tombola.networks import NetworkSettings, factory
+from tombola.networks import NetworkSettings
+from tombola.networks import factory as named_factory
 from tombola.pruning.mask import Mask
+from tombola.registry import NotWhileReading, reading
 from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors, write_whole
+from tombola.studies.explaining import explain
 from tombola.training.engine import Weights
+
+Size = Annotated[int, Field(ge=1, le=2**31)]
+
+
+class _Normalisation(BaseModel):
+    """As a ticket's file has it."""
+
+    model_config = ConfigDict(allow_inf_nan=False, strict=True)
+
+    mean: list[float]
+    std: list[float]
+
+
+class _Origin(BaseModel):
+    """As a ticket's file has it; fields that other versions add are kept unseen."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    network: dict[str, Any]
+    input_shape: list[Size] | list[list[Size]] | dict[str, list[Size]]
+    classes: Size | None
+    tokens: Size | list[Size | None] | dict[str, Size | None] | None = None
+
+
+class _About(BaseModel):
+    """What a ticket's file says beside its tensors. Whoever made the file may have written anything."""
+
+    model_config = ConfigDict(extra="allow")
+
+    origin: _Origin
+    normalisation: _Normalisation
+    mask: dict[str, tuple[Annotated[int, Field(ge=0, le=2**40, strict=True)], ...]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,20 +76,36 @@ class Ticket:
     normalisation: dict[str, list[float]]
     origin: dict[str, Any]
 
-    def build(self, trained: bool = False) -> nn.Module:
+    def build(
+        self,
+        trained: bool = False,
+        factory: Callable[[], nn.Module] | None = None,
+        trust: bool = False,
+    ) -> nn.Module:
         """Return the network with the ticket's starting weights, or with the trained ones.
+
+        >>> ticket.build(factory=lambda: my_nets.make(width=3))         # doctest: +SKIP
+
+        Args:
+            trained: whether with the weights after training.
+            factory: makes the untrained network. Not needed for tombola's own networks.
+            trust: import the function that the ticket names, and call it. A ticket from a stranger may name any
+                function of any module: trust only what you have made yourself, or read.
 
         Pruned weights are exactly 0.0. A training loop of one's own must keep them so: `ticket.mask.hold_(module)`
         does it. The network expects inputs as `normalise` returns them.
 
         Raises:
-            InputError: the network's own code is not there, or is not what it was when the ticket was found.
+            InputError: the network is a user's own, and there is neither `factory` nor `trust`; its code is not
+                there, or is not what it was when the ticket was found.
         """
-        network = NetworkSettings.model_validate(self.origin["network"])
+        try:
+            network = NetworkSettings.model_validate(self.origin["network"])
+        except ValidationError as error:
+            fault = explain(error, NetworkSettings)
+            raise InputError(f"the ticket's network can't be made by this version of tombola: {fault}") from None
         with torch.random.fork_rng(devices=[]):
-            shape = self.origin["input_shape"]
-            build = factory(network, _as_shape(shape), self.origin["classes"], self.origin.get("tokens"))
-            module = build()
+            module = factory() if factory else self._named(network, trust)
         try:
             module.load_state_dict(self.trained if trained else self.weights)
         except RuntimeError as error:
@@ -61,6 +115,18 @@ class Ticket:
                 "bring its code back, or use ticket.weights and ticket.mask"
             ) from error
         return module
+
+    def _named(self, network: NetworkSettings, trust: bool) -> nn.Module:
+        """Return the untrained network that the ticket names."""
+        try:
+            with nullcontext() if trust else reading("a ticket"):
+                shape, tokens = _tuples(self.origin["input_shape"]), _tuples(self.origin.get("tokens"))
+                return named_factory(network, shape, self.origin["classes"], tokens)()
+        except NotWhileReading:
+            raise InputError(
+                f"the ticket's network is {network.name!r}, a function of a user's: give `factory`, which makes the "
+                "network, or `trust=True` to import and call the function"
+            ) from None
 
     def normalise(self, inputs: Tensor | np.ndarray) -> Tensor:
         """Return raw examples as the network was trained on them: float32, (x - mean) / std by channel.
@@ -72,7 +138,7 @@ class Ticket:
         Raises:
             InputError: the examples have another shape.
         """
-        shape = _as_shape(self.origin["input_shape"])
+        shape = _tuples(self.origin["input_shape"])
         if not self.normalisation["mean"]:
             raise InputError("the inputs of this ticket's network are not normalised; give them to it as they are")
         values = torch.as_tensor(inputs)
@@ -114,11 +180,15 @@ class Ticket:
             tensors, about = unpack_tensors(Path(path))
         except Damaged as error:
             raise InputError(str(error)) from error
-        if not isinstance(about, dict) or not {"origin", "normalisation", "mask"} <= about.keys():
-            raise InputError(f"{path} is no ticket")
-        shapes = {name: tuple(shape) for name, shape in about["mask"].items()}
+        try:
+            described = _About.model_validate(about)
+            mask = _unpacked(under("mask", tensors), described.mask)
+        except ValidationError as error:
+            raise InputError(f"{path} is no ticket: {explain(error, _About)}") from None
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise InputError(f"{path} is no ticket: its mask does not fit its shapes ({error})") from error
         return cls(
-            mask=Mask.unpack(under("mask", tensors), shapes),
+            mask=mask,
             weights=under("start", tensors),
             trained=under("trained", tensors),
             normalisation=about["normalisation"],
@@ -138,11 +208,21 @@ class Ticket:
         return f"Ticket({where}, {self.mask!r})"
 
 
-def _as_shape(written: Any) -> Any:
-    """Return a shape, or several, from JSON, which knows no tuples."""
+def _tuples(written: Any) -> Any:
+    """Return a shape, or several, from JSON, which has lists for tuples."""
     if isinstance(written, dict):
-        return {name: tuple(shape) for name, shape in written.items()}
-    return tuple(tuple(each) if isinstance(each, list | tuple) else each for each in written)
+        return {name: _tuples(each) for name, each in written.items()}
+    return tuple(map(_tuples, written)) if isinstance(written, list | tuple) else written
+
+
+def _unpacked(packed: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Mask:
+    """Return a mask whose bytes are as many as its shapes need; ValueError else, before memory is taken."""
+    if packed.keys() != shapes.keys():
+        raise ValueError("the names of its layers differ")
+    for name, bits in packed.items():
+        if bits.dtype != torch.uint8 or bits.ndim != 1 or len(bits) != (math.prod(shapes[name]) + 7) // 8:
+            raise ValueError(f"{name!r} has shape {shapes[name]} and {bits.numel():,} bytes")
+    return Mask.unpack(packed, shapes)
 
 
 def _equal(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tombola.named import resolve
+from tombola.registry import resolve
 from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
 from tombola.work import InitialState, MaskUse, Shuffle
@@ -83,6 +83,24 @@ def late_reinit(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Ma
     return trial.other_start(repeat + 1), trial.iterative(level)
 
 
+def shuffled_weights(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
+    """The ticket's mask, its starting weights permuted within each layer: for networks without a second initialisation.
+
+    Each repeat and level has a permutation of its own.
+    """
+    change = {"redraw": "shuffled", "repeat": repeat, "level": level}
+    return trial.rewound.model_copy(update=change), trial.iterative(level)
+
+
+def redrawn_magnitudes(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
+    """The ticket's mask and signs, its magnitudes permuted within each layer (after Zhou et al. 2019, Section 4).
+
+    Each repeat and level has a permutation of its own.
+    """
+    change = {"redraw": "signs", "repeat": repeat, "level": level}
+    return trial.rewound.model_copy(update=change), trial.iterative(level)
+
+
 def snip(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     """Pruned at initialisation by |w * dL/dw| (Lee et al. 2019); each repeat draws its own examples."""
     return trial.initial, trial.at_init("snip", level, repeat)
@@ -142,12 +160,14 @@ class Arm:
         start: the weights that its runs start from: "rewound" follows the study's `rewind`, "initial" always starts at
             iteration 0, "trained" continues from the weights at the end of the level before.
         control: whether it is a control, which figures draw with hollow markers.
+        fresh: whether it draws initial weights anew, which a network with pretrained weights can't.
         source: the paper, for tables.
     """
 
     rule: Rule
     start: Start = "rewound"
     control: bool = False
+    fresh: bool = False
     source: str = ""
 
 
@@ -155,13 +175,15 @@ FRANKLE, RENDA = "Frankle & Carbin 2019", "Renda et al. 2020"
 
 ARMS: dict[str, Arm] = {
     "ticket": Arm(ticket, source=FRANKLE),
-    "reinit": Arm(reinit, "initial", control=True, source=FRANKLE),
+    "reinit": Arm(reinit, "initial", control=True, fresh=True, source=FRANKLE),
     "random-mask": Arm(random_mask, control=True, source=FRANKLE),
     "one-shot": Arm(one_shot, source=FRANKLE),
-    "one-shot-reinit": Arm(one_shot_reinit, "initial", control=True, source=FRANKLE),
+    "one-shot-reinit": Arm(one_shot_reinit, "initial", control=True, fresh=True, source=FRANKLE),
     "fine-tune": Arm(fine_tune, "trained", source="Han et al. 2015"),
     "lr-rewind": Arm(lr_rewind, "trained", source=RENDA),
-    "late-reinit": Arm(late_reinit, control=True, source="Frankle et al. 2019"),
+    "late-reinit": Arm(late_reinit, control=True, fresh=True, source="Frankle et al. 2019"),
+    "shuffled-weights": Arm(shuffled_weights, control=True, source="Frankle et al. 2021"),
+    "redrawn-magnitudes": Arm(redrawn_magnitudes, control=True, source="Zhou et al. 2019"),
     "snip": Arm(snip, "initial", source="Lee et al. 2019"),
     "grasp": Arm(grasp, "initial", source="Wang et al. 2020"),
     "synflow": Arm(synflow, "initial", source="Tanaka et al. 2020"),

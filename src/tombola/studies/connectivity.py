@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from tombola.section import Section
+from tombola.section import MOST_LEVELS, MOST_POINTS, MOST_REPEATS, Section
 from tombola.studies.rewind import RewindStep, rewind_steps
 from tombola.work import Cost, Interpolation
 
@@ -42,10 +42,12 @@ class Connectivity(Section):
         threshold: a barrier at or below this is called stable; 0.02 is the 2 % of the paper's Section 3.
     """
 
-    levels: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    levels: tuple[Annotated[int, Field(ge=0, le=MOST_LEVELS)], ...] = Field(
+        default=(0,), min_length=1, max_length=MOST_LEVELS
+    )
     rewind: Annotated[RewindStep | tuple[RewindStep, ...] | None, BeforeValidator(_rewind_steps)] = None
-    copies: int = 2
-    points: int = 30
+    copies: int = Field(default=2, le=MOST_REPEATS)
+    points: int = Field(default=30, le=MOST_POINTS)
     between: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
     threshold: float = Field(default=0.02, ge=0, lt=1)
 

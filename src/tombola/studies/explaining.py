@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from tombola.errors import nearest
+from tombola.errors import nearest, shown
 
 Place = tuple[str | int, ...]  # the field names and list positions that lead to a value
 
@@ -28,6 +28,8 @@ WORDS = {
     "literal_error": "must be {expected}",
 }
 
+MOST_FAULTS = 20  # that are named; a file may have thousands
+
 FRACTIONS = ("pruning.densities", "pruning.target")
 
 
@@ -43,7 +45,10 @@ def explain(error: ValidationError, model: type[BaseModel], where: Callable[[Pla
     # A list with a bad entry also counts as too short, which is nothing to tell.
     lists = {details["loc"][:n] for details in found for n in range(len(details["loc"]))}
     telling = [details for details in found if details["type"] != "too_short" or details["loc"] not in lists]
-    return "\n".join(dict.fromkeys(_line(model, details, where) for details in telling))
+    lines = list(dict.fromkeys(_line(model, details, where) for details in telling[:MOST_FAULTS]))
+    if len(telling) > MOST_FAULTS:
+        lines.append(f"and {len(telling) - MOST_FAULTS:,} more faults")
+    return "\n".join(lines)
 
 
 def _line(model: type[BaseModel], details: Any, where: Callable[[Place], str]) -> str:
@@ -55,7 +60,7 @@ def _line(model: type[BaseModel], details: Any, where: Callable[[Place], str]) -
     if place == ("extends",):
         return f"{prefix}extends belongs into a study file; here, name the study that is to be changed first"
     if kind == "extra_forbidden":
-        return f"{prefix}unknown field {field_name!r}{nearest(str(place[-1]), fields_of(model, place[:-1]))}"
+        return f"{prefix}unknown field {shown(field_name, 100)}{nearest(str(place[-1]), fields_of(model, place[:-1]))}"
     if kind == "missing":
         return f"{prefix}{field_name} is missing"
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -68,10 +73,9 @@ def _line(model: type[BaseModel], details: Any, where: Callable[[Place], str]) -
         message += ", or a name"
     if callable(value):
         message = "must be a name that other processes can import, 'package.module:function'"
-    shown = repr(value)
     if kind == "value_error" and isinstance(value, dict):
         return f"{prefix}{field_name}: {message}" if field_name else f"{prefix}{message}"
-    return f"{prefix}{field_name}={shown if len(shown) < 60 else shown[:57] + '...'}: {message}"
+    return f"{prefix}{field_name}={shown(value)}: {message}"
 
 
 def fields_of(model: type[BaseModel], place: Place) -> list[str]:

@@ -13,11 +13,12 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
 
-from tombola.errors import InputError, nearest
+from tombola.errors import InputError, nearest, shown
+from tombola.paths import local_path, read_text
 from tombola.studies.explaining import Place, explain
 from tombola.studies.study import Study
+from tombola.untrusted_yaml import MAX_BYTES, MAX_DEPTH, read_yaml
 
 STUDY_FILE = "study.yaml"  # in every results folder
 DEFAULT_RESULTS = "results"  # where those folders are, unless said otherwise
@@ -29,6 +30,7 @@ class Draft:
 
     settings: dict[str, Any] = field(default_factory=dict)
     written: dict[Place, str] = field(default_factory=dict)
+    parents: set[Place] = field(default_factory=set)  # places that hold others
 
     def where(self, place: Place) -> str:
         """Return "file, line n" for a field, or for the nearest field around it that someone wrote."""
@@ -42,11 +44,15 @@ class Draft:
             self._note((section,), value, where)
 
     def _note(self, place: Place, value: Any, where: Callable[[Place], str]) -> None:
-        if not isinstance(value, dict):  # replaces whatever stood there
+        if not isinstance(value, dict) and place in self.parents:  # replaces whatever stood there
             length = len(place)
             self.written = {other: line for other, line in self.written.items() if other[:length] != place}
         self.written[place] = where(place)
-        children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        children = list(
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        )
+        if children:
+            self.parents.add(place)
         for key, child in children:
             self._note((*place, key), child, where)
 
@@ -95,7 +101,7 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None, assignment
         if not equals or not key.strip():
             raise InputError(f"{text!r} is not of the form field=value, such as training.lr=2e-4")
         try:
-            settings = _nested(key, _parse(value, f"{key}=..."))
+            settings = _nested(key, read_yaml(value, f"{key[:60]}=..."))
         except InputError as error:
             if value.count("[") + value.count("{") == value.count("]") + value.count("}"):
                 raise
@@ -121,9 +127,9 @@ def dump_study(study: Study) -> str:
 
 def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft:
     """Read one study and all that it extends."""
-    path = relative_to / name
     if not name:
         raise InputError("the study's name is empty; give a preset, a study file or a results folder")
+    path = relative_to / local_path(name, "study")
     if name in preset_names():
         source, text, folder = f"preset {name}", preset_text(name), Path()
     else:
@@ -140,14 +146,11 @@ def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft
             raise InputError(
                 f"unknown study {name!r}{hint} (`tombola presets` lists all; or give the path of a study file)"
             )
-        try:
-            source, text, folder = str(path), path.read_text("utf-8"), path.parent
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} can't be read: {error}") from error
+        source, text, folder = str(path), read_text(path, MAX_BYTES), path.parent
     real = source if name in preset_names() else str(path.resolve())
     if real in seen:
         raise InputError(f"extends runs in a circle: {' -> '.join([*seen, real])}")
-    loaded = _parse(text, source)
+    loaded = read_yaml(text, source)
     if not isinstance(loaded, CommentedMap):
         raise InputError(f"{source}: a study file is a list of `field: value` lines")
     base = loaded.pop("extends", None)
@@ -169,19 +172,9 @@ def _from_here(settings: dict[str, Any], folder: Path = Path()) -> dict[str, Any
     """
     data = settings.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
-        path = Path(folder, Path(data["path"]).expanduser()).absolute()
+        path = Path(folder, local_path(data["path"], "data.path")).absolute()
         settings = settings | {"data": data | {"path": str(path)}}
     return settings
-
-
-def _parse(text: str, source: str) -> Any:
-    try:
-        return YAML(typ="rt", pure=True).load(text)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{source}{line}: not valid YAML: {problem}") from error
 
 
 def _lines(node: Any, source: str, place: Place = ()) -> Iterable[tuple[Place, str]]:
@@ -215,7 +208,10 @@ def _plain(node: Any) -> Any:
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
     """Turn ("training.lr", 1) into {"training": {"lr": 1}}."""
-    for part in reversed(key.strip().split(".")):
+    parts = key.strip().split(".")
+    if len(parts) > MAX_DEPTH:
+        raise InputError(f"{shown(key)}: more than {MAX_DEPTH} fields inside each other")
+    for part in reversed(parts):
         value = {part: value}
     return dict(_plain(value))
 

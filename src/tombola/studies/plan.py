@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from torch import nn
+
 from tombola.data import Description, describe, fingerprint, is_one_shape
 from tombola.errors import InputError
-from tombola.named import resolve
-from tombola.networks import Coverage, examined, initialised, network_for
+from tombola.networks import Coverage, examined, initialised, network_for, redraws
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
+from tombola.registry import resolve
 from tombola.studies.arms import Rule, arm_named
 from tombola.studies.connectivity import Pair, connect
 from tombola.studies.controls import control
 from tombola.studies.rewind import iterations
+from tombola.studies.size import MAX_RUNS, check_size, runs_of
 from tombola.studies.study import ArmSettings, Study
 from tombola.studies.task_checks import check_margins, check_outputs
 from tombola.studies.trial import Codes, Trial, epoch_length
+from tombola.tasks import ACCURACY_ALONE, Measures
 from tombola.work import Item, MaskSearch
 
 
@@ -51,6 +56,7 @@ class Plan:
         work: items by identity, each after those that it needs.
         rows: of the results table, in the study's order of arms.
         pairs: what the interpolations show; two may share one.
+        measures: what the task measures.
     """
 
     study: Study
@@ -60,6 +66,7 @@ class Plan:
     work: dict[str, Item]
     rows: tuple[Row, ...]
     pairs: tuple[Pair, ...] = ()
+    measures: Measures = ACCURACY_ALONE
 
     def budget(self, level: int = 0) -> int:
         """Return the iterations of a run of that level that starts at iteration 0."""
@@ -69,7 +76,11 @@ class Plan:
     @cached_property
     def multiply_adds(self) -> float:
         """Multiply-adds of one example in the dense network."""
-        return float(sum(layer.size * layer.uses for layer in self.coverage.layers))
+        return float(self.coverage.multiply_adds)
+
+    def density(self, level: int) -> float:
+        """Return the share of all matrix weights that remains at a level, 0 to 1; unprunable ones remain."""
+        return self.coverage.density(self.remaining[level])
 
     def operations(self, item: Item) -> float:
         """Estimate the floating-point operations of an item, evaluations included; see `Cost.operations`."""
@@ -81,20 +92,22 @@ class Plan:
         return frozenset({row.job for row in self.rows} | {pair.line for pair in self.pairs})
 
 
-def make_plan(study: Study, root: Path | None = None) -> Plan:
+def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) -> Plan:
     """Plan the work of a study. Nothing is downloaded, trained or written.
 
     Args:
         study: what to plan.
         root: folder of data sets.
+        max_runs: more are refused before any of them is worked out.
 
     Raises:
         InputError: a network, criterion or arm does not exist or does not fit, or the study asks for what can't be.
     """
+    check_size(runs_of(study), max_runs)
     data, task = describe(study.data, root), study.task.make()
     task.check_data(data, study.data.source)
     build = network_for(study.network, data, task)
-    coverage = examined(build, data, study.network.output)
+    coverage = examined(build, data, study.network)
     check_outputs(task, initialised(build, "pytorch", 0), data, study.data.source)
     check_margins(study, task, data)
     recipes = [study.training, *(study.recipe(1).changed(arm.training) for arm in study.arms)]
@@ -118,6 +131,7 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
             f"training.patience={study.training.patience} could end the dense run before iteration {max(asked)}, "
             f"which {who} asks for; give patience to the pruned levels alone, as retraining.patience"
         )
+    _check_second_initialisation(study, build, coverage)
     rates = study.pruning.resolve(coverage)
     remaining = plan_counts(coverage.sizes(), rates, study.pruning.scope, study.pruning.minimum)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
@@ -152,7 +166,23 @@ def make_plan(study: Study, root: Path | None = None) -> Plan:
         assert study.connectivity is not None
         for number in range(study.trials):
             pairs += connect(trial(number, rewind, None), study.connectivity)
-    return Plan(study, data, coverage, tuple(remaining), items, tuple(rows), tuple(pairs))
+    return Plan(study, data, coverage, tuple(remaining), items, tuple(rows), tuple(pairs), task.measures(data))
+
+
+def _check_second_initialisation(study: Study, build: Callable[[], nn.Module], coverage: Coverage) -> None:
+    """Refuse controls on fresh initialisations of a network that has one initialisation only.
+
+    Raises:
+        InputError: an arm asks for such a control. Pretrained weights are the usual reason.
+    """
+    fresh = [arm.label for arm in study.arms if arm.reinit or arm_named(arm.rule).fresh]
+    if not fresh or redraws(build, study.network.init, coverage.sizes()):
+        return
+    raise InputError(
+        f"arms: {fresh[0]!r} needs a second initialisation, but {study.network.name!r} builds equal weights from every "
+        "seed, so that control would be the ticket itself; use shuffled-weights or redrawn-magnitudes, or set "
+        "network.init to a scheme such as kaiming-normal"
+    )
 
 
 def _partings(study: Study, rewinds: tuple[int, ...], budget: int, data: Description) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from tombola.errors import InputError
 from tombola.networks import KINDS, Coverage
 from tombola.pruning.schedule import constant_rate, rates_to
 from tombola.pruning.select import Scope
-from tombola.section import Section
+from tombola.section import MOST_ITERATIONS, MOST_LEVELS, Section
 from tombola.training.tracking import EarlyBird
 
 Rate = float | tuple[float, ...]  # of every round, or a list with one for each
@@ -64,16 +64,16 @@ class Pruning(Section):
     scope: Scope = "layer"
     rate: Rate | None = None
     target: float | None = Field(default=None, gt=0, lt=1)
-    densities: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    densities: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(default=(), max_length=MOST_LEVELS)
     output_rate: Rate | None = None
     rates: dict[str, Rate] = Field(default_factory=dict)
     exclude: tuple[str, ...] = ()
-    rounds: int = Field(ge=0)
-    minimum: int = Field(default=0, ge=0)
+    rounds: int = Field(ge=0, le=MOST_LEVELS)
+    minimum: int = Field(default=0, ge=0, le=MOST_ITERATIONS)
     back_off: BackOff | None = None
     early_bird: EarlyBird | None = None
     stop_margin: float | None = Field(default=None, ge=0)
-    init_examples: int = Field(default=10, ge=1)
+    init_examples: int = Field(default=10, ge=1, le=MOST_ITERATIONS)
 
     @model_validator(mode="before")
     @classmethod

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
 from tombola.errors import InputError
+from tombola.section import MOST_ITERATIONS, MOST_REWINDS
 
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 
@@ -16,23 +16,25 @@ EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 def _rewind_step(value: Any) -> Any:
     """Return a rewind step as it is kept: an iteration, a fraction of the budget, or "<number> epochs"."""
     text = " ".join(str(value).split())
-    if isinstance(value, str) and EPOCHS.fullmatch(text):
+    if isinstance(value, str) and len(text) < 40 and EPOCHS.fullmatch(text):
         return text
     try:
         number = float("nan") if isinstance(value, bool) else float(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         number = float("nan")
     if 0 < number < 1:
         return number
     if isinstance(value, float) and number == 1:
         raise ValueError("a fraction of the budget lies below 1; iteration 1 is written 1")
-    if number >= 0 and math.isfinite(number) and number == int(number):
+    if 0 <= number <= MOST_ITERATIONS and number == int(number):
         return int(number)
     raise ValueError("must be an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')")
 
 
 def rewind_steps(value: Any) -> Any:
     """Return one rewind step or several as they are kept; ValueError where it is none."""
+    if isinstance(value, list | tuple) and len(value) > MOST_REWINDS:
+        raise ValueError(f"names {len(value):,} iterations; at most {MOST_REWINDS} are rewound to")
     return [_rewind_step(each) for each in value] if isinstance(value, list | tuple) else _rewind_step(value)
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 from tombola.data import DataSettings
 from tombola.errors import nearest
 from tombola.networks import NetworkSettings
-from tombola.section import Section
+from tombola.section import LARGEST_SEED, MOST_ARMS, MOST_REPEATS, Section
 from tombola.studies.connectivity import Connectivity
 from tombola.studies.pruning import Pruning
 from tombola.studies.rewind import Rewind
@@ -37,7 +37,7 @@ class ArmSettings(Section):
 
     rule: str
     name: str = ""
-    per_trial: int = Field(default=1, ge=1)
+    per_trial: int = Field(default=1, ge=1, le=MOST_REPEATS)
     shuffle: bool = False
     reinit: bool = False
     training: dict[str, Any] = Field(default_factory=dict)
@@ -118,7 +118,7 @@ class Study(Section):
 
     name: str = Field(min_length=1, max_length=100)
     description: str = ""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     network: NetworkSettings
     data: DataSettings
     task: TaskSettings = TaskSettings()
@@ -128,8 +128,8 @@ class Study(Section):
     noise: Literal["trial", "level"] = "trial"
     rewind: Rewind = 0
     connectivity: Connectivity | None = None
-    arms: tuple[ArmSettings, ...] = Field(min_length=1)
-    trials: int = Field(ge=1)
+    arms: tuple[ArmSettings, ...] = Field(min_length=1, max_length=MOST_ARMS)
+    trials: int = Field(ge=1, le=MOST_REPEATS)
 
     @field_validator("network", mode="before")
     @classmethod

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from tombola.data import Description
 from tombola.errors import InputError
-from tombola.named import code_fingerprint
 from tombola.networks import Coverage
 from tombola.pruning import CRITERIA
 from tombola.pruning.at_init import WITH_EXAMPLES
 from tombola.pruning.scoring import KNOWN
 from tombola.pruning.select import after_round
+from tombola.registry import code_fingerprint
 from tombola.studies.arms import ARMS, Rule, rule_named
 from tombola.studies.study import ArmSettings, Study
 from tombola.tasks import Task, TaskSettings
@@ -463,5 +463,5 @@ class Trial:
             iterations=iterations,
             batch_size=recipe.batch_size,
             evaluated=evaluations * each + self.data.train,
-            density=1.0 if isinstance(spec, Supermask) else self.remaining[level] / self.remaining[0],
+            density=1.0 if isinstance(spec, Supermask) else self.coverage.density(self.remaining[level]),
         )

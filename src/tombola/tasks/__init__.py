@@ -5,7 +5,7 @@ A task of one's own is a subclass of `Task`; a study names it as `task: package.
 
 from tombola.tasks.classification import Classification
 from tombola.tasks.language_model import LanguageModel
-from tombola.tasks.metric import ACCURACY, Direction, Metric, metric_of
+from tombola.tasks.metric import ACCURACY, ACCURACY_ALONE, Direction, Measures, Metric, metric_of
 from tombola.tasks.multilabel import Multilabel
 from tombola.tasks.regression import Regression
 from tombola.tasks.segmentation import Segmentation
@@ -14,11 +14,13 @@ from tombola.tasks.task import Task, call, logits_in
 
 __all__ = [
     "ACCURACY",
+    "ACCURACY_ALONE",
     "CLASSIFICATION",
     "TASKS",
     "Classification",
     "Direction",
     "LanguageModel",
+    "Measures",
     "Metric",
     "Multilabel",
     "Regression",

@@ -72,7 +72,30 @@ class Metric:
         return {"metric": self.name, "metric_better": self.better, "metric_unit": self.unit}
 
 
+@dataclass(frozen=True)
+class Measures:
+    """What readers of results must know of a task: a results folder is read without the code of a user's task.
+
+    Args:
+        metrics: all that are measured, in the order of histories.
+        primary: the one that decides.
+        chance: its value for a guess; None where that is not known.
+        outputs: how many numbers the network gives for each example or position; None where nothing is known.
+    """
+
+    metrics: tuple[Metric, ...]
+    primary: Metric
+    chance: float | None = None
+    outputs: int | None = None
+
+    @property
+    def others(self) -> tuple[Metric, ...]:
+        """The metrics beside the one that decides."""
+        return tuple(metric for metric in self.metrics if metric.name != self.primary.name)
+
+
 ACCURACY = Metric("accuracy", "higher", "%")
+ACCURACY_ALONE = Measures((ACCURACY,), ACCURACY)
 
 
 def metric_of(levels: pd.DataFrame) -> Metric:

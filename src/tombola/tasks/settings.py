@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from tombola.errors import InputError, nearest
-from tombola.named import code_fingerprint, resolve
+from tombola.registry import code_fingerprint, resolve
 from tombola.section import Section
 from tombola.tasks.classification import Classification
 from tombola.tasks.language_model import LanguageModel

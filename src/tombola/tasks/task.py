@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from tombola.data import Description, Part, Shape, Tensors, each_tensor
 from tombola.errors import InputError
 from tombola.section import Section
-from tombola.tasks.metric import Metric
+from tombola.tasks.metric import Measures, Metric
 
 EXAMPLES = 4  # in the batch that planning makes up
 
@@ -61,6 +61,10 @@ class Task(Section):
     def primary(self) -> Metric:
         """The metric that decides how good a run is."""
         return self.metrics[0]
+
+    def measures(self, data: Description) -> Measures:
+        """Return what readers of results must know."""
+        return Measures(self.metrics, self.primary, self.chance(data), self.outputs(data))
 
     # What a subclass must define.
 

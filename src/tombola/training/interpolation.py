@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.data import Part, Splits
 from tombola.networks import initialised
-from tombola.tasks import CLASSIFICATION, Task
+from tombola.tasks import CLASSIFICATION, Metric, Task
 from tombola.training.engine import NetworkFactory, Weights
 from tombola.training.engines.dense import for_half, output_of, own_draws, score, seed_draws
 
@@ -21,17 +21,23 @@ def point_columns(task: Task) -> tuple[str, ...]:
 
     Of plain classification the error takes the place of the accuracy.
     """
-    return ("position", *(f"{part}_{name}" for part in ("train", "test") for name in ("loss", *measures(task))))
+    return (
+        "position",
+        *(f"{part}_{name}" for part in ("train", "test") for name in ("loss", *measures_of(task.metrics))),
+    )
 
 
-def measures(task: Task) -> tuple[str, ...]:
-    """Return what is measured beside the loss: "error" where accuracy is all that there is, else the metrics."""
-    return ("error",) if is_error(task) else tuple(metric.name for metric in task.metrics)
+def measures_of(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """Return what is measured beside the loss: the metrics, or "error" where accuracy is the only one.
+
+    The error is 1 - accuracy, as in the papers on linear mode connectivity.
+    """
+    return ("error",) if is_error(metrics) else tuple(metric.name for metric in metrics)
 
 
-def is_error(task: Task) -> bool:
-    """Return whether points show an error, 1 - accuracy, as the papers on linear mode connectivity do."""
-    return task.metrics == CLASSIFICATION.metrics
+def is_error(metrics: Sequence[Metric]) -> bool:
+    """Return whether points show an error in the place of metrics."""
+    return tuple(metrics) == CLASSIFICATION.metrics
 
 
 def along(
@@ -80,7 +86,7 @@ def along(
             renew_statistics(module, splits.train, half, check, task)
             module.eval()
             scores = [score(module, part, half, check, task) for part in (splits.train, splits.test)]
-            shown = [(each.loss, 1 - each.metric) if is_error(task) else each.values for each in scores]
+            shown = [(each.loss, 1 - each.metric) if is_error(task.metrics) else each.values for each in scores]
             row = (position, *shown[0], *shown[1])
             for values, value in zip(found.values(), row, strict=True):
                 values.append(value)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tombola.data.augment import KINDS, Kind
-from tombola.section import Section
+from tombola.section import MOST_ITERATIONS, MOST_MILESTONES, Section
 
 
 class Recipe(Section):
@@ -40,15 +40,15 @@ class Recipe(Section):
     lr: float = Field(gt=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
-    batch_size: int = Field(ge=1)
-    iterations: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0)
-    evaluate_every: Annotated[int, Field(ge=1)] | Literal["epoch"] = 100
-    patience: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(ge=1, le=MOST_ITERATIONS)
+    iterations: int | None = Field(default=None, ge=1, le=MOST_ITERATIONS)
+    epochs: float | None = Field(default=None, gt=0, le=MOST_ITERATIONS)
+    evaluate_every: Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] | Literal["epoch"] = 100
+    patience: int | None = Field(default=None, ge=1, le=MOST_ITERATIONS)
     schedule: Literal["constant", "step", "cosine"] = "constant"
-    milestones: tuple[int, ...] = ()
-    gamma: float = Field(default=0.1, gt=0)
-    warmup: int = Field(default=0, ge=0)
+    milestones: tuple[Annotated[int, Field(le=MOST_ITERATIONS)], ...] = Field(default=(), max_length=MOST_MILESTONES)
+    gamma: float = Field(default=0.1, gt=0, le=10)
+    warmup: int = Field(default=0, ge=0, le=MOST_ITERATIONS)
     augment: tuple[Kind, ...] = ()
     precision: Literal["float32", "bfloat16"] = "float32"
 

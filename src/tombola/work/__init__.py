@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ValidationError
 
 from tombola.errors import InputError, StoreError
-from tombola.named import resolve
+from tombola.registry import resolve
 from tombola.work.interpolation import Interpolation
 from tombola.work.mask_search import Limit, MaskSearch
 from tombola.work.run import InitialState, MaskUse, Run, SgdNoise, Shuffle, Supermask, Training

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from tombola.data import DataSettings
 from tombola.networks import NetworkSettings
@@ -22,12 +22,18 @@ class InitialState(Section):
         iteration: of that run. Schedule and data order continue from there.
         trained: take that run's weights at its end instead; schedule and data order still continue from `iteration`.
         draw: which initialisation of the trial: 0 is the dense network's, others are independent of it.
+        redraw: change the kept weights of each layer: "shuffled" permutes them, "signs" permutes their magnitudes and
+            leaves each place its sign.
+        repeat, level: number the permutations.
     """
 
     run: str | None = None
     iteration: int = 0
     trained: bool = False
     draw: int = 0
+    redraw: Literal["shuffled", "signs"] | None = None
+    repeat: int = 0
+    level: int = 0
 
     @property
     def snapshot(self) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-import vl_convert
 from markupsafe import Markup
 
 from tombola import __version__
+from tombola.extras import need
 from tombola.report.html import figures
 from tombola.report.html.figures import PlotFigure
 from tombola.report.html.gather import Found
@@ -45,7 +45,7 @@ def report(found: Found) -> str:
     if not found.levels.empty:
         gain = figures.gain_figure(found, series)
         density = figures.density_figures(found.statistics, series)
-        anatomy = [
+        coverage = [
             figures.layer_figure(found, series),
             figures.weight_figure(found),
             figures.dead_figure(found),
@@ -54,7 +54,7 @@ def report(found: Found) -> str:
         sections = [
             _section("density", "Density", "Against the weights that remain", [*density, gain]),
             _section("curves", "Learning curves", "While training", figures.curve_figures(found, series)),
-            _section("anatomy", "Anatomy", "What the tickets are made of", anatomy),
+            _section("coverage", "Coverage", "What the tickets are made of", coverage),
         ]
     tables = [
         table("results", "A row per run: arm, trial, repeat, level", found.levels, exact=True),
@@ -190,7 +190,14 @@ def _file(name: str) -> str:
 
 @lru_cache(maxsize=1)  # putting it together takes seconds
 def _vega() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script, which sets `vegaEmbed`."""
+    """Return Vega, Vega-Lite and Vega-Embed as one script, which sets `vegaEmbed`.
+
+    Raises:
+        InputError: vl-convert is not installed.
+    """
+    need("vl_convert", "the HTML report")
+    import vl_convert
+
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 

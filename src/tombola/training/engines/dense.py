@@ -29,6 +29,7 @@ class DenseEngine:
 
     name = "dense"
     lanes = 1
+    _evaluation_block: int | None = None  # examples; None takes the task's number
 
     def __init__(
         self, build: NetworkFactory, starts: Sequence[Start], recipe: Recipe, budget: int, device: torch.device
@@ -102,7 +103,9 @@ class DenseEngine:
         self._module.eval()
         with own_draws(self._device):
             self._seed_draws()
-            return [score(self._module, getattr(self._splits, part), self._half, check, self._task)]
+            return [
+                score(self._module, getattr(self._splits, part), self._half, check, self._task, self._evaluation_block)
+            ]
 
     def weights(self, lane: int = 0) -> Weights:
         """Return a copy of the state_dict on the CPU."""

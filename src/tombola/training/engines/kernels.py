@@ -263,11 +263,11 @@ def rows_of(count):  # type: ignore[no-untyped-def]
     return memory[offset : offset + count * WIDTH]
 
 
-# -- chains ---------------------------------------------------------------------------------------------------------
+# -- multilayer perceptrons -----------------------------------------------------------------------------------------
 
 
 class Wiring(NamedTuple):
-    """The live connections of a chain. Neurons and inputs that cannot act on the output are not in it.
+    """The live connections of an MLP. Neurons and inputs that cannot act on the output are not in it.
 
     *Nodes* are numbered from the used inputs over the first hidden layer's neurons to the outputs, so that a node's
     sources come before it, and layers need not be told apart.
@@ -403,7 +403,7 @@ def sgd(values, gradients, velocity, decay, rate, momentum):  # type: ignore[no-
 
 
 @compiled
-def train_chain(wiring, values, moments, optimizer, rates, roots, inputs, targets, batches):  # type: ignore[no-untyped-def]
+def train_mlp(wiring, values, moments, optimizer, rates, roots, inputs, targets, batches):  # type: ignore[no-untyped-def]
     """Train for `len(batches)` iterations and return the mean loss of the last batch.
 
     Args:
@@ -452,7 +452,7 @@ def train_chain(wiring, values, moments, optimizer, rates, roots, inputs, target
 
 
 @compiled
-def score_chain(wiring, values, inputs, targets):  # type: ignore[no-untyped-def]
+def score_mlp(wiring, values, inputs, targets):  # type: ignore[no-untyped-def]
     """Return the summed loss and the number of examples whose highest output is that of their target."""
     neurons = len(wiring.biases)
     outputs = LINE * len(wiring.lines) + neurons - wiring.outputs
@@ -495,7 +495,7 @@ def linear_forward(wiring, values, inputs, results):  # type: ignore[no-untyped-
     """Fill `results` with those of one linear layer.
 
     Args:
-        wiring: a chain of one layer.
+        wiring: an MLP of one layer.
         values: float32, its live weights and biases.
         inputs: float32 [examples, features], at least `LINE` features.
         results: float32 [examples, features], both up to a multiple, of `WIDTH` and of `LINE`. What lies beyond those

@@ -25,20 +25,24 @@ from tombola.data.parts import Part, Splits
 from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
 from tombola.training.engine import Start
-from tombola.training.engines import kernels
-from tombola.training.engines.chain import ChainEngine
+from tombola.training.engines import conv_kernels, conv_plan, kernels, norm_kernels
+from tombola.training.engines.example_last import ExampleLastBatchNorm2d, ExampleLastMaxPool2d
+from tombola.training.engines.mlp import MlpEngine
 from tombola.training.engines.sparse import SparseEngine
+from tombola.training.engines.sparse_conv import SparseConv2d
 from tombola.training.recipe import Recipe
+
+KERNELS = (kernels, conv_kernels, norm_kernels)
 
 
 @cache
 def make_ready() -> None:
     """Wait until the kernels are compiled; do nothing where they can't be kept, and each process compiles its own."""
-    folder = kernels.train_chain.stats.cache_path
+    folder = kernels.train_mlp.stats.cache_path
     if not folder:
         return
     versions = f"{numba.__version__} {llvmlite.__version__} {platform.python_version()} {platform.processor()}"
-    text = versions.encode() + Path(kernels.__file__).read_bytes()
+    text = versions.encode() + b"".join(Path(str(each.__file__)).read_bytes() for each in KERNELS)
     marker = Path(folder) / f"tombola-{hashlib.sha256(text).hexdigest()[:16]}.ready"
     try:
         if marker.exists():
@@ -61,10 +65,21 @@ def compile_all() -> None:
     mask = Mask({f"{name}.weight": torch.zeros(size, 16, dtype=torch.bool) for name, size in (("a", 16), ("c", 2))})
     weights = mask.apply(_tiny().state_dict())
     start = Start(weights, mask, Seeds(0, 0), Splits(part, part, part, (0.0,), (1.0,), 2))
-    for engine in (ChainEngine, SparseEngine):
+    for engine in (MlpEngine, SparseEngine):
         runner = engine(_tiny, [start], recipe, 2, torch.device("cpu"))
         runner.advance(2)
         runner.evaluate("test")
+    _compile_convolutions()
+
+
+def _compile_convolutions() -> None:
+    """Train a convolution with each size of a tile, and with each kind of layer that may follow it."""
+    keep = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+    for count in conv_plan.TILE_SIZES:
+        layer = SparseConv2d(nn.Conv2d(1, 1, 1), keep)
+        images = torch.randn(kernels.LINE, 1, 2, count)  # rows of exactly so many vectors
+        following = (ExampleLastBatchNorm2d(1), ExampleLastMaxPool2d(1))
+        nn.Sequential(layer, *following)(images.requires_grad_()).sum().backward()
 
 
 def _tiny() -> nn.Module:

@@ -1,7 +1,8 @@
-"""The engine for modules with sparse linear layers that are no plain chains, such as convolutional networks."""
+"""The engine for modules with sparse linear layers or convolutions that are not plain multilayer perceptrons."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,20 +12,17 @@ from torch import Tensor, nn
 from tombola.pruning.mask import Mask
 from tombola.training.engine import NetworkFactory, Start
 from tombola.training.engines.dense import DenseEngine
-from tombola.training.engines.sparse_linear import SparseLinear, sparse_layers, sparsify
+from tombola.training.engines.replacing import PAYS_BELOW, sparsify, why_dense
+from tombola.training.engines.sparse_conv import SparseConv2d
+from tombola.training.engines.sparse_layer import SparseLayer
 from tombola.training.recipe import Recipe
 
-PAYS_BELOW = 0.3
-"""Density of a layer below which `SparseLinear` pays.
-
-Measured on one thread of an AVX-512 processor, forward, backward and Adam against a masked `nn.Linear`, layers from
-784x300 to 16384x256, 60 to 2048 examples: 0.9 to 1.25 times as fast at a density of 0.5, 1.7 to 2.5 times at 0.25, 3.5
-to 5 times at 0.1, 5 to 11 times at 0.036. Very small layers (300x100) gain less: 1.2 times at 0.25, 1.5 at 0.036.
-"""
+CONVOLUTIONS_BLOCK = 64
+"""Examples that are evaluated at a time where a convolution is sparse: few, so that what it reads fits the cache."""
 
 
 class SparseEngine(DenseEngine):
-    """Trains one lane by autograd on the CPU, with a `SparseLinear` in place of each sparse `nn.Linear`.
+    """Trains one lane by autograd on the CPU, with a sparse layer in place of each sparse linear layer or convolution.
 
     All other layers are dense and masked. Its optimiser state has the form of the dense engine's.
 
@@ -47,9 +45,9 @@ class SparseEngine(DenseEngine):
         if device.type != "cpu":
             raise ValueError(f"the sparse engine runs on the CPU, not on {device}")
         (start,) = starts
-        with torch.random.fork_rng(devices=[]):
-            module = build()
-        self._sparse = sparsify(module, start.mask, PAYS_BELOW)
+        module, self._sparse = _made_sparse(build, start)
+        if any(isinstance(layer, SparseConv2d) for layer in self._sparse.values()):
+            self._evaluation_block = CONVOLUTIONS_BLOCK
         elsewhere = Mask({name: start.mask[name] for name in start.mask if _layer(name) not in self._sparse})
         inner = replace(start, mask=elsewhere, optimizer=_packed(self._sparse, start.optimizer))
         super().__init__(lambda: module, [inner], recipe, budget, device)
@@ -57,18 +55,48 @@ class SparseEngine(DenseEngine):
     @staticmethod
     def pays(module: nn.Module, mask: Mask) -> bool:
         """Return whether some layer of `module` is sparse enough for this engine to pay; it serves any module."""
-        return bool(sparse_layers(module, mask, PAYS_BELOW))
+        return any(not reason for reason in why_dense(module, mask).values())
+
+    @staticmethod
+    def why_not(module: nn.Module, mask: Mask, recipe: Recipe) -> str:
+        """Return why no layer of this module can ever be sparse, naming each layer; "" if one can."""
+        if recipe.precision != "float32":
+            return f"precision: {recipe.precision}; sparse layers compute in float32"
+        reasons = why_dense(module, mask, dict.fromkeys(PAYS_BELOW, math.inf))
+        if any(not reason for reason in reasons.values()):
+            return ""
+        return "; ".join(f"{layer}: {reason}" for layer, reason in reasons.items()) or "nothing in it can be pruned"
 
     def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
         """Return a copy of the optimiser's tensors as "slot/parameter", such as "exp_avg/fc1.weight"."""
         return _unpacked(self._sparse, super().optimizer_state(lane))
 
 
+def _made_sparse(build: NetworkFactory, start: Start) -> tuple[nn.Module, dict[str, SparseLayer]]:
+    """Return the module and its sparse layers.
+
+    A module that relies on how dense convolutions lay out their results (by `view`, say) keeps those dense.
+    """
+    examples = start.splits.train.inputs[:2]
+    for below in (PAYS_BELOW, {**PAYS_BELOW, nn.Conv2d: 0.0}):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            module = build()
+            sparse = sparsify(module, start.mask, below)
+            if not any(isinstance(layer, SparseConv2d) for layer in sparse.values()):
+                break
+            try:
+                module.eval()(examples)
+                break
+            except RuntimeError:
+                continue
+    return module.train(), sparse
+
+
 def _layer(parameter: str) -> str:
     return parameter.rpartition(".")[0]
 
 
-def _unpacked(layers: dict[str, SparseLinear], state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unpacked(layers: dict[str, SparseLayer], state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return an optimiser's state with the tensors of weights and biases for those of live numbers."""
     result: dict[str, Tensor] = {}
     for key, tensor in state.items():
@@ -77,19 +105,19 @@ def _unpacked(layers: dict[str, SparseLinear], state: dict[str, Tensor]) -> dict
         if layer is None:
             result[key] = tensor
         elif tensor.dim() == 0:  # the number of steps
-            result |= {f"{slot}/{_layer(name)}.{each}": tensor.clone() for each in layer.layout.slots}
+            result |= {f"{slot}/{_layer(name)}.{each}": tensor.clone() for each in layer.slots}
         else:
             result |= {f"{slot}/{_layer(name)}.{each}": part for each, part in layer.unpack(tensor).items()}
     return result
 
 
-def _packed(layers: dict[str, SparseLinear], state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _packed(layers: dict[str, SparseLayer], state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Do the opposite of `_unpacked`."""
     result = {key: tensor for key, tensor in state.items() if _layer(key.partition("/")[2]) not in layers}
     slots = {key.partition("/")[0] for key in state}
     for name, layer in layers.items():
         for slot in slots:
-            parts = {each: state[f"{slot}/{name}.{each}"] for each in layer.layout.slots}
+            parts = {each: state[f"{slot}/{name}.{each}"] for each in layer.slots}
             scalar = parts["weight"].dim() == 0
             result[f"{slot}/{name}.live"] = parts["weight"] if scalar else layer.pack(parts)
     return result

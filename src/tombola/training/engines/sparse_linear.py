@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tombola.pruning.mask import Mask
-from tombola.training.engines.chain_trace import Chain, Link, has_hooks
-from tombola.training.engines.chain_wiring import Layout
 from tombola.training.engines.kernels import LINE, WIDTH, Wiring, linear_backward, linear_forward
+from tombola.training.engines.mlp_trace import LinearLayer, Mlp
+from tombola.training.engines.mlp_wiring import Layout
+from tombola.training.engines.sparse_layer import SparseLayer
 
 
-class SparseLinear(nn.Module):
-    """Does what a masked `nn.Linear` does, on the CPU in float32. Its one parameter, `live`, is a vector.
-
-    To the outside it has `weight` and `bias`: in the state_dict, and as read-only attributes that gradients flow
-    through, for modules that use a layer's weight directly.
+class SparseLinear(SparseLayer):
+    """Does what a masked `nn.Linear` does.
 
     Args:
         weight: float32 [outputs, inputs].
@@ -30,8 +26,9 @@ class SparseLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None, keep: Tensor):
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        link = Link("weight", None if bias is None else "bias", self.in_features, self.out_features)
-        self.layout = Layout(Chain((link,), flattens=False), {"weight": keep})
+        layer = LinearLayer("weight", None if bias is None else "bias", self.in_features, self.out_features)
+        self.layout = Layout(Mlp((layer,), flattens=False), {"weight": keep})
+        self.slots = self.layout.slots
         self.live = nn.Parameter(self.pack({"weight": weight} if bias is None else {"weight": weight, "bias": bias}))
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -40,51 +37,9 @@ class SparseLinear(nn.Module):
         results: Tensor = _Product.apply(rows, self.live, self.layout.wiring)
         return results.view(*inputs.shape[:-1], self.out_features)
 
-    def pack(self, tensors: dict[str, Tensor]) -> Tensor:
-        """Return the live numbers of tensors in the shape of weight and bias."""
-        return torch.from_numpy(self.layout.collect(tensors))
-
-    def unpack(self, live: Tensor) -> dict[str, Tensor]:
-        """Return tensors in the shape of "weight" and "bias" from live numbers; the others are 0.0."""
-        return self.layout.spread(live.detach().numpy())
-
-    @property
-    def weight(self) -> Tensor:
-        return self._dense("weight")
-
-    @property
-    def bias(self) -> Tensor | None:
-        return self._dense("bias") if "bias" in self.layout.slots else None
-
-    def _dense(self, name: str) -> Tensor:
-        slots = self.layout.slots[name]
-        zeros = torch.zeros(int(np.prod(slots.shape)))
-        positions, places = torch.from_numpy(slots.positions), torch.from_numpy(slots.places)
-        return zeros.index_put((positions,), self.live[places]).view(slots.shape)
-
     def extra_repr(self) -> str:
         weights = len(self.layout.wiring.sources)
         return f"in_features={self.in_features}, out_features={self.out_features}, live={weights}"
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        destination |= {prefix + name: tensor for name, tensor in self.unpack(self.live).items()}
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        names = {name: prefix + name for name in self.layout.slots}
-        missing = [name for name in names.values() if name not in state_dict]
-        missing_keys += missing
-        if not missing:
-            with torch.no_grad():
-                self.live.copy_(self.pack({name: state_dict[key] for name, key in names.items()}))
 
 
 class _Product(torch.autograd.Function):
@@ -119,37 +74,3 @@ def _up(number: int, multiple: int) -> int:
 def _columns(matrix: Tensor, count: int) -> Tensor:
     """Return a contiguous matrix with 0.0 in the columns that it has too few."""
     return nn.functional.pad(matrix, (0, count - matrix.shape[1])).contiguous()
-
-
-def sparse_layers(module: nn.Module, mask: Mask, below: float) -> dict[str, nn.Linear]:
-    """Return by name each `nn.Linear` in `module` whose mask is less dense than `below`.
-
-    Subclasses are left out, and so are layers with hooks, with shared or frozen parameters, or of another type than
-    float32: a `SparseLinear` might not do what they do.
-    """
-    uses: dict[int, int] = {}
-    for _, parameter in module.named_parameters(remove_duplicate=False):
-        uses[id(parameter)] = uses.get(id(parameter), 0) + 1
-    layers = {}
-    for name, layer in module.named_modules():
-        keep = mask.get(f"{name}.weight")
-        if keep is None or keep.float().mean() >= below or type(layer) is not nn.Linear or has_hooks(layer):
-            continue
-        own = layer.parameters()
-        if all(each.requires_grad and each.dtype == torch.float32 and uses[id(each)] == 1 for each in own):
-            layers[name] = layer
-    return layers
-
-
-def sparsify(module: nn.Module, mask: Mask, below: float) -> dict[str, SparseLinear]:
-    """Put a `SparseLinear` in the place of each of the `sparse_layers` of `module`; return them by name.
-
-    The names and shapes in the module's state_dict are as before.
-    """
-    replaced = {}
-    for name, layer in sparse_layers(module, mask, below).items():
-        sparse = SparseLinear(layer.weight, layer.bias, mask[f"{name}.weight"]).train(layer.training)
-        parent, _, child = name.rpartition(".")
-        setattr(module.get_submodule(parent), child, sparse)
-        replaced[name] = sparse
-    return replaced

@@ -1,4 +1,4 @@
-"""Finds out whether a module is a plain chain: Flatten, Linear, ReLU, Linear, ..., Linear."""
+"""Finds out whether a module is a multilayer perceptron: Flatten, Linear, ReLU, Linear, ..., Linear."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.nn import functional
 
 
 @dataclass(frozen=True)
-class Link:
-    """One linear layer of a chain.
+class LinearLayer:
+    """One linear layer of an MLP.
 
     Args:
         weight, bias: names of its parameters; no bias is None.
@@ -29,36 +29,42 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Chain:
+class Mlp:
     """Linear layers with a ReLU between each two.
 
     Args:
-        links: the layers, in order.
+        layers: the layers, in order.
         flattens: whether an example may have any shape; else it must be a vector.
     """
 
-    links: tuple[Link, ...]
+    layers: tuple[LinearLayer, ...]
     flattens: bool
 
 
-def chain_of(module: nn.Module) -> Chain | None:
-    """Return the chain that `module` computes in training and in evaluation; None if it computes anything else.
+def mlp_of(module: nn.Module) -> Mlp | None:
+    """Return the MLP that `module` computes in training and in evaluation; None if it computes anything else.
 
     It is None, too, wherever it is doubtful: hooks, shared or frozen parameters, parameters other than those of the
-    chain, subclasses of `nn.Linear`, and control flow that `torch.fx` can't follow.
+    MLP, subclasses of `nn.Linear`, and control flow that `torch.fx` can't follow.
     """
     if any(has_hooks(each) for each in module.modules()):
         return None
-    chain = _traced(module, training=True)
-    if chain is None or chain != _traced(module, training=False):
+    mlp = _traced(module, training=True)
+    if mlp is None or mlp != _traced(module, training=False):
         return None
-    names = [name for link in chain.links for name in (link.weight, link.bias) if name]
+    names = [name for layer in mlp.layers for name in (layer.weight, layer.bias) if name]
     parameters = dict(module.named_parameters())  # lists shared parameters once
     if sorted(names) != sorted(module.state_dict()) or sorted(names) != sorted(parameters):
         return None
     if any(not each.requires_grad or each.dtype != torch.float32 for each in parameters.values()):
         return None
-    return chain
+    return mlp
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Return whether a layer without children may stand in a multilayer perceptron."""
+    without = type(layer) is nn.Dropout and layer.p == 0
+    return without or type(layer) in (nn.Linear, nn.ReLU, nn.Flatten, nn.Identity)
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -67,19 +73,19 @@ def has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, kind, None) for kind in kinds)
 
 
-def _traced(module: nn.Module, training: bool) -> Chain | None:
-    with _modes_kept(module), warnings.catch_warnings():
+def _traced(module: nn.Module, training: bool) -> Mlp | None:
+    with modes_kept(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module.train(training)
         try:
             graph = fx.Tracer().trace(module)
-        except Exception:  # whatever a forward pass does that can't be traced, it is no plain chain
+        except Exception:  # whatever a forward pass does that can't be traced, it is no multilayer perceptron
             return None
-        return _Walk(module, graph).chain()
+        return _Walk(module, graph).mlp()
 
 
 @contextmanager
-def _modes_kept(module: nn.Module) -> Iterator[None]:
+def modes_kept(module: nn.Module) -> Iterator[None]:
     modes = [(each, each.training) for each in module.modules()]
     try:
         yield
@@ -89,16 +95,16 @@ def _modes_kept(module: nn.Module) -> Iterator[None]:
 
 
 class _Walk:
-    """Follows a graph from its input to its output, as long as each step is one that a chain may have."""
+    """Follows a graph from its input to its output, as long as each step is one that an MLP may have."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph):
         self.modules = dict(module.named_modules())
         self.nodes = list(graph.nodes)
 
-    def chain(self) -> Chain | None:
+    def mlp(self) -> Mlp | None:
         # What the example looks like so far: "any" shape, "flat", out of a "linear" layer, or out of a "relu".
         state = "any"
-        links: list[Link] = []
+        layers: list[LinearLayer] = []
         flattens = False
         sizes: set[fx.Node] = set()  # nodes whose value is the number of examples
         shapes: set[fx.Node] = set()  # nodes whose value is the shape of the input
@@ -109,7 +115,7 @@ class _Walk:
         for node in steps:
             if node.op == "output":
                 done = node.args[0] is current and state == "linear"
-                return Chain(tuple(links), flattens) if done else None
+                return Mlp(tuple(layers), flattens) if done else None
             if self._is_shape(node, source):
                 shapes.add(node)
             elif self._is_examples(node, source, shapes):
@@ -122,8 +128,8 @@ class _Walk:
                 current, state, flattens = node, "flat", True
             elif state == "linear" and self._is_relu(node):
                 current, state = node, "relu"
-            elif state != "linear" and (link := self._link(node)) is not None:
-                links.append(link)
+            elif state != "linear" and (layer := self._layer(node)) is not None:
+                layers.append(layer)
                 current, state = node, "linear"
             else:
                 return None
@@ -134,12 +140,12 @@ class _Walk:
         plain = node.op == "call_module" and len(node.args) == 1 and not node.kwargs
         return self.modules[str(node.target)] if plain else None
 
-    def _link(self, node: fx.Node) -> Link | None:
+    def _layer(self, node: fx.Node) -> LinearLayer | None:
         layer = self._module(node)
         if type(layer) is not nn.Linear:  # a subclass may do anything
             return None
         bias = None if layer.bias is None else f"{node.target}.bias"
-        return Link(f"{node.target}.weight", bias, layer.in_features, layer.out_features)
+        return LinearLayer(f"{node.target}.weight", bias, layer.in_features, layer.out_features)
 
     def _is_relu(self, node: fx.Node) -> bool:
         functions = (functional.relu, torch.relu, torch.relu_, functional.relu_)
@@ -167,7 +173,7 @@ class _Walk:
         shape = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)) else arguments
         if len(shape) != 2:
             return False
-        features = next((link.inputs for link in map(self._link, self.nodes) if link), None)
+        features = next((layer.inputs for layer in map(self._layer, self.nodes) if layer), None)
         if isinstance(shape[0], fx.Node):
             return shape[0] in sizes and shape[1] in (-1, features)
         return bool(shape[0] == -1 and shape[1] == features)

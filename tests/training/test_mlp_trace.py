@@ -1,4 +1,4 @@
-"""Which modules are plain chains."""
+"""Which modules are multilayer perceptrons."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from tombola.pruning.mask import Mask
-from tombola.training.engines.chain import ChainEngine
-from tombola.training.engines.chain_trace import Link, chain_of
+from tombola.training.engines.mlp import MlpEngine
+from tombola.training.engines.mlp_trace import LinearLayer, mlp_of
 
 Forward = Callable[["Net", Tensor], Tensor]
-LINKS = (Link("fc1.weight", "fc1.bias", 12, 6), Link("fc2.weight", None, 6, 3))
+LAYERS = (LinearLayer("fc1.weight", "fc1.bias", 12, 6), LinearLayer("fc2.weight", None, 6, 3))
 
 
 class Net(nn.Module):
@@ -34,7 +34,7 @@ class Net(nn.Module):
         return self.run(self, x)
 
 
-CHAINS: dict[str, Forward] = {
+MLPS: dict[str, Forward] = {
     "flatten": lambda net, x: net.fc2(net.act(net.fc1(x.flatten(1)))),
     "named flatten": lambda net, x: net.fc2(net.act(net.fc1(x.flatten(start_dim=1)))),
     "torch.flatten": lambda net, x: net.fc2(torch.relu(net.fc1(torch.flatten(x, 1)))),
@@ -70,13 +70,13 @@ OTHERS: dict[str, Forward] = {
 }
 
 
-@pytest.mark.parametrize("name", CHAINS)
-def test_chains(name: str) -> None:
-    net = Net(CHAINS[name])
+@pytest.mark.parametrize("name", MLPS)
+def test_mlps(name: str) -> None:
+    net = Net(MLPS[name])
     net.drop.eval()
-    found = chain_of(net)
+    found = mlp_of(net)
     assert found is not None
-    assert found.links == LINKS
+    assert found.layers == LAYERS
     assert found.flattens
     assert net.training
     assert not net.drop.training  # modes are left as they were
@@ -84,11 +84,11 @@ def test_chains(name: str) -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_others(name: str) -> None:
-    assert chain_of(Net(OTHERS[name])) is None
+    assert mlp_of(Net(OTHERS[name])) is None
 
 
 def test_without_flatten() -> None:
-    found = chain_of(Net(lambda net, x: net.fc2(net.act(net.fc1(x)))))
+    found = mlp_of(Net(lambda net, x: net.fc2(net.act(net.fc1(x)))))
     assert found is not None
     assert not found.flattens
 
@@ -97,20 +97,20 @@ def test_sequential_and_nested() -> None:
     net = nn.Sequential(
         OrderedDict(body=nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Identity()), head=nn.Linear(6, 3))
     )
-    found = chain_of(net)
+    found = mlp_of(net)
     assert found is not None
-    assert [link.weight for link in found.links] == ["body.1.weight", "head.weight"]
-    assert chain_of(nn.Linear(12, 3)) == chain_of(nn.Sequential(nn.Linear(12, 3)).get_submodule("0"))
+    assert [layer.weight for layer in found.layers] == ["body.1.weight", "head.weight"]
+    assert mlp_of(nn.Linear(12, 3)) == mlp_of(nn.Sequential(nn.Linear(12, 3)).get_submodule("0"))
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d(6), nn.LayerNorm(6), nn.Sigmoid(), nn.Flatten(0), nn.Softmax(1)])
 def test_other_layers(layer: nn.Module) -> None:
-    assert chain_of(nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), layer, nn.Linear(6, 3))) is None
+    assert mlp_of(nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), layer, nn.Linear(6, 3))) is None
 
 
 def test_what_may_change_a_layer() -> None:
     def net() -> Net:
-        return Net(CHAINS["flatten"])
+        return Net(MLPS["flatten"])
 
     hooked, frozen, double, buffered, normed = net(), net(), net(), net(), net()
     hooked.fc1.register_forward_hook(lambda *_: None)
@@ -119,13 +119,13 @@ def test_what_may_change_a_layer() -> None:
     buffered.register_buffer("mean", torch.zeros(12))
     parametrizations.weight_norm(normed.fc1)
     shared = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
-    assert chain_of(shared) is not None
+    assert mlp_of(shared) is not None
     shared[2].weight = shared[0].weight
     for module in (hooked, frozen, double, buffered, normed, shared):
-        assert chain_of(module) is None
+        assert mlp_of(module) is None
 
 
 def test_a_mask_of_biases_is_not_served() -> None:
-    net = Net(CHAINS["flatten"])
-    assert ChainEngine.chain(net, Mask({"fc1.weight": torch.ones(6, 12) > 0})) is not None
-    assert ChainEngine.chain(net, Mask({"fc1.bias": torch.ones(6) > 0})) is None
+    net = Net(MLPS["flatten"])
+    assert MlpEngine.mlp(net, Mask({"fc1.weight": torch.ones(6, 12) > 0})) is not None
+    assert MlpEngine.mlp(net, Mask({"fc1.bias": torch.ones(6) > 0})) is None

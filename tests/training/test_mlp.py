@@ -1,4 +1,4 @@
-"""The chain engine against a plain masked PyTorch loop."""
+"""The mlp engine against a plain masked PyTorch loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tombola.data.parts import Part, Splits
 from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
 from tombola.training.engine import Start, Weights
-from tombola.training.engines.chain import ChainEngine
+from tombola.training.engines.mlp import MlpEngine
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
 
@@ -33,7 +33,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def chain(*widths: int, bias: bool = True) -> Factory:
+def mlp(*widths: int, bias: bool = True) -> Factory:
     def build() -> nn.Module:
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise(widths):
@@ -43,8 +43,8 @@ def chain(*widths: int, bias: bool = True) -> Factory:
     return build
 
 
-LENET = chain(784, 300, 100, 10)
-SMALL = chain(36, 20, 12, 5)
+LENET = mlp(784, 300, 100, 10)
+SMALL = mlp(36, 20, 12, 5)
 
 
 def clusters(features: int, classes: int, examples: int, shape: tuple[int, ...]) -> Splits:
@@ -116,9 +116,9 @@ def engine(
     recipe: Recipe,
     iteration: int = 0,
     optimizer: dict[str, Tensor] | None = None,
-) -> ChainEngine:
+) -> MlpEngine:
     start = Start(weights, mask, SEEDS, splits, iteration, optimizer or {})
-    return ChainEngine(build, [start], recipe, 1000, CPU)
+    return MlpEngine(build, [start], recipe, 1000, CPU)
 
 
 def agree(build: Factory, mask: Mask, splits: Splits, recipe: Recipe, steps: int = 200) -> None:
@@ -163,7 +163,7 @@ def test_batches_of_any_size(batch: int) -> None:
 
 @pytest.mark.parametrize("settings", [ADAM, SGD], ids=["adam", "sgd"])
 def test_without_biases(settings: dict) -> None:
-    build = chain(36, 20, 12, 5, bias=False)
+    build = mlp(36, 20, 12, 5, bias=False)
     agree(build, random_mask(build, 0.3), TINY, Recipe(**settings), steps=50)
 
 
@@ -190,7 +190,7 @@ def test_a_layer_outside_the_mask_is_dense() -> None:
 
 
 def test_one_layer() -> None:
-    build = chain(36, 5)
+    build = mlp(36, 5)
     agree(build, random_mask(build, 0.4), TINY, Recipe(**ADAM), steps=50)
 
 
@@ -284,22 +284,22 @@ def test_the_global_generator_is_left_alone() -> None:
 
 def test_where_it_pays() -> None:
     dense, half, sparse = Mask({}), random_mask(LENET, 0.5), random_mask(LENET, 0.1)
-    assert [ChainEngine.pays(LENET(), mask, batch_size=60) for mask in (dense, half, sparse)] == [False, True, True]
-    assert [ChainEngine.pays(LENET(), mask, batch_size=8) for mask in (dense, half, sparse)] == [False, False, True]
-    assert not ChainEngine.pays(nn.Sequential(nn.Linear(36, 5), nn.Tanh()), Mask({}), batch_size=60)
+    assert [MlpEngine.pays(LENET(), mask, batch_size=60) for mask in (dense, half, sparse)] == [False, True, True]
+    assert [MlpEngine.pays(LENET(), mask, batch_size=8) for mask in (dense, half, sparse)] == [False, False, True]
+    assert not MlpEngine.pays(nn.Sequential(nn.Linear(36, 5), nn.Tanh()), Mask({}), batch_size=60)
 
 
 def test_what_it_cannot_train() -> None:
     mask, recipe = random_mask(SMALL, 0.5), Recipe(**ADAM)
     start = Start(initial(SMALL, mask), mask, SEEDS, TINY)
     with pytest.raises(ValueError, match="one lane"):
-        ChainEngine(SMALL, [start, start], recipe, 1000, CPU)
+        MlpEngine(SMALL, [start, start], recipe, 1000, CPU)
     with pytest.raises(ValueError, match="on the CPU"):
-        ChainEngine(SMALL, [start], recipe, 1000, torch.device("meta"))
-    with pytest.raises(ValueError, match="no plain chain"):
-        ChainEngine(lambda: nn.Sequential(nn.Linear(36, 5), nn.Tanh()), [start], recipe, 1000, CPU)
+        MlpEngine(SMALL, [start], recipe, 1000, torch.device("meta"))
+    with pytest.raises(ValueError, match="no multilayer perceptron"):
+        MlpEngine(lambda: nn.Sequential(nn.Linear(36, 5), nn.Tanh()), [start], recipe, 1000, CPU)
     with pytest.raises(ValueError, match="the data are"):
         engine(SMALL, start.weights, mask, IMAGES, recipe)
-    few = chain(36, 20, 12, 4)
+    few = mlp(36, 20, 12, 4)
     with pytest.raises(ValueError, match="4 classes"):
         engine(few, initial(few, Mask({})), Mask({}), TINY, recipe)

@@ -1,4 +1,4 @@
-"""Which numbers of a chain are alive, and how the compiled loops reach them."""
+"""Which numbers of an MLP are alive, and how the compiled loops reach them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tombola.training.engines.chain_trace import Chain
 from tombola.training.engines.kernels import LINE, Wiring
+from tombola.training.engines.mlp_trace import Mlp
 
 
 @dataclass(frozen=True)
@@ -29,24 +29,24 @@ class Slots:
 
 
 class Layout:
-    """The live numbers of a chain, as one vector: weights in the order of the wiring, then biases, then idle ones.
+    """The live numbers of an MLP, as one vector: weights in the order of the wiring, then biases, then idle ones.
 
     A neuron is *idle* if no live path leads from it to an output, and with it its bias and its incoming weights: they
     have no gradient, so no pass over the examples visits them. They are numbers of the network nevertheless, on which
     weight decay and momentum act as in any other.
     """
 
-    def __init__(self, chain: Chain, mask: Mapping[str, Tensor]):
-        keeps = [_keep(mask, link.weight, (link.outputs, link.inputs)) for link in chain.links]
-        useful = [np.ones(chain.links[-1].outputs, dtype=bool)]
+    def __init__(self, mlp: Mlp, mask: Mapping[str, Tensor]):
+        keeps = [_keep(mask, layer.weight, (layer.outputs, layer.inputs)) for layer in mlp.layers]
+        useful = [np.ones(mlp.layers[-1].outputs, dtype=bool)]
         for keep in reversed(keeps):
             useful.insert(0, keep[useful[0]].any(axis=0))
         lines, inputs = _lines(useful[0])
         numbers = [inputs]  # of the nodes of each layer
         end = LINE * len(lines)
-        for layer in useful[1:]:
-            numbers.append(end + np.cumsum(layer) - 1)
-            end += int(layer.sum())
+        for alive in useful[1:]:
+            numbers.append(end + np.cumsum(alive) - 1)
+            end += int(alive.sum())
 
         sources, fans = [], []
         for keep, inputs, outputs in zip(keeps, numbers[:-1], useful[1:], strict=True):
@@ -59,19 +59,19 @@ class Layout:
         self.slots: dict[str, Slots] = {}
         bias_places = []
         count = weights
-        for link, outputs in zip(chain.links, useful[1:], strict=True):
+        for layer, outputs in zip(mlp.layers, useful[1:], strict=True):
             used = int(outputs.sum())
-            bias_places.append(np.arange(count, count + used) if link.bias else np.full(used, -1))
-            count += used if link.bias else 0
+            bias_places.append(np.arange(count, count + used) if layer.bias else np.full(used, -1))
+            count += used if layer.bias else 0
         begin = 0
-        for link, keep, outputs, places in zip(chain.links, keeps, useful[1:], bias_places, strict=True):
+        for layer, keep, outputs, places in zip(mlp.layers, keeps, useful[1:], bias_places, strict=True):
             active = np.flatnonzero(keep & outputs[:, None])
             idle = np.flatnonzero(keep & ~outputs[:, None])
-            self.slots[link.weight] = _slots(keep.shape, active, begin + np.arange(len(active)), idle, count)
+            self.slots[layer.weight] = _slots(keep.shape, active, begin + np.arange(len(active)), idle, count)
             begin, count = begin + len(active), count + len(idle)
-            if link.bias:
+            if layer.bias:
                 active, idle = np.flatnonzero(outputs), np.flatnonzero(~outputs)
-                self.slots[link.bias] = _slots(outputs.shape, active, places, idle, count)
+                self.slots[layer.bias] = _slots(outputs.shape, active, places, idle, count)
                 count += len(idle)
         self.size = count
         self.wiring = Wiring(
@@ -80,7 +80,7 @@ class Layout:
             sources=np.concatenate(sources).astype(np.int32),
             biases=np.concatenate(bias_places).astype(np.int32),
             first=int(useful[1].sum()),
-            outputs=chain.links[-1].outputs,
+            outputs=mlp.layers[-1].outputs,
         )
 
     def collect(self, tensors: Mapping[str, Tensor]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The engine for sparse plain chains: whole stretches of training in one compiled loop."""
+"""The engine for sparse multilayer perceptrons: whole stretches of training in one compiled loop."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from tombola.data.parts import Part
 from tombola.pruning.mask import Mask
 from tombola.training.engine import Score, Start, Weights
-from tombola.training.engines.chain_trace import Chain, chain_of
-from tombola.training.engines.chain_wiring import Layout
-from tombola.training.engines.kernels import LINE, WIDTH, score_chain, train_chain
+from tombola.training.engines.kernels import LINE, WIDTH, score_mlp, train_mlp
+from tombola.training.engines.mlp_trace import Mlp, is_plain, mlp_of
+from tombola.training.engines.mlp_wiring import Layout
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
 
@@ -34,15 +34,15 @@ STRETCH = 500
 BETAS = (0.9, 0.999)
 
 
-class ChainEngine:
-    """Trains one chain of linear layers and ReLUs on the CPU, at a cost that follows its live weights.
+class MlpEngine:
+    """Trains one multilayer perceptron on the CPU, at a cost that follows its live weights.
 
     Raises:
-        ValueError: more than one lane, a network that is no chain, data that do not fit it, augmentation, or another
+        ValueError: more than one lane, a network that is no MLP, data that do not fit it, augmentation, or another
             device.
     """
 
-    name = "chain"
+    name = "mlp"
     lanes = 1
 
     def __init__(
@@ -54,25 +54,23 @@ class ChainEngine:
         device: torch.device,
     ):
         if len(starts) != 1:
-            raise ValueError(f"the chain engine trains one lane at a time, not {len(starts)}")
+            raise ValueError(f"the mlp engine trains one lane at a time, not {len(starts)}")
         if device.type != "cpu":
-            raise ValueError(f"the chain engine runs on the CPU, not on {device}")
+            raise ValueError(f"the mlp engine runs on the CPU, not on {device}")
         if recipe.augment:
-            raise ValueError("the chain engine does not augment")
+            raise ValueError("the mlp engine does not augment")
         (start,) = starts
         with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away; so is what they drew
             module = build()
-        chain = self.chain(module, start.mask)
-        if chain is None:
-            raise ValueError(
-                "the chain engine can't train this network: it is no plain chain of linear layers and ReLUs"
-            )
+        mlp = self.mlp(module, start.mask)
+        if mlp is None:
+            raise ValueError("the mlp engine can't train this network: it is no multilayer perceptron with ReLUs")
         self.iteration = start.iteration
         self._recipe, self._budget, self._splits = recipe, budget, start.splits
         self._order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
-        self._chain = chain
+        self._mlp = mlp
         self._train = self._arrays(start.splits.train)
-        self._layout = Layout(chain, start.mask)
+        self._layout = Layout(mlp, start.mask)
         self._values = self._layout.collect(start.weights)
         self._moments = np.zeros((2, self._layout.size), np.float32)
         self._step = 0
@@ -83,22 +81,36 @@ class ChainEngine:
                 row[:] = self._layout.collect({each: start.optimizer[f"{name}/{each}"] for each in self._layout.slots})
 
     @staticmethod
-    def chain(module: nn.Module, mask: Mask) -> Chain | None:
-        """Return the chain that this engine would train, None if it can't train this module and mask."""
-        chain = chain_of(module)
-        return chain if chain and mask.keys() <= {link.weight for link in chain.links} else None
+    def mlp(module: nn.Module, mask: Mask) -> Mlp | None:
+        """Return the MLP that this engine would train, None if it can't train this module and mask."""
+        mlp = mlp_of(module)
+        return mlp if mlp and mask.keys() <= {layer.weight for layer in mlp.layers} else None
+
+    @classmethod
+    def why_not(cls, module: nn.Module, mask: Mask, recipe: Recipe) -> str:
+        """Return why this engine can't train the module, naming the layer where it is one; "" if it can."""
+        if recipe.precision != "float32":
+            return f"precision: {recipe.precision}; the mlp engine computes in float32"
+        if recipe.augment:
+            return "augment: the mlp engine does not augment"
+        if cls.mlp(module, mask) is not None:
+            return ""
+        for name, layer in module.named_modules():
+            if not list(layer.children()) and not is_plain(layer):
+                return f"{name or 'the network'}: a multilayer perceptron has no {type(layer).__name__}"
+        return "its forward pass is not linear layers with a ReLU between each two"
 
     @classmethod
     def pays(cls, module: nn.Module, mask: Mask, batch_size: int) -> bool:
         """Return whether this engine can train the module, and faster than the dense engine does."""
-        chain = cls.chain(module, mask)
-        if chain is None:
+        mlp = cls.mlp(module, mask)
+        if mlp is None:
             return False
         total = live = 0
-        for link in chain.links:
-            size = link.inputs * link.outputs
+        for layer in mlp.layers:
+            size = layer.inputs * layer.outputs
             total += size
-            live += int(mask[link.weight].sum()) if link.weight in mask else size
+            live += int(mask[layer.weight].sum()) if layer.weight in mask else size
         return live < total * (PAYS_BELOW if batch_size >= WIDTH / 2 else PAYS_BELOW_SMALL)
 
     def advance(self, iterations: int) -> list[float]:
@@ -111,7 +123,7 @@ class ChainEngine:
             if self._recipe.optimizer == "adam":
                 steps = self._step + 1 + np.arange(count)
                 sizes, roots = sizes / (1 - BETAS[0] ** steps), np.sqrt(1 - BETAS[1] ** steps)
-            loss = train_chain(
+            loss = train_mlp(
                 self._layout.wiring,
                 self._values,
                 self._moments,
@@ -134,7 +146,7 @@ class ChainEngine:
         """Return the score on a part; `check` is called first and may raise to stop."""
         check()
         inputs, targets = self._arrays(getattr(self._splits, part))
-        loss, right = score_chain(self._layout.wiring, self._values, inputs, targets)
+        loss, right = score_mlp(self._layout.wiring, self._values, inputs, targets)
         return [Score(loss / len(targets), right / len(targets))]
 
     def weights(self, lane: int = 0) -> Weights:
@@ -158,18 +170,18 @@ class ChainEngine:
 
     def _arrays(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
         """Return a part as float32 [examples, features] and int64 [examples], without a copy where possible."""
-        links = self._chain.links
+        layers = self._mlp.layers
         inputs = part.inputs.contiguous()
-        if self._chain.flattens:
+        if self._mlp.flattens:
             inputs = inputs.flatten(1)
-        if inputs.dim() != 2 or inputs.shape[1] != links[0].inputs or inputs.dtype != torch.float32:
+        if inputs.dim() != 2 or inputs.shape[1] != layers[0].inputs or inputs.dtype != torch.float32:
             raise ValueError(
-                f"the network takes float32 [examples, {links[0].inputs}], the data are "
+                f"the network takes float32 [examples, {layers[0].inputs}], the data are "
                 f"{inputs.dtype} {list(part.inputs.shape)}"
             )
         # The compiled loop would write where such a target points to.
-        if len(part) and not 0 <= int(part.targets.min()) <= int(part.targets.max()) < links[-1].outputs:
-            raise ValueError(f"the network has {links[-1].outputs} classes, the data have others too")
+        if len(part) and not 0 <= int(part.targets.min()) <= int(part.targets.max()) < layers[-1].outputs:
+            raise ValueError(f"the network has {layers[-1].outputs} classes, the data have others too")
         if inputs.shape[1] < LINE:
             inputs = nn.functional.pad(inputs, (0, LINE - inputs.shape[1]))
         return inputs.numpy(), part.targets.contiguous().numpy()

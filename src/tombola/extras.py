@@ -1,0 +1,34 @@
+"""Optional packages: each serves one feature, and the package extra of that feature installs it."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from tombola.errors import InputError
+
+EXTRAS = {"codecarbon": "energy", "numba": "fast", "pyarrow": "parquet", "vl_convert": "report"}
+"""The package extra that installs each optional module."""
+
+
+def installed(module: str) -> bool:
+    """Return whether an optional module is installed; it is not imported."""
+    return importlib.util.find_spec(module) is not None
+
+
+def install(module: str) -> str:
+    """Return the command that installs an optional module."""
+    return f"pip install 'tombola[{EXTRAS[module]}]'"
+
+
+def need(module: str, feature: str) -> None:
+    """Check that an optional module is installed.
+
+    Args:
+        module: a key of `EXTRAS`.
+        feature: what needs it, as a user asks for it; it begins the message.
+
+    Raises:
+        InputError: the module is not installed. The message gives the command that installs it.
+    """
+    if not installed(module):
+        raise InputError(f"{feature} needs {module}, which is not installed: {install(module)}")

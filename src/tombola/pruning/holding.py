@@ -1,0 +1,246 @@
+"""Hold a mask on a module: pruned weights stay at exactly 0.0 whatever trains it.
+
+Five hooks do it together. Each covers what the others can't see:
+
+1. on each parameter, a **gradient hook**: zeros for pruned weights before gradients are summed, clipped, averaged over
+   processes, scaled or searched for infinities. Optimisers that move each weight by its own gradient need no more, and
+   SAM perturbs no pruned weight. NaN is replaced, not multiplied.
+2. on each optimiser, **after its step**: Muon, Shampoo, or weights of its own can move a weight whose gradient is zero.
+   Evaluation, saving and averaging that follow the step see zeros.
+3. on each module, **before its forward**: other code than a `torch.optim.Optimizer` may make the step, and weights may
+   change between two steps (LBFGS evaluates the loss within its step). It also notices a replaced parameter or module.
+4. on each module with held weights, **after load_state_dict**: zeros again, and a hold on the new parameters where
+   `assign=True` replaced them.
+5. on each optimiser, **before its first step**: its state at pruned places must be zero, or it is from before.
+
+Hooks 3 and 4 are attributes of the module, so deepcopy and pickle copy them, and the copied `HeldWeight` inside puts
+hook 1 on the copied parameter. torch.compile leaves hook 3 out of its graphs (it would break them); there hook 1 checks
+what hook 3 would have mended, and raises if weights came back unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from tombola.errors import InputError
+from tombola.pruning.held_weight import HeldWeight, held_weight
+from tombola.pruning.optimizer_hooks import check_optimizer, watch_optimizers
+from tombola.pruning.parameters import matching_parameters, unwrapped
+from tombola.pruning.ranks import require_same_on_all_ranks
+
+INSTEAD = "release the mask before the module is changed (`tombola.pruning.release(module)`), and hold it again after"
+
+
+class Hold:
+    """What `hold` returns: the way to let go of the parameters."""
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+        self._mark = object()  # the weights carry it instead of this handle, which would keep the module alive
+
+    def _weights(self) -> list[HeldWeight]:
+        """Return the weights that this holds still: not those that another `hold` took over."""
+        return [weight for weight in _held_weights(self._module).values() if weight.holder is self._mark]
+
+    def release(self) -> None:
+        """Let the pruned weights train again. Nothing happens where they were released already."""
+        for weight in self._weights():
+            weight.release()
+        _remove_idle_hooks(self._module)
+
+    def apply(self) -> None:
+        """Set the pruned weights to exactly 0.0 now, after a step that PyTorch's hooks don't see."""
+        for weight in self._weights():
+            weight.prune()
+
+
+def hold(
+    keep: Mapping[str, Tensor], module: nn.Module, optimizer: Optimizer | None = None, reset_state: bool = False
+) -> Hold:
+    """Prune `module` in place and keep it so, under any optimiser and any loop.
+
+    A mask that holds some of these parameters already is replaced.
+
+    Args:
+        keep: bool tensors by parameter name: True where the weight is kept. Nobody may change them.
+        module: also one that torch.compile or DistributedDataParallel wraps.
+        optimizer: an optimiser whose state is checked now. Without it, each optimiser is checked before its first step.
+        reset_state: clear the optimiser's state at pruned places instead of refusing it.
+
+    Raises:
+        InputError: the mask is of another network, a parameter can't be held, the optimiser has state at pruned places
+            or trains other weights, or the processes of a DDP module have different masks.
+    """
+    root = unwrapped(keep, module)
+    parameters = matching_parameters(keep, root)
+    _require_same_where_tied(keep, parameters)
+    if isinstance(module, DistributedDataParallel):
+        require_same_on_all_ranks(keep, module)
+    check_optimizer(optimizer, parameters, keep, reset_state)
+    handle = Hold(root)
+    weights = {name: _hold_parameter(name, parameter, keep[name]) for name, parameter in parameters.items()}
+    _hook_modules(root, weights)
+    for weight in weights.values():
+        weight.holder = handle._mark
+        weight.prune()
+    watch_optimizers()
+    return handle
+
+
+def held(module: nn.Module) -> dict[str, Tensor]:
+    """Return the mask that holds a module, by parameter name; empty where nothing is held."""
+    return {name: weight.keep for name, weight in _held_weights(module).items()}
+
+
+def release(module: nn.Module) -> None:
+    """Let go of all that is held in a module: of a copy, say, for which there is no `Hold`."""
+    for weight in _held_weights(module).values():
+        weight.release()
+    _remove_idle_hooks(module)
+
+
+class _HeldModule:
+    """The held weights that a module owns itself, by the attribute name. Called before the module's forward."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, HeldWeight] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        watch_optimizers()  # unpickled in another process, perhaps
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:
+        if torch.compiler.is_compiling() or getattr(
+            module, "_is_replica", False
+        ):  # replicas of nn.DataParallel own none
+            return
+        for local, weight in self.weights.items():
+            if not weight.released:
+                if module._parameters.get(local) is not weight.parameter:
+                    raise InputError(f"{weight.name!r} is another object than the one that its mask holds: {INSTEAD}")
+                weight.refresh()
+
+    def after_load(self, module: nn.Module) -> None:
+        """Prune what load_state_dict wrote; with assign=True it made new parameters."""
+        for local, weight in self.weights.items():
+            parameter = module._parameters.get(local)
+            if parameter is not None and parameter is not weight.parameter and not weight.released:
+                self.weights[local] = held_weight(parameter) or HeldWeight(weight.name, parameter, weight.keep)
+                self.weights[local].holder = weight.holder
+                weight.release()
+            self.weights[local].prune()
+
+
+class _AfterLoad:
+    """Call `after_load` when the module's state_dict was loaded."""
+
+    def __init__(self, held_module: _HeldModule):
+        self.held_module = held_module
+
+    def __call__(self, module: nn.Module, incompatible_keys: Any) -> None:
+        self.held_module.after_load(module)
+
+
+class _Below:
+    """Called before the forward of the module that `hold` was given: its parts may not be called themselves.
+
+    nn.MultiheadAttention reads the weights of its `out_proj`, and a tied decoder those of the embedding.
+    """
+
+    def __init__(self) -> None:
+        self.parts: dict[tuple[str, ...], tuple[nn.Module, _HeldModule]] = {}
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:
+        if torch.compiler.is_compiling() or getattr(module, "_is_replica", False):
+            return
+        for path, (part, held_module) in self.parts.items():
+            found: nn.Module | None = module
+            for step in path:
+                found = found._modules.get(step) if found is not None else None
+            if found is not part and any(not weight.released for weight in held_module.weights.values()):
+                raise InputError(f"{'.'.join(path)!r} is another module than the one that a mask holds: {INSTEAD}")
+            held_module(part, inputs)
+
+
+def _hold_parameter(name: str, parameter: nn.Parameter, keep: Tensor) -> HeldWeight:
+    weight = held_weight(parameter)
+    if weight is None:
+        return HeldWeight(name, parameter, keep)
+    weight.change(name, keep)  # the same object, so other modules that share the parameter follow
+    return weight
+
+
+def _hook_modules(root: nn.Module, weights: Mapping[str, HeldWeight]) -> None:
+    """Put the hooks on each module that owns a held parameter, under whatever name, and on `root`."""
+    by_parameter = {id(weight.parameter): weight for weight in weights.values()}
+    below = next((hook for hook in root._forward_pre_hooks.values() if isinstance(hook, _Below)), _Below())
+    for path, part in root.named_modules(remove_duplicate=False):
+        mine = {
+            local: by_parameter[id(parameter)]
+            for local, parameter in part._parameters.items()
+            if parameter is not None and id(parameter) in by_parameter
+        }
+        if mine:
+            held_module = _held_module(part) or _hook_module(part)
+            held_module.weights |= mine
+            if path:
+                below.parts[tuple(path.split("."))] = (part, held_module)
+    if below.parts and below not in root._forward_pre_hooks.values():
+        root.register_forward_pre_hook(below, prepend=True)
+
+
+def _hook_module(module: nn.Module) -> _HeldModule:
+    held_module = _HeldModule()
+    module.register_forward_pre_hook(held_module, prepend=True)  # before anyone's own hook reads the weights
+    module.register_load_state_dict_post_hook(_AfterLoad(held_module))
+    return held_module
+
+
+def _held_module(module: nn.Module) -> _HeldModule | None:
+    return next((hook for hook in module._forward_pre_hooks.values() if isinstance(hook, _HeldModule)), None)
+
+
+def _held_weights(module: nn.Module) -> dict[str, HeldWeight]:
+    """Return the held weights of a module by their names in it; a tied one under its first name."""
+    found: dict[str, HeldWeight] = {}
+    for path, part in module.named_modules():
+        held_module = _held_module(part)
+        for local, weight in held_module.weights.items() if held_module else ():
+            if not weight.released and weight not in found.values():
+                found[f"{path}.{local}" if path else local] = weight
+    return found
+
+
+def _remove_idle_hooks(module: nn.Module) -> None:
+    """Remove the hooks without held weights. A copy of a module has no handles of its hooks, so search for them."""
+    for part in module.modules():
+        for hooks in (part._forward_pre_hooks, part._load_state_dict_post_hooks):
+            for number, hook in list(hooks.items()):
+                if isinstance(hook, (_HeldModule, _AfterLoad, _Below)) and not any(map(_is_held, _weights_of(hook))):
+                    del hooks[number]
+
+
+def _weights_of(hook: _HeldModule | _AfterLoad | _Below) -> Iterator[HeldWeight]:
+    if isinstance(hook, _Below):
+        for _, held_module in hook.parts.values():
+            yield from held_module.weights.values()
+    else:
+        yield from (hook.held_module if isinstance(hook, _AfterLoad) else hook).weights.values()
+
+
+def _is_held(weight: HeldWeight) -> bool:
+    return not weight.released
+
+
+def _require_same_where_tied(keep: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+    first: dict[int, str] = {}
+    for name, parameter in parameters.items():
+        other = first.setdefault(id(parameter), name)
+        if not torch.equal(keep[other], keep[name]):
+            raise InputError(f"{other!r} and {name!r} are one parameter, and the mask keeps other weights of each")

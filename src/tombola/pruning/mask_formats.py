@@ -1,0 +1,151 @@
+"""Masks of other tools: `torch.nn.utils.prune`, OpenLTH, and plain state_dicts with zeros."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from tombola.errors import InputError, StoreError, nearest
+from tombola.pruning.holding import held
+from tombola.pruning.parameters import matching_parameters, unwrapped
+
+Keep = Mapping[str, Tensor]  # bool tensors by parameter name: True where the weight is kept
+
+
+def from_weights(weights: Mapping[str, Tensor], names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """Return where the tensors of a state_dict are not 0.0.
+
+    Raises:
+        InputError: `weights` has no such name.
+    """
+    chosen = list(names) if names is not None else [name for name, tensor in weights.items() if _is_matrix(tensor)]
+    for name in chosen:
+        if name not in weights:
+            raise InputError(f"the weights have no {name!r}{nearest(name, weights)}")
+    return {name: weights[name] != 0 for name in chosen}
+
+
+def from_prune(source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the masks of `X_orig` and `X_mask` pairs, under the names X.
+
+    Raises:
+        InputError: no such pair, or one that is no mask.
+    """
+    state = source.state_dict() if isinstance(source, nn.Module) else source
+    names = [key.removesuffix("_orig") for key in state if key.endswith("_orig") and _mask_key(key) in state]
+    if not names:
+        raise InputError(
+            "torch.nn.utils.prune has pruned nothing here (no `X_orig` with its `X_mask`); "
+            "if its zeros are the mask, use Mask.from_weights"
+        )
+    for name in names:
+        _require_shape(name, state[f"{name}_mask"], state[f"{name}_orig"])
+    return {name: _as_bool(name, state[f"{name}_mask"]) for name in names}
+
+
+def to_prune_(keep: Keep, module: nn.Module) -> None:
+    """Prune `module` by `torch.nn.utils.prune`, a tied parameter under each of its names.
+
+    Raises:
+        InputError: the mask is of another network, or a mask holds the module.
+    """
+    module = unwrapped(keep, module)
+    parameters = matching_parameters(keep, module)
+    if held(module):
+        raise InputError(
+            "a mask holds this module, and torch.nn.utils.prune replaces its parameters: call `release()` of what "
+            "`hold_` returned, or tombola.pruning.release(module), first"
+        )
+    pattern = {id(parameter): keep[name] for name, parameter in parameters.items()}
+    for part in list(module.modules()):
+        for local, parameter in list(part._parameters.items()):
+            if id(parameter) in pattern:
+                prune.custom_from_mask(part, local, pattern[id(parameter)].to(parameter.device))  # type: ignore[union-attr]
+
+
+def to_prune_state(keep: Keep, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a copy of `weights` with `X_orig` and `X_mask` instead of each X of the mask.
+
+    Raises:
+        InputError: no such layer, or of another shape.
+    """
+    for name, pattern in keep.items():
+        if name not in weights:
+            raise InputError(f"the weights have no {name!r}{nearest(name, weights)}")
+        _require_shape(name, pattern, weights[name])
+    state = {f"{name}_orig" if name in keep else name: tensor.detach().clone() for name, tensor in weights.items()}
+    return state | {f"{name}_mask": pattern.to(weights[name]) for name, pattern in keep.items()}
+
+
+def from_openlth(path: Path) -> dict[str, Tensor]:
+    """Read a `mask.pth`: a dict of name -> tensor of 0 and 1.
+
+    Raises:
+        InputError: the file is missing, damaged, or no mask.
+    """
+    file = path / "mask.pth" if path.is_dir() else path
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {file}: give OpenLTH's mask.pth, or the folder that has it") from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise InputError(f"{file} can't be read as OpenLTH's mask: {_first_line(error)}") from error
+    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
+        raise InputError(f"{file} is not OpenLTH's mask: it has no dict of tensors by name")
+    return {name: _as_bool(name, tensor, f" of {file}") for name, tensor in found.items()}
+
+
+def to_openlth(keep: Keep, folder: Path) -> None:
+    """Write `mask.pth` and `sparsity_report.json`.
+
+    Raises:
+        StoreError: they can't be written.
+    """
+    report = {
+        "total": float(sum(pattern.numel() for pattern in keep.values())),
+        "unpruned": float(sum(int(pattern.sum()) for pattern in keep.values())),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "mask.pth").open("wb") as file:
+            torch.save({name: pattern.int() for name, pattern in keep.items()}, file)
+        (folder / "sparsity_report.json").write_text(json.dumps(report, indent=4))
+    except OSError as error:
+        raise StoreError(f"can't write {folder}: {error.strerror or error}; name a folder that has room") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def _mask_key(key: str) -> str:
+    return key.removesuffix("_orig") + "_mask"
+
+
+def _is_matrix(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dim() > 1
+
+
+def _require_shape(name: str, pattern: Tensor, weights: Tensor) -> None:
+    if pattern.shape != weights.shape:
+        raise InputError(
+            f"the mask of {name!r} has shape {tuple(pattern.shape)}, and the weights {tuple(weights.shape)}: "
+            "give the mask and the weights of one network"
+        )
+
+
+def _as_bool(name: str, values: Tensor, where: str = "") -> Tensor:
+    """Return a mask of any type as bool."""
+    other = values[(values != 0) & (values != 1)]
+    if other.numel():
+        raise InputError(
+            f"{name!r}{where} has {other[0].item()!r} among its values, and a mask 0 and 1 only; "
+            "if these are weights whose zeros are the mask, use Mask.from_weights"
+        )
+    return values != 0

@@ -1,0 +1,128 @@
+"""What every fuzz target shares: how many cases, random damage to bytes and texts, and what no case may do.
+
+A case may end in a `TombolaError`, which is a message to the user, or go through. It may not end in any other
+exception, take more than 5 seconds or 500 MB, write a file, start a process, or connect to anything.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from tombola.errors import TombolaError
+
+SECONDS, KILOBYTES = 5.0, 500 * 1024
+QUICK = 40  # cases of a target in `make test`; `make fuzz` sets FUZZ_CASES
+
+cases = settings(
+    max_examples=int(os.environ.get("FUZZ_CASES", QUICK)),
+    deadline=None,
+    database=None,
+    derandomize="FUZZ_CASES" not in os.environ,  # `make test` tries the same cases each time
+    suppress_health_check=list(HealthCheck),
+)
+
+FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "os.remove")
+FORBIDDEN += ("os.rename", "os.rmdir", "os.mkdir", "os.symlink", "os.link", "os.truncate", "shutil.rmtree", "pty.spawn")
+_watching: list[str] | None = None
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if _watching is None:
+        return
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if writes or event in FORBIDDEN:
+        _watching.append(f"{event} {arguments[:2]!r}")
+
+
+sys.addaudithook(_watch)
+
+
+@contextmanager
+def harmless() -> Iterator[None]:
+    """Check that what runs within is quick and small, ends well or in a message, and leaves the machine alone."""
+    global _watching
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _watching = done = []
+    said = "fine"
+    try:
+        yield
+    except TombolaError as error:
+        said = str(error)
+    finally:
+        _watching = None
+    assert 0 < len(said.strip()) < 20_000, "a message can be read"
+    assert done == []
+    assert time.process_time() - began < SECONDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < KILOBYTES
+
+
+EXTREMES = [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\0\0\0\x80", b"\xff" * 8]
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+    """Return a file with a few changes: bits flipped, pieces cut, moved, doubled, or numbers set to extremes."""
+    content = bytearray(whole)
+    for _ in range(draw(st.integers(1, 4))):
+        if not content:
+            break
+        place = draw(st.integers(0, len(content) - 1))
+        kind = draw(st.sampled_from(["flip", "cut", "end", "insert", "number", "double"]))
+        size = draw(st.integers(1, 16))
+        if kind == "flip":
+            content[place] ^= 1 << draw(st.integers(0, 7))
+        elif kind == "cut":
+            del content[place : place + size]
+        elif kind == "end":
+            del content[place:]
+        elif kind == "insert":
+            content[place:place] = draw(st.binary(min_size=1, max_size=16))
+        elif kind == "number":
+            number = draw(st.sampled_from(EXTREMES))
+            content[place : place + len(number)] = number
+        else:
+            content[place:place] = content[place : place + size]
+    return bytes(content)
+
+
+WORDS = ("[", "]", "{", "}", ":", ": ", ", ", "- ", "\n", "\n  ", "&a ", "*a", "<<: *a", "!!int ", "!x ", "? ", "| ")
+WORDS += ("> ", "'", '"', "#", "%YAML 1.1\n", "---\n", "...\n", "null", "~", "true", "no", "1e400", "-1", "0", ".nan")
+WORDS += (".inf", "0x1f", "1_0", "9" * 30, "-0.0", "2001-99-99", "1:30:00", "\t", "\0", "\x85", "\ufeff", "\U0001f3b2")
+WORDS += ("a" * 300, "../../x", "/dev/zero", "subprocess:getoutput", "os:system", "~nobody", "extends: demo\n", "name")
+WORDS += ("trials", "ticket", "pruning", "rewind")
+
+
+@st.composite
+def damaged_text(draw: st.DrawFn, whole: str) -> str:
+    """Return a text with words of YAML and of studies put in, cut, or put in the place of others."""
+    text = whole
+    for _ in range(draw(st.integers(1, 5))):
+        place = draw(st.integers(0, len(text)))
+        size = draw(st.sampled_from([0, 0, 1, 3, 10, 40]))
+        new = draw(st.one_of(st.sampled_from(WORDS), st.text(max_size=6), st.just("")))
+        text = text[:place] + new + text[place + size :]
+    return text
+
+
+json_values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=8),
+        st.sampled_from(["ticket", "1 epoch", "npz", "magnitude", "output", "reinit", "copies", "a:b", "x" * 500]),
+        st.sampled_from([0, 1, -1, 2, 0.5, 10**9, 2**63, 10**400, float("inf"), 1e-320]),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=6), inner, max_size=4)),
+    max_leaves=8,
+)

@@ -1,0 +1,135 @@
+"""The measurement behind `tombola plan`: few steps, small ones where the network is large, and an honest scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import tombola
+from tombola.running import estimate
+from tombola.running.estimate import SECONDS, SECONDS_EACH, Pace, measure_pace, measured_batch
+from tombola.studies.loading import preset_names
+from tombola.studies.plan import Plan, make_plan
+from tombola.training.engines.dense import DenseEngine
+
+
+class Machine:
+    """A clock, and engines that advance it; they remember what they were asked for."""
+
+    def __init__(self, plan: Plan, step: Callable[[int, float], float]):
+        self.plan, self.step = plan, step
+        self.now, self.steps, self.made = 0.0, 0, 0
+        self.batches: set[int] = set()
+        self.densities: list[float] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def choose(self, name: str, build: Any, mask: Any, recipe: Any, example: Any) -> Any:
+        machine = self
+
+        class Fake:
+            def __init__(self, build: Any, starts: Any, recipe: Any, budget: int, device: torch.device):
+                self.density, self.batch = starts[0].mask.density, recipe.batch_size
+                machine.made += 1
+                machine.densities.append(self.density)
+                machine.batches.add(self.batch)
+
+            def advance(self, iterations: int) -> None:
+                machine.steps += iterations
+                machine.now += iterations * machine.step(self.batch, self.density)
+
+            def evaluate(self, part: str) -> None:
+                machine.now += 0.01
+
+        return Fake
+
+
+def fields(**changes: Any) -> dict[str, Any]:
+    return {"trials": 1, "pruning.rounds": 12} | changes
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Machine, Pace]]:
+    def measure(preset: str, step: Callable[[int, float], float]) -> tuple[Machine, Pace]:
+        plan = make_plan(tombola.Study.load(preset, **fields()))
+        machine = Machine(plan, step)
+        monkeypatch.setattr(estimate, "choose_engine", machine.choose)
+        return machine, measure_pace(plan, "auto", "cpu", 1, machine.clock)
+
+    return measure
+
+
+def test_slow_steps_are_measured_once_after_the_first(measured):
+    machine, pace = measured("demo", lambda batch, density: 100.0)
+    assert (machine.steps, machine.made) == (2, 1)
+    assert pace.iteration == (100.0,)
+    assert pace.densities == (1.0,)
+
+
+@pytest.mark.parametrize("seconds", [1e-3, 0.03, 0.5, 2.0])
+def test_all_measurements_end_in_time(measured, seconds):
+    machine, pace = measured("demo", lambda batch, density: seconds)
+    one = 2 * (2 * max(seconds, SECONDS_EACH)) + 2 * SECONDS_EACH  # the level that is measured when time is over
+    assert machine.now < SECONDS + one
+    assert 1 <= len(pace.densities) <= 4
+    assert pace.iteration == pytest.approx([seconds] * len(pace.densities))
+
+
+def test_the_densest_and_the_sparsest_level_come_first_and_the_rest_lies_between(measured):
+    machine, pace = measured("demo", lambda batch, density: 0.7 * density + 0.01)
+    remaining = machine.plan.remaining
+    assert machine.densities[:2] == pytest.approx([1.0, remaining[-1] / remaining[0]], rel=0.1)
+    assert list(pace.densities) == sorted(pace.densities)
+    np.testing.assert_allclose(pace.iteration, 0.7 * np.array(pace.densities) + 0.01, rtol=0.1)  # of random masks
+
+
+def test_large_steps_are_measured_on_fewer_examples_and_scaled(measured):
+    machine, pace = measured("vgg19-cifar10", lambda batch, density: 0.05 * batch)
+    asked = machine.plan.study.training.batch_size
+    assert machine.batches == {pace.batch}
+    assert 2 <= pace.batch < asked / 4
+    assert pace.scaled
+    assert pace.iteration == pytest.approx([0.05 * asked] * len(pace.iteration))
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if not name.endswith("-10k")])  # these need a file
+def test_no_preset_measures_a_step_of_seconds(name):
+    """A step of at most 2e10 operations takes two seconds on a core that does 10 a nanosecond, which is a slow one."""
+    plan = make_plan(tombola.Study.load(name, trials=1))
+    example = 6 * sum(layer.size * layer.uses for layer in plan.anatomy.layers)
+    batch = measured_batch(plan, "cpu")
+    assert 2 <= batch <= plan.study.training.batch_size
+    assert batch * example <= 2e10 or batch == 2
+    assert measured_batch(plan, "cuda") == plan.study.training.batch_size
+    if batch < plan.study.training.batch_size:
+        assert (batch + 1) * example > 2e10
+
+
+def test_an_engine_that_computes_pruned_weights_too_is_measured_once(monkeypatch):
+    made = []
+
+    class Counted(DenseEngine):
+        def __init__(self, *arguments: Any):
+            made.append(1)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(estimate, "choose_engine", lambda *_: Counted)
+    monkeypatch.setattr(estimate, "SAME_AT_ANY_DENSITY", (Counted,))
+    ticks = count()
+    plan = make_plan(tombola.Study.load("demo", **fields()))
+    pace = measure_pace(plan, "auto", "cpu", 1, lambda: next(ticks) * SECONDS_EACH / 3)
+    assert len(made) == 1
+    assert len(pace.densities) == 4
+    assert len(set(pace.iteration)) == 1
+
+
+def test_the_caller_keeps_its_threads():
+    before = torch.get_num_threads()
+    measure_pace(make_plan(tombola.Study.load("demo", **fields())), "dense", "cpu", before + 1)
+    assert torch.get_num_threads() == before
