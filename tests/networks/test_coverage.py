@@ -614,3 +614,87 @@ def test_our_networks_are_examined_without_importing_the_compiler():
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_product_of_two_parameters_costs_once():
+    class Factored(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Parameter(torch.randn(6, 2)), nn.Parameter(torch.randn(2, 4))
+
+        def forward(self, x):
+            return x @ (self.left @ self.right)
+
+    coverage = examine(Factored(), torch.zeros(1, 6))
+    assert coverage.sizes() == {"left": 12, "right": 8}
+    assert (coverage.multiply_adds, coverage.all_multiply_adds) == (6 * 2 * 4, 6 * 2 * 4 + 6 * 4)
+
+
+def test_a_low_rank_change_of_a_weight_leaves_the_weight_itself_out():
+    class Changed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(5, 3)
+            self.left, self.right = nn.Parameter(torch.randn(3, 2)), nn.Parameter(torch.randn(2, 5))
+
+        def forward(self, x):
+            return functional.linear(x, self.fc.weight + self.left @ self.right)
+
+    coverage = examine(Changed(), (5,))
+    assert (set(coverage.sizes()), names(coverage.skipped)) == ({"left", "right"}, ["fc.weight"])
+    assert coverage.density(0) == 15 / 31
+
+
+def test_sparse_tensors_vmap_and_autocast():
+    class Graph(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.each = nn.Linear(5, 4), nn.Parameter(torch.randn(3, 4, 2))
+            self.register_buffer("adjacency", torch.eye(6).to_sparse())
+
+        def forward(self, x):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                x = self.fc(x)
+            x = torch.stack([torch.sparse.mm(self.adjacency, each.float()) for each in x])
+            return torch.vmap(lambda weight: x.mean(1) @ weight)(self.each).mean(0)
+
+    module = Graph()
+    adjacency = module.adjacency
+    assert uses(examine(module, (6, 5))) == {"fc.weight": ("linear", 6), "each": ("parameter", 1)}
+    assert module.adjacency is adjacency
+
+
+def test_buffers_that_the_forward_pass_replaces_are_put_back():
+    class Counting(nn.Linear):
+        def __init__(self):
+            super().__init__(5, 3)
+            self.register_buffer("calls", torch.zeros(()))
+            self.register_buffer("mean", torch.zeros(5))
+
+        def forward(self, x):
+            self.calls = self.calls + 1
+            self.mean.add_(1)
+            return super().forward(x)
+
+    module = Counting()
+    calls = module.calls
+    examine(module, (5,))
+    assert module.calls is calls
+    assert module.state_dict()["calls"] == 0
+    assert bool((module.mean == 0).all())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_flex_attention_is_passed_over():
+    from torch.nn.attention.flex_attention import flex_attention
+
+    class Flexible(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project, self.exit = nn.Linear(16, 16), nn.Linear(16, 3)
+
+        def forward(self, x):
+            x = self.project(x)[:, None]
+            return self.exit(flex_attention(x, x, x)[:, 0].mean(1))
+
+    assert uses(examine(Flexible(), (5, 16))) == {"project.weight": ("linear", 5), "exit.weight": ("linear", 1)}

@@ -19,7 +19,6 @@ CONV = Coverage(
         Layer("output.weight", "linear", (10, 50), 1),
     ),
     "output.weight",
-    10,
 )
 
 
@@ -56,7 +55,7 @@ def test_the_output_layer_before_its_kind():
 
 def test_a_kind_is_a_kind_where_a_layer_is_called_so():
     layers = (Layer("conv.weight", "conv", (4, 3, 3, 3), 1), Layer("other.weight", "conv", (4, 4, 3, 3), 1))
-    coverage = Coverage((*layers, Layer("fc.weight", "linear", (10, 4), 1)), "fc.weight", 10)
+    coverage = Coverage((*layers, Layer("fc.weight", "linear", (10, 4), 1)), "fc.weight")
     (rates,) = Pruning(rate=0.5, rates={"conv": 0.2, "oth*": 0.3}, rounds=1).resolve(coverage)
     assert rates == {"conv.weight": 0.2, "other.weight": 0.3, "fc.weight": 0.25}
     (rates,) = Pruning(rate=0.5, exclude=("conv.weight",), rounds=1).resolve(coverage)
@@ -134,3 +133,20 @@ def test_what_can_not_be(settings, message):
 def test_what_does_not_fit_the_network(settings, message):
     with pytest.raises(InputError, match=message):
         Pruning(**settings).resolve(CONV)
+
+
+def test_recurrent_layers_and_attention_are_kinds_too():
+    layers = (
+        Layer("core.weight_ih_l0", "recurrent", (8, 4), 5),
+        Layer("attention.in_proj_weight", "attention", (12, 4), 5),
+        Layer("matrix", "parameter", (4, 4), 1),
+        Layer("output.weight", "linear", (3, 4), 1),
+    )
+    coverage = Coverage(layers, "output.weight")
+    pruning = Pruning(rate=0.5, rates={"recurrent": 0.2, "attention": 0.3}, exclude=("parameter",), rounds=1)
+    (rates,) = pruning.resolve(coverage)
+    assert rates == {"core.weight_ih_l0": 0.2, "attention.in_proj_weight": 0.3, "output.weight": 0.25}
+    with pytest.raises(
+        InputError, match=r"pruning\.rates: no prunable layer matches 'conv'; there are core.weight_ih_l0"
+    ):
+        Pruning(rate=0.5, rates={"conv": 0.2}, rounds=1).resolve(coverage)

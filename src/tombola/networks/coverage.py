@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,14 +12,11 @@ from torch.utils._pytree import tree_leaves
 
 from tombola.errors import InputError, nearest
 from tombola.networks.initialise import require_sizes
+from tombola.networks.one_batch import EXAMPLES, Inputs, batch_of, traced
 from tombola.networks.products import ProductTrace, Use, is_vector
-
-EXAMPLES = 2  # in the batch that `examine` makes up
 
 Kind = Literal["conv", "linear", "recurrent", "attention", "embedding", "parameter"]
 KINDS: tuple[Kind, ...] = ("conv", "linear", "recurrent", "attention", "embedding", "parameter")
-
-Inputs = Tensor | Sequence[Any] | Mapping[str, Any]  # a batch, or the shape of one example
 
 
 @dataclass(frozen=True)
@@ -83,6 +79,7 @@ class Coverage:
         skipped: parameters behind a product that can't be pruned. They count as matrix weights, and stay dense.
         unmultiplied: parameters of two dimensions or more that no product takes, such as position embeddings.
         parameters: number of all weights, biases and the like included.
+        multiply_adds: of one example, in the products that take a prunable parameter.
         all_multiply_adds: of one example, in all products; those of two activations (attention) included.
         examples: in the batch that the network was run with.
         output_shape: shape of what the network returned for it: of a tensor, or of the `logits` among others.
@@ -94,6 +91,7 @@ class Coverage:
     skipped: tuple[Unpruned, ...] = ()
     unmultiplied: tuple[Unpruned, ...] = ()
     parameters: int = 0
+    multiply_adds: float = 0
     all_multiply_adds: float = 0
     examples: int = EXAMPLES
     output_shape: tuple[int, ...] | None = None
@@ -116,11 +114,6 @@ class Coverage:
     def matrix_weights(self) -> int:
         """Number of weights in the parameters behind a product, prunable or not: what density is a share of."""
         return self.prunable + sum(each.size for each in self.skipped)
-
-    @property
-    def multiply_adds(self) -> float:
-        """Multiply-adds of one example in the products of prunable parameters."""
-        return sum(layer.multiply_adds for layer in self.layers)
 
     def density(self, kept: int) -> float:
         """Return the share of all matrix weights that remains where `kept` prunable weights do."""
@@ -237,10 +230,10 @@ def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embedd
     """
     require_sizes(module)
     parameters = dict(module.named_parameters())
-    args, options = _batch(inputs, module)
+    args, options = batch_of(inputs, module)
     tensors = [each for each in tree_leaves((args, options)) if isinstance(each, Tensor)]
     examples = next((len(tensor) for tensor in tensors if tensor.dim()), 1) or 1
-    trace, returned = _run(module, parameters, args, options, inputs)
+    trace, returned = traced(module, parameters, args, options, inputs)
 
     layers, skipped, unmultiplied = [], [], []
     owners = _owners(module)
@@ -266,13 +259,15 @@ def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embedd
             f"there is nothing to prune: no product of the network takes a parameter of two dimensions or more{reasons}"
         )
     products = [layer.name for layer in layers if layer.uses] or [layers[-1].name]
+    prunable = {layer.name for layer in layers}
     coverage = Coverage(
         layers=tuple(layers),
         output=products[-1],
         skipped=tuple(skipped),
         unmultiplied=tuple(unmultiplied),
         parameters=sum(parameter.numel() for parameter in parameters.values()),
-        all_multiply_adds=trace.total / examples,
+        multiply_adds=sum(count for count, taken in trace.products if taken & prunable) / examples,
+        all_multiply_adds=sum(count for count, _ in trace.products) / examples,
         examples=examples,
         output_shape=_shape_of(returned),
         returned="Tensor" if isinstance(returned, Tensor) else type(returned).__name__,
@@ -325,73 +320,6 @@ def _kind(use: Use, owners: Sequence[nn.Module]) -> Kind:
     if any(isinstance(owner, nn.Linear | nn.Bilinear) or type(owner).__name__ == "Conv1D" for owner in owners):
         return "linear"
     return "parameter"
-
-
-def _batch(inputs: Inputs, module: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments and options that the module is called with."""
-    if isinstance(inputs, Tensor):
-        return (inputs,), {}
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    if _is_shape(inputs):
-        device = next((parameter.device for parameter in module.parameters()), None)
-        return (torch.zeros(EXAMPLES, *inputs, device=device),), {}
-    return tuple(inputs), {}
-
-
-def _is_shape(inputs: Inputs) -> bool:
-    """Is it the shape of an example, rather than a batch?"""
-    return not isinstance(inputs, Tensor | Mapping) and all(isinstance(size, int) for size in inputs)
-
-
-def _run(
-    module: nn.Module,
-    parameters: Mapping[str, Tensor],
-    args: Sequence[Any],
-    options: Mapping[str, Any],
-    inputs: Inputs,
-) -> tuple[ProductTrace, Any]:
-    """Run the batch in evaluation mode, or in training mode where that fails, and return the trace and the result."""
-    tensors = [each for each in tree_leaves((args, options)) if isinstance(each, Tensor)]
-    failure: Exception | None = None
-    for training in (False, True):
-        trace = ProductTrace(parameters, tensors)
-        with _as_before(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            module.train(training)
-            try:
-                with trace.follow():
-                    return trace, module(*args, **options)
-            except Exception as error:
-                failure = failure or error
-    told, hint = "the given batch", ""
-    if _is_shape(inputs):
-        told = f"inputs of shape {tuple(inputs)}"
-        dtypes = {parameter.dtype for parameter in parameters.values() if parameter.is_floating_point()}
-        if dtypes and dtypes != {torch.float32}:
-            kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-            hint = f" (the inputs are float32, the weights {kinds})"
-    raise InputError(f"the network can't be run on {told}: {type(failure).__name__}: {failure}{hint}") from failure
-
-
-@contextmanager
-def _as_before(module: nn.Module) -> Iterator[None]:
-    """Put modes and buffers of a module back to what they were."""
-    modes = [(each, each.training) for each in module.modules()]
-    buffers = [
-        (each, name, buffer, None if buffer is None else buffer.clone())
-        for each in module.modules()
-        for name, buffer in each._buffers.items()
-    ]
-    try:
-        yield
-    finally:
-        for each, training in modes:
-            each.training = training
-        for each, name, buffer, before in buffers:
-            each._buffers[name] = buffer
-            if buffer is not None and before is not None and not torch.equal(buffer, before):
-                with torch.no_grad():
-                    buffer.copy_(before)
 
 
 def _shape_of(returned: Any) -> tuple[int, ...] | None:

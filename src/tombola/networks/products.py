@@ -146,15 +146,18 @@ class ProductTrace(TorchDispatchMode):
 
     Attributes:
         uses: by parameter name, those that a product takes as they are in the order of their last product.
-        total: multiply-adds of all products and convolutions, those of two activations included.
+        products: of each product and convolution, those of two activations included: its multiply-adds, and the
+            parameters that it takes as they are.
         shared: name -> the earlier parameter in whose memory it lies.
         unseen: parameters of a kind of tensor without memory of its own.
     """
 
+    supports_higher_order_operators = True  # such as flex_attention: what they do inside stays unseen
+
     def __init__(self, parameters: Mapping[str, Tensor], examples: Iterable[Tensor]):
         super().__init__()
         self.uses: dict[str, Use] = {}
-        self.total = 0
+        self.products: list[tuple[int, frozenset[str]]] = []
         self.shared: dict[str, str] = {}
         self.unseen: set[str] = set()
         self._sizes = {name: parameter.numel() for name, parameter in parameters.items()}
@@ -212,8 +215,8 @@ class ProductTrace(TorchDispatchMode):
 
     def _product(self, op: str, args: Sequence[Any], given: Sequence[Tensor], origins: Sequence[Origin]) -> Origin:
         operands, count = PRODUCTS[op](args)
-        self.total += count
         multiplied = {id(tensor) for tensor, _ in operands}
+        taken: set[str] = set()
         for tensor, each in operands:
             origin = self._origin(tensor)
             matrices = [name for name in origin.names if name not in self._vectors] or origin.names
@@ -225,9 +228,11 @@ class ProductTrace(TorchDispatchMode):
                     use.computed += share
                     use.how = (origin.computed, origin.names)
                     continue
+                taken.add(name)
                 use.multiply_adds += share
                 use.convolved |= op == CONVOLUTION
                 self.uses[name] = self.uses.pop(name)  # the last product decides the order
+        self.products.append((count, frozenset(taken)))
         for tensor, origin in zip(given, origins, strict=True):
             if id(tensor) not in multiplied:
                 self._mixed("aten::add", origin)
