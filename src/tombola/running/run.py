@@ -294,6 +294,7 @@ def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, displ
         surplus_outputs(plan),
         skipped_rounds(plan),
         never_settles(plan),
+        *plan.notes,
         "" if display.quiet else slower_than_possible(options.engine, options.device),
     )
     for remark in remarks:
