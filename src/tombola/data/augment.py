@@ -50,7 +50,11 @@ class Augmentation:
         self.own = {kind: resolve(kind, {}, "augmentation") for kind in kinds if kind not in KINDS}
         self._batch_size, self._seeds = batch_size, seeds
         mean, std = torch.tensor(splits.mean, dtype=torch.float64), torch.tensor(splits.std, dtype=torch.float64)
-        self.black = (-mean / std).to(first_tensor(splits.train.inputs))
+        if len(mean):
+            self.black = (-mean / std).to(first_tensor(splits.train.inputs))
+        else:  # inputs as they are
+            images = first_tensor(splits.train.inputs)
+            self.black = images.new_zeros(images.shape[1] if images.dim() == 4 else 0)
 
     def draws(self, first: int, count: int) -> Tensor:
         """Return int64 [count, batch, 3] for iterations first, ..., first + count - 1: flip (0 or 1), down, across."""

@@ -125,7 +125,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     untrained = partial(initialised, build, study.network.init, 0)
     for recipe in (recipes[0], study.recipe(1), *recipes[1:]):
         epoch = epoch_length(study, data, recipe)
-        check_recipe(recipe, recipe.budget(epoch), untrained, data, task, study.data.source)
+        check_recipe(recipe, recipe.budget(epoch), untrained, data, task, study.data)
     dense, ticket, *others = [
         recipe.budget(epoch_length(study, data, recipe)) for recipe in (recipes[0], study.recipe(1), *recipes[1:])
     ]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from tombola.data import Description, Tensors, is_one_shape
+from tombola.data import DataSettings, Description, Tensors, is_one_shape
 from tombola.data.augment import KINDS, changed_by
 from tombola.errors import InputError
 from tombola.registry import resolve
@@ -18,7 +18,7 @@ from tombola.training.recipe import Recipe
 
 
 def check_recipe(
-    recipe: Recipe, budget: int, build: Callable[[], nn.Module], data: Description, task: Task, source: str
+    recipe: Recipe, budget: int, build: Callable[[], nn.Module], data: Description, task: Task, settings: DataSettings
 ) -> None:
     """Check the optimiser, schedule and augmentation of a recipe against the network and the data.
 
@@ -27,7 +27,7 @@ def check_recipe(
         budget: in iterations.
         build: makes the untrained network; called only for an optimiser of the user's own.
         data, task: what is learned.
-        source: the data's name, for messages.
+        settings: the `data` section.
 
     Raises:
         InputError: warmup does not fit the budget, augmentation does not fit the inputs, or a user's function fails.
@@ -36,8 +36,13 @@ def check_recipe(
     is_image = is_one_shape(data.input_shape) and len(data.input_shape) == 3 and data.input_dtype == "float32"
     if any(kind in KINDS for kind in recipe.augment) and not is_image:
         raise InputError(
-            f"training.augment is for images (channels, height, width), and an example of {source} has "
+            f"training.augment is for images (channels, height, width), and an example of {settings.source} has "
             f"shape {data.input_shape}; leave augment out"
+        )
+    if any(kind in KINDS for kind in recipe.augment) and settings.normalise == "feature":
+        raise InputError(
+            "training.augment moves pixels, and data.normalise=feature gives each place constants of its own; use "
+            "normalise: channel"
         )
     if recipe.own_augment:
         inputs = task.made_up(data).inputs

@@ -256,7 +256,7 @@ def _known(name: str, ours: tuple[str, ...], what: str) -> str:
     """Return a name that is ours, an installed package's or a user's own; ValueError else. Nothing is imported."""
     if ":" in name or name in ours:
         return name
-    known = names(dict.fromkeys(ours), what)  # type: ignore[arg-type]  # of the names alone
+    known = names(dict.fromkeys(ours), what)  # of the names alone
     if name not in known:
         raise ValueError(f"unknown {what} {name!r}{nearest(name, known)} (your own: package.module:function)")
     return name
