@@ -167,6 +167,8 @@ def _cause(before: Plan, after: Plan) -> str:
             spec = item.spec
             if isinstance(spec, Training | MaskSearch):
                 found |= {network: spec.network_code, path: spec.data_code, task: spec.task_code}
+            if isinstance(spec, Training):
+                found |= {f"the code of {name!r}": code for name, code in spec.recipe_code.items()}
             if isinstance(spec, MaskSearch):
                 found[f"the code of criterion {spec.criterion!r}"] = spec.code
         return found

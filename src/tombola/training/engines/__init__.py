@@ -78,13 +78,14 @@ def choose_engine(
             of which no layer can be sparse.
     """
     check_engine(name)
-    if reason := why_dense_alone(task, example):
+    if reason := why_dense_alone(task, example, recipe):
         if name == "sparse":
             raise InputError(f"engine 'sparse' can't train this study ({reason}); take engine auto or dense")
         return DenseEngine
     on_cpu = example.device.type == "cpu"
     if name == "stacked" or (name == "auto" and many and not on_cpu):
-        return StackedEngine if StackedEngine.fits(build, example) else DenseEngine
+        stacks = not StackedEngine.why_not(recipe) and StackedEngine.fits(build, example)
+        return StackedEngine if stacks else DenseEngine
     if name == "dense" or not on_cpu or recipe.precision != "float32" or not installed("numba"):
         return DenseEngine
     from tombola.training.engines.mlp import MlpEngine
@@ -94,7 +95,7 @@ def choose_engine(
     with torch.random.fork_rng(devices=[]):
         module = build()
     chosen: Any = DenseEngine
-    plain = not recipe.augment  # the compiled loop reads its inputs as they are
+    plain = not MlpEngine.why_not_recipe(recipe)
     if name == "sparse":
         chosen = MlpEngine if plain and MlpEngine.mlp(module, mask) else SparseEngine
         if chosen is SparseEngine and (reason := SparseEngine.why_not(module, mask, recipe)):
@@ -108,8 +109,12 @@ def choose_engine(
     return chosen
 
 
-def why_dense_alone(task: Task, example: Tensors) -> str:
-    """Return why only the dense engine can train this task on such inputs; "" where others can."""
+def why_dense_alone(task: Task, example: Tensors, recipe: Recipe) -> str:
+    """Return why only the dense engine can train this task on such inputs so; "" where others can."""
+    if not recipe.each_alone:
+        return f"only the dense engine trains by optimizer {recipe.optimizer}"
+    if recipe.precision == "float64":
+        return "only the dense engine computes in float64"
     if not task.plain_cross_entropy:
         return "other engines compute mean cross-entropy of classes alone, without weights or smoothing"
     if not isinstance(example, torch.Tensor):
