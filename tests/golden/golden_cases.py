@@ -277,12 +277,17 @@ ENGINES = {
     "engine-stacked-sgd": _with(
         "stacked", training=STEPS | {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
     ),
-    "engine-sparse-batch-norm": _with("sparse", network={"name": "golden_own:norm"}, trials=1),
-    "engine-stacked-batch-norm": _with("stacked", network={"name": "golden_own:norm"}),
-    "engine-sparse-convolution": _with("sparse", "color-8", network={"name": "golden_own:small"}, trials=1),
+    "engine-sparse-batch-norm": _with("sparse", network={"name": "golden_own:norm", "init": "glorot-normal"}, trials=1),
+    "engine-stacked-batch-norm": _with("stacked", network={"name": "golden_own:norm", "init": "glorot-normal"}),
+    "engine-sparse-convolution": _with(
+        "sparse", "color-8", network={"name": "golden_own:small", "init": "glorot-normal"}, trials=1
+    ),
     "engine-dense-supermask": _with("dense", arms=["edge-popup", "edge-popup-trained"], trials=1),
     "engine-stacked-augment": _with(
-        "stacked", "color-8", network={"name": "golden_own:small"}, training=STEPS | {"augment": ["flip", "crop"]}
+        "stacked",
+        "color-8",
+        network={"name": "golden_own:small", "init": "glorot-normal"},
+        training=STEPS | {"augment": ["flip", "crop"]},
     ),
 }
 

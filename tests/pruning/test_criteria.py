@@ -64,10 +64,10 @@ def test_no_criterion_changes_what_it_looks_at(name):
 def test_the_gradients_of_a_run_are_those_of_the_batch_that_would_have_come_next(tmp_path):
     """Against a loop that trains one step more and looks at what the optimiser was given."""
     from small_studies import find, run_study
+    from tombola.running.beginning import _gradients
 
     import tombola.data as data
     from tombola.networks import factory
-    from tombola.running.beginning import _gradients
 
     plan, store = run_study(tmp_path, noise="level")
     job = find(plan, "ticket", 1)

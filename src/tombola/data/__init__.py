@@ -1,8 +1,8 @@
 """Data sets: where they come from, how they are split, what training sees of them."""
 
 from tombola.data.balanced import balanced
-from tombola.data.dataset import Dataset, Description
-from tombola.data.parts import Part, Splits
+from tombola.data.dataset import Arrays, Dataset, Description, Shape, first_array, is_one_shape
+from tombola.data.parts import Part, Splits, Tensors, blank_inputs, each_tensor, first_tensor
 from tombola.data.settings import DataSettings
 from tombola.data.sources import (
     SOURCES,
@@ -14,15 +14,23 @@ from tombola.data.splitting import drawn_rows, split
 
 __all__ = [
     "SOURCES",
+    "Arrays",
     "DataSettings",
     "Dataset",
     "Description",
     "Part",
+    "Shape",
     "Splits",
+    "Tensors",
     "balanced",
+    "blank_inputs",
     "describe",
     "drawn_rows",
+    "each_tensor",
     "fingerprint",
+    "first_array",
+    "first_tensor",
+    "is_one_shape",
     "load",
     "split",
 ]

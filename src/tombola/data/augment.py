@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tombola.data.parts import Splits
+from tombola.data.parts import Splits, first_tensor
 from tombola.seeds import Seeds
 
 Kind = Literal["flip", "crop"]
@@ -40,7 +40,7 @@ class Augmentation:
     def __init__(self, kinds: Sequence[Kind], batch_size: int, seeds: Seeds, splits: Splits):
         self._kinds, self._batch_size, self._seeds = kinds, batch_size, seeds
         mean, std = torch.tensor(splits.mean, dtype=torch.float64), torch.tensor(splits.std, dtype=torch.float64)
-        self.black = (-mean / std).to(splits.train.inputs)
+        self.black = (-mean / std).to(first_tensor(splits.train.inputs))
 
     def draws(self, first: int, count: int) -> Tensor:
         """Return int64 [count, batch, 3] for iterations first, ..., first + count - 1: flip (0 or 1), down, across."""

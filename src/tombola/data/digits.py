@@ -42,7 +42,7 @@ def load() -> Dataset:
     # RandomState, because numpy keeps its stream as it is for ever, which it doesn't promise of newer generators.
     generator = np.random.RandomState(_TEST_SEED)
     is_test = np.zeros(len(labels), dtype=bool)
-    for label in range(DESCRIPTION.classes):
+    for label in range(DESCRIPTION.classes or 0):
         members = np.flatnonzero(labels == label)
         is_test[generator.permutation(members)[: round(len(members) * _TEST_SHARE)]] = True
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from tombola.data.dataset import Dataset
-from tombola.data.parts import Part, Splits
+from tombola.data.dataset import Arrays, Dataset, are_tokens, each_array, first_array
+from tombola.data.parts import Part, Splits, Tensors
 from tombola.errors import DataError, InputError
 from tombola.seeds import Seeds
 
@@ -21,7 +21,8 @@ def split(dataset: Dataset, validation: int, seeds: Seeds, device: str | torch.d
 
     The normalisation is measured in float64 on the training examples that remain, so that neither validation nor
     test leaks into it: per channel for images, and over all features together for feature vectors. uint8 is first
-    divided by 255. A channel that never varies is only shifted, not scaled.
+    divided by 255. A channel that never varies is only shifted, not scaled. Token ids stay as they are, and so do the
+    inputs of a network that takes several.
 
     Args:
         dataset: what `load` gave.
@@ -33,32 +34,52 @@ def split(dataset: Dataset, validation: int, seeds: Seeds, device: str | torch.d
         InputError: `validation` doesn't fit the training set.
         DataError: the values span a range that float32 can't hold.
     """
-    available = len(dataset.train_inputs)
+    available = len(first_array(dataset.train_inputs))
     if not 1 <= validation < available:
         raise InputError(
             f"data.validation is {validation:,}, but {dataset.name} has {available:,} training examples: "
             f"give a number from 1 to {available - 1:,}"
         )
     held_out, kept = drawn_rows(available, validation, seeds)
-    mean, std = _measure(dataset, kept)
+    normalised = _is_normalised(dataset.train_inputs)
+    mean, std = _measure(dataset, kept) if normalised else (np.empty(0), np.empty(0))
 
-    def part(inputs: np.ndarray, targets: np.ndarray, rows: np.ndarray, which: str) -> Part:
+    def inputs_of(inputs: Arrays, rows: np.ndarray, which: str) -> Tensors:
+        if not normalised:
+            return each_array(lambda array: _as_is(array[rows]).to(device), inputs)
         values = _normalise(inputs, rows, mean, std)
         if not np.isfinite(values).all():
             raise DataError(
                 f"{dataset.name}: once normalised, the {which} inputs exceed the range of float32; "
                 "look for outliers in them, or scale them before they are saved"
             )
-        return Part(torch.from_numpy(values).to(device), torch.from_numpy(targets[rows]).to(device))
+        return torch.from_numpy(values).to(device)
 
+    def part(inputs: Arrays, targets: Arrays, rows: np.ndarray, which: str) -> Part:
+        chosen = each_array(lambda array: torch.from_numpy(array[rows]).to(device), targets)
+        return Part(inputs_of(inputs, rows, which), chosen)
+
+    every = np.arange(len(first_array(dataset.test_inputs)))
     return Splits(
         train=part(dataset.train_inputs, dataset.train_targets, kept, "training"),
         validation=part(dataset.train_inputs, dataset.train_targets, held_out, "validation"),
-        test=part(dataset.test_inputs, dataset.test_targets, np.arange(len(dataset.test_inputs)), "test"),
+        test=part(dataset.test_inputs, dataset.test_targets, every, "test"),
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         classes=dataset.classes,
+        tokens=dataset.tokens,
     )
+
+
+def _is_normalised(inputs: Arrays) -> bool:
+    return isinstance(inputs, np.ndarray) and not are_tokens(inputs)
+
+
+def _as_is(array: np.ndarray) -> torch.Tensor:
+    """Return int64 token ids, or float32 values: of uint8 from 0 to 1."""
+    if are_tokens(array):
+        return torch.from_numpy(array.astype(np.int64))
+    return torch.from_numpy(array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1))
 
 
 def drawn_rows(available: int, validation: int, seeds: Seeds) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, model_validator
 from torch import nn
 
+from tombola.data import Description, blank_inputs, is_one_shape
 from tombola.errors import InputError
 from tombola.networks.conv import conv_2, conv_4, conv_6
 from tombola.networks.coverage import KINDS, Coverage, Kind, Layer, Unpruned, check_scores, examine
@@ -19,6 +20,7 @@ from tombola.networks.resnet import cifar_resnet, resnet_18
 from tombola.networks.vgg import vgg
 from tombola.registry import code_fingerprint, resolve
 from tombola.section import Section
+from tombola.tasks import Task
 
 __all__ = [
     "KINDS",
@@ -32,8 +34,10 @@ __all__ = [
     "check_scores",
     "equal_weights",
     "examine",
+    "examined",
     "factory",
     "initialised",
+    "network_for",
     "redraws",
 ]
 
@@ -55,7 +59,9 @@ class NetworkSettings(Section):
 
     Args:
         name: one of ours, or `package.module:factory` returning an `nn.Module` that maps a batch to class scores.
-        arguments: passed to the factory. `input_shape` and `classes` are added where the factory takes them.
+        arguments: passed to the factory. `input_shape`, `classes` and `tokens` are added where the factory takes them:
+            shape of an example, how many numbers the task needs for each example or position, and the number of token
+            ids.
         init: how linear and convolution weights are drawn. "pytorch" leaves all weights as the constructor made them,
             and is the default for `package.module:factory`: its weights may be pretrained. The default for one of ours
             is "glorot-normal".
@@ -88,15 +94,34 @@ class NetworkSettings(Section):
         return code_fingerprint(self.name, NETWORKS, "network")
 
 
-def factory(settings: NetworkSettings, input_shape: tuple[int, ...], classes: int) -> Callable[[], nn.Module]:
+def network_for(settings: NetworkSettings, data: Description, task: Task) -> Callable[[], nn.Module]:
+    """Return a function that builds the module for a task on a data set; errors are those of `factory`."""
+    return factory(settings, data.input_shape, task.outputs(data), data.tokens)
+
+
+def examined(build: Callable[[], nn.Module], data: Description, settings: NetworkSettings) -> Coverage:
+    """Return the coverage of a network on inputs of a data set's shape and type; errors are those of `examine`."""
+    module = initialised(build, "pytorch", 0)
+    plain = is_one_shape(data.input_shape) and data.input_dtype == "float32"
+    return examine(module, data.input_shape if plain else blank_inputs(data), settings.output, settings.embeddings)
+
+
+def factory(
+    settings: NetworkSettings, input_shape: Any, classes: int | None, tokens: Any = None
+) -> Callable[[], nn.Module]:
     """Return a function that builds the module that `settings` describes.
+
+    Args:
+        settings: the `network` section of a study.
+        input_shape, classes, tokens: offered to the factory; None is not.
 
     Raises:
         InputError: there is no such network. The returned function raises it where arguments do not fit, or what
             comes back is no `nn.Module`.
     """
     function = resolve(settings.name, NETWORKS, "network")
-    offered = {"input_shape": input_shape, "classes": classes}
+    known = {"input_shape": input_shape, "classes": classes, "tokens": tokens}
+    offered = {name: value for name, value in known.items() if value is not None}
     try:
         takes = inspect.signature(function).parameters
     except (TypeError, ValueError):

@@ -16,7 +16,7 @@ class SkipRound(Exception):
     """Raised by a criterion that has nothing to tell weights apart by: the round removes none; the text says why."""
 
 
-def _unknown() -> Any:
+def _unknown(*_: Any) -> Any:
     raise ValueError("this is not known here")
 
 
@@ -53,7 +53,9 @@ class Snapshots:
             mode, on the CPU: of the dense run, the untrained network.
         examples: called without arguments, gives (inputs, targets) on the CPU: as many examples of each class, drawn
             from the trial's training examples, the same at each call. Known to methods at initialisation that use them.
-        input_shape: of one example.
+        loss: called with a module and a temperature, gives the task's mean loss on `examples`, class scores being
+            divided by the temperature first.
+        input_shape: of one example; a tuple or dict of shapes where the network takes several inputs.
     """
 
     init: State
@@ -64,8 +66,9 @@ class Snapshots:
     generator: torch.Generator = field(default_factory=torch.Generator)
     goal: Goal = Goal((), 0)
     network: Callable[[], nn.Module] = _unknown
-    examples: Callable[[], tuple[Tensor, Tensor]] = _unknown
-    input_shape: tuple[int, ...] = ()
+    examples: Callable[[], tuple[Any, Any]] = _unknown
+    loss: Callable[[nn.Module, float], Tensor] = _unknown
+    input_shape: Any = ()
 
 
 Criterion = Callable[[Snapshots], Mapping[str, Tensor]]

@@ -52,7 +52,7 @@ class LivePaths:
     inputs: Tensor
 
 
-def live_paths(module: nn.Module, mask: Mask, input_shape: tuple[int, ...]) -> LivePaths:
+def live_paths(module: nn.Module, mask: Mask, input_shape: Any) -> LivePaths:
     """Return the weights and inputs of a masked network that lie on a path from an input to an output.
 
     The network is run once with every kept weight positive, biases zero and all inputs one, and differentiated once: a
@@ -66,6 +66,8 @@ def live_paths(module: nn.Module, mask: Mask, input_shape: tuple[int, ...]) -> L
             transposed convolutions), whose units this does not know, or its forward pass does something through which
             paths can't be followed; the message says what.
     """
+    if not (isinstance(input_shape, tuple) and all(isinstance(size, int) for size in input_shape)):
+        raise Untraceable("it takes several inputs")
     parameters = dict(module.named_parameters())
     layers = {id(layer.weight) for layer in module.modules() if isinstance(layer, WEIGHTED)}
     weights = {}

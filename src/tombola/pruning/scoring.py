@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from tombola.data import Description
 from tombola.errors import InputError, TombolaError
 from tombola.pruning.at_init import AT_INIT
 from tombola.pruning.at_init.synflow import synflow
@@ -16,6 +17,7 @@ from tombola.pruning.criteria import CRITERIA, Criterion, Goal, SkipRound, Snaps
 from tombola.pruning.mask import Mask
 from tombola.pruning.select import kept_of, select
 from tombola.registry import resolve
+from tombola.tasks import CLASSIFICATION, Task
 
 KNOWN: dict[str, Criterion] = CRITERIA | AT_INIT
 # Need second derivatives, and a network that runs in double precision, within its range: in the first of all rounds.
@@ -58,8 +60,8 @@ def try_criterion(
     name: str,
     shapes: Mapping[str, tuple[int, ...]],
     network: Callable[[], nn.Module],
-    input_shape: tuple[int, ...],
-    classes: int,
+    data: Description,
+    task: Task = CLASSIFICATION,
     examples: bool = False,
 ) -> None:
     """Ask a criterion that may fail about made-up weights, so that a fault shows before hours of training.
@@ -68,8 +70,8 @@ def try_criterion(
         name: of a criterion. Of ours, only those in TRIED ask for something that not every network has.
         shapes: of the prunable weights, by name.
         network: gives the untrained network.
-        input_shape: of one example.
-        classes: number of classes.
+        data: what is known of the data.
+        task: what is learned.
         examples: whether it will be given examples.
 
     Raises:
@@ -83,10 +85,7 @@ def try_criterion(
     def weights() -> dict[str, Tensor]:
         return {layer: torch.randn(shape, generator=generator) for layer, shape in shapes.items()}
 
-    def made_up() -> tuple[Tensor, Tensor]:
-        targets = torch.arange(classes).repeat(EXAMPLES)
-        return torch.randn(len(targets), *input_shape, generator=generator), targets
-
+    batch = task.made_up(data, task.few_count(data, EXAMPLES), generator)
     mask, rates = Mask.full(dict(shapes)), dict.fromkeys(shapes, 0.5)
     snapshots = Snapshots(
         weights(),
@@ -97,10 +96,14 @@ def try_criterion(
         generator,
         goal=Goal(tuple(shapes), kept_of(mask.counts(), [rates])),
         network=lambda: network().eval(),
-        input_shape=input_shape,
+        input_shape=data.input_shape,
     )
     if examples:
-        snapshots = replace(snapshots, examples=made_up)
+        snapshots = replace(
+            snapshots,
+            examples=lambda: (batch.inputs, batch.targets),
+            loss=lambda module, temperature: task.tempered_loss(module, batch, temperature),
+        )
     try:
         with torch.random.fork_rng(devices=[]):  # a module may draw in evaluation mode too
             select(_answer(name, criterion, snapshots), mask, rates)

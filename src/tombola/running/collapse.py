@@ -13,7 +13,7 @@ from tombola.pruning.mask import Mask
 REMEDIES = "fewer rounds, a pruning.minimum or another arm keep more of it"
 
 
-def collapse(module: nn.Module, mask: Mask, input_shape: tuple[int, ...]) -> dict[str, Any]:
+def collapse(module: nn.Module, mask: Mask, input_shape: Any) -> dict[str, Any]:
     """Return remarks on a mask: "collapsed", the layers without a weight; "no_path": True; nothing where all is well.
 
     Where a forward pass can't be followed, nothing is said of paths.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tombola.studies.plan import Plan, Row
-from tombola.training.loop import ROUNDING, early_stop_accuracy
+from tombola.training.loop import ROUNDING, early_stop_metric
 
 
 class Ends:
     """Which rows and work are left out, because an earlier level of the same arm, trial and repeat has collapsed.
 
-    That is so where validation accuracy at early stop is below chance (1 / classes) + `pruning.stop_margin`. A run
-    behind an end is still executed where the mask of another arm, or an interpolation, needs it.
+    That is so where the task's metric on the validation examples at early stop is not better than chance by
+    `pruning.stop_margin`: of classification, where accuracy is below 1 / classes + margin. A run behind an end is still
+    executed where the mask of another arm, or an interpolation, needs it.
 
     Args:
         plan: of the study.
@@ -23,8 +25,11 @@ class Ends:
     """
 
     def __init__(self, plan: Plan):
-        margin = plan.study.pruning.stop_margin
-        self._floor = None if margin is None else 1 / plan.data.classes + margin - ROUNDING
+        self._margin = plan.study.pruning.stop_margin
+        if self._margin is not None:
+            self._metric, chance = plan.measures.primary, plan.measures.chance
+            assert chance is not None  # planning refuses a margin without it
+            self._chance = chance
         self._items = list(plan.work.values())
         self._compared = {pair.line for pair in plan.pairs}
         self._rows: dict[str, list[Row]] = defaultdict(list)
@@ -36,11 +41,11 @@ class Ends:
     @property
     def asked_for(self) -> bool:
         """Whether levels may end at all."""
-        return self._floor is not None
+        return self._margin is not None
 
     def note(self, job_id: str, facts: dict[str, Any]) -> bool:
         """Take in the result of work that did not diverge; return whether it ends an arm that had not ended before."""
-        if self._floor is None or job_id not in self._rows or early_stop_accuracy(facts["history"]) >= self._floor:
+        if self._margin is None or job_id not in self._rows or self._is_good(facts["history"], self._margin):
             return False
         news = False
         for row in self._rows[job_id]:
@@ -49,6 +54,11 @@ class Ends:
             self._last[key] = min(row.level, self._last.get(key, row.level))
         self._settle()
         return news
+
+    def _is_good(self, history: Mapping[str, Sequence[float]], margin: float) -> bool:
+        """Return whether a run is better than chance by the margin."""
+        gain = self._metric.gain(early_stop_metric(history, self._metric.name), self._chance)
+        return gain >= margin - ROUNDING
 
     def behind(self, row: Row) -> bool:
         """Return whether a row lies behind an end."""

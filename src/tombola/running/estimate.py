@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.data import Part, Splits
-from tombola.networks import factory, initialised
+from tombola.networks import initialised, network_for
 from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
 from tombola.studies.plan import Plan
@@ -99,12 +99,12 @@ class _Measurement:
         self.plan, self.engine, self.device, self.clock = plan, engine, device, clock
         self.batch = measured_batch(plan, device.type)
         self.generator = torch.Generator().manual_seed(0)
-        study, data = plan.study, plan.data
+        study, data, self.task = plan.study, plan.data, plan.study.task.make()
         few = EXAMPLES if device.type != "cpu" else int(LARGEST / (3 * _operations(plan)))
         test = self._part(min(data.test, EXAMPLES, max(few, 16)))
         train = self._part(max(self.batch, len(test)))
-        self.splits = Splits(train, test, test, (0.0,), (1.0,), data.classes)
-        self.build = factory(study.network, data.input_shape, data.classes)
+        self.splits = Splits(train, test, test, (0.0,), (1.0,), data.classes, data.tokens)
+        self.build = network_for(study.network, data, self.task)
         self.module = initialised(self.build, study.network.init, 0)
 
     def pace(self) -> Pace:
@@ -119,7 +119,8 @@ class _Measurement:
                 break
             density = self.plan.density(level)
             mask = self._mask(density) if level else Mask.full(self.plan.coverage.shapes())
-            made = choose_engine(self.engine, self._same_module, mask, self._recipe, self.splits.train.inputs[:1])
+            example = self.splits.train.select(slice(1)).inputs
+            made = choose_engine(self.engine, self._same_module, mask, self._recipe, example, task=self.task)
             seconds = at_any_density.get(made) or self._times(made, mask)
             if made in SAME_AT_ANY_DENSITY:
                 at_any_density[made] = seconds
@@ -136,10 +137,7 @@ class _Measurement:
         return self.module  # it is only looked at, and a large one takes a while to build
 
     def _part(self, examples: int) -> Part:
-        data = self.plan.data
-        inputs = torch.randn(examples, *data.input_shape, generator=self.generator)
-        targets = torch.randint(data.classes, (examples,), generator=self.generator)
-        return Part(inputs.to(self.device), targets.to(self.device))
+        return self.task.made_up(self.plan.data, examples, self.generator).to(self.device)
 
     def _mask(self, density: float) -> Mask:
         shapes = self.plan.coverage.shapes()
@@ -150,7 +148,7 @@ class _Measurement:
 
     def _times(self, made: Callable[..., Engine], mask: Mask) -> tuple[float, float]:
         """Return the seconds of an iteration with the study's batches, and of an evaluated example."""
-        start = Start(mask.apply(self.module.state_dict()), mask, Seeds(0, 0), self.splits)
+        start = Start(mask.apply(self.module.state_dict()), mask, Seeds(0, 0), self.splits, task=self.task)
         recipe = self._recipe.changed({"batch_size": self.batch})
         runner = made(self.build, [start], recipe, self.plan.budget(), self.device)
         iteration = self._time(lambda: runner.advance(1))

@@ -22,8 +22,8 @@ class Heartbeat:
 
     Args:
         store, options: of the work.
-        states: returns how far each piece of work is, by identity: "label", "iteration", "budget", "metric" where
-            there is one, and "unit" where something other than iterations is counted.
+        states: returns how far each piece of work is, by identity: "label", "iteration", "budget", "metrics" by
+            name where there are any, and "unit" where something other than iterations is counted.
     """
 
     def __init__(self, store: Store, options: RunOptions, states: Callable[[], Mapping[str, State]]):

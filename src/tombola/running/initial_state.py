@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import tombola.data as data
-from tombola.networks import examine, initialised
+from tombola.networks import examined, initialised
 from tombola.pruning import Mask, shuffled
 from tombola.pruning.controls import shuffled_weights, sign_preserving_redraw
 from tombola.running.collapse import collapse
@@ -35,7 +35,7 @@ def masked_state(
     module = initialised(build, "pytorch", 0)
     remarks: dict[str, Any] = {}
     if run.mask is None:
-        mask = Mask.full(examine(module, splits.input_shape, embeddings=run.network.embeddings).shapes())
+        mask = Mask.full(examined(build, splits.description, run.network).shapes())
     else:
         mask = store.mask(run.mask.source)
         if run.mask.search is not None:
@@ -63,7 +63,7 @@ def frozen_state(
         Damaged: a result that this work needs is missing or damaged.
     """
     module = initialised(build, "pytorch", 0)
-    mask = Mask.full(examine(module, splits.input_shape, embeddings=supermask.network.embeddings).shapes())
+    mask = Mask.full(examined(build, splits.description, supermask.network).shapes())
     module.load_state_dict(_weights(supermask, store, build))
     if supermask.popup.weights == "signed-constant":
         with torch.no_grad():

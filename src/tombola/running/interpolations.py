@@ -33,7 +33,6 @@ def _interpolate(item: Item, store: Store, options: RunOptions) -> None:
         "label": item.label,
         "iteration": 0,
         "budget": spec.points,
-        "metric": None,
         "unit": "points",
     }
     found = along(
@@ -44,6 +43,7 @@ def _interpolate(item: Item, store: Store, options: RunOptions) -> None:
         spec.points,
         half=spec.precision == "bfloat16",
         seed=spec.seeds.value("dropout"),
+        task=spec.task.make(),
         check=Heartbeat(store, options, lambda: {item.id: state}),
         reached=lambda point: state.update(iteration=point),
     )

@@ -21,12 +21,13 @@ from tombola.studies.connectivity import Pair
 from tombola.studies.loading import STUDY_FILE, dump_study
 from tombola.studies.plan import Plan, Row
 from tombola.studies.study import Study
+from tombola.tasks import CLASSIFICATION, Measures
 from tombola.work import Item, MaskSearch, Observations, OpaqueSpec, Training, opaque_item_from_json
 
 PLAN_FILE = "plan.json"
 FIRST_EDITION = b'{"study":'  # what such a file begins with
 _DATA, _ROWS, _PAIRS = TypeAdapter(Description), TypeAdapter(tuple[Row, ...]), TypeAdapter(tuple[Pair, ...])
-_COVERAGE = TypeAdapter(Coverage)
+_COVERAGE, _MEASURES = TypeAdapter(Coverage), TypeAdapter(Measures)
 
 
 def keep_plan(root: Path, plan: Plan) -> None:
@@ -44,6 +45,7 @@ def keep_plan(root: Path, plan: Plan) -> None:
         "work": [item.as_json() | {"needs": item.needs} for item in plan.work.values()],
         "rows": _ROWS.dump_python(plan.rows, mode="json"),
         "pairs": _PAIRS.dump_python(plan.pairs, mode="json"),
+        "measures": _MEASURES.dump_python(plan.measures, mode="json"),
     }
     write_json_checked(root / PLAN_FILE, content)
 
@@ -63,13 +65,14 @@ def kept_plan(root: Path) -> Plan | None:
         content = read_json_checked(path)
         items = [opaque_item_from_json(values) for values in content["work"]]
         return Plan(
-            study=Study.model_validate(content["study"]),
+            study=Study.model_validate(content["study"], context=STORED),
             data=_DATA.validate_python(content["data"]),
             coverage=_COVERAGE.validate_python(content["coverage"]),
             remaining=tuple(content["remaining"]),
             work={item.id: item for item in items},
             rows=_ROWS.validate_python(content["rows"]),
             pairs=_PAIRS.validate_python(content["pairs"]),
+            measures=_MEASURES.validate_python(content["measures"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError) as error:
         if isinstance(error, Damaged):
@@ -88,7 +91,7 @@ def plan_of_first_edition(content: dict[str, Any]) -> Plan:
     study = Study.model_validate(content["study"], context=STORED)
     pairs = _PAIRS.validate_python(content.get("pairs", ()))
     rows = _ROWS.validate_python(content["rows"])
-    items = {}
+    items, data = {}, _DATA.validate_python(content["data"])
     for kind, works in (("run", content["jobs"]), ("interpolation", content.get("lines", {}))):
         for identity, job in works.items():
             observe = Observations(snapshots=job.get("keep", ()), masks=job.get("watch", ()))
@@ -96,12 +99,13 @@ def plan_of_first_edition(content: dict[str, Any]) -> Plan:
             items[identity] = Item(spec=spec, label=job.get("label", ""), observe=observe, id=identity)
     return Plan(
         study=study,
-        data=_DATA.validate_python(content["data"]),
+        data=data,
         coverage=_COVERAGE.validate_python(content["anatomy"]),
         remaining=tuple(content["remaining"]),
         work=items,
         rows=rows,
         pairs=pairs,
+        measures=CLASSIFICATION.measures(data),
     )
 
 
@@ -154,6 +158,7 @@ def _cause(before: Plan, after: Plan) -> str:
     if any(isinstance(item.spec, OpaqueSpec) for item in before.work.values()):
         return "tombola's own numerics (version 0.1 wrote this folder)"
     network, path = f"the code of network {after.study.network.name!r}", f"the data file {after.study.data.path}"
+    task = f"the code of task {after.study.task.name!r}"
 
     def codes(plan: Plan) -> dict[str, str]:
         """What may change -> its fingerprint; methods at initialisation are criteria too, under their own names."""
@@ -161,7 +166,7 @@ def _cause(before: Plan, after: Plan) -> str:
         for item in plan.work.values():
             spec = item.spec
             if isinstance(spec, Training | MaskSearch):
-                found |= {network: spec.network_code, path: spec.data_code}
+                found |= {network: spec.network_code, path: spec.data_code, task: spec.task_code}
             if isinstance(spec, MaskSearch):
                 found[f"the code of criterion {spec.criterion!r}"] = spec.code
         return found

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 import tombola.data as data
-from tombola.networks import examine, initialised
+from tombola.networks import examined, initialised
 from tombola.pruning import Goal, Mask, SkipRound, Snapshots, kept_of
 from tombola.pruning.search import find_mask
 from tombola.running.files import Damaged
@@ -21,7 +20,7 @@ from tombola.running.problem import build_of, splits_of, versions
 from tombola.running.store import Result, Store
 from tombola.training.engine import Weights
 from tombola.training.engines.dense import copied, own_draws, seed_draws
-from tombola.training.loop import ROUNDING, early_stop_accuracy
+from tombola.training.loop import ROUNDING, early_stop_metric
 from tombola.training.order import Order
 from tombola.training.tracking import EarlyBird
 from tombola.work import Item, MaskSearch, Training, kind_named
@@ -112,7 +111,7 @@ def _found(item: Item, store: Store, options: RunOptions) -> tuple[Mask, dict[st
 def _untrained(search: MaskSearch, build: Callable[[], nn.Module], splits: data.Splits) -> Parent:
     module = initialised(build, search.network.init, search.seeds.value("init"))
     weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    mask = Mask.full(examine(module, splits.input_shape, embeddings=search.network.embeddings).shapes())
+    mask = Mask.full(examined(build, splits.description, search.network).shapes())
     return Parent(mask, weights, weights, weights, 0, None)
 
 
@@ -143,7 +142,9 @@ def _last_good(search: MaskSearch, tried: str, store: Store) -> tuple[str, float
     if tried == limit.dense:
         return tried, 1.0
     facts, dense = store.facts(tried), store.facts(limit.dense)
-    lost = early_stop_accuracy(dense["history"]) - early_stop_accuracy(facts["history"])
+    metric = limit.compared
+    before, after = (early_stop_metric(each["history"], metric.name) for each in (dense, facts))
+    lost = metric.gain(before, after)
     if lost <= limit.margin + ROUNDING:
         return tried, facts["remarks"]["factor"]
     return facts["remarks"]["pruned_from"], facts["remarks"]["factor"] * limit.factor
@@ -168,14 +169,19 @@ def _snapshots(
         return module
 
     # On the CPU whatever the device: arms that share a mask must find the same one.
-    def examples() -> tuple[Tensor, Tensor]:
+    task = search.task.make()
+
+    def batch() -> data.Part:
         if not search.examples:
             raise ValueError("examples are for methods that prune at initialisation; see snapshots.gradients")
         generator = search.seeds.generator("examples", search.repeat)
-        places = data.balanced(splits.train.targets, search.examples, generator)
+        places = task.few(splits.train, search.examples, generator)
         remarks["examples"] = places.tolist()
-        here = places.to(splits.train.inputs.device)
-        return splits.train.inputs[here].cpu(), splits.train.targets[here].cpu()
+        return splits.train.select(places.to(splits.train.device)).to("cpu")
+
+    def examples() -> tuple[Any, Any]:
+        chosen = batch()
+        return chosen.inputs, chosen.targets
 
     kept = kept_of(parent.mask.counts(), rounds, search.scope, search.minimum)
     return Snapshots(
@@ -188,6 +194,7 @@ def _snapshots(
         goal=Goal(tuple(rounds[0]), kept, search.minimum),
         network=network,
         examples=examples,
+        loss=lambda module, temperature: task.tempered_loss(module, batch(), temperature),
         input_shape=splits.input_shape,
     )
 
@@ -196,15 +203,14 @@ def _gradients(search: MaskSearch, parent: Parent, build: Callable[[], nn.Module
     """Return the gradient at the end of a run, on the batch that would have come next, not augmented, in float32."""
     if parent.run is None:
         raise ValueError("the untrained network has no next batch; a method at initialisation takes its examples")
-    device = splits.train.inputs.device
+    device = splits.train.device
     module = initialised(build, "pytorch", 0).to(device).eval()
     module.load_state_dict(parent.final)
     seeds = parent.run.seeds
     (batch,) = Order(len(splits.train), parent.run.training.batch_size, seeds).batches(parent.iteration, 1).to(device)
     with own_draws(device):
         seed_draws(seeds.value("dropout", parent.iteration), device)  # a module may draw in evaluation mode too
-        loss = functional.cross_entropy(module(splits.train.inputs[batch]), splits.train.targets[batch])
-        loss.backward()
+        search.task.make().tempered_loss(module, splits.train.select(batch)).backward()
     return {
         name: torch.zeros_like(parameter, device="cpu") if parameter.grad is None else copied(parameter.grad)
         for name, parameter in module.named_parameters()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,23 +15,26 @@ from torch import nn
 import tombola.data as data
 from tombola import __version__
 from tombola.errors import InputError
-from tombola.networks import NetworkSettings, factory
+from tombola.networks import NetworkSettings, network_for
 from tombola.running.commit import commit
 from tombola.running.machine import machine
 from tombola.running.options import RunOptions
 from tombola.seeds import Seeds
+from tombola.tasks import TaskSettings
 from tombola.work import Item
 
 
 class OnData(Protocol):
-    """A spec that names a network and data."""
+    """A spec that names a network, data and a task."""
 
     network: NetworkSettings
     data: data.DataSettings
     seed: int
     trial: int
+    task: TaskSettings
     network_code: str
     data_code: str
+    task_code: str
 
 
 def splits_of(item: Item, options: RunOptions, device: str | None = None) -> data.Splits:
@@ -46,23 +50,33 @@ def splits_of(item: Item, options: RunOptions, device: str | None = None) -> dat
         raise InputError(f"{item.data_file} has changed since the study was planned; run the command again")
     if spec.network_code != spec.network.code():
         raise InputError(f"the code of {spec.network.name} has changed since the study was planned; start again")
+    if spec.task_code != spec.task.code():
+        raise InputError(f"the code of {spec.task.name} has changed since the study was planned; start again")
     place = torch.device(device or options.device)
-    return _prepared(settings, Seeds(spec.seed, spec.trial), options.root, place, spec.data_code)
+    task = json.dumps(spec.task.model_dump(mode="json"))
+    return prepared(settings, Seeds(spec.seed, spec.trial), options.root, place, spec.data_code, task)
 
 
 @lru_cache(maxsize=1)  # a worker runs much work of one trial; a second split would double its memory
-def _prepared(
-    settings: data.DataSettings, seeds: Seeds, root: str | None, device: torch.device, content: str
+def prepared(
+    settings: data.DataSettings, seeds: Seeds, root: str | None, device: torch.device, content: str, task: str
 ) -> data.Splits:
-    """Return a trial's data on the device; `content` is their fingerprint."""
+    """Return a trial's data on the device, with targets as the task takes them.
+
+    Args:
+        settings, seeds, root, device: as in `tombola.data`.
+        content: the data's fingerprint.
+        task: settings of the task as JSON.
+    """
     dataset = data.load(settings, Path(root) if root else None)
-    return data.split(dataset, settings.validation, seeds, device)
+    splits = data.split(dataset, settings.validation, seeds, device)
+    return splits.with_targets(TaskSettings.model_validate_json(task).make().prepared)
 
 
 def build_of(item: Item, splits: data.Splits) -> Callable[[], nn.Module]:
     """Return a function that builds the network of an item."""
     spec: OnData = item.spec  # type: ignore[assignment]
-    return factory(spec.network, splits.input_shape, splits.classes)
+    return network_for(spec.network, splits.description, spec.task.make())
 
 
 def engine_facts(options: RunOptions, engine: str) -> dict[str, Any]:

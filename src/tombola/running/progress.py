@@ -17,6 +17,7 @@ from rich.table import Table
 from tombola.running.collapse import REMEDIES, said
 from tombola.running.store import PROGRESS, Store
 from tombola.studies.plan import Plan
+from tombola.tasks import Metric
 from tombola.work import Item
 
 LOG_EVERY = 30.0  # seconds between two lines about running jobs where the output is no terminal
@@ -26,7 +27,7 @@ State = dict[str, Any]  # how far a piece of work is
 
 
 def read_progress(store: Store, job_id: str) -> State | None:
-    """Return the last note of work under way: label, iteration, budget, metric, time; None without one."""
+    """Return the last note of work under way: label, iteration, budget, metrics, time; None without one."""
     try:
         found = json.loads((store.part(job_id) / PROGRESS).read_text())
     except (OSError, ValueError):
@@ -114,6 +115,7 @@ class Display:
     ):
         self.plan, self.store, self.console = plan, store, console
         self.quiet, self.verbose = quiet, verbose
+        self.metric = plan.measures.primary
         self.open: set[str] = set()  # items still to be done
         self.forecast = Forecast(plan, workers)
         self._logged = time.monotonic()
@@ -152,7 +154,7 @@ class Display:
         for word, text in remarks_of(facts):
             self._say(f"{word:<8} {item.label}: {text}", always=True)
         if outcome == "done" and (self.verbose or (self._live is None and item.id in self.plan.wanted)):
-            found = result_of(facts)
+            found = result_of(facts, self.metric)
             line = f"done     {item.label}{found}  {facts['seconds']:.1f} s  {self._totals({})}"
             engine = f"  {facts['engine']['name']} engine" if "engine" in facts else ""
             self._say(line + (f"{engine}  {item.folder}" if self.verbose else ""))
@@ -173,7 +175,7 @@ class Display:
             totals = self._totals(states)
             for item in running:
                 if state := states[item.id]:
-                    self._say(f"running  {item.label}  {_position(state)}  {totals}")
+                    self._say(f"running  {item.label}  {_position(state)}{self._metric(state)}  {totals}")
 
     def _say(self, text: str, always: bool = False) -> None:
         if always or not self.quiet:
@@ -191,6 +193,11 @@ class Display:
         left = self.forecast.left(waiting, fractions)
         return f"{done}/{len(self.plan.work)} done" + (f", about {duration(left)} left" if left else "")
 
+    def _metric(self, state: State | None, before: str = "  validation ") -> str:
+        """Return the latest value of the metric on the validation examples; "" where there is none."""
+        value = (state or {}).get("metrics", {}).get(self.metric.name)
+        return "" if value is None else f"{before}{self.metric.text(value)}"
+
     def _lines(self, running: list[Item]) -> Group:
         states = self._states(running)
         study = self.plan.study
@@ -201,9 +208,8 @@ class Display:
             state = states[item.id]
             # Network and data are the same in all of them, and a terminal may be narrow.
             short = item.label.removeprefix(f"{study.network.name}.{study.data.source}.")
-            metric = state.get("metric") if state else None
             where = f"{state['iteration']:,}/{state['budget']:,}" if state else "starting"
-            grid.add_row(escape(short), where, "" if metric is None else f"val {metric:.2%}")
+            grid.add_row(escape(short), where, self._metric(state, "val "))
         bar = Progress(BarColumn(), TextColumn("{task.description}"))
         done = len(self.plan.work) - len(self.open)
         bar.add_task(self._totals(states), total=len(self.plan.work), completed=done)
@@ -226,19 +232,20 @@ def remarks_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def result_of(facts: dict[str, Any]) -> str:
+def result_of(facts: dict[str, Any], metric: Metric) -> str:
     """Return the one figure that sums up a result, with two spaces before it; "" for a kind without one."""
     if "history" in facts:
-        return f"  test {facts['history']['test_accuracy'][-1]:.2%}"
+        return f"  test {metric.text(facts['history'][f'test_{metric.name}'][-1])}"
     if "along" in facts:
-        return f"  highest test error {max(facts['along']['test_error']):.2%}"
+        points = facts["along"]
+        if "test_error" in points:
+            return f"  highest test error {max(points['test_error']):.2%}"
+        return f"  highest test loss {max(points['test_loss']):.4g}"
     return ""
 
 
 def _position(state: State) -> str:
-    metric = state.get("metric")
-    shown = f"  validation {metric:.2%}" if metric is not None else ""
-    return f"{state['iteration']:,}/{state['budget']:,} {state.get('unit', 'iterations')}{shown}"
+    return f"{state['iteration']:,}/{state['budget']:,} {state.get('unit', 'iterations')}"
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -22,10 +23,12 @@ from tombola.running.store import Store
 from tombola.running.ticket import Ticket
 from tombola.studies.loading import STUDY_FILE, load_study
 from tombola.studies.plan import Plan, Row, make_plan
+from tombola.tasks import ACCURACY_ALONE, Measures
 from tombola.training.engine import Weights
-from tombola.training.loop import COLUMNS, lowest
+from tombola.training.interpolation import measures_of
+from tombola.training.loop import history_columns, lowest
 
-LEVEL_COLUMNS = (
+BEFORE = (
     "study",
     "network",
     "arm",
@@ -37,38 +40,33 @@ LEVEL_COLUMNS = (
     "sparsity",
     "early_stop_iteration",
     "early_stop_val_loss",
-    "early_stop_test_accuracy",
-    "final_val_loss",
-    "final_test_accuracy",
-    "final_train_accuracy",
-    "iterations",
-    "seconds",
-    "status",
-    "engine",
-    "energy_kwh",
-    "job",
 )
+AFTER = ("iterations", "seconds", "status", "engine", "energy_kwh", "job")
+MEASURED = ("early_stop_test", "final_test", "final_train")  # of each metric
+
+
+def level_columns(measures: Measures = ACCURACY_ALONE) -> tuple[str, ...]:
+    """Return the columns of a table of levels: the metric that decides in the middle, the task's others at the end."""
+    early_stop, final, train = (f"{moment}_{measures.primary.name}" for moment in MEASURED)
+    more = (f"{moment}_{metric.name}" for metric in measures.others for moment in MEASURED)
+    return (*BEFORE, early_stop, "final_val_loss", final, train, *AFTER, *measures.primary.columns, *more)
+
+
+LEVEL_COLUMNS = level_columns()
 
 SETTLING_COLUMNS = ("study", "trial", "level", "density", "iteration", "distance", "settled")
 
 
-POINT_COLUMNS = (
-    "study",
-    "kind",
-    "trial",
-    "rewind",
-    "level",
-    "other_level",
-    "density",
-    "copy",
-    "other_copy",
-    "position",
-    "train_error",
-    "test_error",
-    "train_loss",
-    "test_loss",
-    "line",
-)
+PAIR_COLUMNS = ("study", "kind", "trial", "rewind", "level", "other_level", "density", "copy", "other_copy", "position")
+
+
+def point_columns(measures: Measures = ACCURACY_ALONE) -> tuple[str, ...]:
+    """Return the columns of a table of points on lines: errors of classification, else metrics, and losses."""
+    measured = (f"{part}_{name}" for name in (*measures_of(measures.metrics), "loss") for part in ("train", "test"))
+    return (*PAIR_COLUMNS, *measured, "line")
+
+
+POINT_COLUMNS = point_columns()
 
 
 class Results:
@@ -116,28 +114,33 @@ class Results:
     def frame(self) -> pd.DataFrame:
         """Return a row for each (arm, trial, repeat, level) that is done.
 
-        The columns are LEVEL_COLUMNS. Densities and accuracies lie from 0 to 1; losses are mean cross-entropies in
-        nats. `sparsity` is the share of prunable weights that are exactly 0.0 after training, counted rather than
-        taken from the mask (NaN for results of versions that did not count). `early_stop_iteration` is the iteration
-        of minimum validation loss (the paper's Section 2), and accuracy "at early stop" is test accuracy there. A
-        diverged run has status "diverged" and no accuracies; one whose mask empties a layer, or leaves no path from
-        input to output, has status "collapsed". `energy_kwh` is NaN where it was not measured.
-        The dense network is level 0 of every arm: one job, shown as repeat 0 of each.
+        The columns are those of `level_columns`; of classification, LEVEL_COLUMNS. Densities, accuracies and other
+        metrics in percent lie from 0 to 1; losses are the task's, of classification mean cross-entropies in nats.
+        `metric`, `metric_better` and `metric_unit` say which metric decides. `sparsity` is the share of prunable
+        weights that are exactly 0.0 after training, counted rather than taken from the mask (NaN for results of
+        versions that did not count). `early_stop_iteration` is the iteration of minimum validation loss (the paper's
+        Section 2), and a metric "at early stop" is that of the test examples there. A diverged run has status
+        "diverged" and no metrics; one whose mask empties a layer, or leaves no path from input to output, has status
+        "collapsed". `energy_kwh` is NaN where it was not measured. The dense network is level 0 of every arm: one job,
+        shown as repeat 0 of each.
         """
         rows = [self._level(row, facts) for row, facts in self._done]
-        return pd.DataFrame(rows, columns=list(LEVEL_COLUMNS))
+        return pd.DataFrame(rows, columns=list(level_columns(self.plan.measures)))
 
     def curves(self) -> pd.DataFrame:
         """Return a row for each evaluation of each row of `frame`."""
-        first = ["study", "arm", "trial", "repeat", "level", "density"]
+        first, columns = (
+            ["study", "arm", "trial", "repeat", "level", "density"],
+            history_columns(self.plan.measures.metrics),
+        )
         pieces = []
         for row, facts in self._done:
             level = self._level(row, facts)
-            piece = pd.DataFrame({column: facts["history"][column] for column in COLUMNS})
+            piece = pd.DataFrame({column: facts["history"][column] for column in columns})
             for place, column in enumerate(first):
                 piece.insert(place, column, level[column])
             pieces.append(piece)
-        return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=[*first, *COLUMNS])
+        return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=[*first, *columns])
 
     def settling(self) -> pd.DataFrame:
         """Return how far masks moved while the dense networks trained: a row for each trial, level and evaluation.
@@ -169,12 +172,13 @@ class Results:
     def connectivity(self) -> pd.DataFrame:
         """Return a row for each point of each line that the study's `connectivity` asks for and that is done.
 
-        The columns are POINT_COLUMNS. `kind` is "copies", "dense-ticket" or "levels", as in
-        `tombola.studies.Connectivity`; a line may stand under two kinds. `position` 0 is the end of the run at `level`
-        and `copy`, 1 that of the one at `other_level` and `other_copy`; `density` is that of `level`, the sparser of
-        the two. Errors are fractions of all examples of the part, losses mean cross-entropies in nats. `line` is an
-        identity, as `job` in `frame`.
+        The columns are those of `point_columns`; of classification, POINT_COLUMNS. `kind` is "copies", "dense-ticket"
+        or "levels", as in `tombola.studies.Connectivity`; a line may stand under two kinds. `position` 0 is the end of
+        the run at `level` and `copy`, 1 that of the one at `other_level` and `other_copy`; `density` is that of
+        `level`, the sparser of the two. Errors are fractions of all examples of the part, losses and metrics the
+        task's. `line` is an identity, as `job` in `frame`.
         """
+        columns = list(point_columns(self.plan.measures))
         pieces = []
         for pair in self.plan.pairs:
             try:
@@ -186,8 +190,8 @@ class Results:
                 **asdict(pair),
                 "density": self.plan.coverage.density(facts["remaining"][0]),
             }
-            pieces.append(pd.DataFrame({**facts["along"], **place})[list(POINT_COLUMNS)])
-        return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=list(POINT_COLUMNS))
+            pieces.append(pd.DataFrame({**facts["along"], **place})[columns])
+        return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=columns)
 
     def ticket(self, trial: int = 0, level: int = 0, arm: str = "ticket", repeat: int = 0) -> Ticket:
         """Return the mask and starting weights of one row.
@@ -224,8 +228,9 @@ class Results:
                 "rewind": result.facts["spec"].get("initial", {}).get("iteration", 0),
                 "job": row.job,
                 "network": self.study.network.model_dump(mode="json"),
-                "input_shape": list(data.input_shape),
-                "classes": data.classes,
+                "input_shape": data.input_shape if isinstance(data.input_shape, dict) else list(data.input_shape),
+                "classes": self.plan.measures.outputs,
+                "tokens": data.tokens,
             },
         )
 
@@ -313,19 +318,25 @@ class Results:
             "engine": facts["engine"]["name"],
             "energy_kwh": facts.get("energy_kwh", nan),
             "job": row.job,
+            **self.plan.measures.primary.columns,
         }
         if facts["diverged_at"] is not None:
-            names = [name for name in LEVEL_COLUMNS if name not in level]
+            names = [name for name in level_columns(self.plan.measures) if name not in level]
             return level | dict.fromkeys(names, nan) | {"status": "diverged"}
         stop = lowest(history["val_loss"])
         return level | {
             "early_stop_iteration": history["iteration"][stop],
             "early_stop_val_loss": history["val_loss"][stop],
-            "early_stop_test_accuracy": history["test_accuracy"][stop],
             "final_val_loss": history["val_loss"][-1],
-            "final_test_accuracy": history["test_accuracy"][-1],
-            "final_train_accuracy": facts["train"][1],
+            **dict(self._measured(facts, stop)),
         }
+
+    def _measured(self, facts: dict[str, Any], stop: int) -> Iterator[tuple[str, float]]:
+        """Yield the values of all metrics by column; `stop` is the row of the lowest validation loss."""
+        for place, metric in enumerate(self.plan.measures.metrics, 1):
+            test = facts["history"][f"test_{metric.name}"]
+            values = test[stop], test[-1], facts["train"][place]
+            yield from zip((f"{moment}_{metric.name}" for moment in MEASURED), values, strict=True)
 
 
 def _masked(weights: Weights, mask: Mask) -> Weights:

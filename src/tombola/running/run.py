@@ -16,9 +16,10 @@ from typing import Any
 
 from rich.console import Console
 
-from tombola.data import Dataset, balanced, drawn_rows
+from tombola.data import Dataset, balanced, drawn_rows, split
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
+from tombola.networks import initialised, network_for
 from tombola.registry import IMPORTING
 from tombola.running.energy import check_energy
 from tombola.running.executors import InProcess, process_pool
@@ -34,7 +35,9 @@ from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
 from tombola.studies.size import MAX_RUNS
 from tombola.studies.study import Study
+from tombola.studies.task_checks import check_start
 from tombola.studies.trial import epoch_length
+from tombola.tasks import Classification
 from tombola.training.engines import check_engine, slower_than_possible
 from tombola.work import MaskSearch
 
@@ -135,7 +138,9 @@ def prepare(
         raise InputError(f"checkpoint-every={checkpoint_every} must be above 0 seconds")
     if workers is not None and workers < 0:
         raise InputError(f"workers={workers} must be 0 or more")
-    check_examples(plan, load_data(study.data, root))
+    dataset = load_data(study.data, root)
+    check_examples(plan, dataset)
+    check_first_batch(plan, dataset)
     stacks = engine == "stacked" or (engine == "auto" and chosen != "cpu")
     return plan, RunOptions(
         root=str(root) if root else None,
@@ -153,6 +158,9 @@ def check_examples(plan: Plan, dataset: Dataset) -> None:
     Raises:
         InputError: a class has fewer.
     """
+    task = plan.study.task.make()
+    if type(task).few is not Classification.few:
+        return  # any number of examples will do
     searches = [item.spec for item in plan.work.values() if isinstance(item.spec, MaskSearch)]
     asked = {(search.trial, search.examples) for search in searches if search.examples}
     if not asked:
@@ -164,6 +172,23 @@ def check_examples(plan: Plan, dataset: Dataset) -> None:
         seeds = Seeds(plan.study.seed, trial)
         _, rows = drawn_rows(len(targets), plan.study.data.validation, seeds)
         balanced(targets[rows], examples, seeds.generator("examples"))
+
+
+def check_first_batch(plan: Plan, dataset: Dataset) -> None:
+    """Try the task's loss and metrics on a few examples, with the untrained network.
+
+    Raises:
+        InputError: the loss is no finite scalar, the metrics depend on the batch size, or targets are impossible.
+    """
+    study, task = plan.study, plan.study.task.make()
+    if task.plain_cross_entropy:
+        return
+    splits = split(dataset, study.data.validation, Seeds(study.seed, 0)).with_targets(task.prepared)
+    for part in (splits.train, splits.validation, splits.test):
+        task.check_targets(part.targets, study.data.source)
+    module = initialised(network_for(study.network, plan.data, task), study.network.init, 0)
+    batch = splits.train.select(slice(study.training.batch_size))
+    check_start(task, module, batch, splits.validation, study.data.source)
 
 
 def data_folder(data: str | Path | None) -> Path | None:
@@ -230,7 +255,12 @@ def threads_each(plan: Plan, workers: int) -> int:
 def surplus_outputs(plan: Plan) -> str:
     """Return in one line that the network has more outputs than there are classes; "" where it hasn't."""
     outputs, classes = plan.coverage.classes, plan.data.classes
-    if outputs == classes:
+    if (
+        outputs is None
+        or classes is None
+        or outputs == classes
+        or not isinstance(plan.study.task.make(), Classification)
+    ):
         return ""
     return f"note: the network returns {outputs} scores per example, but {plan.study.data.source} has {classes} classes"
 

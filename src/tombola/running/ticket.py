@@ -23,14 +23,16 @@ from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors, 
 from tombola.studies.explaining import explain
 from tombola.training.engine import Weights
 
+Size = Annotated[int, Field(ge=1, le=2**31)]
+
 
 class _Normalisation(BaseModel):
     """As a ticket's file has it."""
 
     model_config = ConfigDict(allow_inf_nan=False, strict=True)
 
-    mean: list[float] = Field(min_length=1)
-    std: list[float] = Field(min_length=1)
+    mean: list[float]
+    std: list[float]
 
 
 class _Origin(BaseModel):
@@ -39,8 +41,9 @@ class _Origin(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     network: dict[str, Any]
-    input_shape: list[Annotated[int, Field(ge=1, le=2**31)]]
-    classes: Annotated[int, Field(ge=1, le=2**31)]
+    input_shape: list[Size] | list[list[Size]] | dict[str, list[Size]]
+    classes: Size | None
+    tokens: Size | list[Size | None] | dict[str, Size | None] | None = None
 
 
 class _About(BaseModel):
@@ -63,7 +66,8 @@ class Ticket:
         trained: the state_dict after it was trained.
         normalisation: "mean" and "std" of the inputs, one number a channel (a single one for feature vectors),
             measured on the trial's training examples; of uint8 data in units of 255.
-        origin: study, arm, trial, repeat, level, rewind iteration, job, network, input shape and classes.
+        origin: study, arm, trial, repeat, level, rewind iteration, job, network, input shape, and the numbers of
+            classes and token ids that the network's factory was given.
     """
 
     mask: Mask
@@ -116,7 +120,8 @@ class Ticket:
         """Return the untrained network that the ticket names."""
         try:
             with nullcontext() if trust else reading("a ticket"):
-                return named_factory(network, tuple(self.origin["input_shape"]), self.origin["classes"])()
+                shape, tokens = _tuples(self.origin["input_shape"]), _tuples(self.origin.get("tokens"))
+                return named_factory(network, shape, self.origin["classes"], tokens)()
         except NotWhileReading:
             raise InputError(
                 f"the ticket's network is {network.name!r}, a function of a user's: give `factory`, which makes the "
@@ -133,7 +138,9 @@ class Ticket:
         Raises:
             InputError: the examples have another shape.
         """
-        shape = tuple(self.origin["input_shape"])
+        shape = _tuples(self.origin["input_shape"])
+        if not self.normalisation["mean"]:
+            raise InputError("the inputs of this ticket's network are not normalised; give them to it as they are")
         values = torch.as_tensor(inputs)
         if values.shape[1:] == shape[1:] and shape[0] == 1 and len(shape) > 1:
             values = values[:, None]
@@ -199,6 +206,13 @@ class Ticket:
     def __repr__(self) -> str:
         where = ", ".join(f"{name}={self.origin.get(name)!r}" for name in ("study", "arm", "trial", "repeat", "level"))
         return f"Ticket({where}, {self.mask!r})"
+
+
+def _tuples(written: Any) -> Any:
+    """Return a shape, or several, from JSON, which has lists for tuples."""
+    if isinstance(written, dict):
+        return {name: _tuples(each) for name, each in written.items()}
+    return tuple(map(_tuples, written)) if isinstance(written, list | tuple) else written
 
 
 def _unpacked(packed: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Mask:

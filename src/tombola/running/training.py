@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -23,7 +23,7 @@ from tombola.running.store import Store
 from tombola.training.engine import Engine, Start, Weights
 from tombola.training.engines import choose_engine
 from tombola.training.engines.popup import PopupEngine
-from tombola.training.loop import Record, train
+from tombola.training.loop import Record, new_history, train
 from tombola.training.tracking import MaskTracker
 from tombola.work import Item, Run, Supermask, Training
 
@@ -99,18 +99,21 @@ def _begin_run(item: Item, store: Store, options: RunOptions) -> Lane:
     assert isinstance(run, Run)
     build = build_of(item, splits)
     mask, weights, remarks = masked_state(run, store, build, splits)
-    engine = choose_engine(options.engine, build, mask, run.training, splits.train.inputs[:1], options.stack > 1)
-    start = Start(weights, mask, run.seeds, splits, run.initial.iteration)
-    return _resumed(Lane(item, start, engine, Record(), remarks), store, options)
+    task = run.task.make()
+    example = splits.train.select(slice(1)).inputs
+    engine = choose_engine(options.engine, build, mask, run.training, example, options.stack > 1, task)
+    start = Start(weights, mask, run.seeds, splits, run.initial.iteration, task=task)
+    return _resumed(Lane(item, start, engine, Record(new_history(task.metrics)), remarks), store, options)
 
 
 def _begin_supermask(item: Item, store: Store, options: RunOptions) -> Lane:
     supermask, splits = item.spec, splits_of(item, options)
     assert isinstance(supermask, Supermask)
     mask, weights, remarks = frozen_state(supermask, store, build_of(item, splits), splits)
-    start = Start(weights, mask, supermask.seeds, splits, supermask.initial.iteration, popup=supermask.popup)
+    task = supermask.task.make()
+    start = Start(weights, mask, supermask.seeds, splits, supermask.initial.iteration, popup=supermask.popup, task=task)
     # Scores are trained for all weights, and the mask is what is found: "start" holds all of them.
-    record = Record(snapshots={"start": weights})
+    record = Record(new_history(task.metrics), snapshots={"start": weights})
     return _resumed(Lane(item, start, PopupEngine, record, remarks, finds_mask=True), store, options)
 
 
@@ -128,7 +131,7 @@ def _resumed(lane: Lane, store: Store, options: RunOptions) -> Lane:
     if not (same and facts.get("mask") == _digest(start.mask) and snapshots <= record.snapshots.keys()):
         return lane
     weights, optimizer = under("weights", tensors), under("optimizer", tensors)
-    lane.start = Start(weights, start.mask, start.seeds, start.splits, facts["iteration"], optimizer, start.popup)
+    lane.start = replace(start, weights=weights, iteration=facts["iteration"], optimizer=optimizer)
     lane.record = record
     lane.trackers = [
         MaskTracker(tracked, start.mask, facts["tracking"][number], under(f"tracked-{number}", tensors))
@@ -241,12 +244,14 @@ def _store_result(lane: Lane, engine: Engine, facts: dict[str, Any], store: Stor
 
 
 def _state(lane: Lane, engine: Engine, budget: int) -> dict[str, Any]:
-    metrics = lane.record.history["val_accuracy"]
+    """Return how far a training is, with the latest value of each metric on the validation examples."""
+    history = lane.record.history
+    measured = {metric.name: history[f"val_{metric.name}"] for metric in lane.start.task.metrics}
     return {
         "label": lane.item.label,
         "iteration": engine.iteration,
         "budget": budget,
-        "metric": metrics[-1] if metrics else None,
+        "metrics": {name: values[-1] for name, values in measured.items() if values},
     }
 
 

@@ -216,7 +216,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     return dict(_plain(value))
 
 
-SHORT = {"network": "name", "data": "source"}  # a plain string in their place means this field
+SHORT = {"network": "name", "data": "source", "task": "name"}  # a plain string in their place means this field
 # Who sets one of these means the others to be gone.
 RIVALS = {
     "training": ("iterations", "epochs"),
@@ -236,6 +236,8 @@ def _over(section: str, base: Any, value: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(base, dict):
         return value
     gone: set[str] = set()
+    if section == "task" and value.get("name") not in (None, base.get("name")):  # it has options of its own
+        gone = base.keys() - value.keys()
     if section == "data" and value.get("source", "npz") != "npz":
         gone = {"path"}
     if section == "network" and value.get("name") not in (None, base.get("name")):  # its factory takes others

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import nn
 
-from tombola.data import Description, describe, fingerprint
+from tombola.data import Description, describe, fingerprint, is_one_shape
 from tombola.errors import InputError
-from tombola.networks import Coverage, check_scores, examine, factory, initialised, redraws
+from tombola.networks import Coverage, examined, initialised, network_for, redraws
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
 from tombola.registry import resolve
@@ -21,7 +21,9 @@ from tombola.studies.controls import control
 from tombola.studies.rewind import iterations
 from tombola.studies.size import MAX_RUNS, check_size, runs_of
 from tombola.studies.study import ArmSettings, Study
-from tombola.studies.trial import Trial, epoch_length
+from tombola.studies.task_checks import check_margins, check_outputs
+from tombola.studies.trial import Codes, Trial, epoch_length
+from tombola.tasks import ACCURACY_ALONE, Measures
 from tombola.work import Item, MaskSearch
 
 
@@ -54,6 +56,7 @@ class Plan:
         work: items by identity, each after those that it needs.
         rows: of the results table, in the study's order of arms.
         pairs: what the interpolations show; two may share one.
+        measures: what the task measures.
     """
 
     study: Study
@@ -63,6 +66,7 @@ class Plan:
     work: dict[str, Item]
     rows: tuple[Row, ...]
     pairs: tuple[Pair, ...] = ()
+    measures: Measures = ACCURACY_ALONE
 
     def budget(self, level: int = 0) -> int:
         """Return the iterations of a run of that level that starts at iteration 0."""
@@ -100,17 +104,15 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
         InputError: a network, criterion or arm does not exist or does not fit, or the study asks for what can't be.
     """
     check_size(runs_of(study), max_runs)
-    data = describe(study.data, root)
-    build = factory(study.network, data.input_shape, data.classes)
-    module = initialised(build, "pytorch", 0)
-    coverage = examine(module, data.input_shape, study.network.output, study.network.embeddings)
-    classes = check_scores(coverage)
-    if classes < data.classes:
-        raise InputError(
-            f"the network returns {classes} scores per example, but {study.data.source} has {data.classes} classes"
-        )
+    data, task = describe(study.data, root), study.task.make()
+    task.check_data(data, study.data.source)
+    build = network_for(study.network, data, task)
+    coverage = examined(build, data, study.network)
+    check_outputs(task, initialised(build, "pytorch", 0), data, study.data.source)
+    check_margins(study, task, data)
     recipes = [study.training, *(study.recipe(1).changed(arm.training) for arm in study.arms)]
-    if any(recipe.augment for recipe in recipes) and len(data.input_shape) != 3:
+    is_image = is_one_shape(data.input_shape) and len(data.input_shape) == 3 and data.input_dtype == "float32"
+    if any(recipe.augment for recipe in recipes) and not is_image:
         raise InputError(
             f"training.augment is for images (channels, height, width), and an example of {study.data.source} has "
             f"shape {data.input_shape}; leave augment out"
@@ -134,9 +136,9 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     remaining = plan_counts(coverage.sizes(), rates, study.pruning.scope, study.pruning.minimum)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     untrained = partial(initialised, build, study.network.init, 0)
-    try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data.input_shape, data.classes)
+    try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task)
     arms = [control(arm.rule, arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
-    codes = (study.network.code(), fingerprint(study.data, root))
+    codes = Codes(study.network.code(), fingerprint(study.data, root), study.task.code())
 
     items: dict[str, Item] = {}
     rows: list[Row] = []
@@ -158,13 +160,13 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     for search in {search.criterion: search for search in searches}.values():
         if search.criterion != study.pruning.criterion:
             examples = bool(search.examples)
-            try_criterion(search.criterion, coverage.shapes(), untrained, data.input_shape, data.classes, examples)
+            try_criterion(search.criterion, coverage.shapes(), untrained, data, task, examples)
     pairs: list[Pair] = []
     for rewind in parting:
         assert study.connectivity is not None
         for number in range(study.trials):
             pairs += connect(trial(number, rewind, None), study.connectivity)
-    return Plan(study, data, coverage, tuple(remaining), items, tuple(rows), tuple(pairs))
+    return Plan(study, data, coverage, tuple(remaining), items, tuple(rows), tuple(pairs), task.measures(data))
 
 
 def _check_second_initialisation(study: Study, build: Callable[[], nn.Module], coverage: Coverage) -> None:

@@ -22,11 +22,12 @@ class BackOff(Section):
     """What happens when a level has lost too much: its mask is given up, and the last good one is pruned by less.
 
     Args:
-        margin: the loss that is borne: of validation accuracy at early stop, below the dense network's, 0 to 1.
+        margin: the loss that is borne: how much worse than the dense network's the task's metric may be on the
+            validation examples at early stop. A fraction for percentages: 0.01 is 1 percentage point of accuracy.
         factor: of the rates, each time that a level has lost more.
     """
 
-    margin: float = Field(ge=0, lt=1)
+    margin: float = Field(ge=0)
     factor: float = Field(default=0.5, gt=0, lt=1)
 
 
@@ -53,8 +54,10 @@ class Pruning(Section):
         back_off: prunes by less once a level has lost too much. Densities are then known only as they are found.
         early_bird: watches, while the dense network trains, the mask that pruning it by magnitude to each level would
             give, and says when one has settled; on its own where the study has an arm `early-bird`.
-        stop_margin: an arm's levels end once one has a validation accuracy below chance (1 / classes) plus this.
-        init_examples: of each class, that `snip` and `grasp` look at (Tanaka et al. 2020 take ten).
+        stop_margin: an arm's levels end once one's metric on the validation examples is not better than chance by
+            this: of classification, once the accuracy is below 1 / classes plus this.
+        init_examples: of each class, that `snip` and `grasp` look at (Tanaka et al. 2020 take ten); where the targets
+            are no class numbers, ten times as many of all examples.
     """
 
     criterion: str = "magnitude"
@@ -69,7 +72,7 @@ class Pruning(Section):
     minimum: int = Field(default=0, ge=0, le=MOST_ITERATIONS)
     back_off: BackOff | None = None
     early_bird: EarlyBird | None = None
-    stop_margin: float | None = Field(default=None, ge=0, lt=1)
+    stop_margin: float | None = Field(default=None, ge=0)
     init_examples: int = Field(default=10, ge=1, le=MOST_ITERATIONS)
 
     @model_validator(mode="before")

@@ -15,6 +15,7 @@ from tombola.section import LARGEST_SEED, MOST_ARMS, MOST_REPEATS, Section
 from tombola.studies.connectivity import Connectivity
 from tombola.studies.pruning import Pruning
 from tombola.studies.rewind import Rewind
+from tombola.tasks import TaskSettings
 from tombola.training.popup import FrozenWeights
 from tombola.training.recipe import Recipe
 
@@ -101,6 +102,8 @@ class Study(Section):
         description: one line for lists.
         seed: all randomness follows from it and the trial's number.
         network, data, training, pruning: see those sections.
+        task: what is learned: "classification", or another of `tombola.tasks.TASKS`, or `package.module:Class`; with
+            options as `{name: regression, metric: mae}`.
         retraining: fields of `training` that are others at levels 1 and up, such as `{epochs: 25}`.
         noise: "trial": all runs of a trial see the same batches in the same order; "level": each level has a data
             order, augmentation and dropout of its own.
@@ -118,6 +121,7 @@ class Study(Section):
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     network: NetworkSettings
     data: DataSettings
+    task: TaskSettings = TaskSettings()
     training: Recipe
     retraining: dict[str, Any] = Field(default_factory=dict)
     pruning: Pruning

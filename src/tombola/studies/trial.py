@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -19,6 +20,7 @@ from tombola.pruning.select import after_round
 from tombola.registry import code_fingerprint
 from tombola.studies.arms import ARMS, Rule, rule_named
 from tombola.studies.study import ArmSettings, Study
+from tombola.tasks import Task, TaskSettings
 from tombola.training.popup import Popup, counts_of
 from tombola.training.recipe import Recipe
 from tombola.training.tracking import EarlyBird, TrackedMasks
@@ -55,6 +57,14 @@ def epoch_length(study: Study, data: Description, recipe: Recipe) -> int:
     return examples // recipe.batch_size
 
 
+class Codes(NamedTuple):
+    """Fingerprints of a user's own network, data and task; "" for ours."""
+
+    network: str
+    data: str
+    task: str = ""
+
+
 @dataclass
 class Trial:
     """One trial of a study while it is planned: what arms build their rules from.
@@ -70,7 +80,7 @@ class Trial:
     study: Study
     number: int
     rates: tuple[dict[str, float], ...]
-    codes: tuple[str, str]
+    codes: Codes
     items: dict[str, Item] = field(repr=False)
     data: Description
     coverage: Coverage = field(repr=False)
@@ -84,6 +94,15 @@ class Trial:
         observe = Observations(snapshots=tuple(sorted(set(self.rewinds) - {0})), masks=tracked)
         self.dense = self._train("dense", "dense", 0, InitialState(), None, observe=observe)
         self._chains: dict[Rule, list[Training]] = {}
+
+    @cached_property
+    def task(self) -> Task:
+        """What is learned."""
+        return self.study.task.make()
+
+    @cached_property
+    def _deciding(self) -> TaskSettings:
+        return self.study.task.deciding()
 
     @property
     def rewound(self) -> InitialState:
@@ -240,7 +259,14 @@ class Trial:
         """Return the mask found by pruning the ticket of the level before by one round."""
         search = self._search(self.run("ticket", level - 1), level - 1, level)
         if back_off := self.study.pruning.back_off:
-            limit = Limit(dense=self.dense.id, margin=back_off.margin, factor=back_off.factor)
+            metric = self.task.primary
+            limit = Limit(
+                dense=self.dense.id,
+                margin=back_off.margin,
+                factor=back_off.factor,
+                metric=metric.name,
+                better=metric.better,
+            )
             search = search.model_copy(update={"limit": limit})
         return self._use(search, "ticket")
 
@@ -363,11 +389,13 @@ class Trial:
         study = self.study
         return kind(
             network=study.network.model_copy(update={"output": None}),  # decides rates alone, which are there by name
-            data=study.data.model_copy(update={"path": f"content:{self.codes[1]}"} if study.data.path else {}),
+            data=study.data.model_copy(update={"path": f"content:{self.codes.data}"} if study.data.path else {}),
             seed=study.seed,
             trial=self.number,
-            network_code=self.codes[0],
-            data_code=self.codes[1],
+            task=self._deciding,
+            network_code=self.codes.network,
+            data_code=self.codes.data,
+            task_code=self.codes.task,
             **fields,
         )
 
@@ -395,7 +423,7 @@ class Trial:
 
     def _use(self, search: MaskSearch, of: str) -> MaskUse:
         """Plan a mask search and return the use of its mask."""
-        examples = search.examples * self.data.classes or 1
+        examples = self.task.few_count(self.data, search.examples) if search.examples else 1
         cost = Cost(evaluated=PASSES.get(search.criterion, 0) * examples)
         item = self.add(search, f"mask.{of}.level-{search.level:02}", "masks", cost)
         return MaskUse(search=item.id)

@@ -45,6 +45,12 @@ class Metric:
         """The name in a sentence: "mean squared error" for `mean_squared_error`."""
         return self.name.replace("_", " ")
 
+    def text(self, value: float) -> str:
+        """Return a value for a person: "97.12%", "0.0123 kW"."""
+        if self.unit == "%":
+            return f"{value:.2%}"
+        return f"{value:.4g} {self.unit}".rstrip()
+
     def is_better(self, one: float, other: float) -> bool:
         """Return whether `one` is better than `other`; never where either is NaN."""
         return one > other if self.better == "higher" else one < other
@@ -66,7 +72,30 @@ class Metric:
         return {"metric": self.name, "metric_better": self.better, "metric_unit": self.unit}
 
 
+@dataclass(frozen=True)
+class Measures:
+    """What readers of results must know of a task: a results folder is read without the code of a user's task.
+
+    Args:
+        metrics: all that are measured, in the order of histories.
+        primary: the one that decides.
+        chance: its value for a guess; None where that is not known.
+        outputs: how many numbers the network gives for each example or position; None where nothing is known.
+    """
+
+    metrics: tuple[Metric, ...]
+    primary: Metric
+    chance: float | None = None
+    outputs: int | None = None
+
+    @property
+    def others(self) -> tuple[Metric, ...]:
+        """The metrics beside the one that decides."""
+        return tuple(metric for metric in self.metrics if metric.name != self.primary.name)
+
+
 ACCURACY = Metric("accuracy", "higher", "%")
+ACCURACY_ALONE = Measures((ACCURACY,), ACCURACY)
 
 
 def metric_of(levels: pd.DataFrame) -> Metric:

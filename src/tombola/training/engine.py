@@ -16,16 +16,29 @@ from torch import Tensor, nn
 from tombola.data.parts import Splits
 from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
+from tombola.tasks import CLASSIFICATION, Task
 from tombola.training.popup import Popup
 
 Weights = dict[str, Tensor]  # a state_dict on the CPU: parameters and buffers
 
 
 class Score(NamedTuple):
-    """How well weights do on a part: mean cross-entropy in nats, and accuracy from 0 to 1."""
+    """How well weights do on a part.
+
+    Args:
+        loss: the task's mean loss.
+        metric: the first of the task's metrics.
+        others: its other metrics, in their order.
+    """
 
     loss: float
-    accuracy: float
+    metric: float
+    others: tuple[float, ...] = ()
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The loss and all metrics."""
+        return (self.loss, self.metric, *self.others)
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,7 @@ class Start:
         iteration: how many iterations lie behind `weights`; schedule and data order go on from there.
         optimizer: the optimiser's tensors as `Engine.optimizer_state` gave them; empty for a fresh optimiser.
         popup: that scores are to be trained, and the weights to stay as they are.
+        task: what is learned.
     """
 
     weights: Weights
@@ -49,6 +63,7 @@ class Start:
     iteration: int = 0
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     popup: Popup | None = None
+    task: Task = CLASSIFICATION
 
 
 class Engine(Protocol):

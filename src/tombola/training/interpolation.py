@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,10 +11,33 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.data import Part, Splits
 from tombola.networks import initialised
+from tombola.tasks import CLASSIFICATION, Metric, Task
 from tombola.training.engine import NetworkFactory, Weights
-from tombola.training.engines.dense import EVALUATION_BLOCK, for_half, logits_of, own_draws, score, seed_draws
+from tombola.training.engines.dense import for_half, output_of, own_draws, score, seed_draws
 
-COLUMNS = ("position", "train_loss", "train_error", "test_loss", "test_error")
+
+def point_columns(task: Task) -> tuple[str, ...]:
+    """Return what is known of a point: its position, and loss and metrics of training and test examples.
+
+    Of plain classification the error takes the place of the accuracy.
+    """
+    return (
+        "position",
+        *(f"{part}_{name}" for part in ("train", "test") for name in ("loss", *measures_of(task.metrics))),
+    )
+
+
+def measures_of(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """Return what is measured beside the loss: the metrics, or "error" where accuracy is the only one.
+
+    The error is 1 - accuracy, as in the papers on linear mode connectivity.
+    """
+    return ("error",) if is_error(metrics) else tuple(metric.name for metric in metrics)
+
+
+def is_error(metrics: Sequence[Metric]) -> bool:
+    """Return whether points show an error in the place of metrics."""
+    return tuple(metrics) == CLASSIFICATION.metrics
 
 
 def along(
@@ -25,6 +48,7 @@ def along(
     points: int,
     half: bool = False,
     seed: int = 0,
+    task: Task = CLASSIFICATION,
     check: Callable[[], None] = lambda: None,
     reached: Callable[[int], None] = lambda point: None,
 ) -> dict[str, list[float]]:
@@ -40,30 +64,32 @@ def along(
         points: how many, both ends included.
         half: compute products and convolutions in bfloat16.
         seed: of what a module draws even in evaluation; every point sees the same.
+        task: what is learned.
         check: called between blocks of examples; may raise to stop.
         reached: told how many points are done.
 
     Returns:
-        A list for each of COLUMNS: losses are mean cross-entropies in nats, errors fractions of all examples of
-        the part.
+        A list for each column of `point_columns`: losses and metrics are the task's, errors fractions of all examples
+        of the part.
     """
-    device = splits.train.inputs.device
+    device = splits.train.device
     module = initialised(build, "pytorch", 0).to(device)
     if half:
         module = for_half(module)
-    found: dict[str, list[float]] = {column: [] for column in COLUMNS}
+    found: dict[str, list[float]] = {column: [] for column in point_columns(task)}
     with own_draws(device):
         for point in range(points):
             reached(point)
             position = point / (points - 1)
             module.load_state_dict(between(one, other, position))
             seed_draws(seed, device)
-            renew_statistics(module, splits.train, half, check)
+            renew_statistics(module, splits.train, half, check, task)
             module.eval()
-            train, test = (score(module, part, half, check) for part in (splits.train, splits.test))
-            row = (position, train.loss, 1 - train.accuracy, test.loss, 1 - test.accuracy)
-            for column, value in zip(COLUMNS, row, strict=True):
-                found[column].append(value)
+            scores = [score(module, part, half, check, task) for part in (splits.train, splits.test)]
+            shown = [(each.loss, 1 - each.metric) if is_error(task.metrics) else each.values for each in scores]
+            row = (position, *shown[0], *shown[1])
+            for values, value in zip(found.values(), row, strict=True):
+                values.append(value)
     return found
 
 
@@ -77,7 +103,9 @@ def between(one: Weights, other: Weights, position: float) -> Weights:
 
 
 @torch.no_grad()
-def renew_statistics(module: nn.Module, examples: Part, half: bool, check: Callable[[], None]) -> None:
+def renew_statistics(
+    module: nn.Module, examples: Part, half: bool, check: Callable[[], None], task: Task = CLASSIFICATION
+) -> None:
     """Set the running statistics of batch norm layers to means over batches of all `examples`, not augmented.
 
     Everything else computes as in evaluation: no dropout. Batches are equally large, to within one example, and each
@@ -86,11 +114,11 @@ def renew_statistics(module: nn.Module, examples: Part, half: bool, check: Calla
     layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     if not layers:
         return
-    batches = -(-len(examples) // EVALUATION_BLOCK)
+    batches = -(-len(examples) // task.block)
     with _cumulative(module, layers):
         for batch in range(batches):
             check()
-            logits_of(module, examples.inputs[batch::batches], half)
+            output_of(task, module, examples.select(slice(batch, None, batches)), half)
 
 
 @contextmanager

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tombola.tasks import CLASSIFICATION, Metric
 from tombola.training.engine import Engine, Weights
 
-COLUMNS = ("iteration", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
-ROUNDING = 1e-9  # of sums and differences of accuracies: 0.97 - 0.96 is more than 0.01, and 1 / 10 + 0.2 than 0.3
+ROUNDING = 1e-9  # of sums and differences of metrics: 0.97 - 0.96 is more than 0.01, and 1 / 10 + 0.2 than 0.3
 SLICE = 0.25  # seconds of training between two looks at the clock and at a wish to stop
 
 
@@ -18,25 +18,39 @@ class Interrupted(Exception):
     """Someone asked to stop; what was reached has been saved."""
 
 
+def history_columns(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """Return the columns of a history: "val_loss" and "val_<metric>" for each metric, and the same of test."""
+    names = ("loss", *(metric.name for metric in metrics))
+    return ("iteration", *(f"{part}_{name}" for part in ("val", "test") for name in names))
+
+
+COLUMNS = history_columns(CLASSIFICATION.metrics)
+
+
+def new_history(metrics: Sequence[Metric] = CLASSIFICATION.metrics) -> dict[str, list[float]]:
+    """Return a history without any evaluation."""
+    return {column: [] for column in history_columns(metrics)}
+
+
 @dataclass
 class Record:
     """What is known of one lane so far: with the engine's state, all that a checkpoint has to hold.
 
     Args:
-        history: a list for each of COLUMNS; losses are mean cross-entropies in nats, accuracies lie from 0 to 1.
+        history: a list for each of the columns that `history_columns` gives for the task's metrics, in that order.
         snapshots: "start", "iteration-<k>" for the iterations asked for, "best" (lowest validation loss; the first
             of equals) and "final".
         seconds: spent on this lane, evaluations included, over all interruptions.
         diverged_at: the iteration at which a loss was found not to be finite, if one was.
-        train: mean loss and accuracy on the training examples at the end.
+        train: mean loss and all metrics on the training examples at the end.
         energy_kwh: spent on this lane over all interruptions; None where a part of it was not measured.
     """
 
-    history: dict[str, list[float]] = field(default_factory=lambda: {column: [] for column in COLUMNS})
+    history: dict[str, list[float]] = field(default_factory=new_history)
     snapshots: dict[str, Weights] = field(default_factory=dict)
     seconds: float = 0.0
     diverged_at: int | None = None
-    train: tuple[float, float] | None = None
+    train: tuple[float, ...] | None = None
     energy_kwh: float | None = None
 
     @property
@@ -53,9 +67,9 @@ class Record:
         return patience is not None and best is not None and len(self.history["val_loss"]) - 1 - best >= patience
 
 
-def early_stop_accuracy(history: Mapping[str, Sequence[float]]) -> float:
-    """Return validation accuracy at the lowest validation loss."""
-    return history["val_accuracy"][lowest(history["val_loss"])]
+def early_stop_metric(history: Mapping[str, Sequence[float]], metric: str) -> float:
+    """Return a metric on the validation examples at the lowest validation loss."""
+    return history[f"val_{metric}"][lowest(history["val_loss"])]
 
 
 def lowest(losses: Sequence[float]) -> int:
@@ -127,7 +141,7 @@ def train(
         save()
         raise
     for lane, record in enumerate(records):
-        record.train = (scores[lane].loss, scores[lane].accuracy)
+        record.train = scores[lane].values
         record.snapshots["final"] = engine.weights(lane)
 
 
@@ -158,9 +172,9 @@ def _remember(
     validation, test = engine.evaluate("validation", check), engine.evaluate("test", check)
     for lane in due:
         record = records[lane]
-        row = (now, *validation[lane], *test[lane])
-        for column, value in zip(COLUMNS, row, strict=True):
-            record.history[column].append(value)
+        row = (now, *validation[lane].values, *test[lane].values)
+        for values, value in zip(record.history.values(), row, strict=True):
+            values.append(value)
         # Looked at here alone, so that the iteration does not depend on how training was cut into slices.
         if not math.isfinite(losses[lane]) or not math.isfinite(validation[lane].loss):
             record.diverged_at = now

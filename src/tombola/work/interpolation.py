@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from tombola.data import DataSettings
 from tombola.networks import NetworkSettings
 from tombola.seeds import Seeds
+from tombola.tasks import TaskSettings
 from tombola.work.spec import Spec
 
 
@@ -17,7 +18,7 @@ class Interpolation(Spec):
         one, other: identities of the runs: at positions 0 and 1.
         points: that are evaluated, evenly spaced, both ends included.
         precision: of the evaluation, as in the runs' recipe.
-        network, data, seed, trial, network_code, data_code: as in the runs.
+        network, data, seed, trial, task, network_code, data_code, task_code: as in the runs.
     """
 
     kind: ClassVar[str] = "interpolation"
@@ -30,8 +31,10 @@ class Interpolation(Spec):
     data: DataSettings
     seed: int
     trial: int
+    task: TaskSettings = TaskSettings()
     network_code: str = ""
     data_code: str = ""
+    task_code: str = ""
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from tombola.networks import NetworkSettings
 from tombola.pruning.select import Scope
 from tombola.section import Section
 from tombola.seeds import Seeds
+from tombola.tasks import ACCURACY, Direction, Metric, TaskSettings
 from tombola.training.tracking import EarlyBird
 from tombola.work.spec import Spec
 
@@ -19,11 +20,19 @@ class Limit(Section):
     Args:
         dense: identity of the run that the metric is compared with.
         margin, factor: as in `BackOff`.
+        metric, better: name and direction of the metric.
     """
 
     dense: str
     margin: float
     factor: float
+    metric: str = ACCURACY.name
+    better: Direction = ACCURACY.better
+
+    @property
+    def compared(self) -> Metric:
+        """The metric that is compared."""
+        return Metric(self.metric, self.better)
 
 
 class MaskSearch(Spec):
@@ -40,7 +49,7 @@ class MaskSearch(Spec):
             must have tracked it.
         examples: of each class, that a method at initialisation is given.
         level, repeat: number the draws of the criterion and of the examples, where those draw.
-        network, data, seed, trial, network_code, data_code: as in the run.
+        network, data, seed, trial, task, network_code, data_code, task_code: as in the run.
         code: fingerprint of a user's own criterion.
     """
 
@@ -62,8 +71,10 @@ class MaskSearch(Spec):
     examples: int = 0
     level: int = 0
     repeat: int = 0
+    task: TaskSettings = TaskSettings()
     network_code: str = ""
     data_code: str = ""
+    task_code: str = ""
     code: str = ""
 
     @property

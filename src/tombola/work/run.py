@@ -8,6 +8,7 @@ from tombola.data import DataSettings
 from tombola.networks import NetworkSettings
 from tombola.section import Section
 from tombola.seeds import Seeds
+from tombola.tasks import TaskSettings
 from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
 from tombola.work.spec import Spec
@@ -110,7 +111,8 @@ class Training(Spec):
         initial: starting weights and iteration.
         until: the iteration at which training ends, where that is before the end of the budget.
         noise: which draw of data order, augmentation and dropout.
-        network_code, data_code: fingerprints of a user's own network and data.
+        task: what is learned, without options that change no result.
+        network_code, data_code, task_code: fingerprints of a user's own network, data and task.
     """
 
     network: NetworkSettings
@@ -121,8 +123,10 @@ class Training(Spec):
     initial: InitialState = InitialState()
     until: int | None = None
     noise: SgdNoise = SgdNoise()
+    task: TaskSettings = TaskSettings()
     network_code: str = ""
     data_code: str = ""
+    task_code: str = ""
 
     @property
     def seeds(self) -> Seeds:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tombola.errors import InputError
 from tombola.pruning.at_init.weights import differentiable
@@ -21,18 +21,18 @@ def grasp(snapshots: Snapshots) -> Mapping[str, Tensor]:
 
     Removing weight q, that is adding -w_q, changes |g|^2 by -2 w_q (H g)_q to first order. The paper removes where
     -w * (H g) is highest, so what is kept are the weights without which the gradient would shrink most. L is the mean
-    cross-entropy of `snapshots.examples`, scores divided by a temperature of 200.
+    loss of `snapshots.examples`, class scores divided by a temperature of 200; a task without class scores has none.
 
     Raises:
         InputError: the network can't be differentiated twice, or H g is zero everywhere.
     """
     module = snapshots.network()
     weights = differentiable(module, snapshots.start)
-    inputs, targets = snapshots.examples()
     try:
-        products = hessian_gradient(module, weights, inputs, targets)
+        with sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no second derivative
+            products = hessian_gradient(weights, lambda: snapshots.loss(module, TEMPERATURE))
     except RuntimeError as error:
-        layer = _layer_without(module, inputs)
+        layer = _layer_without(module, snapshots)
         where = f"its layer {layer}" if layer else "something that it computes"
         reason = " ".join(str(error).split())[:160]
         raise InputError(
@@ -47,12 +47,10 @@ def grasp(snapshots: Snapshots) -> Mapping[str, Tensor]:
     return {name: weight.detach() * product for (name, weight), product in zip(weights.items(), products, strict=True)}
 
 
-def hessian_gradient(
-    module: nn.Module, weights: Mapping[str, Tensor], inputs: Tensor, targets: Tensor
-) -> tuple[Tensor, ...]:
+def hessian_gradient(weights: Mapping[str, Tensor], loss_of: Callable[[], Tensor]) -> tuple[Tensor, ...]:
     """Return the Hessian of the loss times its gradient, both with respect to `weights`, in their order and shapes."""
     with torch.enable_grad():
-        loss = functional.cross_entropy(module(inputs) / TEMPERATURE, targets)
+        loss = loss_of()
         gradients = torch.autograd.grad(
             loss, [*weights.values()], create_graph=True, allow_unused=True, materialize_grads=True
         )
@@ -65,7 +63,7 @@ def hessian_gradient(
     return tuple(torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights.values())
 
 
-def _layer_without(module: nn.Module, inputs: Tensor) -> str:
+def _layer_without(module: nn.Module, snapshots: Snapshots) -> str:
     """Return the innermost layer that can't be differentiated twice, as "name (Class)"; "" where none is found."""
     seen: dict[str, tuple[Any, ...]] = {}
     handles = [
@@ -74,7 +72,7 @@ def _layer_without(module: nn.Module, inputs: Tensor) -> str:
         if name
     ]
     with torch.no_grad():
-        module(inputs)
+        snapshots.loss(module, 1.0)
     for handle in handles:
         handle.remove()
     guilty = [name for name, given in seen.items() if not _twice(module.get_submodule(name), given)]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from tombola.pruning.at_init.weights import differentiable, times_gradient
 from tombola.pruning.criteria import Snapshots
@@ -15,12 +14,11 @@ from tombola.pruning.criteria import Snapshots
 def snip(snapshots: Snapshots) -> Mapping[str, Tensor]:
     """Score |w * dL/dw| at the initialisation (Lee et al. 2019, "SNIP", Section 4.1).
 
-    L is the mean cross-entropy of `snapshots.examples`. The paper divides by the sum over all weights, which changes
+    L is the mean loss of `snapshots.examples`. The paper divides by the sum over all weights, which changes
     no order.
     """
     module = snapshots.network()
     weights = differentiable(module, snapshots.start)
-    inputs, targets = snapshots.examples()
     with torch.enable_grad():
-        loss = functional.cross_entropy(module(inputs), targets)
+        loss = snapshots.loss(module, 1.0)
     return {name: product.abs() for name, product in times_gradient(weights, loss).items()}

@@ -12,6 +12,7 @@ from tombola.pruning.at_init.weights import differentiable, times_gradient
 from tombola.pruning.criteria import Goal, Snapshots
 from tombola.pruning.mask import Mask
 from tombola.pruning.select import select
+from tombola.tasks import logits_in
 
 ROUNDS = 100  # as in the paper
 
@@ -25,6 +26,11 @@ def synflow(snapshots: Snapshots, rounds: int = ROUNDS) -> Mapping[str, Tensor]:
     Raises:
         InputError: the network can't be run in double precision, or its saliencies overflow even that.
     """
+    if not (isinstance(snapshots.input_shape, tuple) and all(isinstance(size, int) for size in snapshots.input_shape)):
+        raise InputError(
+            "synflow runs the network on a single input of ones, and this network takes several inputs; snip and grasp "
+            "run it as training does"
+        )
     example = torch.ones(1, *snapshots.input_shape, dtype=torch.float64)
     try:
         module = linearised(snapshots.network())
@@ -56,7 +62,7 @@ def saliencies(module: nn.Module, weights: Mapping[str, Tensor], example: Tensor
     Without biases each layer's sum is the same, R itself (the paper's Theorem 2); no layer is drained before others.
     """
     with torch.enable_grad():
-        flow = module(example).sum()
+        flow = logits_in(module(example)).sum()
     found = times_gradient(weights, flow)
     if not all(bool(each.isfinite().all()) for each in found.values()):
         raise InputError(

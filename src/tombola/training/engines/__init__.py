@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from tombola.data import Tensors
 from tombola.errors import InputError, nearest
 from tombola.extras import install, installed, need
 from tombola.pruning.mask import Mask
+from tombola.tasks import CLASSIFICATION, Task
 from tombola.training.engine import NetworkFactory
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.stacked import StackedEngine
@@ -49,7 +50,13 @@ def slower_than_possible(name: str, device: str) -> str:
 
 
 def choose_engine(
-    name: str, build: NetworkFactory, mask: Mask, recipe: Recipe, example: Tensor, many: bool = False
+    name: str,
+    build: NetworkFactory,
+    mask: Mask,
+    recipe: Recipe,
+    example: Tensors,
+    many: bool = False,
+    task: Task = CLASSIFICATION,
 ) -> Any:
     """Return an engine's class: called with (build, starts, recipe, budget, device) it gives an `Engine`.
 
@@ -64,11 +71,17 @@ def choose_engine(
         recipe: how it is to be trained.
         example: a batch of one, on the device to train on.
         many: whether several jobs could be trained together.
+        task: what is learned.
 
     Raises:
-        InputError: there is no such engine, or "sparse" is asked for a network of which no layer can be sparse.
+        InputError: there is no such engine, or "sparse" is asked for a task that it does not serve, or for a network
+            of which no layer can be sparse.
     """
     check_engine(name)
+    if reason := why_dense_alone(task, example):
+        if name == "sparse":
+            raise InputError(f"engine 'sparse' can't train this study ({reason}); take engine auto or dense")
+        return DenseEngine
     on_cpu = example.device.type == "cpu"
     if name == "stacked" or (name == "auto" and many and not on_cpu):
         return StackedEngine if StackedEngine.fits(build, example) else DenseEngine
@@ -93,6 +106,15 @@ def choose_engine(
     if chosen is not DenseEngine:
         make_ready()
     return chosen
+
+
+def why_dense_alone(task: Task, example: Tensors) -> str:
+    """Return why only the dense engine can train this task on such inputs; "" where others can."""
+    if not task.plain_cross_entropy:
+        return "other engines compute mean cross-entropy of classes alone, without weights or smoothing"
+    if not isinstance(example, torch.Tensor):
+        return "other engines take a single input"
+    return "" if example.is_floating_point() else "other engines take no token ids"
 
 
 def reasons_against(build: NetworkFactory, mask: Mask, recipe: Recipe) -> dict[str, str]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.utils._pytree import tree_map_only
 
 from tombola.data.augment import Augmentation, augment
-from tombola.data.parts import Part
+from tombola.data.parts import Part, each_tensor
+from tombola.tasks import CLASSIFICATION, Task
 from tombola.training.engine import NetworkFactory, Score, Start, Weights
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
 
-EVALUATION_BLOCK = 1000  # examples; large enough for full speed, small enough for convolutions' activations
+EVALUATION_BLOCK = Task.block  # examples, of engines that serve classification alone
 
 
 class DenseEngine:
@@ -27,7 +29,7 @@ class DenseEngine:
 
     name = "dense"
     lanes = 1
-    _evaluation_block = EVALUATION_BLOCK
+    _evaluation_block: int | None = None  # examples; None takes the task's number
 
     def __init__(
         self, build: NetworkFactory, starts: Sequence[Start], recipe: Recipe, budget: int, device: torch.device
@@ -37,7 +39,7 @@ class DenseEngine:
         (start,) = starts
         self.iteration = start.iteration
         self._recipe, self._budget, self._device, self._seeds = recipe, budget, device, start.seeds
-        self._splits = start.splits
+        self._splits, self._task = start.splits, start.task
         self._order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
         self._augmentation = Augmentation(recipe.augment, recipe.batch_size, start.seeds, start.splits)
         with torch.random.fork_rng(devices=[]):  # constructors draw; their values are replaced at once
@@ -78,11 +80,10 @@ class DenseEngine:
             for step, batch in enumerate(batches):
                 self._set_learning_rate()
                 self._seed_draws()
-                inputs = train.inputs.index_select(0, batch)
+                examples = train.select(batch)
                 if changes is not None:
-                    inputs = augment(inputs, changes[step], self._augmentation.black)
-                logits = logits_of(self._module, inputs, self._half)
-                loss = functional.cross_entropy(logits, train.targets.index_select(0, batch))
+                    examples = Part(augment(examples.inputs, changes[step], self._augmentation.black), examples.targets)
+                loss = self._task.loss(output_of(self._task, self._module, examples, self._half), examples)
                 loss.backward()
                 self._step()
                 self.iteration += 1
@@ -102,7 +103,9 @@ class DenseEngine:
         self._module.eval()
         with own_draws(self._device):
             self._seed_draws()
-            return [score(self._module, getattr(self._splits, part), self._half, check, self._evaluation_block)]
+            return [
+                score(self._module, getattr(self._splits, part), self._half, check, self._task, self._evaluation_block)
+            ]
 
     def weights(self, lane: int = 0) -> Weights:
         """Return a copy of the state_dict on the CPU."""
@@ -144,30 +147,52 @@ def for_half(module: nn.Module) -> nn.Module:
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def logits_of(module: nn.Module, inputs: Tensor, half: bool) -> Tensor:
-    """Return float32 [batch, classes], its products and convolutions in bfloat16 where `half` is set."""
+def output_of(task: Task, module: nn.Module, batch: Part, half: bool) -> Any:
+    """Return what a module makes of a batch, its products and convolutions in bfloat16 where `half` is set."""
     if not half:
-        return module(inputs)
-    if inputs.dim() == 4:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(inputs.device.type, torch.bfloat16):
-        return module(inputs).float()
+        return task.forward(module, batch)
+    batch = Part(each_tensor(_channels_last, batch.inputs), batch.targets)
+    with torch.autocast(batch.device.type, torch.bfloat16):
+        return tree_map_only(Tensor, _in_full, task.forward(module, batch))
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+def _in_full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 @torch.no_grad()
 def score(
-    module: nn.Module, examples: Part, half: bool, check: Callable[[], None], block: int = EVALUATION_BLOCK
+    module: nn.Module,
+    examples: Part,
+    half: bool,
+    check: Callable[[], None],
+    task: Task = CLASSIFICATION,
+    block: int | None = None,
 ) -> Score:
-    """Return how well a module, as it is, does on a part; `check` is called between blocks and may raise to stop."""
-    loss = torch.zeros((), dtype=torch.float64, device=examples.inputs.device)
-    right = torch.zeros((), dtype=torch.int64, device=examples.inputs.device)
-    for first in range(0, len(examples), block):
+    """Return how well a module, as it is, does on a part.
+
+    Args:
+        module: in the mode that it is to be evaluated in.
+        examples: the part.
+        half: compute products and convolutions in bfloat16.
+        check: called between blocks of examples; may raise to stop.
+        task: what is learned.
+        block: examples that are computed at a time; None takes the task's number.
+    """
+    step = block or task.block
+    total: Tensor | None = None
+    for first in range(0, len(examples), step):
         check()
-        targets = examples.targets[first : first + block]
-        logits = logits_of(module, examples.inputs[first : first + block], half)
-        loss += functional.cross_entropy(logits, targets, reduction="sum")
-        right += (logits.argmax(1) == targets).sum()
-    return Score(loss.item() / len(examples), right.item() / len(examples))
+        batch = examples.select(slice(first, first + step))
+        sums = task.sums(output_of(task, module, batch, half), batch)
+        total = sums if total is None else total + sums
+    assert total is not None  # no part is empty
+    loss, metric, *others = task.scores(total.tolist())
+    return Score(loss, metric, tuple(others))
 
 
 def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -1,0 +1,156 @@
+"""Does a study's network fit its task and its data? Checked before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tombola.data import Description, Part
+from tombola.errors import InputError
+from tombola.tasks import CLASSIFICATION, Task
+
+if TYPE_CHECKING:
+    from tombola.studies.study import Study
+
+EXAMPLES = 4  # of the made-up batch that shapes are checked with
+LIMIT = 256  # examples of the data themselves that the loss and the metrics are tried on
+AGREE = 1e-4  # relative difference of sums in another order; float32 products differ by block size
+
+
+def check_outputs(task: Task, module: nn.Module, data: Description, source: str) -> None:
+    """Check what a network returns for a made-up batch.
+
+    Raises:
+        InputError: it does not fit the task or the data.
+    """
+    batch = task.made_up(data, EXAMPLES)
+    module.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        output = _tried("forward", task, lambda: task.forward(module, batch))
+        task.check_output(output, batch, data, source)
+        task.check_network(module, batch)
+
+
+def check_margins(study: Study, task: Task, data: Description) -> None:
+    """Check the margins of a study, which are differences of the task's metric.
+
+    Raises:
+        InputError: a margin is impossible, or there is no chance level to measure it from.
+    """
+    pruning, metric = study.pruning, task.primary
+    margins = {"pruning.stop_margin": pruning.stop_margin}
+    margins |= {"pruning.back_off.margin": pruning.back_off.margin if pruning.back_off else None}
+    for field, margin in margins.items():
+        if margin is not None and metric.unit == "%" and margin >= 1:
+            raise InputError(
+                f"{field}={margin:g}: must be less than 1; it is a difference of {metric.words}, 0.01 for 1 percentage "
+                "point"
+            )
+    if pruning.stop_margin is not None and task.chance(data) is None:
+        raise InputError(
+            f"pruning.stop_margin={pruning.stop_margin:g}: the {metric.words} of a guess is not known for task: "
+            f"{study.task.name}; leave stop_margin out, or set pruning.rounds to where levels should end"
+        )
+
+
+def check_start(task: Task, module: nn.Module, train: Part, validation: Part, source: str) -> None:
+    """Try loss and metrics on the data themselves, with the untrained network on the CPU.
+
+    Plain classification is not tried: its loss and its accuracy are known to be sound.
+
+    Args:
+        task: what is learned.
+        module: the untrained network.
+        train: a batch of training examples.
+        validation: validation examples.
+        source: the data's name, for messages.
+
+    Raises:
+        InputError: the loss is no finite scalar that can be differentiated, or loss or metrics depend on how many
+            examples are evaluated at a time.
+    """
+    if task.plain_cross_entropy and task.metrics == CLASSIFICATION.metrics:
+        return
+    module.eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        loss = _tried("loss", task, lambda: task.tempered_loss(module, train))
+        _check_loss(loss)
+        with torch.no_grad():
+            every = validation.select(slice(LIMIT))
+            whole, parts = (_scores(task, module, every, step) for step in (len(every), max(1, len(every) // 3)))
+    names = ("loss", *(metric.name for metric in task.metrics))
+    if not math.isfinite(whole[0]):
+        raise InputError(
+            f"the task's loss of the untrained network on {len(every)} validation examples of {source} is {whole[0]}; "
+            "look for NaN or infinity in the data, or scale the targets"
+        )
+    for name, one, other in zip(names, whole, parts, strict=True):
+        same = math.isclose(one, other, rel_tol=AGREE, abs_tol=1e-6) or (math.isnan(one) and math.isnan(other))
+        if not same:
+            raise InputError(
+                f"the task's {name} depends on the batch size: {one:.6g} with {len(every)} examples at a time, "
+                f"{other:.6g} with {max(1, len(every) // 3)}; `sums` must add up over blocks of examples, and `scores` "
+                "must follow from the sums alone"
+            )
+
+
+def _check_loss(loss: object) -> None:
+    if not isinstance(loss, Tensor) or loss.dim():
+        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise InputError(f"the task's loss is {got}; it must be a scalar tensor: take the mean over the batch")
+    if not bool(loss.isfinite()):
+        raise InputError(
+            f"the task's loss is {loss.item()} at the start of training, before any step; look for NaN or infinity in "
+            "the data, or for targets that the loss does not take"
+        )
+    if not loss.requires_grad:
+        raise InputError(
+            "the task's loss does not depend on any parameter of the network, so nothing could be trained; don't "
+            "detach the output, and leave the parameters trainable"
+        )
+
+
+def _scores(task: Task, module: nn.Module, part: Part, step: int) -> tuple[float, ...]:
+    """Return loss and metrics of a part, computed `step` examples at a time."""
+    total: Tensor | None = None
+    for first in range(0, len(part), step):
+        batch = part.select(slice(first, first + step))
+        sums = _tried("sums", task, partial(_sums, task, module, batch))
+        if not isinstance(sums, Tensor) or sums.dim() != 1 or sums.dtype != torch.float64:
+            got = f"{sums.dtype} {list(sums.shape)}" if isinstance(sums, Tensor) else type(sums).__name__
+            raise InputError(f"the task's sums are {got}; they must be a float64 tensor of one dimension")
+        if total is not None and sums.shape != total.shape:
+            raise InputError(
+                f"the task's sums depend on the batch size: {len(total)} numbers for one block of examples, "
+                f"{len(sums)} for another"
+            )
+        total = sums if total is None else total + sums
+    assert total is not None
+    values = total.tolist()
+    found = _tried("scores", task, lambda: tuple(map(float, task.scores(values))))
+    if len(found) != 1 + len(task.metrics):
+        raise InputError(
+            f"the task's scores are {len(found)} numbers; they must be the loss and the {len(task.metrics)} metrics"
+        )
+    return found
+
+
+def _sums(task: Task, module: nn.Module, batch: Part) -> Any:
+    return task.sums(task.forward(module, batch), batch)
+
+
+def _tried(what: str, task: Task, function: Callable[[], Any]) -> Any:
+    """Return what a method of a task returns; its own failure becomes an error that names it."""
+    try:
+        return function()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"`{what}` of task {type(task).__name__} failed: {type(error).__name__}: {error}") from error
