@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 
 from tombola.errors import InputError, StoreError
-from tombola.report import draw
-from tombola.report.curve_figures import choose_levels, figure_3
-from tombola.report.density_figures import figure_1, figure_4
-from tombola.report.style import KNOWN, OTHERS, styles
+from tombola.figures import draw
+from tombola.figures.density import figure_1, figure_4
+from tombola.figures.style import KNOWN, OTHERS, styles
+from tombola.figures.training import choose_levels, figure_3
 
 DRAWN = ["figure-1", "figure-3", "figure-4", "rounds"]  # unasked, of any network
 
@@ -70,14 +70,14 @@ def test_the_same_data_give_the_same_bytes(make, tmp_path, monkeypatch):
 
 
 def test_importing_the_room_loads_no_drawing():
-    code = "import sys, tombola.report; print(sorted({'matplotlib', 'pandas'} & set(sys.modules)))"
+    code = "import sys, tombola.figures; print(sorted({'matplotlib', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 def test_drawing_leaves_pyplot_alone(make, tmp_path):
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from conftest import synthetic; from tombola.report import draw;"
+        "from conftest import synthetic; from tombola.figures import draw;"
         "draw(*synthetic(trials=1, rounds=1), Path(sys.argv[2])); print('matplotlib.pyplot' in sys.modules)"
     )
     arguments = [sys.executable, "-W", "error", "-c", code, str(Path(__file__).parent), str(tmp_path)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from tombola.report.html.series import series_of
-from tombola.report.style import styles
-from tombola.report.words import CONTROLS, KNOWN_ARMS, in_order, percent, plain, small_print
+from tombola.figures.style import styles
+from tombola.formatting import CONTROLS, KNOWN_ARMS, in_order, percent, plain, small_print
+from tombola.html.series import series_of
 
 
 @pytest.mark.parametrize(

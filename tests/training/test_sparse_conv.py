@@ -183,6 +183,22 @@ class Functional(nn.Module):
         return self.output(functional.relu(self.fc(x)))
 
 
+class InPlace(nn.Module):
+    """Changes the results of convolutions and batch norms, and so the memory that they lie in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.norm = nn.Conv2d(3, 6, 3), nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)
+        self.relu, self.output = nn.ReLU(inplace=True), nn.Linear(6 * 6 * 6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        around = self.relu(self.conv2(x))
+        x = self.norm(self.conv1(x))
+        x += around
+        x = self.relu(x) * 1.5
+        return self.output(x.flatten(1))
+
+
 def resnet() -> nn.Module:
     return ResNet(3, 4, [1, 1], [6, 10])
 
@@ -193,6 +209,7 @@ BUILDS = {
     "resnet": resnet,
     "vgg": partial(NETWORKS["vgg-11"], (3, 32, 32), 4, width=4),
     "functional": Functional,
+    "in place": InPlace,
 }
 RECIPES = {
     "adam": recipe(lr=1e-3, weight_decay=1e-3),
@@ -260,6 +277,15 @@ def test_what_follows_a_convolution_becomes_part_of_it() -> None:
     assert (two.rectifies, two.window) == (False, None)
     assert isinstance(module.norm, ExampleLastBatchNorm2d)
     assert module.norm.rectifies
+
+
+def test_a_result_that_its_gradient_needs_must_not_be_changed() -> None:
+    sparse = SparseConv2d(nn.Conv2d(1, 2, 1), torch.ones(2, 1, 1, 1) > 0)
+    sparse.rectifies = True
+    result = sparse(torch.randn(3, 1, 4, 4))
+    result.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        result.sum().backward()
 
 
 class Twice(nn.Module):

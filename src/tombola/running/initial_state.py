@@ -10,8 +10,9 @@ from torch import nn
 
 import tombola.data as data
 from tombola.networks import examined, initialised
-from tombola.pruning import Mask, shuffled
+from tombola.pruning import Mask
 from tombola.pruning.controls import shuffled_weights, sign_preserving_redraw
+from tombola.pruning.patterns import shuffled_in
 from tombola.running.collapse import collapse
 from tombola.running.store import Store
 from tombola.training.engine import Weights
@@ -41,7 +42,8 @@ def masked_state(
         if run.mask.search is not None:
             remarks |= store.facts(run.mask.search)["remarks"]
         if run.mask.shuffle is not None:
-            mask = shuffled(mask, run.seeds.generator("mask", run.mask.shuffle.counter()))
+            shuffle = run.mask.shuffle
+            mask = shuffled_in(shuffle.pattern, mask, run.seeds.generator("mask", shuffle.counter()))
         remarks |= collapse(module, mask, splits.input_shape)
     # In the module rather than in the dict: a tied weight has several names there, and is masked under one.
     module.load_state_dict(_weights(run, store, build))

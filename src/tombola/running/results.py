@@ -231,6 +231,8 @@ class Results:
                 "input_shape": data.input_shape if isinstance(data.input_shape, dict) else list(data.input_shape),
                 "classes": self.plan.measures.outputs,
                 "tokens": data.tokens,
+                "seed": self.study.seed,
+                "draw": result.facts["spec"].get("initial", {}).get("draw", 0),
             },
         )
 
@@ -258,7 +260,7 @@ class Results:
             write_whole(self.store.root / "barriers.csv", table.to_csv(index=False).encode())
         if not figures:
             return []
-        from tombola.report import Setting, draw
+        from tombola.figures import Setting, draw
 
         folder = self.store.root / "figures"
         with writing(folder):

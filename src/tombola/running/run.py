@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -288,6 +289,30 @@ def never_settles(plan: Plan) -> str:
     )
 
 
+def lost_checkpoints(plan: Plan, store: Store, options: RunOptions) -> str:
+    """Return in one line that checkpoints can't be continued, and how they could; "" where all can.
+
+    Sums of another number of threads, another device or another PyTorch round otherwise, so a run that began with one
+    and ended with the other could not be repeated to the last bit.
+    """
+    import torch
+
+    now = {"threads": options.threads, "device": options.device, "torch": torch.__version__}
+    lost: Counter[str] = Counter()
+    for item in plan.work.values():
+        made = store.checkpoint_made_with(item.id) or {}
+        differing = [f"{key} {made[key]} instead of {now[key]}" for key in now if made.get(key, now[key]) != now[key]]
+        if differing:
+            lost[", ".join(differing)] += 1
+    if not lost:
+        return ""
+    how = "; ".join(f"{count} made with {text}" for text, count in lost.items())
+    return (
+        f"checkpoints that can't be continued to the last bit: {how}. That work starts again; the earlier --workers "
+        "and --device would continue it"
+    )
+
+
 def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, display: Display) -> Tally:
     remarks = (
         what_changed(store, plan),
@@ -304,9 +329,12 @@ def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, displ
     if adopted:
         display.note(f"copied {adopted} results from results folders beside this one")
     threads = threads_each(plan, workers)
+    options = replace(options, threads=threads)
+    if lost := lost_checkpoints(plan, store, options):
+        display.note(lost)
     stop = Stop(store.jobs / f".running.{uuid.uuid4().hex}")  # process numbers repeat in containers
     write_whole(stop.path, b"")
-    options = replace(options, threads=threads, stop_file=str(stop.path), parent=os.getpid() if workers else None)
+    options = replace(options, stop_file=str(stop.path), parent=os.getpid() if workers else None)
     make: Any = partial(process_pool, workers, threads) if workers else InProcess
     try:
         with _stopped_by_signals(stop, in_process=not workers), display:

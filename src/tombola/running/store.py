@@ -339,6 +339,16 @@ class Store:
         except (KeyError, TypeError, ValueError):
             return None  # of another version of tombola
 
+    def checkpoint_made_with(self, job_id: str) -> dict[str, Any] | None:
+        """Return what the last checkpoint was made with: engine, threads, device, PyTorch; None where there is none."""
+        path = self.part(job_id) / CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            return unpack_tensors(path, "no tensor of this name/")[1]["engine"]["engine"]
+        except (Damaged, KeyError, TypeError):
+            return None
+
     @contextmanager
     def claim(self, job_id: str) -> Iterator[bool]:
         """Hold a job, so that no other process trains it; yields False where another one holds it.

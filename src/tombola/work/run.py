@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from tombola.data import DataSettings
 from tombola.networks import NetworkSettings
+from tombola.pruning.patterns import Pattern
 from tombola.section import Section
 from tombola.seeds import Seeds
 from tombola.tasks import TaskSettings
@@ -50,11 +51,13 @@ class Shuffle(Section):
         stream: the arm whose masks are shuffled. Each has permutations of its own: with one for all, the controls of
             several arms would be correlated.
         repeat, level: each has a permutation of its own.
+        pattern: that the permutation keeps.
     """
 
     stream: str
     repeat: int = 0
     level: int = 0
+    pattern: Pattern | None = None
 
     def counter(self) -> str:
         """Return what numbers this draw within the purpose "mask"."""
