@@ -326,7 +326,7 @@ class Results:
         if facts["diverged_at"] is not None:
             names = [name for name in level_columns(self.plan.measures) if name not in level]
             return level | dict.fromkeys(names, nan) | {"status": "diverged"}
-        stop = lowest(history["val_loss"])
+        stop = facts["early_stop"] if "early_stop" in facts else lowest(history["val_loss"])
         return level | {
             "early_stop_iteration": history["iteration"][stop],
             "early_stop_val_loss": history["val_loss"][stop],

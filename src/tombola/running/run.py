@@ -139,6 +139,8 @@ def prepare(
         raise InputError(f"checkpoint-every={checkpoint_every} must be above 0 seconds")
     if workers is not None and workers < 0:
         raise InputError(f"workers={workers} must be 0 or more")
+    if study.trainer is not None:
+        return plan, RunOptions(device=chosen, checkpoint_every=checkpoint_every)
     dataset = load_data(study.data, root)
     check_examples(plan, dataset)
     check_first_batch(plan, dataset)
@@ -251,6 +253,8 @@ def threads_each(plan: Plan, workers: int) -> int:
 
     Threads of a small step gain nothing, and wait for each other wherever another program needs a core.
     """
+    if plan.study.trainer is not None:  # what its steps are is not known
+        return max(1, cores() // max(1, workers))
     step = 3 * 2 * plan.multiply_adds * plan.study.training.batch_size  # forward; backward for weights and for inputs
     return max(1, cores() // max(1, workers)) if step >= LARGE_STEP else 1
 
@@ -281,6 +285,8 @@ def skipped_rounds(plan: Plan) -> str:
 def never_settles(plan: Plan) -> str:
     """Return in one line that the dense run is evaluated too seldom for a mask to settle; "" where it is not."""
     dense, recipe = next(iter(plan.work.values())), plan.study.training
+    if not dense.observe.masks:
+        return ""
     watched = [tracked.early_bird.window for tracked in dense.observe.masks]
     distances = math.ceil(plan.budget() / recipe.interval(epoch_length(plan.study, plan.data, recipe)))
     if not any(window > distances for window in watched):

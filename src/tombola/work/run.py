@@ -28,6 +28,7 @@ class InitialState(Section):
         redraw: change the kept weights of each layer: "shuffled" permutes them, "signs" permutes their magnitudes and
             leaves each place its sign.
         repeat, level: number the permutations.
+        name: of a snapshot that a user's own trainer took, such as "step-500"; in the place of `iteration`.
     """
 
     run: str | None = None
@@ -37,12 +38,15 @@ class InitialState(Section):
     redraw: Literal["shuffled", "signs"] | None = None
     repeat: int = 0
     level: int = 0
+    name: str | None = None
 
     @property
     def snapshot(self) -> str:
         """Name of the snapshot of `run` that holds the weights."""
         if self.trained:
             return "final"
+        if self.name is not None:
+            return self.name
         return f"iteration-{self.iteration}" if self.iteration else "start"
 
 
