@@ -113,12 +113,12 @@ class Reported:
             raise InputError(
                 f"run {self._label}: {name} was reported as a {type(value).__name__}; it must be one number"
             ) from error
-        if self._metric.unit == "%" and name.removeprefix("val_").removeprefix("train_") == self._metric.name:
-            if number > 1 or number < 0:
-                raise InputError(
-                    f"run {self._label}: {name}={number:g} was reported, and {self._metric.name} is a share from 0 to "
-                    f"1; report {name}={number / 100:g}, or set the metric's unit"
-                )
+        is_metric = name.removeprefix("val_").removeprefix("train_") == self._metric.name
+        if self._metric.unit == "%" and is_metric and not 0 <= number <= 1:
+            raise InputError(
+                f"run {self._label}: {name}={number:g} was reported, and {self._metric.name} is a share from 0 to "
+                f"1; report {name}={number / 100:g}, or set the metric's unit"
+            )
         return number
 
     @property

@@ -137,8 +137,8 @@ class UserRun:
     @model.setter
     def model(self, other: Any) -> None:
         raise InputError(
-            f"run {self.label}: run.model was replaced by a {type(other).__name__}; train the module that run.model is, "
-            "or copy weights into it with run.model.load_state_dict(...)"
+            f"run {self.label}: run.model was replaced by a {type(other).__name__}; train the module that run.model "
+            "is, or copy weights into it with run.model.load_state_dict(...)"
         )
 
     @property
