@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from tombola.pruning.mask import Mask
     from tombola.pruning.select import select
     from tombola.running.results import Results
-    from tombola.running.run import run
     from tombola.running.ticket import Ticket
+    from tombola.session import run
     from tombola.studies.study import Study
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ _HOMES = {
     "Study": "tombola.studies.study",
     "Ticket": "tombola.running.ticket",
     "TombolaError": "tombola.errors",
-    "run": "tombola.running.run",
+    "run": "tombola.session",
     "select": "tombola.pruning.select",
 }
 
