@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from tombola.pruning.select import select
     from tombola.running.results import Results
     from tombola.running.rounds import rounds
-    from tombola.running.run import run
     from tombola.running.ticket import Ticket
+    from tombola.session import run
     from tombola.studies.study import Study
 
 __version__ = "0.1.0"
@@ -38,7 +38,7 @@ _HOMES = {
     "Ticket": "tombola.running.ticket",
     "TombolaError": "tombola.errors",
     "rounds": "tombola.running.rounds",
-    "run": "tombola.running.run",
+    "run": "tombola.session",
     "select": "tombola.pruning.select",
 }
 
