@@ -157,7 +157,10 @@ def _cause(before: Plan, after: Plan) -> str:
     """Return why two plans of equal settings hold different work."""
     if any(isinstance(item.spec, OpaqueSpec) for item in before.work.values()):
         return "tombola's own numerics (version 0.1 wrote this folder)"
-    network, path = f"the code of network {after.study.network.name!r}", f"the data file {after.study.data.path}"
+    network, path = (
+        f"the code of network {after.study.network.name!r}",
+        f"the data of {after.study.data.path or after.study.data.source}",
+    )
     task = f"the code of task {after.study.task.name!r}"
 
     def codes(plan: Plan) -> dict[str, str]:
