@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint bench bench-quick clean
+.PHONY: demo test fuzz lint bench bench-quick bench-export clean
 
 demo: .venv/installed
 	$(BIN)/tombola run demo
@@ -27,6 +27,11 @@ bench: .venv/installed
 
 bench-quick: .venv/installed
 	$(BIN)/python -m benchmarks --quick
+
+# How fast and how small exported tickets are, and what they score: benchmarks/results and docs/practical.md.
+bench-export: .venv/installed
+	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m benchmarks.packed
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -112,7 +112,7 @@ def test_a_missing_extra_is_named_with_its_command(without, tmp_path, monkeypatc
 
 
 def test_a_report_without_its_extra(without):
-    from tombola.report.html import render
+    from tombola.html import render
 
     without("vl_convert")
     render._vega.cache_clear()

@@ -17,8 +17,8 @@ import pandas as pd
 
 import tombola
 from tombola.analysis.claims import Outcome, evaluate, published_claims
-from tombola.report import draw, gather, gather_lines
-from tombola.report.html.write import write_comparison, write_report
+from tombola.figures import draw, gather, gather_lines
+from tombola.html.write import write_comparison, write_report
 from tombola.studies import dump_study
 
 MARK = "<!-- made by docs/results/publish.py from here on -->"

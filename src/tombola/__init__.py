@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tombola.pruning.mask import Mask
     from tombola.pruning.select import select
     from tombola.running.results import Results
+    from tombola.running.rounds import rounds
     from tombola.running.run import run
     from tombola.running.ticket import Ticket
     from tombola.studies.study import Study
@@ -36,6 +37,7 @@ _HOMES = {
     "Study": "tombola.studies.study",
     "Ticket": "tombola.running.ticket",
     "TombolaError": "tombola.errors",
+    "rounds": "tombola.running.rounds",
     "run": "tombola.running.run",
     "select": "tombola.pruning.select",
 }
@@ -51,6 +53,7 @@ __all__ = [
     "Ticket",
     "TombolaError",
     "WorkFailed",
+    "rounds",
     "run",
     "select",
 ]

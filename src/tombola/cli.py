@@ -13,11 +13,13 @@ import click
 
 from tombola import __version__
 from tombola.errors import InputError, TombolaError, nearest
+from tombola.export.command import export
+from tombola.export.measure_command import measure_command
 from tombola.paths import local_path
 
 if TYPE_CHECKING:
     from tombola.analysis.claims import Claim
-    from tombola.report.form import Bars
+    from tombola.figures.form import Bars
     from tombola.running.results import Results
     from tombola.studies.study import Study
 
@@ -149,10 +151,10 @@ def plan(
     max_runs: int,
 ) -> None:
     """Show what would run, what is there already, and about how long it takes here. Nothing is written."""
-    from tombola.report.overview import plan_table
     from tombola.running.run import choose_device, data_folder
     from tombola.running.store import Store
     from tombola.studies.plan import make_plan
+    from tombola.tables.overview import plan_table
 
     loaded, folder = _load(study, changes, out)
     made = make_plan(loaded, data_folder(data), max_runs)
@@ -188,7 +190,7 @@ def show(name: str) -> None:
 @out_option
 def status(study: str | None, out: Path | None) -> None:
     """Show how far studies are; without STUDY, all in ./results."""
-    from tombola.report.overview import status_table
+    from tombola.tables.overview import status_table
 
     if study is None and out is None:
         folders = sorted(path.parent for path in Path("results").glob("*/study.yaml"))
@@ -294,7 +296,7 @@ def draw_figures(
     """Draw the figures of a study, finished or not, or of several together."""
     from dataclasses import replace
 
-    from tombola.report import FIGURES, SCREEN, draw, gather, gather_lines, paper
+    from tombola.figures import FIGURES, SCREEN, draw, gather, gather_lines, paper
     from tombola.running.files import writing
     from tombola.running.results import Results
 
@@ -340,7 +342,7 @@ def report(
     study: str, out: Path | None, data: Path | None, output: Path | None, own: tuple[Path, ...], margin: float
 ) -> None:
     """Write the report of a study, finished or not: one HTML file that needs no network."""
-    from tombola.report.html.write import write_report
+    from tombola.html.write import write_report
     from tombola.running.results import Results
 
     found = Results.open(_folder_of(study, out), data)
@@ -359,7 +361,7 @@ def report(
 )
 def compare(studies: tuple[str, ...], out: Path, data: Path | None, margin: float) -> None:
     """Write one HTML file that shows several studies side by side."""
-    from tombola.report.html.write import write_comparison
+    from tombola.html.write import write_comparison
     from tombola.running.results import Results
 
     folders = {_folder_of(study, None).resolve(): study for study in studies} if len(studies) > 1 else studies
@@ -381,7 +383,7 @@ def claims(results: tuple[Path, ...], data: Path | None, own: tuple[Path, ...], 
     """Check published claims, or one's own, against RESULTS: results folders, or results.csv files."""
     from tombola.analysis.claims import NOT_REPRODUCED, evaluate, published_claims
     from tombola.analysis.reading import read_levels
-    from tombola.report.claims_table import as_rows, claims_table
+    from tombola.tables.claims import as_rows, claims_table
 
     wanted = _own_claims(own) or published_claims()
     found = []
@@ -398,6 +400,9 @@ def claims(results: tuple[Path, ...], data: Path | None, own: tuple[Path, ...], 
         click.echo(pd.DataFrame(as_rows(found)).to_csv(index=False), nl=False)
     if strict and any(outcome.outcome == NOT_REPRODUCED for _, outcome in found):
         sys.exit(1)
+
+
+cli.add_command(export)
 
 
 def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study, Path]:
@@ -429,7 +434,7 @@ def _folder_of(study: str, out: Path | None) -> Path:
 
 
 def _print_summary(results: Results, file: IO[str] | None = None) -> None:
-    from tombola.report import barrier_table, summary_table, ticket_versus_reinit
+    from tombola.tables import barrier_table, summary_table, ticket_versus_reinit
 
     levels, console = results.frame(), _console(file)
     console.print(summary_table(levels))
@@ -452,6 +457,9 @@ def _console(file: IO[str] | None = None) -> Any:
 
     # What is piped or written to a file is not cut at 80 columns.
     return Console(file=file, highlight=False, width=None if file is None and sys.stdout.isatty() else 120)
+
+
+cli.add_command(measure_command)
 
 
 def main() -> None:

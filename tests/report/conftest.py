@@ -148,7 +148,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hostile_page(hostile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its report."""
     import tombola
-    from tombola.report.html.write import write_report
+    from tombola.html.write import write_report
 
     path = tmp_path_factory.mktemp("report") / "report.html"
     return write_report(tombola.Results.open(hostile), path)

@@ -14,13 +14,14 @@ from rich.console import Console
 import tombola
 from tombola.cli import cli
 from tombola.errors import InputError
-from tombola.report import SCREEN, Setting, barrier_table, draw, gather, gather_lines, paper
-from tombola.report.html.write import write_report
-from tombola.report.line_figures import barriers, lines
-from tombola.report.overview import plan_table
+from tombola.figures import SCREEN, Setting, draw, gather, gather_lines, paper
+from tombola.figures.interpolation import barriers, lines
+from tombola.html.write import write_report
 from tombola.running.results import POINT_COLUMNS
 from tombola.running.store import Store
 from tombola.studies import make_plan
+from tombola.tables import barrier_table
+from tombola.tables.overview import plan_table
 
 
 def made(levels=(0, 3, 7), rewinds=(0, 100, 1000), trials=3, pairs=3, kinds=("copies", "dense-ticket", "levels")):
@@ -160,14 +161,18 @@ def test_from_a_study_to_figures_table_and_page(folder: Path, tmp_path: Path) ->
 
 
 def test_the_plan_counts_every_copy(tmp_path: Path) -> None:
-    """Copy 0 of the dense network from a later iteration has the dense run's noise, and is none of its jobs."""
+    """Copy 0 of the dense network from a later iteration has the noise of the dense run, but is another run."""
     study = tombola.Study.load(
         "demo", rewind=10, arms=["ticket"], trials=1, connectivity={"copies": 3}, **{"pruning.rounds": 1}
     )
     stream = io.StringIO()
     Console(file=stream, width=120).print(plan_table(make_plan(study), Store(tmp_path), "cpu", "dense", 1))
     rows = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
-    for start in ("dense (level 0 of all arms) 1 0", "copies, for connectivity 3 0", "lines, for connectivity 3 0"):
+    for start in (
+        "dense (level 0 of all arms) 1 0",
+        "copies, for connectivity 3 0",
+        "interpolations, for connectivity 3 0",
+    ):
         assert any(row.startswith(start) for row in rows)
 
 

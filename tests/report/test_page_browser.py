@@ -14,8 +14,8 @@ import pytest
 from hostile_names import HOSTILE, HOSTILE_ARM
 
 import tombola
-from tombola.report.html.write import write_comparison
-from tombola.report.words import plain
+from tombola.formatting import plain
+from tombola.html.write import write_comparison
 
 selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'tombola[test]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

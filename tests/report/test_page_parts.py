@@ -26,15 +26,15 @@ from tombola.analysis.claims import read_claims
 from tombola.analysis.statistics import level_statistics
 from tombola.cli import cli
 from tombola.errors import InputError
+from tombola.formatting import plain
+from tombola.html.command import command
+from tombola.html.embedded import signed, table
+from tombola.html.figures import density_figures
+from tombola.html.series import series_of, ticket_arm
+from tombola.html.spec_parts import limits
+from tombola.html.weights import input_pictures, weight_histograms
+from tombola.html.write import write_comparison, write_report
 from tombola.pruning.mask import Mask
-from tombola.report.html.command import command
-from tombola.report.html.figures import density_figures
-from tombola.report.html.series import series_of, ticket_arm
-from tombola.report.html.spec_parts import limits
-from tombola.report.html.tables import signed, table
-from tombola.report.html.weights import input_pictures, weight_histograms
-from tombola.report.html.write import write_comparison, write_report
-from tombola.report.words import plain
 from tombola.running.ticket import Ticket
 from tombola.studies.loading import load_study
 

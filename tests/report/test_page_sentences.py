@@ -12,7 +12,7 @@ from tombola.analysis.break_down import break_down
 from tombola.analysis.paired import paired_differences
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.verdicts import verdicts
-from tombola.report.html.sentences import ACCURACY, findings
+from tombola.html.sentences import ACCURACY, findings
 
 DENSITIES = [1.0, 0.8, 0.5, 0.2]
 

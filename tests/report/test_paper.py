@@ -11,11 +11,11 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from tombola.report import SCREEN, draw, paper
-from tombola.report.curve_figures import figure_3
-from tombola.report.density_figures import criteria, figure_1, figure_4, figure_5, figure_8
-from tombola.report.rounds import rounds
-from tombola.report.setting import Setting
+from tombola.figures import SCREEN, draw, paper
+from tombola.figures.density import criteria, figure_1, figure_4, figure_5, figure_8
+from tombola.figures.rounds import rounds
+from tombola.figures.setting import Setting
+from tombola.figures.training import figure_3
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2], ids=["screen", "one column", "two columns"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from tombola.report.rewinding import rewinding
+from tombola.figures.rewinding import rewinding
 
 KS = (0, 100, 1000)
 

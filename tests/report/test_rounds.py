@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from tombola.report.rounds import rounds
+from tombola.figures.rounds import rounds
 
 
 def test_each_level_is_the_mean_over_trials(make):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tombola import Study
-from tombola.report import Setting
+from tombola.figures import Setting
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 from matplotlib.colors import to_hex
 
 from tombola.errors import InputError
-from tombola.report import Setting, draw
-from tombola.report.density_figures import at_fractions, criteria, figure_1, figure_5, figure_6, figure_8
-from tombola.report.style import STUDIES, of_study, styles
+from tombola.figures import Setting, draw
+from tombola.figures.density import at_fractions, criteria, figure_1, figure_5, figure_6, figure_8
+from tombola.figures.style import STUDIES, of_study, styles
 
 CONV = {"two": "conv-2", "four": "conv-4", "six": "conv-6"}
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console, Group
 
-from tombola.report import summary_table, ticket_versus_reinit
+from tombola.tables import summary_table, ticket_versus_reinit
 
 
 def printed(group: Group, width: int = 100) -> str:

@@ -170,7 +170,7 @@ def test_a_layer_that_is_emptied_is_named_everywhere(tmp_path):
         f"collapsed {job.label}: nothing is left in layer 5, and no path leads from an input to the output; fewer "
         "rounds, a pruning.minimum or another arm keep more of it\n"
     )
-    from tombola.report.html.sheet import sheet
+    from tombola.html.reproducibility import sheet
 
     results = Results(plan, store)
     (runs,) = [dict(group.facts) for group in sheet(results, results.frame()).groups if group.title == "Runs"]

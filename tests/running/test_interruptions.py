@@ -11,7 +11,11 @@ import pytest
 from small_runs import assert_same_outcomes
 
 import tombola
-from tombola.running.execute import Watch
+from tombola.running.heartbeat import Heartbeat
+from tombola.running.options import RunOptions
+from tombola.running.run import lost_checkpoints
+from tombola.running.store import Store
+from tombola.studies import make_plan
 from tombola.training import loop
 from tombola.training.engines import NAMES
 
@@ -24,16 +28,16 @@ def stopped_often(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
 
     def arm() -> list[int]:
         rng, stops = random.Random(1), []
-        look = Watch.__call__
+        look = Heartbeat.__call__
 
-        def stop_or_not(watch: Watch) -> None:
+        def stop_or_not(watch: Heartbeat) -> None:
             look(watch)
             if rng.random() < 0.25:
                 stops.append(1)
                 raise loop.Interrupted
 
         monkeypatch.setattr(loop, "SLICE", 0.0)
-        monkeypatch.setattr(Watch, "__call__", stop_or_not)
+        monkeypatch.setattr(Heartbeat, "__call__", stop_or_not)
         return stops
 
     return arm
@@ -66,25 +70,29 @@ def test_network_with_batch_norm_and_dropout(
     both(small(**changes), engine, tmp_path, stopped_often)
 
 
-def test_a_checkpoint_of_other_means_is_not_gone_on_with(
+def test_a_checkpoint_of_other_options_is_not_continued(
     small: Callable[..., tombola.Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = small(**{"training.iterations": 30, "pruning.rounds": 0, "arms": ["ticket"]})
     looks = []
-    look = Watch.__call__
+    look = Heartbeat.__call__
 
-    def stop_once(watch: Watch) -> None:
+    def stop_once(watch: Heartbeat) -> None:
         look(watch)
         looks.append(1)
         if len(looks) == 5:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "SLICE", 0.0)
-    monkeypatch.setattr(Watch, "__call__", stop_once)
+    monkeypatch.setattr(Heartbeat, "__call__", stop_once)
     out, straight = tmp_path / "a" / "out", tmp_path / "b" / "straight"
     with pytest.raises(tombola.StoppedByUser):
         tombola.run(study, out, workers=0, engine="dense", checkpoint_every=1e-9, figures=False, quiet=True)
     assert list((out / "jobs").glob(".*/checkpoint.safetensors"))
+    plan, store = make_plan(study), Store(out)
+    assert lost_checkpoints(plan, store, RunOptions()) == ""
+    said = lost_checkpoints(plan, store, RunOptions(threads=7))
+    assert "1 made with threads 1 instead of 7. That work starts again" in said
     for folder in (out, straight):
         tombola.run(study, folder, workers=0, engine="sparse", figures=False, quiet=True)
     assert_same_outcomes(out, straight)

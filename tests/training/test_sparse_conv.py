@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 
 import pytest
@@ -183,6 +184,22 @@ class Functional(nn.Module):
         return self.output(functional.relu(self.fc(x)))
 
 
+class InPlace(nn.Module):
+    """Changes the results of convolutions and batch norms, and so the memory that they lie in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.norm = nn.Conv2d(3, 6, 3), nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)
+        self.relu, self.output = nn.ReLU(inplace=True), nn.Linear(6 * 6 * 6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        around = self.relu(self.conv2(x))
+        x = self.norm(self.conv1(x))
+        x += around
+        x = self.relu(x) * 1.5
+        return self.output(x.flatten(1))
+
+
 def resnet() -> nn.Module:
     return ResNet(3, 4, [1, 1], [6, 10])
 
@@ -193,6 +210,7 @@ BUILDS = {
     "resnet": resnet,
     "vgg": partial(NETWORKS["vgg-11"], (3, 32, 32), 4, width=4),
     "functional": Functional,
+    "in place": InPlace,
 }
 RECIPES = {
     "adam": recipe(lr=1e-3, weight_decay=1e-3),
@@ -262,6 +280,15 @@ def test_what_follows_a_convolution_becomes_part_of_it() -> None:
     assert module.norm.rectifies
 
 
+def test_a_result_that_its_gradient_needs_must_not_be_changed() -> None:
+    sparse = SparseConv2d(nn.Conv2d(1, 2, 1), torch.ones(2, 1, 1, 1) > 0)
+    sparse.rectifies = True
+    result = sparse(torch.randn(3, 1, 4, 4))
+    result.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        result.sum().backward()
+
+
 class Twice(nn.Module):
     """A convolution that is used twice, once without a ReLU; and a way that differs in training."""
 
@@ -282,6 +309,36 @@ def test_what_must_not_become_part_of_a_convolution(wavers: bool) -> None:
     plain = Plain(build, start, RECIPES["sgd"], lambda _: 0.02)
     losses = [plain.step() for _ in range(5)]
     assert [engine.advance(1)[0] for _ in range(5)] == pytest.approx(losses, rel=1e-3)
+
+
+class Skipping(nn.Module):
+    """Stochastic depth: whether a convolution is skipped in training is drawn, counted or held in a tensor."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.calls = way, 0
+        self.conv1, self.conv2, self.output = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(256, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv1(x))
+        if self.way == "drawn":
+            skips = torch.rand(()).item() < 1e-6
+        elif self.way == "python":
+            skips = random.random() < 1e-6
+        else:
+            self.calls += 1
+            skips = self.calls > 10**6
+        return self.output((x if skips else torch.relu(self.conv2(x))).flatten(1))
+
+
+@pytest.mark.parametrize("way", ["drawn", "python", "counted"])
+def test_a_forward_pass_that_may_differ_each_time_is_not_frozen(way: str) -> None:
+    module = Skipping(way)
+    layers = sparsify(module, random_mask(partial(Skipping, way), SHAPE, 0.3))
+    conv = layers["conv1"]
+    assert isinstance(conv, SparseConv2d)
+    assert not conv.rectifies
+    assert "forward" not in vars(module)
 
 
 class Laid(nn.Module):

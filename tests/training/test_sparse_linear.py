@@ -85,6 +85,25 @@ def test_inputs_that_are_views_or_need_no_gradient() -> None:
         torch.testing.assert_close(sparse(inputs[:, 1]), dense(inputs[:, 1]))
 
 
+@pytest.mark.parametrize("examples", [16, 60, 130])
+@pytest.mark.parametrize("inputs", [16, 45])
+def test_inputs_that_lie_feature_by_feature(examples: int, inputs: int) -> None:
+    dense, sparse, keep = pair(inputs, 6, 0.3, True)
+    one = torch.randn(inputs, examples).t().requires_grad_()
+    other = one.detach().clone().requires_grad_()
+    assert other.t().is_contiguous()
+    torch.testing.assert_close(sparse(other), dense(one))
+    slopes = torch.randn(examples, 6)
+    dense(one).backward(slopes)
+    sparse(other).backward(slopes)
+    torch.testing.assert_close(other.grad, one.grad)
+    assert sparse.live.grad is not None
+    assert dense.weight.grad is not None
+    torch.testing.assert_close(
+        sparse.unpack(sparse.live.grad)["weight"], dense.weight.grad * keep, rtol=1e-4, atol=1e-5
+    )
+
+
 def test_weight_and_bias_can_be_used_directly() -> None:
     _, sparse, _ = pair(20, 6, 0.4, True)
     inputs, slopes = torch.randn(9, 20), torch.randn(9, 6)

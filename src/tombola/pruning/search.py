@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from tombola.errors import InputError
 from tombola.pruning.criteria import SkipRound, Snapshots
 from tombola.pruning.mask import Mask
+from tombola.pruning.patterns import Pattern, select_in
 from tombola.pruning.scoring import scores_of
-from tombola.pruning.select import Scope, select
+from tombola.pruning.select import Scope
 
 
 def find_mask(
@@ -18,6 +19,7 @@ def find_mask(
     rounds: Sequence[Mapping[str, float]],
     scope: Scope,
     minimum: int = 0,
+    pattern: Pattern | None = None,
 ) -> Mask:
     """Return `mask` without the weights that a criterion scores lowest.
 
@@ -26,6 +28,7 @@ def find_mask(
         snapshots: what the criterion may look at.
         mask: what is kept so far.
         rounds, scope, minimum: as in `select`.
+        pattern: of the mask.
 
     Raises:
         SkipRound: the criterion can't tell weights apart, or the rounds remove none.
@@ -33,7 +36,7 @@ def find_mask(
     """
     scores = scores_of(criterion, snapshots)
     try:
-        found = select(scores, mask, rounds, scope, minimum)
+        found = select_in(pattern, scores, mask, rounds, scope, minimum)
     except ValueError as error:
         raise InputError(f"criterion {criterion!r}: {error}") from error
     if found == mask:

@@ -67,7 +67,7 @@ def select(
             or for unknown layers.
     """
     rounds = [rates] if isinstance(rates, Mapping) else list(rates)
-    _check(scores, mask, rounds, scope)
+    check_selection(scores, mask, rounds, scope)
     keep = {name: mask[name].clone() for name in mask}
     named = [name for name in mask if rounds and name in rounds[0]]
     if scope == "layer":
@@ -118,7 +118,8 @@ def lowest(values: Tensor, count: int) -> Tensor:
     return goes
 
 
-def _check(scores: Scores, mask: Mask, rounds: Sequence[Rates], scope: Scope) -> None:
+def check_selection(scores: Scores, mask: Mask, rounds: Sequence[Rates], scope: Scope) -> None:
+    """Raise ValueError where `select` can't work with its arguments."""
     if scope not in ("layer", "global"):
         raise ValueError(f"scope is 'layer' or 'global', not {scope!r}")
     for rates in rounds:

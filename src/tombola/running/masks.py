@@ -102,7 +102,9 @@ def _found(item: Item, store: Store, options: RunOptions) -> tuple[Mask, dict[st
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(search.seeds.value("dropout"))  # a module may draw in evaluation mode too
         try:
-            mask = find_mask(search.criterion, snapshots, parent.mask, rounds, search.scope, search.minimum)
+            mask = find_mask(
+                search.criterion, snapshots, parent.mask, rounds, search.scope, search.minimum, search.pattern
+            )
         except SkipRound as reason:
             mask, remarks = parent.mask, remarks | {"skipped": str(reason)}
     return mask, remarks

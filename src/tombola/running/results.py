@@ -41,7 +41,7 @@ BEFORE = (
     "early_stop_iteration",
     "early_stop_val_loss",
 )
-AFTER = ("iterations", "seconds", "status", "engine", "energy_kwh", "job")
+AFTER = ("iterations", "seconds", "status", "engine", "energy_kwh", "job", "iterations_before")
 MEASURED = ("early_stop_test", "final_test", "final_train")  # of each metric
 
 
@@ -231,6 +231,8 @@ class Results:
                 "input_shape": data.input_shape if isinstance(data.input_shape, dict) else list(data.input_shape),
                 "classes": self.plan.measures.outputs,
                 "tokens": data.tokens,
+                "seed": self.study.seed,
+                "draw": result.facts["spec"].get("initial", {}).get("draw", 0),
             },
         )
 
@@ -258,7 +260,7 @@ class Results:
             write_whole(self.store.root / "barriers.csv", table.to_csv(index=False).encode())
         if not figures:
             return []
-        from tombola.report import Setting, draw
+        from tombola.figures import Setting, draw
 
         folder = self.store.root / "figures"
         with writing(folder):
@@ -318,18 +320,31 @@ class Results:
             "engine": facts["engine"]["name"],
             "energy_kwh": facts.get("energy_kwh", nan),
             "job": row.job,
+            "iterations_before": self._iterations_before(facts),
             **self.plan.measures.primary.columns,
         }
         if facts["diverged_at"] is not None:
             names = [name for name in level_columns(self.plan.measures) if name not in level]
             return level | dict.fromkeys(names, nan) | {"status": "diverged"}
-        stop = lowest(history["val_loss"])
+        stop = facts["early_stop"] if "early_stop" in facts else lowest(history["val_loss"])
         return level | {
             "early_stop_iteration": history["iteration"][stop],
             "early_stop_val_loss": history["val_loss"][stop],
             "final_val_loss": history["val_loss"][-1],
             **dict(self._measured(facts, stop)),
         }
+
+    def _iterations_before(self, facts: dict[str, Any]) -> int:
+        """Return the iterations behind the starting weights that the run's own iterations do not count.
+
+        That is 0 but for runs that start from trained weights, as those of `fine-tune` and `lr-rewind` do.
+        """
+        spec = facts["spec"]
+        initial = spec.get("initial") or spec.get("origin") or {}  # of version 0.1: origin
+        if not (initial.get("trained") or initial.get("moment") == "final"):
+            return 0
+        before = self.store.facts(initial.get("run") or initial["job"])
+        return int(before["history"]["iteration"][-1]) - initial["iteration"] + self._iterations_before(before)
 
     def _measured(self, facts: dict[str, Any], stop: int) -> Iterator[tuple[str, float]]:
         """Yield the values of all metrics by column; `stop` is the row of the lowest validation loss."""

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -138,6 +139,8 @@ def prepare(
         raise InputError(f"checkpoint-every={checkpoint_every} must be above 0 seconds")
     if workers is not None and workers < 0:
         raise InputError(f"workers={workers} must be 0 or more")
+    if study.trainer is not None:
+        return plan, RunOptions(device=chosen, checkpoint_every=checkpoint_every)
     dataset = load_data(study.data, root)
     check_examples(plan, dataset)
     check_first_batch(plan, dataset)
@@ -250,6 +253,8 @@ def threads_each(plan: Plan, workers: int) -> int:
 
     Threads of a small step gain nothing, and wait for each other wherever another program needs a core.
     """
+    if plan.study.trainer is not None:  # what its steps are is not known
+        return max(1, cores() // max(1, workers))
     step = 3 * 2 * plan.multiply_adds * plan.study.training.batch_size  # forward; backward for weights and for inputs
     return max(1, cores() // max(1, workers)) if step >= LARGE_STEP else 1
 
@@ -280,6 +285,8 @@ def skipped_rounds(plan: Plan) -> str:
 def never_settles(plan: Plan) -> str:
     """Return in one line that the dense run is evaluated too seldom for a mask to settle; "" where it is not."""
     dense, recipe = next(iter(plan.work.values())), plan.study.training
+    if not dense.observe.masks:
+        return ""
     watched = [tracked.early_bird.window for tracked in dense.observe.masks]
     distances = math.ceil(plan.budget() / recipe.interval(epoch_length(plan.study, plan.data, recipe)))
     if not any(window > distances for window in watched):
@@ -287,6 +294,30 @@ def never_settles(plan: Plan) -> str:
     return (
         f"note: pruning.early_bird.window={watched[0]}, but the dense run is evaluated {distances} times after its "
         "start: no mask can settle, and early-bird takes that of the final weights; lower training.evaluate_every"
+    )
+
+
+def lost_checkpoints(plan: Plan, store: Store, options: RunOptions) -> str:
+    """Return in one line that checkpoints can't be continued, and how they could; "" where all can.
+
+    Sums of another number of threads, another device or another PyTorch round otherwise, so a run that began with one
+    and ended with the other could not be repeated to the last bit.
+    """
+    import torch
+
+    now = {"threads": options.threads, "device": options.device, "torch": torch.__version__}
+    lost: Counter[str] = Counter()
+    for item in plan.work.values():
+        made = store.checkpoint_made_with(item.id) or {}
+        differing = [f"{key} {made[key]} instead of {now[key]}" for key in now if made.get(key, now[key]) != now[key]]
+        if differing:
+            lost[", ".join(differing)] += 1
+    if not lost:
+        return ""
+    how = "; ".join(f"{count} made with {text}" for text, count in lost.items())
+    return (
+        f"checkpoints that can't be continued to the last bit: {how}. That work starts again; the earlier --workers "
+        "and --device would continue it"
     )
 
 
@@ -307,9 +338,12 @@ def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, displ
     if adopted:
         display.note(f"copied {adopted} results from results folders beside this one")
     threads = threads_each(plan, workers)
+    options = replace(options, threads=threads)
+    if lost := lost_checkpoints(plan, store, options):
+        display.note(lost)
     stop = Stop(store.jobs / f".running.{uuid.uuid4().hex}")  # process numbers repeat in containers
     write_whole(stop.path, b"")
-    options = replace(options, threads=threads, stop_file=str(stop.path), parent=os.getpid() if workers else None)
+    options = replace(options, stop_file=str(stop.path), parent=os.getpid() if workers else None)
     make: Any = partial(process_pool, workers, threads) if workers else InProcess
     try:
         with _stopped_by_signals(stop, in_process=not workers), display:

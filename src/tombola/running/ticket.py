@@ -68,8 +68,8 @@ class Ticket:
         trained: the state_dict after it was trained.
         normalisation: "mean" and "std" of the inputs, one number a channel or feature, or one in all, measured on the
             trial's training examples; of uint8 data in units of 255. Empty where inputs are not normalised.
-        origin: study, arm, trial, repeat, level, rewind iteration, job, network, input shape, and the numbers of
-            classes and token ids that the network's factory was given.
+        origin: study, arm, trial, repeat, level, rewind iteration, job, network, input shape, the numbers of classes
+            and token ids that the network's factory was given, the study's seed and the draw of the initialisation.
     """
 
     mask: Mask
@@ -198,6 +198,22 @@ class Ticket:
             normalisation=about["normalisation"],
             origin=about["origin"],
         )
+
+    def export(self, to: str, path: str | Path | None = None, **options: Any) -> Path:
+        """Write the ticket in another format, such as "compact" or "packed", and return the file's path.
+
+        Args:
+            to: a name in `tombola.export.FORMATS`.
+            path: of the file; by default in the present folder, named after study, arm, trial and level.
+            options: of the format.
+
+        Raises:
+            InputError: the format or an option is unknown, or the format can't hold the ticket.
+            StoreError: the file can't be written.
+        """
+        from tombola.export import export
+
+        return export(self, to, path, **options)
 
     def __eq__(self, other: object) -> bool:
         """Return whether mask, starting and trained weights are the same to the last bit."""

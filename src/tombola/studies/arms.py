@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tombola.registry import resolve
 from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
-from tombola.work import InitialState, MaskUse, Shuffle
+from tombola.work import InitialState, MaskUse
 
 if TYPE_CHECKING:
     from tombola.studies.trial import Trial
@@ -42,7 +42,7 @@ def reinit(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse
 
 def random_mask(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     """The ticket's weights and layer densities, with the places drawn at random (the paper's Figure 1)."""
-    shuffle = Shuffle(stream="ticket", repeat=repeat, level=level)
+    shuffle = trial.shuffle("ticket", level, repeat)
     return trial.rewound, trial.iterative(level).model_copy(update={"shuffle": shuffle})
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tombola.errors import InputError
 from tombola.studies.arms import Rule
 from tombola.training.popup import Popup
-from tombola.work import InitialState, Shuffle
+from tombola.work import InitialState
 
 if TYPE_CHECKING:
     from tombola.studies.trial import Trial
@@ -44,7 +44,7 @@ def control(name: str, arm: Rule, shuffle: bool, reinit: bool) -> Rule:
                 f"its control is {{of: edge-popup-trained, {option}}}"
             )
         if shuffle:
-            mask = mask.model_copy(update={"shuffle": Shuffle(stream=name, repeat=repeat, level=level)})
+            mask = mask.model_copy(update={"shuffle": trial.shuffle(name, level, repeat)})
         if reinit:
             return InitialState(draw=repeat + 1), mask
         return initial, mask, *recipe

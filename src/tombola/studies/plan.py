@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -114,6 +114,10 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     Raises:
         InputError: a network, criterion or arm does not exist or does not fit, or the study asks for what can't be.
     """
+    if study.trainer is not None:
+        from tombola.studies.own import make_own_plan  # which needs this module
+
+        return make_own_plan(study, max_runs)
     check_size(runs_of(study), max_runs)
     data, task = describe(study.data, root), study.task.make()
     task.check_data(data, study.data.source)
@@ -149,21 +153,11 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     codes = Codes(study.network.code(), fingerprint(study.data, root), study.task.code())
 
     items: dict[str, Item] = {}
-    rows: list[Row] = []
 
     def trial(number: int, rewind: int, settings: ArmSettings | None) -> Trial:
         return Trial(study, number, rates, codes, items, data, coverage, remaining, rewind, starts, settings)
 
-    for settings, arm in zip(study.arms, arms, strict=True):
-        curves = [
-            [row for number in range(study.trials) for row in _rows(settings, arm, trial(number, rewind, settings))]
-            for rewind in rewinds
-        ]
-        if all([row.job for row in curve] == [row.job for row in curves[0]] for curve in curves):
-            curves = curves[:1]  # where to rewind to makes no difference to this arm
-        for rewind, curve in zip(rewinds, curves, strict=False):
-            label = f"{settings.label}@{rewind}" if len(curves) > 1 else settings.label
-            rows += [replace(row, arm=label) for row in curve]
+    rows = rows_of(study, arms, rewinds, trial)
     searches = [item.spec for item in items.values() if isinstance(item.spec, MaskSearch)]
     for search in {search.criterion: search for search in searches}.values():
         if search.criterion != study.pruning.criterion:
@@ -175,6 +169,34 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
         for number in range(study.trials):
             pairs += connect(trial(number, rewind, None), study.connectivity)
     return Plan(study, data, coverage, tuple(remaining), items, tuple(rows), tuple(pairs), task.measures(data))
+
+
+def rows_of(
+    study: Study,
+    arms: Sequence[Rule],
+    rewinds: Sequence[int],
+    trial: Callable[[int, int, ArmSettings | None], Trial],
+) -> list[Row]:
+    """Plan the runs of all arms, and return their rows.
+
+    Args:
+        study: what is planned.
+        arms: the rule of each of its arms, controls applied.
+        rewinds: where to rewind to.
+        trial: returns the trial of a number, for a rewind step and an arm.
+    """
+    rows: list[Row] = []
+    for settings, arm in zip(study.arms, arms, strict=True):
+        curves = [
+            [row for number in range(study.trials) for row in _rows(settings, arm, trial(number, rewind, settings))]
+            for rewind in rewinds
+        ]
+        if all([row.job for row in curve] == [row.job for row in curves[0]] for curve in curves):
+            curves = curves[:1]  # where to rewind to makes no difference to this arm
+        for rewind, curve in zip(rewinds, curves, strict=False):
+            label = f"{settings.label}@{rewind}" if len(curves) > 1 else settings.label
+            rows += [replace(row, arm=label) for row in curve]
+    return rows
 
 
 def _check_second_initialisation(study: Study, build: Callable[[], nn.Module], coverage: Coverage) -> None:

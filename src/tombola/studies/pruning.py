@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tombola.errors import InputError
 from tombola.networks import KINDS, Coverage
+from tombola.pruning.patterns import Pattern, fitting_rates
 from tombola.pruning.schedule import constant_rate, rates_to
 from tombola.pruning.select import Scope
 from tombola.section import MOST_ITERATIONS, MOST_LEVELS, Section
@@ -58,6 +59,7 @@ class Pruning(Section):
             this: of classification, once the accuracy is below 1 / classes plus this.
         init_examples: of each class, that `snip` and `grasp` look at (Tanaka et al. 2020 take ten); where the targets
             are no class numbers, ten times as many of all examples.
+        pattern: weights that are pruned together: "channel", {"n": 2, "m": 4} or {"block": [4, 1]}.
     """
 
     criterion: str = "magnitude"
@@ -73,6 +75,7 @@ class Pruning(Section):
     back_off: BackOff | None = None
     early_bird: EarlyBird | None = None
     stop_margin: float | None = Field(default=None, ge=0)
+    pattern: Pattern | None = None
     init_examples: int = Field(default=10, ge=1, le=MOST_ITERATIONS)
 
     @model_validator(mode="before")
@@ -124,6 +127,8 @@ class Pruning(Section):
                 be reached.
         """
         excluded = {name for key in self.exclude for name in _layers(key, coverage, "pruning.exclude")}
+        if self.pattern is not None and self.pattern.channel:
+            excluded.add(coverage.output)  # its units are the classes
         kinds: dict[str, Rate] = {}
         named: dict[str, Rate] = {}
         for key, rate in sorted(self.rates.items(), key=lambda item: _precedence(item[0])):
@@ -157,7 +162,8 @@ class Pruning(Section):
         else:
             assert self.rate is not None
             bases = [_of(self.rate, number) for number in range(self.rounds)]
-        return tuple(rates_at(number, base) for number, base in enumerate(bases))
+        rounds = [rates_at(number, base) for number, base in enumerate(bases)]
+        return fitting_rates(self.pattern, rounds, coverage.shapes(), self.scope, self.minimum)
 
 
 def _as_rate(value: Any, whose: str = "") -> Rate:

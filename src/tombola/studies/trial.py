@@ -34,6 +34,7 @@ from tombola.work import (
     Observations,
     Run,
     SgdNoise,
+    Shuffle,
     Spec,
     Supermask,
     Training,
@@ -210,6 +211,7 @@ class Trial:
         """
         if self.tracked_masks is None:
             raise InputError("pruning.early_bird must be set for an arm of one's own that asks for early-bird masks")
+        self._refuse_pattern("early-bird masks")
         search = self._search(self.dense, 0, level)
         update = {"criterion": "magnitude", "code": "", "early_bird": self.tracked_masks.early_bird}
         return self._use(search.model_copy(update=update), "early-bird")
@@ -220,6 +222,7 @@ class Trial:
         Raises:
             InputError: a layer would keep no weight.
         """
+        self._refuse_pattern("edge-popup")
         pruning, rounds = self.study.pruning, self.rates[:level]
         sizes = {name: size for name, size in self.coverage.sizes().items() if name in rounds[0]}
         counts = sizes
@@ -318,6 +321,8 @@ class Trial:
                 f"pruning.rounds: level {level} leaves {keep} weights to {len(layers)} layers, and a method at "
                 f"initialisation can't keep one in each; ask for at most {level - 1} rounds, or for a lower rate"
             )
+        if method in ("random-uniform", "random-erk"):
+            self._refuse_pattern(f"the method {method}")
         uses_data = method in WITH_EXAMPLES or method not in KNOWN
         search = self._spec(
             MaskSearch,
@@ -325,6 +330,7 @@ class Trial:
             scope="global",
             rates=dict.fromkeys(layers, (pool - keep) / pool),
             minimum=self.study.pruning.minimum,
+            pattern=self.study.pruning.pattern,
             code=code_fingerprint(method, KNOWN, "method"),
             examples=self.study.pruning.init_examples if uses_data else 0,
             level=level,
@@ -420,6 +426,19 @@ class Trial:
             **fields,
         )
 
+    def shuffle(self, stream: str, level: int, repeat: int) -> Shuffle:
+        """Return the permutation of an arm's mask that a control uses; it keeps the study's pattern.
+
+        Args:
+            stream: the arm whose masks are shuffled.
+            level, repeat: each has a permutation of its own.
+        """
+        return Shuffle(stream=stream, repeat=repeat, level=level, pattern=self.study.pruning.pattern)
+
+    def _refuse_pattern(self, what: str) -> None:
+        if self.study.pruning.pattern is not None:
+            raise InputError(f"pruning.pattern: {what} can't follow a pattern; leave out the arm, or the pattern")
+
     def _prune(self, parent: Training, first: int, last: int) -> MaskUse:
         """Return the mask found by pruning `parent`, of level `first`, to level `last`."""
         return self._use(self._search(parent, first, last), "one-shot" if parent is self.dense else "masks")
@@ -439,6 +458,7 @@ class Trial:
             rounds=same,
             before=rounds[:-same],
             level=last,
+            pattern=pruning.pattern,
             code=code_fingerprint(pruning.criterion, CRITERIA, "criterion"),
         )
 

@@ -88,7 +88,7 @@ def along(
             seed_draws(seed, device)
             renew_statistics(module, splits.train, half, check, task)
             module.eval()
-            scores = [score(module, part, half, check, task) for part in (splits.train, splits.test)]
+            scores = [score(module, part, half, check, task=task) for part in (splits.train, splits.test)]
             shown = [(each.loss, 1 - each.metric) if is_error(task.metrics) else each.values for each in scores]
             row = (position, *shown[0], *shown[1])
             for values, value in zip(found.values(), row, strict=True):

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from tombola.data import DataSettings
 from tombola.networks import NetworkSettings
+from tombola.pruning.patterns import Pattern
 from tombola.pruning.select import Scope
 from tombola.section import Section
 from tombola.seeds import Seeds
@@ -47,6 +48,7 @@ class MaskSearch(Spec):
         limit: prunes the mask that `run` was made from instead where `run` has lost too much.
         early_bird: takes the weights of the evaluation at which the mask settled, instead of the final ones; `run`
             must have tracked it.
+        pattern: of the mask.
         examples: of each class, that a method at initialisation is given.
         level, repeat: number the draws of the criterion and of the examples, where those draw.
         network, data, seed, trial, task, network_code, data_code, task_code: as in the run.
@@ -68,6 +70,7 @@ class MaskSearch(Spec):
     before: tuple[dict[str, float], ...] = ()
     limit: Limit | None = None
     early_bird: EarlyBird | None = None
+    pattern: Pattern | None = None
     examples: int = 0
     level: int = 0
     repeat: int = 0

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tombola.data import DataSettings
 from tombola.networks import NetworkSettings
+from tombola.pruning.patterns import Pattern
 from tombola.section import Section
 from tombola.seeds import Seeds
 from tombola.tasks import TaskSettings
@@ -27,6 +28,7 @@ class InitialState(Section):
         redraw: change the kept weights of each layer: "shuffled" permutes them, "signs" permutes their magnitudes and
             leaves each place its sign.
         repeat, level: number the permutations.
+        name: of a snapshot that a user's own trainer took, such as "step-500"; in the place of `iteration`.
     """
 
     run: str | None = None
@@ -36,12 +38,15 @@ class InitialState(Section):
     redraw: Literal["shuffled", "signs"] | None = None
     repeat: int = 0
     level: int = 0
+    name: str | None = None
 
     @property
     def snapshot(self) -> str:
         """Name of the snapshot of `run` that holds the weights."""
         if self.trained:
             return "final"
+        if self.name is not None:
+            return self.name
         return f"iteration-{self.iteration}" if self.iteration else "start"
 
 
@@ -52,11 +57,13 @@ class Shuffle(Section):
         stream: the arm whose masks are shuffled. Each has permutations of its own: with one for all, the controls of
             several arms would be correlated.
         repeat, level: each has a permutation of its own.
+        pattern: that the permutation keeps.
     """
 
     stream: str
     repeat: int = 0
     level: int = 0
+    pattern: Pattern | None = None
 
     def counter(self) -> str:
         """Return what numbers this draw within the purpose "mask"."""

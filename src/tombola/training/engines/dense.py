@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
 from tombola.data.augment import Augmentation, augment
@@ -19,6 +20,7 @@ from tombola.training.order import Order
 from tombola.training.recipe import Recipe
 
 EVALUATION_BLOCK = Task.block  # examples, of engines that serve classification alone
+EVALUATION_PIECE = 100  # examples through convolutions on the CPU: activations stay in the cache, 1.3 to 2x as fast
 
 
 class DenseEngine:
@@ -30,7 +32,7 @@ class DenseEngine:
 
     name = "dense"
     lanes = 1
-    _evaluation_block: int | None = None  # examples; None takes the task's number
+    _piece: int | None = None  # examples that are evaluated at a time
 
     def __init__(
         self, build: NetworkFactory, starts: Sequence[Start], recipe: Recipe, budget: int, device: torch.device
@@ -108,8 +110,7 @@ class DenseEngine:
         self._module.eval()
         with own_draws(self._device):
             self._seed_draws()
-            examples, block = getattr(self._splits, part), self._evaluation_block
-            return [score(self._module, examples, self._half, check, self._task, block)]
+            return [score(self._module, getattr(self._splits, part), self._half, check, self._piece, self._task)]
 
     def weights(self, lane: int = 0) -> Weights:
         """Return a copy of the state_dict on the CPU."""
@@ -169,8 +170,8 @@ def score(
     examples: Part,
     half: bool,
     check: Callable[[], None],
+    piece: int | None = None,
     task: Task = CLASSIFICATION,
-    block: int | None = None,
 ) -> Score:
     """Return how well a module, as it is, does on a part.
 
@@ -179,19 +180,43 @@ def score(
         examples: the part.
         half: compute products and convolutions in bfloat16.
         check: called between blocks of examples; may raise to stop.
+        piece: examples that go through the module at a time; None for what `piece_of` says. It does not decide in
+            which order losses are added up, so the score does not depend on it.
         task: what is learned.
-        block: examples that are computed at a time; None takes the task's number.
     """
-    step = block or task.block
+    piece = piece or piece_of(module)
     total: Tensor | None = None
-    for first in range(0, len(examples), step):
+    for first in range(0, len(examples), task.block):
         check()
-        batch = as_precise(examples.select(slice(first, first + step)), module)
-        sums = task.sums(output_of(task, module, batch, half), batch)
+        batch = as_precise(examples.select(slice(first, first + task.block)), module)
+        sums = task.sums(_in_pieces(task, module, batch, half, piece), batch)
         total = sums if total is None else total + sums
     assert total is not None  # no part is empty
     loss, metric, *others = task.scores(total.tolist())
     return Score(loss, metric, tuple(others))
+
+
+def _in_pieces(task: Task, module: nn.Module, batch: Part, half: bool, piece: int) -> Any:
+    """Return the output for a batch, computed a few examples at a time where it is a tensor."""
+    pieces = [batch.select(slice(first, first + piece)) for first in range(0, len(batch), piece)]
+    output = output_of(task, module, pieces[0], half)
+    if len(pieces) == 1:
+        return output
+    if not isinstance(output, Tensor):
+        return output_of(task, module, batch, half)
+    return torch.cat([output, *(output_of(task, module, each, half) for each in pieces[1:])])
+
+
+def piece_of(module: nn.Module) -> int:
+    """Return how many examples to evaluate at a time: all of a block, or fewer through convolutions on the CPU."""
+    on_cpu = all(each.device.type == "cpu" for each in module.parameters())
+    images = any(isinstance(each, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) for each in module.modules())
+    return EVALUATION_PIECE if on_cpu and images and not sees_the_batch(module) else EVALUATION_BLOCK
+
+
+def sees_the_batch(module: nn.Module) -> bool:
+    """Return whether an example's scores in evaluation depend on the others: batch norm without running statistics."""
+    return any(isinstance(each, _BatchNorm) and each.running_mean is None for each in module.modules())
 
 
 def laid_out(pruned: Tensor, parameter: Tensor) -> Tensor:

@@ -29,6 +29,12 @@ def usual(images: Tensor) -> Tensor:
     return images.permute(3, 0, 1, 2)
 
 
+def result_of(images: Tensor) -> Tensor:
+    """Return what `usual` does as a tensor of its own in the same memory: autograd lets no one change a view of it."""
+    shape = usual(images)
+    return torch.empty(0).set_(images.untyped_storage(), images.storage_offset(), shape.shape, shape.stride())
+
+
 def is_example_last(images: Tensor) -> bool:
     """Return whether images lie in memory with the examples last and more than one of them."""
     return images.dim() == 4 and len(images) > 1 and images.permute(1, 2, 3, 0).is_contiguous()
@@ -66,7 +72,7 @@ class _MaxPool(torch.autograd.Function):
         result, winners = pooled(source, window, rectified=False)
         ctx.size, ctx.window = tuple(source.shape), window
         ctx.save_for_backward(winners)
-        return usual(result)
+        return result_of(result)
 
     @staticmethod
     @once_differentiable
@@ -149,7 +155,7 @@ class _Norm(torch.autograd.Function):
         result = torch.empty_like(source)
         arrays = [each.numpy() for each in (mean, factors * inverse, shifts)]
         normalise(source.numpy(), *arrays, layer.rectifies, result.numpy())
-        result = usual(result.view(inputs.permute(1, 2, 3, 0).shape))
+        result = result_of(result.view(inputs.permute(1, 2, 3, 0).shape))
         ctx.save_for_backward(inputs, mean, inverse, factors, result if layer.rectifies else None)
         ctx.batch, ctx.affine = batch, (weight is not None, bias is not None)
         ctx.mark_non_differentiable(mean, variance)

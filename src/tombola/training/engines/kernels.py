@@ -491,53 +491,86 @@ def spread(rows, lines, begin, matrix):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def linear_forward(wiring, values, inputs, results):  # type: ignore[no-untyped-def]
+def gather_features(matrix, begin, lines, nodes):  # type: ignore[no-untyped-def]
+    """Do what `gather` does for examples `begin`, ... of float32 [features, examples]; 0 beyond the last example."""
+    count = min(WIDTH, matrix.shape[1] - begin)
+    for i in range(len(lines)):
+        for j in range(LINE):
+            to = (i * LINE + j) * WIDTH
+            nodes[to : to + count] = matrix[lines[i] + j, begin : begin + count]
+            nodes[to + count : to + WIDTH] = 0.0
+
+
+@compiled
+def spread_features(rows, lines, begin, matrix):  # type: ignore[no-untyped-def]
+    """Do what `spread` does for float32 [features, examples]."""
+    count = min(WIDTH, matrix.shape[1] - begin)
+    for i in range(len(lines) - 1, -1, -1):
+        for j in range(LINE):
+            place = (i * LINE + j) * WIDTH
+            matrix[lines[i] + j, begin : begin + count] = rows[place : place + count]
+
+
+@compiled
+def linear_forward(wiring, values, inputs, by_feature, results):  # type: ignore[no-untyped-def]
     """Fill `results` with those of one linear layer.
 
     Args:
         wiring: an MLP of one layer.
         values: float32, its live weights and biases.
         inputs: float32 [examples, features], at least `LINE` features.
+        by_feature: whether `inputs` are [features, examples] instead.
         results: float32 [examples, features], both up to a multiple, of `WIDTH` and of `LINE`. What lies beyond those
             of the layer means nothing.
     """
     sources = LINE * len(wiring.lines)
     lines = np.arange(0, results.shape[1], LINE)
     nodes = rows_of(sources + results.shape[1])
-    order = np.arange(len(inputs))
+    count = inputs.shape[1] if by_feature else inputs.shape[0]
+    order = np.arange(count)
     examples, upcoming = np.empty(WIDTH, np.int64), np.empty(WIDTH, np.int64)
-    for begin in range(0, len(inputs), WIDTH):
-        fill(examples, order, begin)
-        fill(upcoming, order, begin + WIDTH)
-        gather(inputs, examples, upcoming, wiring.lines, nodes)
+    for begin in range(0, count, WIDTH):
+        if by_feature:
+            gather_features(inputs, begin, wiring.lines, nodes)
+        else:
+            fill(examples, order, begin)
+            fill(upcoming, order, begin + WIDTH)
+            gather(inputs, examples, upcoming, wiring.lines, nodes)
         forward(wiring, values, nodes)
         spread(nodes[sources * WIDTH :], lines, begin, results)
 
 
 @compiled
-def linear_backward(wiring, values, inputs, slopes, gradients, back):  # type: ignore[no-untyped-def]
+def linear_backward(wiring, values, inputs, by_feature, slopes, gradients, back):  # type: ignore[no-untyped-def]
     """Add to `gradients` those of the live weights and biases; fill `back` with those of the inputs.
 
     Args:
-        wiring, values, inputs: as in `linear_forward`. If `wiring.first` is 0, `back` is filled, else left alone.
+        wiring, values, inputs, by_feature: as in `linear_forward`. If `wiring.first` is 0, `back` is filled, else left
+            alone.
         slopes: float32 [examples, features up to a multiple of `LINE`], gradients with respect to the results.
         gradients: float32, as `values`.
-        back: float32 of the shape of `inputs`, with the number of examples up to a multiple of `WIDTH`. Features that
-            no weight uses are left alone.
+        back: float32 of the shape of `inputs`; without `by_feature`, with the number of examples up to a multiple of
+            `WIDTH`. Features that no weight uses are left alone.
     """
     sources = LINE * len(wiring.lines)
     lines = np.arange(0, slopes.shape[1], LINE)
     nodes, rows = rows_of(sources + slopes.shape[1]), rows_of(sources + slopes.shape[1])
-    order = np.arange(len(inputs))
+    count = inputs.shape[1] if by_feature else inputs.shape[0]
+    order = np.arange(count)
     examples, upcoming = np.empty(WIDTH, np.int64), np.empty(WIDTH, np.int64)
-    for begin in range(0, len(inputs), WIDTH):
+    for begin in range(0, count, WIDTH):
         fill(examples, order, begin)
         fill(upcoming, order, begin + WIDTH)
-        gather(inputs, examples, upcoming, wiring.lines, nodes)
+        if by_feature:
+            gather_features(inputs, begin, wiring.lines, nodes)
+        else:
+            gather(inputs, examples, upcoming, wiring.lines, nodes)
         ends = rows[sources * WIDTH :]
         gather(slopes, examples, upcoming, lines, ends)
         for i in range(len(ends) // WIDTH):  # the last example's stand-ins have no part in the gradient
-            ends[i * WIDTH + min(WIDTH, len(inputs) - begin) : (i + 1) * WIDTH] = 0.0
+            ends[i * WIDTH + min(WIDTH, count - begin) : (i + 1) * WIDTH] = 0.0
         backward(wiring, values, gradients, nodes, rows)
-        if wiring.first == 0:
+        if wiring.first == 0 and by_feature:
+            spread_features(rows, wiring.lines, begin, back)
+        elif wiring.first == 0:
             spread(rows, wiring.lines, begin, back)

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from tombola.training.engines.conv_kernels import Source, convolve, sum_channels, weight_gradients
 from tombola.training.engines.conv_plan import Geometry, Pass, Plan
-from tombola.training.engines.example_last import CHUNK, Window, example_last, pooled, usual
+from tombola.training.engines.example_last import CHUNK, Window, example_last, pooled, result_of, usual
 from tombola.training.engines.mlp_wiring import Slots
 from tombola.training.engines.sparse_layer import SparseLayer
 
@@ -95,9 +95,9 @@ class _Convolution(torch.autograd.Function):
         winners = None
         if layer.window is not None:
             result, winners = pooled(result, layer.window, layer.rectifies)
-        shows = usual(result) if layer.rectifies and winners is None else None
-        ctx.save_for_backward(inputs, live, shows, winners)
-        return usual(result)
+        result = result_of(result)
+        ctx.save_for_backward(inputs, live, result if layer.rectifies and winners is None else None, winners)
+        return result
 
     @staticmethod
     @once_differentiable

@@ -46,25 +46,32 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, live: Tensor, wiring: Wiring) -> Tensor:
         ctx.features = inputs.shape[1]
-        inputs = _columns(inputs, max(LINE, inputs.shape[1]))
+        # Features of images with the examples last lie side by side already, as the kernels want them.
+        ctx.by_feature = inputs.t().is_contiguous() and min(inputs.shape) >= LINE
+        inputs = inputs.t() if ctx.by_feature else _columns(inputs, max(LINE, inputs.shape[1]))
         ctx.save_for_backward(inputs, live)
         ctx.wiring = wiring
-        results = torch.empty(_up(len(inputs), WIDTH), _up(wiring.outputs, LINE))
-        linear_forward(wiring, live.numpy(), inputs.numpy(), results.numpy())
-        return results[: len(inputs), : wiring.outputs].contiguous()
+        count = inputs.shape[1 if ctx.by_feature else 0]
+        results = torch.empty(_up(count, WIDTH), _up(wiring.outputs, LINE))
+        linear_forward(wiring, live.numpy(), inputs.numpy(), ctx.by_feature, results.numpy())
+        return results[:count, : wiring.outputs].contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, Tensor, None]:
         inputs, live = ctx.saved_tensors
-        wiring = ctx.wiring
+        wiring, by_feature, count = ctx.wiring, ctx.by_feature, len(slopes)
         gradients = torch.zeros_like(live)
         slopes = _columns(slopes, _up(wiring.outputs, LINE))
         goes_back = ctx.needs_input_grad[0]
-        back = torch.zeros(_up(len(inputs), WIDTH) if goes_back else 0, inputs.shape[1])
+        shape = tuple(inputs.shape) if by_feature else (_up(count, WIDTH), inputs.shape[1])
+        back = torch.zeros(shape if goes_back else (0, inputs.shape[1]))
         wiring = wiring._replace(first=0 if goes_back else wiring.outputs)
-        linear_backward(wiring, live.numpy(), inputs.numpy(), slopes.numpy(), gradients.numpy(), back.numpy())
-        return (back[: len(inputs), : ctx.features] if goes_back else None), gradients, None
+        arrays = [each.numpy() for each in (slopes, gradients, back)]
+        linear_backward(wiring, live.numpy(), inputs.numpy(), by_feature, *arrays)
+        if not goes_back:
+            return None, gradients, None
+        return back.t() if by_feature else back[:count, : ctx.features], gradients, None
 
 
 def _up(number: int, multiple: int) -> int:

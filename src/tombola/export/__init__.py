@@ -1,0 +1,86 @@
+"""Exports a ticket: to a smaller network, to a small file, or to another runtime.
+
+>>> import tombola
+>>> ticket = tombola.Ticket.load("ticket.safetensors")              # doctest: +SKIP
+>>> ticket.export("packed", "ticket.tombola", bits=4)               # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tombola.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from tombola.running.ticket import Ticket
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that a ticket can be exported to.
+
+    Args:
+        home: "module:function" of `function(ticket, path, **options)`; imported when it is first used.
+        suffix: of its files.
+        summary: one line for lists of formats.
+    """
+
+    home: str
+    suffix: str
+    summary: str
+
+    def function(self) -> Callable[..., None]:
+        """Return the function that writes the format."""
+        module, _, name = self.home.partition(":")
+        found: Callable[..., None] = getattr(importlib.import_module(module), name)
+        return found
+
+
+FORMATS: dict[str, Format] = {
+    "compact": Format(
+        "tombola.export.compact:export_compact", ".compact.safetensors", "a smaller network without dead units"
+    ),
+    "packed": Format("tombola.export.packed.ticket:export_packed", ".tombola", "one small file for storage"),
+    "c": Format("tombola.export.c:export_c", ".c", "one C99 file and its header, without dependencies"),
+    "pytorch": Format(
+        "tombola.export.sparse_torch:export_pytorch", ".sparse.safetensors", "a fast sparse module for PyTorch programs"
+    ),
+    "onnx": Format("tombola.export.onnx:export_onnx", ".onnx", "for ONNX Runtime and others"),
+}
+
+
+def export(ticket: Ticket, to: str, path: str | Path | None = None, **options: Any) -> Path:
+    """Write a ticket in a format and return the file's path.
+
+    Args:
+        ticket: what to export.
+        to: a name in FORMATS.
+        path: of the file; by default in this folder, named after study, arm, trial and level.
+        options: of the format.
+
+    Raises:
+        InputError: the format or an option is unknown, or the format can't hold the ticket.
+        StoreError: the file can't be written.
+    """
+    if to not in FORMATS:
+        raise InputError(f"unknown format {to!r}{nearest(to, FORMATS)}")
+    function = FORMATS[to].function()
+    known = list(inspect.signature(function).parameters)[2:]
+    for name in options:
+        if name not in known:
+            raise InputError(f"export to {to} has no option {name!r}{nearest(name, known)}")
+    target = Path(path) if path is not None else default_path(ticket, to)
+    function(ticket, target, **options)
+    return target
+
+
+def default_path(ticket: Ticket, to: str) -> Path:
+    """Return the name of a ticket's file in the present folder."""
+    origin = ticket.origin
+    words = [origin.get("study", "ticket"), origin.get("arm", "ticket"), f"trial-{origin.get('trial', 0)}"]
+    return Path("-".join([*map(str, words), f"level-{origin.get('level', 0):02}"]) + FORMATS[to].suffix)

@@ -1,0 +1,130 @@
+"""Export to C: one C99 file and a header, without dependencies, whose time and size follow the live weights.
+
+What is supported: linear layers, convolutions of one and two axes (strided, dilated, grouped, depthwise), batch norm,
+activations, pooling, sums and products such as residual ones, concatenation, reshaping, padding with constants and
+softmax. Anything else is refused by the layer's name.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from tombola.errors import InputError, nearest
+from tombola.export import graph as g
+from tombola.export.c.emit import Sources, emit
+from tombola.export.c.fold import fold
+from tombola.export.c.lower import lower
+from tombola.export.graph_trace import trace_ticket
+from tombola.running.files import write_whole
+
+if TYPE_CHECKING:
+    from tombola.running.ticket import Ticket
+
+__all__ = ["INPUTS", "Sources", "export_c", "sources_of", "ticket_sources"]
+
+INPUTS = {
+    "normalised": "as Ticket.normalise returns them",
+    "raw": "floats as in the data set; of uint8 data in units of 255",
+    "bytes": "floats from 0 to 255, for data that are uint8",
+}
+"""What the exported network takes."""
+
+
+def sources_of(graph: g.Graph, name: str = "ticket", about: str = "") -> Sources:
+    """Return a network as one C file and its header.
+
+    Args:
+        graph: the network.
+        name: of the files, and the prefix of everything in them.
+        about: lines for the comment at the top of the header.
+
+    Raises:
+        Unsupported: an operator that C code is not written for.
+        InputError: `name` is no C identifier, or no path of weights leads to the outputs.
+    """
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
+        raise InputError(f"name {name!r} is no C identifier: use letters, digits and underscores, such as my_network")
+    return emit(lower(fold(graph)), name, graph.input.shape, about)
+
+
+def ticket_sources(
+    ticket: Ticket, name: str = "ticket", weights: str = "trained", inputs: str = "normalised"
+) -> Sources:
+    """Return a ticket's network as one C file and its header.
+
+    Args:
+        ticket: the network and its weights.
+        name: of the files, and the prefix of everything in them.
+        weights: "trained", or "start" for those that training starts from.
+        inputs: what the C functions take, a key of `INPUTS`.
+
+    Raises:
+        InputError: as `sources_of`, or an argument that is none of those.
+    """
+    if weights not in ("trained", "start"):
+        raise InputError(f"weights {weights!r}: take trained or start")
+    if inputs not in INPUTS:
+        raise InputError(f"inputs {inputs!r}{nearest(inputs, INPUTS)}")
+    graph = trace_ticket(ticket, weights == "trained")
+    if inputs != "normalised":
+        graph = _normalising(graph, ticket, 255.0 if inputs == "bytes" else 1.0)
+    about = (
+        f"Network {ticket.origin['network']['name']}, {ticket.mask.remaining:,} of {ticket.mask.total:,} weights "
+        f"({ticket.mask.density:.2%}), from tombola.\nInputs: {inputs}, {INPUTS[inputs]}.\nNormalisation: "
+        f"mean {_numbers(ticket.normalisation['mean'])}, std {_numbers(ticket.normalisation['std'])}."
+    )
+    return sources_of(graph, name, about)
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:.7g}" for value in values)
+
+
+def _normalising(graph: g.Graph, ticket: Ticket, unit: float) -> g.Graph:
+    """Return the graph that normalises its examples first."""
+    shape = graph.input.shape
+    mean, std = (
+        torch.tensor(ticket.normalisation[name], dtype=torch.float64).reshape(-1, *[1] * (len(shape) - 1))
+        for name in ("mean", "std")
+    )
+    first = graph.input.name
+    scaled = g.Affine(f"{first}.normalised", "", (first,), shape, 1 / (std * unit), -mean / std)
+    others = (
+        replace(node, inputs=tuple(scaled.name if name == first else name for name in node.inputs))
+        for node in graph.nodes[1:]
+    )
+    return g.Graph((graph.input, scaled, *others), graph.output)
+
+
+def export_c(
+    ticket: Ticket, path: Path, weights: str = "trained", inputs: str = "normalised", name: str | None = None
+) -> None:
+    """Write a ticket's network as a C99 file and, beside it, its header.
+
+    Args:
+        ticket: what to write.
+        path: of the C file; the header has the same name with .h.
+        weights, inputs: as in `ticket_sources`.
+        name: prefix of the functions, as in `NAME_run`; by default the file's name.
+
+    Raises:
+        InputError: the network can't be held in C; the message names the layer.
+        StoreError: the files can't be written; then neither is there.
+    """
+    path = Path(path)
+    given = name or re.sub("[^A-Za-z0-9_]", "_", path.stem)
+    made = ticket_sources(ticket, given if name or given[:1].isalpha() else f"net_{given}", weights, inputs)
+    header = path.with_suffix(".h")
+    code = made.code.replace(f'#include "{made.name}.h"', f'#include "{header.name}"', 1)
+    remedy = "name a folder that exists and has room"
+    write_whole(header, made.header.encode(), remedy)
+    try:
+        write_whole(path, code.encode(), remedy)
+    except BaseException:
+        header.unlink(missing_ok=True)
+        raise

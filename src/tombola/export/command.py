@@ -1,0 +1,107 @@
+"""`tombola export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tombola.errors import InputError
+
+if TYPE_CHECKING:
+    from tombola.running.ticket import Ticket
+
+EPILOG = (
+    "Options of compact: weights=trained|start. Of packed: bits=1..8, other_bits=1..8 (biases and batch norm), "
+    "values=kmeans|grid, finetune=ITERATIONS (needs a results folder and its data), form=values|recipe (mask and seed "
+    "alone), weights. Of c: inputs=normalised|raw|bytes, name=PREFIX, weights. Of pytorch: weights. Of onnx: "
+    "variant=dense|compact|int8|compact-int8, opset=18, weights."
+)
+
+
+@click.command(name="export", epilog=EPILOG)
+@click.argument("source", metavar="RESULTS|TICKET")
+@click.argument("options", nargs=-1, metavar="[OPTION=VALUE]...")
+@click.option("--to", "form", required=True, help="Format: compact, packed, c, pytorch, onnx.")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write. [named after the ticket, in this folder]")
+@click.option("--trial", type=int, help="Trial of a results folder. [0]")
+@click.option(
+    "--level", type=int, help="Level of a results folder. [the sparsest as good as dense in validation accuracy]"
+)
+@click.option("--arm", help="Arm of a results folder. [ticket]")
+@click.option("--repeat", type=int, help="Repeat of a results folder. [0]")
+@click.option(
+    "--data", type=click.Path(path_type=Path), envvar="TOMBOLA_DATA", help="Folder of data sets. [$TOMBOLA_DATA]"
+)
+def export(
+    source: str,
+    options: tuple[str, ...],
+    form: str,
+    out: Path | None,
+    trial: int | None,
+    level: int | None,
+    arm: str | None,
+    repeat: int | None,
+    data: Path | None,
+) -> None:
+    """Export a ticket to a smaller network, a small file or another runtime.
+
+    RESULTS is a results folder, TICKET a file that Ticket.save wrote.
+    """
+    from tombola.errors import nearest
+    from tombola.export import FORMATS, default_path
+    from tombola.export.source import ticket_of
+
+    if form not in FORMATS:
+        raise InputError(f"--to {form}: unknown format{nearest(form, FORMATS)}")
+    given = dict(_option(text) for text in options)
+    ticket = ticket_of(source, trial, level, arm, repeat, data)
+    given = _with_examples(form, given, source, ticket, data)
+    path = out / default_path(ticket, form) if out is not None and out.is_dir() else out
+    written = ticket.export(form, path, **given)
+    dense = sum(tensor.numel() * tensor.element_size() for tensor in ticket.trained.values())
+    size = written.stat().st_size
+    click.echo(f"{written}: {size:,} bytes; the dense network's tensors take {dense:,} ({dense / size:.1f}x)")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"{text!r} is no option of a format: write NAME=VALUE, such as bits=4")
+    return name, _value(value)
+
+
+def _value(text: str) -> Any:
+    """Return a number or a word."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _with_examples(form: str, given: dict[str, Any], source: str, ticket: Ticket, data: Path | None) -> dict[str, Any]:
+    """Return the options with the training examples that some of them need."""
+    from tombola.export.source import splits_of
+    from tombola.running.results import Results
+
+    trial = ticket.origin["trial"]
+    if form == "packed" and "finetune" in given:
+        from tombola.export.packed.finetune import Tuning
+
+        iterations = given.pop("finetune")
+        if not isinstance(iterations, int) or iterations < 0:
+            raise InputError(f"finetune={iterations}: give a number of iterations, such as 4000")
+        if not iterations:
+            return given
+        if not Path(source).is_dir():
+            raise InputError(f"finetune={iterations} needs a results folder, whose data it trains on, not a ticket")
+        train = splits_of(Results.open(source, data), trial, data).train
+        return given | {"finetune": (train.inputs, train.targets), "tuning": Tuning(iterations=iterations)}
+    if form == "onnx" and str(given.get("variant", "")).endswith("int8") and Path(source).is_dir():
+        from tombola.export.onnx import CALIBRATION
+
+        given["examples"] = splits_of(Results.open(source, data), trial, data).train.inputs[:CALIBRATION]
+    return given

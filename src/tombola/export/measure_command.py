@@ -1,0 +1,130 @@
+"""The command `tombola measure`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tombola.errors import InputError
+
+if TYPE_CHECKING:
+    from tombola.export.measure import Examples, Measurement
+    from tombola.running.ticket import Ticket
+
+
+@click.command("measure", epilog="TICKET is a ticket's file, or a results folder: then --trial and --level choose.")
+@click.argument("tickets", metavar="TICKET...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--trial", type=int, help="Trial of a results folder. [0]")
+@click.option(
+    "--level", type=int, help="Level of a results folder. [the sparsest as good as dense in validation accuracy]"
+)
+@click.option("--arm", help="Arm of a results folder. [ticket]")
+@click.option(
+    "--test", "test_set", help="Data set to test on: mnist, ..., or an .npz file. [that of the results folder]"
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    envvar="TOMBOLA_DATA",
+    help="Folder of data sets, in torchvision's layout. [$TOMBOLA_DATA, or the cache]",
+)
+@click.option(
+    "--rival", "rivals", multiple=True, help="Compare with this one only; repeat for several. [all installed]"
+)
+@click.option("--batch", "batches", type=int, multiple=True, help="Batch size; repeat for several. [1 and 64]")
+@click.option("--threads", type=int, multiple=True, help="Number of threads; repeat for several. [1 and all cores]")
+@click.option("--rounds", type=int, default=20, help="How often each contender has its turn. [20]")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", help="table, json or csv. [table]"
+)
+def measure_command(
+    tickets: tuple[Path, ...],
+    trial: int | None,
+    level: int | None,
+    arm: str | None,
+    test_set: str | None,
+    data: Path | None,
+    rivals: tuple[str, ...],
+    batches: tuple[int, ...],
+    threads: tuple[int, ...],
+    rounds: int,
+    form: str,
+) -> None:
+    """Measure size, speed and accuracy of exported tickets beside dense networks and other runtimes."""
+    from tombola.export.measure import measure
+
+    found = []
+    for path in tickets:
+        ticket, source = _opened(path, trial, level, arm, data)
+        examples = _examples(ticket, test_set or source, data)
+        found.append(measure(ticket, examples, rivals or None, batches or (1, 64), threads or None, rounds))
+    _show(found, form)
+
+
+def _opened(
+    path: Path, trial: int | None, level: int | None, arm: str | None, data: Path | None
+) -> tuple[Ticket, str | None]:
+    """Return a ticket and the name or file of the data set that it was found on, None where the file does not say."""
+    from tombola.export.source import ticket_of
+    from tombola.running.results import Results
+
+    ticket = ticket_of(str(path), trial, level, arm, None, data)
+    if path.is_file():
+        return ticket, None
+    settings = Results.open(path, data).study.data
+    return ticket, settings.path or settings.source
+
+
+def _examples(ticket: Ticket, source: str | None, data: Path | None) -> Examples | None:
+    """Return the test set, normalised as the ticket takes it; None without a source.
+
+    Raises:
+        InputError: there is no such data set, or it has examples of another shape.
+    """
+    from tombola.data import DataSettings, load
+    from tombola.export.measure import Examples
+
+    if source is None:
+        return None
+    own = source.endswith(".npz")
+    settings = DataSettings(source="npz" if own else source, validation=1, path=source if own else None)
+    dataset = load(settings, data)
+    shape = tuple(ticket.origin["input_shape"])
+    if dataset.test_inputs.shape[1:] != shape:
+        raise InputError(
+            f"--test {source}: its examples have shape {dataset.test_inputs.shape[1:]}, and the ticket takes {shape}; "
+            "name the data set that the ticket was found on"
+        )
+    return Examples(ticket.normalise(dataset.test_inputs.copy()).numpy(), dataset.test_targets)
+
+
+def _show(found: list[Measurement], form: str) -> None:
+    import pandas as pd
+
+    from tombola.export.measure_table import measurement_table
+
+    if form == "table":
+        from rich.console import Console
+
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+        for each in found:
+            console.print(measurement_table(each))
+    elif form == "csv":
+        click.echo(pd.concat([each.frame() for each in found]).to_csv(index=False), nl=False)
+    else:
+        click.echo(json.dumps([as_json(each) for each in found], indent=1))
+
+
+def as_json(measured: Measurement) -> dict[str, object]:
+    """Return a measurement as JSON holds it; what was not measured is null."""
+    return {
+        "ticket": measured.ticket,
+        "machine": measured.machine,
+        "artefacts": json.loads(measured.artefacts.to_json(orient="records")),
+        "latencies": json.loads(measured.latencies.to_json(orient="records")),
+        "notes": list(measured.notes),
+    }

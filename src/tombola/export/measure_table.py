@@ -1,0 +1,76 @@
+"""The tables of a measurement for the terminal."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tombola.export.measure import Measurement
+
+UNITS = ((2**20, "MiB"), (2**10, "KiB"))
+
+
+def measurement_table(measured: Measurement) -> Group:
+    """Return sizes, latencies and what could not be measured. It fits into 100 columns."""
+    parts: list[RenderableType] = [Text(f"{measured.ticket}\n{measured.machine}\n"), _sizes(measured), Text()]
+    for (batch, threads), rows in measured.latencies.groupby(["batch", "threads"], sort=False):
+        parts += [_latencies(rows.to_dict("records"), int(batch), int(threads)), Text()]
+    parts += [Text(f"{note}.") for note in measured.notes]
+    return Group(*parts)
+
+
+def _sizes(measured: Measurement) -> Table:
+    known = ("form", "bytes", "parameters", "multiply_adds", "memory_bytes", "largest_difference")
+    others = [name for name in measured.artefacts.columns if name not in known]
+    table = Table(box=box.SIMPLE_HEAD, title="Size and cost of one example", title_justify="left", pad_edge=False)
+    table.add_column("form")
+    for title in ("size", "parameters", "multiply-adds", "memory", *others, "largest difference"):
+        table.add_column(title, justify="right")
+    for row in measured.artefacts.to_dict("records"):
+        table.add_row(
+            str(row["form"]),
+            size(row["bytes"]),
+            f"{row['parameters']:,}",
+            f"{row['multiply_adds']:,}",
+            size(row["memory_bytes"]),
+            *(_metric(row[name]) for name in others),
+            f"{row['largest_difference']:.1e}",
+        )
+    return table
+
+
+def _metric(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def _latencies(rows: list[dict[str, Any]], batch: int, threads: int) -> Table:
+    title = f"Latency of a batch of {batch} on {threads} {'core' if threads == 1 else 'cores'}, interleaved"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table.add_column("contender")
+    for name in ("median", "95 %", "least", "speedup"):
+        table.add_column(name, justify="right")
+    for row in sorted(rows, key=lambda each: each["p50_us"]):
+        name = row["contender"] if row["float32"] else f"{row['contender']} *"
+        times = (duration(row[column]) for column in ("p50_us", "p95_us", "least_us"))
+        table.add_row(name, *times, f"{row['speedup']:.2f}x" if not math.isnan(row["speedup"]) else "-")
+    table.caption = "speedup: over the best dense rival in float32; * computes in lower precision"
+    table.caption_justify = "left"
+    return table
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as a person reads it."""
+    for unit, name in UNITS:
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count:.0f} B"
+
+
+def duration(microseconds: float) -> str:
+    """Return a time as a person reads it."""
+    return f"{microseconds / 1000:.2f} ms" if microseconds >= 1000 else f"{microseconds:.1f} us"

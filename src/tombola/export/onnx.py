@@ -1,0 +1,183 @@
+"""Exports a ticket to ONNX through `torch.onnx.export(dynamo=True)`, and checks what ONNX Runtime makes of it.
+
+Runtimes densify sparse weights, so the dense form gains nothing from a mask; the compact form leaves dead units out,
+and int8 makes a fourth of the size by ONNX Runtime's own quantiser.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tombola.errors import InputError
+from tombola.export.check import TOLERANCE, check_same, examples_for, outputs_of
+from tombola.export.compact import compact, is_trained
+from tombola.export.write import write
+
+if TYPE_CHECKING:
+    from tombola.running.ticket import Ticket
+
+VARIANTS = ("dense", "compact", "int8", "compact-int8")
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+INT8_TOLERANCE = 0.25
+"""Largest difference that int8 may make on random inputs, relative to the largest output."""
+CALIBRATION = 100  # examples that activations are measured on
+
+
+def export_onnx(
+    ticket: Ticket,
+    path: Path,
+    variant: str = "dense",
+    weights: str = "trained",
+    opset: int = 18,
+    examples: Tensor | None = None,
+) -> None:
+    """Write a ticket as an ONNX model of a batch of any size.
+
+    Inputs are called "input", as `ticket.normalise` returns them, and outputs "output". The file is compared with
+    PyTorch before it is written.
+
+    Args:
+        ticket: mask and weights.
+        path: of the file.
+        variant: "dense", "compact" (dead units removed), "int8" or "compact-int8". In int8 weights and activations
+            have 8 bits: of linear layers chosen while it runs, of convolutions measured on examples beforehand.
+        weights: "trained", or "start" for those that training starts from.
+        opset: version of the ONNX operators.
+        examples: inputs as the network takes them, [N, ...], for int8 with convolutions; made-up ones by default.
+
+    Raises:
+        InputError: tombola[onnx] is not installed, an option is unknown, PyTorch can't export the network, or the model
+            does not give what PyTorch gives.
+        StoreError: the file can't be written.
+    """
+    if variant not in VARIANTS:
+        raise InputError(f"variant {variant!r}: choose {', '.join(VARIANTS)}")
+    require_packages()
+    module = ticket.build(is_trained(weights))
+    exported = compact(ticket, weights) if variant.startswith("compact") else module
+    inputs = examples_for(ticket)
+    content = to_onnx(exported, inputs, opset)
+    expected = outputs_of(module, inputs)
+    check_same(expected, run_onnx(content, inputs), "the ONNX model", TOLERANCE)
+    if variant.endswith("int8"):
+        content = quantised(content, inputs if examples is None else examples[:CALIBRATION])
+        check_same(expected, run_onnx(content, inputs), "the int8 model", INT8_TOLERANCE)
+    write(path, content)
+
+
+def require_packages() -> None:
+    """Raise where a package that ONNX needs is missing.
+
+    Raises:
+        InputError: with the command that installs it.
+    """
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise InputError(f"export to onnx needs {' and '.join(missing)}: pip install 'tombola[onnx]'")
+
+
+def to_onnx(module: nn.Module, inputs: Tensor, opset: int = 18) -> bytes:
+    """Return the ONNX model of a module in evaluation mode, for batches of any size.
+
+    Raises:
+        InputError: PyTorch can't export it.
+    """
+    module = module.eval()
+    with _quietly():
+        try:
+            program: Any = torch.onnx.export(
+                module,
+                (inputs,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=["input"],
+                output_names=["output"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(f"PyTorch can't export this network to ONNX: {type(error).__name__}: {reason}") from error
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+def run_onnx(content: bytes, inputs: Tensor) -> Tensor:
+    """Return what ONNX Runtime gives on the CPU.
+
+    Raises:
+        InputError: it can't load or run the model.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        (result,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
+    except Exception as error:
+        raise InputError(f"ONNX Runtime can't run the model: {' '.join(str(error).split())[:300]}") from error
+    return torch.from_numpy(result)
+
+
+def quantised(content: bytes, examples: Tensor) -> bytes:
+    """Return an int8 model by ONNX Runtime's quantiser: static where it has convolutions, else dynamic."""
+    import onnx
+    from onnxruntime import quantization
+
+    model = onnx.load_from_string(content)
+    has_convolutions = any(node.op_type == "Conv" for node in model.graph.node)
+    del model.graph.value_info[:]  # the quantiser infers shapes again, and refuses those of transposed weights
+    with tempfile.TemporaryDirectory() as folder, _quietly():
+        whole, smaller = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, str(whole))
+        try:
+            if has_convolutions:
+                prepared = Path(folder) / "prepared.onnx"
+                quantization.quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
+                quantization.quantize_static(str(prepared), str(smaller), _reader(examples), per_channel=True)
+            else:
+                quantization.quantize_dynamic(str(whole), str(smaller), per_channel=True)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(f"ONNX Runtime can't quantise the model: {type(error).__name__}: {reason}") from error
+        return smaller.read_bytes()
+
+
+def _reader(examples: Tensor) -> Any:
+    """Return what the quantiser reads examples from."""
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches = iter(examples.split(10))
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"input": batch.numpy()}
+
+    return Reader()
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep the exporters' remarks off the screen; what goes wrong is raised."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    said = io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

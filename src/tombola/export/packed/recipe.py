@@ -1,0 +1,64 @@
+"""A ticket as seed and mask: for those whose starting weights can be drawn again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tombola.errors import InputError
+from tombola.networks import NetworkSettings, factory, initialised
+from tombola.pruning.mask import Mask
+from tombola.seeds import Seeds
+
+if TYPE_CHECKING:
+    from tombola.running.ticket import Ticket
+
+
+def recipe_of(ticket: Ticket) -> dict[str, Any]:
+    """Return how to draw a ticket's starting weights: "seed", "draw" and the "digest" of what must come.
+
+    Raises:
+        InputError: they are not an initialisation that a seed gives.
+    """
+    origin = ticket.origin
+    if origin.get("rewind", 0):
+        raise InputError(
+            f"the ticket starts from iteration {origin['rewind']} of a run, and no seed gives those weights; "
+            "export its values: form=values"
+        )
+    if "seed" not in origin:
+        raise InputError(
+            "the ticket does not say which seed its study had: take it from the results again, or export its values: "
+            "form=values"
+        )
+    recipe = {"seed": origin["seed"], "draw": origin.get("draw", 0), "digest": digest(ticket.weights)}
+    if digest(drawn(origin, recipe, ticket.mask)) != recipe["digest"]:
+        raise InputError(
+            "the ticket's starting weights are not the initialisation that its seed gives (another arm's, or of other "
+            "code); export its values: form=values"
+        )
+    return recipe
+
+
+def drawn(origin: Mapping[str, Any], recipe: Mapping[str, Any], mask: Mask) -> dict[str, Tensor]:
+    """Return the starting weights that a recipe gives under a mask."""
+    network = NetworkSettings.model_validate(origin["network"])
+    build = factory(network, tuple(origin["input_shape"]), origin["classes"])
+    seed = Seeds(recipe["seed"], origin["trial"]).value("init", recipe["draw"])
+    module = initialised(build, network.init, seed)
+    mask.apply_(module)  # in the module: a tied weight has several names outside
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """Return a checksum of a state_dict: 16 hexadecimal digits."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return found.hexdigest()[:16]

@@ -1,0 +1,221 @@
+"""Tickets to packed files and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tombola.errors import InputError
+from tombola.export.compact import NoPath, fold_into, is_trained
+from tombola.export.packed.decode import MOST, Packed, unpack
+from tombola.export.packed.encode import Coded, Writer, of_mask, of_plain, of_shared, pack
+from tombola.export.packed.fast import compiled
+from tombola.export.packed.finetune import Examples, Tuning, tuned
+from tombola.export.packed.recipe import digest, drawn, recipe_of
+from tombola.export.packed.share import METHODS, Method, Shared, share
+from tombola.export.write import write
+from tombola.networks import NetworkSettings, factory
+from tombola.pruning.mask import Mask
+
+if TYPE_CHECKING:
+    from tombola.running.ticket import Ticket
+
+ORIGIN = ("study", "arm", "trial", "repeat", "level", "rewind", "job", "input_shape", "classes", "seed", "draw")
+
+
+def export_packed(
+    ticket: Ticket,
+    path: Path,
+    form: str = "values",
+    bits: int = 4,
+    other_bits: int = 8,
+    values: Method = "kmeans",
+    weights: str = "trained",
+    finetune: Examples | None = None,
+    tuning: Tuning | None = None,
+) -> None:
+    """Write a ticket as one small file; `load_packed` reads it, and `decode.read` does with NumPy alone.
+
+    Args:
+        ticket: mask and weights.
+        path: of the file.
+        form: "values" stores shared values; "recipe" stores the mask and the seed of the starting weights.
+        bits: of the number of a weight's shared value, 1 to 8.
+        other_bits: the same of biases, batch norm and weights that no mask covers.
+        values: "kmeans", or "grid" for evenly spaced ones.
+        weights: "trained", or "start" for those that training starts from.
+        finetune: training examples to fine-tune the shared values on: inputs as the network takes them, and classes.
+        tuning: how to fine-tune.
+
+    Raises:
+        InputError: an option is unknown or out of range, the ticket has no path from an input to an output, or no
+            seed gives its starting weights (form "recipe").
+        StoreError: the file can't be written.
+    """
+    if form == "recipe":
+        write(path, _recipe(ticket))
+    elif form == "values":
+        write(path, _values(ticket, bits, other_bits, values, weights, finetune, tuning or Tuning()))
+    else:
+        raise InputError(f"form {form!r}: choose values or recipe")
+
+
+def load_packed(path: str | Path, most: int = MOST) -> nn.Module:
+    """Return the network of a packed file, in evaluation mode.
+
+    >>> network = load_packed("ticket.tombola")                         # doctest: +SKIP
+
+    Args:
+        path: of the file.
+        most: as in `decode.read`.
+
+    Raises:
+        InputError: the file can't be read or is damaged, or the network's own code is missing or differs.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror or error}") from error
+    packed = unpack(content, str(path), most, compiled())
+    origin = packed.about["origin"]
+    network = NetworkSettings.model_validate(origin["network"])
+    with torch.random.fork_rng(devices=[]):
+        module = factory(network, tuple(origin["input_shape"]), origin["classes"])()
+    try:
+        module.load_state_dict(state_of(packed))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"network {network.name!r} is not what it was when {path} was written ({reason})") from error
+    return module.eval()
+
+
+def state_of(packed: Packed) -> dict[str, Tensor]:
+    """Return the state_dict that a packed file stands for.
+
+    Raises:
+        InputError: its seed gives other weights here.
+    """
+    if packed.about["form"] == "values":
+        return {name: torch.from_numpy(values) for name, values in packed.tensors.items()}
+    mask = Mask({name: torch.from_numpy(keep) for name, keep in packed.masks.items()})
+    recipe = packed.about["recipe"]
+    weights = drawn(packed.about["origin"], recipe, mask)
+    if digest(weights) != recipe["digest"]:
+        raise InputError(
+            "the seed in this file gives other weights here than where it was written: the network's code or "
+            f"PyTorch's random numbers differ (this is PyTorch {torch.__version__})"
+        )
+    return weights
+
+
+def _about(ticket: Ticket, form: str, **others: Any) -> dict[str, Any]:
+    origin = {name: ticket.origin[name] for name in ORIGIN if name in ticket.origin}
+    origin["network"] = NetworkSettings.model_validate(ticket.origin["network"]).identity()
+    return {"form": form, **others, "normalisation": ticket.normalisation, "origin": origin}
+
+
+def _recipe(ticket: Ticket) -> bytes:
+    recipe, shape = recipe_of(ticket), tuple(ticket.origin["input_shape"])
+    coded = []
+    for name, keep in ticket.mask.items():
+        candidates = [of_mask(name, keep.numpy(), *each) for each in _layouts(tuple(keep.shape), shape)]
+        coded.append(_smallest(candidates))
+    return pack(coded, _about(ticket, "recipe", recipe=recipe))
+
+
+def _values(
+    ticket: Ticket,
+    bits: int,
+    other_bits: int,
+    method: Method,
+    weights: str,
+    examples: Examples | None,
+    tuning: Tuning,
+) -> bytes:
+    module, shape = ticket.build(is_trained(weights)), tuple(ticket.origin["input_shape"])
+    for number in (bits, other_bits):
+        if not 1 <= number <= 8:
+            raise InputError(f"bits {number}: a shared value has 1 to 8 bits")
+    if method not in METHODS:
+        raise InputError(f"values {method!r}: choose {' or '.join(METHODS)}")
+    if examples is not None and method == "grid":
+        raise InputError("values 'grid' stay evenly spaced and can't be fine-tuned: choose kmeans")
+    try:
+        mask = fold_into(module, ticket.mask, shape)
+    except NoPath:
+        raise
+    except InputError:  # an operator that can't be followed
+        mask = ticket.mask  # dead units stay in: the file is larger, and as right
+    mask.apply_(module)
+    keep = {name: mask.get(name, value != 0) for name, value in _floats(module).items()}
+    shared = {
+        name: share(value.numpy()[keep[name].numpy()], bits if name in mask else other_bits, method)
+        for name, value in _floats(module).items()
+    }
+    symbols: dict[str, np.ndarray] = {}
+    if examples is not None:
+        parameters = {name: shared[name] for name, _ in module.named_parameters() if name in shared}
+        for name, (better, numbers) in tuned(module, keep, parameters, examples, tuning).items():
+            shared[name], symbols[name] = better, numbers
+    return pack(_coded(module, mask, keep, shared, symbols, shape), _about(ticket, "values", weights=weights))
+
+
+def _floats(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in module.state_dict().items() if value.dtype == torch.float32}
+
+
+def _coded(
+    module: nn.Module,
+    mask: Mask,
+    keep: Mapping[str, Tensor],
+    shared: Mapping[str, Shared],
+    symbols: Mapping[str, np.ndarray],
+    input_shape: tuple[int, ...],
+) -> list[Coded]:
+    """Return every tensor of a state_dict as it goes into the file."""
+    twins: dict[int, str] = {}  # a tied weight has several names; all get the values of the first
+    coded = []
+    for name, value in module.state_dict().items():
+        if name not in shared:
+            coded.append(of_plain(name, value.numpy()))
+            continue
+        twin = twins.setdefault(value.data_ptr() if value.numel() else -len(coded) - 1, name)
+        source = twin if tuple(keep[twin].shape) == tuple(value.shape) else name
+        source = next((each for each in (source, name) if each in symbols), source)
+        flags = keep[source].numpy()
+        is_weight = name in mask or value.dim() > 1
+        layouts = _layouts(tuple(value.shape), input_shape) if is_weight else [(0, 1)]
+        given = name, value.numpy(), flags, shared[source], name in mask
+        candidates = [of_shared(*given, *each, symbols.get(source)) for each in layouts]
+        coded.append(_smallest(candidates))
+    return coded
+
+
+def _layouts(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return the (width, period) with which a weight's places may be easiest to foretell."""
+    found = [(0, 1)]
+    if len(shape) == 2 and len(input_shape) == 3 and shape[1] % (input_shape[1] * input_shape[2]) == 0:
+        found.append((input_shape[2], 1))
+    if len(shape) > 2:
+        places = int(np.prod(shape[2:]))
+        found += [(0, places), (shape[-1], places), (places, places)]
+    return [each for each in found if each[0] < max(int(np.prod(shape[1:])), 1)]
+
+
+def _smallest(candidates: list[Coded]) -> Coded:
+    """Return the one that takes the fewest bytes; the first of equals."""
+    if len(candidates) == 1:
+        return candidates[0]
+
+    def size(each: Coded) -> int:
+        writer = Writer(compiled())
+        assert each.symbols is not None
+        writer.matrix(each.entry, each.symbols)
+        return len(writer.finish())
+
+    return min(candidates, key=size)

@@ -1,0 +1,76 @@
+"""Where a ticket comes from: a ticket's file, or a row of a results folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from tombola.errors import InputError
+
+if TYPE_CHECKING:
+    from tombola.data import Splits
+    from tombola.running.results import Results
+    from tombola.running.ticket import Ticket
+
+
+def ticket_of(
+    source: str, trial: int | None, level: int | None, arm: str | None, repeat: int | None, data: Path | None = None
+) -> Ticket:
+    """Return a ticket.
+
+    Args:
+        source: a ticket's file or a results folder.
+        trial, level, arm, repeat: of a results folder: 0, the level that `best_level` chooses, "ticket" and 0 by
+            default.
+        data: folder of data sets.
+
+    Raises:
+        InputError: `source` is neither, or has no such ticket.
+    """
+    from tombola.running.results import Results
+    from tombola.running.ticket import Ticket
+
+    if Path(source).is_file():
+        if given := [name for name, value in _options(trial, level, arm, repeat).items() if value is not None]:
+            raise InputError(f"--{given[0]} chooses a ticket of a results folder, and {source!r} is a file")
+        return Ticket.load(source)
+    if not Path(source).is_dir():
+        raise InputError(f"there is no {source!r}: give a results folder, or a ticket that Ticket.save wrote")
+    results = Results.open(source, data)
+    arm = arm or "ticket"
+    return results.ticket(trial or 0, best_level(results, arm) if level is None else level, arm, repeat or 0)
+
+
+def _options(trial: int | None, level: int | None, arm: str | None, repeat: int | None) -> dict[str, object]:
+    return {"trial": trial, "level": level, "arm": arm, "repeat": repeat}
+
+
+def best_level(results: Results, arm: str = "ticket") -> int:
+    """Return the sparsest level whose validation accuracy is at least the dense network's.
+
+    Both are means over the finished trials, at the end of training. Level 0 where none is.
+
+    Raises:
+        InputError: nothing of that arm is finished.
+    """
+    curves = results.curves()
+    mine = curves[curves["arm"] == arm]
+    if mine.empty:
+        raise InputError(f"no run of arm {arm!r} is finished in {str(results.store.root)!r}; `tombola run` makes them")
+    ends = mine.loc[mine.groupby(["trial", "repeat", "level"])["iteration"].idxmax()]
+    means = ends.groupby("level")["val_accuracy"].mean()
+    good = means[means >= means.get(0, 1.0)]
+    return int(good.index.max()) if len(good) else 0
+
+
+def splits_of(results: Results, trial: int, data: Path | None = None) -> Splits:
+    """Return the examples that a trial was trained, validated and tested on, as its networks take them."""
+    from tombola.data import load, split
+    from tombola.running.run import data_folder
+    from tombola.seeds import Seeds
+
+    study = results.study
+    dataset = load(study.data, data_folder(data))
+    return split(dataset, study.data.validation, Seeds(study.seed, trial), torch.device("cpu"))

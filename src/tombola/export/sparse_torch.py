@@ -1,0 +1,205 @@
+"""Export for PyTorch programs: a module that computes with live weights only.
+
+In evaluation a `SparseModule` runs the exported C, compiled for this machine, if there is a C compiler; without one it
+runs the linear layers of the sparse training engine (extra `tombola[fast]`). It can be trained on: wherever gradients
+are asked for, it uses those layers too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tombola.errors import InputError
+from tombola.export.c import sources_of
+from tombola.export.c.build import Compiled, compiler
+from tombola.export.graph import Unsupported
+from tombola.export.graph_trace import trace
+from tombola.extras import installed
+from tombola.pruning.mask import Mask
+from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors, write_whole
+
+if TYPE_CHECKING:
+    from tombola.running.ticket import Ticket
+
+DENSE: Mapping[type[nn.Module], float] = {nn.Linear: 0.5}
+"""Linear layers denser than this stay as they are: PyTorch's dense product is faster."""
+
+FORMAT = "tombola sparse module 1"
+
+
+class SparseModule(nn.Module):
+    """A network under a mask that computes with live weights only, on the CPU in float32.
+
+    Its parameters start frozen and in evaluation mode. To train on, call `.train().requires_grad_(True)`: gradients
+    reach live weights alone. The C code stops being used when a weight changes; PyTorch does not notice changes of
+    `parameter.data`, so change the parameters themselves.
+
+    Args:
+        module: the network; it becomes `network`, and its sparse linear layers are replaced.
+        mask: which weights are kept.
+        input_shape: of one example.
+        compiled: run the exported C in evaluation: True, False, or None for "if there is a compiler".
+
+    Attributes:
+        backend: what computes in evaluation: "c", "numba", or "pytorch" where neither a compiler nor Numba is there.
+        reason: why it is not "c"; "" where it is.
+        threads: how many share a batch, with the backend "c".
+
+    Raises:
+        InputError: the mask is of another network, or `compiled` is True and the network can't be held in C.
+    """
+
+    def __init__(self, module: nn.Module, mask: Mask, input_shape: tuple[int, ...], compiled: bool | None = None):
+        super().__init__()
+        mask.apply_(module)
+        self.input_shape, self.threads = tuple(input_shape), 1
+        self.network = module.eval()
+        self._compiled, self.reason = _compile(module, self.input_shape, compiled)
+        self._sparse = installed("numba")
+        if self._sparse:
+            from tombola.training.engines.replacing import sparsify
+
+            sparsify(module, mask, DENSE)
+        for name, parameter in module.named_parameters():
+            if name in mask:
+                parameter.register_hook(partial(torch.mul, mask[name].to(parameter)))
+        super().train(False).requires_grad_(False)
+        self._watched = [*module.parameters(), *module.buffers()]
+        self._known = self._weights_version()
+
+    @property
+    def backend(self) -> str:
+        if self._compiled is not None:
+            return "c"
+        return "numba" if self._sparse else "pytorch"
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the network's outputs for examples [N, ...].
+
+        Raises:
+            InputError: the examples are not on the CPU, or have another shape.
+        """
+        if not inputs.is_cpu:
+            raise InputError(f"examples are on {inputs.device}: a sparse module computes on the CPU; use inputs.cpu()")
+        if self._compiled is None or self._differentiates(inputs) or self._weights_version() != self._known:
+            result: Tensor = self.network(inputs)
+            return result
+        self._compiled.check(tuple(inputs.shape))
+        inputs = inputs.detach().float().contiguous()
+        results = torch.empty(len(inputs), *self._compiled.outputs)
+        self._compiled.fill(inputs.data_ptr(), results.data_ptr(), len(inputs), self.threads)
+        return results
+
+    def _differentiates(self, inputs: Tensor) -> bool:
+        if self.training:
+            return True
+        return torch.is_grad_enabled() and (inputs.requires_grad or any(each.requires_grad for each in self._watched))
+
+    def _weights_version(self) -> int:
+        """Return a number that grows whenever a weight changes: the C code holds the weights it was made of."""
+        return sum(each._version for each in self._watched)
+
+    def _apply(self, *arguments: Any, **options: Any) -> Any:
+        """Move or convert the weights, as `Module.to` does; the C code is then no longer theirs."""
+        self._compiled, self.reason = None, "the module was moved or converted"
+        return super()._apply(*arguments, **options)
+
+    def extra_repr(self) -> str:
+        return f"backend={self.backend!r}" + (f", reason={self.reason!r}" if self.reason else "")
+
+
+def _compile(module: nn.Module, shape: tuple[int, ...], wanted: bool | None) -> tuple[Compiled | None, str]:
+    """Return the compiled network, or None and the reason."""
+    if wanted is False:
+        return None, "compiled=False"
+    if wanted is None and compiler() is None:
+        return None, "no C compiler was found: install gcc or clang, or set CC"
+    parameters = {name: each.requires_grad for name, each in module.named_parameters()}
+    try:
+        graph = trace(module, shape)
+        return Compiled(sources_of(graph, "sparse"), shape, graph[graph.output].shape), ""
+    except Unsupported as error:
+        if wanted:
+            raise
+        return None, str(error)
+    finally:
+        for name, each in module.named_parameters():
+            each.requires_grad = parameters[name]
+
+
+def sparse_module(ticket: Ticket, weights: str = "trained", compiled: bool | None = None) -> SparseModule:
+    """Return a ticket's network as a module that computes with live weights only.
+
+    Args:
+        ticket: mask and weights.
+        weights: "trained", or "start" for those that training starts from.
+        compiled: as in `SparseModule`.
+
+    Raises:
+        InputError: the network's code is not what it was, or `weights` is neither.
+    """
+    if weights not in ("trained", "start"):
+        raise InputError(f"weights {weights!r}: take trained or start")
+    module = ticket.build(weights == "trained")
+    return SparseModule(module, ticket.mask, tuple(ticket.origin["input_shape"]), compiled)
+
+
+def export_pytorch(ticket: Ticket, path: Path, weights: str = "trained") -> None:
+    """Write a ticket's live weights as one safetensors file for `load`; no pickle is in it.
+
+    Args:
+        ticket: what to write.
+        path: of the file.
+        weights: "trained", or "start" for those that training starts from.
+
+    Raises:
+        InputError: `weights` is neither.
+        StoreError: the file can't be written.
+    """
+    if weights not in ("trained", "start"):
+        raise InputError(f"weights {weights!r}: take trained or start")
+    values = ticket.trained if weights == "trained" else ticket.weights
+    tensors = {f"mask/{name}": bits for name, bits in ticket.mask.pack().items()}
+    for name, tensor in values.items():
+        tensors[f"value/{name}"] = tensor[ticket.mask[name]] if name in ticket.mask else tensor
+    about = {
+        "format": FORMAT,
+        "origin": ticket.origin,
+        "normalisation": ticket.normalisation,
+        "mask": ticket.mask.shapes(),
+    }
+    write_whole(Path(path), pack_tensors(tensors, about), "name a folder that exists and has room")
+
+
+def load(path: str | Path, compiled: bool | None = None) -> SparseModule:
+    """Read what `export_pytorch` wrote.
+
+    Args:
+        path: of the file.
+        compiled: as in `SparseModule`.
+
+    Raises:
+        InputError: the file is missing, damaged, or none of `export_pytorch`; or the network's code is not what it was.
+    """
+    from tombola.running.ticket import Ticket
+
+    if not Path(path).is_file():
+        raise InputError(f"there is no file {str(path)!r}: give one that `tombola export --to pytorch` wrote")
+    try:
+        tensors, about = unpack_tensors(Path(path))
+    except Damaged as error:
+        raise InputError(str(error)) from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise InputError(f"{path} is none of the files that `tombola export --to pytorch` writes")
+    mask = Mask.unpack(under("mask", tensors), {name: tuple(shape) for name, shape in about["mask"].items()})
+    weights: dict[str, Any] = under("value", tensors)
+    for name, keep in mask.items():
+        weights[name] = torch.zeros(keep.shape, dtype=weights[name].dtype).masked_scatter_(keep, weights[name])
+    ticket = Ticket(mask, weights, weights, about["normalisation"], about["origin"])
+    return sparse_module(ticket, "trained", compiled)

@@ -1,0 +1,114 @@
+"""How every level of an arm learns: validation metric and loss against iteration, coloured by density."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+from tombola.analysis.order import in_order
+from tombola.analysis.spread import spread
+from tombola.analysis.summary import summarise
+from tombola.figures.axes import iteration_axis, value_axis
+from tombola.figures.form import SCREEN, Form
+from tombola.figures.page import page, page_title
+from tombola.figures.training import of_sound_runs
+from tombola.formatting import axis_label, percent, plain
+from tombola.tables.captions import small_print
+from tombola.tasks.metric import metric_of
+
+BAR, BAR_WIDTH, BAR_LABELS = 0.2, 0.13, 0.58  # inches: left of the colour bar, the bar, its numbers and label
+MARGIN = BAR + BAR_WIDTH + BAR_LABELS
+MOST_NUMBERS = 8  # beside the colour bar
+
+
+def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
+    """Return the learning curves of all levels of the tickets, or of the first arm where there are none."""
+    curves = of_sound_runs(levels, curves)
+    if curves.empty:
+        return None
+    arm = next(arm for arm in in_order(curves["arm"]))
+    curves = curves[(curves["arm"] == arm) & (curves["density"] > 0)]
+    metric = metric_of(levels)
+    panels = (
+        (f"val_{metric.name}", axis_label(f"validation {metric.words}", metric.unit), metric.scale),
+        ("val_loss", "validation loss", 1.0),
+    )
+    measures = [(name, label, scale) for name, label, scale in panels if np.isfinite(curves[name]).any()]
+    density_of = curves.groupby("level")["density"].mean().sort_values(ascending=False)
+    if len(density_of) < 2 or not measures:
+        return None
+    statistics = spread(curves, ["level", "iteration"], [name for name, _, _ in measures]).sort_values("iteration")
+
+    shown = levels[(levels["arm"] == arm) & levels["level"].isin(density_of.index)]
+    figure, all_axes = page(
+        page_title(levels, f"learning curves of every level of {plain(arm)}"),
+        panels=len(measures),
+        legend=[],
+        small_print=small_print(summarise(shown), "curves", None),
+        form=form,
+        margin=MARGIN,
+    )
+    colours = density_colours(density_of)
+    for letter, axes, (name, label, scale) in zip("ab", all_axes, measures, strict=False):
+        values = []
+        for level, density in density_of.items():
+            rows = statistics[statistics["level"] == level]
+            values.append(scale * rows[f"{name}_mean"].to_numpy(dtype=float))
+            axes.plot(rows["iteration"], values[-1], color=colours.to_rgba(density), linewidth=0.75 * form.line)
+        value_axis(axes, label, *_limits(values, rising=name != "val_loss" and metric.better == "higher"), form)
+        iteration_axis(axes, form)
+        axes.set_title(f"({letter})", loc="left", size=0.95 * form.label)
+    add_colour_bar(figure, colours, density_of.to_numpy(), form)
+    return figure
+
+
+def _limits(values: list[np.ndarray], rising: bool) -> tuple[float, float]:
+    """Return limits that show all but the steep beginning of each curve."""
+    finite = [curve[np.isfinite(curve)] for curve in values]
+    finite = [curve for curve in finite if len(curve)]
+    low, high = min(curve.min() for curve in finite), max(curve.max() for curve in finite)
+    # Later than a twentieth of training nothing is beginning any more.
+    settled = [curve[len(curve) // 20 :] for curve in finite]
+    if rising:
+        return float(min(curve.min() for curve in settled)), float(high)
+    return float(low), float(max(curve.max() for curve in settled))
+
+
+def density_colours(densities: pd.Series) -> ScalarMappable:
+    """Return what gives each density its colour, from the lowest of these to the highest."""
+    lowest, highest = float(densities.min()), float(densities.max())
+    return ScalarMappable(LogNorm(lowest, max(highest, 1.001 * lowest)), _shades())
+
+
+def _shades() -> Colormap:
+    """Return dark violet for the dense network to green for the sparsest: viridis without its yellow, pale on white."""
+    from matplotlib import colormaps
+
+    return LinearSegmentedColormap.from_list("densities", colormaps["viridis"](np.linspace(0.85, 0.0, 256)))
+
+
+def add_colour_bar(figure: Figure, colours: ScalarMappable, densities: np.ndarray, form: Form) -> None:
+    """Add the colour bar of densities, falling, in the margin to the right of the panels."""
+    width, height = figure.get_size_inches()
+    last = figure.axes[-1].get_position()
+    first = figure.axes[0].get_position()
+    place = (last.x1 + BAR / width, last.y0, BAR_WIDTH / width, first.y1 - last.y0)
+    bar = figure.colorbar(colours, cax=figure.add_axes(place, label="<colorbar>"))
+    room = max(2, min(MOST_NUMBERS, int((first.y1 - last.y0) * height / (0.033 * form.tick))))
+    span = math.log(densities[0] / densities[-1])
+    numbered = [float(densities[0])]
+    for density in map(float, densities[1:]):
+        if math.log(numbered[-1] / density) >= span / room:
+            numbered.append(density)
+    bar.ax.yaxis.set_major_locator(FixedLocator(numbered))
+    bar.ax.yaxis.set_major_formatter(FixedFormatter([percent(density) for density in numbered]))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.ax.tick_params(labelsize=form.tick)
+    bar.set_label("weights remaining (%)", size=form.label)
+    bar.outline.set_visible(False)

@@ -1,0 +1,88 @@
+"""What figures of several studies have to know of each, beside its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from tombola.training.tracking import EarlyBird
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tombola.running.results import Results
+    from tombola.studies.study import Study
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The settings by which the paper's figures set studies beside one another.
+
+    Args:
+        dropout: the network's argument of that name, from 0 to 1.
+        learning_rate: the peak, and the warmup where there is one: "0.03, warmup 20,000".
+        criterion: that weights are pruned by.
+        settling: `Results.settling()`, where it is known.
+        settles_below: the mask distance at or below which a mask may settle.
+        stable_below: the highest error barrier that is called stable, as a fraction.
+    """
+
+    dropout: float = 0.0
+    learning_rate: str = ""
+    criterion: str = "magnitude"
+    settling: pd.DataFrame | None = field(default=None, compare=False, repr=False)
+    settles_below: float = EarlyBird().threshold
+    stable_below: float = 0.02
+
+    @classmethod
+    def of(cls, study: Study) -> Setting:
+        """Return the settings of a study."""
+        dropout = study.network.arguments.get("dropout", 0.0)
+        training = study.training
+        warmup = f", warmup {training.warmup:,}" if training.warmup else ""
+        return cls(
+            # A user's own network may mean anything by it.
+            dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
+            learning_rate="" if study.trainer else f"{training.lr:g}{warmup}",
+            criterion=study.pruning.criterion.rpartition(":")[2],
+            settles_below=(study.pruning.early_bird or EarlyBird()).threshold,
+            stable_below=study.connectivity.threshold if study.connectivity else cls.stable_below,
+        )
+
+    @classmethod
+    def of_results(cls, results: Results) -> Setting:
+        """Return the settings of a study, and what its dense runs watched."""
+        return replace(cls.of(results.study), settling=results.settling())
+
+
+def gather_lines(all_results: Sequence[Results], settings: Mapping[str, Setting]) -> pd.DataFrame:
+    """Return the points of all lines of several results folders as one table; `settings` are `gather`'s of the same."""
+    import pandas as pd
+
+    tables = [results.connectivity().assign(study=name) for results, name in zip(all_results, settings, strict=True)]
+    return pd.concat([table for table in tables if not table.empty] or tables[:1], ignore_index=True)
+
+
+def gather(all_results: Sequence[Results]) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Setting]]:
+    """Return the levels and curves of several results folders as one table each, and the settings of each study.
+
+    Studies of one name are told apart by their folders: "lenet-mnist (quick)".
+    """
+    import pandas as pd
+
+    names = [results.study.name for results in all_results]
+    tables: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
+    settings: dict[str, Setting] = {}
+    for results in all_results:
+        name = results.study.name
+        if names.count(name) > 1:
+            folder = results.store.root.absolute()
+            short = f"{name} ({folder.name})"
+            name = f"{name} ({folder})" if short in settings else short
+        for found, table in zip(tables, (results.frame(), results.curves()), strict=True):
+            found.append(table.assign(study=name))
+        settings[name] = Setting.of_results(results)
+    # An empty table's columns have no types; pandas would warn that they decide those of the others.
+    levels, curves = (pd.concat([t for t in some if not t.empty] or some[:1], ignore_index=True) for some in tables)
+    return levels, curves, settings

@@ -1,0 +1,115 @@
+"""How an arm looks in every figure, so that it can be told apart by colour, by marker and in grey print."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tombola.analysis.order import CONTROLS, of_control
+
+# The colour-blind-safe palette of Okabe and Ito (2008), without its yellow, which is too pale for a line on white.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#767676"
+LONG = (0, (6, 1, 1, 1, 1, 1))
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colour, marker and line of one curve; a hollow marker stands for a control."""
+
+    color: str
+    marker: Any
+    line: Any
+    hollow: bool = False
+
+    def line_options(self, width: float) -> dict[str, Any]:
+        """Return the arguments of matplotlib for a line of `width` points and its markers."""
+        return {
+            "color": self.color,
+            "marker": self.marker,
+            "linestyle": self.line,
+            "markerfacecolor": "white" if self.hollow else self.color,
+            "markersize": 3.4 * width,
+            "markeredgewidth": 0.8 * width,
+            "linewidth": width,
+        }
+
+
+# The look of each arm; a test holds this table to the arms that there are, and hollow markers to controls.
+LOOKS = {
+    "ticket": Style(BLUE, "o", "-"),
+    "reinit": Style(VERMILION, "s", "--", hollow=True),
+    "random-mask": Style(GREEN, "^", (0, (4, 1.5)), hollow=True),
+    "one-shot": Style(SKY, "D", "-."),
+    "one-shot-reinit": Style(ORANGE, "v", ":", hollow=True),
+    "fine-tune": Style(PURPLE, "X", "-"),
+    "lr-rewind": Style(BLACK, "<", "--"),
+    "late-reinit": Style(VERMILION, "p", ":", hollow=True),
+    "shuffled-weights": Style(VERMILION, (8, 1, 0), LONG, hollow=True),
+    "redrawn-magnitudes": Style(GREEN, (5, 1, 36), "--", hollow=True),
+    "snip": Style(ORANGE, "*", "-"),
+    "grasp": Style(GREEN, ">", "-."),
+    "synflow": Style(PURPLE, "d", "--"),
+    "magnitude-at-init": Style(SKY, "h", LONG),
+    "random": Style(GREY, "8", ":", hollow=True),
+    "random-erk": Style(GREY, (4, 1, 0), "--", hollow=True),
+    "edge-popup": Style(BLACK, "P", LONG),
+    "edge-popup-trained": Style(BLUE, (7, 1, 0), ":", hollow=True),
+    "early-bird": Style(GREEN, "H", "-"),
+}
+
+# Stars of so many points; a control has the colour of its arm.
+STARS = dict(zip(CONTROLS, (((3, 1, 0), (0, (4, 1.5))), ((4, 1, 45), "--"), ((6, 1, 0), ":")), strict=True))
+
+# What a user's own arms are given: each has a marker and a pair of colour and line of its own.
+OTHERS = tuple(
+    Style(
+        (PURPLE, BLACK, GREY)[slot % 3],
+        ("P", "X", "<", ">", "p", "h", "*", "d")[slot % 8],
+        ("-", "--", "-.", ":", LONG)[slot % 5],
+    )
+    for slot in range(8)
+)
+
+# Figure 3 tells densities by colour and marker, and arms by line: the densest first.
+DENSITIES = ((BLACK, "o"), (BLUE, "s"), (VERMILION, "^"), (GREEN, "D"), (ORANGE, "v"), (PURPLE, "P"))
+
+# A figure of several studies tells them by colour and marker, and arms by line and filling.
+STUDIES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (ORANGE, "v"), (PURPLE, "D"), (BLACK, "P"), (SKY, "X"))
+
+
+def styles(arms: Iterable[str]) -> dict[str, Style]:
+    """Return the style of each arm.
+
+    Tombola's own arms and their controls have fixed styles. The style of a user's arm follows from its name, so it is
+    the same in every study. Where two names of one study fall on the same style, the alphabetically later one takes the
+    next free one. Beyond eight own arms, styles repeat.
+    """
+    names = set(arms)
+    chosen = {arm: LOOKS[arm] for arm in names & set(LOOKS)}
+    for name in names:
+        arm, control = of_control(name)
+        if control:
+            marker, line = STARS[control]
+            chosen[name] = Style(LOOKS[arm].color, marker, line, hollow=True)
+    taken: set[int] = set()
+    for arm in sorted(names - set(chosen)):
+        slot = zlib.crc32(arm.encode("utf-8", "replace")) % len(OTHERS)
+        while slot in taken:
+            slot = (slot + 1) % len(OTHERS)
+        taken.add(slot)
+        if len(taken) == len(OTHERS):
+            taken.clear()
+        chosen[arm] = OTHERS[slot]
+    return chosen
+
+
+def of_study(place: int, arm: Style) -> Style:
+    """Return the style of an arm of the study at `place` of a figure of several: its colour, the arm's line."""
+    color, _ = STUDIES[place % len(STUDIES)]
+    # Of more studies than there are colours, those of one colour differ in their markers.
+    _, marker = STUDIES[(place + place // len(STUDIES)) % len(STUDIES)]
+    return Style(color, marker, arm.line, arm.hollow)

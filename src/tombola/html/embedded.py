@@ -1,0 +1,62 @@
+"""Tables as the page holds them: embedded once, plotted from, and saved as CSV by the reader."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from tombola import formatting
+from tombola.tasks.metric import Metric
+
+DIGITS = 6  # significant, of what is computed; what was measured keeps all of its digits
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in the page.
+
+    Args:
+        name: of the CSV file, without its ending; plots refer to it.
+        caption: what a row is.
+        columns: their names.
+        rows: of numbers, texts and None.
+    """
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+    def content(self) -> dict[str, Any]:
+        """Return what is embedded as JSON."""
+        return {"columns": self.columns, "rows": self.rows}
+
+
+def table(name: str, caption: str, frame: pd.DataFrame, exact: bool = False) -> Table:
+    """Return `frame` as a table; NaN and infinite values are None, `exact` keeps every digit."""
+    columns = [_plain_values(frame[column], exact) for column in frame.columns]
+    return Table(name, caption, tuple(map(str, frame.columns)), tuple(zip(*columns, strict=True)))
+
+
+def _plain_values(column: pd.Series, exact: bool) -> list[Any]:
+    return [_plain_value(value, exact) for value in column.astype(object)]
+
+
+def _plain_value(value: Any, exact: bool) -> Any:
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return value if exact else float(f"{value:.{DIGITS}g}")
+    if value is None or isinstance(value, bool | int):
+        return value
+    return str(value) if not pd.isna(value) else None
+
+
+def signed(value: float, metric: Metric) -> str:
+    """Return a difference of shown values as it is set in type, with its sign: +0.35, −0.10."""
+    return formatting.signed(value, metric).replace("-", formatting.MINUS)

@@ -1,0 +1,227 @@
+"""Everything that the page shows of one study, as tables and texts; nothing here knows of HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tombola.analysis.break_down import break_down
+from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
+from tombola.analysis.connectivity import barrier_statistics, height_of
+from tombola.analysis.layers import ALL, dead_units, layer_densities
+from tombola.analysis.measures import early_of
+from tombola.analysis.order import in_order
+from tombola.analysis.overlap import mask_overlap
+from tombola.analysis.paired import paired_gains
+from tombola.analysis.spread import spread
+from tombola.analysis.statistics import level_statistics
+from tombola.analysis.verdicts import verdicts
+from tombola.figures.training import choose_levels
+from tombola.html.reproducibility import Sheet, flat_settings, sheet
+from tombola.html.sentences import findings
+from tombola.html.series import ticket_arm
+from tombola.html.weights import Pictures, input_pictures, tickets, weight_histograms
+from tombola.running.results import Results
+from tombola.running.ticket import Ticket
+from tombola.studies.loading import dump_study
+from tombola.tables.captions import HEIGHTS, Height
+from tombola.tasks.metric import Metric, metric_of
+
+MARGIN = 0.001
+POINTS_PER_CURVE = 120
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one study found.
+
+    Args:
+        name: of the study, as it stands in every table's column `study`.
+        description: of the study.
+        study_file: its settings as YAML.
+        settings: the same by dotted name, as a person reads them; without name and description.
+        metric: of the study.
+        height: what barriers are measured in.
+        levels: `Results.frame()`.
+        statistics, verdicts, break_down: as `tombola.analysis` gives them.
+        gains: of the ticket arm over each other arm, test metric at early stop, paired by trial.
+        curves: mean, min and max of the test metric at a few levels, thinned; `every` says to which evaluation.
+        layers: density of each layer, mean over trials.
+        dead: units without a live path, of the ticket arm in the first trial; empty where paths can't be followed.
+        overlap: of the masks of different trials.
+        barriers: on lines between runs; empty where the study asks for none.
+        histograms: of the kept weights of the first trial.
+        pictures: of the first layer's mask in the first trial.
+        claims: what the study says of each claim that is about studies like it.
+        findings: in sentences.
+        sheet: everything needed to repeat the study.
+        margin: of verdicts and break-down, as a fraction.
+    """
+
+    name: str
+    description: str
+    study_file: str
+    settings: dict[str, str]
+    metric: Metric
+    height: Height
+    levels: pd.DataFrame
+    statistics: pd.DataFrame
+    verdicts: pd.DataFrame
+    break_down: pd.DataFrame
+    gains: pd.DataFrame
+    curves: pd.DataFrame
+    every: int
+    layers: pd.DataFrame
+    dead: pd.DataFrame
+    overlap: pd.DataFrame
+    barriers: pd.DataFrame
+    histograms: pd.DataFrame
+    pictures: Pictures
+    claims: tuple[Outcome, ...]
+    findings: tuple[str, ...]
+    sheet: Sheet
+    margin: float
+
+    @property
+    def arm(self) -> str | None:
+        """The arm that is compared with the others."""
+        arms = in_order(self.levels["arm"])
+        return ticket_arm(arms) if arms else None
+
+
+def gather(
+    results: Results, name: str | None = None, claims: Sequence[Claim] | None = None, margin: float = MARGIN
+) -> Found:
+    """Return what a study has found so far.
+
+    Args:
+        results: of the study.
+        name: to call it by, where its own would not tell it from others.
+        claims: to check; the published ones where they are not given.
+        margin: the loss of accuracy that still counts as none, as a fraction.
+
+    Raises:
+        InputError: `margin` is no number between 0 and 1.
+    """
+    name = results.study.name if name is None else name
+    levels = results.frame().assign(study=name)
+    begun, metric = not levels.empty, metric_of(levels)
+    statistics = level_statistics(levels) if begun else pd.DataFrame()
+    judged = verdicts(levels, margin) if begun else pd.DataFrame()
+    broken = break_down(levels, margin) if begun else pd.DataFrame()
+    arms = in_order(levels["arm"])
+    arm = ticket_arm(arms) if begun else None
+    gains = _together([paired_gains(levels, arm, other, early_of(metric)) for other in arms if arm and other != arm])
+    chosen = _chosen(levels, arm)
+    curves, every = _thinned(results.curves().assign(study=name), chosen, metric)
+    held = tickets(results, chosen, arm) if arm else {}
+    points = results.connectivity().assign(study=name)
+    first = results.plan.coverage.layers[0]
+    return Found(
+        name=name,
+        description=results.study.description,
+        study_file=dump_study(results.study.without_folder()),
+        settings=flat_settings(results.study),
+        metric=metric,
+        height=HEIGHTS[height_of(points)],
+        levels=levels,
+        statistics=statistics,
+        verdicts=judged,
+        break_down=broken,
+        gains=gains,
+        curves=curves,
+        every=every,
+        layers=_layers(results, name),
+        dead=_dead(results, name, arm),
+        overlap=_overlap(results, name),
+        barriers=_barriers(results, points),
+        histograms=weight_histograms(held),
+        pictures=_pictures(held, first.name, results.plan.data.input_shape),
+        claims=_checked(levels, results, published_claims() if claims is None else claims),
+        findings=findings(statistics, judged, gains, broken, margin, metric),
+        sheet=sheet(results, levels),
+        margin=margin,
+    )
+
+
+def _checked(levels: pd.DataFrame, results: Results, claims: Sequence[Claim]) -> tuple[Outcome, ...]:
+    if levels.empty:
+        return ()
+    settings = {str(levels["study"].iloc[0]): results.study.model_dump(mode="json")}
+    return tuple(outcome for outcome in evaluate(levels, claims, settings) if outcome.applies)
+
+
+def _together(pieces: list[pd.DataFrame]) -> pd.DataFrame:
+    pieces = [piece for piece in pieces if not piece.empty]
+    return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame()
+
+
+def _chosen(levels: pd.DataFrame, arm: str | None) -> list[int]:
+    """Return the few levels that curves, weights and pictures are shown at: those of the paper's Figure 3."""
+    densities = levels[levels["arm"] == arm].groupby("level")["density"].mean() if arm else {}
+    return choose_levels({int(level): float(density) for level, density in densities.items()}) if len(densities) else []
+
+
+def _thinned(curves: pd.DataFrame, chosen: list[int], metric: Metric) -> tuple[pd.DataFrame, int]:
+    curves = curves[curves["level"].isin(chosen)]
+    if curves.empty:
+        return pd.DataFrame(), 1
+    iterations = sorted(curves["iteration"].unique())
+    every = max(1, -(-len(iterations) // POINTS_PER_CURVE))
+    kept = {*iterations[::every], iterations[-1]}
+    by = ["study", "arm", "level", "iteration"]
+    curves = curves[curves["iteration"].isin(kept)]
+    found = spread(curves, by, [f"test_{metric.name}", "val_loss"])
+    found = found.rename(columns={f"test_{metric.name}_{name}": name for name in ("mean", "min", "max")})
+    density = curves.groupby(["study", "arm", "level"])["density"].mean().reset_index()
+    columns = [*by, "density", "n", "runs", "mean", "min", "max", "val_loss_mean"]
+    return found.merge(density)[columns], every
+
+
+def _layers(results: Results, name: str) -> pd.DataFrame:
+    layers = layer_densities(results)
+    if layers.empty:
+        return pd.DataFrame()
+    whole = layers.groupby(["arm", "trial", "repeat", "level"])[["remaining", "size"]].transform("sum")
+    layers = layers.assign(study=name, whole=whole["remaining"] / whole["size"])
+    by = ["study", "arm", "level", "layer"]
+    found = layers.groupby(by, sort=False).agg(
+        density=("whole", "mean"),
+        layer_density=("density", "mean"),
+        remaining=("remaining", "mean"),
+        size=("size", "first"),
+    )
+    return found.reset_index()
+
+
+def _dead(results: Results, name: str, arm: str | None) -> pd.DataFrame:
+    if arm is None:
+        return pd.DataFrame()
+    return _at_whole_density(dead_units(results, trial=0, arms=[arm]).assign(study=name))
+
+
+def _overlap(results: Results, name: str) -> pd.DataFrame:
+    if results.study.trials < 2:
+        return pd.DataFrame()
+    return _at_whole_density(mask_overlap(results).assign(study=name))
+
+
+def _barriers(results: Results, points: pd.DataFrame) -> pd.DataFrame:
+    settings = results.study.connectivity
+    return pd.DataFrame() if settings is None else barrier_statistics(points, settings.threshold)
+
+
+def _at_whole_density(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of layers with the density of the whole network as `density`, and their own as `layer_density`."""
+    if rows.empty:
+        return pd.DataFrame()
+    whole = rows.loc[rows["layer"] == ALL, ["arm", "level", "density"]]
+    return rows.rename(columns={"density": "layer_density"}).merge(whole, on=["arm", "level"])
+
+
+def _pictures(held: dict[int, Ticket], first: str, input_shape: tuple[int, ...]) -> Pictures:
+    if held and first not in next(iter(held.values())).mask:
+        return Pictures(f"The first layer, {first}, is never pruned.")
+    return input_pictures({level: ticket for level, ticket in held.items() if level}, first, input_shape)

@@ -1,0 +1,232 @@
+"""From what was found to a page: one HTML text that needs nothing but a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from tombola import __version__
+from tombola.analysis.measures import STOP, early_of
+from tombola.extras import need
+from tombola.formatting import margin_in_words, number, percent, plain
+from tombola.html import figures
+from tombola.html.embedded import Table, signed, table
+from tombola.html.figures import PlotFigure
+from tombola.html.gather import Found
+from tombola.html.series import Series, series_of
+from tombola.tables.captions import BETWEEN
+from tombola.tasks.metric import Metric, metric_of
+
+VERDICTS = {"winning ticket": "winning", "matching": "matching", "losing": "losing", "inconclusive": "inconclusive"}
+NEAR = 1.12  # levels of two studies stand in one row where their densities differ by no more than this factor
+SYMBOLS = {"winning ticket": "●", "matching": "◐", "losing": "○", "inconclusive": "?"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """Figures under one heading; `short` is what the page's table of contents calls it."""
+
+    key: str
+    short: str
+    title: str
+    figures: tuple[PlotFigure, ...]
+
+
+def report(found: Found) -> str:
+    """Return the page of one study; the same results give the same text."""
+    series = series_of(found.levels)
+    sections = []
+    if not found.levels.empty:
+        gain = figures.gain_figure(found, series)
+        density = figures.density_figures(found.statistics, series, found.metric)
+        inside = [
+            figures.layer_figure(found, series),
+            figures.weight_figure(found),
+            figures.dead_figure(found),
+            figures.overlap_figure(found, series),
+        ]
+        sections = [
+            _section("density", "Density", "Against the weights that remain", [*density, gain]),
+            _section("curves", "Learning curves", "While training", figures.curve_figures(found, series)),
+            _section("inside", "Inside the tickets", "What the tickets are made of", inside),
+        ]
+    barriers = found.height.metric.name.capitalize()
+    tables = [
+        table("results", "A row per run: arm, trial, repeat, level", found.levels, exact=True),
+        table("statistics", "Mean and 95 % interval of each measure, per arm and level", found.statistics),
+        table("verdicts", "Verdict on each level, with its reason and the differences to dense", found.verdicts),
+        table("break_down", "Break-down density of each arm", found.break_down),
+        table(
+            "gains",
+            f"How much better the ticket arm is than each control in {found.metric.words}, paired by trial",
+            found.gains,
+        ),
+        table("curves", "Learning curves at the levels shown, means and extremes over runs", found.curves),
+        table("layers", "Density of each layer, per arm and level", found.layers),
+        table("weights", "Histograms of the kept weights, trial 0", found.histograms),
+        table("dead_units", "Units without a live path, ticket arm, trial 0, per level and layer", found.dead),
+        table("overlap", "Overlap of the masks of different trials, per level and layer", found.overlap),
+        table("barriers", f"{barriers} barriers on lines between runs, per kind, iteration and level", found.barriers),
+    ]
+    return _render("report.html.j2", (found,), series, sections, tables)
+
+
+def compare(studies: Sequence[Found]) -> str:
+    """Return the page that shows several studies side by side; their names must differ, and all have one margin."""
+    levels, statistics, judged, broken = (
+        _stacked([getattr(found, name) for found in studies])
+        for name in ("levels", "statistics", "verdicts", "break_down")
+    )
+    metric = metric_of(levels)
+    series = series_of(levels)
+    density = figures.density_figures(statistics, series, metric) if series else []
+    tables = [
+        table("results", "A row per run: study, arm, trial, repeat, level", levels, exact=True),
+        table("statistics", "Mean and 95 % interval of each measure, per study, arm and level", statistics),
+        table("verdicts", "Verdict on each level, with its reason and the differences to dense", judged),
+        table("break_down", "Break-down density of each study and arm", broken),
+    ]
+    sections = [_section("density", "Density", "Against the weights that remain", density)]
+    more = {"side": _side_by_side(statistics, series, metric), "settings": _differing(studies)}
+    return _render("compare.html.j2", studies, series, sections, tables, **more)
+
+
+def _render(
+    template: str,
+    studies: Sequence[Found],
+    series: Sequence[Series],
+    sections: Sequence[Section],
+    tables: Sequence[Table],
+    **more: Any,
+) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tombola.html", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "between": BETWEEN.get,
+        "percent": percent,
+        "plain": plain,
+        "signed": signed,
+        "number": number,
+    }
+    tables = [each for each in tables if each.rows]
+    plots = {figure.key: figure.spec for section in sections for figure in section.figures if figure.spec}
+    data = {
+        "series": [{"key": each.key, "study": each.study, "arm": each.arm, "label": each.label} for each in series],
+        "tables": {each.name: each.content() for each in tables},
+        "plots": plots,
+    }
+    library = _vega() if plots else ""
+    scripts = [Markup(_inline(text)) for text in (library, _file("page.js")) if text]  # none of it is a user's
+    return environment.get_template(template).render(
+        studies=studies,
+        series=series,
+        curves_of=[(found.name, [each for each in series if each.study == found.name]) for found in studies],
+        sections=[section for section in sections if section.figures],
+        tables=tables,
+        data=data,
+        scripts=scripts,
+        script_sources=" ".join(map(_source, scripts)),
+        style=Markup(_file("style.css")),
+        verdicts={found.name: _verdict_rows(found.verdicts, found.metric) for found in studies},
+        classes=VERDICTS,
+        symbols=SYMBOLS,
+        metric=studies[0].metric,
+        margin=margin_in_words(studies[0].margin, studies[0].metric),
+        near=NEAR,
+        version=__version__,
+        **more,
+    )
+
+
+def _section(key: str, short: str, title: str, found: Sequence[PlotFigure | None]) -> Section:
+    return Section(key, short, title, tuple(figure for figure in found if figure is not None))
+
+
+def _stacked(pieces: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    full = [piece for piece in pieces if not piece.empty]
+    return pd.concat(full, ignore_index=True) if full else pieces[0]
+
+
+def _verdict_rows(verdicts: pd.DataFrame, metric: Metric) -> dict[str, Any]:
+    """Return the verdicts as a matrix: arms, and for each level its density and a cell for each arm."""
+    if verdicts.empty:
+        return {"arms": [], "levels": []}
+    arms = [str(arm) for arm in dict.fromkeys(verdicts["arm"])]
+    levels = []
+    for level, rows in verdicts.groupby("level"):
+        cells = {row["arm"]: row | _difference(row, metric) for row in rows.to_dict("records")}
+        levels.append({"level": int(level), "density": float(rows["density"].mean()), "cells": cells})
+    return {"arms": arms, "levels": levels}
+
+
+def _difference(row: dict[str, Any], metric: Metric) -> dict[str, float]:
+    """Return the difference in the metric under names that every metric has."""
+    return {f"difference{end}": row[f"{metric.name}_difference{end}"] for end in ("", "_low", "_high")}
+
+
+def _side_by_side(statistics: pd.DataFrame, series: Sequence[Series], metric: Metric) -> list[dict[str, Any]]:
+    """Return the metric and early stop of all series at the same densities, as near as their levels come.
+
+    The densities are those of the curve that has the most levels.
+    """
+    wanted = {early_of(metric): "metric", STOP: "stop"}
+    rows = statistics[statistics["measure"].isin(wanted) & (statistics["density"] > 0)]
+    mine = [rows[(rows["study"] == each.study) & (rows["arm"] == each.arm)] for each in series]
+    densities = max((sorted(each["density"].unique(), reverse=True) for each in mine), key=len, default=[])
+    found = []
+    for density in densities:
+        cells = []
+        for each in mine:
+            near = each[(each["density"] / density).between(1 / NEAR, NEAR)]
+            near = near.assign(off=(near["density"] / density - 1).abs()).sort_values("off", kind="stable")
+            cells.append({wanted[row["measure"]]: row for row in near.to_dict("records")[::-1]})
+        found.append({"density": float(density), "cells": cells})
+    return found
+
+
+def _differing(studies: Sequence[Found]) -> list[tuple[str, list[str]]]:
+    """Return the settings that are not the same in all studies, with the value of each."""
+    names = dict.fromkeys(name for found in studies for name in found.settings)
+    rows = [(name, [found.settings.get(name, "–") for found in studies]) for name in names]
+    return [(name, values) for name, values in rows if len(set(values)) > 1]
+
+
+def _file(name: str) -> str:
+    return (resources.files("tombola.html") / name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)  # putting it together takes seconds
+def _vega() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script, which sets `vegaEmbed`.
+
+    Raises:
+        InputError: vl-convert is not installed.
+    """
+    need("vl_convert", "the HTML report")
+    import vl_convert
+
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+
+
+def _inline(script: str) -> str:
+    """Return JavaScript as it may stand in a page: no text in it ends the element."""
+    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _source(script: str) -> str:
+    """Return what the page's content security policy knows a script by; a browser runs no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -1,0 +1,221 @@
+"""What was found, in three sentences with numbers, made from the tables."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from tombola.analysis.measures import early_of
+from tombola.analysis.order import in_order
+from tombola.analysis.verdicts import INCONCLUSIVE, LOSING, MATCHING, WINNING
+from tombola.formatting import counted, margin_in_words, number, percent, plain, with_unit
+from tombola.html.embedded import signed
+from tombola.html.series import ticket_arm
+from tombola.tasks.metric import ACCURACY, Metric
+
+STANDS = 0.025  # a p value after Holm's correction at which a verdict made with 95 % intervals stands
+
+
+def findings(
+    statistics: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    gains: pd.DataFrame,
+    break_down: pd.DataFrame,
+    margin: float,
+    metric: Metric = ACCURACY,
+) -> tuple[str, ...]:
+    """Return what one study found: at which levels its tickets win, what the controls say, and down to where.
+
+    Args:
+        statistics: `tombola.analysis.level_statistics`.
+        verdicts: `tombola.analysis.verdicts`, made with `margin`.
+        gains: `tombola.analysis.paired_gains` of the ticket arm over each other arm.
+        break_down: `tombola.analysis.break_down`.
+        margin: the loss that still counts as none, as a fraction.
+        metric: of the study.
+    """
+    if statistics.empty:
+        return ("Nothing has been trained yet.",)
+    arm = ticket_arm(in_order(statistics["arm"]))
+    trials = int(statistics.loc[statistics["arm"] == arm, "n"].max())
+    if trials == 0:
+        return ("Every run so far has diverged: there is nothing to report.",)
+    judged = verdicts[verdicts["arm"] == arm]
+    compared = trials if judged.empty else int(judged["n"].max())
+    if compared == 1:
+        alone = "One trial has been run" if trials == 1 else "Only one trial has both dense and pruned runs"
+        return (
+            f"{alone}, so nothing can be concluded about variation: what follows describes that trial, "
+            "without intervals.",
+            *_present(
+                _best(statistics, judged, arm, metric),
+                _controls(gains, arm, _best_level(statistics, arm, metric), "", metric),
+            ),
+        )
+    level, why = _telling_level(verdicts, statistics, arm, metric)
+    return _present(
+        _winning(verdicts, arm, margin, metric),
+        _controls(gains, arm, level, why, metric),
+        _break_down(break_down, arm, margin, metric),
+    )
+
+
+def _present(*sentences: str) -> tuple[str, ...]:
+    return tuple(sentence for sentence in sentences if sentence)
+
+
+def _winning(verdicts: pd.DataFrame, arm: str, margin: float, metric: Metric) -> str:
+    rows = verdicts[verdicts["arm"] == arm].sort_values("level")
+    if rows.empty:
+        return ""
+    trials = _trials(rows)
+    name, within = plain(arm), margin_in_words(margin, metric)
+    no_worse = "no less accurate than" if metric == ACCURACY else f"no worse in {metric.words} than"
+    won = rows[rows["verdict"] == WINNING]
+    counts = rows["verdict"].value_counts()
+    others = _listed([f"{counts[kind]} {kind}" for kind in (MATCHING, LOSING, INCONCLUSIVE) if kind in counts])
+    if won.empty:
+        return (
+            f"None of the {counted(len(rows), 'level')} of {name} is shown to hold a winning ticket over "
+            f"{trials}: {others}."
+        )
+    stand = int((won["p_holm"] <= STANDS).sum())
+    standing = "none stands" if stand == 0 else f"{stand} of them {'stands' if stand == 1 else 'stand'}"
+    return (
+        f"Winning tickets at {len(won)} of {counted(len(rows), 'level')}, with {_densities(won, rows)} % of the "
+        f"weights: there {name} is {no_worse} the dense network (within {within}) and stops no later, on "
+        f"intervals over {trials}, each level judged by itself; {standing} after Holm's correction for the number of "
+        "levels" + (f"; the other levels: {others}." if others else ".")
+    )
+
+
+def _densities(won: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """Return the densities of the winning levels, three and more in a row as a range."""
+    runs: list[list[float]] = []
+    previous = False
+    for level, density in zip(rows["level"], rows["density"], strict=True):
+        wins = bool((won["level"] == level).any())
+        if wins and previous:
+            runs[-1].append(density)
+        elif wins:
+            runs.append([density])
+        previous = wins
+    parts = []
+    for run in runs:
+        parts += [f"{percent(run[0])} to {percent(run[-1])}"] if len(run) > 2 else [percent(each) for each in run]
+    return _listed(parts)
+
+
+def _trials(rows: pd.DataFrame) -> str:
+    """Return how many trials the verdicts of some levels rest on, such as "2 to 5 trials"."""
+    fewest, most = int(rows["n"].min()), int(rows["n"].max())
+    return counted(most, "trial") if fewest == most else f"{fewest} to {counted(most, 'trial')}"
+
+
+def _telling_level(
+    verdicts: pd.DataFrame, statistics: pd.DataFrame, arm: str, metric: Metric
+) -> tuple[int | None, str]:
+    """Return the level at which the controls are asked, and why it is that one.
+
+    Not the level of the largest gain: at the sparsest levels controls collapse, and a gain over them says little.
+    """
+    rows = verdicts[verdicts["arm"] == arm]
+    for verdict, why in ((WINNING, "the sparsest winning ticket"), (MATCHING, "the sparsest matching level")):
+        found = rows[rows["verdict"] == verdict]
+        if len(found):
+            return int(found["level"].max()), f", {why}"
+    return _best_level(
+        statistics, arm, metric
+    ), ", its most accurate level" if metric == ACCURACY else ", its best level"
+
+
+def _best_level(statistics: pd.DataFrame, arm: str, metric: Metric) -> int | None:
+    mine = (statistics["arm"] == arm) & (statistics["measure"] == early_of(metric)) & (statistics["level"] > 0)
+    rows = statistics[mine].dropna(subset=["mean"])
+    if rows.empty:
+        return None
+    best = rows["mean"].idxmax() if metric.better == "higher" else rows["mean"].idxmin()
+    return int(rows.loc[best, "level"])
+
+
+def _best(statistics: pd.DataFrame, judged: pd.DataFrame, arm: str, metric: Metric) -> str:
+    """Return where one trial was best, beside its dense network."""
+    rows = statistics[(statistics["arm"] == arm) & (statistics["measure"] == early_of(metric))].set_index("level")
+    level = _best_level(statistics, arm, metric)
+    if level is None:
+        return ""
+    difference = float(judged.set_index("level")[f"{metric.name}_difference"].get(level, math.nan))
+    if not math.isfinite(difference):
+        return ""
+    best = metric.scale * rows.loc[level, "mean"]
+    density = percent(rows.loc[level, "density"])
+    most = "most accurate" if metric == ACCURACY else f"best in {metric.words}"
+    return (
+        f"In it {plain(arm)} is {most} at early stop with {density} % of the weights: {_shown(best, metric)}, "
+        f"{with_unit(signed(difference, metric), metric)} from the dense network's {_shown(best - difference, metric)}."
+    )
+
+
+def _shown(value: float, metric: Metric) -> str:
+    return f"{number(value, metric)} {metric.unit}".rstrip()
+
+
+def _controls(gains: pd.DataFrame, arm: str, level: int | None, why: str, metric: Metric) -> str:
+    """Return the gain over each control at one level."""
+    rows = gains[gains["level"] == level].dropna(subset=["mean"]) if len(gains) else gains
+    if rows.empty:
+        return ""
+    order = in_order(rows["baseline"])
+    parts = []
+    for row in sorted(rows.to_dict("records"), key=lambda row: order.index(row["baseline"])):
+        interval = (
+            f" ({signed(row['low'], metric)} to {signed(row['high'], metric)})" if math.isfinite(row["low"]) else ""
+        )
+        parts.append(f"{signed(row['mean'], metric)} over {plain(row['baseline'])}{interval}")
+    unit = {"%": ", in percentage points", "": ""}.get(metric.unit, f", in {metric.unit}")
+    lower = "" if metric.better == "higher" else " (lower is better)"
+    return (
+        f"With {percent(rows['density'].mean())} % of the weights{why}, {plain(arm)} gains in {metric.words} at early "
+        f"stop{lower}{unit}: {_listed(parts)}."
+    )
+
+
+def _break_down(break_down: pd.DataFrame, arm: str, margin: float, metric: Metric) -> str:
+    parts = []
+    for name in [arm, *(each for each in in_order(break_down["arm"]) if each != arm)]:
+        for row in break_down[break_down["arm"] == name].to_dict("records"):
+            parts.append(_holds_down_to(plain(name), row))
+    if not parts:
+        return ""
+    within = f"{100 * margin:g} {'points' if metric.unit == '%' else '%'}"
+    subject = f"{metric.words[:1].upper()}{metric.words[1:]}"
+    return (
+        f"{subject} at early stop stays within {within} of the dense network's {_listed(parts)}. "
+        "This is the sparsest level before two levels in a row, or the last one, leave that margin; over trials, the "
+        "geometric mean."
+    )
+
+
+def _holds_down_to(name: str, row: dict[str, Any]) -> str:
+    """Return how far one arm holds; of trials that differ, their range, for an interval reaches beyond the levels."""
+    first, last = percent(row["first"]), percent(row["last"])
+    if row["censored"] == row["n"]:
+        where = f"{first} %" if first == last else f"{first} to {last} % by trial"
+        return f"down to the sparsest level, {where} of the weights, in {name}"
+    if row["last"] >= 1:
+        return f"at no level in {name}"
+    if row["censored"]:
+        where = f"{first} %" if first == last else f"{first} to {last} % by trial"
+        return f"down to {where} or less in {name} ({row['censored']} of {row['n']} trials never broke down)"
+    if first == last:
+        return f"down to {first} % in {name}"
+    return f"down to {percent(row['density'])} % in {name} ({first} to {last} % by trial)"
+
+
+def _listed(parts: list[str]) -> str:
+    """Return "a, b and c"; nothing of nothing."""
+    if not parts:
+        return ""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,123 @@
+"""The curves of a page: those of the figures, with a key that is safe anywhere and looks as Vega names them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from tombola.figures.curves import Curve, curves_of
+from tombola.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+
+# The same hues, light enough for a line on a dark page.
+DARK = {
+    BLACK: "#e6e6e6",
+    ORANGE: "#f2b53d",
+    SKY: "#9ad4f7",
+    GREEN: "#2ec496",
+    BLUE: "#4c9be0",
+    VERMILION: "#f47a3c",
+    PURPLE: "#e29cc5",
+    GREY: "#9a9a9a",
+}
+DASHES: dict[Any, tuple[float, ...]] = {"-": (1, 0), "--": (6, 3), "-.": (7, 3, 2, 3), ":": (2, 2.5)}
+SHAPES: dict[Any, str] = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "v": "triangle-down",
+    "<": "triangle-left",
+    ">": "triangle-right",
+    "D": "diamond",
+    "d": "diamond",
+    "P": "cross",
+    "*": "cross",
+    "X": "arrow",
+    "p": "wedge",
+    "h": "circle",
+    "H": "circle",
+    "8": "circle",
+    (4, 1, 0): "diamond",
+    (3, 1, 0): "triangle-up",
+    (4, 1, 45): "square",
+    (6, 1, 0): "diamond",
+    (7, 1, 0): "square",
+    (8, 1, 0): "circle",
+    (5, 1, 36): "triangle-down",
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve as the page draws it.
+
+    Args:
+        key: "s0", "s1", ...: what plots, controls and style sheet call it, for names come from users' files.
+        curve: study, arm, label and look.
+    """
+
+    key: str
+    curve: Curve
+
+    @property
+    def study(self) -> str:
+        """As it stands in the tables."""
+        return self.curve.study
+
+    @property
+    def arm(self) -> str:
+        """As it stands in the tables."""
+        return self.curve.arm
+
+    @property
+    def label(self) -> str:
+        """For a person."""
+        return self.curve.label
+
+    @property
+    def light(self) -> str:
+        """Colour on a light page."""
+        return self.curve.style.color
+
+    @property
+    def dark(self) -> str:
+        """Colour on a dark page."""
+        return DARK[self.curve.style.color]
+
+    @property
+    def dash(self) -> tuple[float, ...]:
+        """Lengths of dashes and gaps in pixels."""
+        line = self.curve.style.line
+        return DASHES[line] if isinstance(line, str) else tuple(1.5 * length for length in line[1])
+
+    @property
+    def shape(self) -> str:
+        """Shape of the points, as Vega names it."""
+        return SHAPES[self.curve.style.marker]
+
+    @property
+    def hollow(self) -> bool:
+        """Whether the points are hollow."""
+        return self.curve.style.hollow
+
+    @property
+    def color(self) -> str:
+        """The colour as a reference to the style sheet, which knows light, dark and print."""
+        return f"var(--{self.key})"
+
+    @property
+    def fill(self) -> str:
+        """The colour inside a point."""
+        return "var(--paper)" if self.hollow else self.color
+
+
+def series_of(levels: pd.DataFrame) -> tuple[Series, ...]:
+    """Return a series for each arm of each study, in the order and with the looks of the figures."""
+    return tuple(Series(f"s{place}", curve) for place, curve in enumerate(curves_of(levels)))
+
+
+def ticket_arm(arms: Sequence[str]) -> str:
+    """Return the arm that is compared with the others: `ticket`, the first of its curves, or else the first arm."""
+    return next((arm for arm in arms if arm.partition("@")[0] == "ticket"), arms[0])

@@ -1,0 +1,90 @@
+"""Writes the pages: from results to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from tombola.analysis.claims import Claim
+from tombola.formatting import plain
+from tombola.html.gather import MARGIN, gather
+from tombola.html.render import compare, report
+from tombola.running.files import write_whole, writing
+from tombola.running.results import Results
+
+
+def write_report(
+    results: Results,
+    path: Path | None = None,
+    claims: Sequence[Claim] | None = None,
+    margin: float = MARGIN,
+) -> Path:
+    """Write the page of one study, finished or not, and return its path.
+
+    The page is one file that needs no network. The same results give the same bytes.
+
+    Args:
+        results: of the study.
+        path: of the page; `report.html` in the results folder where it is not given.
+        claims: to check; the published ones where they are not given.
+        margin: the loss of accuracy that still counts as none, as a fraction.
+
+    Raises:
+        InputError: `margin` is no number between 0 and 1.
+        StoreError: it can't be written.
+    """
+    with _one_thread():
+        found = gather(results, claims=claims, margin=margin)
+    return _write(report(found), path or results.store.root / "report.html")
+
+
+def write_comparison(studies: Sequence[Results], path: Path, margin: float = MARGIN) -> Path:
+    """Write the page that shows several studies side by side, and return its path.
+
+    Args:
+        studies: their results, finished or not.
+        path: of the page.
+        margin: the loss of accuracy that still counts as none, as a fraction.
+
+    Raises:
+        InputError: `margin` is no number between 0 and 1.
+        StoreError: it can't be written.
+    """
+    with _one_thread():
+        found = [gather(results, name, margin=margin) for results, name in zip(studies, _names(studies), strict=True)]
+    return _write(compare(found), path)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Count on one thread: masks are small, and threads that wait for one another on a busy machine cost far more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _write(page: str, path: Path) -> Path:
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, page.encode())
+    return path
+
+
+def _names(studies: Sequence[Results]) -> list[str]:
+    """Return names that differ as the page shows them: the studies', or else their folders', or else numbered."""
+    names = [results.study.name for results in studies]
+    if not _differ(names):
+        names = [results.store.root.resolve().name for results in studies]
+    if not _differ(names):  # the number goes first, for the end of a long name is not shown
+        names = [f"{number}: {name}" for number, name in enumerate(names, 1)]
+    return names
+
+
+def _differ(names: Sequence[str]) -> bool:
+    return len({plain(name) for name in names}) == len(names)

@@ -1,0 +1,7 @@
+"""Tables for a terminal, and the captions that they share with figures and pages."""
+
+from __future__ import annotations
+
+from tombola.tables.summary import barrier_table, summary_table, ticket_versus_reinit
+
+__all__ = ["barrier_table", "summary_table", "ticket_versus_reinit"]

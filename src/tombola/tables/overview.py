@@ -1,0 +1,143 @@
+"""Terminal tables about work rather than findings: what a plan comes to, and how far studies are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from tombola.errors import InputError
+from tombola.formatting import counted
+from tombola.networks import Coverage
+from tombola.running.estimate import measure_pace
+from tombola.running.kept_plan import what_changed
+from tombola.running.progress import duration, elapsed, read_progress
+from tombola.running.results import Results
+from tombola.running.run import default_workers, skipped_rounds, surplus_outputs, threads_each
+from tombola.running.store import Store
+from tombola.studies.plan import Plan
+from tombola.training.engines import slower_than_possible
+
+
+def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None) -> Group:
+    """Return what a plan comes to: work by arm, weights, floating-point operations, and the time it takes here."""
+    workers = default_workers(device, len(plan.work)) if workers is None else max(1, workers)
+    # A trainer's own steps can't be measured.
+    pace = None if plan.study.trainer else measure_pace(plan, engine, device, threads_each(plan, workers))
+    left = [item for item in plan.work.values() if not (store.has(item) or store.elsewhere(item))]
+    todo = {item.id: pace.seconds(item) if pace else 0.0 for item in left}
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for header in ("work", "to do", "done", "operations", "time of one worker"):
+        table.add_column(header, justify="left" if header == "work" else "right")
+    study = plan.study
+    groups: dict[str, list[str]] = {}
+    for item in plan.work.values():
+        groups.setdefault(item.group, []).append(item.id)
+    totals = [0, 0, 0.0, 0.0]
+    for name, items in groups.items():
+        here = [item for item in items if item in todo]
+        row = (
+            len(here),
+            len(items) - len(here),
+            sum(plan.operations(plan.work[item]) for item in here),
+            sum(todo[item] for item in here),
+        )
+        totals = [total + value for total, value in zip(totals, row, strict=True)]
+        table.add_row(
+            escape(name),
+            f"{row[0]:,}",
+            f"{row[1]:,}",
+            f"{row[2]:.2e}" if pace else "",
+            duration(row[3]) if pace else "",
+        )
+    for arm in dict.fromkeys(row.arm for row in plan.rows):
+        if study.pruning.rounds and arm not in groups:
+            table.add_row(escape(f"{arm} (shares all its runs with other arms)"), "0", "0", "", "")
+    table.add_row(
+        "all",
+        f"{totals[0]:,.0f}",
+        f"{totals[1]:,.0f}",
+        f"{totals[2]:.2e}" if pace else "",
+        duration(totals[3]) if pace else "",
+    )
+    counts, last = plan.remaining, plan.density(len(plan.remaining) - 1)
+    lines = [
+        f"{study.name}: {study.network.name} {_trained(plan)}, {counted(study.trials, 'trial')}, "
+        f"levels 0 to {study.pruning.rounds}" + ("" if study.trainer else f", {plan.budget():,} iterations a run"),
+        f"{counts[-1]:,} of {counts[0]:,} prunable weights remain at the last level: {last:.2%} of all matrix weights",
+        "",
+        *coverage_lines(plan.coverage),
+    ]
+    at_a_time = f"{counted(workers, 'worker')}"
+    end = (
+        "the time is not known: the trainer's steps can't be measured"
+        if not pace
+        else (
+            f"about {duration(elapsed(plan, todo, workers))} on this machine with {at_a_time}, by a short measurement"
+            + (f" with batches of {pace.batch} instead of {study.training.batch_size}" if pace.scaled else "")
+            if totals[0]
+            else "done"
+        )
+    )
+    remarks = (
+        what_changed(store, plan),
+        surplus_outputs(plan),
+        skipped_rounds(plan),
+        *plan.notes,
+        slower_than_possible(engine, device),
+    )
+    lines += [line for line in remarks if line]
+    return Group(*(escape(line) for line in lines), "", table, "", escape(end))
+
+
+def _trained(plan: Plan) -> str:
+    """Return on what data a study's runs are trained, or by whom."""
+    trainer = plan.study.trainer
+    if trainer is None:
+        return f"on {plan.study.data.source}"
+    return "trained by a loop of a script's own" if trainer.is_loop else f"trained by {trainer.name}"
+
+
+def coverage_lines(coverage: Coverage, most: int = 40) -> list[str]:
+    """Return which parameters are prunable and which are not, with the reason; of very many layers the first ones."""
+    lines = coverage.text().splitlines()
+    if len(lines) - 2 <= most:
+        return lines
+    skipped = [line for line in lines[1 + most : -1] if "not prunable" in line]
+    hidden = len(lines) - 2 - most - len(skipped)
+    return [*lines[: 1 + most], f"... and {hidden} more prunable parameters", *skipped, lines[-1]]
+
+
+def status_table(folders: Sequence[Path]) -> Table:
+    """Return how far each study is, and what runs now or was interrupted."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for header in ("results folder", "study", "done", "diverged", "all", "under way"):
+        table.add_column(header, justify="right" if header in ("done", "diverged", "all") else "left")
+    for folder in folders:
+        store = Store(folder)
+        try:
+            plan = Results.open(folder).plan
+        except InputError as error:
+            table.add_row(escape(str(folder)), escape(f"can't be read: {error}"))
+            continue
+        tally: Counter[str] = Counter()
+        under_way = []
+        for item in plan.work.values():
+            if store.has(item):
+                tally[store.outcome(item.id)] += 1
+            elif state := read_progress(store, item.id):
+                saved = "" if store.is_claimed(item.id) else ", interrupted"
+                under_way.append(f"{state['label']} at {state['iteration']:,}/{state['budget']:,}{saved}")
+        table.add_row(
+            escape(str(folder)),
+            escape(plan.study.name),
+            str(tally["done"]),
+            str(tally["diverged"]),
+            str(len(plan.work)),
+            escape("\n".join(under_way) or "-"),
+        )
+    return table

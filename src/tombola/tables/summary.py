@@ -1,0 +1,202 @@
+"""The terminal summary of a study: one row per level, one column per arm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from textwrap import wrap
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tombola.analysis.connectivity import barrier_statistics, height_of
+from tombola.analysis.measures import STOP, early_of, final_of
+from tombola.analysis.order import in_order
+from tombola.analysis.summary import summarise
+from tombola.formatting import counted, number, percent, plain, signed
+from tombola.tables.captions import BETWEEN, HEIGHTS, Height, left_out, sample_size
+from tombola.tasks.metric import Metric, metric_of
+
+# A row of the summary, and what writes one of its numbers.
+Row = Mapping[str, Any]
+Cell = Callable[[Row | None], str]
+
+# Five columns of "97.92 ± 0.12*" beside level and density are what 100 columns hold.
+ARMS_PER_TABLE = 5
+HEADER = 14  # characters
+MISSING = "-"
+
+
+def summary_table(levels: pd.DataFrame) -> Group:
+    """Return the summary of each study in `levels`: a table of its metric and one of early-stop iterations.
+
+    Print it with a `rich.console.Console`. It fits in 100 columns, and it is plain text where the output is not a
+    terminal. A table holds up to five arms; more arms get further tables.
+    """
+    parts: list[RenderableType] = []
+    for study, mine in levels.groupby("study", sort=False, observed=True):
+        metric, rows = metric_of(mine), summarise(mine)
+        arms = in_order(rows["arm"])
+        # Six arms make two tables of three, not one of five and a remnant.
+        per_table = math.ceil(len(arms) / math.ceil(len(arms) / ARMS_PER_TABLE))
+        for start in range(0, len(arms), per_table):
+            some = arms[start : start + per_table]
+            shown = rows[rows["arm"].isin(some)]
+            spread = "mean ± standard deviation over trials" if (shown["n"] > 1).any() else ""
+            title = f"{plain(study)}: {_with_unit(f'test {metric.words} at early stop', metric)}"
+            parts += _titled(title, _per_arm(shown, some, partial(_of_metric, metric)), shown, spread)
+            parts += _titled(f"{plain(study)}: early-stop iteration, mean", _per_arm(shown, some, _iteration), shown)
+        if note := _collapsed(mine):
+            parts.append(Text(f"{note}\n"))
+    return Group(*parts)
+
+
+def ticket_versus_reinit(levels: pd.DataFrame) -> Group:
+    """Return, for each study that has both arms, tickets beside the same masks with fresh random weights.
+
+    Values are means of the test metric at the end of training; the difference is ticket minus reinit.
+    """
+    parts: list[RenderableType] = []
+    both = levels[levels["arm"].isin(["ticket", "reinit"])]
+    for study, mine in both.groupby("study", sort=False, observed=True):
+        if mine["arm"].nunique() == 2:
+            metric, rows = metric_of(mine), summarise(mine)
+            title = f"{plain(study)}: {_with_unit(f'test {metric.words} at the end of training', metric)}, mean"
+            parts += _titled(title, _pairs(rows, metric), rows)
+    return Group(*parts)
+
+
+def barrier_table(points: pd.DataFrame, threshold: float) -> Group:
+    """Return the barriers on the interpolations of each study, a row per kind, iteration and level.
+
+    Barriers in error are in percentage points; those of a task without an error rate are in loss.
+
+    Arguments:
+        points: as `Results.connectivity` gives them.
+        threshold: as in `tombola.analysis.barrier_statistics`.
+    """
+    parts: list[RenderableType] = []
+    for study, mine in points.groupby("study", sort=False, observed=True):
+        rows, height = barrier_statistics(mine, threshold), HEIGHTS[height_of(mine)]
+        table = _table(["between", "from", "level", "Pm %", "test barrier", "training", "pairs", ""])
+        for row in rows.to_dict("records"):
+            table.add_row(
+                BETWEEN[row["kind"]],
+                f"{row['rewind']:,}",
+                str(row["level"]) if row["level"] == row["other_level"] else f"{row['level']}, {row['other_level']}",
+                percent(row["density"]),
+                *(_barrier(row, part, height) for part in ("test", "train")),
+                str(row["pairs"]),
+                "stable" if row["stable"] else "unstable",
+            )
+        trials = int(rows["trials"].max())
+        about = "mean ± standard deviation over pairs" if (rows["pairs"] > 1).any() else "single pairs"
+        caption = f"n = {counted(trials, 'trial')}; {about}; stable: test barrier at most {height.threshold(threshold)}"
+        parts += [Text(f"{plain(study)}: {height.title}", style="bold"), table, Text(f"{caption}\n")]
+    return Group(*parts)
+
+
+def _barrier(row: Row, part: str, height: Height) -> str:
+    deviation = row[f"{part}_std"]
+    return height.number(row[f"{part}_mean"]) + ("" if math.isnan(deviation) else f" ± {height.number(deviation)}")
+
+
+def _pairs(rows: pd.DataFrame, metric: Metric) -> Table:
+    measure = final_of(metric)
+    table = _table(["round", "remaining", "ticket", "random init", "delta"])
+    for level, at_level in rows.groupby("level"):
+        by_arm = {row["arm"]: row for row in at_level.to_dict("records")}
+        pair = [by_arm.get(arm) for arm in ("ticket", "reinit")]
+        delta = MISSING
+        if all(_is_number(row, measure) for row in pair):
+            ticket, reinit = (metric.scale * row[f"{measure}_mean"] for row in pair if row is not None)
+            delta = signed(ticket - reinit, metric)
+        remaining = f"{100 * at_level['density'].mean():.2f} %"
+        table.add_row(str(int(level)), remaining, *(_mean(row, measure, metric) + _mark(row) for row in pair), delta)
+    return table
+
+
+def _per_arm(rows: pd.DataFrame, arms: Sequence[str], cell: Cell) -> Table:
+    # A header breaks after a hyphen, so that a column need not be wider than its numbers.
+    headers = ["\n".join(wrap(plain(arm), HEADER, break_long_words=False)) for arm in arms]
+    table = _table(["level", "Pm %", *headers])
+    for level, at_level in rows.groupby("level"):
+        by_arm = {row["arm"]: row for row in at_level.to_dict("records")}
+        table.add_row(str(int(level)), _densities(at_level["density"]), *(cell(by_arm.get(arm)) for arm in arms))
+    return table
+
+
+def _table(headers: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        # Text, because rich would read "[red]" in a plain string as markup; so in the title below.
+        table.add_column(Text(header), justify="right", overflow="fold")
+    return table
+
+
+def _collapsed(levels: pd.DataFrame) -> str:
+    """Return which runs of a study trained a network of which a layer, or every path, was gone; "" where none did."""
+    if "status" not in levels or not (levels["status"] == "collapsed").any():
+        return ""
+    found = levels[levels["status"] == "collapsed"].groupby("arm", observed=True)["level"].unique()
+    arms = [f"{plain(arm)} (level {', '.join(map(str, sorted(found[arm])))})" for arm in in_order(found.index)]
+    return f"collapsed - a layer is empty, or no path leads from input to output: {', '.join(arms)}"
+
+
+def _titled(title: str, table: Table, rows: pd.DataFrame, about: str = "") -> list[RenderableType]:
+    """Return the table between its title and what its numbers rest on.
+
+    Not rich's own title and caption: those are wrapped to the width of the table.
+    """
+    without = left_out(rows)
+    caption = "; ".join(part for part in (sample_size(rows), about, without and f"* {without}") if part)
+    return [Text(title, style="bold"), table, Text(f"{caption}\n")]
+
+
+def _densities(density: pd.Series) -> str:
+    low, high = float(density.min()), float(density.max())
+    # Arms of one level may differ by a weight or two; only a real difference is worth two numbers.
+    return percent(high) if high - low <= 0.01 * high else f"{percent(low)}-{percent(high)}"
+
+
+def _with_unit(text: str, metric: Metric) -> str:
+    return f"{text}, {metric.unit}" if metric.unit else text
+
+
+def _of_metric(metric: Metric, row: Row | None) -> str:
+    measure = early_of(metric)
+    text = _mean(row, measure, metric)
+    if row is not None and _is_number(row, measure):
+        deviation = metric.scale * row[f"{measure}_std"]
+        if not math.isnan(deviation):
+            text = f"{text} ± {number(deviation, metric)}"
+    return text + _mark(row)
+
+
+def _iteration(row: Row | None) -> str:
+    if row is None or not _is_number(row, STOP):
+        return _no_number(row)
+    return f"{row[f'{STOP}_mean']:,.0f}{_mark(row)}"
+
+
+def _mean(row: Row | None, measure: str, metric: Metric) -> str:
+    if row is None or not _is_number(row, measure):
+        return _no_number(row)
+    return number(metric.scale * row[f"{measure}_mean"], metric)
+
+
+def _is_number(row: Row | None, measure: str) -> bool:
+    return row is not None and not math.isnan(row[f"{measure}_mean"])
+
+
+def _no_number(row: Row | None) -> str:
+    return "diverged" if row is not None and row["diverged"] and not row["n"] else MISSING
+
+
+def _mark(row: Row | None) -> str:
+    return "*" if row is not None and row["diverged"] and row["n"] else ""
