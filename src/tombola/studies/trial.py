@@ -43,13 +43,19 @@ from tombola.work import (
 PASSES = {"synflow": 300, "grasp": 9, "snip": 3, "gradient": 3}  # of the examples through the network, forward and back
 
 
+def set_aside(study: Study, data: Description) -> int:
+    """Return how many of the training examples each trial validates on."""
+    asked = study.data.validation
+    return asked if isinstance(asked, int) else data.validation
+
+
 def epoch_length(study: Study, data: Description, recipe: Recipe) -> int:
     """Return the number of iterations in an epoch of a study's data under one of its recipes.
 
     Raises:
         InputError: the training set, less the validation examples, does not fill one batch.
     """
-    examples = data.train - study.data.validation
+    examples = data.train - set_aside(study, data)
     if examples < recipe.batch_size:
         raise InputError(
             f"data.validation={study.data.validation} leaves {max(0, examples)} of {data.train} examples to train on: "
@@ -95,6 +101,11 @@ class Trial:
         observe = Observations(snapshots=tuple(sorted(set(self.rewinds) - {0})), masks=tracked)
         self.dense = self._train("dense", "dense", 0, InitialState(), None, observe=observe)
         self._chains: dict[Rule, list[Training]] = {}
+
+    @property
+    def set_aside(self) -> int:
+        """How many of the training examples the trial validates on."""
+        return set_aside(self.study, self.data)
 
     @cached_property
     def task(self) -> Task:
@@ -489,7 +500,7 @@ class Trial:
         budget = recipe.budget(epoch)
         iterations = min(budget, spec.until or budget) - spec.initial.iteration
         evaluations = math.ceil(iterations / recipe.interval(epoch)) + 1
-        each = self.study.data.validation + self.data.test
+        each = self.set_aside + self.data.test
         return Cost(
             iterations=iterations,
             batch_size=recipe.batch_size,
