@@ -137,8 +137,8 @@ class UserRun:
     @model.setter
     def model(self, other: Any) -> None:
         raise InputError(
-            f"run {self.label}: run.model was replaced by a {type(other).__name__}; train the module that run.model is, "
-            "or copy weights into it with run.model.load_state_dict(...)"
+            f"run {self.label}: run.model was replaced by a {type(other).__name__}; train the module that run.model "
+            "is, or copy weights into it with run.model.load_state_dict(...)"
         )
 
     @property
@@ -189,7 +189,7 @@ class UserRun:
     def seed_all(self) -> None:
         """Seed the global generators of torch, numpy and random with `seed`."""
         torch.manual_seed(self.seed)
-        np.random.seed(self.seed)  # noqa: NPY002  # a user's code may draw from it
+        np.random.seed(self.seed)  # a user's code may draw from it
         random.seed(self.seed)
 
     def progress(self) -> dict[str, Any]:
