@@ -28,9 +28,10 @@ bench: .venv/installed
 bench-quick: .venv/installed
 	$(BIN)/python -m benchmarks --quick
 
-# How fast and how small exported tickets are, against the runtimes that are installed: benchmarks/results/export.json.
+# How fast and how small exported tickets are, and what they score: benchmarks/results and docs/practical.md.
 bench-export: .venv/installed
 	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m benchmarks.packed
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -10,7 +10,7 @@ import pytest
 from made_up_levels import levels_of
 from scipy import stats
 
-from tombola.analysis import MEASURES, break_down, level_statistics, verdicts
+from tombola.analysis import break_down, level_statistics, measures_of, verdicts
 from tombola.analysis.intervals import holm, means, t_tests
 from tombola.errors import InputError
 
@@ -22,7 +22,7 @@ def levels() -> pd.DataFrame:
 
 def test_t_interval_against_the_formula(levels):
     table = level_statistics(levels, confidence=0.9)
-    assert len(table) == 2 * 3 * len(MEASURES)
+    assert len(table) == 2 * 3 * len(measures_of())
     for row in table.to_dict("records"):
         cell = levels[(levels.arm == row["arm"]) & (levels.level == row["level"])][row["measure"]].to_numpy()
         n = len(cell)

@@ -79,14 +79,14 @@ def test_a_diverged_run_forbids_praise_but_not_blame():
     assert "diverged" in table["reason"][0]
     nothing = good.assign(status=np.where(good.level > 0, "diverged", "ok"))
     assert verdicts(nothing)["verdict"].tolist() == ["inconclusive"] * 2
-    assert "5 of its runs diverged" in verdicts(nothing)["reason"][0]
+    assert "5 runs of this level diverged" in verdicts(nothing)["reason"][0]
 
 
 def test_a_diverged_dense_run_forbids_praise_too():
     good = levels_of({"ticket": ([0.99, 0.95], [3000, 3000])})
     table = verdicts(good.assign(status=np.where((good.level == 0) & (good.trial == 0), "diverged", "ok")))
     assert table["verdict"].tolist() == ["inconclusive", "losing"]
-    assert "the dense network diverged in 1 trial: the 4 trials" in table["reason"][0]
+    assert "the dense network diverged in 1 trial: the remaining 4 trials" in table["reason"][0]
 
 
 def test_n_is_that_of_the_measure_with_fewer_trials():

@@ -71,6 +71,7 @@ def test_a_measurement(monkeypatch):
     assert (times["least_us"] <= times["p50_us"]).all()
     assert (times["p50_us"] <= times["p95_us"]).all()
     assert (times.loc[times["contender"] == "PyTorch", "speedup"] == 1).all()
+    assert (times.loc[times["contender"] == "PyTorch", "speedup_least"] == 1).all()
     assert measured.notes == ("Imaginary: not installed (no_such_package)",)
     frame = measured.frame()
     assert len(frame) == 22  # the dense and the packed form have no time of their own

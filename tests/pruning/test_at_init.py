@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from tombola.data import balanced
+from tombola.data import Description, balanced
 from tombola.errors import InputError
 from tombola.pruning import AT_INIT, CRITERIA, Goal, Mask, Snapshots, scores_of, select, try_criterion
 from tombola.pruning.at_init.grasp import hessian_gradient
@@ -73,6 +73,7 @@ def seen(module, share=0.5, examples=40, minimum=0, input_shape=None, layers=Non
         goal=Goal(layers, round(share * sum(start[name].numel() for name in layers)), minimum),
         network=lambda: copy.deepcopy(module).eval(),
         examples=lambda: (inputs, targets),
+        loss=lambda module, temperature: functional.cross_entropy(module(inputs) / temperature, targets),
         input_shape=shape,
     )
 
@@ -172,7 +173,7 @@ def test_the_product_is_the_hessian_times_the_gradient():
 
     flat = weight.detach().flatten()
     expected = torch.autograd.functional.hessian(loss, flat) @ torch.autograd.functional.jacobian(loss, flat)
-    (found,) = hessian_gradient(module, {"0.weight": weight}, inputs, targets)
+    (found,) = hessian_gradient({"0.weight": weight}, lambda: functional.cross_entropy(module(inputs) / 200, targets))
     assert torch.allclose(found.flatten(), expected)
 
 
@@ -218,7 +219,7 @@ def test_a_network_that_can_not_be_differentiated_twice_is_refused_by_name(modul
         AT_INIT["grasp"](seen(module))
     shapes = {name: tuple(weight.shape) for name, weight in weights_of(module).items()}
     with pytest.raises(InputError, match=match):  # before anything is trained
-        try_criterion("grasp", shapes, lambda: module, (4,), 3, examples=True)
+        try_criterion("grasp", shapes, lambda: module, Description((4,), 3, 20, 10), examples=True)
     assert pruned("snip", seen(module)).remaining == round(0.5 * pruned("snip", seen(module)).total)
 
 
@@ -228,8 +229,9 @@ def test_grasp_on_a_network_whose_scores_do_not_bend():
         for each in module.parameters():
             each.zero_()
     snapshots = seen(module, examples=1)
-    inputs = torch.zeros_like(snapshots.examples()[0])
-    still = Snapshots(**{**vars(snapshots), "examples": lambda: (inputs, snapshots.examples()[1])})
+    inputs, targets = torch.zeros_like(snapshots.examples()[0]), snapshots.examples()[1]
+    loss = {"loss": lambda module, temperature: functional.cross_entropy(module(inputs) / temperature, targets)}
+    still = Snapshots(**{**vars(snapshots), "examples": lambda: (inputs, targets), **loss})
     with pytest.raises(InputError, match="grasp tells no weights apart"):
         AT_INIT["grasp"](still)
 
@@ -349,7 +351,7 @@ def test_a_network_that_insists_on_single_precision():
     ):
         AT_INIT["synflow"](seen(SinglePrecision()))
     with pytest.raises(InputError, match="synflow runs the network in double precision"):  # before anything is trained
-        try_criterion("synflow", {"only.weight": (3, 4)}, SinglePrecision, (4,), 3)
+        try_criterion("synflow", {"only.weight": (3, 4)}, SinglePrecision, Description((4,), 3, 20, 10))
 
 
 def test_the_rounds_of_synflow_are_exponential():

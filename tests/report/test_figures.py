@@ -17,7 +17,7 @@ import pytest
 from tombola.errors import InputError, StoreError
 from tombola.figures import draw
 from tombola.figures.density import figure_1, figure_4
-from tombola.figures.style import KNOWN, OTHERS, styles
+from tombola.figures.style import LOOKS, OTHERS, styles
 from tombola.figures.training import choose_levels, figure_3
 
 DRAWN = ["figure-1", "figure-3", "figure-4", "rounds"]  # unasked, of any network
@@ -70,7 +70,7 @@ def test_the_same_data_give_the_same_bytes(make, tmp_path, monkeypatch):
 
 
 def test_importing_the_room_loads_no_drawing():
-    code = "import sys, tombola.figures; print(sorted({'matplotlib', 'pandas'} & set(sys.modules)))"
+    code = "import sys, tombola.figures; print(sorted({'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -137,7 +137,7 @@ def test_bars_reach_from_the_lowest_to_the_highest_run(make):
     figure = figure_4(levels)
     for axes, measure in zip(figure.axes[1:3], ("early_stop_test_accuracy", "final_test_accuracy"), strict=True):
         for arm in ("ticket", "reinit", "one-shot", "one-shot-reinit"):
-            x, mean, ends = drawn_bars(axes)[KNOWN[arm].color]
+            x, mean, ends = drawn_bars(axes)[LOOKS[arm].color]
             rows = levels[levels.arm == arm]
             trial_means = rows.groupby(["level", "trial"])[measure].mean()
             by_level = rows.groupby("level")
@@ -340,12 +340,12 @@ def test_a_folder_that_can_not_be_written(make, tmp_path):
 
 def test_an_arm_has_one_style():
     alone, together = styles(["own", "ticket"]), styles(iter(["zzz", "own", "reinit", "ticket", "abc"]))
-    assert alone["ticket"] == together["ticket"] == KNOWN["ticket"]
+    assert alone["ticket"] == together["ticket"] == LOOKS["ticket"]
     assert alone == styles(["ticket", "own"])
     own = styles(f"arm {number}" for number in range(len(OTHERS)))
     assert len(set(own.values())) == len(OTHERS)
-    assert len({style.marker for style in KNOWN.values()}) == len(KNOWN)
-    assert len({(style.color, style.marker) for style in (*KNOWN.values(), *OTHERS)}) == len(KNOWN) + len(OTHERS)
+    assert len({style.marker for style in LOOKS.values()}) == len(LOOKS)
+    assert len({(style.color, style.marker) for style in (*LOOKS.values(), *OTHERS)}) == len(LOOKS) + len(OTHERS)
     assert len(styles(f"arm {number}" for number in range(50))) == 50
 
 

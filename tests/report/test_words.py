@@ -5,9 +5,12 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from tombola.analysis.order import CONTROLS, in_order
 from tombola.figures.style import styles
-from tombola.formatting import CONTROLS, KNOWN_ARMS, in_order, percent, plain, small_print
+from tombola.formatting import percent, plain
 from tombola.html.series import series_of
+from tombola.studies.arms import ARMS
+from tombola.tables.captions import small_print
 
 
 @pytest.mark.parametrize(
@@ -67,8 +70,8 @@ def test_a_control_stands_behind_its_arm_and_looks_like_no_other():
         "own-shuffled",
     ]
     methods = ["ticket", "snip", "grasp", "synflow"]
-    looks = styles([*KNOWN_ARMS, *(f"{arm}{control}" for arm in methods for control in CONTROLS)])
+    looks = styles([*ARMS, *(f"{arm}{control}" for arm in methods for control in CONTROLS)])
     assert len({(look.color, look.marker) for look in looks.values()}) == len(looks)
     assert looks["snip-shuffled"].color == looks["snip"].color
-    every = [*KNOWN_ARMS, *(f"{arm}{control}" for arm in KNOWN_ARMS for control in CONTROLS), "own"]
+    every = [*ARMS, *(f"{arm}{control}" for arm in ARMS for control in CONTROLS), "own"]
     assert len(series_of(pd.DataFrame({"study": "s", "arm": every}))) == len(set(every))

@@ -27,6 +27,7 @@ from tombola.running.run import prepare
 from tombola.running.scheduler import Stop
 from tombola.running.store import Store
 from tombola.studies import make_plan
+from tombola.tasks import Classification
 from tombola.training.engines import dense
 from tombola.training.interpolation import along, between
 
@@ -107,12 +108,13 @@ def test_statistics_come_from_all_examples_in_even_batches(monkeypatch: pytest.M
     splits, build = parts(train=61), lambda: conv_norm(SHAPE, 3)
     one = weights(build(), 1)
     whole = along(one, one, build, splits, 3)
-    monkeypatch.setattr(line, "EVALUATION_BLOCK", 30)  # two of thirty and a remnant of one
+    monkeypatch.setattr(Classification, "block", 30)  # two of thirty and a remnant of one
     order = splits.train.inputs.flatten(1).mean(1).argsort()
     splits.train.inputs.copy_(splits.train.inputs[order])
     splits.train.targets.copy_(splits.train.targets[order])
     sizes: list[int] = []
-    monkeypatch.setattr(line, "logits_of", lambda module, inputs, half: sizes.append(len(inputs)) or module(inputs))
+    forward = line.output_of
+    monkeypatch.setattr(line, "output_of", lambda *all_of_it: sizes.append(len(all_of_it[2])) or forward(*all_of_it))
     batched = along(one, one, build, splits, 3)
     assert sizes == [21, 20, 20] * 3
     assert batched["train_loss"] == pytest.approx(whole["train_loss"], rel=0.05)

@@ -7,12 +7,16 @@ import pytest
 import small_nets
 import torch
 from plain_loop import CPU, SEEDS, Plain, assert_equal_states, begin, engine_at, random_mask, recipe, splits
+from torch import nn
 from torch.nn import functional
 
+from tombola.data import Part
 from tombola.pruning import Mask
 from tombola.seeds import Seeds
+from tombola.tasks import Classification
 from tombola.training.engine import Start
 from tombola.training.engines import dense
+from tombola.training.engines.dense import EVALUATION_BLOCK, EVALUATION_PIECE, piece_of, score
 
 VECTORS, IMAGES = (20,), (2, 6, 6)
 MLP = partial(small_nets.mlp, VECTORS, 4, (30, 12))
@@ -135,7 +139,7 @@ def test_two_lanes_are_refused():
 @pytest.mark.parametrize("block", [1, 7, 50, 1000])
 def test_a_score_is_over_the_true_number_of_examples(block, monkeypatch):
     """A last block that is not full must weigh by its examples. Against numpy in float64."""
-    monkeypatch.setattr(dense, "EVALUATION_BLOCK", block)
+    monkeypatch.setattr(Classification, "block", block)
     start = start_of(MLP)
     engine = engine_at(MLP, start, recipe(**ADAM))
     engine.advance(20)
@@ -150,11 +154,11 @@ def test_a_score_is_over_the_true_number_of_examples(block, monkeypatch):
         log_likelihood = logits[np.arange(len(targets)), targets] - np.log(np.exp(logits).sum(1))
         (score,) = engine.evaluate(part)
         assert score.loss == pytest.approx(-log_likelihood.mean(), rel=1e-5)
-        assert score.accuracy == (logits.argmax(1) == targets).mean()
+        assert score.metric == (logits.argmax(1) == targets).mean()
 
 
 def test_more_examples_than_one_block():
-    data = splits(VECTORS, test=dense.EVALUATION_BLOCK + 3)
+    data = splits(VECTORS, test=Classification.block + 3)
     start = begin(MLP, random_mask(MLP, VECTORS, 0.5), data)
     engine = engine_at(MLP, start, recipe())
     module = MLP()
@@ -163,7 +167,7 @@ def test_more_examples_than_one_block():
         logits = module(data.test.inputs)
     (score,) = engine.evaluate("test")
     assert score.loss == pytest.approx(functional.cross_entropy(logits, data.test.targets).item(), rel=1e-5)
-    assert score.accuracy == (logits.argmax(1) == data.test.targets).float().mean(dtype=torch.float64).item()
+    assert score.metric == (logits.argmax(1) == data.test.targets).float().mean(dtype=torch.float64).item()
 
 
 @pytest.mark.parametrize("build", [CONV, DROPPING], ids=["batch-norm", "dropout"])
@@ -183,7 +187,7 @@ def test_evaluating_does_not_change_training(build):
 
 
 def test_an_evaluation_can_be_stopped_and_leaves_no_trace(monkeypatch):
-    monkeypatch.setattr(dense, "EVALUATION_BLOCK", 10)
+    monkeypatch.setattr(Classification, "block", 10)
     start, settings = start_of(CONV), recipe(**SGD)
     stopped, whole = engine_at(CONV, start, settings), engine_at(CONV, start, settings)
     stopped.advance(5)
@@ -381,3 +385,17 @@ def test_a_mask_that_is_full_leaves_a_layer_alone():
     engine = engine_at(MLP, start, recipe(**SGD))
     engine.advance(2)
     assert bool((engine.weights()["5.weight"][0] != 0).any())
+
+
+@pytest.mark.parametrize("track", [True, False])
+def test_a_score_does_not_depend_on_how_many_examples_go_through_at_a_time(track):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=track), nn.Flatten()).eval()
+    examples = Part(torch.randn(1130, 2, 5, 5), torch.randint(27, (1130,)))
+    logits = [module(block).detach() for block in examples.inputs.split(EVALUATION_BLOCK)]
+    targets = examples.targets.split(EVALUATION_BLOCK)
+    losses = [functional.cross_entropy(a, b, reduction="sum").item() for a, b in zip(logits, targets, strict=True)]
+    right = sum(int((a.argmax(1) == b).sum()) for a, b in zip(logits, targets, strict=True))
+    found = score(module, examples, False, lambda: None)
+    assert found == (pytest.approx(sum(losses) / 1130, rel=1e-6), right / 1130)
+    assert piece_of(module) == (EVALUATION_PIECE if track else EVALUATION_BLOCK)

@@ -90,8 +90,8 @@ def test_bfloat16_learns_the_same_to_its_precision():
     full.advance(99)
     half.advance(99)
     (exact,), (rounded,) = full.evaluate("train"), half.evaluate("train")
-    assert rounded.accuracy > 0.9
-    assert rounded.accuracy == pytest.approx(exact.accuracy, abs=0.05)
+    assert rounded.metric > 0.9
+    assert rounded.metric == pytest.approx(exact.metric, abs=0.05)
     for name, tensor in half.weights().items():
         assert tensor.dtype == torch.float32
         assert tensor.is_contiguous()

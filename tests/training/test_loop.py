@@ -10,9 +10,9 @@ import small_nets
 import torch
 from plain_loop import assert_equal_states, begin, engine_at, random_mask, recipe, splits
 
+from tombola.tasks import Classification
 from tombola.training import loop
 from tombola.training.engine import Score, Start
-from tombola.training.engines import dense
 from tombola.training.loop import Interrupted, Record, train
 
 
@@ -253,7 +253,7 @@ def run_in_pieces(looks, **training):
 def test_stopped_anywhere_and_resumed_all_is_bit_equal(monkeypatch):
     """At every single look: between steps, before, in and between evaluations, at snapshots, in the last evaluation."""
     monkeypatch.setattr(loop, "SLICE", 0.0)
-    monkeypatch.setattr(dense, "EVALUATION_BLOCK", 40)  # several looks in each evaluation
+    monkeypatch.setattr(Classification, "block", 40)  # several looks in each evaluation
     whole = run_in_pieces([])
     assert rows(whole) == [0, 6, 12, 18, 20]
     total = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 
 import pytest
@@ -308,6 +309,36 @@ def test_what_must_not_become_part_of_a_convolution(wavers: bool) -> None:
     plain = Plain(build, start, RECIPES["sgd"], lambda _: 0.02)
     losses = [plain.step() for _ in range(5)]
     assert [engine.advance(1)[0] for _ in range(5)] == pytest.approx(losses, rel=1e-3)
+
+
+class Skipping(nn.Module):
+    """Stochastic depth: whether a convolution is skipped in training is drawn, counted or held in a tensor."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.calls = way, 0
+        self.conv1, self.conv2, self.output = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(256, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv1(x))
+        if self.way == "drawn":
+            skips = torch.rand(()).item() < 1e-6
+        elif self.way == "python":
+            skips = random.random() < 1e-6
+        else:
+            self.calls += 1
+            skips = self.calls > 10**6
+        return self.output((x if skips else torch.relu(self.conv2(x))).flatten(1))
+
+
+@pytest.mark.parametrize("way", ["drawn", "python", "counted"])
+def test_a_forward_pass_that_may_differ_each_time_is_not_frozen(way: str) -> None:
+    module = Skipping(way)
+    layers = sparsify(module, random_mask(partial(Skipping, way), SHAPE, 0.3))
+    conv = layers["conv1"]
+    assert isinstance(conv, SparseConv2d)
+    assert not conv.rectifies
+    assert "forward" not in vars(module)
 
 
 class Laid(nn.Module):

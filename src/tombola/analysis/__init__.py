@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from tombola.analysis.break_down import break_down
 from tombola.analysis.connectivity import barrier_statistics, barriers
-from tombola.analysis.paired import paired_differences
+from tombola.analysis.measures import measures_of
+from tombola.analysis.paired import paired_differences, paired_gains
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
-from tombola.analysis.summary import MEASURES, summarise
+from tombola.analysis.summary import summarise
 from tombola.analysis.verdicts import verdicts
 
 __all__ = [
-    "MEASURES",
     "barrier_statistics",
     "barriers",
     "break_down",
     "level_statistics",
+    "measures_of",
     "paired_differences",
+    "paired_gains",
     "spread",
     "summarise",
     "verdicts",

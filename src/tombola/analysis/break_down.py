@@ -1,4 +1,4 @@
-"""The density at which an arm breaks down: how sparse it can be before it loses accuracy."""
+"""The density at which an arm breaks down: how sparse it can be before it gets worse than dense."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import numpy as np
 import pandas as pd
 
 from tombola.analysis.intervals import means
+from tombola.analysis.measures import allowed_loss, early_of
 from tombola.analysis.spread import trial_means
 from tombola.analysis.summary import diverged
 from tombola.errors import InputError
-
-ACCURACY = "early_stop_test_accuracy"
+from tombola.tasks.metric import Metric, metric_of
 
 
 def break_down(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.95) -> pd.DataFrame:
-    """Return, for each (study, arm), the sparsest density down to which accuracy stays within the margin of dense.
+    """Return, for each (study, arm), the sparsest density down to which the metric stays within the margin of dense.
 
     The mean and the interval (Student's t) are those of the trials' logarithms: levels lie evenly on that scale. The
     true break-down lies between the density given and that of the next level.
 
     Arguments:
         levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
-        margin: the loss of accuracy that still counts as none, as a fraction: 0.001 is 0.1 percentage points.
+        margin: the loss that still counts as none, as a fraction: 0.001 is 0.1 percentage points of a percentage, and
+            0.1 % of the dense network's value of any other metric.
         confidence: of the interval.
 
     Returns:
@@ -33,7 +34,7 @@ def break_down(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 
         with their sparsest level, and there is no interval.
 
     Raises:
-        InputError: `margin` or `confidence` is no number between 0 and 1.
+        InputError: `margin` or `confidence` is not between 0 and 1, or the studies have different metrics.
     """
     trials = break_downs(levels, margin)
     groups = list(trials.groupby(["study", "arm"], sort=False))
@@ -54,31 +55,40 @@ def break_down(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 
 def break_downs(levels: pd.DataFrame, margin: float = 0.001) -> pd.DataFrame:
     """Return each trial's break-down: `study`, `arm`, `trial`, `density`, `censored`.
 
-    A trial breaks down at its last level before the first two in a row, or the last one of all, whose test accuracy at
-    early stop lies below the dense network's by more than the margin; a run that diverged counts as below.
-    `censored` is where that never happens, and `density` then that of the sparsest level. Trials without a
-    dense run are left out.
+    A level is worse where its test metric at early stop is worse than the dense network's by more than the margin, or
+    where its run diverged. A trial breaks down at its last level before the first two worse ones in a row; a worse last
+    level counts as two. `censored` marks trials that never break down; their `density` is that of the sparsest level.
+    Trials without a dense run are left out.
 
     Raises:
-        InputError: `margin` is no number between 0 and 1.
+        InputError: `margin` is not between 0 and 1, or the studies have different metrics.
     """
     if not 0 <= margin < 1:
         raise InputError(f"margin={margin} must lie between 0 and 1, such as 0.001 for 0.1 percentage points")
     by = ["study", "arm", "level"]
     sizes = trial_means(levels, by, ["density"])
-    accuracies = trial_means(levels[~diverged(levels)], by, [ACCURACY])
-    table = sizes.merge(accuracies, on=[*by, "trial"], how="left")
-    dense = table[table["level"] == 0].groupby(["study", "trial"])[ACCURACY].mean()
+    metric = metric_of(levels)
+    values = trial_means(levels[~diverged(levels)], by, [early_of(metric)])
+    table = sizes.merge(values, on=[*by, "trial"], how="left")
+    dense = table[table["level"] == 0].groupby(["study", "trial"])[early_of(metric)].mean()
     rows = []
     for (study, arm, trial), group in table.groupby(["study", "arm", "trial"], sort=False):
         reference = dense.get((study, trial), math.nan)
         group = group[group["level"] > 0].sort_values("level")
         if math.isnan(reference) or group.empty:
             continue
-        # Rounded, so that a loss of exactly the margin is none in floating point too.
-        below = ~((group[ACCURACY] - reference).round(12) >= -margin).to_numpy()
+        below = _worse(group[early_of(metric)].to_numpy(), reference, metric, margin)
         lasting = np.flatnonzero(below & np.append(below[1:], True))
         densities = np.append(1.0, group["density"].to_numpy())
         end = lasting[0] if len(lasting) else len(below)
         rows.append((study, arm, trial, densities[end], not len(lasting)))
     return pd.DataFrame(rows, columns=["study", "arm", "trial", "density", "censored"])
+
+
+def _worse(values: np.ndarray, dense: float, metric: Metric, margin: float) -> np.ndarray:
+    """Return which values are worse than the dense network's by more than the margin; NaN is."""
+    gains = values - dense if metric.better == "higher" else dense - values
+    allowed = allowed_loss(metric, margin, dense)
+    # Rounded, so that a loss of exactly the margin is none in floating point too.
+    scale = 1.0 if metric.unit == "%" else abs(dense) or 1.0
+    return ~((gains / scale).round(12) >= -round(allowed / scale, 12))

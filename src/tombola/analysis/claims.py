@@ -1,4 +1,4 @@
-"""Claims of publications, and whether the results of a study bear them out."""
+"""Claims of publications, checked against the results of a study."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from tombola.paths import local_path, read_text
 from tombola.section import Section
 from tombola.studies.explaining import fields_of
 from tombola.studies.study import Study
+from tombola.tasks.metric import metric_of
 from tombola.untrusted_yaml import MAX_BYTES, read_yaml
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive", "not measured"
-BOTH_SIDES = "the interval reaches to both sides of what is expected"  # the usual reason for "inconclusive"
+BOTH_SIDES = "the interval is partly inside and partly outside of the expected range"
 
 
 class Claim(Section):
@@ -42,6 +43,7 @@ class Claim(Section):
             against, or "after first runs" had been seen; None where that is not said.
         minimum: the number of trials below which nothing is concluded.
         nearest: how far a level's density may be from the one asked for: 0.12 allows 12 % more or less.
+        metric: of the studies that the claim is about: gains, expected value and tolerance are in its unit.
         applies: field of a study -> the value, or list of values, that it must have: `network.name: lenet-300-100`.
             Of other studies the claim says nothing.
         recipe: the same, of how a study is trained and pruned: where it differs, the claim is about the study, but is
@@ -57,6 +59,7 @@ class Claim(Section):
     stated: Literal["before the run", "after first runs"] | None = None
     minimum: int = Field(default=3, ge=2)
     nearest: float = Field(default=0.12, gt=0, le=0.5)
+    metric: str = Field(default="accuracy", min_length=1)
     applies: dict[str, str | int | float | list[str | int | float]] = Field(default_factory=dict)
     recipe: dict[str, str | int | float | list[str | int | float]] = Field(default_factory=dict)
 
@@ -99,7 +102,7 @@ class Claim(Section):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a study says of a claim.
+    """The result of checking one claim against one study.
 
     Args:
         study: its name.
@@ -151,7 +154,7 @@ def evaluate(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     confidence: float = 0.95,
 ) -> list[Outcome]:
-    """Return what each study in a results table says of each claim.
+    """Check each claim against each study of a results table.
 
     With [low, high] the interval (Student's t) of the mean over trials of what the expression gives:
 
@@ -160,10 +163,10 @@ def evaluate(
     - of a comparison: `reproduced` where the whole interval lies on the right side, `not reproduced` where it all lies
       on the wrong one; a bound of the interval that equals what is compared with is on the right side of `>=` and
       `<=` only. Where all trials give the same, there is no variation to judge a comparison by: `inconclusive`;
-    - `inconclusive` otherwise, where there are fewer trials than the claim's minimum, and where a diverged run or a
-      trial of the study is left out, for what is left is then no fair sample;
-    - `not measured` where the claim is about other studies or another recipe, or arm, level or break-down is not in
-      the results.
+    - `inconclusive` otherwise; also with fewer trials than the claim's minimum, and where a diverged run or a trial is
+      left out, because the remaining trials are a biased sample;
+    - `not measured` where the claim is about another metric, study or recipe, or where the results lack the arm, the
+      level or the break-down.
 
     Arguments:
         frame: as `Results.frame()` gives, of one study or several.
@@ -180,7 +183,11 @@ def evaluate(
         known = (settings or {}).get(str(study))
         for claim in claims:
             network = str(levels["network"].iloc[0])
-            if other := _differs(claim.applies, known, network):
+            metric = metric_of(levels).name
+            if claim.metric != metric:
+                reason = f"the claim is about {claim.metric}; this study measures {metric}"
+                outcomes.append(Outcome(str(study), claim, NOT_MEASURED, reason, applies=False))
+            elif other := _differs(claim.applies, known, network):
                 outcomes.append(Outcome(str(study), claim, NOT_MEASURED, other, applies=False))
             elif other := _differs(claim.recipe, known, network):
                 outcomes.append(Outcome(str(study), claim, NOT_MEASURED, f"another recipe: the claim {other}"))
@@ -201,20 +208,23 @@ def _evaluate(study: str, levels: pd.DataFrame, claim: Claim, confidence: float)
     mean, low, high = (float(each[0]) for each in (found.mean, found.low, found.high))
     verdict, reason = _judge(claim, len(values), low, high, flat=float(found.std[0]) == 0)
     if left_out := _left_out(evidence, len(values)):
-        verdict, reason = INCONCLUSIVE, f"{left_out}: what is left is no fair sample (by itself: {reason})"
+        verdict, reason = (
+            INCONCLUSIVE,
+            f"{left_out}: the remaining trials are a biased sample (alone: {reason})",
+        )
     bounds = (None, None) if math.isnan(low) else (low, high)
     return Outcome(study, claim, verdict, reason, len(values), mean, *bounds)
 
 
 def _no_trial(evidence: Evidence) -> str:
     lost = len(evidence.lost)
-    return "no trial has all that the expression asks for" + (f"; {lost} diverged" if lost else "")
+    return "no trial has everything that the expression asks for" + (f"; {lost} diverged" if lost else "")
 
 
 def _left_out(evidence: Evidence, n: int) -> str:
     """Return what of the study is not in a sample of n trials; nothing where all of it is."""
     trials, lost = evidence.levels["trial"].nunique(), len(evidence.lost)
-    parts = [f"only {n} of {trials} trials have all that is asked for"] if n < trials else []
+    parts = [f"only {n} of {trials} trials have everything that the expression asks for"] if n < trials else []
     parts += [f"{lost} diverged {'run is' if lost == 1 else 'runs are'} left out"] if lost else []
     return ", and ".join(parts)
 
@@ -228,16 +238,16 @@ def _judge(claim: Claim, n: int, low: float, high: float, flat: bool) -> tuple[s
         first, last = claim.expected - claim.tolerance, claim.expected + claim.tolerance
         right, wrong = first <= low and high <= last, high < first or low > last
     elif flat:
-        return INCONCLUSIVE, f"the same in all {n} trials: without variation there is nothing to judge a comparison by"
+        return INCONCLUSIVE, f"the same value in all {n} trials: without variation a comparison can't be judged"
     else:
         bound, strict = claim.parsed.bound or 0.0, claim.parsed.strict
         if claim.parsed.side == "less":
             bound, low, high = -bound, -high, -low
         right, wrong = (low > bound, high <= bound) if strict else (low >= bound, high < bound)
     if right:
-        return REPRODUCED, "the whole interval is as expected"
+        return REPRODUCED, "the whole interval is inside of the expected range"
     if wrong:
-        return NOT_REPRODUCED, "the whole interval is outside of what is expected"
+        return NOT_REPRODUCED, "the whole interval is outside of the expected range"
     return INCONCLUSIVE, BOTH_SIDES
 
 

@@ -1,4 +1,4 @@
-"""Error barriers on the lines between runs, and which runs are stable to the noise of training.
+"""Barriers on the interpolations between runs, and which runs are stable to the noise of training.
 
 Frankle, Dziugaite, Roy, Carbin 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis", Section 2.
 """
@@ -9,11 +9,13 @@ import pandas as pd
 
 from tombola.analysis.intervals import means
 from tombola.analysis.spread import trial_means
+from tombola.errors import InputError
 from tombola.training.loop import ROUNDING
 
 LINE = ["study", "kind", "trial", "rewind", "level", "other_level", "copy", "other_copy", "line"]
 GROUP = ["study", "kind", "rewind", "level"]
 PARTS = ("test", "train")
+ERROR, LOSS = "error", "loss"
 BARRIER_COLUMNS = [*LINE, "density", *(f"{part}_{what}" for part in PARTS for what in ("barrier", "ends"))]
 STATISTICS = ("mean", "low", "high", "std")
 TABLE_COLUMNS = [
@@ -28,25 +30,41 @@ TABLE_COLUMNS = [
 ]
 
 
-def barriers(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the error barrier of each pair of runs: the highest error on the line less the mean of its two ends.
+def height_of(points: pd.DataFrame) -> str:
+    """Return what barriers are measured in: "error", or "loss" for points of a task that has no error rate.
 
-    The ends count as points of the line. So where they differ, half of the difference is a barrier already, though
-    there is no bump in between: something to know of lines whose ends are not of one kind.
+    Raises:
+        InputError: the points are of studies that differ in this.
+    """
+    if points.empty or "test_error" not in points:
+        return ERROR if points.empty else LOSS
+    known = points.groupby("study", observed=True)["test_error"].count() > 0
+    if known.nunique() > 1:
+        names = " and ".join(str(study) for study in known.index)
+        raise InputError(f"the barriers of {names} can't be compared: errors and losses; show them one by one")
+    return ERROR if known.all() else LOSS
+
+
+def barriers(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the barrier of each pair of runs: the highest error on their interpolation minus the mean of its two ends.
+
+    For tasks without an error rate, the barrier is one in loss. The ends count as points, so two ends that differ give
+    a barrier of half their difference even without a bump in between.
 
     Arguments:
         points: as `Results.connectivity()` gives them.
 
     Returns:
         A row for each line under each kind, in their order: LINE; `density` of the sparser run; `test_barrier` and
-        `train_barrier`; `test_ends` and `train_ends`, the means of the ends. All are fractions.
+        `train_barrier`; `test_ends` and `train_ends`, the means of the ends. Errors are fractions.
     """
     if points.empty:
         return pd.DataFrame(columns=BARRIER_COLUMNS)
+    height = height_of(points)
     lines = points.sort_values("position", kind="stable").groupby(LINE, sort=False)
     found = pd.DataFrame({"density": lines["density"].first()})
     for part in PARTS:
-        error = lines[f"{part}_error"]
+        error = lines[f"{part}_{height}"]
         found[f"{part}_ends"] = (error.first() + error.last()) / 2
         found[f"{part}_barrier"] = error.max() - found[f"{part}_ends"]
     order = points.drop_duplicates(LINE)[LINE]
@@ -56,19 +74,19 @@ def barriers(points: pd.DataFrame) -> pd.DataFrame:
 def barrier_statistics(points: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Return the barriers by kind, rewind iteration and level.
 
-    The pairs of one trial share their start, and copies stand in several of them, so pairs are no independent
-    evidence: they are averaged within the trial first, and the trial then counts once.
+    Pairs of one trial are not independent: they share their start, and one copy takes part in several pairs. So they
+    are averaged within the trial first, and each trial counts once.
 
     Arguments:
         points: as `Results.connectivity()` gives them.
-        threshold: the highest barrier that is called stable, as a fraction; the paper's is 0.02 (its Section 3).
+        threshold: the highest barrier that is called stable, as a fraction (the paper's is 0.02, its Section 3) or in
+            units of the loss, as `height_of` says.
 
     Returns:
         GROUP; `other_level`; `density`, mean over pairs; `pairs` and `trials`, how many; for the test and the training
         part `<part>_mean`, the barrier's mean over trials, its 95 % t interval `_low` to `_high` (NaN for one trial),
         and `_std` over all pairs (ddof=1; NaN for one pair); `threshold`, as given; and `stable`: whether `test_mean`
-        is at or below it. It is the mean that decides, not the interval, nor each single pair. All barriers are
-        fractions.
+        is at most the threshold. The mean decides, not the interval and not single pairs.
     """
     pairs = barriers(points)
     if pairs.empty:

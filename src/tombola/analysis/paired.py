@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from tombola.analysis.intervals import holm, means, t_tests
+from tombola.analysis.measures import better_of, measures_of, rounded, scale_of, unit_of
 from tombola.analysis.spread import trial_means
-from tombola.analysis.summary import GROUP, MEASURES, diverged
+from tombola.analysis.summary import GROUP, diverged
 from tombola.errors import InputError, nearest
+from tombola.tasks.metric import metric_of
 
 DENSE = "dense"  # the baseline that level 0 of the same trial is
 PLACE = ["study", "level"]
-UNITS = {measure: "iterations" if measure.endswith("iteration") else "points" for measure in MEASURES}
 COLUMNS = ["study", "arm", "baseline", "measure", "unit", "level", "density", "n", "mean", "low", "high", "p", "p_holm"]
 
 
@@ -31,17 +32,18 @@ def paired_differences(
         levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
         arm: the arm that is looked at.
         baseline: another arm, compared at the same level; or "dense": level 0 of the same trial.
-        measure: one of `MEASURES`.
+        measure: one of `measures_of` the study's metric.
         confidence: of each level's interval.
 
     Returns:
-        `study`, `arm`, `baseline`, `measure`; `unit`, "points" (percentage points of accuracy) or "iterations";
+        `study`, `arm`, `baseline`, `measure`; `unit`: "iterations", "points" for percentages, or the metric's own;
         `level`, `density`; `n`, the trials that have both; `mean` of arm minus baseline; its interval `low` and
         `high`; `p` and `p_holm`. For n = 1 only `mean` is a number. Where all differences are equal, the interval has
         no width and p is NaN: there is no variation to test against.
 
     Raises:
-        InputError: an arm or the measure is unknown, or `confidence` is no number between 0 and 1.
+        InputError: an arm or the measure is unknown, `confidence` is not between 0 and 1, or the studies have different
+            metrics.
     """
     _require_arm(levels, arm)
     if baseline != DENSE:
@@ -54,7 +56,7 @@ def paired_differences(
         arm=arm,
         baseline=baseline,
         measure=measure,
-        unit=UNITS[measure],
+        unit=unit_of(measure, metric_of(levels)),
         n=found.n,
         mean=found.mean,
         low=found.low,
@@ -67,17 +69,29 @@ def paired_differences(
     return table[COLUMNS]
 
 
+def paired_gains(levels: pd.DataFrame, arm: str, baseline: str, measure: str, confidence: float = 0.95) -> pd.DataFrame:
+    """Return `paired_differences` with the signs that make a positive number an improvement of `arm` over `baseline`.
+
+    Of a metric of which lower is better, and of iterations, that is baseline minus arm.
+    """
+    table = paired_differences(levels, arm, baseline, measure, confidence)
+    if better_of(measure, metric_of(levels)) == "higher":
+        return table
+    return table.assign(mean=-table["mean"], low=-table["high"], high=-table["low"])
+
+
 def differences(levels: pd.DataFrame, arm: str, baseline: str, measure: str) -> pd.DataFrame:
     """Return arm minus baseline of each trial that has both: `study`, `level`, `trial`, `difference`.
 
-    Arguments are those of `paired_differences`, differences are in the unit of `UNITS`. Repeats of a trial are
-    averaged first; diverged runs are left out.
+    Arguments are those of `paired_differences`, and differences have its units. Repeats of a trial are averaged first;
+    diverged runs are left out.
 
     Raises:
-        InputError: the measure is unknown.
+        InputError: the measure is unknown, or the studies have different metrics.
     """
-    if measure not in UNITS:
-        raise InputError(f"unknown measure {measure!r}{nearest(measure, UNITS)}")
+    metric = metric_of(levels)
+    if measure not in measures_of(metric):
+        raise InputError(f"unknown measure {measure!r}{nearest(measure, measures_of(metric))}")
     trials = trial_means(levels[~diverged(levels)], GROUP, [measure]).dropna()
     mine = trials[(trials["arm"] == arm) & (trials["level"] > 0)]
     if baseline == DENSE:
@@ -87,9 +101,9 @@ def differences(levels: pd.DataFrame, arm: str, baseline: str, measure: str) -> 
         by = [*PLACE, "trial"]
         other = trials.loc[trials["arm"] == baseline, [*by, measure]]
     pairs = mine.merge(other, on=by, suffixes=("", "_of_baseline"))
-    scale = 100 if UNITS[measure] == "points" else 1
-    # Rounded, so that equal differences of accuracies are equal in floating point too.
-    difference = (scale * (pairs[measure] - pairs[f"{measure}_of_baseline"])).round(9)
+    scale = scale_of(measure, metric)
+    both = [pairs[column].to_numpy() for column in (measure, f"{measure}_of_baseline")]
+    difference = rounded(scale * (both[0] - both[1]), [scale * values for values in both], metric)
     return pairs[[*PLACE, "trial"]].assign(difference=difference)
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from tombola.analysis.break_down import break_downs
+from tombola.analysis.measures import STOP, better_of, early_of, final_of, may_be_a_measure, measures_of, scale_of
 from tombola.analysis.paired import DENSE
 from tombola.analysis.spread import trial_means
-from tombola.analysis.summary import MEASURES, diverged
-
-EARLY, FINAL, STOP = "early_stop_test_accuracy", "final_test_accuracy", "early_stop_iteration"
+from tombola.analysis.summary import diverged
+from tombola.tasks.metric import Metric, metric_of
 
 
 class NotMeasured(Exception):
@@ -35,8 +35,20 @@ class Evidence:
     nearest: float
     lost: set[tuple[str, int, int, int]] = field(default_factory=set)
 
+    @property
+    def metric(self) -> Metric:
+        """The metric of the study."""
+        return metric_of(self.levels)
+
     def column(self, arm: str, measure: str, level: int) -> pd.Series:
-        """Return the measure of each trial at a level, accuracies in percent; index trial."""
+        """Return the measure of each trial at a level as a person sees it, such as accuracies in percent; index trial.
+
+        Raises:
+            NotMeasured: the study has another metric.
+        """
+        measures = measures_of(self.metric)
+        if measure not in measures:
+            raise NotMeasured(f"the study does not measure {measure!r}; its measures are {', '.join(measures)}")
         known = self.levels
         if arm == DENSE:
             known = known[known["level"] == 0].assign(arm=DENSE)
@@ -47,7 +59,7 @@ class Evidence:
         self.lost.update((arm, int(row[0]), int(row[1]), int(row[2])) for row in lost)
         known = known[~gone]
         means = trial_means(known, ["arm"], [measure]).set_index("trial")[measure].dropna()
-        return means * (100 if measure.endswith("accuracy") else 1)
+        return means * scale_of(measure, self.metric)
 
     def levels_near(self, arm: str, first: float, last: float | None = None) -> list[int]:
         """Return the level whose density is nearest to `first`; or all levels from density `first` to `last`.
@@ -106,7 +118,7 @@ def _over(evidence: Evidence, levels: list[int], of_level: Callable[[int], pd.Se
 
 
 def value(evidence: Evidence, arm: str, measure: str, density: float, last: float | None = None) -> pd.Series:
-    """Return a measure of an arm: accuracies in percent, early stopping in iterations."""
+    """Return a measure of an arm as a person sees it: percentages, the metric's unit, or iterations."""
     levels = evidence.levels_near(arm, density, last)
     return _over(evidence, levels, lambda level: evidence.column(arm, measure, level))
 
@@ -130,18 +142,31 @@ def _compared(
     return compare
 
 
-difference = _compared(EARLY, lambda mine, other: mine - other)
-final_difference = _compared(FINAL, lambda mine, other: mine - other)
+def _gained(
+    measure_of: Callable[[Metric], str],
+) -> Callable[[Evidence, str, str, float, float | None], pd.Series]:
+    """Return the function that gives by how much one arm is better than another in the metric, in shown units."""
+
+    def gained(evidence: Evidence, arm: str, other: str, density: float, last: float | None = None) -> pd.Series:
+        higher = evidence.metric.better == "higher"
+        compare = _compared(measure_of(evidence.metric), lambda a, b: a - b if higher else b - a)
+        return compare(evidence, arm, other, density, last)
+
+    return gained
+
+
+difference = _gained(early_of)
+final_difference = _gained(final_of)
 sooner = _compared(STOP, lambda mine, other: other / mine)
 
 
 def gain(evidence: Evidence, arm: str, density: float, last: float | None = None) -> pd.Series:
-    """Return percentage points of test accuracy over dense at early stop."""
+    """Return by how much the test metric at early stop is better than that of dense; percentages in points."""
     return difference(evidence, arm, DENSE, density, last)
 
 
 def final_gain(evidence: Evidence, arm: str, density: float, last: float | None = None) -> pd.Series:
-    """Return percentage points of test accuracy over dense at the end of training."""
+    """Return by how much the test metric at the end of training is better than that of dense."""
     return final_difference(evidence, arm, DENSE, density, last)
 
 
@@ -152,19 +177,17 @@ def earlier(evidence: Evidence, arm: str, density: float, last: float | None = N
 
 
 def best(evidence: Evidence, arm: str, measure: str) -> pd.Series:
-    """Return the best of a measure over the levels from 1 that each trial has: the highest accuracy, in percent, or the
-    earliest stop.
-    """
+    """Return the best of a measure over the levels from 1 that all trials have, by its direction; the earliest stop."""
     rows = evidence.levels[(evidence.levels["arm"] == arm) & (evidence.levels["level"] > 0)]
     if rows.empty:
         raise NotMeasured(f"the study has no arm {arm!r}")
     table = pd.concat([evidence.column(arm, measure, level) for level in sorted(set(rows["level"]))], axis=1)
     table = table.dropna(axis=1)  # the best of more levels would be better by chance alone
-    return table.min(axis=1) if measure == STOP else table.max(axis=1)
+    return table.min(axis=1) if better_of(measure, evidence.metric) == "lower" else table.max(axis=1)
 
 
 def breaks(evidence: Evidence, arm: str, margin: float = 0.1) -> pd.Series:
-    """Return the break-down density, from 0 to 1; `margin` is in percentage points."""
+    """Return the break-down density, from 0 to 1; `margin` is 100 times that of `break_downs`."""
     trials = break_downs(evidence.levels, margin / 100)
     trials = trials[trials["arm"] == arm].set_index("trial")
     if trials.empty:
@@ -175,6 +198,8 @@ def breaks(evidence: Evidence, arm: str, margin: float = 0.1) -> pd.Series:
         raise NotMeasured(f"{arm!r} did not break down in {still}, down to density {sparsest:.3g}")
     return trials["density"]
 
+
+MEASURES = f"{', '.join(measures_of())}, or the same of another metric"
 
 # Each function's arguments after the evidence: what they are, and how many of them may be left out at the end.
 FUNCTIONS: dict[str, tuple[Callable[..., pd.Series], tuple[str, ...], int]] = {
@@ -203,8 +228,8 @@ def wanted_of(kind: str, argument: str | float | None) -> str | None:
             isinstance(argument, str) and argument != "",
             'an arm in quotes, such as "ticket", or "dense"',
         ),
-        "measure": (argument in MEASURES, f"a measure in quotes: {', '.join(MEASURES)}"),
+        "measure": (may_be_a_measure(argument), f"a measure in quotes: {MEASURES}"),
         "density": (0 < number <= 1, "a density above 0 and up to 1, such as 0.21"),
-        "margin": (0 <= number < 100, "a margin in percentage points, such as 0.1"),
+        "margin": (0 <= number < 100, "a margin in percentage points (of other metrics, in % of dense), such as 0.1"),
     }[kind]
     return None if fits else wanted

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from tombola.analysis.measures import measures_of
 from tombola.errors import InputError
+from tombola.tasks.metric import COLUMNS as METRIC_COLUMNS
+from tombola.tasks.metric import metric_of
 
 if TYPE_CHECKING:
     from tombola.studies.study import Study
@@ -20,13 +23,9 @@ NEEDED = (
     "repeat",
     "level",
     "density",
-    "early_stop_iteration",
-    "early_stop_test_accuracy",
-    "final_test_accuracy",
-    "final_train_accuracy",
 )
 NUMBERS = NEEDED[3:]
-NAMES = ("study", "network", "arm")  # text, be it "NA" or "null"
+NAMES = ("study", "network", "arm", *METRIC_COLUMNS)  # text, be it "NA" or "null"
 NOTHING = ("", "nan", "NaN", "NA")  # where a number is expected
 
 
@@ -70,9 +69,10 @@ def _table(file: Path) -> pd.DataFrame:
         levels = pd.read_csv(file, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=missing_as)
     except (OSError, ValueError) as error:  # what is no text and what is no table are ValueErrors, too
         raise InputError(f"{file} can't be read as a results table: {str(error).splitlines()[0]}") from error
-    if missing := [column for column in NEEDED if column not in levels]:
-        raise InputError(f"{file} is no results table: it has no column {', '.join(missing)}")
-    for column in NUMBERS:
+    measures = measures_of(metric_of(levels))
+    if missing := [column for column in (*NEEDED, *measures) if column not in levels]:
+        raise InputError(f"{file} is no results table: these columns are missing: {', '.join(missing)}")
+    for column in (*NUMBERS, *measures):
         if len(levels) and not pd.api.types.is_numeric_dtype(levels[column]):
-            raise InputError(f"{file}: the column {column} holds something that is no number")
+            raise InputError(f"{file}: the column {column} holds something other than numbers")
     return levels

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import pandas as pd
 
 from tombola.analysis.intervals import Method, means
+from tombola.analysis.measures import measures_of
 from tombola.analysis.spread import spread, trial_means
-from tombola.analysis.summary import GROUP, MEASURES, diverged, summarise
+from tombola.analysis.summary import GROUP, diverged, summarise
+from tombola.tasks.metric import metric_of
 
 
 def level_statistics(
     levels: pd.DataFrame,
-    measures: Sequence[str] = MEASURES,
+    measures: Sequence[str] | None = None,
     confidence: float = 0.95,
     method: Method = "t",
 ) -> pd.DataFrame:
@@ -23,7 +25,7 @@ def level_statistics(
 
     Arguments:
         levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
-        measures: columns of `levels` to describe.
+        measures: columns of `levels` to describe; by default those of the study's metric.
         confidence: of the interval.
         method: "t", Student's; or "bootstrap", BCa with 10,000 resamples and a fixed seed. With few trials a
             bootstrap interval is too narrow: docs/statistics.md says by how much.
@@ -31,16 +33,18 @@ def level_statistics(
     Returns:
         `study`, `arm`, `level`, `measure`; `density`; `n`, the trials that have a value; `mean` and `std` (ddof=1)
         over their means; `min` and `max` over single runs; `low` and `high`, the interval: NaN for n < 2; and
-        `confidence` and `method`, as given. Accuracies and densities lie from 0 to 1. Arms stand in the order in
-        which they first appear, levels ascending.
+        `confidence` and `method`, as given. Percentages and densities are shares from 0 to 1. Arms stand in the order
+        of their first appearance, levels ascending.
 
     Raises:
-        InputError: `confidence` or `method` is not as said.
+        InputError: `confidence` is not between 0 and 1, `method` is unknown, or `measures` is not given and the studies
+            have different metrics.
     """
     columns = [*GROUP, "measure", "density", "n", "mean", "std", "min", "max", "low", "high", "confidence", "method"]
+    measures = measures_of(metric_of(levels)) if measures is None else measures
     if levels.empty or not measures:
         return pd.DataFrame(columns=columns)
-    order = summarise(levels)[[*GROUP, "density"]]
+    order = summarise(levels, measures)[[*GROUP, "density"]]
     sound = levels[~diverged(levels)]
     ranges, trials = spread(sound, GROUP, measures), trial_means(sound, GROUP, measures)
     pieces = []

@@ -6,19 +6,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from tombola.analysis.measures import measures_of
 from tombola.analysis.spread import STATISTICS, spread
+from tombola.tasks.metric import metric_of
 
 GROUP = ["study", "arm", "level"]
 
-MEASURES = (
-    "early_stop_iteration",
-    "early_stop_test_accuracy",
-    "final_test_accuracy",
-    "final_train_accuracy",
-)
 
-
-def summarise(levels: pd.DataFrame, measures: Sequence[str] = MEASURES) -> pd.DataFrame:
+def summarise(levels: pd.DataFrame, measures: Sequence[str] | None = None) -> pd.DataFrame:
     """Return one row per (study, arm, level), with each measure's mean and spread over the trials.
 
     Each trial counts once: its repeats are averaged before the mean and the standard deviation are taken, while
@@ -27,7 +22,7 @@ def summarise(levels: pd.DataFrame, measures: Sequence[str] = MEASURES) -> pd.Da
 
     Arguments:
         levels: a row per (study, arm, trial, repeat, level). A missing `status` column means that all went well.
-        measures: the columns to describe.
+        measures: the columns to describe; by default those of the study's metric.
 
     Returns:
         A table, sorted by level within each arm, arms in the order of their first appearance:
@@ -37,7 +32,11 @@ def summarise(levels: pd.DataFrame, measures: Sequence[str] = MEASURES) -> pd.Da
         repeats); `diverged`, the rows left out;
         and for each of `measures`: `_mean` and `_std` over the trials' means (ddof=1, NaN for n = 1), `_min` and
         `_max` over the runs.
+
+    Raises:
+        InputError: `measures` is not given, and the studies have different metrics.
     """
+    measures = measures_of(metric_of(levels)) if measures is None else measures
     if levels.empty:
         return _empty(measures)
     lost = diverged(levels)

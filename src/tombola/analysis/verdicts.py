@@ -6,28 +6,30 @@ import numpy as np
 import pandas as pd
 
 from tombola.analysis.intervals import means, t_tests
+from tombola.analysis.measures import STOP, allowed_loss, early_of
 from tombola.analysis.paired import DENSE, by_level, differences, holm_by
+from tombola.analysis.spread import trial_means
 from tombola.analysis.summary import diverged
 from tombola.errors import InputError
+from tombola.formatting import counted, digits, margin_in_words, signed, with_unit
+from tombola.tasks.metric import Metric, metric_of
 
 WINNING, MATCHING, LOSING, INCONCLUSIVE = "winning ticket", "matching", "losing", "inconclusive"
-ACCURACY, ITERATION = "early_stop_test_accuracy", "early_stop_iteration"
 GROUP = ["study", "arm", "level"]
-NO_VARIATION = "without variation between trials there is nothing to judge by"
+NO_VARIATION = "without variation between trials there is no interval to judge by"
 
 
 def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.95) -> pd.DataFrame:
     """Return a verdict for each (study, arm, level >= 1), from its differences to the dense network of the same trial.
 
-    With [a, b] the two-sided interval of the difference in test accuracy at early stop, and [c, d] that of the
-    early-stopping iteration:
+    With [a, b] the two-sided interval of the gain in the test metric at early stop (sparse minus dense, or dense minus
+    sparse where lower is better), and [c, d] that of the difference in the early-stopping iteration:
 
     - `winning ticket`: a > -margin (not worse: a non-inferiority test) and d <= 0 (not later);
     - `matching`: a > -margin, but d > 0: not shown to be no later;
     - `losing`: b < -margin;
-    - `inconclusive`: anything else; so too where fewer than two trials can be compared, or a run diverged, be it
-      the dense one of some trial, for those that are left are then no fair sample (unless they are losing all the
-      same).
+    - `inconclusive`: anything else. So is a level with fewer than two trials to compare, and one with a diverged run,
+      sparse or dense, because the remaining trials are a biased sample; `losing` stands even then.
 
     A difference that is the same in all trials, as coarse evaluation can make it, has no interval to judge by: it
     counts as not shown.
@@ -37,51 +39,79 @@ def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.
     (Berger 1982). That some level of many is wrongly one happens more often: `p_holm` says which stand after Holm's
     correction over the levels of the arm. docs/statistics.md has both rates as simulated.
 
+    The early-stopping iteration counts the training behind a start from trained weights (`fine-tune`, `lr-rewind`), so
+    such an arm is at most `matching` where that took longer than the dense network.
+
     Arguments:
         levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
-        margin: the loss of accuracy that still counts as none, as a fraction: 0.001 is 0.1 percentage points.
+        margin: the loss that still counts as none, as a fraction: 0.001 is 0.1 percentage points of a percentage, and
+            0.1 % of the dense networks' mean of any other metric.
         confidence: of the two-sided intervals.
 
     Returns:
         `study`, `arm`, `level`, `density`; `n`, the trials compared, of the measure that fewer have; `verdict`;
         `reason`, in words with numbers;
-        `accuracy_difference`, `accuracy_difference_low`, `accuracy_difference_high`, in percentage points;
+        `accuracy_difference`, `accuracy_difference_low`, `accuracy_difference_high`, in percentage points - of another
+        metric, columns with its name, in its unit: sparse minus dense;
         `iteration_difference`, `iteration_difference_low`, `iteration_difference_high`; `p`, the larger of the two
         one-sided p values of `winning ticket`; `p_holm`, adjusted over the levels of the arm, which stands at
         the same error rate where it is at most (1 - confidence) / 2. NaN where there is no such number.
 
     Raises:
-        InputError: `margin` is negative, or `confidence` no number between 0 and 1.
+        InputError: `margin` or `confidence` is not between 0 and 1, or the studies have different metrics.
     """
     if not 0 <= margin < 1:
         raise InputError(f"margin={margin} must lie between 0 and 1, such as 0.001 for 0.1 percentage points")
+    if "iterations_before" in levels:  # an arm that starts from trained weights stops later than its own curve says
+        levels = levels.assign(**{STOP: levels[STOP] + levels["iterations_before"]})
     rows = levels.assign(diverged=diverged(levels))[levels["level"] > 0]
     table = rows.groupby(GROUP, sort=False).agg(density=("density", "mean"), diverged=("diverged", "sum")).reset_index()
     dense = levels[(levels["level"] == 0) & diverged(levels)].groupby("study")["trial"].nunique()
     table["dense_diverged"] = table["study"].map(dense).fillna(0).astype(int)
-    points = 100 * margin
-    samples = {measure: _samples(levels, table, measure) for measure in (ACCURACY, ITERATION)}
-    for name, measure in (("accuracy", ACCURACY), ("iteration", ITERATION)):
-        found = means(samples[measure], confidence)
+    metric = metric_of(levels)
+    table["allowed"] = table["study"].map(_allowed(levels, metric, margin)).astype(float)
+    samples = {measure: _samples(levels, table, measure) for measure in (early_of(metric), STOP)}
+    gains = [sample if metric.better == "higher" else -sample for sample in samples[early_of(metric)]]
+    for name, found in (
+        (metric.name, means(samples[early_of(metric)], confidence)),
+        ("gain", means(gains, confidence)),
+        ("iteration", means(samples[STOP], confidence)),
+    ):
         table[f"{name}_n"] = found.n
         table[f"{name}_difference"] = found.mean
         table[f"{name}_difference_low"], table[f"{name}_difference_high"] = found.low, found.high
         table[f"{name}_flat"] = found.std == 0
-    table["n"] = table[["accuracy_n", "iteration_n"]].min(axis=1)
-    not_worse = t_tests(samples[ACCURACY], -points, "greater")
-    not_later = t_tests(samples[ITERATION], 0.0, "less")
-    table["p"] = np.maximum(not_worse, not_later)
+    table["n"] = table[["gain_n", "iteration_n"]].min(axis=1)
+    table["p"] = np.maximum(_not_worse(gains, table["allowed"].to_numpy()), t_tests(samples[STOP], 0.0, "less"))
     table["p_holm"] = holm_by(table, ["study", "arm"])
 
-    judged = [_judge(row, points, confidence) for row in table.to_dict("records")]
+    judged = [_judge(row, metric, margin, confidence) for row in table.to_dict("records")]
     table["verdict"] = [verdict for verdict, _ in judged]
     table["reason"] = [reason for _, reason in judged]
     for key in ("study", "arm"):  # both in the order of their first appearance
         places = {name: place for place, name in enumerate(dict.fromkeys(levels[key]))}
         table[f"{key}_place"] = table[key].map(places)
     table = table.sort_values(["study_place", "arm_place", "level"], ignore_index=True)
-    bounds = [f"{name}_difference{end}" for name in ("accuracy", "iteration") for end in ("", "_low", "_high")]
+    bounds = [f"{name}_difference{end}" for name in (metric.name, "iteration") for end in ("", "_low", "_high")]
     return table[[*GROUP, "density", "n", "verdict", "reason", *bounds, "p", "p_holm"]]
+
+
+def _allowed(levels: pd.DataFrame, metric: Metric, margin: float) -> dict[str, float]:
+    """Return, for each study, the loss that still counts as none, in shown units."""
+    if metric.unit == "%":
+        return dict.fromkeys(levels["study"], 100 * margin)
+    dense = levels[(levels["level"] == 0) & ~diverged(levels)]
+    values = trial_means(dense, ["study"], [early_of(metric)]).groupby("study", sort=False)[early_of(metric)].mean()
+    return {study: metric.scale * allowed_loss(metric, margin, value) for study, value in values.items()}
+
+
+def _not_worse(gains: list[np.ndarray], allowed: np.ndarray) -> np.ndarray:
+    """Return the p value of each sample's one-sided test that the mean gain lies above minus the allowed loss."""
+    p = np.full(len(gains), np.nan)
+    for loss in np.unique(allowed[~np.isnan(allowed)]):
+        rows = np.flatnonzero(allowed == loss)
+        p[rows] = t_tests([gains[row] for row in rows], -loss, "greater")
+    return p
 
 
 def _samples(levels: pd.DataFrame, table: pd.DataFrame, measure: str) -> list[np.ndarray]:
@@ -94,30 +124,31 @@ def _samples(levels: pd.DataFrame, table: pd.DataFrame, measure: str) -> list[np
     return [found.get(key, np.empty(0)) for key in zip(table["study"], table["arm"], table["level"], strict=True)]
 
 
-def _judge(row: dict, points: float, confidence: float) -> tuple[str, str]:
+def _judge(row: dict, metric: Metric, margin: float, confidence: float) -> tuple[str, str]:
     """Return the verdict on one level, and the reason."""
     n = int(row["n"])
     lost = _lost(int(row["diverged"]), int(row["dense_diverged"]))
     if n == 0:
         return INCONCLUSIVE, lost or "no trial has both this level and level 0"
-    accuracy, iteration = _words(row, "accuracy", ".2f", "points"), _words(row, "iteration", ",.0f", "iterations")
+    name = metric.words
+    found, iteration = _difference(row, metric), _iterations(row)
     if n == 1:
-        text = f"accuracy {accuracy}, early stop {iteration} against dense"
+        text = f"{name} {found}, early stop {iteration} against dense"
         return INCONCLUSIVE, f"{text}; n = 1: one trial tells nothing of the variation between trials"
     given = f"({100 * confidence:g} % intervals, n = {n})"
-    if row["accuracy_flat"]:
-        return INCONCLUSIVE, f"accuracy {row['accuracy_difference']:+.2f} points in all {n} trials: {NO_VARIATION}"
-    allowed = f"the margin of {points:g} points"
-    if row["accuracy_difference_high"] < -points:
-        return LOSING, f"accuracy {accuracy} against dense: worse by more than {allowed} {given}"
+    if row["gain_flat"]:
+        same = with_unit(signed(row[f"{metric.name}_difference"], metric), metric)
+        return INCONCLUSIVE, f"{name} {same} in all {n} trials: {NO_VARIATION}"
+    allowed = f"the margin of {margin_in_words(margin, metric)}"
+    if metric.unit != "%":
+        allowed += f", {with_unit(digits(row['allowed']), metric)}"
+    if row["gain_difference_high"] < -row["allowed"]:
+        return LOSING, f"{name} {found} against dense: worse by more than {allowed} {given}"
     if lost:
-        return INCONCLUSIVE, f"{lost}: the {n} trials that are left are no fair sample"
-    if row["accuracy_difference_low"] <= -points:
-        return (
-            INCONCLUSIVE,
-            f"accuracy {accuracy} against dense: the interval reaches to both sides of {allowed} {given}",
-        )
-    text = f"accuracy {accuracy} against dense: not worse by more than {allowed}"
+        return INCONCLUSIVE, f"{lost}: the remaining {n} trials are a biased sample"
+    if row["gain_difference_low"] <= -row["allowed"]:
+        return INCONCLUSIVE, f"{name} {found} against dense: the interval includes {allowed} {given}"
+    text = f"{name} {found} against dense: not worse by more than {allowed}"
     if row["iteration_flat"]:
         iteration = f"{row['iteration_difference']:+,.0f} iterations in all {n} trials: {NO_VARIATION}"
         return MATCHING, f"{text} {given}; but early stop {iteration}"
@@ -133,13 +164,19 @@ def _judge(row: dict, points: float, confidence: float) -> tuple[str, str]:
 
 def _lost(sparse: int, dense: int) -> str:
     """Return which runs diverged; nothing where none did."""
-    parts = [f"{sparse} of its runs diverged"] if sparse else []
-    parts += [f"the dense network diverged in {dense} trial{'' if dense == 1 else 's'}"] if dense else []
+    parts = [f"{counted(sparse, 'run')} of this level diverged"] if sparse else []
+    parts += [f"the dense network diverged in {counted(dense, 'trial')}"] if dense else []
     return " and ".join(parts)
 
 
-def _words(row: dict, name: str, form: str, unit: str) -> str:
-    """Return a difference and its interval, such as "+0.36 points [+0.06, +0.67]"."""
-    mean, low, high = (row[f"{name}_difference{end}"] for end in ("", "_low", "_high"))
-    interval = "" if np.isnan(low) else f" [{low:+{form}}, {high:+{form}}]"
-    return f"{mean:+{form}} {unit}{interval}"
+def _difference(row: dict, metric: Metric) -> str:
+    """Return the difference in the metric and its interval, such as "+0.36 points [+0.06, +0.67]"."""
+    mean, low, high = (row[f"{metric.name}_difference{end}"] for end in ("", "_low", "_high"))
+    interval = "" if np.isnan(low) else f" [{signed(low, metric)}, {signed(high, metric)}]"
+    return with_unit(signed(mean, metric), metric) + interval
+
+
+def _iterations(row: dict) -> str:
+    """Return the difference in the early-stopping iteration and its interval."""
+    mean, low, high = (row[f"iteration_difference{end}"] for end in ("", "_low", "_high"))
+    return f"{mean:+,.0f} iterations" + ("" if np.isnan(low) else f" [{low:+,.0f}, {high:+,.0f}]")

@@ -59,7 +59,8 @@ class Measurement:
             its name where there is a test set, and "largest_difference" of outputs from PyTorch's dense ones.
         latencies: a row for each contender, batch and number of threads: "contender", "kind" ("exported", "dense" or
             "sparse"), "float32", "batch", "threads", "p50_us", "p95_us", "least_us", and "speedup": the median of the
-            best dense float32 rival of that batch and those threads, divided by this one's.
+            best dense float32 rival of that batch and those threads, divided by this one's. "speedup_least" is the
+            same of the shortest times: on a busy machine the medians of slow rivals are inflated most.
         notes: what could not be measured and why, one sentence each.
         machine: processor, cores and memory.
         ticket: what was measured.
@@ -183,11 +184,13 @@ def _race(
             continue
         about[name] = "dense" if rival.dense else "sparse", rival.exact
     timings = interleave(calls, rounds)
-    best = min((timings[name].p50 for name, kind in about.items() if kind == ("dense", True)), default=float("nan"))
+    best = [timings[name] for name, kind in about.items() if kind == ("dense", True)]
     return [_time_row(name, timings[name], about[name], contest, best) for name in calls]
 
 
-def _time_row(name: str, timing: Timing, about: tuple[str, bool], contest: Contest, best: float) -> dict[str, Any]:
+def _time_row(
+    name: str, timing: Timing, about: tuple[str, bool], contest: Contest, dense_ones: Sequence[Timing]
+) -> dict[str, Any]:
     kind, exact = about
     return {
         "contender": name,
@@ -198,5 +201,6 @@ def _time_row(name: str, timing: Timing, about: tuple[str, bool], contest: Conte
         "p50_us": timing.p50 * 1e6,
         "p95_us": timing.p95 * 1e6,
         "least_us": timing.least * 1e6,
-        "speedup": best / timing.p50,
+        "speedup": min((each.p50 for each in dense_ones), default=float("nan")) / timing.p50,
+        "speedup_least": min((each.least for each in dense_ones), default=float("nan")) / timing.least,
     }

@@ -1,12 +1,13 @@
 """Export for PyTorch programs: a module that computes with live weights only.
 
 In evaluation a `SparseModule` runs the exported C, compiled for this machine, if there is a C compiler; without one it
-runs the linear layers of the sparse training engine. It can be trained on: wherever gradients are asked for, it uses
-those layers too.
+runs the linear layers of the sparse training engine (extra `tombola[fast]`). It can be trained on: wherever gradients
+are asked for, it uses those layers too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,14 @@ from tombola.export.c import sources_of
 from tombola.export.c.build import Compiled, compiler
 from tombola.export.graph import Unsupported
 from tombola.export.graph_trace import trace
+from tombola.extras import installed
 from tombola.pruning.mask import Mask
 from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors, write_whole
-from tombola.training.engines.sparse_linear import sparsify
 
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
 
-DENSE = 0.5
+DENSE: Mapping[type[nn.Module], float] = {nn.Linear: 0.5}
 """Linear layers denser than this stay as they are: PyTorch's dense product is faster."""
 
 FORMAT = "tombola sparse module 1"
@@ -46,7 +47,7 @@ class SparseModule(nn.Module):
         compiled: run the exported C in evaluation: True, False, or None for "if there is a compiler".
 
     Attributes:
-        backend: "c" or "numba": what computes in evaluation.
+        backend: what computes in evaluation: "c", "numba", or "pytorch" where neither a compiler nor Numba is there.
         reason: why it is not "c"; "" where it is.
         threads: how many share a batch, with the backend "c".
 
@@ -60,7 +61,11 @@ class SparseModule(nn.Module):
         self.input_shape, self.threads = tuple(input_shape), 1
         self.network = module.eval()
         self._compiled, self.reason = _compile(module, self.input_shape, compiled)
-        sparsify(module, mask, DENSE)
+        self._sparse = installed("numba")
+        if self._sparse:
+            from tombola.training.engines.replacing import sparsify
+
+            sparsify(module, mask, DENSE)
         for name, parameter in module.named_parameters():
             if name in mask:
                 parameter.register_hook(partial(torch.mul, mask[name].to(parameter)))
@@ -70,7 +75,9 @@ class SparseModule(nn.Module):
 
     @property
     def backend(self) -> str:
-        return "c" if self._compiled is not None else "numba"
+        if self._compiled is not None:
+            return "c"
+        return "numba" if self._sparse else "pytorch"
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the network's outputs for examples [N, ...].

@@ -1,6 +1,6 @@
 """Figures for files, drawn with matplotlib.
 
-Importing this costs neither matplotlib nor pandas: both are loaded when something is drawn.
+Importing this does not import matplotlib, which is loaded when something is drawn.
 """
 
 from __future__ import annotations

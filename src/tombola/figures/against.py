@@ -12,35 +12,39 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from tombola.analysis.measures import bounds_of
 from tombola.analysis.summary import summarise
-from tombola.figures.axes import bar_ends, density_axis, padded, points_with_bars, sparsity_axis, value_axis
-from tombola.figures.form import Bars, Form
+from tombola.figures.axes import bar_ends, density_axis, points_with_bars, sparsity_axis, value_axis
+from tombola.figures.curves import Curve, curves_of
+from tombola.figures.form import Form
 from tombola.figures.page import Entries, legend_line, page, page_title
+from tombola.figures.ranges import Range, from_zero, padded, worth_showing
 from tombola.figures.style import GREY, Style, of_study, styles
-from tombola.formatting import counted, small_print
+from tombola.formatting import counted
+from tombola.tables.captions import Bars, small_print
+from tombola.tasks.metric import Metric
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One measure of the levels and the words for it."""
+    """One measure of the levels and the words for it.
+
+    Args:
+        measure: a column.
+        label: of the axis, with the unit.
+        metric: that the measure is of; None for iterations.
+        title: beside the panel's letter.
+    """
 
     measure: str
     label: str
-    is_accuracy: bool = True
+    metric: Metric | None
     title: str = ""
 
     @property
     def scale(self) -> float:
-        """What the measure is multiplied by: accuracies are drawn in percent."""
-        return 100.0 if self.is_accuracy else 1.0
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One curve of each panel: rows of the summary, by level, and how they look."""
-
-    rows: pd.DataFrame
-    style: Style
+        """Factor from stored to shown values: shares are drawn in percent."""
+        return 1.0 if self.metric is None else self.metric.scale
 
 
 def against_density(
@@ -54,8 +58,7 @@ def against_density(
 ) -> Figure | None:
     """Return a figure of `panels`, or None where the levels hold nothing for it.
 
-    One study's arms differ in colour, marker and line. Of several studies each has a colour and a marker, and the
-    arms differ in line and filling.
+    `curves_of` says how curves look.
 
     Arguments:
         levels: a row per (study, arm, trial, repeat, level); what `study` says is what the legend says.
@@ -73,21 +76,12 @@ def against_density(
     measured = summary[[f"{panel.measure}_mean" for panel in panels]].notna().any(axis=1)
     if not measured.any():
         return None
-    curves: list[Curve] = []
-    studies = list(dict.fromkeys(summary.loc[measured, "study"]))
-    for place, study in enumerate(studies):
-        for arm in arms:
-            mine = (summary["study"] == study) & (summary["arm"] == arm)
-            if measured[mine].any():
-                style = style_of[arm] if len(studies) == 1 else of_study(place, style_of[arm])
-                curves.append(Curve(summary[mine], style))
-    shown = pd.concat([curve.rows for curve in curves])
+    curves = [curve for curve in curves_of(summary, arms, style_of) if measured[curve.of(summary).index].any()]
+    studies = list(dict.fromkeys(curve.study for curve in curves))
+    shown = pd.concat([curve.of(summary) for curve in curves])
 
     limits = [_limits(shown, panel, form.bars) for panel in panels]
-    hidden = sum(
-        int((_values(shown, panel, "mean") < padded(*limit)[0]).sum())
-        for panel, limit in zip(panels, limits, strict=True)
-    )
+    hidden = sum(_hidden(shown, panel, limit) for panel, limit in zip(panels, limits, strict=True))
     figure, all_axes = page(
         page_title(levels, about),
         panels=len(panels),
@@ -96,37 +90,41 @@ def against_density(
             shown,
             "points",
             form.bars,
-            f"{counted(hidden, 'point')} below the axes not shown" if hidden else "",
+            f"{counted(hidden, 'point')} {_where(panels)} the axes not shown" if hidden else "",
         ),
         form=form,
     )
-    for letter, axes, panel, (low, high) in zip("abcdef", all_axes, panels, limits, strict=False):
-        _draw_panel(axes, curves, panel, form, sparsity)
+    for letter, axes, panel, limit in zip("abcdef", all_axes, panels, limits, strict=False):
+        _draw_panel(axes, shown, curves, panel, form, sparsity)
         if sparsity:
             sparsity_axis(axes, form)
         else:
             density_axis(axes, shown["density"], form, shared=len(studies) > 1)
-        value_axis(axes, panel.label, low, high, form)
+        value_axis(axes, panel.label, limit.low, limit.high, form)
         if len(panels) > 1:
             axes.set_title(f"({letter}) {panel.title}", loc="left", size=0.95 * form.label)
     return figure
 
 
-def _draw_panel(axes: Axes, curves: Sequence[Curve], panel: Panel, form: Form, sparsity: bool) -> None:
-    several = len({curve.rows["study"].iloc[0] for curve in curves}) > 1
+def _draw_panel(
+    axes: Axes, shown: pd.DataFrame, curves: Sequence[Curve], panel: Panel, form: Form, sparsity: bool
+) -> None:
+    several = len({curve.study for curve in curves}) > 1
     drawn: set[tuple[str, float]] = set()
     for curve in curves:
-        dense = curve.rows.loc[curve.rows["level"] == 0, ["study", f"{panel.measure}_mean"]].dropna()
+        rows = curve.of(shown)
+        dense = rows.loc[rows["level"] == 0, ["study", f"{panel.measure}_mean"]].dropna()
         for study, value in dense.itertuples(index=False):
             # The arms of a study mostly share the dense run, and its line.
-            if (study, round(value, 9)) not in drawn:
-                drawn.add((study, round(value, 9)))
+            if (study, float(f"{value:.12g}")) not in drawn:
+                drawn.add((study, float(f"{value:.12g}")))
                 axes.axhline(panel.scale * value, **_reference(curve.style.color if several else GREY, form))
     for curve in curves:
-        low, high = (panel.scale * ends for ends in bar_ends(curve.rows, panel.measure, form.bars))
-        density = curve.rows["density"].to_numpy(dtype=float)
+        rows = curve.of(shown)
+        low, high = (panel.scale * ends for ends in bar_ends(rows, panel.measure, form.bars))
+        density = rows["density"].to_numpy(dtype=float)
         x = 1 - density if sparsity else 100 * density
-        points_with_bars(axes, x, _values(curve.rows, panel, "mean"), low, high, curve.style.line_options(form.line))
+        points_with_bars(axes, x, _values(rows, panel, "mean"), low, high, curve.style.line_options(form.line))
 
 
 def _reference(color: str, form: Form) -> dict[str, Any]:
@@ -152,25 +150,21 @@ def _values(rows: pd.DataFrame, panel: Panel, statistic: str) -> np.ndarray:
     return panel.scale * rows[f"{panel.measure}_{statistic}"].to_numpy(dtype=float)
 
 
-def _limits(shown: pd.DataFrame, panel: Panel, bars: Bars) -> tuple[float, float]:
-    """Return the range of y that is worth its room.
+def _limits(shown: pd.DataFrame, panel: Panel, bars: Bars) -> Range:
+    lows, highs = (panel.scale * ends for ends in bar_ends(shown, panel.measure, bars))
+    if panel.metric is None:
+        return from_zero(_values(shown, panel, "mean"), highs)
+    groups = [_values(rows, panel, "mean") for _, rows in shown.groupby("study", observed=True)]
+    return worth_showing(groups, lows, highs, panel.metric.better, bounds_of(panel.metric))
 
-    A collapsed control at 11 % would squeeze the half points that the paper is about into one line. Where the
-    lowest values lie far below most, the axis ends above them; the curve is seen to leave it, and the small print
-    says how many points it hides. No study is hidden whole.
-    """
-    ends = [_values(shown, panel, "mean"), *(panel.scale * end for end in bar_ends(shown, panel.measure, bars))]
-    lowest, top = np.nanmin(ends), np.nanmax(ends)
-    if not panel.is_accuracy:
-        return 0.0, max(float(top), 1.0)
-    # An interval of two trials can reach further than an accuracy.
-    lowest, top = max(lowest, 0.0), min(top, 100.0)
-    most = min(
-        np.nanpercentile(means, 20)
-        for _, rows in shown.groupby("study", observed=True)
-        if not np.isnan(means := _values(rows, panel, "mean")).all()
-    )
-    enough = max(3 * (top - most), 0.08 * (top - lowest))
-    # Hiding points is worth it only where it gains much.
-    hides = top - lowest > 1.6 * enough
-    return float(top - enough if hides else lowest), float(top)
+
+def _hidden(shown: pd.DataFrame, panel: Panel, limit: Range) -> int:
+    """Return how many points lie beyond the axis; the curve is seen to leave it."""
+    low, high = padded(limit.low, limit.high)
+    values = _values(shown, panel, "mean")
+    return int(((values < low) | (values > high)).sum())
+
+
+def _where(panels: Sequence[Panel]) -> str:
+    lower_is_better = any(panel.metric is not None and panel.metric.better == "lower" for panel in panels)
+    return "above" if lower_is_better else "below"

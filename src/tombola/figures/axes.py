@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from matplotlib.ticker import (
 )
 
 from tombola.analysis.student import critical
-from tombola.formatting import percent
+from tombola.figures import ranges
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,27 +28,17 @@ if TYPE_CHECKING:
 
 
 def density_axis(axes: Axes, densities: Iterable[float], form: Form, shared: bool = False) -> None:
-    """Make x a logarithmic axis of percentages that falls from the dense network at the left, as in the paper.
-
-    The ticks stand at densities that occur; those without room for a number are left bare. With `shared`, where
-    curves of different densities meet, they stand at round percentages instead.
-    """
-    found = np.unique([100 * density for density in densities if density > 0])[::-1]
+    """Make x a logarithmic axis of percentages that falls from the dense network at the left: see `ranges`."""
     axes.set_xscale("log")
     axes.set_xlabel("weights remaining (%)", size=form.label)
-    if not found.size:
-        return
-    span = max(math.log(found[0] / found[-1]), math.log(1.5))
-    margin = math.exp(0.04 * span)
-    axes.set_xlim(found[0] * margin, found[-1] / margin)
-    if shared:
-        steps = [digit * 10.0**power for power in range(2, -5, -1) for digit in (5, 2, 1)]
-        found = np.array([step for step in steps if found[-1] / margin <= step <= found[0] * margin] or found[:1])
     # Three digits and a point are about four times as wide as the text is high.
-    numbered = _with_room(found, 0.0425 * form.tick / _inches_wide(axes) * span)
-    axes.xaxis.set_major_locator(FixedLocator(numbered))
-    axes.xaxis.set_major_formatter(FixedFormatter([_rounded(value, shared) for value in numbered]))
-    axes.xaxis.set_minor_locator(FixedLocator([value for value in found if value not in numbered]))
+    axis = ranges.density_axis(densities, 0.0425 * form.tick / _inches_wide(axes), shared)
+    if axis is None:
+        return
+    axes.set_xlim(axis.left, axis.right)
+    axes.xaxis.set_major_locator(FixedLocator(axis.numbered))
+    axes.xaxis.set_major_formatter(FixedFormatter(axis.labels))
+    axes.xaxis.set_minor_locator(FixedLocator(axis.bare))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -79,21 +68,16 @@ def chosen_iterations_axis(axes: Axes, found: Sequence[float], label: str, form:
 
 def value_axis(axes: Axes, label: str, low: float, high: float, form: Form) -> None:
     """Give y a label, and limits a little beyond `low` and `high`."""
-    axes.set_ylim(*padded(low, high))
+    axes.set_ylim(*ranges.padded(low, high))
     axes.set_ylabel(label, size=form.label)
     axes.yaxis.set_major_locator(MaxNLocator(7 if form.panel_height > 2 else 5, steps=[1, 2, 5, 10]))
-    # "+9.79e1" beside the axis is how matplotlib would write accuracies that differ little.
-    axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False) if high <= 100 else thousands())
+    # "+9.79e1" beside the axis is how matplotlib would write values that differ little.
+    whole = high > 100 and high - low > 10
+    axes.yaxis.set_major_formatter(thousands() if whole else ScalarFormatter(useOffset=False))
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.5 * form.line)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=form.tick)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def padded(low: float, high: float) -> tuple[float, float]:
-    """Return the limits of an axis on which points at `low` and `high` are seen whole."""
-    pad = 0.05 * (high - low) or 0.5
-    return low - pad, high + pad
 
 
 def bar_ends(rows: pd.DataFrame, measure: str, bars: Bars) -> tuple[np.ndarray, np.ndarray]:
@@ -144,19 +128,3 @@ def _inches_wide(axes: Axes) -> float:
     figure = axes.get_figure(root=True)
     assert figure is not None
     return float(axes.get_position().width * figure.get_figwidth())
-
-
-def _rounded(value: float, shared: bool) -> str:
-    return f"{value:g}" if shared else percent(value / 100)
-
-
-def _with_room(falling: np.ndarray, distance: float) -> list[float]:
-    """Return those values that stand at least `distance` apart on the logarithmic axis, both ends among them."""
-    chosen = [float(falling[0])]
-    last = float(falling[-1])
-    for value in map(float, falling[1:-1]):
-        if math.log(chosen[-1] / value) >= distance and math.log(value / last) >= distance:
-            chosen.append(value)
-    if len(falling) > 1 and math.log(chosen[-1] / last) >= distance:
-        chosen.append(last)
-    return chosen

@@ -8,17 +8,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tombola.analysis.measures import STOP, early_of, final_of, train_of
+from tombola.analysis.order import in_order
 from tombola.figures.against import Panel, against_density
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.setting import Setting
 from tombola.figures.style import BLUE, Style
-from tombola.formatting import in_order
+from tombola.formatting import axis_label
+from tombola.tasks.metric import Metric, metric_of
 
-EARLY_STOP = Panel("early_stop_iteration", "early-stop iteration", is_accuracy=False)
-EARLY_ACCURACY = Panel("early_stop_test_accuracy", "test accuracy at early stop (%)")
-FINAL_ACCURACY = Panel("final_test_accuracy", "test accuracy at the end (%)")
-TRAIN_ACCURACY = Panel("final_train_accuracy", "training accuracy at the end (%)")
-FOUR = (EARLY_STOP, EARLY_ACCURACY, FINAL_ACCURACY, TRAIN_ACCURACY)
 FOUR_ABOUT = "early stopping and end of training against weights remaining"
 
 # Where in training Figures 7 and 8 look: 30,000, 60,000 and 112,480 iterations; 10,000, 20,000 and 30,000.
@@ -29,11 +27,21 @@ RUN = ["study", "arm", "trial", "repeat", "level"]
 Settings = Mapping[str, Setting]
 
 
+def panels_of(metric: Metric) -> tuple[Panel, Panel, Panel, Panel]:
+    """Return early-stop iteration, test metric there, test metric at the end, training metric at the end."""
+    return (
+        Panel(STOP, "early-stop iteration", None),
+        Panel(early_of(metric), axis_label(f"test {metric.words} at early stop", metric.unit), metric),
+        Panel(final_of(metric), axis_label(f"test {metric.words} at the end", metric.unit), metric),
+        Panel(train_of(metric), axis_label(f"training {metric.words} at the end", metric.unit), metric),
+    )
+
+
 def figure_1(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     """Return Figure 1: tickets and random sparse networks, early-stop iteration and accuracy there."""
     arms = [arm for arm in in_order(levels["arm"]) if arm in ("ticket", "random-mask")]
     about = "early stopping against weights remaining"
-    return against_density(_named(levels, _networks(levels)), arms, [EARLY_STOP, EARLY_ACCURACY], about, form)
+    return against_density(_named(levels, _networks(levels)), arms, panels_of(metric_of(levels))[:2], about, form)
 
 
 def figure_4(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
@@ -42,13 +50,13 @@ def figure_4(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     A user's own arms belong here too: this is where an idea is compared with the paper's.
     """
     arms = [arm for arm in in_order(levels["arm"]) if arm != "random-mask"]
-    return against_density(levels, arms, FOUR, FOUR_ABOUT, form)
+    return against_density(levels, arms, panels_of(metric_of(levels)), FOUR_ABOUT, form)
 
 
 def figure_5(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     """Return Figure 5: the tickets of several networks and their reinitialised controls."""
     arms = [arm for arm in in_order(levels["arm"]) if arm in ("ticket", "reinit")]
-    return against_density(_named(levels, _networks(levels)), arms, FOUR, FOUR_ABOUT, form)
+    return against_density(_named(levels, _networks(levels)), arms, panels_of(metric_of(levels)), FOUR_ABOUT, form)
 
 
 def figure_6(levels: pd.DataFrame, settings: Settings, form: Form = SCREEN) -> Figure | None:
@@ -71,7 +79,9 @@ def figure_6(levels: pd.DataFrame, settings: Settings, form: Form = SCREEN) -> F
     pairs = tickets[tickets["study"].isin(arm_of)]
     pairs = pairs.assign(arm=pairs["study"].map(arm_of), study=pairs["study"].map(network_of))
     looks = {"with dropout": Style(BLUE, "o", "-"), "without dropout": Style(BLUE, "o", "--", hollow=True)}
-    return against_density(pairs, list(looks), FOUR, "tickets with and without dropout", form, style_of=looks)
+    return against_density(
+        pairs, list(looks), panels_of(metric_of(levels)), "tickets with and without dropout", form, style_of=looks
+    )
 
 
 def figure_7(levels: pd.DataFrame, curves: pd.DataFrame, settings: Settings, form: Form = SCREEN) -> Figure | None:
@@ -85,12 +95,13 @@ def figure_8(levels: pd.DataFrame, curves: pd.DataFrame, settings: Settings, for
 
 
 def criteria(levels: pd.DataFrame, settings: Settings, form: Form = SCREEN) -> Figure | None:
-    """Return test accuracy against sparsity, the tickets of several criteria beside one another."""
+    """Return the test metric against sparsity, the tickets of several criteria beside one another."""
     several = levels["study"].nunique() > 1
     arms = [arm for arm in in_order(levels["arm"]) if arm == "ticket" or not several]
     levels = _named(levels, {study: setting.criterion for study, setting in settings.items()})
-    about = "test accuracy against sparsity"
-    return against_density(levels, arms, [EARLY_ACCURACY, FINAL_ACCURACY], about, form, sparsity=True)
+    metric = metric_of(levels)
+    about = f"test {metric.words} against sparsity"
+    return against_density(levels, arms, panels_of(metric)[1:3], about, form, sparsity=True)
 
 
 def _while_training(
@@ -100,7 +111,7 @@ def _while_training(
         return None
     levels, panels = at_fractions(levels, curves, fractions)
     levels = _named(levels, {study: f"learning rate {setting.learning_rate}" for study, setting in settings.items()})
-    about = "test accuracy while training, against weights remaining"
+    about = f"test {metric_of(levels).words} while training, against weights remaining"
     arms = [arm for arm in in_order(levels["arm"]) if arm != "random-mask"]
     return against_density(levels, arms, panels, about, form)
 
@@ -108,22 +119,24 @@ def _while_training(
 def at_fractions(
     levels: pd.DataFrame, curves: pd.DataFrame, fractions: tuple[float, ...]
 ) -> tuple[pd.DataFrame, list[Panel]]:
-    """Return the levels with test accuracy at fractions of each study's budget, and a panel for each.
+    """Return the levels with the test metric at fractions of each study's budget, and a panel for each.
 
     The evaluation nearest to a fraction is taken; that before the first step does not count.
     """
-    panels = []
+    panels, metric = [], metric_of(levels)
     for number, fraction in enumerate(fractions):
-        measure, chosen = f"test_accuracy_{number}", dict[str, int]()
+        measure, chosen = f"test_{metric.name}_{number}", dict[str, int]()
         for study, iterations in curves[curves["iteration"] > 0].groupby("study", observed=True)["iteration"]:
             found = np.unique(iterations)
             chosen[study] = int(found[np.abs(found - fraction * found[-1]).argmin()])
         there = curves[curves["iteration"] == curves["study"].map(chosen)]
-        levels = levels.merge(there[[*RUN, "test_accuracy"]].rename(columns={"test_accuracy": measure}), how="left")
+        levels = levels.merge(
+            there[[*RUN, f"test_{metric.name}"]].rename(columns={f"test_{metric.name}": measure}), how="left"
+        )
         at = f"at iteration {min(chosen.values()):,}"
         if len(set(chosen.values())) > 1:
             at = f"after {100 * fraction:.0f} % of training"
-        panels.append(Panel(measure, "test accuracy (%)", title=at))
+        panels.append(Panel(measure, axis_label(f"test {metric.words}", metric.unit), metric, title=at))
     return levels, panels
 
 

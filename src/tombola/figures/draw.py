@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tombola.errors import InputError, StoreError, nearest
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.setting import Setting
+from tombola.tasks.metric import metric_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,8 +92,8 @@ def draw(
         formats: any of "png", "svg" and "pdf".
 
     Raises:
-        InputError: there is no such figure or format, or the data do not support one that is asked for. Nothing is
-            written.
+        InputError: there is no such figure or format, the data do not support one that is asked for, or the studies
+            have different metrics. Nothing is written.
         StoreError: a file can't be written.
     """
     for name in figures or ():
@@ -105,6 +106,7 @@ def draw(
         return []
     import pandas as pd
 
+    metric_of(levels)  # figures of one call speak of one metric
     levels, curves = _plain_columns(levels), curves if curves.empty else _plain_columns(curves)
     settings = {study: (settings or {}).get(study, Setting()) for study in levels["study"].unique()}
     contents: dict[Path, bytes] = {}

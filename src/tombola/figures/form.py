@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Bars = Literal["range", "interval"]
+from tombola.tables.captions import Bars
 
 
 @dataclass(frozen=True)

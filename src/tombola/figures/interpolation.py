@@ -1,4 +1,4 @@
-"""Lines between runs: the error along them, and their barriers against where the runs part and against density."""
+"""Interpolations between runs: the error or loss on them, and barriers against rewind iteration and density."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from tombola.analysis.connectivity import barriers as barriers_of
+from tombola.analysis.connectivity import height_of
+from tombola.analysis.measures import bounds_of
 from tombola.analysis.spread import spread
 from tombola.figures.axes import bar_ends, chosen_iterations_axis, density_axis, points_with_bars, value_axis
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import legend_line, page, page_title
 from tombola.figures.setting import Setting
 from tombola.figures.style import DENSITIES, GREY, Style
-from tombola.formatting import BETWEEN, counted, percent
+from tombola.formatting import axis_label, counted, percent
+from tombola.tables.captions import BETWEEN, HEIGHTS
+from tombola.tasks.metric import Metric
 
 MOST = len(DENSITIES)  # panels, and curves of one panel
 TRAIN = (0, (3, 1.5))
@@ -28,7 +32,7 @@ ENDS = {"copies": ("one copy", "another"), "dense-ticket": ("ticket", "dense"), 
 
 
 @dataclass(frozen=True)
-class Curve:
+class BarrierCurve:
     """One curve of a panel: rows of `spread`, in the order of what they stand against."""
 
     label: str
@@ -37,7 +41,7 @@ class Curve:
 
 
 def lines(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SCREEN) -> Figure | None:
-    """Return test and training error along the lines of a kind, or None where there are none.
+    """Return test and training error (or loss) on the interpolations of a kind, or None where there are none.
 
     There is a panel for each level and a curve for each iteration from which runs part, or the other way round,
     whichever are fewer panels.
@@ -48,13 +52,15 @@ def lines(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SC
     panel_by, curve_by = _sides(points)
     panels = _chosen(points[panel_by])
     looks = _looks(points, curve_by, "-")
-    errors = ["test_error", "train_error"]
+    name = height_of(points)
+    height = HEIGHTS[name].metric
+    errors = [f"test_{name}", f"train_{name}"]
     by = [panel_by, curve_by, "position"]
     shown = points[points[panel_by].isin(panels) & points[curve_by].isin(looks)]
     statistics = spread(shown, by, errors).sort_values("position", kind="stable")
-    low, high = _reach(statistics, errors, form)
+    low, high = _reach(statistics, errors, height, form)
     figure, all_axes = page(
-        page_title(levels, f"error on the line between {BETWEEN[kind]}"),
+        page_title(levels, f"{name} on the line between {BETWEEN[kind]}"),
         panels=len(panels),
         legend=[
             [(legend_line(replace(style, marker=""), form), label) for label, style in looks.values()],
@@ -70,8 +76,8 @@ def lines(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SC
         for value, (_, style) in looks.items():
             rows = statistics[(statistics[panel_by] == panel) & (statistics[curve_by] == value)]
             for error, line in zip(errors, ("-", TRAIN), strict=True):
-                _draw_band(axes, rows, error, style.color, line, form)
-        value_axis(axes, "error (%)", low, high, form)
+                _draw_band(axes, rows, error, height.scale, style.color, line, form)
+        value_axis(axes, axis_label(name, height.unit), low, high, form)
         _position_axis(axes, kind, form)
         title = _name(points, panel_by, panel)
         axes.set_title(f"({letter}) {title}" if len(panels) > 1 else title, loc="left", size=0.95 * form.label)
@@ -81,7 +87,7 @@ def lines(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SC
 def barriers(
     levels: pd.DataFrame, points: pd.DataFrame, settings: Mapping[str, Setting], form: Form = SCREEN
 ) -> Figure | None:
-    """Return test error barriers against the iteration from which copies part, and against density.
+    """Return test barriers against the iteration from which copies part, and against density.
 
     A panel needs two places on its axis: without two iterations or two levels there is None.
     """
@@ -89,7 +95,7 @@ def barriers(
         return None
     pairs = barriers_of(points)
     copies = pairs[pairs["kind"] == "copies"]
-    panels: list[tuple[str, str, list[Curve]]] = []  # title, axis, curves
+    panels: list[tuple[str, str, list[BarrierCurve]]] = []  # title, axis, curves
     if copies["rewind"].nunique() > 1:
         panels.append(("copies", "rewind", _curves(copies, "level", "rewind", _looks(copies, "level", "-"))))
     iterations = _looks(pairs, "rewind", "--")  # the same in every panel, for they share a legend
@@ -100,28 +106,38 @@ def barriers(
     if not panels:
         return None
     every = [curve for _, _, curves in panels for curve in curves]
-    threshold = 100 * settings[str(points["study"].iloc[0])].stable_below
-    low, high = _reach(pd.concat([curve.rows for curve in every]), ["test_barrier"], form)
+    height = HEIGHTS[height_of(points)]
+    name, scale = height.metric.name, height.metric.scale
+    stable = settings[str(points["study"].iloc[0])].stable_below
+    threshold = scale * stable
+    low, high = _reach(pd.concat([curve.rows for curve in every]), ["test_barrier"], height.metric, form)
+    axis_threshold = f"{threshold:g} {height.metric.unit}".rstrip()
     sides: dict[str, dict[str, Style]] = {}  # what curves stand for, against iterations and against density
     for _, against, curves in panels:
         sides.setdefault(against, {}).update({curve.label: curve.style for curve in curves})
     entries = [[(legend_line(style, form), label) for label, style in side.items()] for side in sides.values()]
     dotted: dict[str, Any] = {"color": GREY, "linewidth": 0.65 * form.line, "linestyle": (0, (1, 1.5))}
     figure, all_axes = page(
-        page_title(levels, "test error barriers on lines between runs"),
+        page_title(levels, f"test {name} barriers on lines between runs"),
         panels=len(panels),
-        legend=[*entries, [(Line2D([], [], **dotted), f"stable at or below {threshold:g} %")]],
+        legend=[*entries, [(Line2D([], [], **dotted), f"stable at or below {axis_threshold}")]],
         small_print=_small_print(points, points, form, "points are means over trials, bars"),
         form=form,
     )
     for letter, axes, (title, against, curves) in zip("abcd", all_axes, panels, strict=False):
         axes.axhline(threshold, **dotted, zorder=1.5)
         for curve in curves:
-            least, most = (100 * end for end in bar_ends(curve.rows, "test_barrier", form.bars))
+            least, most = (scale * end for end in bar_ends(curve.rows, "test_barrier", form.bars))
             x = curve.rows["rewind"] if against == "rewind" else 100 * curve.rows["density"]
-            mean = 100 * curve.rows["test_barrier_mean"]
+            mean = scale * curve.rows["test_barrier_mean"]
             points_with_bars(axes, x, mean, least, most, curve.style.line_options(form.line))
-        value_axis(axes, "test error barrier (points)", min(low, 0.0), max(high, threshold), form)
+        value_axis(
+            axes,
+            axis_label(f"test {name} barrier", height.metric.difference_unit),
+            min(low, 0.0),
+            max(high, threshold),
+            form,
+        )
         if against == "rewind":
             _parting_axis(axes, copies["rewind"], form)
         else:
@@ -130,12 +146,12 @@ def barriers(
     return figure
 
 
-def _curves(pairs: pd.DataFrame, by: str, against: str, looks: Mapping[int, tuple[str, Style]]) -> list[Curve]:
+def _curves(pairs: pd.DataFrame, by: str, against: str, looks: Mapping[int, tuple[str, Style]]) -> list[BarrierCurve]:
     """Return a curve of barriers for each level or iteration that has any, with the densities of its points."""
     densities = pairs.groupby([by, against])["density"].mean().reset_index()
     rows = spread(pairs, [by, against], ["test_barrier"]).merge(densities).sort_values(against)
     found = set(rows[by])
-    return [Curve(label, style, rows[rows[by] == k]) for k, (label, style) in looks.items() if k in found]
+    return [BarrierCurve(label, style, rows[rows[by] == k]) for k, (label, style) in looks.items() if k in found]
 
 
 def _sides(points: pd.DataFrame) -> tuple[str, str]:
@@ -166,18 +182,19 @@ def _name(points: pd.DataFrame, by: str, value: int) -> str:
     return f"{percent(density)} % of weights"
 
 
-def _draw_band(axes: Axes, rows: pd.DataFrame, error: str, color: str, line: Any, form: Form) -> None:
-    low, high = (100 * end for end in bar_ends(rows, error, form.bars))
-    axes.plot(rows["position"], 100 * rows[f"{error}_mean"], color=color, linestyle=line, linewidth=form.line)
+def _draw_band(axes: Axes, rows: pd.DataFrame, error: str, scale: float, color: str, line: Any, form: Form) -> None:
+    low, high = (scale * end for end in bar_ends(rows, error, form.bars))
+    axes.plot(rows["position"], scale * rows[f"{error}_mean"], color=color, linestyle=line, linewidth=form.line)
     if not np.isnan(low).all():
         axes.fill_between(rows["position"], low, high, color=color, alpha=0.13, linewidth=0)
 
 
-def _reach(rows: pd.DataFrame, measures: Sequence[str], form: Form) -> tuple[float, float]:
-    """Return the lowest and the highest value that is drawn, in percent; no error lies below 0 or above 100."""
-    ends = [100 * rows[f"{measure}_mean"].to_numpy(dtype=float) for measure in measures]
-    ends += [100 * end for measure in measures for end in bar_ends(rows, measure, form.bars)]
-    return max(float(np.nanmin(ends)), 0.0), min(float(np.nanmax(ends)), 100.0)
+def _reach(rows: pd.DataFrame, measures: Sequence[str], height: Metric, form: Form) -> tuple[float, float]:
+    """Return the lowest and the highest value that is drawn, in shown units; no error lies below 0 or above 100."""
+    ends = [height.scale * rows[f"{measure}_mean"].to_numpy(dtype=float) for measure in measures]
+    ends += [height.scale * end for measure in measures for end in bar_ends(rows, measure, form.bars)]
+    lowest, highest = bounds_of(height)
+    return max(float(np.nanmin(ends)), lowest), min(float(np.nanmax(ends)), highest)
 
 
 def _position_axis(axes: Axes, kind: str, form: Form) -> None:

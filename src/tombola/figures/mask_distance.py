@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tombola.analysis.order import in_order
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
 from tombola.figures.axes import iteration_axis, value_axis
@@ -14,7 +15,7 @@ from tombola.figures.page import page, page_title
 from tombola.figures.rounds import MARGIN, add_colour_bar, density_colours
 from tombola.figures.setting import Setting
 from tombola.figures.style import GREY
-from tombola.formatting import in_order, small_print
+from tombola.tables.captions import small_print
 
 
 def mask_distance(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -> Figure | None:

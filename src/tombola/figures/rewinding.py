@@ -1,4 +1,4 @@
-"""What rewinding later is worth: test accuracy against the iteration that kept weights go back to, by density."""
+"""What later rewinding is worth: the test metric against the rewind iteration, by density."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from tombola.analysis.order import in_order
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import diverged, summarise
 from tombola.figures.axes import bar_ends, chosen_iterations_axis, points_with_bars, value_axis
-from tombola.figures.density import EARLY_ACCURACY, FINAL_ACCURACY
+from tombola.figures.density import panels_of
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import legend_line, page, page_title
-from tombola.figures.style import DENSITIES, GREY, KNOWN, Style
+from tombola.figures.style import DENSITIES, GREY, LOOKS, Style
 from tombola.figures.training import choose_levels
-from tombola.formatting import in_order, percent, small_print
-
-PANELS = (EARLY_ACCURACY, FINAL_ACCURACY)
-ABOUT = "accuracy against the iteration that is rewound to"
+from tombola.formatting import percent
+from tombola.tables.captions import small_print
+from tombola.tasks.metric import metric_of
 
 
 def rewinding(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
-    """Return accuracy at early stop and at the end against k, for the arms of a study that rewinds to several k.
+    """Return the test metric at early stop and at the end against k, for the arms of a study that rewinds to several k.
 
     A row of panels shows the tickets and, dashed, `late-reinit`; where there are neither, the first such arm. Only
     arms with a curve for each k, "ticket@500", have a place here.
@@ -39,7 +39,9 @@ def rewinding(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     rewound, pruned = rewound[rewound["base"].isin(arms)], pruned[pruned["base"].isin(arms)]
     density_of = pruned.groupby("level")["density"].mean().to_dict()
     chosen = choose_levels(density_of)
-    measures = [panel.measure for panel in PANELS]
+    metric = metric_of(levels)
+    panels = panels_of(metric)[1:3]
+    measures = [panel.measure for panel in panels]
     statistics = spread(pruned, ["base", "level", "k"], measures).sort_values("k")
     dense = rewound[(rewound["level"] == 0) & ~diverged(rewound)].drop_duplicates("trial")
 
@@ -51,26 +53,26 @@ def rewinding(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     # A group for each iteration, so that runs of several are not taken for repeats of one.
     groups = summarise(shown.assign(arm=shown["base"], level=shown["level"] + shown["k"] / (1 + shown["k"].max())))
     figure, all_axes = page(
-        page_title(levels, ABOUT),
-        panels=len(PANELS),
+        page_title(levels, f"{metric.words} against the rewind iteration"),
+        panels=len(panels),
         legend=[entries, kinds],
         small_print=small_print(groups, "points", form.bars, "percentages are weights remaining"),
         form=form,
     )
-    for letter, axes, panel in zip("ab", all_axes, PANELS, strict=True):
+    for letter, axes, panel in zip("ab", all_axes, panels, strict=True):
         ends = []
         for arm in arms:
             for level in chosen:
                 rows = statistics[(statistics["base"] == arm) & (statistics["level"] == level)]
-                mean = 100 * rows[f"{panel.measure}_mean"].to_numpy(dtype=float)
-                low, high = (100 * end for end in bar_ends(rows, panel.measure, form.bars))
+                mean = metric.scale * rows[f"{panel.measure}_mean"].to_numpy(dtype=float)
+                low, high = (metric.scale * end for end in bar_ends(rows, panel.measure, form.bars))
                 style = _style(look[level], arm)
                 points_with_bars(axes, rows["k"].to_numpy(), mean, low, high, style.line_options(form.line))
                 ends += [mean, low, high]
         if len(dense):
-            accuracy = 100 * float(dense[panel.measure].mean())
-            axes.axhline(accuracy, color=GREY, linewidth=form.line, zorder=1)
-            ends.append(np.array([accuracy]))
+            reference = metric.scale * float(dense[panel.measure].mean())
+            axes.axhline(reference, color=GREY, linewidth=form.line, zorder=1)
+            ends.append(np.array([reference]))
         value_axis(
             axes, panel.label, float(np.nanmin(np.concatenate(ends))), float(np.nanmax(np.concatenate(ends))), form
         )
@@ -80,7 +82,7 @@ def rewinding(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
 
 
 def _style(look: tuple[str, str], arm: str) -> Style:
-    return Style(*look, KNOWN[arm].line, KNOWN[arm].hollow) if arm in KNOWN else Style(*look, "-")
+    return Style(*look, LOOKS[arm].line, LOOKS[arm].hollow) if arm in LOOKS else Style(*look, "-")
 
 
 def _iterations(axes: Axes, found: list[float], form: Form) -> None:

@@ -1,4 +1,4 @@
-"""How every level of an arm learns: validation accuracy and loss against iteration, coloured by density."""
+"""How every level of an arm learns: validation metric and loss against iteration, coloured by density."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from tombola.analysis.order import in_order
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
 from tombola.figures.axes import iteration_axis, value_axis
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import page, page_title
 from tombola.figures.training import of_sound_runs
-from tombola.formatting import in_order, percent, plain, small_print
+from tombola.formatting import axis_label, percent, plain
+from tombola.tables.captions import small_print
+from tombola.tasks.metric import metric_of
 
 BAR, BAR_WIDTH, BAR_LABELS = 0.2, 0.13, 0.58  # inches: left of the colour bar, the bar, its numbers and label
 MARGIN = BAR + BAR_WIDTH + BAR_LABELS
 MOST_NUMBERS = 8  # beside the colour bar
-PANELS = (("val_accuracy", "validation accuracy (%)", 100.0), ("val_loss", "validation loss", 1.0))
 
 
 def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
@@ -32,7 +34,12 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
         return None
     arm = next(arm for arm in in_order(curves["arm"]))
     curves = curves[(curves["arm"] == arm) & (curves["density"] > 0)]
-    measures = [(name, label, scale) for name, label, scale in PANELS if np.isfinite(curves[name]).any()]
+    metric = metric_of(levels)
+    panels = (
+        (f"val_{metric.name}", axis_label(f"validation {metric.words}", metric.unit), metric.scale),
+        ("val_loss", "validation loss", 1.0),
+    )
+    measures = [(name, label, scale) for name, label, scale in panels if np.isfinite(curves[name]).any()]
     density_of = curves.groupby("level")["density"].mean().sort_values(ascending=False)
     if len(density_of) < 2 or not measures:
         return None
@@ -54,7 +61,7 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
             rows = statistics[statistics["level"] == level]
             values.append(scale * rows[f"{name}_mean"].to_numpy(dtype=float))
             axes.plot(rows["iteration"], values[-1], color=colours.to_rgba(density), linewidth=0.75 * form.line)
-        value_axis(axes, label, *_limits(values, rising=name == "val_accuracy"), form)
+        value_axis(axes, label, *_limits(values, rising=name != "val_loss" and metric.better == "higher"), form)
         iteration_axis(axes, form)
         axes.set_title(f"({letter})", loc="left", size=0.95 * form.label)
     add_colour_bar(figure, colours, density_of.to_numpy(), form)

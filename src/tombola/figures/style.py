@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tombola.formatting import CONTROLS, KNOWN_ARMS, of_control
+from tombola.analysis.order import CONTROLS, of_control
 
 # The colour-blind-safe palette of Okabe and Ito (2008), without its yellow, which is too pale for a line on white.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -38,31 +38,28 @@ class Style:
         }
 
 
-KNOWN = dict(
-    zip(
-        KNOWN_ARMS,
-        (
-            Style(BLUE, "o", "-"),
-            Style(VERMILION, "s", "--", hollow=True),
-            Style(GREEN, "^", (0, (4, 1.5)), hollow=True),
-            Style(SKY, "D", "-."),
-            Style(ORANGE, "v", ":", hollow=True),
-            Style(PURPLE, "X", "-"),
-            Style(BLACK, "<", "--"),
-            Style(VERMILION, "p", ":", hollow=True),
-            Style(ORANGE, "*", "-"),
-            Style(GREEN, ">", "-."),
-            Style(PURPLE, "d", "--"),
-            Style(SKY, "h", LONG),
-            Style(GREY, "8", ":", hollow=True),
-            Style(GREY, (4, 1, 0), "--", hollow=True),
-            Style(BLACK, "P", LONG),
-            Style(BLUE, (7, 1, 0), ":", hollow=True),
-            Style(GREEN, "H", "-"),
-        ),
-        strict=True,
-    )
-)
+# The look of each arm; a test holds this table to the arms that there are, and hollow markers to controls.
+LOOKS = {
+    "ticket": Style(BLUE, "o", "-"),
+    "reinit": Style(VERMILION, "s", "--", hollow=True),
+    "random-mask": Style(GREEN, "^", (0, (4, 1.5)), hollow=True),
+    "one-shot": Style(SKY, "D", "-."),
+    "one-shot-reinit": Style(ORANGE, "v", ":", hollow=True),
+    "fine-tune": Style(PURPLE, "X", "-"),
+    "lr-rewind": Style(BLACK, "<", "--"),
+    "late-reinit": Style(VERMILION, "p", ":", hollow=True),
+    "shuffled-weights": Style(VERMILION, (8, 1, 0), LONG, hollow=True),
+    "redrawn-magnitudes": Style(GREEN, (5, 1, 36), "--", hollow=True),
+    "snip": Style(ORANGE, "*", "-"),
+    "grasp": Style(GREEN, ">", "-."),
+    "synflow": Style(PURPLE, "d", "--"),
+    "magnitude-at-init": Style(SKY, "h", LONG),
+    "random": Style(GREY, "8", ":", hollow=True),
+    "random-erk": Style(GREY, (4, 1, 0), "--", hollow=True),
+    "edge-popup": Style(BLACK, "P", LONG),
+    "edge-popup-trained": Style(BLUE, (7, 1, 0), ":", hollow=True),
+    "early-bird": Style(GREEN, "H", "-"),
+}
 
 # Stars of so many points; a control has the colour of its arm.
 STARS = dict(zip(CONTROLS, (((3, 1, 0), (0, (4, 1.5))), ((4, 1, 45), "--"), ((6, 1, 0), ":")), strict=True))
@@ -85,19 +82,19 @@ STUDIES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (ORANGE, "v"), (PURPLE, 
 
 
 def styles(arms: Iterable[str]) -> dict[str, Style]:
-    """Return the style of each arm: fixed for those that tombola knows and controls of those, drawn from the name for
-    all others.
+    """Return the style of each arm.
 
-    An arm keeps its style from study to study unless two names of one study fall on the same place; then the
-    alphabetically later one moves on to the next that is free. Beyond eight own arms, styles are used again.
+    Tombola's own arms and their controls have fixed styles. The style of a user's arm follows from its name, so it is
+    the same in every study. Where two names of one study fall on the same style, the alphabetically later one takes the
+    next free one. Beyond eight own arms, styles repeat.
     """
     names = set(arms)
-    chosen = {arm: KNOWN[arm] for arm in names & set(KNOWN)}
+    chosen = {arm: LOOKS[arm] for arm in names & set(LOOKS)}
     for name in names:
         arm, control = of_control(name)
         if control:
             marker, line = STARS[control]
-            chosen[name] = Style(KNOWN[arm].color, marker, line, hollow=True)
+            chosen[name] = Style(LOOKS[arm].color, marker, line, hollow=True)
     taken: set[int] = set()
     for arm in sorted(names - set(chosen)):
         slot = zlib.crc32(arm.encode("utf-8", "replace")) % len(OTHERS)

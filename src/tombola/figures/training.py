@@ -1,4 +1,4 @@
-"""Figure 3 of the paper: test accuracy while training, at a few densities."""
+"""Figure 3 of the paper: the test metric while training, at a few densities."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tombola.analysis.measures import bounds_of
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
 from tombola.figures.axes import bar_ends, iteration_axis, points_with_bars, value_axis
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import legend_line, page, page_title
-from tombola.figures.style import DENSITIES, KNOWN, Style
-from tombola.formatting import percent, small_print
+from tombola.figures.style import DENSITIES, LOOKS, Style
+from tombola.formatting import axis_label, percent
+from tombola.tables.captions import small_print
+from tombola.tasks.metric import Metric, metric_of
 
 PAPER_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 TOLERANCE = 1.25
 BARS_PER_CURVE = 7
-ABOUT = "test accuracy while training"
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One mean curve, in percent, with the ends of its bars."""
+class TrainingCurve:
+    """One mean curve, in shown units, with the ends of its bars."""
 
     label: str
     style: Style
@@ -42,13 +44,14 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
     curves = of_sound_runs(levels, curves)
     if curves.empty or not (curves["arm"] == "ticket").any():
         return None
+    metric = metric_of(levels)
     tickets = curves[curves["arm"] == "ticket"]
     density_of = tickets.groupby("level")["density"].mean()
     chosen = choose_levels({int(level): float(density) for level, density in density_of.items()})
-    statistics = spread(curves[curves["level"].isin(chosen)], ["arm", "level", "iteration"], ["test_accuracy"])
+    statistics = spread(curves[curves["level"].isin(chosen)], ["arm", "level", "iteration"], [f"test_{metric.name}"])
 
-    ticket: dict[int, Curve] = {}
-    reinit: dict[int, Curve] = {}
+    ticket: dict[int, TrainingCurve] = {}
+    reinit: dict[int, TrainingCurve] = {}
     for place, level in enumerate(chosen):
         name = f"{percent(float(density_of[level]))} %"
         for arm, found in (("ticket", ticket), ("reinit", reinit)):
@@ -57,8 +60,8 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
             if rows.empty or (arm == "reinit" and level == 0):
                 continue
             color, marker = DENSITIES[place]
-            style = Style(color, marker, KNOWN[arm].line, KNOWN[arm].hollow)
-            found[level] = _curve(rows, name if arm == "ticket" else f"{name} reinit", style, form)
+            style = Style(color, marker, LOOKS[arm].line, LOOKS[arm].hollow)
+            found[level] = _curve(rows, metric, name if arm == "ticket" else f"{name} reinit", style, form)
 
     large, small = chosen[:3], chosen[3:]
     dense = [level for level in chosen if level == 0]
@@ -102,41 +105,48 @@ def of_sound_runs(levels: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     return curves[~pd.MultiIndex.from_frame(curves[key]).isin(diverged)]
 
 
-def _curve(rows: pd.DataFrame, label: str, style: Style, form: Form) -> Curve:
+def _curve(rows: pd.DataFrame, metric: Metric, label: str, style: Style, form: Form) -> TrainingCurve:
     rows = rows.sort_values("iteration")
-    mean = 100 * rows["test_accuracy_mean"].to_numpy(dtype=float)
-    low, high = (100 * ends for ends in bar_ends(rows, "test_accuracy", form.bars))
-    return Curve(label, style, rows["iteration"].to_numpy(), mean, low, high)
+    mean = metric.scale * rows[f"test_{metric.name}_mean"].to_numpy(dtype=float)
+    low, high = (metric.scale * ends for ends in bar_ends(rows, f"test_{metric.name}", form.bars))
+    return TrainingCurve(label, style, rows["iteration"].to_numpy(), mean, low, high)
 
 
 def _drawn(
-    levels: pd.DataFrame, panels: Sequence[tuple[str, list[Curve]]], chosen: list[int], compared: list[int], form: Form
+    levels: pd.DataFrame,
+    panels: Sequence[tuple[str, list[TrainingCurve]]],
+    chosen: list[int],
+    compared: list[int],
+    form: Form,
 ) -> Figure | None:
     panels = [(name, [curve for curve in found if np.isfinite(curve.mean).any()]) for name, found in panels]
     panels = [(name, found) for name, found in panels if found]
     if not panels:
         return None
+    metric = metric_of(levels)
     entries = {curve.label: curve.style for _, found in panels for curve in found}
     shown = levels["arm"].eq("ticket") & levels["level"].isin(chosen)
     shown |= levels["arm"].eq("reinit") & levels["level"].isin(compared)
     figure, all_axes = page(
-        page_title(levels, ABOUT),
+        page_title(levels, f"test {metric.words} while training"),
         panels=len(panels),
         legend=[[(legend_line(style, form), label) for label, style in entries.items()]],
         small_print=small_print(summarise(levels[shown]), "curves", form.bars, "percentages are weights remaining"),
         form=form,
     )
     for letter, axes, (name, found) in zip("abc", all_axes, panels, strict=False):
-        low, high = _limits(found)
+        low, high = _limits(found, metric)
         for place, curve in enumerate(found):
-            _draw_curve(axes, curve, place, len(found), low, form)
-        value_axis(axes, "test accuracy (%)", low, high, form)
+            _draw_curve(axes, curve, place, len(found), (low, high), form)
+        value_axis(axes, axis_label(f"test {metric.words}", metric.unit), low, high, form)
         iteration_axis(axes, form)
         axes.set_title(f"({letter}) {name}", loc="left", size=0.95 * form.label)
     return figure
 
 
-def _draw_curve(axes: Axes, curve: Curve, place: int, count: int, lowest: float, form: Form) -> None:
+def _draw_curve(
+    axes: Axes, curve: TrainingCurve, place: int, count: int, limits: tuple[float, float], form: Form
+) -> None:
     options = curve.style.line_options(form.line)
     # Hundreds of evaluations make a band of a thick line.
     width = (0.6 if len(curve.mean) > 150 else 1.0) * form.line
@@ -144,8 +154,8 @@ def _draw_curve(axes: Axes, curve: Curve, place: int, count: int, lowest: float,
     # Each curve has its bars at places of its own, so that they do not lie on one another's.
     steps = (np.arange(BARS_PER_CURVE) + (place + 0.5) / count) / BARS_PER_CURVE
     at = np.unique(np.minimum((steps * len(curve.mean)).astype(int), len(curve.mean) - 1))
-    # The bar of a point below the axis would stand there like a spike without a foot.
-    at = at[curve.mean[at] >= lowest]
+    # The bar of a point beyond the axis would stand there like a spike without a foot.
+    at = at[(curve.mean[at] >= limits[0]) & (curve.mean[at] <= limits[1])]
     points_with_bars(
         axes,
         curve.iteration[at],
@@ -156,8 +166,12 @@ def _draw_curve(axes: Axes, curve: Curve, place: int, count: int, lowest: float,
     )
 
 
-def _limits(found: Sequence[Curve]) -> tuple[float, float]:
-    """Return limits that show where the curves differ: all but the steep climb at the start of each."""
+def _limits(found: Sequence[TrainingCurve], metric: Metric) -> tuple[float, float]:
+    """Return limits that show where the curves differ: all but the steep beginning of each."""
+    if metric.better == "lower":
+        low = min(float(np.nanmin([curve.mean, curve.low])) for curve in found)
+        high = max(float(np.nanpercentile(curve.mean, 75)) for curve in found)
+        return low, high + 0.15 * (high - low)
     low = min(float(np.nanpercentile(curve.mean, 25)) for curve in found)
     high = max(float(np.nanmax([curve.mean, curve.high])) for curve in found)
-    return max(0.0, low - 0.15 * (high - low)), high
+    return max(bounds_of(metric)[0], low - 0.15 * (high - low)), high

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pandas as pd
 
+from tombola.analysis.measures import bounds_of
+from tombola.figures.ranges import Range, from_zero, worth_showing
+from tombola.formatting import axis_label
 from tombola.html.series import Series
 from tombola.html.spec_parts import (
     IS_SHOWN,
@@ -15,17 +19,18 @@ from tombola.html.spec_parts import (
     Spec,
     at_density,
     density_axis,
-    limits,
     line,
     looks,
     plot,
     shown,
     value_axis,
+    value_format,
 )
+from tombola.tasks.metric import Metric
 
 
 def against_density(
-    name: str, statistics: pd.DataFrame, measure: str, title: str, series: Sequence[Series], scale: float = 100.0
+    name: str, statistics: pd.DataFrame, measure: str, title: str, series: Sequence[Series], metric: Metric | None
 ) -> Spec | None:
     """Return a measure against the weights that remain, means and intervals over trials; None where there is nothing.
 
@@ -35,25 +40,18 @@ def against_density(
         measure: one of its measures.
         title: of the value axis.
         series: the curves.
-        scale: 100 where a fraction is shown as a percentage.
+        metric: that the measure is of; None for iterations.
     """
     rows = statistics[(statistics["measure"] == measure) & statistics["mean"].notna() & (statistics["density"] > 0)]
     if rows.empty:
         return None
-    low, high, whole = limits(*(scale * rows[column] for column in ("mean", "low", "high")))
-    if scale == 1.0:  # iterations start at 0, and an interval beyond the budget is worth no room
-        low, high, whole = 0.0, 1.08 * rows["mean"].max(), 0.0
-    value = value_axis(title, low, high, whole, form=",.0f" if scale == 1.0 else "")
-    form = ",.0f" if scale == 1.0 else ".2f"
+    scale, form = 1.0 if metric is None else metric.scale, value_format(metric)
+    value = value_axis(title, _range(rows, metric), form=",.0f" if metric is None else "")
     transform = [
         IS_SHOWN,
-        {"filter": f"datum.measure === '{measure}' && isValid(datum.mean)"},
+        {"filter": f"datum.measure === {json.dumps(measure)} && isValid(datum.mean)"},
         *at_density(series, scale),
-        {
-            "calculate": f"isValid(datum.low) ? format(datum.from, '{form}') + ' to ' + format(datum.to, '{form}')"
-            " : 'none: one trial'",
-            "as": "interval",
-        },
+        _interval(form),
     ]
     tooltip = [
         *TOOLTIP_START,
@@ -61,7 +59,7 @@ def against_density(
         {"field": "interval", "title": "95 % interval"},
         {"field": "n", "title": "trials"},
     ]
-    x = density_axis(rows["density"])
+    x = density_axis(rows["density"], shared=rows["study"].nunique() > 1)
     dense = {
         "transform": [{"filter": "datum.level === 0"}],
         "mark": {"type": "rule", "color": "var(--soft)", "strokeDash": [1.5, 3], "clip": True},
@@ -70,29 +68,53 @@ def against_density(
     return plot(name, [*_curve(x, value, series, tooltip), dense], [shown(series), WHOLE], transform)
 
 
-def gains(differences: pd.DataFrame, series: Sequence[Series], arm: str) -> Spec | None:
-    """Return how much more accurate `arm` is than its controls, in percentage points, paired by trial."""
+def _range(rows: pd.DataFrame, metric: Metric | None) -> Range:
+    scale = 1.0 if metric is None else metric.scale
+    lows, highs = (scale * rows[column].to_numpy(dtype=float) for column in ("low", "high"))
+    if metric is None:
+        return from_zero(rows["mean"].to_numpy(dtype=float), highs)
+    groups = [scale * some["mean"].to_numpy(dtype=float) for _, some in rows.groupby("study", observed=True)]
+    return worth_showing(groups, lows, highs, metric.better, bounds_of(metric))
+
+
+def _interval(form: str) -> Spec:
+    """Return the transform that writes an interval, or why there is none."""
+    return {
+        "calculate": f"isValid(datum.low) ? format(datum.from, '{form}') + ' to ' + format(datum.to, '{form}')"
+        " : 'none: one trial'",
+        "as": "interval",
+    }
+
+
+def gains(differences: pd.DataFrame, series: Sequence[Series], arm: str, metric: Metric) -> Spec | None:
+    """Return by how much `arm` is better than its controls, paired by trial.
+
+    Args:
+        differences: `tombola.analysis.paired_gains` over each control, in the metric's unit.
+        series: the curves.
+        arm: the arm's name.
+        metric: of the study.
+    """
     rows = differences[differences["mean"].notna() & (differences["density"] > 0)]
     if rows.empty:
         return None
-    low, high, whole = limits(*(-rows[column] for column in ("mean", "high", "low")))
-    low, high, whole = -high, -low, -whole  # here it is the large differences, of collapsed controls, that may go
-    value = value_axis(f"{arm} minus control (points)", min(low, 0.0), max(high, 0.0), min(low, 0.0), form="+.2~f")
-    value["scale"]["domainMax"] = {"expr": f"whole ? {max(whole, high):.6g} : {max(high, 0.0):.6g}"}
+    means, lows, highs = (rows[column].to_numpy(dtype=float) for column in ("mean", "low", "high"))
+    # Here the large gains, over collapsed controls, may leave the axis; 0 never does.
+    found = worth_showing([means], lows, highs, better="lower")
+    found = Range(min(found.low, 0.0), max(found.high, 0.0), min(found.whole_low, 0.0), max(found.whole_high, 0.0))
+    title = f"{arm} minus control" if metric.better == "higher" else f"control minus {arm}"
+    form = "+.2f" if metric.unit == "%" else "+,.3~r"
+    value = value_axis(axis_label(title, metric.difference_unit), found, form="+.2~f" if metric.unit == "%" else form)
     transform = [
         IS_SHOWN,
         {"filter": "isValid(datum.mean)"},
         *at_density(series, 1.0),
-        {
-            "calculate": "isValid(datum.low) ? format(datum.from, '+.2f') + ' to ' + format(datum.to, '+.2f')"
-            " : 'none: one trial'",
-            "as": "interval",
-        },
+        _interval(form),
     ]
     tooltip = [
         {"field": "label", "title": "control"},
         *TOOLTIP_START[1:],
-        {"field": "value", "title": "gain (points)", "format": "+.2f"},
+        {"field": "value", "title": axis_label("gain", metric.difference_unit), "format": form},
         {"field": "interval", "title": "95 % interval"},
         {"field": "p_holm", "title": "p, Holm", "format": ".2~g"},
         {"field": "n", "title": "trials"},

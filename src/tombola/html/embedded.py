@@ -8,6 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from tombola import formatting
+from tombola.tasks.metric import Metric
+
 DIGITS = 6  # significant, of what is computed; what was measured keeps all of its digits
 
 
@@ -54,6 +57,6 @@ def _plain_value(value: Any, exact: bool) -> Any:
     return str(value) if not pd.isna(value) else None
 
 
-def signed(value: float, digits: int = 2) -> str:
-    """Return a difference as a person reads it, with its sign: +0.35, −0.10."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+def signed(value: float, metric: Metric) -> str:
+    """Return a difference of shown values as it is set in type, with its sign: +0.35, −0.10."""
+    return formatting.signed(value, metric).replace("-", formatting.MINUS)

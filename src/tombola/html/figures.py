@@ -8,20 +8,17 @@ from typing import Any
 
 import pandas as pd
 
-from tombola.formatting import percent, plain
+from tombola.analysis.measures import STOP, early_of, final_of
+from tombola.formatting import axis_label, percent, plain
 from tombola.html import density_specs, training_specs
 from tombola.html.gather import Found
 from tombola.html.series import Series
 from tombola.html.spec_parts import Spec
+from tombola.tasks.metric import Metric
 
 INTERVALS = "Points are means over trials, bars 95 % intervals (Student's t); the dotted line is the dense network."
 ONE_TRIAL = (
     "One trial: points are that trial's values, and there are no intervals. The dotted line is the dense network."
-)
-MEASURES = (
-    ("early_stop_test_accuracy", "Test accuracy at early stop", "test accuracy at early stop (%)", 100.0),
-    ("early_stop_iteration", "Early-stopping iteration", "early-stop iteration", 1.0),
-    ("final_test_accuracy", "Test accuracy at the end of training", "test accuracy at the end (%)", 100.0),
 )
 
 
@@ -55,14 +52,20 @@ class PlotFigure:
     whole: bool = False
 
 
-def density_figures(statistics: pd.DataFrame, series: Sequence[Series]) -> list[PlotFigure]:
-    """Return accuracy and early stopping against density, of one study or of several."""
+def density_figures(statistics: pd.DataFrame, series: Sequence[Series], metric: Metric) -> list[PlotFigure]:
+    """Return the metric and early stopping against density, of one study or of several."""
+    early, final = f"test {metric.words} at early stop", f"test {metric.words} at the end"
+    measures: tuple[tuple[str, str, str, Metric | None], ...] = (
+        (early_of(metric), _capital(early), axis_label(early, metric.unit), metric),
+        (STOP, "Early-stopping iteration", "early-stop iteration", None),
+        (final_of(metric), f"{_capital(final)} of training", axis_label(final, metric.unit), metric),
+    )
     about = INTERVALS if statistics["low"].notna().any() else ONE_TRIAL
     found = []
-    for measure, title, axis, scale in MEASURES:
-        spec = density_specs.against_density("statistics", statistics, measure, axis, series, scale)
+    for measure, title, axis, of in measures:
+        spec = density_specs.against_density("statistics", statistics, measure, axis, series, of)
         if spec is not None:
-            found.append(PlotFigure(measure.replace("_", "-"), title, about, spec, whole=scale > 1))
+            found.append(PlotFigure(measure.replace("_", "-"), title, about, spec, whole=of is not None))
     return found
 
 
@@ -71,9 +74,12 @@ def gain_figure(found: Found, series: Sequence[Series]) -> PlotFigure | None:
     if found.gains.empty or found.arm is None:
         return None
     arm = plain(found.arm)
-    caption = f"Test accuracy at early stop of {arm} minus that of each control, in percentage points, paired by trial"
+    metric = found.metric
+    sides = (arm, "each control") if metric.better == "higher" else ("each control", arm)
+    unit = {"%": ", in percentage points", "": ""}.get(metric.unit, f", in {metric.unit}")
+    caption = f"Test {metric.words} at early stop of {sides[0]} minus that of {sides[1]}{unit}, paired by trial"
     caption += "; bars are 95 % intervals." if found.gains["low"].notna().any() else ". One trial: no intervals."
-    spec = density_specs.gains(found.gains, series, arm)
+    spec = density_specs.gains(found.gains, series, arm, metric)
     return PlotFigure("gains", f"Gain of {arm} over its controls", caption, spec, whole=True) if spec else None
 
 
@@ -90,7 +96,7 @@ def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
             "curves-at-level",
             "Learning curves: all arms at one density",
             f"Lines are means over trials, bands reach from the lowest to the highest run.{thinned}",
-            training_specs.curves_at_level(found.curves, series, level),
+            training_specs.curves_at_level(found.curves, series, level, found.metric),
             (Choice("level", "Weights remaining", tuple(levels), level),),
             whole=True,
         ),
@@ -98,7 +104,7 @@ def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
             "curves-of-arm",
             "Learning curves: one arm at several densities",
             f"Lines are means over trials.{thinned}",
-            training_specs.curves_of_arm(found.curves, _key(series, found.arm)),
+            training_specs.curves_of_arm(found.curves, _key(series, found.arm), found.metric),
             (Choice("arm", "Arm", tuple(arms), _key(series, found.arm)),),
             whole=True,
         ),
@@ -164,6 +170,10 @@ def overlap_figure(found: Found, series: Sequence[Series]) -> PlotFigure | None:
         density_specs.overlap_against_density(found.overlap, series, layers[0][0]),
         (Choice("layer", "Layer", layers, layers[0][0]),),
     )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _levels(rows: pd.DataFrame) -> list[tuple[int, str]]:

@@ -9,22 +9,25 @@ import pandas as pd
 
 from tombola.analysis.break_down import break_down
 from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
-from tombola.analysis.connectivity import barrier_statistics
+from tombola.analysis.connectivity import barrier_statistics, height_of
 from tombola.analysis.layers import ALL, dead_units, layer_densities
+from tombola.analysis.measures import early_of
+from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
-from tombola.analysis.paired import paired_differences
+from tombola.analysis.paired import paired_gains
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.verdicts import verdicts
 from tombola.figures.training import choose_levels
-from tombola.formatting import in_order
 from tombola.html.reproducibility import Sheet, flat_settings, sheet
-from tombola.html.sentences import ACCURACY, findings
+from tombola.html.sentences import findings
 from tombola.html.series import ticket_arm
 from tombola.html.weights import Pictures, input_pictures, tickets, weight_histograms
 from tombola.running.results import Results
 from tombola.running.ticket import Ticket
 from tombola.studies.loading import dump_study
+from tombola.tables.captions import HEIGHTS, Height
+from tombola.tasks.metric import Metric, metric_of
 
 MARGIN = 0.001
 POINTS_PER_CURVE = 120
@@ -39,10 +42,12 @@ class Found:
         description: of the study.
         study_file: its settings as YAML.
         settings: the same by dotted name, as a person reads them; without name and description.
+        metric: of the study.
+        height: what barriers are measured in.
         levels: `Results.frame()`.
         statistics, verdicts, break_down: as `tombola.analysis` gives them.
-        gains: of the ticket arm over each other arm, accuracy at early stop, paired by trial.
-        curves: mean, min and max of test accuracy at a few levels, thinned; `every` says to which evaluation.
+        gains: of the ticket arm over each other arm, test metric at early stop, paired by trial.
+        curves: mean, min and max of the test metric at a few levels, thinned; `every` says to which evaluation.
         layers: density of each layer, mean over trials.
         dead: units without a live path, of the ticket arm in the first trial; empty where paths can't be followed.
         overlap: of the masks of different trials.
@@ -51,7 +56,7 @@ class Found:
         pictures: of the first layer's mask in the first trial.
         claims: what the study says of each claim that is about studies like it.
         findings: in sentences.
-        sheet: for who wants to do it again.
+        sheet: everything needed to repeat the study.
         margin: of verdicts and break-down, as a fraction.
     """
 
@@ -59,6 +64,8 @@ class Found:
     description: str
     study_file: str
     settings: dict[str, str]
+    metric: Metric
+    height: Height
     levels: pd.DataFrame
     statistics: pd.DataFrame
     verdicts: pd.DataFrame
@@ -100,22 +107,25 @@ def gather(
     """
     name = results.study.name if name is None else name
     levels = results.frame().assign(study=name)
-    begun = not levels.empty
+    begun, metric = not levels.empty, metric_of(levels)
     statistics = level_statistics(levels) if begun else pd.DataFrame()
     judged = verdicts(levels, margin) if begun else pd.DataFrame()
     broken = break_down(levels, margin) if begun else pd.DataFrame()
     arms = in_order(levels["arm"])
     arm = ticket_arm(arms) if begun else None
-    gains = _together([paired_differences(levels, arm, other, ACCURACY) for other in arms if arm and other != arm])
+    gains = _together([paired_gains(levels, arm, other, early_of(metric)) for other in arms if arm and other != arm])
     chosen = _chosen(levels, arm)
-    curves, every = _thinned(results.curves().assign(study=name), chosen)
+    curves, every = _thinned(results.curves().assign(study=name), chosen, metric)
     held = tickets(results, chosen, arm) if arm else {}
+    points = results.connectivity().assign(study=name)
     first = results.plan.coverage.layers[0]
     return Found(
         name=name,
         description=results.study.description,
         study_file=dump_study(results.study.without_folder()),
         settings=flat_settings(results.study),
+        metric=metric,
+        height=HEIGHTS[height_of(points)],
         levels=levels,
         statistics=statistics,
         verdicts=judged,
@@ -126,11 +136,11 @@ def gather(
         layers=_layers(results, name),
         dead=_dead(results, name, arm),
         overlap=_overlap(results, name),
-        barriers=_barriers(results, name),
+        barriers=_barriers(results, points),
         histograms=weight_histograms(held),
         pictures=_pictures(held, first.name, results.plan.data.input_shape),
         claims=_checked(levels, results, published_claims() if claims is None else claims),
-        findings=findings(statistics, judged, gains, broken, margin),
+        findings=findings(statistics, judged, gains, broken, margin, metric),
         sheet=sheet(results, levels),
         margin=margin,
     )
@@ -154,7 +164,7 @@ def _chosen(levels: pd.DataFrame, arm: str | None) -> list[int]:
     return choose_levels({int(level): float(density) for level, density in densities.items()}) if len(densities) else []
 
 
-def _thinned(curves: pd.DataFrame, chosen: list[int]) -> tuple[pd.DataFrame, int]:
+def _thinned(curves: pd.DataFrame, chosen: list[int], metric: Metric) -> tuple[pd.DataFrame, int]:
     curves = curves[curves["level"].isin(chosen)]
     if curves.empty:
         return pd.DataFrame(), 1
@@ -163,8 +173,8 @@ def _thinned(curves: pd.DataFrame, chosen: list[int]) -> tuple[pd.DataFrame, int
     kept = {*iterations[::every], iterations[-1]}
     by = ["study", "arm", "level", "iteration"]
     curves = curves[curves["iteration"].isin(kept)]
-    found = spread(curves, by, ["test_accuracy", "val_loss"])
-    found = found.rename(columns={f"test_accuracy_{name}": name for name in ("mean", "min", "max")})
+    found = spread(curves, by, [f"test_{metric.name}", "val_loss"])
+    found = found.rename(columns={f"test_{metric.name}_{name}": name for name in ("mean", "min", "max")})
     density = curves.groupby(["study", "arm", "level"])["density"].mean().reset_index()
     columns = [*by, "density", "n", "runs", "mean", "min", "max", "val_loss_mean"]
     return found.merge(density)[columns], every
@@ -198,13 +208,9 @@ def _overlap(results: Results, name: str) -> pd.DataFrame:
     return _at_whole_density(mask_overlap(results).assign(study=name))
 
 
-def _barriers(results: Results, name: str) -> pd.DataFrame:
+def _barriers(results: Results, points: pd.DataFrame) -> pd.DataFrame:
     settings = results.study.connectivity
-    return (
-        pd.DataFrame()
-        if settings is None
-        else barrier_statistics(results.connectivity().assign(study=name), settings.threshold)
-    )
+    return pd.DataFrame() if settings is None else barrier_statistics(points, settings.threshold)
 
 
 def _at_whole_density(rows: pd.DataFrame) -> pd.DataFrame:

@@ -15,13 +15,16 @@ import pandas as pd
 from markupsafe import Markup
 
 from tombola import __version__
+from tombola.analysis.measures import STOP, early_of
 from tombola.extras import need
-from tombola.formatting import BETWEEN, percent, plain
+from tombola.formatting import margin_in_words, number, percent, plain
 from tombola.html import figures
 from tombola.html.embedded import Table, signed, table
 from tombola.html.figures import PlotFigure
 from tombola.html.gather import Found
 from tombola.html.series import Series, series_of
+from tombola.tables.captions import BETWEEN
+from tombola.tasks.metric import Metric, metric_of
 
 VERDICTS = {"winning ticket": "winning", "matching": "matching", "losing": "losing", "inconclusive": "inconclusive"}
 NEAR = 1.12  # levels of two studies stand in one row where their densities differ by no more than this factor
@@ -44,8 +47,8 @@ def report(found: Found) -> str:
     sections = []
     if not found.levels.empty:
         gain = figures.gain_figure(found, series)
-        density = figures.density_figures(found.statistics, series)
-        coverage = [
+        density = figures.density_figures(found.statistics, series, found.metric)
+        inside = [
             figures.layer_figure(found, series),
             figures.weight_figure(found),
             figures.dead_figure(found),
@@ -54,20 +57,25 @@ def report(found: Found) -> str:
         sections = [
             _section("density", "Density", "Against the weights that remain", [*density, gain]),
             _section("curves", "Learning curves", "While training", figures.curve_figures(found, series)),
-            _section("coverage", "Coverage", "What the tickets are made of", coverage),
+            _section("inside", "Inside the tickets", "What the tickets are made of", inside),
         ]
+    barriers = found.height.metric.name.capitalize()
     tables = [
         table("results", "A row per run: arm, trial, repeat, level", found.levels, exact=True),
         table("statistics", "Mean and 95 % interval of each measure, per arm and level", found.statistics),
         table("verdicts", "Verdict on each level, with its reason and the differences to dense", found.verdicts),
         table("break_down", "Break-down density of each arm", found.break_down),
-        table("gains", "Accuracy of the ticket arm minus each control, paired by trial", found.gains),
+        table(
+            "gains",
+            f"How much better the ticket arm is than each control in {found.metric.words}, paired by trial",
+            found.gains,
+        ),
         table("curves", "Learning curves at the levels shown, means and extremes over runs", found.curves),
         table("layers", "Density of each layer, per arm and level", found.layers),
         table("weights", "Histograms of the kept weights, trial 0", found.histograms),
         table("dead_units", "Units without a live path, ticket arm, trial 0, per level and layer", found.dead),
         table("overlap", "Overlap of the masks of different trials, per level and layer", found.overlap),
-        table("barriers", "Error barriers on lines between runs, per kind, iteration and level", found.barriers),
+        table("barriers", f"{barriers} barriers on lines between runs, per kind, iteration and level", found.barriers),
     ]
     return _render("report.html.j2", (found,), series, sections, tables)
 
@@ -78,8 +86,9 @@ def compare(studies: Sequence[Found]) -> str:
         _stacked([getattr(found, name) for found in studies])
         for name in ("levels", "statistics", "verdicts", "break_down")
     )
+    metric = metric_of(levels)
     series = series_of(levels)
-    density = figures.density_figures(statistics, series) if series else []
+    density = figures.density_figures(statistics, series, metric) if series else []
     tables = [
         table("results", "A row per run: study, arm, trial, repeat, level", levels, exact=True),
         table("statistics", "Mean and 95 % interval of each measure, per study, arm and level", statistics),
@@ -87,7 +96,7 @@ def compare(studies: Sequence[Found]) -> str:
         table("break_down", "Break-down density of each study and arm", broken),
     ]
     sections = [_section("density", "Density", "Against the weights that remain", density)]
-    more = {"side": _side_by_side(statistics, series), "settings": _differing(studies)}
+    more = {"side": _side_by_side(statistics, series, metric), "settings": _differing(studies)}
     return _render("compare.html.j2", studies, series, sections, tables, **more)
 
 
@@ -106,7 +115,13 @@ def _render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"between": BETWEEN.get, "percent": percent, "plain": plain, "signed": signed}
+    environment.filters |= {
+        "between": BETWEEN.get,
+        "percent": percent,
+        "plain": plain,
+        "signed": signed,
+        "number": number,
+    }
     tables = [each for each in tables if each.rows]
     plots = {figure.key: figure.spec for section in sections for figure in section.figures if figure.spec}
     data = {
@@ -126,10 +141,11 @@ def _render(
         scripts=scripts,
         script_sources=" ".join(map(_source, scripts)),
         style=Markup(_file("style.css")),
-        verdicts={found.name: _verdict_rows(found.verdicts) for found in studies},
+        verdicts={found.name: _verdict_rows(found.verdicts, found.metric) for found in studies},
         classes=VERDICTS,
         symbols=SYMBOLS,
-        margin=100 * studies[0].margin,
+        metric=studies[0].metric,
+        margin=margin_in_words(studies[0].margin, studies[0].metric),
         near=NEAR,
         version=__version__,
         **more,
@@ -145,24 +161,29 @@ def _stacked(pieces: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(full, ignore_index=True) if full else pieces[0]
 
 
-def _verdict_rows(verdicts: pd.DataFrame) -> dict[str, Any]:
+def _verdict_rows(verdicts: pd.DataFrame, metric: Metric) -> dict[str, Any]:
     """Return the verdicts as a matrix: arms, and for each level its density and a cell for each arm."""
     if verdicts.empty:
         return {"arms": [], "levels": []}
     arms = [str(arm) for arm in dict.fromkeys(verdicts["arm"])]
     levels = []
     for level, rows in verdicts.groupby("level"):
-        cells = {row["arm"]: row for row in rows.to_dict("records")}
+        cells = {row["arm"]: row | _difference(row, metric) for row in rows.to_dict("records")}
         levels.append({"level": int(level), "density": float(rows["density"].mean()), "cells": cells})
     return {"arms": arms, "levels": levels}
 
 
-def _side_by_side(statistics: pd.DataFrame, series: Sequence[Series]) -> list[dict[str, Any]]:
-    """Return accuracy and early stop of all series at the same densities, as near as their levels come.
+def _difference(row: dict[str, Any], metric: Metric) -> dict[str, float]:
+    """Return the difference in the metric under names that every metric has."""
+    return {f"difference{end}": row[f"{metric.name}_difference{end}"] for end in ("", "_low", "_high")}
+
+
+def _side_by_side(statistics: pd.DataFrame, series: Sequence[Series], metric: Metric) -> list[dict[str, Any]]:
+    """Return the metric and early stop of all series at the same densities, as near as their levels come.
 
     The densities are those of the curve that has the most levels.
     """
-    wanted = ("early_stop_test_accuracy", "early_stop_iteration")
+    wanted = {early_of(metric): "metric", STOP: "stop"}
     rows = statistics[statistics["measure"].isin(wanted) & (statistics["density"] > 0)]
     mine = [rows[(rows["study"] == each.study) & (rows["arm"] == each.arm)] for each in series]
     densities = max((sorted(each["density"].unique(), reverse=True) for each in mine), key=len, default=[])
@@ -172,7 +193,7 @@ def _side_by_side(statistics: pd.DataFrame, series: Sequence[Series]) -> list[di
         for each in mine:
             near = each[(each["density"] / density).between(1 / NEAR, NEAR)]
             near = near.assign(off=(near["density"] / density - 1).abs()).sort_values("off", kind="stable")
-            cells.append({row["measure"]: row for row in near.to_dict("records")[::-1]})
+            cells.append({wanted[row["measure"]]: row for row in near.to_dict("records")[::-1]})
         found.append({"density": float(density), "cells": cells})
     return found
 

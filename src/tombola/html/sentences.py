@@ -7,12 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from tombola.analysis.measures import early_of
+from tombola.analysis.order import in_order
 from tombola.analysis.verdicts import INCONCLUSIVE, LOSING, MATCHING, WINNING
-from tombola.formatting import counted, in_order, percent, plain
+from tombola.formatting import counted, margin_in_words, number, percent, plain, with_unit
 from tombola.html.embedded import signed
 from tombola.html.series import ticket_arm
+from tombola.tasks.metric import ACCURACY, Metric
 
-ACCURACY = "early_stop_test_accuracy"
 STANDS = 0.025  # a p value after Holm's correction at which a verdict made with 95 % intervals stands
 
 
@@ -22,15 +24,17 @@ def findings(
     gains: pd.DataFrame,
     break_down: pd.DataFrame,
     margin: float,
+    metric: Metric = ACCURACY,
 ) -> tuple[str, ...]:
     """Return what one study found: at which levels its tickets win, what the controls say, and down to where.
 
     Args:
         statistics: `tombola.analysis.level_statistics`.
         verdicts: `tombola.analysis.verdicts`, made with `margin`.
-        gains: `tombola.analysis.paired_differences` of the ticket arm over each other arm.
+        gains: `tombola.analysis.paired_gains` of the ticket arm over each other arm.
         break_down: `tombola.analysis.break_down`.
-        margin: by how much accuracy may be less, as a fraction.
+        margin: the loss that still counts as none, as a fraction.
+        metric: of the study.
     """
     if statistics.empty:
         return ("Nothing has been trained yet.",)
@@ -45,13 +49,16 @@ def findings(
         return (
             f"{alone}, so nothing can be concluded about variation: what follows describes that trial, "
             "without intervals.",
-            *_present(_best(statistics, judged, arm), _controls(gains, arm, _most_accurate(statistics, arm), "")),
+            *_present(
+                _best(statistics, judged, arm, metric),
+                _controls(gains, arm, _best_level(statistics, arm, metric), "", metric),
+            ),
         )
-    level, why = _telling_level(verdicts, statistics, arm)
+    level, why = _telling_level(verdicts, statistics, arm, metric)
     return _present(
-        _winning(verdicts, arm, margin),
-        _controls(gains, arm, level, why),
-        _break_down(break_down, arm, margin),
+        _winning(verdicts, arm, margin, metric),
+        _controls(gains, arm, level, why, metric),
+        _break_down(break_down, arm, margin, metric),
     )
 
 
@@ -59,12 +66,13 @@ def _present(*sentences: str) -> tuple[str, ...]:
     return tuple(sentence for sentence in sentences if sentence)
 
 
-def _winning(verdicts: pd.DataFrame, arm: str, margin: float) -> str:
+def _winning(verdicts: pd.DataFrame, arm: str, margin: float, metric: Metric) -> str:
     rows = verdicts[verdicts["arm"] == arm].sort_values("level")
     if rows.empty:
         return ""
     trials = _trials(rows)
-    name, points = plain(arm), f"{100 * margin:g} points"
+    name, within = plain(arm), margin_in_words(margin, metric)
+    no_worse = "no less accurate than" if metric == ACCURACY else f"no worse in {metric.words} than"
     won = rows[rows["verdict"] == WINNING]
     counts = rows["verdict"].value_counts()
     others = _listed([f"{counts[kind]} {kind}" for kind in (MATCHING, LOSING, INCONCLUSIVE) if kind in counts])
@@ -77,7 +85,7 @@ def _winning(verdicts: pd.DataFrame, arm: str, margin: float) -> str:
     standing = "none stands" if stand == 0 else f"{stand} of them {'stands' if stand == 1 else 'stand'}"
     return (
         f"Winning tickets at {len(won)} of {counted(len(rows), 'level')}, with {_densities(won, rows)} % of the "
-        f"weights: there {name} is no less accurate than the dense network (within {points}) and stops no later, on "
+        f"weights: there {name} is {no_worse} the dense network (within {within}) and stops no later, on "
         f"intervals over {trials}, each level judged by itself; {standing} after Holm's correction for the number of "
         "levels" + (f"; the other levels: {others}." if others else ".")
     )
@@ -106,7 +114,9 @@ def _trials(rows: pd.DataFrame) -> str:
     return counted(most, "trial") if fewest == most else f"{fewest} to {counted(most, 'trial')}"
 
 
-def _telling_level(verdicts: pd.DataFrame, statistics: pd.DataFrame, arm: str) -> tuple[int | None, str]:
+def _telling_level(
+    verdicts: pd.DataFrame, statistics: pd.DataFrame, arm: str, metric: Metric
+) -> tuple[int | None, str]:
     """Return the level at which the controls are asked, and why it is that one.
 
     Not the level of the largest gain: at the sparsest levels controls collapse, and a gain over them says little.
@@ -116,33 +126,43 @@ def _telling_level(verdicts: pd.DataFrame, statistics: pd.DataFrame, arm: str) -
         found = rows[rows["verdict"] == verdict]
         if len(found):
             return int(found["level"].max()), f", {why}"
-    return _most_accurate(statistics, arm), ", its most accurate level"
+    return _best_level(
+        statistics, arm, metric
+    ), ", its most accurate level" if metric == ACCURACY else ", its best level"
 
 
-def _most_accurate(statistics: pd.DataFrame, arm: str) -> int | None:
-    rows = statistics[(statistics["arm"] == arm) & (statistics["measure"] == ACCURACY) & (statistics["level"] > 0)]
-    rows = rows.dropna(subset=["mean"])
-    return None if rows.empty else int(rows.loc[rows["mean"].idxmax(), "level"])
+def _best_level(statistics: pd.DataFrame, arm: str, metric: Metric) -> int | None:
+    mine = (statistics["arm"] == arm) & (statistics["measure"] == early_of(metric)) & (statistics["level"] > 0)
+    rows = statistics[mine].dropna(subset=["mean"])
+    if rows.empty:
+        return None
+    best = rows["mean"].idxmax() if metric.better == "higher" else rows["mean"].idxmin()
+    return int(rows.loc[best, "level"])
 
 
-def _best(statistics: pd.DataFrame, judged: pd.DataFrame, arm: str) -> str:
-    """Return where one trial was most accurate, beside its dense network."""
-    rows = statistics[(statistics["arm"] == arm) & (statistics["measure"] == ACCURACY)].set_index("level")
-    level = _most_accurate(statistics, arm)
+def _best(statistics: pd.DataFrame, judged: pd.DataFrame, arm: str, metric: Metric) -> str:
+    """Return where one trial was best, beside its dense network."""
+    rows = statistics[(statistics["arm"] == arm) & (statistics["measure"] == early_of(metric))].set_index("level")
+    level = _best_level(statistics, arm, metric)
     if level is None:
         return ""
-    gain = float(judged.set_index("level")["accuracy_difference"].get(level, math.nan))
-    if not math.isfinite(gain):
+    difference = float(judged.set_index("level")[f"{metric.name}_difference"].get(level, math.nan))
+    if not math.isfinite(difference):
         return ""
-    best = 100 * rows.loc[level, "mean"]
+    best = metric.scale * rows.loc[level, "mean"]
     density = percent(rows.loc[level, "density"])
+    most = "most accurate" if metric == ACCURACY else f"best in {metric.words}"
     return (
-        f"In it {plain(arm)} is most accurate at early stop with {density} % of the weights: "
-        f"{best:.2f} %, {signed(gain)} points from the dense network's {best - gain:.2f} %."
+        f"In it {plain(arm)} is {most} at early stop with {density} % of the weights: {_shown(best, metric)}, "
+        f"{with_unit(signed(difference, metric), metric)} from the dense network's {_shown(best - difference, metric)}."
     )
 
 
-def _controls(gains: pd.DataFrame, arm: str, level: int | None, why: str) -> str:
+def _shown(value: float, metric: Metric) -> str:
+    return f"{number(value, metric)} {metric.unit}".rstrip()
+
+
+def _controls(gains: pd.DataFrame, arm: str, level: int | None, why: str, metric: Metric) -> str:
     """Return the gain over each control at one level."""
     rows = gains[gains["level"] == level].dropna(subset=["mean"]) if len(gains) else gains
     if rows.empty:
@@ -150,24 +170,30 @@ def _controls(gains: pd.DataFrame, arm: str, level: int | None, why: str) -> str
     order = in_order(rows["baseline"])
     parts = []
     for row in sorted(rows.to_dict("records"), key=lambda row: order.index(row["baseline"])):
-        interval = f" ({signed(row['low'])} to {signed(row['high'])})" if math.isfinite(row["low"]) else ""
-        parts.append(f"{signed(row['mean'])} over {plain(row['baseline'])}{interval}")
+        interval = (
+            f" ({signed(row['low'], metric)} to {signed(row['high'], metric)})" if math.isfinite(row["low"]) else ""
+        )
+        parts.append(f"{signed(row['mean'], metric)} over {plain(row['baseline'])}{interval}")
+    unit = {"%": ", in percentage points", "": ""}.get(metric.unit, f", in {metric.unit}")
+    lower = "" if metric.better == "higher" else " (lower is better)"
     return (
-        f"With {percent(rows['density'].mean())} % of the weights{why}, {plain(arm)} gains in accuracy at early stop, "
-        f"in percentage points: {_listed(parts)}."
+        f"With {percent(rows['density'].mean())} % of the weights{why}, {plain(arm)} gains in {metric.words} at early "
+        f"stop{lower}{unit}: {_listed(parts)}."
     )
 
 
-def _break_down(break_down: pd.DataFrame, arm: str, margin: float) -> str:
+def _break_down(break_down: pd.DataFrame, arm: str, margin: float, metric: Metric) -> str:
     parts = []
     for name in [arm, *(each for each in in_order(break_down["arm"]) if each != arm)]:
         for row in break_down[break_down["arm"] == name].to_dict("records"):
             parts.append(_holds_down_to(plain(name), row))
     if not parts:
         return ""
+    within = f"{100 * margin:g} {'points' if metric.unit == '%' else '%'}"
+    subject = f"{metric.words[:1].upper()}{metric.words[1:]}"
     return (
-        f"Accuracy at early stop stays within {100 * margin:g} points of the dense network's {_listed(parts)}: in each "
-        "trial down to the last level before two in a row, or the last of all, fall below that, and over trials the "
+        f"{subject} at early stop stays within {within} of the dense network's {_listed(parts)}. "
+        "This is the sparsest level before two levels in a row, or the last one, leave that margin; over trials, the "
         "geometric mean."
     )
 

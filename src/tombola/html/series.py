@@ -1,4 +1,4 @@
-"""One series is one curve: an arm of a study, with a key that is safe anywhere and a look of its own."""
+"""The curves of a page: those of the figures, with a key that is safe anywhere and looks as Vega names them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from tombola.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, Style, styles
-from tombola.formatting import in_order, plain
+from tombola.figures.curves import Curve, curves_of
+from tombola.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
 # The same hues, light enough for a line on a dark page.
 DARK = {
@@ -22,8 +22,6 @@ DARK = {
     PURPLE: "#e29cc5",
     GREY: "#9a9a9a",
 }
-STUDY_COLORS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY)
-
 DASHES: dict[Any, tuple[float, ...]] = {"-": (1, 0), "--": (6, 3), "-.": (7, 3, 2, 3), ":": (2, 2.5)}
 SHAPES: dict[Any, str] = {
     "o": "circle",
@@ -46,32 +44,63 @@ SHAPES: dict[Any, str] = {
     (4, 1, 45): "square",
     (6, 1, 0): "diamond",
     (7, 1, 0): "square",
+    (8, 1, 0): "circle",
+    (5, 1, 36): "triangle-down",
 }
 
 
 @dataclass(frozen=True)
 class Series:
-    """One curve.
+    """A curve as the page draws it.
 
     Args:
         key: "s0", "s1", ...: what plots, controls and style sheet call it, for names come from users' files.
-        study, arm: as they stand in the tables.
-        label: for a person.
-        light, dark: its colour on a light and on a dark page.
-        dash: lengths of dashes and gaps in pixels.
-        shape: of its points, as Vega names it.
-        hollow: whether its points are.
+        curve: study, arm, label and look.
     """
 
     key: str
-    study: str
-    arm: str
-    label: str
-    light: str
-    dark: str
-    dash: tuple[float, ...]
-    shape: str
-    hollow: bool
+    curve: Curve
+
+    @property
+    def study(self) -> str:
+        """As it stands in the tables."""
+        return self.curve.study
+
+    @property
+    def arm(self) -> str:
+        """As it stands in the tables."""
+        return self.curve.arm
+
+    @property
+    def label(self) -> str:
+        """For a person."""
+        return self.curve.label
+
+    @property
+    def light(self) -> str:
+        """Colour on a light page."""
+        return self.curve.style.color
+
+    @property
+    def dark(self) -> str:
+        """Colour on a dark page."""
+        return DARK[self.curve.style.color]
+
+    @property
+    def dash(self) -> tuple[float, ...]:
+        """Lengths of dashes and gaps in pixels."""
+        line = self.curve.style.line
+        return DASHES[line] if isinstance(line, str) else tuple(1.5 * length for length in line[1])
+
+    @property
+    def shape(self) -> str:
+        """Shape of the points, as Vega names it."""
+        return SHAPES[self.curve.style.marker]
+
+    @property
+    def hollow(self) -> bool:
+        """Whether the points are hollow."""
+        return self.curve.style.hollow
 
     @property
     def color(self) -> str:
@@ -85,27 +114,8 @@ class Series:
 
 
 def series_of(levels: pd.DataFrame) -> tuple[Series, ...]:
-    """Return a series for each arm of each study.
-
-    Within one study arms have the looks that they have in the figures. Of several studies each has its colour, and
-    line and points tell the arms.
-    """
-    studies = [str(study) for study in dict.fromkeys(levels["study"])]
-    arms = {study: in_order(levels.loc[levels["study"] == study, "arm"]) for study in studies}
-    looks = styles(arm for names in arms.values() for arm in names)
-    found: list[Series] = []
-    for place, study in enumerate(studies):
-        for arm in arms[study]:
-            color = looks[arm].color if len(studies) == 1 else STUDY_COLORS[place % len(STUDY_COLORS)]
-            label = plain(arm) if len(studies) == 1 else f"{plain(study)}: {plain(arm)}"
-            found.append(_series(f"s{len(found)}", study, arm, label, color, looks[arm]))
-    return tuple(found)
-
-
-def _series(key: str, study: str, arm: str, label: str, color: str, look: Style) -> Series:
-    line = look.line
-    dash = DASHES[line] if isinstance(line, str) else tuple(1.5 * length for length in line[1])
-    return Series(key, study, arm, label, color, DARK[color], dash, SHAPES[look.marker], look.hollow)
+    """Return a series for each arm of each study, in the order and with the looks of the figures."""
+    return tuple(Series(f"s{place}", curve) for place, curve in enumerate(curves_of(levels)))
 
 
 def ticket_arm(arms: Sequence[str]) -> str:

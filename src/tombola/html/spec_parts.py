@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
+from tombola.figures import ranges
+from tombola.figures.ranges import Range
 from tombola.html.series import Series
+from tombola.tasks.metric import Metric
 
 Spec = dict[str, Any]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 HEIGHT = 300
+LABEL_WIDTH = 1 / 9  # of a number on the density axis, as a share of its width
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Noto Sans', sans-serif"
 # Colours are names that the style sheet explains, so a drawn plot follows a change to dark or to print by itself.
 CONFIG: Spec = {
@@ -107,39 +112,44 @@ def looks(series: Sequence[Series]) -> Spec:
     }
 
 
-def density_axis(densities: Iterable[float], field: str = "x") -> Spec:
-    """Return a logarithmic axis of weights remaining that falls to the right, as in the paper's figures.
+def density_axis(densities: Iterable[float], field: str = "x", shared: bool = False) -> Spec:
+    """Return a logarithmic axis of weights remaining that falls to the right: see `tombola.figures.ranges`.
 
     Args:
         densities: from 0 to 1, of the levels.
         field: holds what is drawn, in percent.
+        shared: curves of different densities meet here.
     """
-    falling = sorted({100 * density for density in densities if density > 0}, reverse=True) or [100.0]
+    axis = ranges.density_axis(densities, LABEL_WIDTH, shared) or ranges.density_axis([1.0], LABEL_WIDTH)
+    assert axis is not None
     return {
         "field": field,
         "type": "quantitative",
         "title": "weights remaining (%)",
-        "scale": {
-            "type": "log",
-            "reverse": True,
-            "nice": False,
-            "domainMin": falling[-1] / 1.06,
-            "domainMax": falling[0] * 1.06,
-        },
+        "scale": {"type": "log", "reverse": True, "nice": False, "domainMin": axis.right, "domainMax": axis.left},
         "axis": {
-            "values": [float(f"{value:.3g}") for value in _apart(falling, math.log(falling[0] / falling[-1]) / 9)],
-            "labelExpr": "format(datum.value, datum.value < 0.995 ? '.2~g' : '.3~g')",
+            "values": list(axis.numbered),
+            "labelExpr": _label_of(axis.numbered, axis.labels),
             "labelSeparation": 6,
             "labelOverlap": "greedy",
         },
     }
 
 
-def value_axis(title: str, low: float, high: float, whole: float, form: str = "") -> Spec:
-    """Return an axis from `low` to `high`; from `whole` while the reader asks for the full axis."""
+def _label_of(falling: Sequence[float], labels: Sequence[str]) -> str:
+    """Return the expression that gives each tick its label; the labels are numbers of ours, never a user's text."""
+    middles = [math.sqrt(one * other) for one, other in pairwise(falling)]
+    cases = [f"datum.value > {middle:.6g} ? '{label}' : " for middle, label in zip(middles, labels, strict=False)]
+    return "".join(cases) + f"'{labels[-1]}'"
+
+
+def value_axis(title: str, shown: Range, form: str = "") -> Spec:
+    """Return an axis of the values that are worth showing; of all values while the reader asks for the full axis."""
     axis: Spec = {"tickCount": 6}
     if form:
         axis["labelExpr"] = f"datum.value ? format(datum.value, '{form}') : '0'"
+    low, high = ranges.padded(shown.low, shown.high)
+    whole_low, whole_high = ranges.padded(shown.whole_low, shown.whole_high)
     return {
         "field": "value",
         "type": "quantitative",
@@ -147,11 +157,18 @@ def value_axis(title: str, low: float, high: float, whole: float, form: str = ""
         "scale": {
             "zero": False,
             "nice": False,
-            "domainMin": {"expr": f"whole ? {whole:.6g} : {low:.6g}"},
-            "domainMax": high,
+            "domainMin": {"expr": f"whole ? {whole_low:.6g} : {low:.6g}"},
+            "domainMax": {"expr": f"whole ? {whole_high:.6g} : {high:.6g}"},
         },
         "axis": axis,
     }
+
+
+def value_format(metric: Metric | None) -> str:
+    """Return how a value is written: percentages to two decimals, iterations whole, all else to three digits."""
+    if metric is None:
+        return ",.0f"
+    return ".2f" if metric.unit == "%" else ",.3~r"
 
 
 WHOLE: Spec = {"name": "whole", "value": False}
@@ -178,34 +195,6 @@ def _dodged(series: Sequence[Series]) -> str:
     return f"100 * datum.density * pow(1.012, {middle:g} - indexof({keys}, datum.series))"
 
 
-def limits(means: Iterable[float], lows: Iterable[float], highs: Iterable[float]) -> tuple[float, float, float]:
-    """Return (low, high, whole): the range of values that is worth its room, and the bottom of the whole range.
-
-    A control that has collapsed to chance would squeeze the half points that a study is about into one line, so the
-    axis ends above it where that gains much.
-    """
-    middle = sorted(value for value in means if math.isfinite(value))
-    if not middle:
-        return 0.0, 1.0, 0.0
-    # The long intervals of few trials do not set the scale either.
-    reach = middle[-1] - middle[len(middle) // 2]
-    bottom = min([middle[0], *(value for value in lows if value >= middle[0] - reach)])
-    top = max([middle[-1], *(value for value in highs if value <= middle[-1] + reach)])
-    enough = max(2.2 * (top - middle[(2 * len(middle)) // 5]), 0.03 * (top - bottom))
-    low = top - enough if top - bottom > 1.8 * enough else bottom
-    pad = 0.05 * (top - low) or 0.5
-    return low - pad, top + pad, bottom - 0.02 * (top - bottom)
-
-
 def line(encoding: Spec) -> Spec:
     """Return a layer of lines."""
     return {"mark": {"type": "line", "strokeWidth": 1.8, "clip": True}, "encoding": encoding}
-
-
-def _apart(falling: Sequence[float], distance: float) -> list[float]:
-    """Return those values that stand at least `distance` apart on the logarithmic axis."""
-    chosen = [falling[0]]
-    for value in falling[1:]:
-        if math.log(chosen[-1] / value) >= 0.999 * distance:
-            chosen.append(value)
-    return chosen

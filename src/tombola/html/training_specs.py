@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
+from tombola.analysis.measures import bounds_of
+from tombola.figures.ranges import worth_showing
+from tombola.formatting import axis_label
 from tombola.html.series import Series
 from tombola.html.spec_parts import (
     IS_SHOWN,
     TOOLTIP_START,
     WHOLE,
     Spec,
-    limits,
     line,
     looks,
     plot,
     shown,
     value_axis,
+    value_format,
 )
+from tombola.tasks.metric import ACCURACY, Metric
 
 
-def curves_at_level(curves: pd.DataFrame, series: Sequence[Series], level: int) -> Spec | None:
-    """Return test accuracy while training, of every arm at one level; the page's control sets `level`."""
-    x, value = _training_axes(curves)
-    transform = [IS_SHOWN, {"filter": "datum.level === level"}, *_TRAINING]
+def curves_at_level(curves: pd.DataFrame, series: Sequence[Series], level: int, metric: Metric) -> Spec | None:
+    """Return the test metric while training, of every arm at one level; the page's control sets `level`."""
+    x, value = _training_axes(curves, metric)
+    transform = [IS_SHOWN, {"filter": "datum.level === level"}, *_training(metric)]
     look = looks(series)
     layers = [
         _band({"x": x, "y": value, "color": look["color"]}),
         line({"x": x, "y": value, "color": look["color"], "strokeDash": look["strokeDash"]}),
-        _hover({"x": x, "y": value}),
+        _hover({"x": x, "y": value}, metric),
     ]
     return plot("curves", layers, [shown(series), WHOLE, {"name": "level", "value": level}], transform)
 
 
-def curves_of_arm(curves: pd.DataFrame, key: str) -> Spec | None:
-    """Return test accuracy while training, of one arm at several densities; the page's control sets `arm`."""
-    x, value = _training_axes(curves)
+def curves_of_arm(curves: pd.DataFrame, key: str, metric: Metric) -> Spec | None:
+    """Return the test metric while training, of one arm at several densities; the page's control sets `arm`."""
+    x, value = _training_axes(curves, metric)
     densities = curves.groupby("level")["density"].mean().sort_index()
     order = [float(f"{100 * density:.3g}") for density in densities]
     color = {
@@ -49,12 +54,12 @@ def curves_of_arm(curves: pd.DataFrame, key: str) -> Spec | None:
     pairs = ",".join(f"{level}:{name:g}" for level, name in zip(densities.index, order, strict=True))
     transform = [
         {"filter": "datum.series === arm"},
-        *_TRAINING,
+        *_training(metric),
         {"calculate": f"({{{pairs}}})[datum.level]", "as": "name"},
     ]
     layers = [
         line({"x": x, "y": value, "color": color}),
-        _hover({"x": x, "y": value}),
+        _hover({"x": x, "y": value}, metric),
     ]
     return plot("curves", layers, [WHOLE, {"name": "arm", "value": key}], transform)
 
@@ -94,18 +99,22 @@ def weight_distribution(layer: str, level: int) -> Spec:
     return plot("weights", [bars, line, hover], params, transform)
 
 
-_TRAINING: list[Spec] = [
-    {"calculate": "100 * datum.mean", "as": "value"},
-    {"calculate": "100 * datum.min", "as": "from"},
-    {"calculate": "100 * datum.max", "as": "to"},
-    {"calculate": "100 * datum.density", "as": "pm"},
-]
+def _training(metric: Metric) -> list[Spec]:
+    return [
+        {"calculate": f"{metric.scale:g} * datum.mean", "as": "value"},
+        {"calculate": f"{metric.scale:g} * datum.min", "as": "from"},
+        {"calculate": f"{metric.scale:g} * datum.max", "as": "to"},
+        {"calculate": "100 * datum.density", "as": "pm"},
+    ]
 
 
-def _training_axes(curves: pd.DataFrame) -> tuple[Spec, Spec]:
-    # The first evaluations are far below all that matters: the axis starts where training has come some way.
+def _training_axes(curves: pd.DataFrame, metric: Metric) -> tuple[Spec, Spec]:
+    # The first evaluations are far worse than all that matters: the axis leaves out the beginning of training.
     late = curves[curves["iteration"] >= 0.1 * curves["iteration"].max()]
-    low, high, whole = limits(*(100 * late[column] for column in ("mean", "min", "max")))
+    means, lows, highs = (metric.scale * late[column].to_numpy(dtype=float) for column in ("mean", "min", "max"))
+    found = worth_showing([means], lows, highs, metric.better, bounds_of(metric))
+    every = metric.scale * curves["mean"]
+    found = replace(found, whole_low=min(found.whole_low, every.min()), whole_high=max(found.whole_high, every.max()))
     x = {
         "field": "iteration",
         "type": "quantitative",
@@ -113,7 +122,7 @@ def _training_axes(curves: pd.DataFrame) -> tuple[Spec, Spec]:
         "scale": {"nice": False, "zero": False},
         "axis": {"format": ",.0f", "tickCount": 6, "labelOverlap": "greedy", "labelSeparation": 8},
     }
-    return x, value_axis("test accuracy (%)", low, high, min(whole, 100 * curves["mean"].min()))
+    return x, value_axis(axis_label(f"test {metric.words}", metric.unit), found)
 
 
 def _band(encoding: Spec) -> Spec:
@@ -121,14 +130,15 @@ def _band(encoding: Spec) -> Spec:
     return {"mark": {"type": "area", "opacity": 0.12, "clip": True}, "encoding": spread}
 
 
-def _hover(encoding: Spec) -> Spec:
+def _hover(encoding: Spec, metric: Metric = ACCURACY) -> Spec:
     """Return invisible points that answer the pointer, where a line would only say which line it is."""
+    form = value_format(metric)
     tooltip = [
         *TOOLTIP_START,
         {"field": "iteration", "format": ",.0f"},
-        {"field": "value", "title": "test accuracy, mean (%)", "format": ".2f"},
-        {"field": "from", "title": "lowest run", "format": ".2f"},
-        {"field": "to", "title": "highest run", "format": ".2f"},
+        {"field": "value", "title": axis_label(f"test {metric.words}, mean", metric.unit), "format": form},
+        {"field": "from", "title": "lowest run", "format": form},
+        {"field": "to", "title": "highest run", "format": form},
     ]
     mark = {"type": "point", "filled": True, "size": 120, "opacity": 0, "clip": True}
     return {"mark": mark, "encoding": encoding | {"tooltip": tooltip}}

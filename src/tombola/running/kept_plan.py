@@ -168,6 +168,8 @@ def _cause(before: Plan, after: Plan) -> str:
             spec = item.spec
             if isinstance(spec, Training | MaskSearch):
                 found |= {network: spec.network_code, path: spec.data_code, task: spec.task_code}
+            if isinstance(spec, Training):
+                found |= {f"the code of {name!r}": code for name, code in spec.recipe_code.items()}
             if isinstance(spec, OwnRun):
                 found[trainer] = spec.trainer_code
             if isinstance(spec, MaskSearch):

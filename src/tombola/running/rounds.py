@@ -70,8 +70,8 @@ def rounds(
     ...     run.report(accuracy=evaluate(run.model))
 
     The dense run of a trial comes first, then the levels of each arm. A run is stored when the body of the loop ends
-    normally. After `break`, an error or a kill, the same loop continues at the run it was in. The tables and figures
-    are written after the last run; `tombola.Results.open(out)` reads what is done at any time.
+    normally. After `break`, an error or a kill, the same loop continues at the run it was in. Tables and figures are
+    written after the last run; `tombola.Results.open(out)` reads what is done at any time.
 
     Before each run the global generators of torch, numpy and random are seeded, equally for all arms and levels of a
     trial.

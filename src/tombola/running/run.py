@@ -186,7 +186,9 @@ def check_first_batch(plan: Plan, dataset: Dataset) -> None:
     study, task = plan.study, plan.study.task.make()
     if task.plain_cross_entropy:
         return
-    splits = split(dataset, study.data.validation, Seeds(study.seed, 0)).with_targets(task.prepared)
+    splits = split(dataset, study.data.validation, Seeds(study.seed, 0), normalise=study.data.normalise).with_targets(
+        task.prepared
+    )
     for part in (splits.train, splits.validation, splits.test):
         task.check_targets(part.targets, study.data.source)
     module = initialised(network_for(study.network, plan.data, task), study.network.init, 0)
@@ -325,6 +327,7 @@ def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, displ
         surplus_outputs(plan),
         skipped_rounds(plan),
         never_settles(plan),
+        *plan.notes,
         "" if display.quiet else slower_than_possible(options.engine, options.device),
     )
     for remark in remarks:

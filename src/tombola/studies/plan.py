@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tombola.data import Description, describe, fingerprint, is_one_shape
+from tombola.data import Description, describe, fingerprint
 from tombola.errors import InputError
 from tombola.networks import Coverage, examined, initialised, network_for, redraws
 from tombola.pruning import CRITERIA, try_criterion
@@ -18,6 +18,7 @@ from tombola.registry import resolve
 from tombola.studies.arms import Rule, arm_named
 from tombola.studies.connectivity import Pair, connect
 from tombola.studies.controls import control
+from tombola.studies.recipe_checks import check_recipe, unreached_milestones
 from tombola.studies.rewind import iterations
 from tombola.studies.size import MAX_RUNS, check_size, runs_of
 from tombola.studies.study import ArmSettings, Study
@@ -74,6 +75,16 @@ class Plan:
         return recipe.budget(epoch_length(self.study, self.data, recipe))
 
     @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before anything is trained, a line each."""
+        recipes = (self.study.recipe(level) for level in (0, 1))
+        lines = [
+            unreached_milestones(recipe, recipe.budget(epoch_length(self.study, self.data, recipe)))
+            for recipe in recipes
+        ]
+        return tuple(dict.fromkeys(line for line in lines if line))
+
+    @cached_property
     def multiply_adds(self) -> float:
         """Multiply-adds of one example in the dense network."""
         return float(self.coverage.multiply_adds)
@@ -115,12 +126,10 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     check_outputs(task, initialised(build, "pytorch", 0), data, study.data.source)
     check_margins(study, task, data)
     recipes = [study.training, *(study.recipe(1).changed(arm.training) for arm in study.arms)]
-    is_image = is_one_shape(data.input_shape) and len(data.input_shape) == 3 and data.input_dtype == "float32"
-    if any(recipe.augment for recipe in recipes) and not is_image:
-        raise InputError(
-            f"training.augment is for images (channels, height, width), and an example of {study.data.source} has "
-            f"shape {data.input_shape}; leave augment out"
-        )
+    untrained = partial(initialised, build, study.network.init, 0)
+    for recipe in (recipes[0], study.recipe(1), *recipes[1:]):
+        epoch = epoch_length(study, data, recipe)
+        check_recipe(recipe, recipe.budget(epoch), untrained, data, task, study.data)
     dense, ticket, *others = [
         recipe.budget(epoch_length(study, data, recipe)) for recipe in (recipes[0], study.recipe(1), *recipes[1:])
     ]
@@ -139,7 +148,6 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     rates = study.pruning.resolve(coverage)
     remaining = plan_counts(coverage.sizes(), rates, study.pruning.scope, study.pruning.minimum)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
-    untrained = partial(initialised, build, study.network.init, 0)
     try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task)
     arms = [control(arm.rule, arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
     codes = Codes(study.network.code(), fingerprint(study.data, root), study.task.code())

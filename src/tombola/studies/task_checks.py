@@ -97,7 +97,7 @@ def check_start(task: Task, module: nn.Module, train: Part, validation: Part, so
             raise InputError(
                 f"the task's {name} depends on the batch size: {one:.6g} with {len(every)} examples at a time, "
                 f"{other:.6g} with {max(1, len(every) // 3)}; `sums` must add up over blocks of examples, and `scores` "
-                "must follow from the sums alone"
+                "must follow from the sums alone; the network's output for an example must not depend on the others"
             )
 
 

@@ -1,7 +1,4 @@
-"""Tables for a terminal.
-
-Importing this does not cost pandas, which is loaded when something is summed up.
-"""
+"""Tables for a terminal, and the captions that they share with figures and pages."""
 
 from __future__ import annotations
 

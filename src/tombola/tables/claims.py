@@ -46,10 +46,10 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("claim")
-    table.add_column("it says", ratio=1)
+    table.add_column("statement", ratio=1)
     for header in ("expected", "measured, 95 % interval", "n"):
         table.add_column(header, justify="right")
-    table.add_column("outcome")
+    table.add_column("result")
     for outcome in outcomes:
         told = outcome.outcome in (INCONCLUSIVE, NOT_MEASURED) and outcome.reason != BOTH_SIDES
         reason = f": {outcome.reason}" if told else ""

@@ -87,6 +87,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         what_changed(store, plan),
         surplus_outputs(plan),
         skipped_rounds(plan),
+        *plan.notes,
         slower_than_possible(engine, device),
     )
     lines += [line for line in remarks if line]

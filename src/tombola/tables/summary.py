@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tombola.formatting import BETWEEN, counted, in_order, left_out, percent, plain, sample_size
-
-if TYPE_CHECKING:
-    import pandas as pd
+from tombola.analysis.connectivity import barrier_statistics, height_of
+from tombola.analysis.measures import STOP, early_of, final_of
+from tombola.analysis.order import in_order
+from tombola.analysis.summary import summarise
+from tombola.formatting import counted, number, percent, plain, signed
+from tombola.tables.captions import BETWEEN, HEIGHTS, Height, left_out, sample_size
+from tombola.tasks.metric import Metric, metric_of
 
 # A row of the summary, and what writes one of its numbers.
 Row = Mapping[str, Any]
@@ -28,16 +33,14 @@ MISSING = "-"
 
 
 def summary_table(levels: pd.DataFrame) -> Group:
-    """Return the summary of each study in `levels`: a table of accuracies and one of early-stop iterations.
+    """Return the summary of each study in `levels`: a table of its metric and one of early-stop iterations.
 
-    Print it with a `rich.console.Console`; it fits in 100 columns and is plain text where the output is no
-    terminal. More than five arms go on in further tables.
+    Print it with a `rich.console.Console`. It fits in 100 columns, and it is plain text where the output is not a
+    terminal. A table holds up to five arms; more arms get further tables.
     """
-    from tombola.analysis.summary import summarise
-
-    summary = summarise(levels)
     parts: list[RenderableType] = []
-    for study, rows in summary.groupby("study", sort=False, observed=True):
+    for study, mine in levels.groupby("study", sort=False, observed=True):
+        metric, rows = metric_of(mine), summarise(mine)
         arms = in_order(rows["arm"])
         # Six arms make two tables of three, not one of five and a remnant.
         per_table = math.ceil(len(arms) / math.ceil(len(arms) / ARMS_PER_TABLE))
@@ -45,79 +48,76 @@ def summary_table(levels: pd.DataFrame) -> Group:
             some = arms[start : start + per_table]
             shown = rows[rows["arm"].isin(some)]
             spread = "mean ± standard deviation over trials" if (shown["n"] > 1).any() else ""
-            parts += _titled(
-                f"{plain(study)}: test accuracy at early stop, %", _per_arm(shown, some, _accuracy), shown, spread
-            )
+            title = f"{plain(study)}: {_with_unit(f'test {metric.words} at early stop', metric)}"
+            parts += _titled(title, _per_arm(shown, some, partial(_of_metric, metric)), shown, spread)
             parts += _titled(f"{plain(study)}: early-stop iteration, mean", _per_arm(shown, some, _iteration), shown)
-        if note := _collapsed(levels[levels["study"] == study]):
+        if note := _collapsed(mine):
             parts.append(Text(f"{note}\n"))
     return Group(*parts)
 
 
 def ticket_versus_reinit(levels: pd.DataFrame) -> Group:
-    """Return, for each study that holds both arms, tickets beside the same masks at fresh random weights.
+    """Return, for each study that has both arms, tickets beside the same masks with fresh random weights.
 
-    The accuracy is that on the test set at the end of training; the difference is in percentage points.
+    Values are means of the test metric at the end of training; the difference is ticket minus reinit.
     """
-    from tombola.analysis.summary import summarise
-
-    summary = summarise(levels[levels["arm"].isin(["ticket", "reinit"])])
     parts: list[RenderableType] = []
-    for study, rows in summary.groupby("study", sort=False, observed=True):
-        if rows["arm"].nunique() == 2:
-            title = f"{plain(study)}: test accuracy at the end of training, %, mean"
-            parts += _titled(title, _pairs(rows), rows)
+    both = levels[levels["arm"].isin(["ticket", "reinit"])]
+    for study, mine in both.groupby("study", sort=False, observed=True):
+        if mine["arm"].nunique() == 2:
+            metric, rows = metric_of(mine), summarise(mine)
+            title = f"{plain(study)}: {_with_unit(f'test {metric.words} at the end of training', metric)}, mean"
+            parts += _titled(title, _pairs(rows, metric), rows)
     return Group(*parts)
 
 
 def barrier_table(points: pd.DataFrame, threshold: float) -> Group:
-    """Return the error barriers on the lines of each study, a row per kind, iteration and level, in percentage points.
+    """Return the barriers on the interpolations of each study, a row per kind, iteration and level.
+
+    Barriers in error are in percentage points; those of a task without an error rate are in loss.
 
     Arguments:
         points: as `Results.connectivity` gives them.
         threshold: as in `tombola.analysis.barrier_statistics`.
     """
-    from tombola.analysis.connectivity import barrier_statistics
-
     parts: list[RenderableType] = []
-    for study, rows in barrier_statistics(points, threshold).groupby("study", sort=False, observed=True):
-        table = _table(["line between", "from", "level", "Pm %", "test barrier", "training", "pairs", ""])
+    for study, mine in points.groupby("study", sort=False, observed=True):
+        rows, height = barrier_statistics(mine, threshold), HEIGHTS[height_of(mine)]
+        table = _table(["between", "from", "level", "Pm %", "test barrier", "training", "pairs", ""])
         for row in rows.to_dict("records"):
             table.add_row(
                 BETWEEN[row["kind"]],
                 f"{row['rewind']:,}",
                 str(row["level"]) if row["level"] == row["other_level"] else f"{row['level']}, {row['other_level']}",
                 percent(row["density"]),
-                *(_barrier(row, part) for part in ("test", "train")),
+                *(_barrier(row, part, height) for part in ("test", "train")),
                 str(row["pairs"]),
                 "stable" if row["stable"] else "unstable",
             )
         trials = int(rows["trials"].max())
         about = "mean ± standard deviation over pairs" if (rows["pairs"] > 1).any() else "single pairs"
-        caption = (
-            f"n = {counted(trials, 'trial')}; {about}; stable: test barrier at or below {100 * threshold:g} points"
-        )
-        parts += [Text(f"{plain(study)}: error barriers, percentage points", style="bold"), table, Text(f"{caption}\n")]
+        caption = f"n = {counted(trials, 'trial')}; {about}; stable: test barrier at most {height.threshold(threshold)}"
+        parts += [Text(f"{plain(study)}: {height.title}", style="bold"), table, Text(f"{caption}\n")]
     return Group(*parts)
 
 
-def _barrier(row: Row, part: str) -> str:
+def _barrier(row: Row, part: str, height: Height) -> str:
     deviation = row[f"{part}_std"]
-    return f"{100 * row[f'{part}_mean']:.2f}" + ("" if math.isnan(deviation) else f" ± {100 * deviation:.2f}")
+    return height.number(row[f"{part}_mean"]) + ("" if math.isnan(deviation) else f" ± {height.number(deviation)}")
 
 
-def _pairs(rows: pd.DataFrame) -> Table:
-    measure = "final_test_accuracy"
+def _pairs(rows: pd.DataFrame, metric: Metric) -> Table:
+    measure = final_of(metric)
     table = _table(["round", "remaining", "ticket", "random init", "delta"])
     for level, at_level in rows.groupby("level"):
         by_arm = {row["arm"]: row for row in at_level.to_dict("records")}
         pair = [by_arm.get(arm) for arm in ("ticket", "reinit")]
         delta = MISSING
         if all(_is_number(row, measure) for row in pair):
-            ticket, reinit = (100 * row[f"{measure}_mean"] for row in pair if row is not None)
-            delta = f"{ticket - reinit:+.2f}"
+            ticket, reinit = (metric.scale * row[f"{measure}_mean"] for row in pair if row is not None)
+            delta = signed(ticket - reinit, metric)
         remaining = f"{100 * at_level['density'].mean():.2f} %"
-        table.add_row(str(int(level)), remaining, *(_mean(row, measure) + _mark(row) for row in pair), delta)
+        table.add_row(str(int(level)), remaining, *(_mean(row, measure, metric) + _mark(row) for row in pair), delta)
     return table
 
 
@@ -164,25 +164,30 @@ def _densities(density: pd.Series) -> str:
     return percent(high) if high - low <= 0.01 * high else f"{percent(low)}-{percent(high)}"
 
 
-def _accuracy(row: Row | None) -> str:
-    text = _mean(row, "early_stop_test_accuracy")
-    if row is not None and _is_number(row, "early_stop_test_accuracy"):
-        deviation = 100 * row["early_stop_test_accuracy_std"]
+def _with_unit(text: str, metric: Metric) -> str:
+    return f"{text}, {metric.unit}" if metric.unit else text
+
+
+def _of_metric(metric: Metric, row: Row | None) -> str:
+    measure = early_of(metric)
+    text = _mean(row, measure, metric)
+    if row is not None and _is_number(row, measure):
+        deviation = metric.scale * row[f"{measure}_std"]
         if not math.isnan(deviation):
-            text = f"{text} ± {deviation:.2f}"
+            text = f"{text} ± {number(deviation, metric)}"
     return text + _mark(row)
 
 
 def _iteration(row: Row | None) -> str:
-    if row is None or not _is_number(row, "early_stop_iteration"):
+    if row is None or not _is_number(row, STOP):
         return _no_number(row)
-    return f"{row['early_stop_iteration_mean']:,.0f}{_mark(row)}"
+    return f"{row[f'{STOP}_mean']:,.0f}{_mark(row)}"
 
 
-def _mean(row: Row | None, measure: str) -> str:
+def _mean(row: Row | None, measure: str, metric: Metric) -> str:
     if row is None or not _is_number(row, measure):
         return _no_number(row)
-    return f"{100 * row[f'{measure}_mean']:.2f}"
+    return number(metric.scale * row[f"{measure}_mean"], metric)
 
 
 def _is_number(row: Row | None, measure: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from tombola.data import DataSettings
 from tombola.networks import NetworkSettings
 from tombola.pruning.patterns import Pattern
@@ -120,6 +122,7 @@ class Training(Spec):
         noise: which draw of data order, augmentation and dropout.
         task: what is learned, without options that change no result.
         network_code, data_code, task_code: fingerprints of a user's own network, data and task.
+        recipe_code: fingerprints of the functions of a user's own that the recipe names, by name.
     """
 
     network: NetworkSettings
@@ -134,6 +137,7 @@ class Training(Spec):
     network_code: str = ""
     data_code: str = ""
     task_code: str = ""
+    recipe_code: dict[str, str] = Field(default_factory=dict)
 
     @property
     def seeds(self) -> Seeds:

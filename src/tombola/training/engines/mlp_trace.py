@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import operator
+import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import fx, nn
 from torch.nn import functional
@@ -74,14 +77,38 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def _traced(module: nn.Module, training: bool) -> Mlp | None:
-    with modes_kept(module), warnings.catch_warnings():
+    graph = graph_of(module, training, fx.Tracer())
+    return None if graph is None else _Walk(module, graph).mlp()
+
+
+def graph_of(module: nn.Module, training: bool, tracer: fx.Tracer) -> fx.Graph | None:
+    """Return the graph of a module's forward pass, None where that is not the same graph each time.
+
+    A forward pass that draws at random outside of a layer, makes a tensor of its own or changes an attribute would be
+    frozen in a graph as it was at the time.
+    """
+    before = _state(module)
+    with modes_kept(module), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         module.train(training)
+        draws = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
         try:
-            graph = fx.Tracer().trace(module)
-        except Exception:  # whatever a forward pass does that can't be traced, it is no multilayer perceptron
+            graph = tracer.trace(module)
+        except Exception:  # whatever a forward pass does that can't be traced
             return None
-        return _Walk(module, graph).mlp()
+        drawn = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+    constants = any(node.op == "get_attr" and "_tensor_constant" in str(node.target) for node in graph.nodes)
+    same = torch.equal(draws[0], drawn[0]) and draws[1:] == drawn[1:]
+    return graph if same and not constants and before == _state(module) else None
+
+
+def _state(module: nn.Module) -> list[dict[str, Any]]:
+    """Return the plain attributes of a module and those within, but for their modes."""
+    plain = (bool, int, float, str, type(None))
+    return [
+        {name: value for name, value in vars(each).items() if isinstance(value, plain) and name != "training"}
+        for each in module.modules()
+    ]
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from tombola.training.engines.example_last import (
     pools_plainly,
     window_of,
 )
-from tombola.training.engines.mlp_trace import has_hooks, modes_kept
+from tombola.training.engines.mlp_trace import graph_of, has_hooks
 from tombola.training.engines.sparse_conv import SparseConv2d, why_not_conv
 from tombola.training.engines.sparse_layer import SparseLayer
 from tombola.training.engines.sparse_linear import SparseLinear
@@ -141,7 +140,7 @@ def _fuse(module: nn.Module) -> None:
     Nothing is fused where `torch.fx` can't follow the forward pass, or where training takes another way than
     evaluation.
     """
-    graphs = [_graph(module, training) for training in (True, False)]
+    graphs = [graph_of(module, training, _Tracer()) for training in (True, False)]
     if graphs[0] is None or graphs[1] is None or str(graphs[0]) != str(graphs[1]):
         return
     graph, modules = graphs[0], dict(module.named_modules())
@@ -166,16 +165,6 @@ def _fuse(module: nn.Module) -> None:
         graph.lint()
         # The module stays what it is: the new forward pass uses the same layers.
         module.forward = fx.GraphModule(module, graph).forward
-
-
-def _graph(module: nn.Module, training: bool) -> fx.Graph | None:
-    with modes_kept(module), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module.train(training)
-        try:
-            return _Tracer().trace(module)
-        except Exception:  # whatever a forward pass does that can't be traced
-            return None
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from tombola.pruning.mask import Mask
 from tombola.training.engine import NetworkFactory, Start
-from tombola.training.engines.dense import DenseEngine
+from tombola.training.engines.dense import DenseEngine, sees_the_batch
 from tombola.training.engines.replacing import PAYS_BELOW, sparsify, why_dense
 from tombola.training.engines.sparse_conv import SparseConv2d
 from tombola.training.engines.sparse_layer import SparseLayer
 from tombola.training.recipe import Recipe
 
-CONVOLUTIONS_BLOCK = 64
+CONVOLUTIONS_PIECE = 64
 """Examples that are evaluated at a time where a convolution is sparse: few, so that what it reads fits the cache."""
 
 
@@ -46,8 +46,9 @@ class SparseEngine(DenseEngine):
             raise ValueError(f"the sparse engine runs on the CPU, not on {device}")
         (start,) = starts
         module, self._sparse = _made_sparse(build, start)
-        if any(isinstance(layer, SparseConv2d) for layer in self._sparse.values()):
-            self._evaluation_block = CONVOLUTIONS_BLOCK
+        convolves = any(isinstance(layer, SparseConv2d) for layer in self._sparse.values())
+        if convolves and not sees_the_batch(module):
+            self._piece = CONVOLUTIONS_PIECE
         elsewhere = Mask({name: start.mask[name] for name in start.mask if _layer(name) not in self._sparse})
         inner = replace(start, mask=elsewhere, optimizer=_packed(self._sparse, start.optimizer))
         super().__init__(lambda: module, [inner], recipe, budget, device)
@@ -62,6 +63,8 @@ class SparseEngine(DenseEngine):
         """Return why no layer of this module can ever be sparse, naming each layer; "" if one can."""
         if recipe.precision != "float32":
             return f"precision: {recipe.precision}; sparse layers compute in float32"
+        if not recipe.each_alone:
+            return f"optimizer: {recipe.optimizer}; it may need whole matrices, and sparse layers keep only live ones"
         reasons = why_dense(module, mask, dict.fromkeys(PAYS_BELOW, math.inf))
         if any(not reason for reason in reasons.values()):
             return ""

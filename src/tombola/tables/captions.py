@@ -1,0 +1,110 @@
+"""What tables and figures say of themselves: sample sizes, what points and bars are, what is left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tombola.analysis.connectivity import ERROR, LOSS
+from tombola.analysis.order import in_order
+from tombola.formatting import counted, number, plain
+from tombola.tasks.metric import Metric
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Bars = Literal["range", "interval"]
+
+
+@dataclass(frozen=True)
+class Height:
+    """How barriers are shown.
+
+    Args:
+        metric: the error rate or the loss, with its unit.
+        title: of a table.
+    """
+
+    metric: Metric
+    title: str
+
+    def number(self, stored: float) -> str:
+        """Return a stored barrier as it is shown, without its unit."""
+        return number(self.metric.scale * stored, self.metric)
+
+    def threshold(self, stored: float) -> str:
+        """Return the highest barrier that is called stable, with its unit."""
+        return f"{self.metric.scale * stored:g} {self.metric.difference_unit}".rstrip()
+
+
+HEIGHTS = {
+    ERROR: Height(Metric("error", "lower", "%"), "error barriers, percentage points"),
+    LOSS: Height(Metric("loss", "lower"), "loss barriers"),
+}
+
+# What an interpolation joins, by the kind that `Results.connectivity` gives.
+BETWEEN = {"copies": "copies", "dense-ticket": "dense and ticket", "levels": "successive tickets"}
+BARS_ARE = {"range": "bars span the lowest and highest run", "interval": "bars are 95 % t intervals of the mean"}
+
+
+def sample_size(summary: pd.DataFrame) -> str:
+    """Return the sample size of each arm of one study: "n = 5 trials", or by arm where they differ."""
+    arms_of: dict[str, list[str]] = {}
+    for arm in in_order(summary["arm"]):
+        arms_of.setdefault(_size_of(summary[summary["arm"] == arm]), []).append(plain(arm))
+    if len(arms_of) == 1:
+        return f"n = {next(iter(arms_of))}"
+    return "n = " + "; ".join(f"{size} ({', '.join(arms)})" for size, arms in arms_of.items())
+
+
+def small_print(summary: pd.DataFrame, marks: str, bars: Bars | None, *more: str) -> str:
+    """Return what a figure says of itself: sample size, what points or curves and bars are, what is left out.
+
+    Arguments:
+        summary: of what the figure shows.
+        marks: what stands for a mean: "points" or "curves".
+        bars: what the bars are; None where the figure has none.
+    """
+    if bars is None:
+        drawn = f"{marks} are means over trials" if (summary["runs"] > 1).any() else "single runs"
+    elif bars == "interval" and (summary["n"] < 2).all():
+        drawn = "one trial, so no intervals"
+    elif (summary["runs"] > 1).any():
+        drawn = f"{marks} are means over trials, {BARS_ARE[bars]}"
+    else:
+        drawn = "single runs, so no bars"
+    return "; ".join(part for part in (_sample_sizes(summary), drawn, left_out(summary), *more) if part) + "."
+
+
+def left_out(summary: pd.DataFrame) -> str:
+    """Return "2 diverged runs left out (reinit)", or nothing where no run diverged."""
+    diverged = summary[summary["diverged"] > 0]
+    if diverged.empty:
+        return ""
+    arms = ", ".join(plain(arm) for arm in in_order(diverged["arm"]))
+    return f"{counted(int(diverged['diverged'].sum()), 'diverged run')} left out ({arms})"
+
+
+def _sample_sizes(summary: pd.DataFrame) -> str:
+    """Return the sample sizes, by study where they differ."""
+    sizes = {study: sample_size(rows) for study, rows in summary.groupby("study", sort=False, observed=True)}
+    if len(set(sizes.values())) == 1:
+        return next(iter(sizes.values()))
+    return " · ".join(f"{plain(study)}: {size}" for study, size in sizes.items())
+
+
+def _size_of(arm: pd.DataFrame) -> str:
+    with_results = arm[arm["n"] > 0]
+    # The dense level is one run per trial even where an arm has several repeats at every other level.
+    pruned = with_results[with_results["level"] > 0]
+    rows = with_results if pruned.empty else pruned
+    if rows.empty:
+        return "0 trials"
+    trials = _range(rows["n"], "trial")
+    same = (rows["n"] == rows["runs"]).all()
+    return trials if same else f"{trials}, {_range(rows['runs'], 'run')}"
+
+
+def _range(numbers: pd.Series, noun: str) -> str:
+    low, high = int(numbers.min()), int(numbers.max())
+    return counted(high, noun) if low == high else f"{low:,} to {counted(high, noun)}"
