@@ -30,7 +30,7 @@ class Machine:
     def clock(self) -> float:
         return self.now
 
-    def choose(self, name: str, build: Any, mask: Any, recipe: Any, example: Any) -> Any:
+    def choose(self, name: str, build: Any, mask: Any, recipe: Any, example: Any, **_: Any) -> Any:
         machine = self
 
         class Fake:
