@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tombola.pruning.select import select
     from tombola.running.results import Results
     from tombola.running.ticket import Ticket
-    from tombola.session import run
+    from tombola.session.loop import rounds
+    from tombola.session.study import run
     from tombola.studies.study import Study
 
 __version__ = "0.1.0"
@@ -36,7 +37,8 @@ _HOMES = {
     "Study": "tombola.studies.study",
     "Ticket": "tombola.running.ticket",
     "TombolaError": "tombola.errors",
-    "run": "tombola.session",
+    "rounds": "tombola.session.loop",
+    "run": "tombola.session.study",
     "select": "tombola.pruning.select",
 }
 
@@ -51,6 +53,7 @@ __all__ = [
     "Ticket",
     "TombolaError",
     "WorkFailed",
+    "rounds",
     "run",
     "select",
 ]

@@ -46,11 +46,14 @@ __all__ = [
 # What is looked for -> the group of entry points that adds to it.
 GROUPS = {
     "arm": "tombola.arms",
+    "augmentation": "tombola.augmentations",
     "criterion": "tombola.criteria",
     "data source": "tombola.data",
     "engine": "tombola.engines",
     "method": "tombola.criteria",
     "network": "tombola.networks",
+    "optimizer": "tombola.optimizers",
+    "schedule": "tombola.schedules",
     "task": "tombola.tasks",
     "work kind": "tombola.work",
 }

@@ -255,3 +255,20 @@ def test_a_damaged_file_loads_right_or_is_refused(tmp_path_factory, data):
         return
     np.testing.assert_array_equal(dataset.train_inputs, X)
     np.testing.assert_array_equal(dataset.train_targets, Y)
+
+
+def test_arrays_of_three_dimensions_may_be_sequences(tmp_path):
+    generator = np.random.default_rng(0)
+    path = tmp_path / "sequences.npz"
+    inputs = generator.normal(size=(30, 7, 2)).astype(np.float32)
+    labels = np.arange(30) % 3
+    np.savez(path, x_train=inputs, y_train=labels, x_test=inputs[:6], y_test=labels[:6])
+    settings = DataSettings(source="npz", path=str(path), validation=5, kind="sequence")
+    assert describe(settings).input_shape == (7, 2)
+    np.testing.assert_array_equal(load(settings).train_inputs, inputs)
+    pictures = settings.model_copy(update={"kind": "image"})
+    assert describe(pictures).input_shape == (1, 7, 2)
+    assert load(pictures).train_inputs.shape == (30, 1, 7, 2)
+    np.savez(path, x_train=inputs[:, 0], y_train=labels, x_test=inputs[:6, 0], y_test=labels[:6])
+    with pytest.raises(DataError, match=r"data.kind=sequence needs floating x_train of shape \(N, steps, features\)"):
+        describe(settings)

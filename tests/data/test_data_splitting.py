@@ -8,6 +8,8 @@ import torch
 
 from tombola.data import Dataset, split, splitting
 from tombola.errors import DataError, InputError
+from tombola.pruning import Mask
+from tombola.running.ticket import Ticket
 from tombola.seeds import Seeds
 
 SEEDS = Seeds(study=3, trial=0)
@@ -101,10 +103,63 @@ def test_images_are_normalised_per_channel_by_the_training_part_alone(kind, bloc
         np.testing.assert_allclose(part.inputs.numpy(), expected, rtol=2e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["uint8", "float32"])
-def test_feature_vectors_are_normalised_together(kind):
-    raw = images(kind).reshape(50, 60)
+def test_feature_vectors_are_normalised_by_feature():
+    """Columns of a table differ by orders of magnitude: with one mean for all, the small ones would be constants."""
+    raw = np.random.default_rng(0).normal(size=(50, 4)) * [1, 1e-3, 1e4, 0] + [0, 5, -1e5, 7]
     splits = split(made(raw), 10, SEEDS)
+    kept = raw[splits.train.targets.numpy()]
+    np.testing.assert_allclose(splits.mean, kept.mean(0), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(splits.std[:3], kept.std(0)[:3], rtol=1e-9)
+    assert splits.std[3] == 1
+    expected = (raw[splits.validation.targets.numpy()] - splits.mean) / splits.std
+    np.testing.assert_allclose(splits.validation.inputs.numpy(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_images_may_be_normalised_by_place():
+    raw = images()
+    splits = split(made(raw), 10, SEEDS, normalise="feature")
+    kept = raw[splits.train.targets.numpy()] / 255
+    np.testing.assert_allclose(np.reshape(splits.mean, (3, 5, 4)), kept.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(splits.train.inputs.numpy(), (kept - kept.mean(0)) / kept.std(0), rtol=1e-5, atol=1e-6)
+
+
+def test_sequences_stay_as_they_are_or_are_normalised_by_feature():
+    raw = np.random.default_rng(0).normal(size=(50, 6, 3)).astype(np.float32) * [1, 100, 1e-3] + [0, -7, 1]
+    assert split(made(raw), 10, SEEDS).mean == ()
+    splits = split(made(raw), 10, SEEDS, normalise="feature")
+    kept = raw[splits.train.targets.numpy()].astype(np.float64)
+    np.testing.assert_allclose(splits.mean, kept.mean((0, 1)), rtol=1e-9)
+    expected = (kept - kept.mean((0, 1))) / kept.std((0, 1))
+    np.testing.assert_allclose(splits.train.inputs.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float64"])
+def test_inputs_may_stay_as_they_are(kind):
+    raw = images(kind)
+    splits = split(made(raw), 10, SEEDS, normalise="none")
+    expected = raw[splits.train.targets.numpy()].astype(np.float32) / np.float32(255 if kind == "uint8" else 1)
+    np.testing.assert_array_equal(splits.train.inputs.numpy(), expected)
+    assert (splits.mean, splits.std) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("shape", "normalise"),
+    [((50, 3, 5, 4), how) for how in ("channel", "feature", "none")]
+    + [((50, 7), how) for how in ("channel", "feature", "none")]
+    + [((50, 6, 3), how) for how in ("channel", "feature", "none")],
+)
+def test_a_ticket_normalises_as_training_did(shape, normalise):
+    raw = np.random.default_rng(0).normal(size=shape) * 5 + 3
+    splits = split(made(raw), 10, SEEDS, normalise=normalise)
+    constants = {"mean": list(splits.mean), "std": list(splits.std)}
+    ticket = Ticket(Mask({}), {}, {}, constants, {"input_shape": list(shape[1:]), "classes": 50})
+    np.testing.assert_array_equal(ticket.normalise(raw[splits.train.targets.numpy()]), splits.train.inputs)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_feature_vectors_may_be_normalised_together(kind):
+    raw = images(kind).reshape(50, 60)
+    splits = split(made(raw), 10, SEEDS, normalise="channel")
     kept = raw[splits.train.targets.numpy()].astype(np.float64) / (255 if kind == "uint8" else 1)
     np.testing.assert_allclose(splits.mean, [kept.mean()], rtol=1e-12)
     np.testing.assert_allclose(splits.std, [kept.std()], rtol=1e-12)

@@ -27,7 +27,9 @@ def data_section(name: str, folder: Path) -> dict[str, Any]:
     path = folder / f"{name}.npz"
     if not path.exists():
         np.savez(path, **_arrays(SHAPES[name]))
-    return {"source": "npz", "path": str(path), "validation": VALIDATION}
+    section = {"source": "npz", "path": str(path), "validation": VALIDATION}
+    # Frozen before feature vectors were normalised by feature: one mean over all columns.
+    return section | ({"normalise": "channel"} if name == "features" else {})
 
 
 def _arrays(shape: tuple[int, ...]) -> dict[str, np.ndarray]:

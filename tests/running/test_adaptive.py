@@ -311,3 +311,22 @@ def test_without_the_setting_nothing_ends():
     ends = Ends(plan)
     assert not ends.note(find(plan, "ticket", 0).id, {"history": {"val_loss": [1.0], "val_accuracy": [0.0]}})
     assert not ends.asked_for
+
+
+# What trained weights have behind them
+
+
+def test_the_training_behind_a_start_counts_in_verdicts(tmp_path):
+    from tombola.analysis import verdicts
+
+    study = small_study(trials=3, arms=["ticket", "fine-tune"], pruning__rounds=2, training__iterations=12)
+    results = tombola.run(study, tmp_path, workers=0, figures=False, quiet=True)
+    frame = results.frame()
+    before = frame.groupby(["arm", "level"])["iterations_before"].first()
+    assert [before["ticket", level] for level in (0, 1, 2)] == [0, 0, 0]
+    assert [before["fine-tune", level] for level in (0, 1, 2)] == [0, 12, 24]
+    judged = verdicts(frame, margin=0.99)
+    tuned = judged[judged["arm"] == "fine-tune"]
+    assert "winning ticket" not in set(tuned["verdict"])
+    stop = frame.groupby(["arm", "level"])["early_stop_iteration"].mean()
+    assert tuned["iteration_difference"].iloc[1] == pytest.approx(stop["fine-tune", 2] + 24 - stop["fine-tune", 0])

@@ -251,3 +251,15 @@ def test_code_of_a_task_is_part_of_the_identity(tmp_path, monkeypatch):
     codes = {name: study("regression", task=f"{name}_tasks:Distance").task.code() for name in ("first", "second")}
     assert all(codes.values())
     assert codes["first"] != codes["second"]
+
+
+def test_the_task_in_the_docs_runs(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    (code,) = [block for block in text.split("```python\n")[1:] if block.startswith("# my_tasks.py")]
+    (tmp_path / "my_tasks.py").write_text(code.split("```")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    data = {"source": "regression-2", "validation": 24}
+    task = {"name": "my_tasks:Distance", "radius": 0.5}
+    planned = study("regression", task=task, data=data, arms=["ticket"], pruning__rounds=1)
+    frame = run(planned, tmp_path / "out").frame()
+    assert list(frame["metric"].unique()) == ["distance"]

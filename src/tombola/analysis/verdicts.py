@@ -39,6 +39,9 @@ def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.
     (Berger 1982). That some level of many is wrongly one happens more often: `p_holm` says which stand after Holm's
     correction over the levels of the arm. docs/statistics.md has both rates as simulated.
 
+    The early-stopping iteration counts the training behind a start from trained weights (`fine-tune`, `lr-rewind`), so
+    such an arm is at most `matching` where that took longer than the dense network.
+
     Arguments:
         levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
         margin: the loss that still counts as none, as a fraction: 0.001 is 0.1 percentage points of a percentage, and
@@ -59,6 +62,8 @@ def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.
     """
     if not 0 <= margin < 1:
         raise InputError(f"margin={margin} must lie between 0 and 1, such as 0.001 for 0.1 percentage points")
+    if "iterations_before" in levels:  # an arm that starts from trained weights stops later than its own curve says
+        levels = levels.assign(**{STOP: levels[STOP] + levels["iterations_before"]})
     rows = levels.assign(diverged=diverged(levels))[levels["level"] > 0]
     table = rows.groupby(GROUP, sort=False).agg(density=("density", "mean"), diverged=("diverged", "sum")).reset_index()
     dense = levels[(levels["level"] == 0) & diverged(levels)].groupby("study")["trial"].nunique()

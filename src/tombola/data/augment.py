@@ -1,18 +1,23 @@
-"""Augmentation of whole batches of images on the device: random flips and crops."""
+"""Augmentation of whole batches on the device: random flips and crops of images, and functions of the user's own.
+
+A user's function is called as `function(inputs, generator)` and returns inputs of the same shape and type. The
+generator is on the CPU, and seeded for each iteration: what it draws is the same on every device and after a resume.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tombola.data.parts import Splits, first_tensor
+from tombola.data.parts import Splits, Tensors, each_tensor, first_tensor
+from tombola.errors import InputError
+from tombola.registry import resolve
 from tombola.seeds import Seeds
 
-Kind = Literal["flip", "crop"]
-KINDS: tuple[Kind, ...] = ("flip", "crop")
+KINDS = ("flip", "crop")
 PADDING = 4  # pixels on each side that a crop may reach beyond the image
 
 
@@ -28,19 +33,28 @@ class Augmentation:
     flips with crops as without.
 
     Args:
-        kinds: any of "flip" and "crop"; their order makes no difference.
+        kinds: any of "flip" and "crop", whose order makes no difference; and `package.module:function`s, called after
+            them in their order.
         batch_size: examples in a batch.
         seeds: the trial's.
         splits: the trial's data, from whose normalisation it follows what black is.
 
     Attributes:
         black: float [channels], on the device of the data.
+        kinds: "flip" and "crop", as far as they are asked for.
+        own: the user's functions.
     """
 
-    def __init__(self, kinds: Sequence[Kind], batch_size: int, seeds: Seeds, splits: Splits):
-        self._kinds, self._batch_size, self._seeds = kinds, batch_size, seeds
+    def __init__(self, kinds: Sequence[str], batch_size: int, seeds: Seeds, splits: Splits):
+        self.kinds = tuple(kind for kind in kinds if kind in KINDS)
+        self.own = {kind: resolve(kind, {}, "augmentation") for kind in kinds if kind not in KINDS}
+        self._batch_size, self._seeds = batch_size, seeds
         mean, std = torch.tensor(splits.mean, dtype=torch.float64), torch.tensor(splits.std, dtype=torch.float64)
-        self.black = (-mean / std).to(first_tensor(splits.train.inputs))
+        if len(mean):
+            self.black = (-mean / std).to(first_tensor(splits.train.inputs))
+        else:  # inputs as they are
+            images = first_tensor(splits.train.inputs)
+            self.black = images.new_zeros(images.shape[1] if images.dim() == 4 else 0)
 
     def draws(self, first: int, count: int) -> Tensor:
         """Return int64 [count, batch, 3] for iterations first, ..., first + count - 1: flip (0 or 1), down, across."""
@@ -49,11 +63,47 @@ class Augmentation:
             generator = self._seeds.generator("augment", iteration)
             flips = torch.randint(2, (self._batch_size,), generator=generator)
             moves = torch.randint(-PADDING, PADDING + 1, (self._batch_size, 2), generator=generator)
-            if "flip" in self._kinds:
+            if "flip" in self.kinds:
                 row[:, 0] = flips
-            if "crop" in self._kinds:
+            if "crop" in self.kinds:
                 row[:, 1:] = moves
         return drawn
+
+    def own_changes(self, inputs: Tensors, iteration: int) -> Tensors:
+        """Return the inputs of an iteration's batch as the user's functions change them.
+
+        Raises:
+            InputError: a function fails, or returns something of another shape or type.
+        """
+        for name, function in self.own.items():
+            generator = self._seeds.generator("augment", f"{name}/{iteration}")
+            inputs = changed_by(name, function, inputs, generator)
+        return inputs
+
+
+def changed_by(name: str, function: Any, inputs: Tensors, generator: torch.Generator) -> Tensors:
+    """Return what a user's augmentation makes of a batch.
+
+    Raises:
+        InputError: it fails, or returns something of another shape or type.
+    """
+    where = f"training.augment={name!r}"
+    try:
+        # A copy: a function may well change its argument, which must not change the data.
+        changed = function(each_tensor(torch.clone, inputs), generator)
+    except Exception as error:
+        raise InputError(
+            f"{where} failed: {type(error).__name__}: {error}; it is called as function(inputs, generator)"
+        ) from error
+    if _kinds_of(changed) != _kinds_of(inputs):
+        raise InputError(f"{where} turned {_kinds_of(inputs)} into {_kinds_of(changed)}; it must keep shape and type")
+    return changed
+
+
+def _kinds_of(inputs: object) -> str:
+    if not isinstance(inputs, Tensor | tuple | dict):
+        return type(inputs).__name__
+    return str(each_tensor(lambda each: (tuple(each.shape), str(each.dtype), each.device.type), inputs))
 
 
 def augment(images: Tensor, draws: Tensor, black: Tensor) -> Tensor:

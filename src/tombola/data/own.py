@@ -14,8 +14,12 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 _RENUMBER = "names, y_train = numpy.unique(y_train, return_inverse=True); y_test = numpy.searchsorted(names, y_test)"
 
 
-def describe(path: Path) -> Description:
+def describe(path: Path, kind: str = "image") -> Description:
     """Return what the archive holds from its headers and labels; the inputs are not read.
+
+    Args:
+        path: of the archive.
+        kind: what inputs of three dimensions are: "image" or "sequence".
 
     Raises:
         DataError: the archive or the arrays are not as `load` needs them.
@@ -23,9 +27,10 @@ def describe(path: Path) -> Description:
     with open_archive(path) as archive:
         headers = _headers(archive)
         train, test = _labels(archive)
+        _check_kind(path, kind, headers["x_train"])
     shape = headers["x_train"].shape[1:]
     return Description(
-        input_shape=(1, *shape) if len(shape) == 2 else shape,
+        input_shape=(1, *shape) if len(shape) == 2 and kind == "image" else shape,
         classes=_classes(path, train, test),
         train=len(train),
         test=len(test),
@@ -38,21 +43,21 @@ def fingerprint(path: Path) -> str:
         return archive.fingerprint()
 
 
-def load(path: Path) -> Dataset:
-    """Read all four arrays.
+def load(path: Path, kind: str = "image") -> Dataset:
+    """Read all four arrays; `kind` as in `describe`.
 
     Raises:
         DataError: the file is missing or damaged, or an array is not as it must be.
     """
     with open_archive(path) as archive:
-        _headers(archive)
+        _check_kind(path, kind, _headers(archive)["x_train"])
         train, test = _labels(archive)
         classes = _classes(path, train, test)
         return Dataset(
             name=str(path),
-            train_inputs=_inputs(archive, "x_train"),
+            train_inputs=_inputs(archive, "x_train", kind),
             train_targets=train,
-            test_inputs=_inputs(archive, "x_test"),
+            test_inputs=_inputs(archive, "x_test", kind),
             test_targets=test,
             classes=classes,
             fingerprint=archive.fingerprint(),
@@ -173,8 +178,16 @@ def _classes(path: Path, train: np.ndarray, test: np.ndarray) -> int:
     return classes
 
 
-def _inputs(archive: Archive, key: str) -> np.ndarray:
-    """Return uint8 or floating [N, features] or [N, channels, height, width]."""
+def _check_kind(path: Path, kind: str, inputs: Header) -> None:
+    if kind == "sequence" and (len(inputs.shape) != 3 or inputs.dtype.kind != "f"):
+        raise DataError(
+            f"{path}: data.kind=sequence needs floating x_train of shape (N, steps, features); it is {inputs.dtype} of "
+            f"shape {inputs.shape}; leave kind out"
+        )
+
+
+def _inputs(archive: Archive, key: str, kind: str) -> np.ndarray:
+    """Return uint8 or floating [N, features], [N, channels, height, width] or, of sequences, [N, steps, features]."""
     inputs = archive.array(key)
     if inputs.dtype.kind == "f":
         bad = [row for row, example in enumerate(inputs) if not np.isfinite(example).all()]
@@ -183,4 +196,4 @@ def _inputs(archive: Archive, key: str) -> np.ndarray:
                 f"{archive.path}: {key} holds NaN or infinity in {len(bad):,} of {len(inputs):,} examples, the first "
                 f"of them {key}[{bad[0]}]; replace those values or leave the examples out"
             )
-    return inputs[:, None] if inputs.ndim == 3 else inputs
+    return inputs[:, None] if inputs.ndim == 3 and kind == "image" else inputs

@@ -23,12 +23,14 @@ class Place:
         root: the user's data folder, absolute; None: only the cache.
         path: a user's own file, absolute.
         stamp: changes when that file does.
+        kind: what the file's arrays hold, as in the `data` section.
         may_download: doesn't count in the key, since it doesn't change what is loaded.
     """
 
     root: Path | None = None
     path: Path | None = None
     stamp: tuple[int, ...] = ()
+    kind: str = "image"
     may_download: bool = field(default=True, compare=False)
 
     @property
@@ -74,8 +76,8 @@ SOURCES: dict[str, Source] = {
     "cifar100": _cifar("cifar100"),
     "digits": Source(describe=lambda place: digits.DESCRIPTION, load=lambda place: digits.load()),
     "npz": Source(
-        describe=lambda place: own.describe(place.file),
-        load=lambda place: own.load(place.file),
+        describe=lambda place: own.describe(place.file, place.kind),
+        load=lambda place: own.load(place.file, place.kind),
         fingerprint=lambda place: own.fingerprint(place.file),
     ),
 }
@@ -154,7 +156,7 @@ def _place(settings: DataSettings, root: Path | None, may_download: bool = True)
         except OSError:
             return Place(path=path)  # opening it says what is wrong
         stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        return Place(path=path, stamp=stamp)
+        return Place(path=path, stamp=stamp, kind=settings.kind)
     chosen = root or os.environ.get("TOMBOLA_DATA")
     return Place(root=_absolute(str(chosen)) if chosen else None, may_download=may_download)
 

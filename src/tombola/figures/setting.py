@@ -44,7 +44,7 @@ class Setting:
         return cls(
             # A user's own network may mean anything by it.
             dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
-            learning_rate=f"{training.lr:g}{warmup}",
+            learning_rate="" if study.trainer else f"{training.lr:g}{warmup}",
             criterion=study.pruning.criterion.rpartition(":")[2],
             settles_below=(study.pruning.early_bird or EarlyBird()).threshold,
             stable_below=study.connectivity.threshold if study.connectivity else cls.stable_below,

@@ -51,8 +51,7 @@ def sheet(results: Results, levels: pd.DataFrame) -> Sheet:
     network = [*_settings(settings["network"]), ("prunable weights", f"{plan.remaining[0]:,} ({layers})")]
     groups = [
         Group("Network", tuple(network)),
-        Group("Data", (*_settings(settings["data"]), *_data(results), *_normalisation(facts))),
-        Group("Training", (*_settings(settings["training"]), ("budget", counted(plan.budget(), "iteration")))),
+        *_training(results, settings, facts),
         Group(
             "Pruning",
             (
@@ -96,6 +95,17 @@ def _rewind(rewind: Any) -> str:
     if isinstance(rewind, str):
         return f"to {rewind}"
     return f"to iteration {rewind}" + ("" if rewind else ", the initialisation")
+
+
+def _training(results: Results, settings: dict[str, Any], facts: list[dict[str, Any]]) -> list[Group]:
+    """Return the groups on data and training; of a user's own trainer, what tombola knows of it."""
+    if results.study.trainer is not None:
+        return [Group("Training", tuple(_settings(settings["trainer"])))]
+    budget = ("budget", counted(results.plan.budget(), "iteration"))
+    return [
+        Group("Data", (*_settings(settings["data"]), *_data(results), *_normalisation(facts))),
+        Group("Training", (*_settings(settings["training"]), budget)),
+    ]
 
 
 def _settings(section: dict[str, Any]) -> list[tuple[str, str]]:

@@ -65,7 +65,7 @@ def write_whole(path: Path, content: bytes, remedy: str = AGAIN) -> None:
     """Write a file aside, make sure that it is on the disk, and move it into place.
 
     Raises:
-        StoreError: it can't be written, or `path` is a folder, a device or the like; `remedy` is the end of the message.
+        StoreError: it can't be written, or is a folder or a device; `remedy` is the end of the message.
     """
     if path.exists() and not path.is_file():
         raise StoreError(f"can't write {path}: it is not a regular file; {remedy}")

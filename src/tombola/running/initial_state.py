@@ -33,10 +33,40 @@ def masked_state(
     Raises:
         Damaged: a result that the run needs is missing or damaged.
     """
-    module = initialised(build, "pytorch", 0)
+
+    def full() -> Mask:
+        return Mask.full(examined(build, splits.description, run.network).shapes())
+
+    def drawn(seed: int) -> Weights:
+        return initialised(build, run.network.init, seed).state_dict()
+
+    return state_under_mask(run, store, initialised(build, "pytorch", 0), drawn, full, splits.input_shape)
+
+
+def state_under_mask(
+    run: Run,
+    store: Store,
+    module: nn.Module,
+    drawn: Callable[[int], Weights],
+    full: Callable[[], Mask],
+    input_shape: Any,
+) -> tuple[Mask, Weights, dict[str, Any]]:
+    """Return the mask of a run, its masked starting weights, and remarks on the mask, as `masked_state` does.
+
+    Args:
+        run: what decides them.
+        store: holds the results that the run needs.
+        module: of the run's network; it is changed.
+        drawn: returns the initial weights of a seed.
+        full: returns the mask of the dense network.
+        input_shape: of one example; None where it is not that of a single tensor.
+
+    Raises:
+        Damaged: a result that the run needs is missing or damaged.
+    """
     remarks: dict[str, Any] = {}
     if run.mask is None:
-        mask = Mask.full(examined(build, splits.description, run.network).shapes())
+        mask = full()
     else:
         mask = store.mask(run.mask.source)
         if run.mask.search is not None:
@@ -44,9 +74,9 @@ def masked_state(
         if run.mask.shuffle is not None:
             shuffle = run.mask.shuffle
             mask = shuffled_in(shuffle.pattern, mask, run.seeds.generator("mask", shuffle.counter()))
-        remarks |= collapse(module, mask, splits.input_shape)
+        remarks |= collapse(module, mask, input_shape)
     # In the module rather than in the dict: a tied weight has several names there, and is masked under one.
-    module.load_state_dict(_weights(run, store, build))
+    module.load_state_dict(_weights(run, store, drawn))
     mask.apply_(module)
     weights = _copied(module)
     if run.initial.redraw is not None:
@@ -66,7 +96,9 @@ def frozen_state(
     """
     module = initialised(build, "pytorch", 0)
     mask = Mask.full(examined(build, splits.description, supermask.network).shapes())
-    module.load_state_dict(_weights(supermask, store, build))
+    module.load_state_dict(
+        _weights(supermask, store, lambda seed: initialised(build, supermask.network.init, seed).state_dict())
+    )
     if supermask.popup.weights == "signed-constant":
         with torch.no_grad():
             for name, weight in module.named_parameters():
@@ -75,11 +107,11 @@ def frozen_state(
     return mask, _copied(module), {}
 
 
-def _weights(training: Training, store: Store, build: Callable[[], nn.Module]) -> Weights:
+def _weights(training: Training, store: Store, drawn: Callable[[int], Weights]) -> Weights:
     initial = training.initial
     if initial.run is not None:
         return store.load(initial.run).snapshots[initial.snapshot]
-    return initialised(build, training.network.init, training.seeds.value("init", initial.draw)).state_dict()
+    return drawn(training.seeds.value("init", initial.draw))
 
 
 def _copied(module: nn.Module) -> Weights:

@@ -41,7 +41,7 @@ def _interpolate(item: Item, store: Store, options: RunOptions) -> None:
         build_of(item, splits),
         splits,
         spec.points,
-        half=spec.precision == "bfloat16",
+        precision=spec.precision,
         seed=spec.seeds.value("dropout"),
         task=spec.task.make(),
         check=Heartbeat(store, options, lambda: {item.id: state}),

@@ -22,7 +22,7 @@ from tombola.studies.loading import STUDY_FILE, dump_study
 from tombola.studies.plan import Plan, Row
 from tombola.studies.study import Study
 from tombola.tasks import CLASSIFICATION, Measures
-from tombola.work import Item, MaskSearch, Observations, OpaqueSpec, Training, opaque_item_from_json
+from tombola.work import Item, MaskSearch, Observations, OpaqueSpec, OwnRun, Training, opaque_item_from_json
 
 PLAN_FILE = "plan.json"
 FIRST_EDITION = b'{"study":'  # what such a file begins with
@@ -158,6 +158,7 @@ def _cause(before: Plan, after: Plan) -> str:
     if any(isinstance(item.spec, OpaqueSpec) for item in before.work.values()):
         return "tombola's own numerics (version 0.1 wrote this folder)"
     network, path = f"the code of network {after.study.network.name!r}", f"the data file {after.study.data.path}"
+    trainer = f"the code of trainer {after.study.trainer.name!r}" if after.study.trainer else ""
     task = f"the code of task {after.study.task.name!r}"
 
     def codes(plan: Plan) -> dict[str, str]:
@@ -167,6 +168,10 @@ def _cause(before: Plan, after: Plan) -> str:
             spec = item.spec
             if isinstance(spec, Training | MaskSearch):
                 found |= {network: spec.network_code, path: spec.data_code, task: spec.task_code}
+            if isinstance(spec, Training):
+                found |= {f"the code of {name!r}": code for name, code in spec.recipe_code.items()}
+            if isinstance(spec, OwnRun):
+                found[trainer] = spec.trainer_code
             if isinstance(spec, MaskSearch):
                 found[f"the code of criterion {spec.criterion!r}"] = spec.code
         return found

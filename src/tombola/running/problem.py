@@ -69,7 +69,7 @@ def prepared(
         task: settings of the task as JSON.
     """
     dataset = data.load(settings, Path(root) if root else None)
-    splits = data.split(dataset, settings.validation, seeds, device)
+    splits = data.split(dataset, settings.validation, seeds, device, settings.normalise)
     return splits.with_targets(TaskSettings.model_validate_json(task).make().prepared)
 
 

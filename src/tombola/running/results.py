@@ -41,7 +41,7 @@ BEFORE = (
     "early_stop_iteration",
     "early_stop_val_loss",
 )
-AFTER = ("iterations", "seconds", "status", "engine", "energy_kwh", "job")
+AFTER = ("iterations", "seconds", "status", "engine", "energy_kwh", "job", "iterations_before")
 MEASURED = ("early_stop_test", "final_test", "final_train")  # of each metric
 
 
@@ -240,7 +240,7 @@ class Results:
         """Write the tables `results.csv` and `curves.csv` into the results folder.
 
         Where masks were watched, there is `mask_distance.csv` too: see `settling`. A study that asks for connectivity
-        gets `connectivity.csv`, a row per point. `tombola.session.save` also writes barriers and draws figures.
+        gets `connectivity.csv`, a row per point. `tombola.session.study.save` also writes barriers and draws figures.
 
         Raises:
             StoreError: they can't be written.
@@ -306,18 +306,31 @@ class Results:
             "engine": facts["engine"]["name"],
             "energy_kwh": facts.get("energy_kwh", nan),
             "job": row.job,
+            "iterations_before": self._iterations_before(facts),
             **self.plan.measures.primary.columns,
         }
         if facts["diverged_at"] is not None:
             names = [name for name in level_columns(self.plan.measures) if name not in level]
             return level | dict.fromkeys(names, nan) | {"status": "diverged"}
-        stop = lowest(history["val_loss"])
+        stop = facts["early_stop"] if "early_stop" in facts else lowest(history["val_loss"])
         return level | {
             "early_stop_iteration": history["iteration"][stop],
             "early_stop_val_loss": history["val_loss"][stop],
             "final_val_loss": history["val_loss"][-1],
             **dict(self._measured(facts, stop)),
         }
+
+    def _iterations_before(self, facts: dict[str, Any]) -> int:
+        """Return the iterations behind the starting weights that the run's own iterations do not count.
+
+        That is 0 but for runs that start from trained weights, as those of `fine-tune` and `lr-rewind` do.
+        """
+        spec = facts["spec"]
+        initial = spec.get("initial") or spec.get("origin") or {}  # of version 0.1: origin
+        if not (initial.get("trained") or initial.get("moment") == "final"):
+            return 0
+        before = self.store.facts(initial.get("run") or initial["job"])
+        return int(before["history"]["iteration"][-1]) - initial["iteration"] + self._iterations_before(before)
 
     def _measured(self, facts: dict[str, Any], stop: int) -> Iterator[tuple[str, float]]:
         """Yield the values of all metrics by column; `stop` is the row of the lowest validation loss."""

@@ -64,7 +64,7 @@ def run(
 ) -> Results:
     """Do the work of a study, save its tables and return its results; finished work is not repeated.
 
-    Arguments are those of `tombola.session.run`, which also draws figures.
+    Arguments are those of `tombola.session.study.run`, which also draws figures.
 
     Args:
         finish: what saves the results, also where some of the work failed.
@@ -126,6 +126,8 @@ def prepare(
         raise InputError(f"checkpoint-every={checkpoint_every} must be above 0 seconds")
     if workers is not None and workers < 0:
         raise InputError(f"workers={workers} must be 0 or more")
+    if study.trainer is not None:
+        return plan, RunOptions(device=chosen, checkpoint_every=checkpoint_every)
     dataset = load_data(study.data, root)
     check_examples(plan, dataset)
     check_first_batch(plan, dataset)
@@ -171,7 +173,9 @@ def check_first_batch(plan: Plan, dataset: Dataset) -> None:
     study, task = plan.study, plan.study.task.make()
     if task.plain_cross_entropy:
         return
-    splits = split(dataset, study.data.validation, Seeds(study.seed, 0)).with_targets(task.prepared)
+    splits = split(dataset, study.data.validation, Seeds(study.seed, 0), normalise=study.data.normalise).with_targets(
+        task.prepared
+    )
     for part in (splits.train, splits.validation, splits.test):
         task.check_targets(part.targets, study.data.source)
     module = initialised(network_for(study.network, plan.data, task), study.network.init, 0)
@@ -236,6 +240,8 @@ def threads_each(plan: Plan, workers: int) -> int:
 
     Threads of a small step gain nothing, and wait for each other wherever another program needs a core.
     """
+    if plan.study.trainer is not None:  # what its steps are is not known
+        return max(1, cores() // max(1, workers))
     step = 3 * 2 * plan.multiply_adds * plan.study.training.batch_size  # forward; backward for weights and for inputs
     return max(1, cores() // max(1, workers)) if step >= LARGE_STEP else 1
 
@@ -266,6 +272,8 @@ def skipped_rounds(plan: Plan) -> str:
 def never_settles(plan: Plan) -> str:
     """Return in one line that the dense run is evaluated too seldom for a mask to settle; "" where it is not."""
     dense, recipe = next(iter(plan.work.values())), plan.study.training
+    if not dense.observe.masks:
+        return ""
     watched = [tracked.early_bird.window for tracked in dense.observe.masks]
     distances = math.ceil(plan.budget() / recipe.interval(epoch_length(plan.study, plan.data, recipe)))
     if not any(window > distances for window in watched):
@@ -306,6 +314,7 @@ def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, displ
         surplus_outputs(plan),
         skipped_rounds(plan),
         never_settles(plan),
+        *plan.notes,
         "" if display.quiet else slower_than_possible(options.engine, options.device),
     )
     for remark in remarks:

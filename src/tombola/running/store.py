@@ -4,7 +4,7 @@
     study.yaml                      the study that was run last
     plan.json                       its plan
     jobs/<label>-<id>/              finished work: result.json, SHA256SUMS, and what its kind has besides
-    jobs/.<id>.part/                work under way: checkpoint.safetensors, progress.json
+    jobs/.<id>.part/                work under way: checkpoint.safetensors, progress.json, checkpoints/
     jobs/.locks/<id>                held by the process that executes it
 """
 
@@ -44,6 +44,7 @@ from tombola.work import KINDS, RESULT, WEIGHTS, Item, Observations, identity_of
 
 CHECKPOINT = "checkpoint.safetensors"
 PROGRESS = "progress.json"
+CHECKPOINTS = "checkpoints"  # the folder that a user's own trainer writes into
 
 
 @dataclass(frozen=True)
@@ -250,6 +251,7 @@ class Store:
         with writing(self.jobs):
             self._move_into_place(part, item)
             (self.jobs / item.folder / CHECKPOINT).unlink(missing_ok=True)
+            shutil.rmtree(self.jobs / item.folder / CHECKPOINTS, ignore_errors=True)
 
     def save_mask(self, item: Item, mask: Mask, facts: Mapping[str, Any]) -> None:
         """Write the result of a mask search, as `save` does.
@@ -300,7 +302,9 @@ class Store:
         with writing(part):
             part.mkdir(parents=True, exist_ok=True)
             for leftover in part.iterdir():
-                if leftover.name != CHECKPOINT:
+                if leftover.is_dir() and leftover.name != CHECKPOINTS:
+                    shutil.rmtree(leftover)
+                elif not leftover.is_dir() and leftover.name != CHECKPOINT:
                     leftover.unlink()
         return part
 

@@ -14,6 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from tombola.data import is_one_shape
+from tombola.data.normalising import spread
 from tombola.errors import InputError
 from tombola.networks import NetworkSettings
 from tombola.networks import factory as named_factory
@@ -64,10 +66,10 @@ class Ticket:
         mask: which weights are kept.
         weights: the state_dict that it is to be trained from; pruned weights are 0.0.
         trained: the state_dict after it was trained.
-        normalisation: "mean" and "std" of the inputs, one number a channel (a single one for feature vectors),
-            measured on the trial's training examples; of uint8 data in units of 255.
-    origin: study, arm, trial, repeat, level, rewind iteration, job, network, input shape, the numbers of classes
-        and token ids that the network's factory was given, the study's seed and the draw of the initialisation.
+        normalisation: "mean" and "std" of the inputs, one number a channel or feature, or one in all, measured on the
+            trial's training examples; of uint8 data in units of 255. Empty where inputs are not normalised.
+        origin: study, arm, trial, repeat, level, rewind iteration, job, network, input shape, the numbers of classes
+            and token ids that the network's factory was given, the study's seed and the draw of the initialisation.
     """
 
     mask: Mask
@@ -129,7 +131,7 @@ class Ticket:
             ) from None
 
     def normalise(self, inputs: Tensor | np.ndarray) -> Tensor:
-        """Return raw examples as the network was trained on them: float32, (x - mean) / std by channel.
+        """Return raw examples as the network was trained on them: float32, (x - mean) / std.
 
         Args:
             inputs: [N, ...], each of the ticket's input shape, or without the channel where there is but one. As in
@@ -139,7 +141,7 @@ class Ticket:
             InputError: the examples have another shape.
         """
         shape = _tuples(self.origin["input_shape"])
-        if not self.normalisation["mean"]:
+        if self.origin.get("tokens") is not None or not is_one_shape(shape):
             raise InputError("the inputs of this ticket's network are not normalised; give them to it as they are")
         values = torch.as_tensor(inputs)
         if values.shape[1:] == shape[1:] and shape[0] == 1 and len(shape) > 1:
@@ -148,11 +150,13 @@ class Ticket:
             raise InputError(
                 f"inputs of shape {tuple(values.shape)}: the ticket takes (N, {', '.join(map(str, shape))})"
             )
-        mean, std = (
-            torch.tensor(self.normalisation[name], dtype=torch.float64).reshape(-1, *[1] * (len(shape) - 1))
-            for name in ("mean", "std")
-        )
         exact = values.double() / 255 if values.dtype == torch.uint8 else values.double()
+        if not self.normalisation["mean"]:
+            return exact.float()
+        try:
+            mean, std = (spread(self.normalisation[name], shape) for name in ("mean", "std"))
+        except ValueError as error:
+            raise InputError(f"the ticket's normalisation is damaged: {error}") from None
         return ((exact - mean.to(exact.device)) / std.to(exact.device)).float()
 
     def save(self, path: str | Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from tombola.errors import InputError
 from tombola.networks import initialised
 from tombola.pruning import Mask
 from tombola.running.collapse import collapse
@@ -97,6 +98,7 @@ def _iteration(lane: Lane) -> int:
 def _begin_run(item: Item, store: Store, options: RunOptions) -> Lane:
     run, splits = item.spec, splits_of(item, options)
     assert isinstance(run, Run)
+    _check_code(run)
     build = build_of(item, splits)
     mask, weights, remarks = masked_state(run, store, build, splits)
     task = run.task.make()
@@ -109,12 +111,25 @@ def _begin_run(item: Item, store: Store, options: RunOptions) -> Lane:
 def _begin_supermask(item: Item, store: Store, options: RunOptions) -> Lane:
     supermask, splits = item.spec, splits_of(item, options)
     assert isinstance(supermask, Supermask)
+    _check_code(supermask)
     mask, weights, remarks = frozen_state(supermask, store, build_of(item, splits), splits)
     task = supermask.task.make()
     start = Start(weights, mask, supermask.seeds, splits, supermask.initial.iteration, popup=supermask.popup, task=task)
     # Scores are trained for all weights, and the mask is what is found: "start" holds all of them.
     record = Record(new_history(task.metrics), snapshots={"start": weights})
     return _resumed(Lane(item, start, PopupEngine, record, remarks, finds_mask=True), store, options)
+
+
+def _check_code(training: Training) -> None:
+    """Check that the user's functions are those that the study was planned with.
+
+    Raises:
+        InputError: one has changed since.
+    """
+    present = training.training.code()
+    for name, code in training.recipe_code.items():
+        if present.get(name) != code:
+            raise InputError(f"the code of {name} has changed since the study was planned; start again")
 
 
 def _resumed(lane: Lane, store: Store, options: RunOptions) -> Lane:

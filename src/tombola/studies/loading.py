@@ -118,10 +118,15 @@ def dump_study(study: Study) -> str:
     """Return a study as YAML text that `load_study` reads back as the same study."""
     import io
 
+    content = study.model_dump(mode="json")
+    if study.trainer is None:
+        del content["trainer"]
+    else:  # their places hold nothing that a person wrote
+        content = {key: value for key, value in content.items() if key not in TRAINERS_OWN}
     stream = io.StringIO()
     yaml = YAML()
     yaml.width = 120
-    yaml.dump(study.model_dump(mode="json"), stream)
+    yaml.dump(content, stream)
     return stream.getvalue()
 
 
@@ -216,7 +221,9 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     return dict(_plain(value))
 
 
-SHORT = {"network": "name", "data": "source", "task": "name"}  # a plain string in their place means this field
+TRAINERS_OWN = ("data", "task", "training", "retraining")  # sections that a study with a trainer does not have
+# A plain string in their place means this field.
+SHORT = {"network": "name", "data": "source", "task": "name", "trainer": "name"}
 # Who sets one of these means the others to be gone.
 RIVALS = {
     "training": ("iterations", "epochs"),

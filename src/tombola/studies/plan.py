@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from torch import nn
 
-from tombola.data import Description, describe, fingerprint, is_one_shape
+from tombola.data import Description, describe, fingerprint
 from tombola.errors import InputError
 from tombola.networks import Coverage, examined, initialised, network_for, redraws
 from tombola.pruning import CRITERIA, try_criterion
@@ -18,6 +18,7 @@ from tombola.registry import resolve
 from tombola.studies.arms import Rule, arm_named
 from tombola.studies.connectivity import Pair, connect
 from tombola.studies.controls import control
+from tombola.studies.recipe_checks import check_recipe, unreached_milestones
 from tombola.studies.rewind import iterations
 from tombola.studies.size import MAX_RUNS, check_size, runs_of
 from tombola.studies.study import ArmSettings, Study
@@ -74,6 +75,16 @@ class Plan:
         return recipe.budget(epoch_length(self.study, self.data, recipe))
 
     @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before anything is trained, a line each."""
+        recipes = (self.study.recipe(level) for level in (0, 1))
+        lines = [
+            unreached_milestones(recipe, recipe.budget(epoch_length(self.study, self.data, recipe)))
+            for recipe in recipes
+        ]
+        return tuple(dict.fromkeys(line for line in lines if line))
+
+    @cached_property
     def multiply_adds(self) -> float:
         """Multiply-adds of one example in the dense network."""
         return float(self.coverage.multiply_adds)
@@ -103,6 +114,10 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     Raises:
         InputError: a network, criterion or arm does not exist or does not fit, or the study asks for what can't be.
     """
+    if study.trainer is not None:
+        from tombola.studies.own import make_own_plan  # which needs this module
+
+        return make_own_plan(study, max_runs)
     check_size(runs_of(study), max_runs)
     data, task = describe(study.data, root), study.task.make()
     task.check_data(data, study.data.source)
@@ -111,12 +126,10 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     check_outputs(task, initialised(build, "pytorch", 0), data, study.data.source)
     check_margins(study, task, data)
     recipes = [study.training, *(study.recipe(1).changed(arm.training) for arm in study.arms)]
-    is_image = is_one_shape(data.input_shape) and len(data.input_shape) == 3 and data.input_dtype == "float32"
-    if any(recipe.augment for recipe in recipes) and not is_image:
-        raise InputError(
-            f"training.augment is for images (channels, height, width), and an example of {study.data.source} has "
-            f"shape {data.input_shape}; leave augment out"
-        )
+    untrained = partial(initialised, build, study.network.init, 0)
+    for recipe in (recipes[0], study.recipe(1), *recipes[1:]):
+        epoch = epoch_length(study, data, recipe)
+        check_recipe(recipe, recipe.budget(epoch), untrained, data, task, study.data)
     dense, ticket, *others = [
         recipe.budget(epoch_length(study, data, recipe)) for recipe in (recipes[0], study.recipe(1), *recipes[1:])
     ]
@@ -135,27 +148,16 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     rates = study.pruning.resolve(coverage)
     remaining = plan_counts(coverage.sizes(), rates, study.pruning.scope, study.pruning.minimum)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
-    untrained = partial(initialised, build, study.network.init, 0)
     try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task)
     arms = [control(arm.rule, arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
     codes = Codes(study.network.code(), fingerprint(study.data, root), study.task.code())
 
     items: dict[str, Item] = {}
-    rows: list[Row] = []
 
     def trial(number: int, rewind: int, settings: ArmSettings | None) -> Trial:
         return Trial(study, number, rates, codes, items, data, coverage, remaining, rewind, starts, settings)
 
-    for settings, arm in zip(study.arms, arms, strict=True):
-        curves = [
-            [row for number in range(study.trials) for row in _rows(settings, arm, trial(number, rewind, settings))]
-            for rewind in rewinds
-        ]
-        if all([row.job for row in curve] == [row.job for row in curves[0]] for curve in curves):
-            curves = curves[:1]  # where to rewind to makes no difference to this arm
-        for rewind, curve in zip(rewinds, curves, strict=False):
-            label = f"{settings.label}@{rewind}" if len(curves) > 1 else settings.label
-            rows += [replace(row, arm=label) for row in curve]
+    rows = rows_of(study, arms, rewinds, trial)
     searches = [item.spec for item in items.values() if isinstance(item.spec, MaskSearch)]
     for search in {search.criterion: search for search in searches}.values():
         if search.criterion != study.pruning.criterion:
@@ -167,6 +169,34 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
         for number in range(study.trials):
             pairs += connect(trial(number, rewind, None), study.connectivity)
     return Plan(study, data, coverage, tuple(remaining), items, tuple(rows), tuple(pairs), task.measures(data))
+
+
+def rows_of(
+    study: Study,
+    arms: Sequence[Rule],
+    rewinds: Sequence[int],
+    trial: Callable[[int, int, ArmSettings | None], Trial],
+) -> list[Row]:
+    """Plan the runs of all arms, and return their rows.
+
+    Args:
+        study: what is planned.
+        arms: the rule of each of its arms, controls applied.
+        rewinds: where to rewind to.
+        trial: returns the trial of a number, for a rewind step and an arm.
+    """
+    rows: list[Row] = []
+    for settings, arm in zip(study.arms, arms, strict=True):
+        curves = [
+            [row for number in range(study.trials) for row in _rows(settings, arm, trial(number, rewind, settings))]
+            for rewind in rewinds
+        ]
+        if all([row.job for row in curve] == [row.job for row in curves[0]] for curve in curves):
+            curves = curves[:1]  # where to rewind to makes no difference to this arm
+        for rewind, curve in zip(rewinds, curves, strict=False):
+            label = f"{settings.label}@{rewind}" if len(curves) > 1 else settings.label
+            rows += [replace(row, arm=label) for row in curve]
+    return rows
 
 
 def _check_second_initialisation(study: Study, build: Callable[[], nn.Module], coverage: Coverage) -> None:

@@ -11,12 +11,13 @@ from tombola.errors import InputError
 from tombola.section import MOST_ITERATIONS, MOST_REWINDS
 
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
+SNAPSHOT = re.compile(r"[a-z][a-z0-9_]*-(\d{1,12})")  # the name of one that a user's own trainer takes
 
 
 def _rewind_step(value: Any) -> Any:
-    """Return a rewind step as it is kept: an iteration, a fraction of the budget, or "<number> epochs"."""
+    """Return a rewind step as it is kept: an iteration, a fraction of the budget, epochs, or a snapshot's name."""
     text = " ".join(str(value).split())
-    if isinstance(value, str) and len(text) < 40 and EPOCHS.fullmatch(text):
+    if isinstance(value, str) and len(text) < 40 and (EPOCHS.fullmatch(text) or SNAPSHOT.fullmatch(text)):
         return text
     try:
         number = float("nan") if isinstance(value, bool) else float(text)
@@ -63,7 +64,11 @@ def iterations(
     for step in several:
         if isinstance(step, str):
             match = EPOCHS.fullmatch(step)
-            assert match is not None
+            if match is None:
+                raise InputError(
+                    f"{field}={step} names a snapshot, and only a user's own trainer takes those; without a trainer, "
+                    "give an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')"
+                )
             iteration = round(float(match[1]) * epoch_length)
         else:
             iteration = round(step * budget) if isinstance(step, float) else step

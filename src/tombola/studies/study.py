@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,9 +16,11 @@ from tombola.section import LARGEST_SEED, MOST_ARMS, MOST_REPEATS, Section
 from tombola.studies.connectivity import Connectivity
 from tombola.studies.pruning import Pruning
 from tombola.studies.rewind import Rewind
+from tombola.studies.trainer import Trainer
 from tombola.tasks import TaskSettings
 from tombola.training.popup import FrozenWeights
 from tombola.training.recipe import Recipe
+from tombola.work.own_run import OWN_DATA, OWN_RECIPE
 
 
 class ArmSettings(Section):
@@ -104,6 +107,8 @@ class Study(Section):
         network, data, training, pruning: see those sections.
         task: what is learned: "classification", or another of `tombola.tasks.TASKS`, or `package.module:Class`; with
             options as `{name: regression, metric: mae}`.
+        trainer: a user's own function that trains all runs, in the place of `data`, `task`, `training` and
+            `retraining`. See `tombola.studies.trainer.Trainer`.
         retraining: fields of `training` that are others at levels 1 and up, such as `{epochs: 25}`.
         noise: "trial": all runs of a trial see the same batches in the same order; "level": each level has a data
             order, augmentation and dropout of its own.
@@ -122,6 +127,7 @@ class Study(Section):
     network: NetworkSettings
     data: DataSettings
     task: TaskSettings = TaskSettings()
+    trainer: Trainer | None = None
     training: Recipe
     retraining: dict[str, Any] = Field(default_factory=dict)
     pruning: Pruning
@@ -130,6 +136,22 @@ class Study(Section):
     connectivity: Connectivity | None = None
     arms: tuple[ArmSettings, ...] = Field(min_length=1, max_length=MOST_ARMS)
     trials: int = Field(ge=1, le=MOST_REPEATS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trainer_alone(cls, value: Any) -> Any:
+        """Fill in placeholders for what a trainer brings itself, and refuse anything else in their place."""
+        if not isinstance(value, dict) or value.get("trainer") is None:
+            return value
+        blanks: dict[str, Section] = {"data": OWN_DATA, "training": OWN_RECIPE, "task": TaskSettings()}
+        for section, blank in blanks.items():
+            given = value.get(section)
+            allowed = (None, blank, blank.model_dump(mode="json"), blank.model_dump(), blank.identity())
+            if given not in allowed and not (isinstance(given, Mapping) and not given):
+                raise ValueError(f"{section}: the trainer brings its own; leave {section} out, or leave trainer out")
+        if value.get("retraining"):
+            raise ValueError("retraining: the trainer brings its own; leave retraining out, or leave trainer out")
+        return {**value, **blanks}
 
     @field_validator("network", mode="before")
     @classmethod

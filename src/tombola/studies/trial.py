@@ -247,9 +247,19 @@ class Trial:
         return finder.plan_arm(settings.label, rule, level, draw, repeats, settings.training, group)
 
     def last_rate(self, level: int) -> Recipe:
-        """Return the recipe of a level with the learning rate of its last iteration throughout."""
+        """Return the recipe of a level with the learning rate of its last iteration throughout.
+
+        Raises:
+            InputError: that rate is practically 0, and the arm does not set another.
+        """
         recipe = self.study.recipe(level)
         budget = recipe.budget(epoch_length(self.study, self.data, recipe))
+        if recipe.ends_at_zero(budget) and not (self.settings and "lr" in self.settings.training):
+            name = self.settings.label if self.settings else "fine-tune"
+            raise InputError(
+                f"arm {name!r} trains at the last learning rate of schedule: {recipe.schedule}, which ends at 0: it "
+                "would train nothing; use lr-rewind, another schedule, or give the arm a rate, as training: {lr: 0.001}"
+            )
         constant = {
             "lr": recipe.learning_rate(budget - 1, budget),
             "schedule": "constant",
@@ -462,7 +472,8 @@ class Trial:
     ) -> Training:
         study, recipe = self.study, recipe or self.study.recipe(level)
         noise = SgdNoise(level=level if study.noise == "level" else 0, copy_number=copy_number)
-        common = {"training": recipe, "initial": initial, "until": until, "noise": noise}
+        code = recipe.code()
+        common = {"training": recipe, "initial": initial, "until": until, "noise": noise, "recipe_code": code}
         spec: Training = (
             self._spec(Supermask, popup=mask, **common)
             if isinstance(mask, Popup)

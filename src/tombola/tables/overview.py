@@ -26,9 +26,10 @@ from tombola.training.engines import slower_than_possible
 def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None) -> Group:
     """Return what a plan comes to: work by arm, weights, floating-point operations, and the time it takes here."""
     workers = default_workers(device, len(plan.work)) if workers is None else max(1, workers)
-    pace = measure_pace(plan, engine, device, threads_each(plan, workers))
+    # A trainer's own steps can't be measured.
+    pace = None if plan.study.trainer else measure_pace(plan, engine, device, threads_each(plan, workers))
     left = [item for item in plan.work.values() if not (store.has(item) or store.elsewhere(item))]
-    todo = {item.id: pace.seconds(item) for item in left}
+    todo = {item.id: pace.seconds(item) if pace else 0.0 for item in left}
     table = Table(box=None, padding=(0, 2, 0, 0))
     for header in ("work", "to do", "done", "operations", "time of one worker"):
         table.add_column(header, justify="left" if header == "work" else "right")
@@ -46,34 +47,59 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
             sum(todo[item] for item in here),
         )
         totals = [total + value for total, value in zip(totals, row, strict=True)]
-        table.add_row(escape(name), f"{row[0]:,}", f"{row[1]:,}", f"{row[2]:.2e}", duration(row[3]))
+        table.add_row(
+            escape(name),
+            f"{row[0]:,}",
+            f"{row[1]:,}",
+            f"{row[2]:.2e}" if pace else "",
+            duration(row[3]) if pace else "",
+        )
     for arm in dict.fromkeys(row.arm for row in plan.rows):
         if study.pruning.rounds and arm not in groups:
             table.add_row(escape(f"{arm} (shares all its runs with other arms)"), "0", "0", "", "")
-    table.add_row("all", f"{totals[0]:,.0f}", f"{totals[1]:,.0f}", f"{totals[2]:.2e}", duration(totals[3]))
+    table.add_row(
+        "all",
+        f"{totals[0]:,.0f}",
+        f"{totals[1]:,.0f}",
+        f"{totals[2]:.2e}" if pace else "",
+        duration(totals[3]) if pace else "",
+    )
     counts, last = plan.remaining, plan.density(len(plan.remaining) - 1)
     lines = [
-        f"{study.name}: {study.network.name} on {study.data.source}, {counted(study.trials, 'trial')}, "
-        f"levels 0 to {study.pruning.rounds}, {plan.budget():,} iterations a run",
+        f"{study.name}: {study.network.name} {_trained(plan)}, {counted(study.trials, 'trial')}, "
+        f"levels 0 to {study.pruning.rounds}" + ("" if study.trainer else f", {plan.budget():,} iterations a run"),
         f"{counts[-1]:,} of {counts[0]:,} prunable weights remain at the last level: {last:.2%} of all matrix weights",
         "",
         *coverage_lines(plan.coverage),
     ]
     at_a_time = f"{counted(workers, 'worker')}"
     end = (
-        f"about {duration(elapsed(plan, todo, workers))} on this machine with {at_a_time}, by a short measurement"
-        + (f" with batches of {pace.batch} instead of {study.training.batch_size}" if pace.scaled else "")
-        if totals[0]
-        else "done"
+        "the time is not known: the trainer's steps can't be measured"
+        if not pace
+        else (
+            f"about {duration(elapsed(plan, todo, workers))} on this machine with {at_a_time}, by a short measurement"
+            + (f" with batches of {pace.batch} instead of {study.training.batch_size}" if pace.scaled else "")
+            if totals[0]
+            else "done"
+        )
     )
     remarks = (
         what_changed(store, plan),
         surplus_outputs(plan),
         skipped_rounds(plan),
+        *plan.notes,
         slower_than_possible(engine, device),
     )
     lines += [line for line in remarks if line]
     return Group(*(escape(line) for line in lines), "", table, "", escape(end))
+
+
+def _trained(plan: Plan) -> str:
+    """Return on what data a study's runs are trained, or by whom."""
+    trainer = plan.study.trainer
+    if trainer is None:
+        return f"on {plan.study.data.source}"
+    return "trained by a loop of a script's own" if trainer.is_loop else f"trained by {trainer.name}"
 
 
 def coverage_lines(coverage: Coverage, most: int = 40) -> list[str]:

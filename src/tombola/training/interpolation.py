@@ -13,7 +13,7 @@ from tombola.data import Part, Splits
 from tombola.networks import initialised
 from tombola.tasks import CLASSIFICATION, Metric, Task
 from tombola.training.engine import NetworkFactory, Weights
-from tombola.training.engines.dense import for_half, output_of, own_draws, score, seed_draws
+from tombola.training.engines.dense import as_precise, for_half, output_of, own_draws, score, seed_draws
 
 
 def point_columns(task: Task) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def along(
     build: NetworkFactory,
     splits: Splits,
     points: int,
-    half: bool = False,
+    precision: str = "float32",
     seed: int = 0,
     task: Task = CLASSIFICATION,
     check: Callable[[], None] = lambda: None,
@@ -62,7 +62,7 @@ def along(
         build: builds the network.
         splits: its data, on the device to compute on.
         points: how many, both ends included.
-        half: compute products and convolutions in bfloat16.
+        precision: as in the recipe.
         seed: of what a module draws even in evaluation; every point sees the same.
         task: what is learned.
         check: called between blocks of examples; may raise to stop.
@@ -74,8 +74,11 @@ def along(
     """
     device = splits.train.device
     module = initialised(build, "pytorch", 0).to(device)
+    half = precision == "bfloat16"
     if half:
         module = for_half(module)
+    elif precision == "float64":
+        module = module.double()
     found: dict[str, list[float]] = {column: [] for column in point_columns(task)}
     with own_draws(device):
         for point in range(points):
@@ -118,7 +121,7 @@ def renew_statistics(
     with _cumulative(module, layers):
         for batch in range(batches):
             check()
-            output_of(task, module, examples.select(slice(batch, None, batches)), half)
+            output_of(task, module, as_precise(examples.select(slice(batch, None, batches)), module), half)
 
 
 @contextmanager

@@ -17,11 +17,14 @@ from tombola.errors import InputError, StoreError
 from tombola.registry import resolve
 from tombola.work.interpolation import Interpolation
 from tombola.work.mask_search import Limit, MaskSearch
+from tombola.work.own_run import OWN_DATA, OWN_RECIPE, OwnMaskSearch, OwnRun
 from tombola.work.run import InitialState, MaskUse, Run, SgdNoise, Shuffle, Supermask, Training
 from tombola.work.spec import Cost, Item, Observations, Spec, identity_of
 
 __all__ = [
     "KINDS",
+    "OWN_DATA",
+    "OWN_RECIPE",
     "Cost",
     "InitialState",
     "Interpolation",
@@ -32,6 +35,8 @@ __all__ = [
     "MaskUse",
     "Observations",
     "OpaqueSpec",
+    "OwnMaskSearch",
+    "OwnRun",
     "Run",
     "SgdNoise",
     "Shuffle",
@@ -123,6 +128,23 @@ KINDS: dict[str, Kind] = {
             together=_of_one_kind,
             most=32,
         ),
+        Kind(
+            "own-run",
+            "run",
+            OwnRun,
+            "tombola.running.own_runs:execute_runs",
+            (RESULT, WEIGHTS),
+            resource="gpu",
+        ),
+        Kind(
+            "own-mask-search",
+            "mask search",
+            OwnMaskSearch,
+            "tombola.running.own_runs:execute_searches",
+            (RESULT, WEIGHTS),
+            together=_of_one_kind,
+            most=32,
+        ),
         Kind("interpolation", "interpolation", Interpolation, "tombola.running.interpolations:execute", resource="gpu"),
     )
 }
@@ -193,5 +215,7 @@ def _item(spec: Spec, values: Mapping[str, Any]) -> Item:
         cost=Cost(**values["cost"]),
         observe=Observations.model_validate(values["observe"]),
         data_file=values["data_file"],
+        arm=values.get("arm", ""),
+        repeat=values.get("repeat", 0),
         id=values["id"],
     )

@@ -26,7 +26,7 @@ class Interpolation(Spec):
     one: str
     other: str
     points: int
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
     network: NetworkSettings
     data: DataSettings
     seed: int

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from tombola.data import DataSettings
 from tombola.networks import NetworkSettings
 from tombola.pruning.patterns import Pattern
@@ -26,6 +28,7 @@ class InitialState(Section):
         redraw: change the kept weights of each layer: "shuffled" permutes them, "signs" permutes their magnitudes and
             leaves each place its sign.
         repeat, level: number the permutations.
+        name: of a snapshot that a user's own trainer took, such as "step-500"; in the place of `iteration`.
     """
 
     run: str | None = None
@@ -35,12 +38,15 @@ class InitialState(Section):
     redraw: Literal["shuffled", "signs"] | None = None
     repeat: int = 0
     level: int = 0
+    name: str | None = None
 
     @property
     def snapshot(self) -> str:
         """Name of the snapshot of `run` that holds the weights."""
         if self.trained:
             return "final"
+        if self.name is not None:
+            return self.name
         return f"iteration-{self.iteration}" if self.iteration else "start"
 
 
@@ -116,6 +122,7 @@ class Training(Spec):
         noise: which draw of data order, augmentation and dropout.
         task: what is learned, without options that change no result.
         network_code, data_code, task_code: fingerprints of a user's own network, data and task.
+        recipe_code: fingerprints of the functions of a user's own that the recipe names, by name.
     """
 
     network: NetworkSettings
@@ -130,6 +137,7 @@ class Training(Spec):
     network_code: str = ""
     data_code: str = ""
     task_code: str = ""
+    recipe_code: dict[str, str] = Field(default_factory=dict)
 
     @property
     def seeds(self) -> Seeds:

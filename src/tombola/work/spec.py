@@ -52,15 +52,18 @@ class Observations(Section):
     Args:
         snapshots: iterations at which the weights are kept because other work starts from them.
         masks: masks whose distance from evaluation to evaluation is recorded.
+        named: snapshots that a user's own trainer must take, such as "step-500".
     """
 
     snapshots: tuple[int, ...] = ()
     masks: tuple[TrackedMasks, ...] = ()
+    named: tuple[str, ...] = ()
 
     def with_(self, other: Observations) -> Observations:
         """Return all that either of the two asks for."""
         masks = (*self.masks, *(each for each in other.masks if each not in self.masks))
-        return Observations(snapshots=tuple(sorted({*self.snapshots, *other.snapshots})), masks=masks)
+        snapshots, named = {*self.snapshots, *other.snapshots}, {*self.named, *other.named}
+        return Observations(snapshots=tuple(sorted(snapshots)), masks=masks, named=tuple(sorted(named)))
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Item:
         cost: the expected cost.
         observe: what is recorded on the way.
         data_file: where the user's data file lies; its content is part of the spec, its place is not.
+        arm, repeat: which a user's own trainer is told: those of the first row that shows the item.
     """
 
     spec: Spec
@@ -110,6 +114,8 @@ class Item:
     cost: Cost = field(default_factory=Cost)
     observe: Observations = field(default_factory=Observations)
     data_file: str | None = None
+    arm: str = ""
+    repeat: int = 0
     id: str = ""
 
     def __post_init__(self) -> None:
@@ -143,4 +149,6 @@ class Item:
             "cost": vars(self.cost),
             "observe": self.observe.model_dump(mode="json"),
             "data_file": self.data_file,
+            "arm": self.arm,
+            "repeat": self.repeat,
         }

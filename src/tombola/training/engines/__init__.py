@@ -5,21 +5,152 @@ Numba compiles the sparse engines, and the extra `tombola[fast]` installs it; th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from tombola.data import Tensors
 from tombola.errors import InputError, nearest
 from tombola.extras import install, installed, need
 from tombola.pruning.mask import Mask
+from tombola.registry import names, resolve
 from tombola.tasks import CLASSIFICATION, Task
 from tombola.training.engine import NetworkFactory
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.stacked import StackedEngine
 from tombola.training.recipe import Recipe
 
-NAMES = ("auto", "dense", "sparse", "stacked")  # what a user may ask for
+
+@dataclass(frozen=True)
+class Case:
+    """What an engine would have to train.
+
+    Args:
+        build: builds the network.
+        mask: which of its weights live.
+        recipe: how it is trained.
+        example: a batch of one, on the device to train on.
+        many: whether several runs could be trained together.
+        task: what is learned.
+    """
+
+    build: NetworkFactory
+    mask: Mask
+    recipe: Recipe
+    example: Tensors
+    many: bool = False
+    task: Task = CLASSIFICATION
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network, to be looked at."""
+        with torch.random.fork_rng(devices=[]):
+            return self.build()
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is trained on the CPU."""
+        return all(tensor.device.type == "cpu" for tensor in tree_leaves(self.example))
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """One engine, as the choice between engines knows it.
+
+    Args:
+        name: as a user asks for it, and as results record it.
+        load: returns the engine's class, which is called with (build, starts, recipe, budget, device).
+        why_not: returns why the engine can't train a case; "" where it can.
+        pays: returns whether `auto` takes it for a case that it can train.
+    """
+
+    name: str
+    load: Callable[[], Any]
+    why_not: Callable[[Case], str]
+    pays: Callable[[Case], bool]
+
+
+def _load_mlp() -> Any:
+    from tombola.training.engines.mlp import MlpEngine
+    from tombola.training.engines.ready import make_ready
+
+    make_ready()
+    return MlpEngine
+
+
+def _load_sparse() -> Any:
+    from tombola.training.engines.ready import make_ready
+    from tombola.training.engines.sparse import SparseEngine
+
+    make_ready()
+    return SparseEngine
+
+
+def _why_not_stacked(case: Case) -> str:
+    if reason := why_dense_alone(case.task, case.example, case.recipe) or StackedEngine.why_not(case.recipe):
+        return reason
+    assert isinstance(case.example, torch.Tensor)
+    return "" if StackedEngine.fits(case.build, case.example) else "this network can't be stacked by torch.func.vmap"
+
+
+def _why_not_compiled(case: Case) -> str:
+    """Return why no engine that Numba compiles can train a case."""
+    if reason := why_dense_alone(case.task, case.example, case.recipe):
+        return reason
+    if not case.on_cpu:
+        return "it runs on the CPU alone"
+    if case.recipe.precision != "float32":
+        return f"it computes in float32 alone, and training.precision is {case.recipe.precision}"
+    return "" if installed("numba") else f"Numba is not installed: {install('numba')}"
+
+
+def _why_not_mlp(case: Case) -> str:
+    if reason := _why_not_compiled(case):
+        return reason
+    from tombola.training.engines.mlp import MlpEngine
+
+    if reason := MlpEngine.why_not_recipe(case.recipe):
+        return reason
+    return "" if MlpEngine.mlp(case.module, case.mask) else "it is no plain stack of linear layers and ReLUs"
+
+
+def _mlp_pays(case: Case) -> bool:
+    from tombola.training.engines.mlp import MlpEngine
+
+    return MlpEngine.pays(case.module, case.mask, case.recipe.batch_size)
+
+
+def _why_not_sparse(case: Case) -> str:
+    if reason := _why_not_compiled(case):
+        return reason
+    from tombola.training.engines.sparse import SparseEngine
+
+    return SparseEngine.why_not(case.module, case.mask, case.recipe)
+
+
+def _sparse_pays(case: Case) -> bool:
+    from tombola.training.engines.sparse import SparseEngine
+
+    return SparseEngine.pays(case.module, case.mask)
+
+
+ENGINES: dict[str, EngineKind] = {
+    kind.name: kind
+    for kind in (
+        EngineKind("stacked", lambda: StackedEngine, _why_not_stacked, lambda case: case.many and not case.on_cpu),
+        EngineKind("mlp", _load_mlp, _why_not_mlp, _mlp_pays),
+        EngineKind("sparse", _load_sparse, _why_not_sparse, _sparse_pays),
+        EngineKind("dense", lambda: DenseEngine, lambda case: "", lambda case: True),
+    )
+}
+"""The engines, the one that `auto` asks first at the head."""
+
+NAMES = ("auto", "dense", "sparse", "stacked")  # what a user may ask for, besides engines of other packages
 
 
 def check_engine(name: str) -> None:
@@ -28,10 +159,26 @@ def check_engine(name: str) -> None:
     Raises:
         InputError: it does not exist, or needs Numba, which is not installed.
     """
-    if name not in NAMES:
+    if name in ("sparse", "mlp"):
+        need("numba", f"--engine {name}")
+    if name != "auto":
+        engine_named(name)
+
+
+def engine_named(name: str) -> EngineKind:
+    """Return the record of an engine; another package's is named by its entry point, a function that returns it.
+
+    Raises:
+        InputError: it does not exist.
+    """
+    if name in ENGINES:
+        return ENGINES[name]
+    if ":" not in name and name not in names(ENGINES, "engine"):
         raise InputError(f"unknown engine {name!r}{nearest(name, NAMES)}")
-    if name == "sparse":
-        need("numba", "--engine sparse")
+    found = resolve(name, {}, "engine")()
+    if not isinstance(found, EngineKind):
+        raise InputError(f"engine {name!r} gave a {type(found).__name__}; it must return an EngineKind")
+    return found
 
 
 def slower_than_possible(name: str, device: str) -> str:
@@ -60,56 +207,39 @@ def choose_engine(
 ) -> Any:
     """Return an engine's class: called with (build, starts, recipe, budget, device) it gives an `Engine`.
 
-    "auto" takes the fastest that serves this network at this density: on a GPU many jobs stacked, on the CPU a sparse
-    engine where that pays, else the dense one. "sparse" is the compiled loop for multilayer perceptrons, and sparse
-    layers inside autograd for all else. A precision or device that no sparse engine serves gets the dense one.
+    "auto" takes the first of `ENGINES` that can train the case and pays: on a GPU many runs stacked, on the CPU a
+    sparse engine where that pays, else the dense one. "sparse" takes the compiled loop for multilayer perceptrons
+    where it can. A case that "stacked" can't train, and a precision or device that "sparse" does not serve, get the
+    dense engine.
 
     Args:
-        name: one of NAMES.
-        build: builds the network.
-        mask: which of its weights live.
-        recipe: how it is to be trained.
-        example: a batch of one, on the device to train on.
-        many: whether several jobs could be trained together.
-        task: what is learned.
+        name: "auto" or an engine.
+        build, mask, recipe, example, many, task: as in `Case`.
 
     Raises:
-        InputError: there is no such engine, or "sparse" is asked for a task that it does not serve, or for a network
-            of which no layer can be sparse.
+        InputError: there is no such engine, or it can't train the study or a layer of its network.
     """
     check_engine(name)
-    if reason := why_dense_alone(task, example):
-        if name == "sparse":
-            raise InputError(f"engine 'sparse' can't train this study ({reason}); take engine auto or dense")
+    case = Case(build, mask, recipe, example, many, task)
+    if name == "auto":
+        return next(kind for kind in ENGINES.values() if not kind.why_not(case) and kind.pays(case)).load()
+    if name == "sparse" and not ENGINES["mlp"].why_not(case):
+        name = "mlp"
+    kind = engine_named(name)
+    reason = kind.why_not(case)
+    if not reason:
+        return kind.load()
+    if name == "stacked" or (name == "sparse" and (not case.on_cpu or recipe.precision == "bfloat16")):
         return DenseEngine
-    on_cpu = example.device.type == "cpu"
-    if name == "stacked" or (name == "auto" and many and not on_cpu):
-        return StackedEngine if StackedEngine.fits(build, example) else DenseEngine
-    if name == "dense" or not on_cpu or recipe.precision != "float32" or not installed("numba"):
-        return DenseEngine
-    from tombola.training.engines.mlp import MlpEngine
-    from tombola.training.engines.ready import make_ready
-    from tombola.training.engines.sparse import SparseEngine
-
-    with torch.random.fork_rng(devices=[]):
-        module = build()
-    chosen: Any = DenseEngine
-    plain = not recipe.augment  # the compiled loop reads its inputs as they are
-    if name == "sparse":
-        chosen = MlpEngine if plain and MlpEngine.mlp(module, mask) else SparseEngine
-        if chosen is SparseEngine and (reason := SparseEngine.why_not(module, mask, recipe)):
-            raise InputError(f"engine 'sparse' can't train this network ({reason}); take engine auto or dense")
-    elif plain and MlpEngine.pays(module, mask, recipe.batch_size):
-        chosen = MlpEngine
-    elif SparseEngine.pays(module, mask):
-        chosen = SparseEngine
-    if chosen is not DenseEngine:
-        make_ready()
-    return chosen
+    raise InputError(f"engine {name!r} can't train this network ({reason}); take engine auto or dense")
 
 
-def why_dense_alone(task: Task, example: Tensors) -> str:
-    """Return why only the dense engine can train this task on such inputs; "" where others can."""
+def why_dense_alone(task: Task, example: Tensors, recipe: Recipe) -> str:
+    """Return why only the dense engine can train this task on such inputs so; "" where others can."""
+    if not recipe.each_alone:
+        return f"only the dense engine trains by optimizer {recipe.optimizer}"
+    if recipe.precision == "float64":
+        return "only the dense engine computes in float64"
     if not task.plain_cross_entropy:
         return "other engines compute mean cross-entropy of classes alone, without weights or smoothing"
     if not isinstance(example, torch.Tensor):
@@ -128,13 +258,10 @@ def reasons_against(build: NetworkFactory, mask: Mask, recipe: Recipe) -> dict[s
     from tombola.training.engines.replacing import why_dense
     from tombola.training.engines.sparse import SparseEngine
 
-    with torch.random.fork_rng(devices=[]):
-        module = build()
+    module = Case(build, mask, recipe, torch.zeros(1)).module
     against = MlpEngine.why_not(module, mask, recipe)
     if not against:
         return {}
     whole = SparseEngine.why_not(module, mask, recipe)
-    layers = (
-        {"sparse": whole} if whole else {name: reason for name, reason in why_dense(module, mask).items() if reason}
-    )
-    return {"mlp": against} | layers
+    dense = {name: reason for name, reason in why_dense(module, mask).items() if reason}
+    return {"mlp": against} | ({"sparse": whole} if whole else dense)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,6 +15,7 @@ from tombola.data.augment import Augmentation, augment
 from tombola.data.parts import Part, each_tensor
 from tombola.tasks import CLASSIFICATION, Task
 from tombola.training.engine import NetworkFactory, Score, Start, Weights
+from tombola.training.optimizers import make_optimizer, restore_state, state_of
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
 
@@ -49,10 +50,12 @@ class DenseEngine:
         self._half = recipe.precision == "bfloat16"
         if self._half:
             self._module = for_half(self._module)
+        if recipe.precision == "float64":
+            self._module = self._module.double()
         self._module.load_state_dict(start.weights)
         self._parameters = {n: p for n, p in self._module.named_parameters() if p.requires_grad}
         self._masked = [
-            (self._parameters[name], torch.empty_like(self._parameters[name], requires_grad=False).copy_(keep))
+            (self._parameters[name], laid_out(~keep, self._parameters[name]))
             for name, keep in start.mask.items()
             if name in self._parameters and not bool(keep.all())  # a frozen weight stays as it is anyway
         ]
@@ -60,14 +63,8 @@ class DenseEngine:
 
     def _optimize(self, state: Mapping[str, Tensor]) -> None:
         """Make the optimiser of the parameters, with the state that `optimizer_state` gave."""
-        self._optimizer = make_optimizer(self._recipe, list(self._parameters.values()))
-        for key, tensor in state.items():
-            slot, _, name = key.partition("/")
-            mine = self._optimizer.state[self._parameters[name]]
-            if slot == "step":
-                mine[slot] = tensor.to(self._device, copy=True)
-            else:  # in the parameter's memory format: a fused optimiser takes them to be laid out alike
-                mine[slot] = torch.empty_like(self._parameters[name], requires_grad=False).copy_(tensor)
+        self._optimizer = make_optimizer(self._recipe, list(self._parameters.items()))
+        restore_state(self._optimizer, self._parameters, state)
 
     def advance(self, iterations: int) -> list[float]:
         """Train for that many iterations; return the last batch's loss."""
@@ -75,7 +72,7 @@ class DenseEngine:
         train = self._splits.train
         batches = self._order.batches(self.iteration, iterations).to(self._device)
         changes = None
-        if self._recipe.augment:
+        if self._augmentation.kinds:
             changes = self._augmentation.draws(self.iteration, iterations).to(self._device)
         loss = torch.tensor(float("nan"))
         with own_draws(self._device):
@@ -85,6 +82,9 @@ class DenseEngine:
                 examples = train.select(batch)
                 if changes is not None:
                     examples = Part(augment(examples.inputs, changes[step], self._augmentation.black), examples.targets)
+                if self._augmentation.own:
+                    examples = Part(self._augmentation.own_changes(examples.inputs, self.iteration), examples.targets)
+                examples = as_precise(examples, self._module)
                 loss = self._task.loss(output_of(self._task, self._module, examples, self._half), examples)
                 loss.backward()
                 self._step()
@@ -93,11 +93,16 @@ class DenseEngine:
 
     def _step(self) -> None:
         """Make one step of the optimiser with the gradients that are there."""
-        masked = [(p.grad, keep) for p, keep in self._masked if p.grad is not None]
-        if masked:
-            torch._foreach_mul_([grad for grad, _ in masked], [keep for _, keep in masked])
+        clear_pruned(self._masked)
+        if self._recipe.clip_value is not None or self._recipe.clip_norm is not None:
+            clip(self._recipe, self._parameters.values())
+            clear_pruned(self._masked)  # a norm that is not finite makes all gradients NaN
         self._optimizer.step()
         self._optimizer.zero_grad()
+        if not self._recipe.each_alone:  # such a step may move a weight by the gradients of others
+            with torch.no_grad():
+                for parameter, pruned in self._masked:
+                    parameter.masked_fill_(pruned, 0.0)
 
     @torch.no_grad()
     def evaluate(self, part: str, check: Callable[[], None] = lambda: None) -> list[Score]:
@@ -113,12 +118,7 @@ class DenseEngine:
 
     def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
         """Return a copy of the optimiser's tensors as "slot/parameter", such as "exp_avg/fc1.weight"."""
-        return {
-            f"{slot}/{name}": copied(value)
-            for name, parameter in self._parameters.items()
-            for slot, value in self._optimizer.state[parameter].items()
-            if isinstance(value, Tensor)
-        }
+        return state_of(self._optimizer, self._parameters)
 
     def _set_learning_rate(self) -> None:
         rate = self._recipe.learning_rate(self.iteration, self._budget)
@@ -188,7 +188,7 @@ def score(
     total: Tensor | None = None
     for first in range(0, len(examples), task.block):
         check()
-        batch = examples.select(slice(first, first + task.block))
+        batch = as_precise(examples.select(slice(first, first + task.block)), module)
         sums = task.sums(_in_pieces(task, module, batch, half, piece), batch)
         total = sums if total is None else total + sums
     assert total is not None  # no part is empty
@@ -219,13 +219,37 @@ def sees_the_batch(module: nn.Module) -> bool:
     return any(isinstance(each, _BatchNorm) and each.running_mean is None for each in module.modules())
 
 
-def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser, fused: one pass over all parameters."""
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    return torch.optim.SGD(
-        parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-    )
+def laid_out(pruned: Tensor, parameter: Tensor) -> Tensor:
+    """Return a mask on the parameter's device, laid out in memory as the parameter is."""
+    return torch.empty_like(parameter, dtype=torch.bool, requires_grad=False).copy_(pruned)
+
+
+def clear_pruned(masked: Sequence[tuple[nn.Parameter, Tensor]]) -> None:
+    """Set the gradients of pruned weights to 0.0; those that are infinite or NaN too, which a product would keep."""
+    for parameter, pruned in masked:
+        if parameter.grad is not None:
+            parameter.grad.masked_fill_(pruned, 0.0)
+
+
+def clip(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> None:
+    """Clip gradients as the recipe asks, by value and then by norm."""
+    parameters = list(parameters)
+    if recipe.clip_value is not None:
+        nn.utils.clip_grad_value_(parameters, recipe.clip_value)
+    if recipe.clip_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+
+
+def as_precise(examples: Part, module: nn.Module) -> Part:
+    """Return examples for a module: their floating-point numbers are float64 where its first parameter is."""
+    first = next(module.parameters(), None)
+    if first is None or first.dtype != torch.float64:
+        return examples
+
+    def double(tensor: Tensor) -> Tensor:
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    return Part(each_tensor(double, examples.inputs), each_tensor(double, examples.targets))
 
 
 def copied(tensor: Tensor) -> Tensor:

@@ -57,8 +57,8 @@ class MlpEngine:
             raise ValueError(f"the mlp engine trains one lane at a time, not {len(starts)}")
         if device.type != "cpu":
             raise ValueError(f"the mlp engine runs on the CPU, not on {device}")
-        if recipe.augment:
-            raise ValueError("the mlp engine does not augment")
+        if reason := self.why_not_recipe(recipe):
+            raise ValueError(reason)
         (start,) = starts
         with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away; so is what they drew
             module = build()
@@ -86,13 +86,25 @@ class MlpEngine:
         mlp = mlp_of(module)
         return mlp if mlp and mask.keys() <= {layer.weight for layer in mlp.layers} else None
 
-    @classmethod
-    def why_not(cls, module: nn.Module, mask: Mask, recipe: Recipe) -> str:
-        """Return why this engine can't train the module, naming the layer where it is one; "" if it can."""
+    @staticmethod
+    def why_not_recipe(recipe: Recipe) -> str:
+        """Return what this engine lacks to follow a recipe; "" where it lacks nothing."""
         if recipe.precision != "float32":
             return f"precision: {recipe.precision}; the mlp engine computes in float32"
         if recipe.augment:
             return "augment: the mlp engine does not augment"
+        if recipe.optimizer not in ("adam", "sgd") or recipe.optimizer_options:
+            options = f" with {recipe.optimizer_options}" if recipe.optimizer_options else ""
+            return f"optimizer: {recipe.optimizer}{options}; the mlp engine has adam and sgd without further options"
+        if recipe.clip_norm is not None or recipe.clip_value is not None:
+            return "clip_norm and clip_value: the mlp engine does not clip gradients"
+        return ""
+
+    @classmethod
+    def why_not(cls, module: nn.Module, mask: Mask, recipe: Recipe) -> str:
+        """Return why this engine can't train the module, naming the layer where it is one; "" if it can."""
+        if reason := cls.why_not_recipe(recipe):
+            return reason
         if cls.mlp(module, mask) is not None:
             return ""
         for name, layer in module.named_modules():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tombola.pruning.mask import Mask
 from tombola.training.engine import NetworkFactory, Start
-from tombola.training.engines.dense import DenseEngine, copied
+from tombola.training.engines.dense import DenseEngine, clip, copied
 from tombola.training.popup import initial_scores, seen
 from tombola.training.recipe import Recipe
 
@@ -63,6 +63,8 @@ class PopupEngine(DenseEngine):
                 scores = self._parameters[name]
                 scores.grad = parameter.grad.mul_(self._weights[name]).mul_(scores.sign())
                 parameter.grad = None
+        if self._recipe.clip_value is not None or self._recipe.clip_norm is not None:
+            clip(self._recipe, self._parameters.values())
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._show()

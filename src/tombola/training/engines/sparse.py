@@ -63,6 +63,8 @@ class SparseEngine(DenseEngine):
         """Return why no layer of this module can ever be sparse, naming each layer; "" if one can."""
         if recipe.precision != "float32":
             return f"precision: {recipe.precision}; sparse layers compute in float32"
+        if not recipe.each_alone:
+            return f"optimizer: {recipe.optimizer}; it may need whole matrices, and sparse layers keep only live ones"
         reasons = why_dense(module, mask, dict.fromkeys(PAYS_BELOW, math.inf))
         if any(not reason for reason in reasons.values()):
             return ""

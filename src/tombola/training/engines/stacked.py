@@ -17,7 +17,8 @@ from torch.nn import functional
 from tombola.data.augment import Augmentation, augment
 from tombola.data.parts import Splits
 from tombola.training.engine import NetworkFactory, Score, Start, Weights
-from tombola.training.engines.dense import EVALUATION_BLOCK, copied, make_optimizer
+from tombola.training.engines.dense import EVALUATION_BLOCK, clear_pruned, clip, copied
+from tombola.training.optimizers import make_optimizer, state_of
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
 
@@ -66,18 +67,29 @@ class StackedEngine:
         self._parameters = {name: nn.Parameter(stacked[name]) for name in stacked if name in trained}
         self._others = {name: tensor for name, tensor in stacked.items() if name not in trained}
         self._masked = [
-            (self._parameters[name], torch.stack([start.mask[name] for start in ordered]).to(device, torch.float32))
+            (self._parameters[name], ~torch.stack([start.mask[name] for start in ordered]).to(device))
             for name in first.mask
             if name in trained and not all(bool(start.mask[name].all()) for start in ordered)
         ]
-        self._optimizer = make_optimizer(recipe, list(self._parameters.values()))
+        self._optimizer = make_optimizer(recipe, list(self._parameters.items()))
         for key in first.optimizer:
             slot, _, name = key.partition("/")
             tensors = [start.optimizer[key] for start in ordered]
             # The step counter is one number, the same for all lanes of one iteration.
             value = tensors[0].clone() if slot == "step" else torch.stack(tensors)
-            target = "cpu" if slot == "step" and device.type == "cpu" else device
+            target = "cpu" if slot == "step" and recipe.optimizer == "rmsprop" else device  # which is not fused
             self._optimizer.state[self._parameters[name]][slot] = value.to(target)
+
+    @staticmethod
+    def why_not(recipe: Recipe) -> str:
+        """Return why lanes can't share an optimiser under this recipe; "" where they can."""
+        if not recipe.each_alone:
+            return f"optimizer {recipe.optimizer!r} may mix the lanes' weights"
+        if recipe.clip_norm is not None:
+            return "clip_norm would take the norm over all lanes"
+        if recipe.own_augment:
+            return "an augmentation of the user's own is called for one lane"
+        return ""
 
     @staticmethod
     def fits(build: NetworkFactory, example: Tensor) -> bool:
@@ -116,9 +128,9 @@ class StackedEngine:
             losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
             losses = losses.view(self.lanes, -1).mean(1)
             losses.sum().backward()
-            masked = [(p.grad, keep) for p, keep in self._masked if p.grad is not None]
-            if masked:
-                torch._foreach_mul_([grad for grad, _ in masked], [keep for _, keep in masked])
+            clear_pruned(self._masked)
+            if self._recipe.clip_value is not None:
+                clip(self._recipe, self._parameters.values())
             self._optimizer.step()
             self._optimizer.zero_grad()
             self.iteration += 1
@@ -156,12 +168,8 @@ class StackedEngine:
     def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
         """Return a copy of a lane's optimiser tensors as "slot/parameter", as the dense engine does."""
         place = self._position[lane]
-        return {
-            f"{slot}/{name}": copied(value if slot == "step" else value[place])
-            for name, parameter in self._parameters.items()
-            for slot, value in self._optimizer.state[parameter].items()
-            if isinstance(value, Tensor)
-        }
+        state = state_of(self._optimizer, self._parameters)
+        return {key: value if key.startswith("step/") else value[place].clone() for key, value in state.items()}
 
     def _call(self, parameters: Mapping[str, Tensor], others: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16"):

@@ -1,0 +1,67 @@
+"""Normalisation: which values of an example share a mean and a standard deviation, and where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tombola.data.dataset import Arrays, are_tokens
+
+Normalise = Literal["default", "channel", "feature", "none"]
+Layout = Literal["together", "channel", "feature", "step", "none"]
+
+
+def layout_of(inputs: Arrays, normalise: Normalise = "default") -> Layout:
+    """Return which values share their constants.
+
+    "channel": all pixels of a channel. "feature": the values at one place of the examples. "step": one feature of a
+    sequence [N, steps, features], over all steps. "together": all values. "none": inputs stay as they are, and so do
+    token ids and several inputs always.
+
+    Args:
+        inputs: array [N, ...], or several.
+        normalise: as in the `data` section. By default images are normalised by channel and feature vectors by
+            feature, for the columns of a table may differ by orders of magnitude; sequences stay as they are.
+    """
+    if not isinstance(inputs, np.ndarray) or are_tokens(inputs) or normalise == "none":
+        return "none"
+    if normalise == "default":
+        return {2: "feature", 3: "none", 4: "channel"}.get(inputs.ndim, "together")  # type: ignore[return-value]
+    if normalise == "channel":
+        return "channel" if inputs.ndim == 4 else "together"
+    return "step" if inputs.ndim == 3 else "feature"
+
+
+def grouped(examples: np.ndarray, layout: Layout) -> np.ndarray:
+    """Return a view [examples, groups, values] of examples: each group shares its constants."""
+    if layout == "step":
+        return examples.swapaxes(1, 2)
+    groups = {"together": 1, "channel": examples.shape[1], "feature": -1}[layout]
+    if groups == -1:
+        return examples.reshape(len(examples), -1, 1)
+    return examples.reshape(len(examples), groups, -1)
+
+
+def spread(constants: Sequence[float], shape: tuple[int, ...]) -> Tensor:
+    """Return constants as float64, of a shape that broadcasts with examples of `shape`.
+
+    How many they are says where they belong: one in all for "together", one a channel of an image, one a feature of
+    a sequence, or one for each place.
+
+    Raises:
+        ValueError: they do not fit the shape.
+    """
+    values = torch.tensor(list(constants), dtype=torch.float64)
+    if len(values) == 1:
+        return values.reshape(())
+    if len(values) == torch.Size(shape).numel():
+        return values.reshape(shape)
+    if len(shape) == 3 and len(values) == shape[0]:
+        return values.reshape(-1, 1, 1)
+    if len(shape) == 2 and len(values) == shape[1]:
+        return values
+    raise ValueError(f"{len(values)} constants do not fit examples of shape {shape}")

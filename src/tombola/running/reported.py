@@ -1,0 +1,178 @@
+"""What a user's own trainer reports: rows of metrics by step, kept on the disk while the run is under way."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tombola.errors import InputError
+from tombola.running.files import writing
+from tombola.tasks import Metric
+from tombola.training.loop import history_columns
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+PARTS = ("val_", "test_", "train_")
+
+
+class Reported:
+    """The reports of one run.
+
+    A name is kept as a column: `val_loss` and `train_accuracy` as they are, `accuracy` as `test_accuracy`.
+
+    Args:
+        path: a file with a JSON value in each line, which survives a kill.
+        metric: the one that decides.
+        label: of the run, for messages.
+        resumed: whether the trainer may continue from a checkpoint. Else earlier reports are deleted.
+    """
+
+    def __init__(self, path: Path, metric: Metric, label: str, resumed: bool):
+        self._path, self._metric, self._label = path, metric, label
+        self.rows: dict[int, dict[str, float]] = {}
+        self.seconds = 0.0  # of the processes that worked on the run before
+        self._earlier = False  # whether the rows are from before a kill
+        if resumed:
+            self._read()
+        else:
+            path.unlink(missing_ok=True)
+
+    def _read(self) -> None:
+        try:
+            lines = self._path.read_text("utf-8").splitlines()
+        except OSError:
+            return
+        for line in lines:
+            try:
+                found = json.loads(line)
+                self._put(found["step"], found["values"])
+                self.seconds = found["seconds"]
+            except (ValueError, KeyError, TypeError):
+                break  # the line at which the process was killed
+        self._earlier = bool(self.rows)
+
+    @property
+    def last_step(self) -> int | None:
+        """The highest step so far; None before the first report."""
+        return max(self.rows, default=None)
+
+    def note(self, step: int | None, values: Mapping[str, Any], seconds: float) -> None:
+        """Add a report.
+
+        Args:
+            step: None adds to the last step, or to the one after it where the last step has such values already.
+            values: numbers or tensors of one element, by name.
+            seconds: spent on the run so far.
+
+        Raises:
+            InputError: a name or value can't be used, or the step lies before the last one.
+        """
+        columns = {self._column(name): self._number(name, value) for name, value in values.items()}
+        if not columns:
+            raise InputError(f"run {self._label}: report was called without a metric; report {self._metric.name}=...")
+        at = self._step(step, columns)
+        self._put(at, columns)
+        with writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": at, "values": columns, "seconds": seconds}) + "\n")
+
+    def _put(self, step: int, columns: Mapping[str, float]) -> None:
+        for later in [each for each in self.rows if each > step]:  # of a process that was killed after its checkpoint
+            del self.rows[later]
+        self.rows[step] = self.rows.get(step, {}) | dict(columns)
+
+    def _step(self, step: Any, columns: Mapping[str, float]) -> int:
+        last = self.last_step
+        if step is None:
+            if last is None:
+                return 0
+            return last + 1 if self.rows[last].keys() & columns.keys() else last
+        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+            raise InputError(f"run {self._label}: step={step!r} must be a whole number, 0 or more")
+        if last is not None and step < last and not self._earlier:
+            raise InputError(
+                f"run {self._label}: step {step} was reported after step {last}; steps must not fall, so count them "
+                "over the whole run"
+            )
+        self._earlier = False
+        return step
+
+    def _column(self, name: str) -> str:
+        if not NAME.fullmatch(name) or name == "iteration":
+            raise InputError(f"run {self._label}: a metric can't be called {name!r}; use letters, digits and _")
+        return name if name.startswith(PARTS) else f"test_{name}"
+
+    def _number(self, name: str, value: Any) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"run {self._label}: {name} was reported as a {type(value).__name__}; it must be one number"
+            ) from error
+        is_metric = name.removeprefix("val_").removeprefix("train_") == self._metric.name
+        if self._metric.unit == "%" and is_metric and not 0 <= number <= 1:
+            raise InputError(
+                f"run {self._label}: {name}={number:g} was reported, and {self._metric.name} is a share from 0 to "
+                f"1; report {name}={number / 100:g}, or set the metric's unit"
+            )
+        return number
+
+    @property
+    def diverged_at(self) -> int | None:
+        """The first step at which the deciding metric or a loss was not finite; None where all were."""
+        watched = {f"{part}{name}" for part in PARTS for name in ("loss", self._metric.name)}
+        for step in sorted(self.rows):
+            if any(not math.isfinite(value) for name, value in self.rows[step].items() if name in watched):
+                return step
+        return None
+
+    def require_metric(self) -> None:
+        """Check that the deciding metric was reported.
+
+        Raises:
+            InputError: it was not.
+        """
+        wanted = f"test_{self._metric.name}"
+        if any(wanted in row for row in self.rows.values()):
+            return
+        names = sorted({name.removeprefix("test_") for row in self.rows.values() for name in row})
+        got = f"only {', '.join(names)}" if names else "nothing"
+        raise InputError(
+            f"run {self._label} ended, and {self._metric.name} was expected but {got} was reported; call "
+            f"run.report({self._metric.name}=...) before the run ends, or name another metric"
+        )
+
+    def history(self) -> dict[str, list[float]]:
+        """Return a list for each column, with NaN where nothing was reported.
+
+        A row per step. The last row has the last value that was reported of each column.
+        """
+        others = sorted({name for row in self.rows.values() for name in row})
+        columns = dict.fromkeys((*history_columns((self._metric,)), *others))
+        steps = sorted(self.rows)
+        found: dict[str, list[float]] = {
+            name: [self.rows[step].get(name, math.nan) for step in steps] for name in columns
+        }
+        for values in found.values():
+            known = [value for value, step in zip(values, steps, strict=True) if not math.isnan(value)]
+            if math.isnan(values[-1]) and known:
+                values[-1] = known[-1]
+        found["iteration"] = [float(step) for step in steps]
+        return found
+
+    def early_stop(self, history: Mapping[str, Sequence[float]]) -> int:
+        """Return the row of the lowest validation loss, or of the best validation metric; else the last row.
+
+        Only rows with the deciding metric count: its value at early stop is what verdicts compare.
+        """
+        name = self._metric.name
+        rows = range(len(history["iteration"]))
+        for column, sign in (("val_loss", 1.0), (f"val_{name}", 1.0 if self._metric.better == "lower" else -1.0)):
+            both = [row for row in rows if math.isfinite(history[column][row] + history[f"test_{name}"][row])]
+            if both:
+                return min(both, key=lambda row: sign * history[column][row])
+        return rows[-1]

@@ -1,0 +1,286 @@
+"""The `run` object that a user's own trainer is given: a model under a mask, and what to tell tombola of it."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tombola.errors import InputError
+from tombola.pruning import Mask
+from tombola.pruning.held_weight import held_weight
+from tombola.running.files import Damaged, pack_tensors, unpack_tensors, write_whole, writing
+from tombola.running.initial_state import state_under_mask
+from tombola.running.reported import Reported
+from tombola.running.store import CHECKPOINTS, Store
+from tombola.studies.own import Make
+from tombola.studies.rewind import SNAPSHOT
+from tombola.training.engine import Weights
+from tombola.training.loop import Record
+from tombola.work import Item, Observations, OwnRun
+
+SNAPSHOTS, REPORTS, DIGEST = "snapshots", "reports.jsonl", "mask.sha256"
+SEED_LIMIT = 2**31  # numpy's global generator takes no larger seed
+
+
+def _nothing() -> None:
+    pass
+
+
+class UserRun:
+    """One training of a user's own loop or trainer.
+
+    Train `model`, call `report` with the deciding metric, and leave the rest to tombola. Pruned weights stay exactly
+    0.0 whatever trains the model.
+
+    Attributes:
+        seed: for the data order, dropout and the like: equal for all arms and levels of a trial.
+        arm, level, trial, repeat: which run this is. A run that several arms share is trained once, under the first
+            arm's name, and the dense run under "dense": let no setting of the training depend on the arm.
+        start: the snapshot that the weights come from: "start", "step-500" or "final".
+        device: to train on. The model lies there.
+        mask: which weights may live.
+        rng: a torch.Generator on the CPU, seeded with `seed`.
+    """
+
+    def __init__(self, item: Item, store: Store, make: Make, device: str = "cpu"):
+        spec = item.spec
+        assert isinstance(spec, OwnRun)
+        self._item, self._spec, self._store = item, spec, store
+        self.beat: Callable[[], None] = _nothing  # called at each report and snapshot
+        self.seed = spec.seeds.value("order") % SEED_LIMIT
+        self.arm, self.level, self.trial, self.repeat = item.arm, spec.level, spec.trial, item.repeat
+        self.start = spec.initial.snapshot
+        self.device = torch.device(device)
+        self.rng = torch.Generator().manual_seed(self.seed)
+        self._closed = False
+        self._make(make)
+        self._part = store.part(item.id)
+        resumed = self._resume()
+        self._reported = Reported(self._part / REPORTS, spec.primary, item.label, resumed)
+        self._snapshots = self._saved_snapshots() if resumed else {}
+        self._begun = time.perf_counter() - self._reported.seconds
+
+    def _make(self, make: Make) -> None:
+        """Build the model, set its weights and hold its mask."""
+        spec = self._spec
+
+        def drawn(seed: int) -> Weights:
+            return make(seed).state_dict()
+
+        self._model = make(0)
+        found = state_under_mask(
+            spec, self._store, self._model, drawn, lambda: Mask.full(spec.prunable), spec.input_shape
+        )
+        self.mask, self._start, self._remarks = found
+        self._model.load_state_dict(self._start)
+        self._model.to(self.device).train()
+        self._parameters = dict(self._model.named_parameters())
+        self._hold = self.mask.hold_(self._model)
+
+    def _resume(self) -> bool:
+        """Return whether a checkpoint of the trainer's may be continued; delete those of another mask."""
+        digest = hashlib.sha256(b"".join(bits.numpy().tobytes() for bits in self.mask.pack().values())).hexdigest()
+        try:
+            same = (self._part / DIGEST).read_text() == digest and any((self._part / CHECKPOINTS).iterdir())
+        except OSError:
+            same = False
+        with writing(self._part):
+            if not same:
+                for name in (CHECKPOINTS, SNAPSHOTS):
+                    shutil.rmtree(self._part / name, ignore_errors=True)
+            self._part.mkdir(parents=True, exist_ok=True)
+            (self._part / DIGEST).write_text(digest)
+        return same
+
+    def _saved_snapshots(self) -> dict[str, Weights]:
+        found = {}
+        for path in sorted((self._part / SNAPSHOTS).glob("*.safetensors")):
+            try:
+                found[path.stem] = unpack_tensors(path)[0]
+            except Damaged:
+                path.unlink()  # the trainer takes it again, or is told that it is missing
+        return found
+
+    def __repr__(self) -> str:
+        return f"Run({self.label}, {self.mask!r})"
+
+    @property
+    def label(self) -> str:
+        """The run's readable name."""
+        return self._item.label
+
+    @property
+    def dense(self) -> bool:
+        """Whether nothing is pruned."""
+        return self.level == 0
+
+    @property
+    def density(self) -> float:
+        """Share of the prunable weights that are kept, 0 to 1."""
+        return self.mask.density
+
+    @property
+    def model(self) -> nn.Module:
+        """The module to train."""
+        return self._model
+
+    @model.setter
+    def model(self, other: Any) -> None:
+        raise InputError(
+            f"run {self.label}: run.model was replaced by a {type(other).__name__}; train the module that run.model "
+            "is, or copy weights into it with run.model.load_state_dict(...)"
+        )
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """A folder for the trainer's own checkpoints. It survives a kill, and is deleted once the run is stored."""
+        self._require_open("checkpoint_dir was used")
+        folder = self._part / CHECKPOINTS
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def report(self, step: int | None = None, **metrics: Any) -> None:
+        """Report metrics.
+
+        >>> run.report(step=100, val_loss=0.31, accuracy=0.91)              # doctest: +SKIP
+
+        Args:
+            step: training steps (or epochs) so far; None adds to the last report.
+            **metrics: numbers by name. A name that begins with `val_` or `train_` is of that part of the data; any
+                other is measured on test examples. The deciding metric must be reported once or more.
+
+        Raises:
+            InputError: the run has ended, or a name, value or step can't be used.
+            Interrupted: someone asked to stop; the trainer should let it pass.
+        """
+        self._require_open(f"{next(iter(metrics), 'a metric')} was reported")
+        self._reported.note(step, metrics, self._seconds())
+        self.beat()
+
+    def snapshot(self, name: str) -> None:
+        """Keep the present weights under a name such as "step-500", which `rewind` may name.
+
+        Raises:
+            InputError: the run has ended, or the name has another form.
+        """
+        self._require_open(f"snapshot {name!r} was taken")
+        if not isinstance(name, str) or not SNAPSHOT.fullmatch(name):
+            raise InputError(f"run {self.label}: a snapshot can't be called {name!r}; use a name such as step-500")
+        self._hold.apply()
+        weights = self._weights()
+        path = self._part / SNAPSHOTS / f"{name}.safetensors"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, pack_tensors(weights, None))
+        self._snapshots[name] = weights
+        self.beat()
+
+    def seed_all(self) -> None:
+        """Seed the global generators of torch, numpy and random with `seed`."""
+        torch.manual_seed(self.seed)
+        np.random.seed(self.seed)  # a user's code may draw from it
+        random.seed(self.seed)
+
+    def progress(self) -> dict[str, Any]:
+        """Return how far the run is, for the progress display; empty before the first report."""
+        step = self._reported.last_step
+        if not step:
+            return {}
+        return {self._item.id: {"label": self.label, "iteration": step, "budget": max(step, self._budget())}}
+
+    def _budget(self) -> int:
+        """Return the steps that the run whose mask was pruned took; 0 where none was."""
+        source = self._spec.initial.run
+        try:
+            return int(self._store.facts(source)["iterations"]) if source else 0
+        except Damaged:
+            return 0
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._begun
+
+    def _require_open(self, what: str) -> None:
+        if self._closed:
+            raise InputError(
+                f"run {self.label} has ended, and {what} after that; use the run that the loop or the scheduler gives "
+                "now"
+            )
+
+    def _weights(self) -> Weights:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._model.state_dict().items()}
+
+    def result(self) -> tuple[Item, Mask, Record, dict[str, Any]]:
+        """End the run, and return what the store keeps of it.
+
+        Returns:
+            The item with all snapshots that were taken, the mask, the record and the facts.
+
+        Raises:
+            InputError: the metric was never reported, or `model` is not what was trained.
+        """
+        self._require_open("it was ended again")
+        self._reported.require_metric()
+        if missing := [name for name in self._item.observe.named if name not in self._snapshots]:
+            raise InputError(
+                f"run {self.label} ended without the snapshot {missing[0]!r} that rewind names; call "
+                f"run.snapshot({missing[0]!r}) at that step"
+            )
+        final = self._final()
+        seconds = self._seconds()
+        self._closed = True
+        reported = self._reported
+        history = reported.history()
+        diverged = reported.diverged_at
+        if diverged is None and not all(bool(tensor.isfinite().all()) for tensor in final.values()):
+            diverged = int(history["iteration"][-1])
+        names = ("train_loss", f"train_{self._spec.metric}")
+        train = tuple(history[name][-1] if name in history else float("nan") for name in names)
+        record = Record(history, {"start": self._start, **self._snapshots, "final": final}, seconds, diverged, train)
+        facts = {
+            "early_stop": reported.early_stop(history),
+            "iterations": int(history["iteration"][-1]),
+            "zeros": sum(int((final[name] == 0).sum()) for name in self.mask),
+            "remarks": self._remarks,
+            "normalisation": {"mean": [], "std": []},
+        }
+        observe = self._item.observe.with_(Observations(named=tuple(self._snapshots)))
+        return replace(self._item, observe=observe), self.mask, record, facts
+
+    def _final(self) -> Weights:
+        """Return the trained weights, after checking that the mask held them.
+
+        Raises:
+            InputError: parameters were replaced, none was trained, or pruned weights live.
+        """
+        remedy = "train the parameters of run.model in place, or copy weights with run.model.load_state_dict(...)"
+        now = dict(self._model.named_parameters())
+        if now.keys() != self._parameters.keys():
+            name = sorted(now.keys() ^ self._parameters.keys())[0]
+            raise InputError(
+                f"run {self.label}: run.model must keep its parameters, and {name!r} was added or removed; {remedy}"
+            )
+        if replaced := [name for name in self.mask if held_weight(now[name]) is None]:
+            raise InputError(
+                f"run {self.label}: {replaced[0]!r} of run.model was replaced by another parameter, which no mask "
+                f"holds; {remedy}"
+            )
+        self._hold.apply()
+        final = self._weights()
+        if any(bool(final[name][~keep].any()) for name, keep in self.mask.items()):
+            raise InputError(f"run {self.label}: pruned weights of run.model are not zero; {remedy}")
+        if all(torch.equal(final[name], self._start[name]) for name in self._parameters):
+            raise InputError(
+                f"run {self.label}: no weight of run.model has changed, so another module was trained or none; {remedy}"
+            )
+        return final

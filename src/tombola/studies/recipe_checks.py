@@ -1,0 +1,75 @@
+"""Can a study's networks be trained as its recipes say? Checked before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from tombola.data import DataSettings, Description, Tensors, is_one_shape
+from tombola.data.augment import KINDS, changed_by
+from tombola.errors import InputError
+from tombola.registry import resolve
+from tombola.tasks import Task
+from tombola.training.optimizers import check_optimizer
+from tombola.training.recipe import Recipe
+
+
+def check_recipe(
+    recipe: Recipe, budget: int, build: Callable[[], nn.Module], data: Description, task: Task, settings: DataSettings
+) -> None:
+    """Check the optimiser, schedule and augmentation of a recipe against the network and the data.
+
+    Args:
+        recipe: how networks are trained.
+        budget: in iterations.
+        build: makes the untrained network; called only for an optimiser of the user's own.
+        data, task: what is learned.
+        settings: the `data` section.
+
+    Raises:
+        InputError: warmup does not fit the budget, augmentation does not fit the inputs, or a user's function fails.
+    """
+    recipe.check_budget(budget)
+    is_image = is_one_shape(data.input_shape) and len(data.input_shape) == 3 and data.input_dtype == "float32"
+    if any(kind in KINDS for kind in recipe.augment) and not is_image:
+        raise InputError(
+            f"training.augment is for images (channels, height, width), and an example of {settings.source} has "
+            f"shape {data.input_shape}; leave augment out"
+        )
+    if any(kind in KINDS for kind in recipe.augment) and settings.normalise == "feature":
+        raise InputError(
+            "training.augment moves pixels, and data.normalise=feature gives each place constants of its own; use "
+            "normalise: channel"
+        )
+    if recipe.own_augment:
+        inputs = task.made_up(data).inputs
+        for name in recipe.own_augment:
+            function = resolve(name, {}, "augmentation")
+            twice = [changed_by(name, function, inputs, torch.Generator().manual_seed(0)) for _ in range(2)]
+            if not _equal(*twice):
+                raise InputError(
+                    f"training.augment={name!r} gave two results from equal generators; draw from the generator that "
+                    "it is given alone, or no run can be resumed"
+                )
+    if recipe.optimizer == "muon" or not recipe.knows_optimizer:
+        check_optimizer(recipe, build())
+
+
+def _equal(one: Tensors, other: Tensors) -> bool:
+    """Return whether two structures hold the same numbers; NaN is like NaN."""
+    pairs = zip(tree_leaves(one), tree_leaves(other), strict=True)
+    return all(torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)) for a, b in pairs)
+
+
+def unreached_milestones(recipe: Recipe, budget: int) -> str:
+    """Return in one line which milestones training never reaches; "" where it reaches all."""
+    beyond = recipe.beyond(budget)
+    if not beyond:
+        return ""
+    return (
+        f"note: training ends at iteration {budget}, so milestones {', '.join(map(str, beyond))} have no effect; lower "
+        "training.milestones, or raise the budget"
+    )

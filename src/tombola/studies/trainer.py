@@ -1,0 +1,73 @@
+"""The `trainer` section of a study: training by a user's own function, on data that it loads itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from tombola.section import Section
+from tombola.tasks import Direction, Metric
+
+LOOP = "loop "  # begins the name of a trainer that is the body of a loop over `tombola.rounds`
+PARTS = ("val", "test", "train")  # a reported name may begin with one of these and "_"
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
+LOWER = ("loss", "error", "perplexity", "mse", "mae", "rmse", "wer", "cer", "fid")  # better when lower, by their names
+PERCENT = ("accuracy", "error")  # shown in percent, by their names
+
+
+class Trainer(Section):
+    """Who trains the runs of a study, in the place of the sections `data` and `training`.
+
+    Args:
+        name: `package.module:function`; it is called with one run and trains `run.model`.
+        arguments: passed on to it as keyword arguments. They are part of every run's identity.
+        metric: the reported metric that decides, measured on examples that training never saw.
+        better: "higher" or "lower"; known for names such as accuracy or loss, "higher" for all others.
+        unit: shown behind the number. "%" means that shares from 0 to 1 are reported; known for accuracy and error.
+        inputs: the shape of one example, or `package.module:function` returning a batch. Not needed where the model
+            has an `example_input_array` or `dummy_inputs`, or begins with a linear layer.
+    """
+
+    name: str = Field(min_length=1, max_length=200)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    metric: str = "accuracy"
+    better: Direction = "higher"
+    unit: str = ""
+    inputs: tuple[int, ...] | str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """Accept a plain string for the name, and fill in what the metric's name says."""
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict):
+            return value
+        metric = value.get("metric") or "accuracy"
+        last = str(metric).rpartition("_")[2]
+        filled = {"better": "lower" if last in LOWER else "higher", "unit": "%" if last in PERCENT else ""}
+        return {**filled, **{field: each for field, each in value.items() if each is not None}}
+
+    @model_validator(mode="after")
+    def _metric_fits(self) -> Trainer:
+        part, _, rest = self.metric.partition("_")
+        if part in PARTS and rest:
+            raise ValueError(
+                f"metric: {self.metric!r} names a part of the data; write metric: {rest}, and report {rest}, measured "
+                f"on test examples, and val_{rest}, measured on validation examples"
+            )
+        if not NAME.fullmatch(self.metric):
+            raise ValueError(f"metric: {self.metric!r} must be a name of letters, digits and underscores")
+        return self
+
+    @property
+    def primary(self) -> Metric:
+        """The metric that decides how good a run is."""
+        return Metric(self.metric, self.better, self.unit)
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether a script of the user's own runs the trainings, in a loop over `tombola.rounds`."""
+        return self.name.startswith(LOOP)

@@ -1,0 +1,249 @@
+"""Optimisers: ours by name, any other by `package.module:function`, and the state of each as named tensors.
+
+A user's function is called as `function(named_parameters, lr=..., **optimizer_options)` and returns a
+`torch.optim.Optimizer`. `named_parameters` is a list of (name, parameter), which optimisers of PyTorch take as it is:
+`torch.optim:NAdam` works.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tombola.errors import InputError
+from tombola.registry import resolve
+
+if TYPE_CHECKING:
+    from tombola.training.recipe import Recipe
+
+Named = Sequence[tuple[str, nn.Parameter]]
+JSON = "json:"  # before the name of a slot whose value is no tensor
+GROUP = "group:"  # before the number of a parameter group
+_PROBE_SEED = 0
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Muon for weights with two dimensions (Jordan et al. 2024), AdamW for all others, under one learning rate.
+
+    Updates of Muon are scaled to the size of AdamW's (Liu et al. 2025), so that one rate serves both.
+
+    Args:
+        named: all parameters.
+        lr, weight_decay: of both.
+        options: of `torch.optim.Muon`.
+    """
+
+    def __init__(self, named: Named, lr: float, weight_decay: float, options: Mapping[str, Any]):
+        matrices = [(name, parameter) for name, parameter in named if parameter.dim() == 2]
+        others = [(name, parameter) for name, parameter in named if parameter.dim() != 2]
+        options = {"adjust_lr_fn": "match_rms_adamw", **options}
+        self._parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            self._parts.append(torch.optim.Muon(_values(matrices), lr=lr, weight_decay=weight_decay, **options))
+        if others:
+            self._parts.append(torch.optim.AdamW(_values(others), lr=lr, weight_decay=weight_decay, fused=True))
+        super().__init__([{"params": _values(part)} for part in (matrices, others) if part], {"lr": lr})
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Make a step of both; their state lies in this optimiser's own."""
+        for part in self._parts:
+            part.state = self.state
+            part.step()
+
+
+def _values(named: Named) -> list[nn.Parameter]:
+    return [parameter for _, parameter in named]
+
+
+def make_optimizer(recipe: Recipe, named: Named) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser; ours are fused where PyTorch can: one pass over all parameters.
+
+    Raises:
+        InputError: this version of PyTorch does not have it, or a user's function does not give an optimiser.
+    """
+    parameters, lr, decay = _values(named), recipe.lr, recipe.weight_decay
+    options = as_arguments(recipe.optimizer_options)
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True, **options)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True, **options)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=recipe.momentum, weight_decay=decay, fused=True, **options)
+    if recipe.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=lr, momentum=recipe.momentum, weight_decay=decay, **options)
+    if recipe.optimizer == "muon":
+        check_muon()
+        return MuonAndAdamW(named, lr, decay, options)
+    return _own_optimizer(recipe, named, options)
+
+
+def check_muon() -> None:
+    """Check that PyTorch has Muon.
+
+    Raises:
+        InputError: it is too old.
+    """
+    if not hasattr(torch.optim, "Muon"):
+        raise InputError(
+            f"training.optimizer=muon needs PyTorch 2.9 or later, and this is {torch.__version__}; update PyTorch, or "
+            "name an implementation as package.module:function"
+        )
+
+
+def _own_optimizer(recipe: Recipe, named: Named, options: Mapping[str, Any]) -> torch.optim.Optimizer:
+    where = f"training.optimizer={recipe.optimizer!r}"
+    function = resolve(recipe.optimizer, {}, "optimizer")
+    try:
+        made = function(list(named), lr=recipe.lr, **options)
+    except Exception as error:
+        raise InputError(
+            f"{where} failed: {type(error).__name__}: {error}; it is called as "
+            "function(named_parameters, lr=..., **optimizer_options)"
+        ) from error
+    if not isinstance(made, torch.optim.Optimizer):
+        raise InputError(f"{where} gave a {type(made).__name__}; it must return a torch.optim.Optimizer")
+    closure = inspect.signature(made.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise InputError(
+            f"{where} is {type(made).__name__}, whose steps evaluate the loss several times (a closure); "
+            "training evaluates it once a step: take an optimiser without a closure, such as adamw"
+        )
+    return made
+
+
+def as_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as a constructor takes them: tuples for lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+
+
+def state_of(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return all state as independent tensors on the CPU, by "slot/parameter", such as "exp_avg/fc1.weight".
+
+    A value that is no tensor becomes the bytes of its JSON text, under "json:slot/parameter". Settings of parameter
+    groups that change from step to step stand under "json:group:0/key".
+
+    Raises:
+        InputError: a value is neither a tensor nor JSON.
+    """
+    found: dict[str, Tensor] = {}
+    for name, parameter in named.items():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                _put(found, slot, name, value, optimizer)
+    for number, group in enumerate(optimizer.param_groups):
+        for key, value in group.items():
+            if key in ("params", "param_names", "lr", "initial_lr"):
+                continue
+            if isinstance(value, Tensor) or value != optimizer.defaults.get(key):
+                _put(found, f"{GROUP}{number}", key, value, optimizer)
+    return found
+
+
+def _put(found: dict[str, Tensor], slot: str, name: str, value: Any, optimizer: torch.optim.Optimizer) -> None:
+    if isinstance(value, Tensor):
+        found[f"{slot}/{name}"] = value.detach().to("cpu", copy=True).contiguous()
+        return
+    try:
+        text = json.dumps(value)
+        if as_arguments({"": json.loads(text)}) != as_arguments({"": value}):
+            raise TypeError("it does not survive JSON")
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"training.optimizer: {type(optimizer).__name__} keeps {slot!r}, a {type(value).__name__}, in its state, "
+            f"which can't be saved ({error}); keep tensors, numbers and texts alone"
+        ) from error
+    found[f"{JSON}{slot}/{name}"] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+
+
+def restore_state(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]
+) -> None:
+    """Give an optimiser the state that `state_of` returned."""
+    for key, tensor in state.items():
+        slot, _, name = key.partition("/")
+        value: Any = tensor
+        if slot.startswith(JSON):
+            slot, value = slot.removeprefix(JSON), json.loads(bytes(tensor.numpy()).decode())
+        if slot.startswith(GROUP):
+            group = optimizer.param_groups[int(slot.removeprefix(GROUP))]
+            group[name] = tuple(value) if isinstance(value, list) else _copied(value, group.get(name))
+            continue
+        parameter = named[name]
+        mine = optimizer.state[parameter]
+        if not isinstance(value, Tensor):
+            mine[slot] = tuple(value) if isinstance(value, list) else value
+        elif slot == "step":  # fused optimisers want it where the parameter is, the others on the CPU
+            mine[slot] = value.to(parameter.device if _is_fused(optimizer, parameter) else "cpu", copy=True)
+        elif value.shape == parameter.shape and value.is_floating_point():
+            # In the parameter's memory format: a fused optimiser takes them to be laid out alike.
+            mine[slot] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+        else:
+            mine[slot] = value.to(parameter.device, copy=True)
+
+
+def _copied(value: Any, like: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(like.device if isinstance(like, Tensor) else "cpu", copy=True)
+
+
+def _is_fused(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> bool:
+    for group in optimizer.param_groups:
+        if any(parameter is each for each in group["params"]):
+            return bool(group.get("fused") or group.get("capturable"))
+    return False
+
+
+def check_optimizer(recipe: Recipe, module: nn.Module) -> None:
+    """Try a user's optimiser on a network: it must train, and continue bit by bit from its saved state.
+
+    Raises:
+        InputError: it does not.
+    """
+    if recipe.optimizer == "muon":
+        check_muon()
+    if recipe.knows_optimizer:
+        return
+    where = f"training.optimizer={recipe.optimizer!r}"
+    try:
+        straight, _ = _steps(recipe, module, 4)
+        halfway, state = _steps(recipe, module, 2)
+        resumed, _ = _steps(recipe, halfway, 4, 2, state)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{where} fails to make a step: {type(error).__name__}: {error}") from error
+    pairs = zip(straight.named_parameters(), resumed.parameters(), strict=True)
+    for (name, one), other in pairs:
+        if not torch.equal(one, other):
+            raise InputError(
+                f"{where} can't be resumed: after its state was saved and restored, {name!r} differs; keep all that it "
+                "remembers in `optimizer.state`, and draw nothing at random"
+            )
+
+
+def _steps(
+    recipe: Recipe, module: nn.Module, last: int, first: int = 0, state: Mapping[str, Tensor] | None = None
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return a copy of a module after steps with made-up gradients, and the optimiser's state."""
+    module = deepcopy(module)
+    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    optimizer = make_optimizer(recipe, list(named.items()))
+    restore_state(optimizer, named, state or {})
+    for step in range(first, last):
+        generator = torch.Generator().manual_seed(_PROBE_SEED + step)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr / (step + 1)
+        for parameter in named.values():
+            parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+        optimizer.step()
+        optimizer.zero_grad()
+    return module, state_of(optimizer, named)
