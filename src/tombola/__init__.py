@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from tombola.pruning.select import select
     from tombola.running.results import Results
     from tombola.running.ticket import Ticket
-    from tombola.session.loop import rounds
-    from tombola.session.study import run
+    from tombola.session import rounds, run
     from tombola.studies.study import Study
 
 __version__ = "0.1.0"
@@ -37,8 +36,8 @@ _HOMES = {
     "Study": "tombola.studies.study",
     "Ticket": "tombola.running.ticket",
     "TombolaError": "tombola.errors",
-    "rounds": "tombola.session.loop",
-    "run": "tombola.session.study",
+    "rounds": "tombola.session",
+    "run": "tombola.session",
     "select": "tombola.pruning.select",
 }
 

@@ -240,7 +240,7 @@ class Results:
         """Write the tables `results.csv` and `curves.csv` into the results folder.
 
         Where masks were watched, there is `mask_distance.csv` too: see `settling`. A study that asks for connectivity
-        gets `connectivity.csv`, a row per point. `tombola.session.study.save` also writes barriers and draws figures.
+        gets `connectivity.csv`, a row per point. `tombola.session.save` also writes barriers and draws figures.
 
         Raises:
             StoreError: they can't be written.

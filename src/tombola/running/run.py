@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tombola.data import Dataset, balanced, drawn_rows, split
+from tombola.data import Dataset, balanced, rows_of, split
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
 from tombola.networks import initialised, network_for
@@ -64,7 +64,7 @@ def run(
 ) -> Results:
     """Do the work of a study, save its tables and return its results; finished work is not repeated.
 
-    Arguments are those of `tombola.session.study.run`, which also draws figures.
+    Arguments are those of `tombola.session.run`, which also draws figures.
 
     Args:
         finish: what saves the results, also where some of the work failed.
@@ -160,7 +160,7 @@ def check_examples(plan: Plan, dataset: Dataset) -> None:
     targets = torch.from_numpy(dataset.train_targets.copy())
     for trial, examples in sorted(asked):
         seeds = Seeds(plan.study.seed, trial)
-        _, rows = drawn_rows(len(targets), plan.study.data.validation, seeds)
+        _, rows = rows_of(dataset, plan.study.data.validation, seeds)
         balanced(targets[rows], examples, seeds.generator("examples"))
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tombola.analysis.connectivity import barrier_statistics
 from tombola.figures import Setting, draw
 from tombola.running.files import write_whole, writing
 from tombola.running.results import Results
+from tombola.running.rounds import rounds as loop_rounds
 from tombola.running.run import run as run_work
 from tombola.studies.plan import MAX_RUNS
 from tombola.studies.study import Study
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tombola.running.rounds import LoopRun
 
 
 def run(
@@ -69,6 +77,17 @@ def run(
         max_runs=max_runs,
         finish=lambda results: save(results, figures),
     )
+
+
+def rounds(make_model: Callable[..., nn.Module], *, figures: bool = True, **options: Any) -> Iterator[LoopRun]:
+    """Return the runs of iterative pruning, one after the other, for any training loop.
+
+    Args:
+        make_model: returns a fresh model.
+        figures: also draw them after the last run.
+        options: of `tombola.running.rounds.rounds`, where they are described.
+    """
+    return loop_rounds(make_model, finish=lambda results: save(results, figures), **options)
 
 
 def save(results: Results, figures: bool = True) -> list[Path]:
