@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -205,3 +206,46 @@ def test_barriers_in_loss() -> None:
     figure = barriers(levels, points, {"s": Setting()})
     assert figure is not None
     assert figure.axes[0].get_ylabel() == "test loss barrier"
+
+
+def test_a_regression_from_training_to_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing on the page of a regression speaks of accuracy or of points."""
+    import task_nets
+
+    import tombola
+    from tombola.data import sources
+    from tombola.html.write import write_comparison, write_report
+
+    for kind in ("regression", "tokens"):
+        source = sources.Source(
+            describe=lambda place, kind=kind: task_nets.dataset(kind).description,
+            load=lambda place, kind=kind: task_nets.dataset(kind),
+        )
+        monkeypatch.setitem(sources.SOURCES, kind, source)
+
+    def results_of(name: str, network: str, task: object) -> tombola.Results:
+        study = tombola.Study.model_validate(
+            {
+                "name": name,
+                "network": {"name": f"task_nets:{network}"},
+                "data": {"source": name, "validation": 24},
+                "task": task,
+                "training": {"lr": 0.01, "batch_size": 12, "iterations": 16, "evaluate_every": 8},
+                "pruning": {"rate": 0.4, "rounds": 1},
+                "arms": ["ticket", "reinit"],
+                "trials": 2,
+                "connectivity": {"copies": 2},
+            }
+        )
+        return tombola.run(study, tmp_path / name, workers=0, device="cpu", figures=False, quiet=True)
+
+    regression = results_of("regression", "mlp", {"name": "regression", "unit": "kW"})
+    page = write_report(regression).read_text()
+    body = re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
+    for text in ("Test rmse at early stop", "gains in rmse at early stop (lower is better), in kW", "Loss barrier"):
+        assert text in body
+    assert "accura" not in body
+    assert not re.search(r"\d points", body)
+    assert (tmp_path / "regression" / "barriers.csv").is_file()
+    with pytest.raises(InputError, match="rmse and accuracy"):
+        write_comparison([regression, results_of("tokens", "Lstm", "classification")], tmp_path / "both.html")
