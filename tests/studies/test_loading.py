@@ -80,7 +80,8 @@ def test_the_global_preset_is_the_public_studys():
 def test_fashion_differs_from_mnist_in_its_data_alone():
     fashion, mnist = load_study("lenet-fashion").model_dump(), load_study("lenet-mnist").model_dump()
     assert {field for field in mnist if mnist[field] != fashion[field]} == {"name", "description", "data"}
-    assert fashion["data"] == {"source": "fashion-mnist", "validation": 5000, "path": None}
+    ours = {"source": "fashion-mnist", "validation": 5000, "path": None}
+    assert fashion["data"] == ours | {"arguments": {}, "normalise": "default", "kind": "image"}
 
 
 # Extends

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
 from tombola.data.normalising import spread
 from tombola.errors import InputError, nearest
 from tombola.export import graph as g
