@@ -113,7 +113,7 @@ def run(
     verbose: bool,
 ) -> None:
     """Run a study, or go on with it; any field can be set: trials=3 training.lr=2e-4."""
-    from tombola.running.run import run as run_study
+    from tombola.session import run as run_study
 
     loaded, folder = _load(study, changes, out)
     results = run_study(

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,26 +15,13 @@ from torch import nn
 import tombola.data as data
 from tombola import __version__
 from tombola.errors import InputError
-from tombola.networks import NetworkSettings, network_for
+from tombola.networks import network_for
 from tombola.running.commit import commit
 from tombola.running.machine import machine
 from tombola.running.options import RunOptions
 from tombola.seeds import Seeds
 from tombola.tasks import TaskSettings
-from tombola.work import Item
-
-
-class OnData(Protocol):
-    """A spec that names a network, data and a task."""
-
-    network: NetworkSettings
-    data: data.DataSettings
-    seed: int
-    trial: int
-    task: TaskSettings
-    network_code: str
-    data_code: str
-    task_code: str
+from tombola.work import Item, OnData
 
 
 def splits_of(item: Item, options: RunOptions, device: str | None = None) -> data.Splits:
@@ -43,7 +30,8 @@ def splits_of(item: Item, options: RunOptions, device: str | None = None) -> dat
     Raises:
         InputError: the data, or the code of the network, have changed since the study was planned.
     """
-    spec: OnData = item.spec  # type: ignore[assignment]
+    spec = item.spec
+    assert isinstance(spec, OnData)
     root = Path(options.root) if options.root else None
     settings = spec.data.model_copy(update={"path": item.data_file})
     if spec.data_code and spec.data_code != data.fingerprint(settings, root):
@@ -78,7 +66,8 @@ def prepared(about: str, seeds: Seeds, root: str | None, device: torch.device, c
 
 def build_of(item: Item, splits: data.Splits) -> Callable[[], nn.Module]:
     """Return a function that builds the network of an item."""
-    spec: OnData = item.spec  # type: ignore[assignment]
+    spec = item.spec
+    assert isinstance(spec, OnData)
     return network_for(spec.network, splits.description, spec.task.make())
 
 

@@ -113,11 +113,11 @@ class Reported:
             raise InputError(
                 f"run {self._label}: {name} was reported as a {type(value).__name__}; it must be one number"
             ) from error
-        is_metric = name.removeprefix("val_").removeprefix("train_") == self._metric.name
-        if self._metric.unit == "%" and is_metric and not 0 <= number <= 1:
+        is_share = self._metric.unit == "%" and name.removeprefix("val_").removeprefix("train_") == self._metric.name
+        if is_share and (number > 1 or number < 0):
             raise InputError(
-                f"run {self._label}: {name}={number:g} was reported, and {self._metric.name} is a share from 0 to "
-                f"1; report {name}={number / 100:g}, or set the metric's unit"
+                f"run {self._label}: {name}={number:g} was reported, and {self._metric.name} is a share from 0 to 1; "
+                f"report {name}={number / 100:g}, or set the metric's unit"
             )
         return number
 

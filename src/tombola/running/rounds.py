@@ -60,8 +60,8 @@ def rounds(
     pruning: Mapping[str, Any] | None = None,
     noise: str = "trial",
     seed: int = 0,
-    figures: bool = True,
     quiet: bool = False,
+    finish: Callable[[Results], object] = Results.save,
 ) -> Iterator[LoopRun]:
     """Return the runs of iterative pruning, one after the other, for any training loop.
 
@@ -92,8 +92,8 @@ def rounds(
         pruning: further fields of the section `pruning` of a study file, such as {"scope": "global"}.
         noise: "trial", or "level": each level has a `seed` of its own.
         seed: all randomness follows from it and the trial's number.
-        figures: also draw them.
         quiet: write nothing but what goes wrong.
+        finish: called with the results after the last run; `tombola.rounds` saves tables and draws figures.
 
     Raises:
         InputError: something can't be as it is asked for. Nothing has been written then.
@@ -120,7 +120,7 @@ def rounds(
     make = partial(_made, make_model)
     problem = OwnProblem(make, inputs, fingerprint_of(make_model), what="make_model")
     plan = make_own_plan(study, problem=problem)
-    return _run(plan, Store(out), problem, figures, Console(stderr=True, quiet=quiet))
+    return _run(plan, Store(out), problem, finish, Console(stderr=True, quiet=quiet))
 
 
 def _study(**fields: Any) -> Study:
@@ -170,7 +170,9 @@ def _takes_seed(make_model: Callable[..., Any]) -> bool:
         return False  # compiled: it tells nothing of its parameters
 
 
-def _run(plan: Plan, store: Store, problem: OwnProblem, figures: bool, console: Console) -> Iterator[LoopRun]:
+def _run(
+    plan: Plan, store: Store, problem: OwnProblem, finish: Callable[[Results], object], console: Console
+) -> Iterator[LoopRun]:
     store.create()
     if changed := what_changed(store, plan):
         console.print(f"note: {escape(changed)}", highlight=False, soft_wrap=True)
@@ -198,7 +200,7 @@ def _run(plan: Plan, store: Store, problem: OwnProblem, figures: bool, console: 
         if not given:  # another process trains all that could start
             console.print(f"note: another process trains {len(busy)} runs; run this again later", highlight=False)
             return
-    Results(plan, store).save(figures)
+    finish(Results(plan, store))
 
 
 def _ready(plan: Plan, store: Store) -> tuple[list[Item], list[Item]]:

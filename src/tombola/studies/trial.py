@@ -324,7 +324,7 @@ class Trial:
         if method in ("random-uniform", "random-erk"):
             self._refuse_pattern(f"the method {method}")
         uses_data = method in WITH_EXAMPLES or method not in KNOWN
-        search = self._spec(
+        search = self.spec(
             MaskSearch,
             criterion=method,
             scope="global",
@@ -411,7 +411,7 @@ class Trial:
         number = f"-{repeat}" if repeats > 1 else ""
         return self._train(f"{label}{number}", group or label, level, initial, mask, recipe=recipe)
 
-    def _spec(self, kind: type[Any], **fields: Any) -> Any:
+    def spec(self, kind: type[Any], **fields: Any) -> Any:
         """Return a spec with the study's network, data, seed and trial; a data file is known by its content alone."""
         study = self.study
         return kind(
@@ -448,7 +448,7 @@ class Trial:
         same = 1
         while same < len(rounds) and rounds[-same - 1] == rounds[-1]:
             same += 1
-        return self._spec(
+        return self.spec(
             MaskSearch,
             run=parent.id,
             criterion=pruning.criterion,
@@ -486,9 +486,9 @@ class Trial:
         code = recipe.code()
         common = {"training": recipe, "initial": initial, "until": until, "noise": noise, "recipe_code": code}
         spec: Training = (
-            self._spec(Supermask, popup=mask, **common)
+            self.spec(Supermask, popup=mask, **common)
             if isinstance(mask, Popup)
-            else self._spec(Run, mask=mask, **common)
+            else self.spec(Run, mask=mask, **common)
         )
         cost = self._cost(spec, recipe, level)
         added = self.add(spec, f"{label}.level-{level:02}" if level else label, group, cost, observe)

@@ -1,0 +1,62 @@
+"""A user's own network, trainer and data, as they would stand in a project of theirs."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+CALLS = []  # the runs that `fit` was given
+
+
+def make():
+    return nn.Sequential(nn.Flatten(), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def seeded(seed):
+    torch.random.manual_seed(seed)  # its own: the global generator is put back all the same
+    return make()
+
+
+def pretrained():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return make()
+
+
+def examples():
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(260, 8, generator=generator)
+    return inputs, (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0).long()
+
+
+def train(model, seed, steps=20, lr=0.02, first=0, after=lambda step: None):
+    """Train by plain PyTorch; each step's batch follows from its number."""
+    inputs, targets = examples()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    for step in range(first, steps):
+        batch = torch.randint(200, (20,), generator=torch.Generator().manual_seed(seed * 1000 + step))
+        optimizer.zero_grad()
+        functional.cross_entropy(model(inputs[batch]), targets[batch]).backward()
+        optimizer.step()
+        after(step + 1)
+
+
+def accuracy(model):
+    inputs, targets = examples()
+    with torch.no_grad():
+        return (model(inputs[200:]).argmax(1) == targets[200:]).float().mean()
+
+
+def fit(run, steps=20, lr=0.02):
+    CALLS.append((run.arm, run.trial, run.repeat, run.level))
+    train(run.model, run.seed, steps, lr, after=lambda step: run.snapshot("step-5") if step == 5 else None)
+    run.report(steps, accuracy=accuracy(run.model))
+
+
+def lazy(run):
+    """Return early, without a report."""
+
+
+def fails_at_level_one(run):
+    if run.level == 1:
+        raise RuntimeError("no more memory for level 1")
+    fit(run)
