@@ -384,7 +384,7 @@ def test_another_source_leaves_the_users_file_behind():
         ("training:\n  batch_size: 5\n  lr: fast", r"a\.yaml, line 5: training\.lr='fast': .*number"),
         ("training: {lr: 0}", r"a\.yaml, line 3: training\.lr=0: .*greater than 0"),
         ("training: {lr: .nan}", r"a\.yaml, line 3: training\.lr=nan: "),
-        ("training: {optimizer: adamw}", r"line 3: training\.optimizer='adamw': .*'adam' or 'sgd'"),
+        ("training: {optimizer: adamx}", r"line 3: training\.optimizer='adamx': .*did you mean 'adam' or 'adamw'"),
         ("training: fast", r"line 3: training='fast': "),
         ("training: {optimizer: adam, momentum: 0.9}", r"line 3: training: momentum belongs to optimizer: sgd"),
         ("pruning: {rate: 1.5}", r"line 3: pruning\.rate=1\.5: .*between 0 and 1"),
