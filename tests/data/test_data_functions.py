@@ -7,7 +7,8 @@ import torch
 from pydantic import ValidationError
 from small_studies import run_study, small_study
 
-from tombola.data import DataSettings, describe, fingerprint, functions, load, rows_of, split
+from tombola.data import SOURCES, DataSettings, describe, fingerprint, functions, load, rows_of, sources, split
+from tombola.data.settings import OURS
 from tombola.errors import DataError, InputError
 from tombola.seeds import Seeds
 from tombola.studies import make_plan
@@ -124,6 +125,23 @@ def test_more_validation_than_training_examples():
         make_plan(small_study(data={"source": "own_data:arrays", "validation": 200}))
 
 
+def test_tombolas_own_sources_are_known_to_the_settings():
+    assert tuple(SOURCES) == OURS
+
+
+def test_a_function_is_called_twice_when_a_study_is_planned(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        own_data, "arrays", lambda: calls.append(0) or (own_data.clusters(90, 1), own_data.clusters(30, 2))
+    )
+    about = settings("arrays", arguments={}, validation=13)
+    sources._remember.cache_clear()
+    sources._remember_description.cache_clear()
+    sources._remember_fingerprint.cache_clear()
+    describe(about), fingerprint(about), load(about)
+    assert len(calls) == 2
+
+
 def test_arguments_belong_to_functions():
     with pytest.raises(ValidationError, match="arguments belong to a function"):
         DataSettings(source="mnist", validation=10, arguments={"a": 1})
@@ -142,7 +160,6 @@ def test_a_study_runs_on_data_of_ones_own(tmp_path):
 
 def test_training_keeps_no_second_copy_of_floats(tmp_path):
     """What is left after a split is what training reads."""
-    from tombola.data import sources
     from tombola.running.problem import prepared
 
     prepared.cache_clear()

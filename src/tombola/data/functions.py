@@ -52,13 +52,12 @@ def load(name: str, arguments: Mapping[str, Any]) -> Dataset:
     return Dataset(name, inputs[0], targets[0], inputs[1], targets[1], classes, _fingerprint(*inputs, *targets))
 
 
-def load_twice(name: str, arguments: Mapping[str, Any]) -> Dataset:
-    """Return the data after a second call has shown that they are the same each time.
+def check_same_again(first: Dataset, name: str, arguments: Mapping[str, Any]) -> Dataset:
+    """Return data after another call of the function has shown that they are the same each time.
 
     Raises:
         InputError, DataError: as `load`; or the two calls differ.
     """
-    first = load(name, arguments)
     second = load(name, arguments)
     for which in ("train", "test"):
         one, other = (len(first_array(getattr(data, f"{which}_inputs"))) for data in (first, second))

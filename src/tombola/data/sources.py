@@ -174,8 +174,12 @@ def _source_named(name: str) -> Source:
         return SOURCES[name]
     if ":" not in name and name not in names(SOURCES, "data source"):
         raise InputError(f"data.source: no source {name!r}{nearest(name, SOURCES)}")
+
+    def again(place: Place) -> Dataset:
+        return functions.check_same_again(_remember(name, place), name, json.loads(place.arguments))
+
     return Source(
-        describe=lambda place: functions.load_twice(name, json.loads(place.arguments)).description,
+        describe=lambda place: again(place).description,
         load=lambda place: functions.load(name, json.loads(place.arguments)),
         fingerprint=lambda place: _remember(name, place).fingerprint,
     )
