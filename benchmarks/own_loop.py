@@ -27,17 +27,17 @@ def make() -> nn.Module:
 
 
 def step_of(model: nn.Module) -> Callable[[], float]:
-    """Return a function that does one step of Adam and returns its seconds."""
+    """Return a function that does one step of Adam and returns its seconds of processor time."""
     generator = torch.Generator().manual_seed(0)
     inputs, targets = torch.randn(BATCH, 3, 32, 32, generator=generator), torch.arange(BATCH) % 10
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
 
     def step() -> float:
-        begun = time.perf_counter()
+        begun = time.process_time()
         optimizer.zero_grad()
         functional.cross_entropy(model(inputs), targets).backward()
         optimizer.step()
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
     return step
 

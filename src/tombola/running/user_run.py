@@ -128,6 +128,11 @@ class UserRun:
         return self.level == 0
 
     @property
+    def wanted_snapshots(self) -> tuple[str, ...]:
+        """The snapshots that other runs start from: this run must take them."""
+        return self._item.observe.named
+
+    @property
     def density(self) -> float:
         """Share of the prunable weights that are kept, 0 to 1."""
         return self.mask.density
