@@ -119,9 +119,7 @@ def test_masks_equal_those_of_the_built_in_trainer(tmp_path):
         return small_nets.mlp(input_shape=(1, 8, 8), classes=10)
 
     found = {}
-    for run in tombola.rounds(
-        make, out=tmp_path / "loop", arms=["ticket"], rate=0.5, inputs=(1, 8, 8), **SMALL
-    ):
+    for run in tombola.rounds(make, out=tmp_path / "loop", arms=["ticket"], rate=0.5, inputs=(1, 8, 8), **SMALL):
         optimizer = torch.optim.SGD(run.model.parameters(), lr=0.05)
         for batch in order.batches(0, 30):
             part = splits.train.select(batch)
@@ -152,7 +150,9 @@ def test_a_loop_continues_from_its_own_checkpoint(tmp_path):
     """Reports and snapshots from before the break count; what was reported after the checkpoint does not."""
     options = {"arms": ["ticket"], "rewind": "step-5", **SMALL}
     for run in tombola.rounds(own_trainer.make, out=tmp_path, **options):
-        own_trainer.train(run.model, run.seed, steps=10, after=lambda s: run.snapshot("step-5") if s == 5 else None)
+        own_trainer.train(run.model, run.seed, steps=5)
+        run.snapshot("step-5")
+        own_trainer.train(run.model, run.seed, steps=10, first=5)
         run.report(8, val_loss=0.5)
         torch.save(run.model.state_dict(), run.checkpoint_dir / "model.pt")
         run.report(12, val_loss=0.1)
@@ -164,7 +164,7 @@ def test_a_loop_continues_from_its_own_checkpoint(tmp_path):
             own_trainer.train(run.model, run.seed, first=10)
         else:
             assert not path.exists()
-            assert run.start == "step-5"
+            assert (run.start, run.start_step) == ("step-5", 5)
             own_trainer.train(run.model, run.seed, first=5)
         run.report(10, val_loss=0.4, accuracy=0.25)
         run.report(20, val_loss=0.6, accuracy=own_trainer.accuracy(run.model))
@@ -174,7 +174,7 @@ def test_a_loop_continues_from_its_own_checkpoint(tmp_path):
     dense = frame.iloc[0]
     assert (dense.early_stop_iteration, dense.early_stop_val_loss, dense.early_stop_test_accuracy) == (10, 0.4, 0.25)
     assert Store(tmp_path).facts(dense.job)["history"]["iteration"] == [8, 10, 20]
-    assert not [path for path in (tmp_path / "jobs").rglob("checkpoints")]
+    assert not list((tmp_path / "jobs").rglob("checkpoints"))
 
 
 def test_a_killed_script_continues_at_the_run_it_was_in(tmp_path):
@@ -253,6 +253,12 @@ def test_a_metric_that_is_not_finite_ends_its_chain(tmp_path):
     assert frame[frame.status == "diverged"][["arm", "level"]].values.tolist() == [["ticket", 1]]
 
 
+def each_run(out, action):
+    """Call a function with each run of a small loop."""
+    for run in tombola.rounds(own_trainer.make, out=out, arms=["ticket"], **SMALL):
+        action(run)
+
+
 def unsteady():
     model = own_trainer.make()
     with torch.no_grad():
@@ -297,21 +303,25 @@ REFUSED = [
 
 @pytest.mark.parametrize(("act", "message"), REFUSED)
 def test_a_body_that_does_what_can_not_be(tmp_path, act, message):
+    def act_and_report(run):
+        if act not in (train_a_copy, swap_weight, swap_layer):
+            own_trainer.train(run.model, run.seed)
+        act(run)
+        run.report(20, accuracy=0.5)
+
     with pytest.raises(InputError, match=message) as raised:
-        for run in tombola.rounds(own_trainer.make, out=tmp_path, arms=["ticket"], **SMALL):
-            if act not in (train_a_copy, swap_weight, swap_layer):
-                own_trainer.train(run.model, run.seed)
-            act(run)
-            run.report(20, accuracy=0.5)
+        each_run(tmp_path, act_and_report)
     assert "trial-0.dense" in str(raised.value)
     assert Store(tmp_path).finished() == set()
 
 
 def test_a_metric_that_is_never_reported(tmp_path):
+    def report_another(run):
+        own_trainer.train(run.model, run.seed)
+        run.report(3, val_loss=0.1)
+
     with pytest.raises(InputError, match=r"dense ended, and accuracy was expected but only val_loss was reported"):
-        for run in tombola.rounds(own_trainer.make, out=tmp_path, arms=["ticket"], **SMALL):
-            own_trainer.train(run.model, run.seed)
-            run.report(3, val_loss=0.1)
+        each_run(tmp_path, report_another)
 
 
 def test_a_snapshot_that_is_never_taken(tmp_path):
@@ -321,24 +331,30 @@ def test_a_snapshot_that_is_never_taken(tmp_path):
 
 def test_a_report_after_the_end(tmp_path):
     runs = []
+
+    def report_the_first(run):
+        runs.append(run)
+        body(run)
+        runs[0].report(30, accuracy=0.5)
+
     with pytest.raises(InputError, match="dense has ended, and accuracy was reported after that"):
-        for run in tombola.rounds(own_trainer.make, out=tmp_path, arms=["ticket"], **SMALL):
-            runs.append(run)
-            body(run)
-            runs[0].report(30, accuracy=0.5)
+        each_run(tmp_path, report_the_first)
 
 
 def test_an_optimiser_with_old_state(tmp_path):
     optimizers = {}
+
+    def keep_the_momentum(run):
+        optimizer = torch.optim.SGD(run.model.parameters(), lr=0.1, momentum=0.9)
+        if optimizers:
+            optimizer.load_state_dict(optimizers["dense"])
+        run.model(torch.ones(4, 8)).sum().backward()
+        optimizer.step()
+        optimizers["dense"] = optimizer.state_dict()
+        run.report(1, accuracy=0.5)
+
     with pytest.raises(InputError, match="state"):
-        for run in tombola.rounds(own_trainer.make, out=tmp_path, arms=["ticket"], **SMALL):
-            optimizer = torch.optim.SGD(run.model.parameters(), lr=0.1, momentum=0.9)
-            if optimizers:  # momentum of the dense run
-                optimizer.load_state_dict(optimizers["dense"])
-            run.model(torch.ones(4, 8)).sum().backward()
-            optimizer.step()
-            optimizers["dense"] = optimizer.state_dict()
-            run.report(1, accuracy=0.5)
+        each_run(tmp_path, keep_the_momentum)
 
 
 IMPOSSIBLE = [
@@ -377,3 +393,16 @@ def test_the_folder_of_a_loop_is_not_run_by_another_command(tmp_path):
     loop(tmp_path, arms=["ticket"])
     with pytest.raises(InputError, match="run the script that has the loop"):
         tombola.run(tmp_path, quiet=True)
+
+
+def test_trained_weights_train_on_as_often_as_the_trainer_likes(tmp_path):
+    """`lr-rewind` starts from final weights; where the ticket rewinds to makes no difference to it."""
+    starts = set()
+    options = {"arms": ["lr-rewind"], "rewind": [0, "step-5"], **SMALL}
+    for run in tombola.rounds(own_trainer.make, out=tmp_path, **options):
+        starts.add((run.level, run.start, run.start_step))
+        own_trainer.fit(run)
+    assert starts == {(0, "start", 0), (1, "final", 0), (2, "final", 0)}
+    frame = tombola.Results.open(tmp_path).frame()
+    assert frame.arm.tolist() == ["lr-rewind"] * 3
+    assert frame.iterations_before.tolist() == [0, 20, 40]

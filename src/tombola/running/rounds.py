@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -98,6 +99,11 @@ def rounds(
     Raises:
         InputError: something can't be as it is asked for. Nothing has been written then.
     """
+    if (processes := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
+        raise InputError(
+            f"WORLD_SIZE={processes}: tombola.rounds runs in one process, and several would wait for each other; start "
+            "the script once, and let its body start the processes"
+        )
     section: dict[str, Any] = dict(pruning or {})
     if not section.keys() & {"rate", "target", "densities"}:
         section["rate"] = rate

@@ -47,6 +47,7 @@ class UserRun:
         arm, level, trial, repeat: which run this is. A run that several arms share is trained once, under the first
             arm's name, and the dense run under "dense": let no setting of the training depend on the arm.
         start: the snapshot that the weights come from: "start", "step-500" or "final".
+        start_step: the number in that name, 500; 0 without one. Training continues there.
         device: to train on. The model lies there.
         mask: which weights may live.
         rng: a torch.Generator on the CPU, seeded with `seed`.
@@ -60,6 +61,8 @@ class UserRun:
         self.seed = spec.seeds.value("order") % SEED_LIMIT
         self.arm, self.level, self.trial, self.repeat = item.arm, spec.level, spec.trial, item.repeat
         self.start = spec.initial.snapshot
+        named = SNAPSHOT.fullmatch(self.start)
+        self.start_step = int(named[1]) if named else 0
         self.device = torch.device(device)
         self.rng = torch.Generator().manual_seed(self.seed)
         self._closed = False
@@ -123,6 +126,11 @@ class UserRun:
     def dense(self) -> bool:
         """Whether nothing is pruned."""
         return self.level == 0
+
+    @property
+    def wanted_snapshots(self) -> tuple[str, ...]:
+        """The snapshots that other runs start from: this run must take them."""
+        return self._item.observe.named
 
     @property
     def density(self) -> float:
@@ -249,7 +257,7 @@ class UserRun:
         record = Record(history, {"start": self._start, **self._snapshots, "final": final}, seconds, diverged, train)
         facts = {
             "early_stop": reported.early_stop(history),
-            "iterations": int(history["iteration"][-1]),
+            "iterations": max(0, int(history["iteration"][-1]) - self.start_step),
             "zeros": sum(int((final[name] == 0).sum()) for name in self.mask),
             "remarks": self._remarks,
             "normalisation": {"mean": [], "std": []},

@@ -420,6 +420,8 @@ class OwnTrial(Trial):
         if isinstance(mask, Popup) or (recipe is not None and recipe != self.study.training):
             raise InputError(f"arm {label!r} returns a recipe or trains scores, and the study has a trainer of its own")
         trainer = self.trainer
+        if initial.trained:  # only tombola's own training continues a schedule there
+            initial = initial.model_copy(update={"iteration": 0})
         spec = self._spec(
             OwnRun,
             mask=mask,

@@ -77,6 +77,8 @@ class Plan:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a person should know before anything is trained, a line each."""
+        if self.study.trainer is not None:
+            return ()
         recipes = (self.study.recipe(level) for level in (0, 1))
         lines = [
             unreached_milestones(recipe, recipe.budget(epoch_length(self.study, self.data, recipe)))

@@ -1,0 +1,52 @@
+"""A tracker for Hugging Face Accelerate: what a loop logs is reported.
+
+>>> for run in tombola.rounds(make_model, out="results/mine"):              # doctest: +SKIP
+...     tracker = TombolaTracker(run, {"val_loss": "val_loss", "accuracy": "accuracy"})
+...     accelerator = Accelerator(log_with=tracker)
+...     accelerator.init_trackers("mine")
+...     model, optimizer, loader = accelerator.prepare(run.model, optimizer, loader)
+...     ...
+...     accelerator.log({"accuracy": accuracy}, step=step)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from accelerate.tracking import GeneralTracker
+
+from tombola.integrations.reporting import Reporting
+from tombola.running.user_run import UserRun
+
+
+class TombolaTracker(GeneralTracker):  # type: ignore[misc]  # untyped
+    """Reports logged metrics; `stepped` takes the snapshots that are rewound to.
+
+    Args:
+        run: whose model is trained.
+        metrics: the loop's names -> names in tombola.
+    """
+
+    name = "tombola"
+    requires_logging_directory = False
+
+    def __init__(self, run: UserRun, metrics: Mapping[str, str]):
+        super().__init__()
+        self._reporting = Reporting(run, metrics)
+
+    @property
+    def tracker(self) -> UserRun:
+        """The run."""
+        return self._reporting.run
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        """Do nothing: settings of the training belong to `tombola.rounds(settings=...)`."""
+
+    def log(self, values: Mapping[str, Any], step: int | None = None, **_: Any) -> None:
+        """Report what was logged; values without a step join the last ones."""
+        self._reporting.logged(step, values)
+
+    def stepped(self, step: int) -> None:
+        """Take the snapshot of this step, if there is one; call it after each optimiser step."""
+        self._reporting.stepped(step)

@@ -1,0 +1,47 @@
+"""A callback for Lightning's `Trainer`.
+
+>>> for run in tombola.rounds(make_model, out="results/mine"):              # doctest: +SKIP
+...     callback = TombolaCallback(run, {"val_loss": "val_loss", "val_acc": "accuracy"})
+...     Trainer(max_steps=1000, callbacks=[callback]).fit(Module(run.model), data)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from tombola.integrations.reporting import Reporting
+from tombola.running.user_run import UserRun
+
+
+class TombolaCallback(Callback):
+    """Reports logged metrics after each validation, and takes the snapshots that are rewound to.
+
+    Args:
+        run: whose model is trained: the LightningModule is it, or contains it.
+        metrics: names that the module logs -> names in tombola.
+    """
+
+    def __init__(self, run: UserRun, metrics: Mapping[str, str]):
+        self._reporting = Reporting(run, metrics)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that the run's model is trained."""
+        self._reporting.check_model(pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Take the snapshot of this step, if there is one."""
+        if trainer.is_global_zero:
+            self._reporting.stepped(trainer.global_step)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report what was logged."""
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            self._reporting.logged(trainer.global_step, trainer.callback_metrics)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report what was logged."""
+        if trainer.is_global_zero:
+            self._reporting.logged(trainer.global_step, trainer.callback_metrics)

@@ -1,0 +1,60 @@
+"""What all callbacks share: which logged values are reported, and which steps are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tombola.errors import InputError
+from tombola.pruning.held_weight import held_weight
+from tombola.running.user_run import UserRun
+
+
+class Reporting:
+    """Reports to a run what a trainer logs.
+
+    Args:
+        run: of `tombola.rounds` or of a study's trainer.
+        metrics: the trainer's name of each value that is reported -> its name in tombola, such as
+            {"eval_loss": "val_loss", "test_acc": "accuracy"}.
+    """
+
+    def __init__(self, run: UserRun, metrics: Mapping[str, str]):
+        if not isinstance(run, UserRun):
+            raise InputError(
+                f"a {type(run).__name__} is no run; give what tombola.rounds or a study's trainer is given"
+            )
+        if not isinstance(metrics, Mapping) or not metrics:
+            raise InputError(
+                f"metrics={metrics!r} must map the trainer's names to tombola's, such as {{'eval_loss': 'val_loss'}}"
+            )
+        self.run, self.metrics = run, dict(metrics)
+        self._steps = {int(name.rpartition("-")[2]): name for name in run.wanted_snapshots}
+        self._taken: set[int] = set()
+
+    def stepped(self, step: int) -> None:
+        """Take the snapshot of a step, if other runs start from it."""
+        if step in self._steps and step not in self._taken:  # a trainer may call once a micro-batch
+            self._taken.add(step)
+            self.run.snapshot(self._steps[step])
+
+    def logged(self, step: int | None, values: Mapping[str, Any]) -> None:
+        """Report those of some values that `metrics` names."""
+        found = {ours: values[theirs] for theirs, ours in self.metrics.items() if theirs in values}
+        if found:
+            self.run.report(step=step, **found)
+
+    def check_model(self, module: Any) -> None:
+        """Check that a trainer trains the run's model, or something that contains it.
+
+        Raises:
+            InputError: a parameter that the mask holds is not among those of the module.
+        """
+        trained = {id(parameter) for parameter in module.parameters()}
+        parameters = dict(self.run.model.named_parameters())
+        for name in self.run.mask:
+            if id(parameters[name]) not in trained or held_weight(parameters[name]) is None:
+                raise InputError(
+                    f"run {self.run.label}: the trainer trains another module: it does not have {name!r} of run.model; "
+                    "give run.model to the trainer"
+                )

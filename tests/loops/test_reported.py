@@ -1,0 +1,87 @@
+"""What a trainer reports: steps, columns, early stop, and what a kill leaves of it."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tombola.errors import InputError
+from tombola.running.reported import Reported
+from tombola.tasks import Metric
+
+ACCURACY = Metric("accuracy", "higher", "%")
+
+
+def reported(folder, metric=ACCURACY, resumed=False):
+    return Reported(folder / "reports.jsonl", metric, "run-1", resumed)
+
+
+def test_a_report_without_a_step_joins_the_last_one(tmp_path):
+    found = reported(tmp_path)
+    found.note(100, {"loss": 1.0}, 0.0)
+    found.note(None, {"accuracy": 0.5}, 0.0)
+    found.note(None, {"accuracy": 0.6}, 0.0)
+    assert found.rows == {100: {"test_loss": 1.0, "test_accuracy": 0.5}, 101: {"test_accuracy": 0.6}}
+    assert found.history()["test_loss"] == [1.0, 1.0]  # the last row has the last value of each
+
+
+def test_early_stop_never_looks_at_test_values(tmp_path):
+    found = reported(tmp_path)
+    for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.7)):
+        found.note(step, {"accuracy": accuracy}, 0.0)
+    assert found.early_stop(found.history()) == 2
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=20))
+def test_early_stop_is_the_lowest_validation_loss(tmp_path_factory, values):
+    found = reported(tmp_path_factory.mktemp("reports"))
+    for step, (loss, accuracy) in enumerate(values):
+        found.note(step, {"val_loss": loss, "val_accuracy": accuracy, "accuracy": 0.5}, 0.0)
+    losses = [loss for loss, _ in values]
+    assert found.early_stop(found.history()) == losses.index(min(losses))
+
+
+def test_early_stop_by_the_validation_metric(tmp_path):
+    found = reported(tmp_path)
+    for step, accuracy in enumerate((0.5, 0.9, 0.7)):
+        found.note(step, {"val_accuracy": accuracy, "accuracy": 0.1}, 0.0)
+    found.note(3, {"val_accuracy": 1.0}, 0.0)  # the last row takes over the last known accuracy
+    assert found.early_stop(found.history()) == 3
+    found.note(4, {"val_accuracy": 0.2, "accuracy": 0.2}, 0.0)
+    assert found.early_stop(found.history()) == 1  # row 3 has no test accuracy of its own
+
+
+def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
+    found = reported(tmp_path)
+    for step in (1, 2):
+        found.note(step, {"accuracy": step / 10}, float(step))
+    path = tmp_path / "reports.jsonl"
+    path.write_text(path.read_text()[:-5])
+    again = reported(tmp_path, resumed=True)
+    assert again.rows == {1: {"test_accuracy": 0.1}}
+    assert again.seconds == 1.0
+    assert reported(tmp_path).rows == {}
+
+
+def test_steps_may_fall_once_after_a_kill(tmp_path):
+    reported(tmp_path).note(9, {"accuracy": 0.1}, 0.0)
+    found = reported(tmp_path, resumed=True)
+    found.note(5, {"accuracy": 0.2}, 0.0)
+    assert list(found.rows) == [5]
+    with pytest.raises(InputError, match="step 4 was reported after step 5"):
+        found.note(4, {"accuracy": 0.2}, 0.0)
+
+
+def test_divergence_is_of_losses_and_the_deciding_metric(tmp_path):
+    found = reported(tmp_path)
+    found.note(1, {"accuracy": 0.5, "gradient_norm": math.inf}, 0.0)
+    assert found.diverged_at is None
+    found.note(2, {"train_loss": math.nan}, 0.0)
+    assert found.diverged_at == 2
+
+
+@pytest.mark.parametrize("name", ["a b", "iteration", "", "1st"])
+def test_names_that_a_column_can_not_have(tmp_path, name):
+    with pytest.raises(InputError, match="can't be called"):
+        reported(tmp_path).note(1, {name: 1.0}, 0.0)
