@@ -20,7 +20,7 @@ from tombola.integrations.reporting import Reporting
 from tombola.running.user_run import UserRun
 
 
-class TombolaTracker(GeneralTracker):  # type: ignore[misc]  # untyped
+class TombolaTracker(GeneralTracker):  # untyped
     """Reports logged metrics; `stepped` takes the snapshots that are rewound to.
 
     Args:

@@ -16,7 +16,7 @@ from tombola.integrations.reporting import Reporting
 from tombola.running.user_run import UserRun
 
 
-class TombolaCallback(TrainerCallback):  # type: ignore[misc]  # untyped
+class TombolaCallback(TrainerCallback):  # untyped
     """Reports metrics after each evaluation, and takes the snapshots that are rewound to.
 
     Args:
