@@ -38,6 +38,7 @@ INTEGRATIONS = {
     "lightning": {"lightning"},
     "transformers": {"transformers", "accelerate"},
 }
+INTEGRATIONS |= {"mlflow": {"mlflow-skinny"}, "tensorboard": {"tensorboard"}, "wandb": {"wandb"}}
 """The packages of each extra for another library's trainer, which its file in `integrations/` imports at once."""
 
 PACKAGES = {"codecarbon": "codecarbon", "numba": "numba", "pyarrow": "pyarrow", "vl_convert": "vl-convert-python"}
@@ -97,7 +98,7 @@ def test_only_core_packages_are_imported_without_asking_for_an_extra():
                 package = OF_CORE.get(module, module)
                 if path.parent.name == "integrations" and package in extras.INTEGRATIONS:
                     assert path.stem == package
-                elif package in extras.EXTRAS:
+                elif package in extras.EXTRAS | extras.INTEGRATIONS:
                     lazy = id(node) not in top or path.relative_to(ROOT / "src" / "tombola").as_posix() in FAST_ONLY
                     assert lazy, f"{path} imports {module}, an extra, on every start"
                 else:

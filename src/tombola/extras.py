@@ -10,7 +10,8 @@ EXTRAS = {"codecarbon": "energy", "numba": "fast", "pyarrow": "parquet", "vl_con
 """The package extra that installs each optional module."""
 
 INTEGRATIONS = {"accelerate": "accelerate", "lightning": "lightning", "transformers": "transformers"}
-"""The same for trainers of other libraries. Whoever needs one has it, so the extra `all` leaves them out."""
+INTEGRATIONS |= {"mlflow": "mlflow", "tensorboard": "tensorboard", "wandb": "wandb"}
+"""The same for trainers and trackers of other libraries. The extra `all` leaves them out."""
 
 
 def installed(module: str) -> bool:

@@ -16,12 +16,14 @@ from torch import nn
 
 from tombola.errors import InputError
 from tombola.networks import initialised
+from tombola.registry import resolve
 from tombola.running.kept_plan import keep_plan, what_changed
 from tombola.running.options import RunOptions
 from tombola.running.own_runs import search_mask, store_run
 from tombola.running.progress import remarks_of, result_of
 from tombola.running.results import Results
 from tombola.running.store import Store
+from tombola.running.trackers import TRACKERS, Tracking
 from tombola.running.user_run import UserRun
 from tombola.studies.explaining import explain
 from tombola.studies.own import OwnProblem, make_own_plan
@@ -62,6 +64,7 @@ def rounds(
     noise: str = "trial",
     seed: int = 0,
     figures: bool = True,
+    tracker: str | None = None,
     quiet: bool = False,
 ) -> Iterator[LoopRun]:
     """Return the runs of iterative pruning, one after the other, for any training loop.
@@ -94,6 +97,7 @@ def rounds(
         noise: "trial", or "level": each level has a `seed` of its own.
         seed: all randomness follows from it and the trial's number.
         figures: also draw them.
+        tracker: logs each finished run: "tensorboard", "mlflow", "wandb", or `package.module:function`.
         quiet: write nothing but what goes wrong.
 
     Raises:
@@ -126,7 +130,9 @@ def rounds(
     make = partial(_made, make_model)
     problem = OwnProblem(make, inputs, fingerprint_of(make_model), what="make_model")
     plan = make_own_plan(study, problem=problem)
-    return _run(plan, Store(out), problem, figures, Console(stderr=True, quiet=quiet))
+    if tracker is not None:
+        resolve(tracker, TRACKERS, "tracker")
+    return _run(plan, Store(out), problem, figures, tracker, Console(stderr=True, quiet=quiet))
 
 
 def _study(**fields: Any) -> Study:
@@ -176,10 +182,16 @@ def _takes_seed(make_model: Callable[..., Any]) -> bool:
         return False  # compiled: it tells nothing of its parameters
 
 
-def _run(plan: Plan, store: Store, problem: OwnProblem, figures: bool, console: Console) -> Iterator[LoopRun]:
+def _run(
+    plan: Plan, store: Store, problem: OwnProblem, figures: bool, tracker: str | None, console: Console
+) -> Iterator[LoopRun]:
+    def note(text: str) -> None:
+        console.print(f"note: {escape(text)}", highlight=False, soft_wrap=True)
+
     store.create()
+    tracking = Tracking(tracker, plan, store, note) if tracker else None
     if changed := what_changed(store, plan):
-        console.print(f"note: {escape(changed)}", highlight=False, soft_wrap=True)
+        note(changed)
     keep_plan(store.root, plan)
     options = RunOptions()
     while True:
@@ -200,9 +212,11 @@ def _run(plan: Plan, store: Store, problem: OwnProblem, figures: bool, console: 
                 run.seed_all()
                 yield run
                 store_run(run, store, options)
+                if tracking is not None:
+                    tracking.finished(item)
                 _tell(plan, store, item, console)
         if not given:  # another process trains all that could start
-            console.print(f"note: another process trains {len(busy)} runs; run this again later", highlight=False)
+            note(f"another process trains {len(busy)} runs; run this again later")
             return
     Results(plan, store).save(figures)
 
