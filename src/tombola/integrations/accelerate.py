@@ -22,7 +22,7 @@ need("accelerate", "tombola.integrations.accelerate")
 from accelerate.tracking import GeneralTracker  # noqa: E402
 
 
-class TombolaTracker(GeneralTracker):  # type: ignore[misc]  # untyped
+class TombolaTracker(GeneralTracker):
     """Reports logged metrics; `stepped` takes the snapshots that are rewound to.
 
     Args:

@@ -18,7 +18,7 @@ need("transformers", "tombola.integrations.transformers")
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments  # noqa: E402
 
 
-class TombolaCallback(TrainerCallback):  # type: ignore[misc]  # untyped
+class TombolaCallback(TrainerCallback):
     """Reports metrics after each evaluation, and takes the snapshots that are rewound to.
 
     Args:
