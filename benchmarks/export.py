@@ -46,11 +46,11 @@ def random_ticket(network: str, shape: tuple[int, ...], density: float) -> Ticke
     """Return a ticket with a random mask."""
     settings = NetworkSettings(name=network)
     module = initialised(factory(settings, shape, 10), "glorot-normal", 0)
-    anatomy = examine(module, shape)
+    coverage = examine(module, shape)
     generator = torch.Generator().manual_seed(0)
     keep = {}
-    for layer in anatomy.layers:
-        part = (0.9 if layer.name == anatomy.output else 0.8) ** density if density >= 1 else density
+    for layer in coverage.layers:
+        part = (0.9 if layer.name == coverage.output else 0.8) ** density if density >= 1 else density
         order = torch.rand(layer.size, generator=generator).argsort()
         kept = torch.zeros(layer.size, dtype=torch.bool)
         kept[order[: round(part * layer.size)]] = True

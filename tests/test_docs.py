@@ -99,6 +99,20 @@ def test_a_criterion_and_an_arm_as_in_the_page_on_studies(tmp_path: Path) -> Non
     assert done.stderr.count("done ") == 4
 
 
+def test_data_and_training_as_in_the_page_on_studies(tmp_path: Path) -> None:
+    write_modules("docs/studies.md", tmp_path)
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs/studies.md").read_text(), re.MULTILINE | re.DOTALL)
+    (data,) = (block for block in blocks if block.startswith('data: {source: "my_data'))
+    (training,) = (block for block in blocks if "my_training:optimizer" in block)
+    rest = "  lr: 0.01\n  batch_size: 50\n  iterations: 40\n  evaluate_every: 20\n"
+    text = f"name: own\nnetwork: lenet-300-100\n{data}{training}{rest}"
+    (tmp_path / "own.yaml").write_text(text + "pruning: {rate: 0.5, rounds: 1}\narms: [ticket]\ntrials: 1\n")
+    line = [sys.executable, "-m", "tombola", "run", "own.yaml", "--workers", "0", "--no-figures"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "3/3 done" in done.stderr
+
+
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):

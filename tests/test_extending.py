@@ -24,10 +24,10 @@ from torch import nn
 from tombola.pruning import Mask
 from tombola.running.problem import build_of, splits_of
 from tombola.networks import examine
-from tombola.studies.arms import Arm
-from tombola.work import Kind, MaskUse, RESULT, Spec, WEIGHTS
-from tombola.data import DataSettings
-from tombola.networks import NetworkSettings
+from tombola.tasks import Classification, Metric
+from tombola.training.engines import EngineKind
+from tombola.training.engines.dense import DenseEngine
+from tombola.work import Kind, MaskUse, OnData, RESULT, WEIGHTS
 
 
 def narrow(input_shape, classes):
@@ -41,17 +41,11 @@ def middling(snapshots):
     return {name: -(weight.abs() - weight.abs().median()).abs() for name, weight in snapshots.final.items()}
 
 
-class Stripes(Spec):
+class Stripes(OnData):
     """A kind of work: finds a mask of every n-th weight."""
 
     kind: ClassVar[str] = "stripes"
 
-    network: NetworkSettings
-    data: DataSettings
-    seed: int
-    trial: int
-    network_code: str = ""
-    data_code: str = ""
     every: int
 
 
@@ -70,25 +64,32 @@ def execute(items, store, options):
 
 def striped(trial, level, repeat):
     """An arm: its masks come from the kind of work above."""
-    dense = trial.dense
-    item = trial.add(
-        Stripes(
-            network=dense.network,
-            data=dense.data,
-            seed=dense.seed,
-            trial=dense.trial,
-            network_code=dense.network_code,
-            data_code=dense.data_code,
-            every=2**level,
-        ),
-        f"stripes.level-{level:02}",
-        "stripes",
-    )
+    spec = trial.spec(Stripes, every=2**level)
+    item = trial.add(spec, f"stripes.level-{level:02}", "stripes")
     return trial.rewound, MaskUse(search=item.id)
 
 
-def arm():
-    return Arm(striped)
+class Doubtful(Classification):
+    """A task: half of the cross-entropy, and the error as the metric."""
+
+    metrics: ClassVar = (Metric("error", "lower", "%"),)
+
+    def loss(self, output, batch):
+        return super().loss(output, batch) / 2
+
+    def scores(self, sums):
+        loss, accuracy = super().scores(sums)
+        return loss / 2, 1 - accuracy
+
+
+class CountingEngine(DenseEngine):
+    """An engine: the dense one under another name."""
+
+    name = "counting"
+
+
+def counting():
+    return EngineKind("counting", lambda: CountingEngine, lambda case: "", lambda case: False)
 '''
 POINTS = """
 [tombola.networks]
@@ -99,6 +100,10 @@ middling = outside_tombola:middling
 striped = outside_tombola:striped
 [tombola.work]
 stripes = outside_tombola:stripes
+[tombola.tasks]
+doubtful = outside_tombola:Doubtful
+[tombola.engines]
+counting = outside_tombola:counting
 """
 
 
@@ -123,12 +128,17 @@ def test_a_study_uses_what_another_package_adds(package: None, tmp_path: Path) -
         name="outside",
         trials=1,
         network="narrow",
+        task="doubtful",
         training={"iterations": 12, "evaluate_every": 6, "lr": 0.01},
         pruning={"criterion": "middling", "rounds": 2},
         arms=["ticket", "striped"],
     )
-    results = tombola.run(study, tmp_path / "out", workers=0, figures=False, quiet=True)
+    results = tombola.run(study, tmp_path / "out", workers=0, engine="counting", figures=False, quiet=True)
     assert results.missing() == 0
+    frame = results.frame()
+    assert set(frame["engine"]) == {"counting"}
+    assert set(frame["metric"]) == {"error"}
+    assert frame["final_test_error"].between(0, 1).all()
     kinds = {item.kind for item in results.plan.work.values()}
     assert kinds == {"run", "mask-search", "stripes"}
     for level in (1, 2):

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from tombola.pruning.mask import Mask
     from tombola.pruning.select import select
     from tombola.running.results import Results
-    from tombola.running.rounds import rounds
-    from tombola.running.run import run
     from tombola.running.ticket import Ticket
+    from tombola.session import rounds, run
     from tombola.studies.study import Study
 
 __version__ = "0.1.0"
@@ -37,8 +36,8 @@ _HOMES = {
     "Study": "tombola.studies.study",
     "Ticket": "tombola.running.ticket",
     "TombolaError": "tombola.errors",
-    "rounds": "tombola.running.rounds",
-    "run": "tombola.running.run",
+    "rounds": "tombola.session",
+    "run": "tombola.session",
     "select": "tombola.pruning.select",
 }
 

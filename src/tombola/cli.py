@@ -115,7 +115,7 @@ def run(
     tracker: str | None,
 ) -> None:
     """Run a study, or go on with it; any field can be set: trials=3 training.lr=2e-4."""
-    from tombola.running.run import run as run_study
+    from tombola.session import run as run_study
 
     loaded, folder = _load(study, changes, out)
     results = run_study(
@@ -339,7 +339,7 @@ def draw_figures(
     "--margin",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.001,
-    help="Loss of accuracy that still counts as none, as a fraction: 0.001 is 0.1 percentage points. [0.001]",
+    help="Loss that still counts as none: 0.001 is 0.1 percentage points, or 0.1 % of another metric. [0.001]",
 )
 def report(
     study: str, out: Path | None, data: Path | None, output: Path | None, own: tuple[Path, ...], margin: float
@@ -360,7 +360,7 @@ def report(
     "--margin",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.001,
-    help="Loss of accuracy that still counts as none, as a fraction: 0.001 is 0.1 percentage points. [0.001]",
+    help="Loss that still counts as none: 0.001 is 0.1 percentage points, or 0.1 % of another metric. [0.001]",
 )
 def compare(studies: tuple[str, ...], out: Path, data: Path | None, margin: float) -> None:
     """Write one HTML file that shows several studies side by side."""

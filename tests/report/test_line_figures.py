@@ -169,7 +169,7 @@ def test_the_plan_counts_every_copy(tmp_path: Path) -> None:
     Console(file=stream, width=120).print(plan_table(make_plan(study), Store(tmp_path), "cpu", "dense", 1))
     rows = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
     for start in (
-        "dense (level 0 of all arms) 1 0",
+        "dense 1 0",
         "copies, for connectivity 3 0",
         "interpolations, for connectivity 3 0",
     ):

@@ -31,12 +31,12 @@ from tombola.html.command import command
 from tombola.html.embedded import signed, table
 from tombola.html.figures import density_figures
 from tombola.html.series import series_of, ticket_arm
-from tombola.html.spec_parts import limits
 from tombola.html.weights import input_pictures, weight_histograms
 from tombola.html.write import write_comparison, write_report
 from tombola.pruning.mask import Mask
 from tombola.running.ticket import Ticket
 from tombola.studies.loading import load_study
+from tombola.tasks.metric import ACCURACY
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 
@@ -227,7 +227,7 @@ def test_every_plot_compiles_and_draws_all_arms(make: Callable[..., Tables]) -> 
         {**row, "series": next(s.key for s in series if s.arm == row["arm"])}
         for row in json.loads(statistics.to_json(orient="records"))
     ]
-    figures = density_figures(statistics, series)
+    figures = density_figures(statistics, series, ACCURACY)
     assert len(figures) == 3
     for figure in figures:
         spec = {**figure.spec, "width": 400, "data": {"name": "statistics", "values": rows}}
@@ -259,17 +259,7 @@ def test_a_table_keeps_numbers_and_leaves_out_what_is_none() -> None:
     assert found.rows == ((1, 0.333333, "x", None, True), (2, None, None, 1e-300, False))
     assert table("t", "", frame, exact=True).rows[0][1] == 1 / 3
     assert json.loads(json.dumps(found.content()["rows"], allow_nan=False))[1] == [2, None, None, 1e-300, False]
-    assert [signed(value) for value in (0.354, -0.1, 0.0)] == ["+0.35", "−0.10", "+0.00"]
-
-
-def test_the_axis_hides_a_collapsed_control_and_nothing_else() -> None:
-    close = [97.0, 97.5, 98.0, 97.8]
-    low, high, whole = limits(close, [96.9], [98.1])
-    assert low < 96.9 < 98.1 < high
-    low, high, whole = limits([*close, 11.0], [], [])
-    assert 90 < low < 97
-    assert whole < 11.0
-    assert limits([], [], []) == (0.0, 1.0, 0.0)
+    assert [signed(value, ACCURACY) for value in (0.354, -0.1, 0.0)] == ["+0.35", "−0.10", "+0.00"]
 
 
 def _ticket(keep: torch.Tensor, name: str = "fc1.weight") -> Ticket:

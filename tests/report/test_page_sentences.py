@@ -12,9 +12,11 @@ from tombola.analysis.break_down import break_down
 from tombola.analysis.paired import paired_differences
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.verdicts import verdicts
-from tombola.html.sentences import ACCURACY, findings
+from tombola.html.sentences import findings
 
 DENSITIES = [1.0, 0.8, 0.5, 0.2]
+
+ACCURACY = "early_stop_test_accuracy"
 
 
 def table(accuracies: dict[str, list[list[float]]], stops: dict[str, list[list[float]]] | None = None) -> pd.DataFrame:
@@ -157,7 +159,7 @@ def test_the_break_down_is_told_by_the_range_of_trials_and_its_rule() -> None:
     unequal = [ends[trial % 2] for trial in range(5)]
     last = found(table({"ticket": unequal, "reinit": [ends[0]] * 5}))[-1]
     assert "down to 66.3 % in ticket (80.0 to 50.0 % by trial)" in last  # (0.8 ** 3 * 0.5 ** 2) ** (1 / 5)
-    assert "down to 80.0 % in reinit: in each trial down to the last level before two in a row" in last
+    assert "down to 80.0 % in reinit. This is the sparsest level before two levels in a row" in last
     assert "geometric mean" in last
 
 

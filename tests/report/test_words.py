@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from tombola.analysis.order import CONTROLS, in_order
-from tombola.figures.style import styles
+from tombola.figures.style import LOOKS, styles
 from tombola.formatting import percent, plain
 from tombola.html.series import series_of
 from tombola.studies.arms import ARMS
@@ -75,3 +75,8 @@ def test_a_control_stands_behind_its_arm_and_looks_like_no_other():
     assert looks["snip-shuffled"].color == looks["snip"].color
     every = [*ARMS, *(f"{arm}{control}" for arm in ARMS for control in CONTROLS), "own"]
     assert len(series_of(pd.DataFrame({"study": "s", "arm": every}))) == len(set(every))
+
+
+def test_each_arm_has_a_look_and_controls_are_hollow():
+    assert list(LOOKS) == list(ARMS)
+    assert {name for name, arm in ARMS.items() if arm.control} <= {name for name, look in LOOKS.items() if look.hollow}

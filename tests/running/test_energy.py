@@ -108,7 +108,7 @@ def test_the_tracker_is_stopped_whatever_happens(tracker: type[Tracker]) -> None
 def test_a_run_states_the_energy_of_each_job(tracker: type[Tracker], demo: tombola.Study) -> None:
     results = tombola.run(demo, "measured", workers=0, energy=True, checkpoint_every=1000, figures=False, quiet=True)
     frame = results.frame()
-    assert list(frame.columns)[-2:] == ["energy_kwh", "job"]
+    assert {"energy_kwh", "job"} <= set(frame.columns)
     assert set(frame["energy_kwh"]) == {1.0}
     assert len(tracker.made) == frame["job"].nunique()
     assert {made.options["tracking_mode"] for made in tracker.made} == {"process"}

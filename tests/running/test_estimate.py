@@ -30,7 +30,7 @@ class Machine:
     def clock(self) -> float:
         return self.now
 
-    def choose(self, name: str, build: Any, mask: Any, recipe: Any, example: Any) -> Any:
+    def choose(self, name: str, build: Any, mask: Any, recipe: Any, example: Any, **_: Any) -> Any:
         machine = self
 
         class Fake:
@@ -102,7 +102,7 @@ def test_large_steps_are_measured_on_fewer_examples_and_scaled(measured):
 def test_no_preset_measures_a_step_of_seconds(name):
     """A step of at most 2e10 operations takes two seconds on a core that does 10 a nanosecond, which is a slow one."""
     plan = make_plan(tombola.Study.load(name, trials=1))
-    example = 6 * sum(layer.size * layer.uses for layer in plan.anatomy.layers)
+    example = 6 * sum(layer.size * layer.uses for layer in plan.coverage.layers)
     batch = measured_batch(plan, "cpu")
     assert 2 <= batch <= plan.study.training.batch_size
     assert batch * example <= 2e10 or batch == 2
@@ -119,7 +119,7 @@ def test_an_engine_that_computes_pruned_weights_too_is_measured_once(monkeypatch
             made.append(1)
             super().__init__(*arguments)
 
-    monkeypatch.setattr(estimate, "choose_engine", lambda *_: Counted)
+    monkeypatch.setattr(estimate, "choose_engine", lambda *_, **__: Counted)
     monkeypatch.setattr(estimate, "SAME_AT_ANY_DENSITY", (Counted,))
     ticks = count()
     plan = make_plan(tombola.Study.load("demo", **fields()))

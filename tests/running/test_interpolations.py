@@ -152,7 +152,7 @@ def test_a_line_from_a_network_to_itself_is_flat() -> None:
 def test_bfloat16_is_near_float32_and_another() -> None:
     splits, build = parts(), lambda: conv_norm(SHAPE, 3)
     one, other = weights(build(), 1), weights(build(), 2)
-    full, half = (along(one, other, build, splits, 3, half=half) for half in (False, True))
+    full, half = (along(one, other, build, splits, 3, precision) for precision in ("float32", "bfloat16"))
     assert half["test_loss"] != full["test_loss"]
     assert half["test_loss"] == pytest.approx(full["test_loss"], rel=0.05)
 
@@ -245,10 +245,10 @@ def test_a_line_that_was_killed_half_way_is_done_again(tmp_path: Path, monkeypat
         scored = dense.score
         calls = iter(range(10**6))
 
-        def killed(*arguments: Any) -> Any:
+        def killed(*arguments: Any, **options: Any) -> Any:
             if next(calls) == 3:  # in the second point of the first line
                 raise KeyboardInterrupt
-            return scored(*arguments)
+            return scored(*arguments, **options)
 
         patch.setattr("tombola.training.interpolation.score", killed)
         with pytest.raises(tombola.StoppedByUser):

@@ -99,7 +99,7 @@ def test_other_data_are_said(folder: Path) -> None:
     path = folder / "small.npz"
     path.write_bytes(path.read_bytes() + b"\0")  # the same arrays in a file of another length
     done = run(folder)
-    assert f"the data file {path} has changed since" in done.stderr, done.stderr
+    assert f"the data of {path} has changed since" in done.stderr, done.stderr
 
 
 def test_an_edited_method_at_initialisation_is_said_by_its_name(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tombola.running.store import PROGRESS, Store
 from tombola.studies.plan import Plan, make_plan
 from tombola.work import Item
 
-STATE = {"iteration": 12_300, "budget": 50_000, "metric": 0.9712}
+STATE = {"iteration": 12_300, "budget": 50_000, "metrics": {"accuracy": 0.9712}}
 
 
 @pytest.fixture

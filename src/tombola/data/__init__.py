@@ -8,9 +8,10 @@ from tombola.data.sources import (
     SOURCES,
     describe,
     fingerprint,
+    forget_copies,
     load,
 )
-from tombola.data.splitting import drawn_rows, split
+from tombola.data.splitting import rows_of, split
 
 __all__ = [
     "SOURCES",
@@ -25,12 +26,13 @@ __all__ = [
     "balanced",
     "blank_inputs",
     "describe",
-    "drawn_rows",
     "each_tensor",
     "fingerprint",
     "first_array",
     "first_tensor",
+    "forget_copies",
     "is_one_shape",
     "load",
+    "rows_of",
     "split",
 ]

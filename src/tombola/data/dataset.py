@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,13 @@ def each_array(function: Any, arrays: Arrays) -> Any:
     return tuple(map(function, arrays)) if isinstance(arrays, tuple) else function(arrays)
 
 
+def each_leaf(arrays: Arrays) -> list[np.ndarray]:
+    """Return all arrays of a structure."""
+    if isinstance(arrays, dict):
+        return list(arrays.values())
+    return list(arrays) if isinstance(arrays, tuple) else [arrays]
+
+
 @dataclass(frozen=True)
 class Description:
     """What a network, a task and a plan must know of a data set before it is loaded.
@@ -52,6 +59,7 @@ class Description:
         input_dtype: as networks see it: "float32", or "int64" for token ids; structured as `input_shape`.
         target_dtype: "int64", "float32" or another; structured as `output_shape`.
         tokens: number of token ids, where the inputs are token ids, else None; structured as `input_shape`.
+        validation: how many of the training examples the study sets aside; 0 where nobody has asked.
     """
 
     input_shape: Shape
@@ -62,6 +70,7 @@ class Description:
     input_dtype: Dtype = "float32"
     target_dtype: Dtype | None = "int64"
     tokens: Tokens = None
+    validation: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from tombola.data.normalising import Normalise
 from tombola.section import MOST_ITERATIONS, Section
 
+Own = Field(pattern=r"^[^:]+:[^:]+$")  # package.module:function
+
+OURS = ("mnist", "fashion-mnist", "cifar10", "cifar100", "digits", "npz")  # the keys of `SOURCES`
+
 
 class DataSettings(Section):
     """Which data set, and how much of its training set is set aside for validation.
 
     Args:
-        source: a key of `SOURCES`, such as "mnist", "cifar10" or "npz". That it is one is checked where it is looked
-            up, by `describe` and `load`.
-        validation: examples drawn at random from the training set.
+        source: a key of `SOURCES`, such as "mnist", "cifar10" or "npz"; or `package.module:function` of the user's own,
+            see `tombola.data.functions`. That it is one is checked where it is looked up, by `describe` and `load`.
+        validation: examples drawn at random from the training set: how many, or their share if below 1 (0.1). Or
+            `package.module:function`, called as `function(inputs, targets, generator)`, which returns the numbers of
+            the training examples to set aside, or a mask of them; as many in each trial.
+        arguments: of the user's function.
         path: the user's own archive; for "npz" alone, and required there.
         normalise: which inputs share a mean and a standard deviation: "channel", those of an image's channel, or all
             values of a feature vector; "feature", those at one place of the examples (of a sequence, one feature over
@@ -27,7 +35,10 @@ class DataSettings(Section):
     """
 
     source: str
-    validation: int = Field(ge=1, le=MOST_ITERATIONS)
+    validation: (
+        Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] | Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Own]
+    )
+    arguments: dict[str, Any] = Field(default_factory=dict)
     path: str | None = None
     normalise: Normalise = "default"
     kind: Literal["image", "sequence"] = "image"
@@ -38,6 +49,12 @@ class DataSettings(Section):
             raise ValueError("source: npz needs path, the .npz file that holds the arrays")
         if self.source != "npz" and self.path is not None:
             raise ValueError(f"path belongs to source: npz alone, and source is {self.source!r}; leave path out")
+        if self.arguments and self.source in OURS:
+            raise ValueError(f"arguments belong to a function of your own, and source is {self.source!r}")
+        try:
+            json.dumps(self.arguments, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError("arguments must hold numbers, texts, lists and maps alone") from None
         if self.source != "npz" and self.kind != "image":
             raise ValueError(f"kind belongs to source: npz alone, and source is {self.source!r}; leave kind out")
         return self

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from tombola.data import cifar, digits, own, published
-from tombola.data.dataset import Dataset, Description
+from tombola.data import cifar, digits, functions, own, published
+from tombola.data.dataset import Dataset, Description, each_leaf
 from tombola.data.settings import DataSettings
+from tombola.data.splitting import held_out, own_rows
 from tombola.errors import InputError, nearest
 from tombola.paths import local_path
+from tombola.registry import code_fingerprint, names
+from tombola.seeds import Seeds
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Place:
         root: the user's data folder, absolute; None: only the cache.
         path: a user's own file, absolute.
         stamp: changes when that file does.
+        arguments: of the user's function, as JSON.
         kind: what the file's arrays hold, as in the `data` section.
         may_download: doesn't count in the key, since it doesn't change what is loaded.
     """
@@ -30,6 +36,7 @@ class Place:
     root: Path | None = None
     path: Path | None = None
     stamp: tuple[int, ...] = ()
+    arguments: str = ""
     kind: str = "image"
     may_download: bool = field(default=True, compare=False)
 
@@ -95,7 +102,11 @@ def describe(settings: DataSettings, root: Path | None = None) -> Description:
         InputError: no such source.
         DataError: the user's own file is missing or not as it must be.
     """
-    return _source(settings).describe(_place(settings, root))
+    place = _place(settings, root)
+    found = _remember_description(settings.source, place)
+    if isinstance(settings.validation, str):  # only the function knows
+        return replace(found, validation=len(own_rows(load(settings, root), settings.validation, Seeds(0, 0))))
+    return replace(found, validation=held_out(settings.validation, found.train))
 
 
 def fingerprint(settings: DataSettings, root: Path | None = None) -> str:
@@ -108,7 +119,11 @@ def fingerprint(settings: DataSettings, root: Path | None = None) -> str:
         DataError: the user's own file can't be read.
     """
     _source(settings)
-    return _remember_fingerprint(settings.source, _place(settings, root))
+    content = _remember_fingerprint(settings.source, _place(settings, root))
+    if not isinstance(settings.validation, str):
+        return content
+    code = code_fingerprint(settings.validation, {}, "validation split")
+    return hashlib.sha256(f"{content}/{code}".encode()).hexdigest()
 
 
 def load(settings: DataSettings, root: Path | None = None, download: bool = True) -> Dataset:
@@ -131,18 +146,43 @@ def load(settings: DataSettings, root: Path | None = None, download: bool = True
 # A worker runs many jobs on one data set; a few are kept for a process that goes through several studies.
 @lru_cache(maxsize=4)
 def _remember(source: str, place: Place) -> Dataset:
-    return SOURCES[source].load(place)
+    return _source_named(source).load(place)
 
 
 @lru_cache(maxsize=64)
 def _remember_fingerprint(source: str, place: Place) -> str:
-    return SOURCES[source].fingerprint(place)
+    return _source_named(source).fingerprint(place)
+
+
+@lru_cache(maxsize=64)
+def _remember_description(source: str, place: Place) -> Description:
+    return _source_named(source).describe(place)
+
+
+def forget_copies(dataset: Dataset) -> None:
+    """Let go of a loaded data set whose values training holds as float32 too; it is read again for another trial."""
+    if any(array.dtype.kind == "f" for array in each_leaf(dataset.train_inputs)):
+        _remember.cache_clear()
 
 
 def _source(settings: DataSettings) -> Source:
-    if settings.source not in SOURCES:
-        raise InputError(f"data.source: no source {settings.source!r}{nearest(settings.source, SOURCES)}")
-    return SOURCES[settings.source]
+    return _source_named(settings.source)
+
+
+def _source_named(name: str) -> Source:
+    if name in SOURCES:
+        return SOURCES[name]
+    if ":" not in name and name not in names(SOURCES, "data source"):
+        raise InputError(f"data.source: no source {name!r}{nearest(name, SOURCES)}")
+
+    def again(place: Place) -> Dataset:
+        return functions.check_same_again(_remember(name, place), name, json.loads(place.arguments))
+
+    return Source(
+        describe=lambda place: again(place).description,
+        load=lambda place: functions.load(name, json.loads(place.arguments)),
+        fingerprint=lambda place: _remember(name, place).fingerprint,
+    )
 
 
 def _place(settings: DataSettings, root: Path | None, may_download: bool = True) -> Place:
@@ -157,6 +197,8 @@ def _place(settings: DataSettings, root: Path | None, may_download: bool = True)
             return Place(path=path)  # opening it says what is wrong
         stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         return Place(path=path, stamp=stamp, kind=settings.kind)
+    if settings.source not in SOURCES:
+        return Place(arguments=json.dumps(settings.arguments, sort_keys=True))
     chosen = root or os.environ.get("TOMBOLA_DATA")
     return Place(root=_absolute(str(chosen)) if chosen else None, may_download=may_download)
 

@@ -11,6 +11,7 @@ from tombola.data.dataset import Arrays, Dataset, are_tokens, each_array, first_
 from tombola.data.normalising import Layout, Normalise, grouped, layout_of
 from tombola.data.parts import Part, Splits, Tensors
 from tombola.errors import DataError, InputError
+from tombola.registry import resolve
 from tombola.seeds import Seeds
 
 # Values converted to float64 at a time: bounds the memory that a large data set takes beside its own.
@@ -19,7 +20,7 @@ _BLOCK = 2**20
 
 def split(
     dataset: Dataset,
-    validation: int,
+    validation: int | float | str,
     seeds: Seeds,
     device: str | torch.device = "cpu",
     normalise: Normalise = "default",
@@ -33,7 +34,7 @@ def split(
 
     Args:
         dataset: what `load` gave.
-        validation: examples to draw, at least 1; at least one training example must be left.
+        validation: as in the `data` section; at least one training example must be left.
         seeds: of the trial; purpose "split" decides which examples are drawn.
         device: where the tensors go.
         normalise: as in the `data` section of a study.
@@ -42,13 +43,7 @@ def split(
         InputError: `validation` doesn't fit the training set.
         DataError: the values span a range that float32 can't hold.
     """
-    available = len(first_array(dataset.train_inputs))
-    if not 1 <= validation < available:
-        raise InputError(
-            f"data.validation is {validation:,}, but {dataset.name} has {available:,} training examples: "
-            f"give a number from 1 to {available - 1:,}"
-        )
-    held_out, kept = drawn_rows(available, validation, seeds)
+    aside, kept = rows_of(dataset, validation, seeds)
     layout = layout_of(dataset.train_inputs, normalise)
     normalised = layout != "none"
     mean, std = _measure(dataset, kept, layout) if normalised else (np.empty(0), np.empty(0))
@@ -71,7 +66,7 @@ def split(
     every = np.arange(len(first_array(dataset.test_inputs)))
     return Splits(
         train=part(dataset.train_inputs, dataset.train_targets, kept, "training"),
-        validation=part(dataset.train_inputs, dataset.train_targets, held_out, "validation"),
+        validation=part(dataset.train_inputs, dataset.train_targets, aside, "validation"),
         test=part(dataset.test_inputs, dataset.test_targets, every, "test"),
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
@@ -85,6 +80,65 @@ def _as_is(array: np.ndarray) -> torch.Tensor:
     if are_tokens(array):
         return torch.from_numpy(array.astype(np.int64))
     return torch.from_numpy(array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1))
+
+
+def rows_of(dataset: Dataset, validation: int | float | str, seeds: Seeds) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of the published training examples a trial validates on, and which it trains on.
+
+    Raises:
+        InputError: `validation` doesn't fit the training set.
+    """
+    available = len(first_array(dataset.train_inputs))
+    if isinstance(validation, str):
+        aside = own_rows(dataset, validation, seeds)
+        if (planned := len(own_rows(dataset, validation, Seeds(0, 0)))) != len(aside):
+            raise InputError(
+                f"data.validation={validation!r} set {planned} examples aside with one generator and {len(aside)} with "
+                "another; each trial needs as many"
+            )
+        return aside, np.setdiff1d(np.arange(available), aside)
+    count = held_out(validation, available)
+    if not 1 <= count < available:
+        raise InputError(
+            f"data.validation is {validation:,}, but {dataset.name} has {available:,} training examples: "
+            f"give a number from 1 to {available - 1:,}"
+        )
+    return drawn_rows(available, count, seeds)
+
+
+def held_out(validation: int | float, available: int) -> int:
+    """Return how many of the training examples are set aside, of which a share may have been asked for."""
+    return max(1, round(validation * available)) if isinstance(validation, float) else validation
+
+
+def own_rows(dataset: Dataset, name: str, seeds: Seeds) -> np.ndarray:
+    """Return int64, ascending: the training examples that a user's function sets aside.
+
+    Raises:
+        InputError: there is no such function, it fails, or it returns no such numbers.
+    """
+    where = f"data.validation={name!r}"
+    function = resolve(name, {}, "validation split")
+    available = len(first_array(dataset.train_inputs))
+    try:
+        rows = np.asarray(function(dataset.train_inputs, dataset.train_targets, seeds.generator("split")))
+    except Exception as error:
+        raise InputError(
+            f"{where} failed: {type(error).__name__}: {error}; it is called as function(inputs, targets, generator)"
+        ) from error
+    if rows.dtype == bool and rows.shape == (available,):
+        rows = np.flatnonzero(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or len(np.unique(rows)) != len(rows):
+        raise InputError(
+            f"{where} must return different numbers of examples as integers [n], or a mask [{available}]; it gave "
+            f"{rows.dtype} of shape {rows.shape}"
+        )
+    if not 1 <= len(rows) < available or rows.min() < 0 or rows.max() >= available:
+        raise InputError(
+            f"{where} set {len(rows):,} of {available:,} training examples aside, by numbers that must lie from 0 to "
+            f"{available - 1:,}; at least one example must be left on each side"
+        )
+    return np.sort(rows.astype(np.int64))
 
 
 def drawn_rows(available: int, validation: int, seeds: Seeds) -> tuple[np.ndarray, np.ndarray]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from tombola.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,4 +71,4 @@ def splits_of(results: Results, trial: int, data: Path | None = None) -> Splits:
 
     study = results.study
     dataset = load(study.data, data_folder(data))
-    return split(dataset, study.data.validation, Seeds(study.seed, trial), torch.device("cpu"))
+    return split(dataset, study.data.validation, Seeds(study.seed, trial), "cpu", study.data.normalise)

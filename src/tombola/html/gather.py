@@ -100,7 +100,7 @@ def gather(
         results: of the study.
         name: to call it by, where its own would not tell it from others.
         claims: to check; the published ones where they are not given.
-        margin: the loss of accuracy that still counts as none, as a fraction.
+        margin: the loss that still counts as none, as a fraction: see `verdicts`.
 
     Raises:
         InputError: `margin` is no number between 0 and 1.

@@ -30,7 +30,7 @@ def write_report(
         results: of the study.
         path: of the page; `report.html` in the results folder where it is not given.
         claims: to check; the published ones where they are not given.
-        margin: the loss of accuracy that still counts as none, as a fraction.
+        margin: the loss that still counts as none, as a fraction: see `verdicts`.
 
     Raises:
         InputError: `margin` is no number between 0 and 1.
@@ -47,7 +47,7 @@ def write_comparison(studies: Sequence[Results], path: Path, margin: float = MAR
     Args:
         studies: their results, finished or not.
         path: of the page.
-        margin: the loss of accuracy that still counts as none, as a fraction.
+        margin: the loss that still counts as none, as a fraction: see `verdicts`.
 
     Raises:
         InputError: `margin` is no number between 0 and 1.

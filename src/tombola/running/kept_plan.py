@@ -157,7 +157,8 @@ def _cause(before: Plan, after: Plan) -> str:
     """Return why two plans of equal settings hold different work."""
     if any(isinstance(item.spec, OpaqueSpec) for item in before.work.values()):
         return "tombola's own numerics (version 0.1 wrote this folder)"
-    network, path = f"the code of network {after.study.network.name!r}", f"the data file {after.study.data.path}"
+    network = f"the code of network {after.study.network.name!r}"
+    path = f"the data of {after.study.data.path or after.study.data.source}"
     trainer = f"the code of trainer {after.study.trainer.name!r}" if after.study.trainer else ""
     task = f"the code of task {after.study.task.name!r}"
 

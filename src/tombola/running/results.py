@@ -17,7 +17,7 @@ from tombola.pruning.mask import Mask
 from tombola.registry import reading
 from tombola.running.collapse import said
 from tombola.running.ends import Ends
-from tombola.running.files import Damaged, write_whole, writing
+from tombola.running.files import Damaged, write_whole
 from tombola.running.kept_plan import kept_plan
 from tombola.running.store import Store
 from tombola.running.ticket import Ticket
@@ -236,36 +236,22 @@ class Results:
             },
         )
 
-    def save(self, figures: bool = True) -> list[Path]:
-        """Write `results.csv`, `curves.csv` and the figures into the results folder; return the figures' paths.
+    def save(self) -> None:
+        """Write the tables `results.csv` and `curves.csv` into the results folder.
 
-        Where masks were watched there is `mask_distance.csv` too: see `settling`. A study that asks for connectivity
-        also has `connectivity.csv`, a row per point, and `barriers.csv`, a row per kind, iteration and level: see
-        `tombola.analysis.barrier_statistics`.
+        Where masks were watched, there is `mask_distance.csv` too: see `settling`. A study that asks for connectivity
+        gets `connectivity.csv`, a row per point. `tombola.session.save` also writes barriers and draws figures.
 
         Raises:
             StoreError: they can't be written.
         """
-        levels, curves = self.frame(), self.curves()
-        write_whole(self.store.root / "results.csv", levels.to_csv(index=False).encode())
-        write_whole(self.store.root / "curves.csv", curves.to_csv(index=False).encode())
+        tables = {"results": self.frame(), "curves": self.curves()}
         if not (settling := self.settling()).empty:
-            write_whole(self.store.root / "mask_distance.csv", settling.to_csv(index=False).encode())
-        lines = self.connectivity()
+            tables["mask_distance"] = settling
         if self.study.connectivity is not None:
-            from tombola.analysis import barrier_statistics
-
-            table = barrier_statistics(lines, self.study.connectivity.threshold)
-            write_whole(self.store.root / "connectivity.csv", lines.to_csv(index=False).encode())
-            write_whole(self.store.root / "barriers.csv", table.to_csv(index=False).encode())
-        if not figures:
-            return []
-        from tombola.figures import Setting, draw
-
-        folder = self.store.root / "figures"
-        with writing(folder):
-            settings = {self.study.name: Setting.of_results(self)}
-            return draw(levels, curves, folder, lines=lines, settings=settings)
+            tables["connectivity"] = self.connectivity()
+        for name, table in tables.items():
+            write_whole(self.store.root / f"{name}.csv", table.to_csv(index=False).encode())
 
     def missing(self) -> int:
         """Return how much work of the study, in items of its plan, is still to be done."""

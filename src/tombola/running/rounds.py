@@ -63,9 +63,9 @@ def rounds(
     pruning: Mapping[str, Any] | None = None,
     noise: str = "trial",
     seed: int = 0,
-    figures: bool = True,
     tracker: str | None = None,
     quiet: bool = False,
+    finish: Callable[[Results], object] = Results.save,
 ) -> Iterator[LoopRun]:
     """Return the runs of iterative pruning, one after the other, for any training loop.
 
@@ -96,9 +96,9 @@ def rounds(
         pruning: further fields of the section `pruning` of a study file, such as {"scope": "global"}.
         noise: "trial", or "level": each level has a `seed` of its own.
         seed: all randomness follows from it and the trial's number.
-        figures: also draw them.
         tracker: logs each finished run: "tensorboard", "mlflow", "wandb", or `package.module:function`.
         quiet: write nothing but what goes wrong.
+        finish: called with the results after the last run; `tombola.rounds` saves tables and draws figures.
 
     Raises:
         InputError: something can't be as it is asked for. Nothing has been written then.
@@ -132,7 +132,7 @@ def rounds(
     plan = make_own_plan(study, problem=problem)
     if tracker is not None:
         resolve(tracker, TRACKERS, "tracker")
-    return _run(plan, Store(out), problem, figures, tracker, Console(stderr=True, quiet=quiet))
+    return _run(plan, Store(out), problem, finish, tracker, Console(stderr=True, quiet=quiet))
 
 
 def _study(**fields: Any) -> Study:
@@ -183,7 +183,12 @@ def _takes_seed(make_model: Callable[..., Any]) -> bool:
 
 
 def _run(
-    plan: Plan, store: Store, problem: OwnProblem, figures: bool, tracker: str | None, console: Console
+    plan: Plan,
+    store: Store,
+    problem: OwnProblem,
+    finish: Callable[[Results], object],
+    tracker: str | None,
+    console: Console,
 ) -> Iterator[LoopRun]:
     def note(text: str) -> None:
         console.print(f"note: {escape(text)}", highlight=False, soft_wrap=True)
@@ -218,7 +223,7 @@ def _run(
         if not given:  # another process trains all that could start
             note(f"another process trains {len(busy)} runs; run this again later")
             return
-    Results(plan, store).save(figures)
+    finish(Results(plan, store))
 
 
 def _ready(plan: Plan, store: Store) -> tuple[list[Item], list[Item]]:

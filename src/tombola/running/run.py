@@ -1,4 +1,4 @@
-"""Running a study from beginning to end."""
+"""Doing the work of a study from beginning to end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tombola.data import Dataset, balanced, drawn_rows, split
+from tombola.data import Dataset, balanced, rows_of, split
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
 from tombola.networks import initialised, network_for
@@ -58,32 +58,18 @@ def run(
     engine: str = "auto",
     checkpoint_every: float = 30.0,
     energy: bool = False,
-    figures: bool = True,
     quiet: bool = False,
     verbose: bool = False,
     tracker: str | None = None,
     max_runs: int = MAX_RUNS,
+    finish: Callable[[Results], object] = Results.save,
 ) -> Results:
-    """Run a study and return its results; what is there already is not done again.
+    """Do the work of a study, save its tables and return its results; finished work is not repeated.
 
-    >>> results = tombola.run(tombola.Study.load("demo", trials=1))         # doctest: +SKIP
+    Arguments are those of `tombola.session.run`, which also draws figures.
 
     Args:
-        study: a `Study`, or what `Study.load` takes.
-        out: the results folder; `results/<name of the study>` where it is not given.
-        data: folder of data sets, which must exist; else the environment variable TOMBOLA_DATA, else the cache.
-        workers: jobs at a time, each in a process of its own; 0 runs them in this process. By default one a core. Each
-            job is computed by one thread, or, where its training steps are large (see `threads_each`), by its share of
-            the cores.
-        device: "cpu", "cuda", or "auto", which takes a GPU where there is one.
-        engine: forces one; "auto" chooses.
-        checkpoint_every: seconds between checkpoints of a running job.
-        energy: measure the energy that each job takes; needs the extra `tombola[energy]`.
-        figures: also draw them, in `<out>/figures`.
-        quiet: write nothing but what goes wrong.
-        verbose: write more.
-        tracker: logs each finished run: "tensorboard", "mlflow", "wandb", or `package.module:function`.
-        max_runs: a study that comes to more runs than this is refused.
+        finish: what saves the results, also where some of the work failed.
 
     Raises:
         InputError: the study, its data or the folder can't be used; nothing has been written then.
@@ -115,7 +101,7 @@ def run(
     display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
     tally = _run_plan(plan, store, options, workers, display)
     results = Results(plan, store)
-    results.save(figures)
+    finish(results)
     if tally.failed:
         raise WorkFailed(_summary(plan, tally))
     return results
@@ -179,7 +165,7 @@ def check_examples(plan: Plan, dataset: Dataset) -> None:
     targets = torch.from_numpy(dataset.train_targets.copy())
     for trial, examples in sorted(asked):
         seeds = Seeds(plan.study.seed, trial)
-        _, rows = drawn_rows(len(targets), plan.study.data.validation, seeds)
+        _, rows = rows_of(dataset, plan.study.data.validation, seeds)
         balanced(targets[rows], examples, seeds.generator("examples"))
 
 

@@ -120,7 +120,7 @@ class Pair:
 
 def connect(trial: Trial, settings: Connectivity) -> Iterator[Pair]:
     """Plan the runs that are compared in a trial with its rewind iteration, and the interpolations between them."""
-    examples = trial.data.train - trial.study.data.validation + trial.data.test
+    examples = trial.data.train - trial.set_aside + trial.data.test
     for kind in settings.kinds:
         for (level, copy), (other_level, other_copy) in _ends(kind, settings):
             if kind == "copies":

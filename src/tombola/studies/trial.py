@@ -43,13 +43,19 @@ from tombola.work import (
 PASSES = {"synflow": 300, "grasp": 9, "snip": 3, "gradient": 3}  # of the examples through the network, forward and back
 
 
+def set_aside(study: Study, data: Description) -> int:
+    """Return how many of the training examples each trial validates on."""
+    asked = study.data.validation
+    return asked if isinstance(asked, int) else data.validation
+
+
 def epoch_length(study: Study, data: Description, recipe: Recipe) -> int:
     """Return the number of iterations in an epoch of a study's data under one of its recipes.
 
     Raises:
         InputError: the training set, less the validation examples, does not fill one batch.
     """
-    examples = data.train - study.data.validation
+    examples = data.train - set_aside(study, data)
     if examples < recipe.batch_size:
         raise InputError(
             f"data.validation={study.data.validation} leaves {max(0, examples)} of {data.train} examples to train on: "
@@ -95,6 +101,11 @@ class Trial:
         observe = Observations(snapshots=tuple(sorted(set(self.rewinds) - {0})), masks=tracked)
         self.dense = self._train("dense", "dense", 0, InitialState(), None, observe=observe)
         self._chains: dict[Rule, list[Training]] = {}
+
+    @property
+    def set_aside(self) -> int:
+        """How many of the training examples the trial validates on."""
+        return set_aside(self.study, self.data)
 
     @cached_property
     def task(self) -> Task:
@@ -313,7 +324,7 @@ class Trial:
         if method in ("random-uniform", "random-erk"):
             self._refuse_pattern(f"the method {method}")
         uses_data = method in WITH_EXAMPLES or method not in KNOWN
-        search = self._spec(
+        search = self.spec(
             MaskSearch,
             criterion=method,
             scope="global",
@@ -400,7 +411,7 @@ class Trial:
         number = f"-{repeat}" if repeats > 1 else ""
         return self._train(f"{label}{number}", group or label, level, initial, mask, recipe=recipe)
 
-    def _spec(self, kind: type[Any], **fields: Any) -> Any:
+    def spec(self, kind: type[Any], **fields: Any) -> Any:
         """Return a spec with the study's network, data, seed and trial; a data file is known by its content alone."""
         study = self.study
         return kind(
@@ -437,7 +448,7 @@ class Trial:
         same = 1
         while same < len(rounds) and rounds[-same - 1] == rounds[-1]:
             same += 1
-        return self._spec(
+        return self.spec(
             MaskSearch,
             run=parent.id,
             criterion=pruning.criterion,
@@ -475,9 +486,9 @@ class Trial:
         code = recipe.code()
         common = {"training": recipe, "initial": initial, "until": until, "noise": noise, "recipe_code": code}
         spec: Training = (
-            self._spec(Supermask, popup=mask, **common)
+            self.spec(Supermask, popup=mask, **common)
             if isinstance(mask, Popup)
-            else self._spec(Run, mask=mask, **common)
+            else self.spec(Run, mask=mask, **common)
         )
         cost = self._cost(spec, recipe, level)
         added = self.add(spec, f"{label}.level-{level:02}" if level else label, group, cost, observe)
@@ -489,7 +500,7 @@ class Trial:
         budget = recipe.budget(epoch)
         iterations = min(budget, spec.until or budget) - spec.initial.iteration
         evaluations = math.ceil(iterations / recipe.interval(epoch)) + 1
-        each = self.study.data.validation + self.data.test
+        each = self.set_aside + self.data.test
         return Cost(
             iterations=iterations,
             batch_size=recipe.batch_size,

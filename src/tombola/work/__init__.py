@@ -17,6 +17,7 @@ from tombola.errors import InputError, StoreError
 from tombola.registry import resolve
 from tombola.work.interpolation import Interpolation
 from tombola.work.mask_search import Limit, MaskSearch
+from tombola.work.on_data import OnData
 from tombola.work.own_run import OWN_DATA, OWN_RECIPE, OwnMaskSearch, OwnRun
 from tombola.work.run import InitialState, MaskUse, Run, SgdNoise, Shuffle, Supermask, Training
 from tombola.work.spec import Cost, Item, Observations, Spec, identity_of
@@ -34,6 +35,7 @@ __all__ = [
     "MaskSearch",
     "MaskUse",
     "Observations",
+    "OnData",
     "OpaqueSpec",
     "OwnMaskSearch",
     "OwnRun",
@@ -64,7 +66,8 @@ def _like_training(item: Item) -> Hashable:
     """Return what runs must have in common for an engine to train them in lockstep."""
     spec = item.spec
     assert isinstance(spec, Run)
-    return spec.network.model_dump_json(), spec.training, spec.data, spec.initial.iteration, spec.until
+    problem = (spec.network, spec.data, spec.task, spec.network_code, spec.data_code, spec.task_code)
+    return tuple(map(str, problem)), spec.training, spec.initial.iteration, spec.until
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from tombola.data import DataSettings
-from tombola.networks import NetworkSettings
 from tombola.seeds import Seeds
-from tombola.tasks import TaskSettings
-from tombola.work.spec import Spec
+from tombola.work.on_data import OnData
 
 
-class Interpolation(Spec):
+class Interpolation(OnData):
     """Loss and error along the straight line between the weights at the ends of two runs.
 
     Args:
         one, other: identities of the runs: at positions 0 and 1.
         points: that are evaluated, evenly spaced, both ends included.
         precision: of the evaluation, as in the runs' recipe.
-        network, data, seed, trial, task, network_code, data_code, task_code: as in the runs.
     """
 
     kind: ClassVar[str] = "interpolation"
@@ -27,14 +23,6 @@ class Interpolation(Spec):
     other: str
     points: int
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
-    network: NetworkSettings
-    data: DataSettings
-    seed: int
-    trial: int
-    task: TaskSettings = TaskSettings()
-    network_code: str = ""
-    data_code: str = ""
-    task_code: str = ""
 
     @property
     def needs(self) -> tuple[str, ...]:

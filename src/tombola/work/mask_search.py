@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tombola.data import DataSettings
-from tombola.networks import NetworkSettings
 from tombola.pruning.patterns import Pattern
 from tombola.pruning.select import Scope
 from tombola.section import Section
 from tombola.seeds import Seeds
-from tombola.tasks import ACCURACY, Direction, Metric, TaskSettings
+from tombola.tasks import ACCURACY, Direction, Metric
 from tombola.training.tracking import EarlyBird
-from tombola.work.spec import Spec
+from tombola.work.on_data import OnData
 
 
 class Limit(Section):
@@ -36,7 +34,7 @@ class Limit(Section):
         return Metric(self.metric, self.better)
 
 
-class MaskSearch(Spec):
+class MaskSearch(OnData):
     """A mask found by pruning.
 
     Args:
@@ -51,16 +49,11 @@ class MaskSearch(Spec):
         pattern: of the mask.
         examples: of each class, that a method at initialisation is given.
         level, repeat: number the draws of the criterion and of the examples, where those draw.
-        network, data, seed, trial, task, network_code, data_code, task_code: as in the run.
         code: fingerprint of a user's own criterion.
     """
 
     kind: ClassVar[str] = "mask-search"
 
-    network: NetworkSettings
-    data: DataSettings
-    seed: int
-    trial: int
     run: str | None = None
     criterion: str = "magnitude"
     scope: Scope = "layer"
@@ -74,10 +67,6 @@ class MaskSearch(Spec):
     examples: int = 0
     level: int = 0
     repeat: int = 0
-    task: TaskSettings = TaskSettings()
-    network_code: str = ""
-    data_code: str = ""
-    task_code: str = ""
     code: str = ""
 
     @property

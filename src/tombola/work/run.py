@@ -6,15 +6,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from tombola.data import DataSettings
-from tombola.networks import NetworkSettings
 from tombola.pruning.patterns import Pattern
 from tombola.section import Section
 from tombola.seeds import Seeds
-from tombola.tasks import TaskSettings
 from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
-from tombola.work.spec import Spec
+from tombola.work.on_data import OnData
 
 
 class InitialState(Section):
@@ -112,31 +109,21 @@ class SgdNoise(Section):
         return "" if number == "0" else number
 
 
-class Training(Spec):
+class Training(OnData):
     """What runs and supermasks have in common.
 
     Args:
-        network, data, training, seed, trial: as in the study; a data file is known by `data_code` instead of its path.
+        training: as in the study.
         initial: starting weights and iteration.
         until: the iteration at which training ends, where that is before the end of the budget.
         noise: which draw of data order, augmentation and dropout.
-        task: what is learned, without options that change no result.
-        network_code, data_code, task_code: fingerprints of a user's own network, data and task.
         recipe_code: fingerprints of the functions of a user's own that the recipe names, by name.
     """
 
-    network: NetworkSettings
-    data: DataSettings
     training: Recipe
-    seed: int
-    trial: int
     initial: InitialState = InitialState()
     until: int | None = None
     noise: SgdNoise = SgdNoise()
-    task: TaskSettings = TaskSettings()
-    network_code: str = ""
-    data_code: str = ""
-    task_code: str = ""
     recipe_code: dict[str, str] = Field(default_factory=dict)
 
     @property

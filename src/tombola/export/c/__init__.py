@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
+from tombola.data.normalising import spread
 from tombola.errors import InputError, nearest
 from tombola.export import graph as g
 from tombola.export.c.emit import Sources, emit
@@ -88,10 +87,12 @@ def _numbers(values: list[float]) -> str:
 def _normalising(graph: g.Graph, ticket: Ticket, unit: float) -> g.Graph:
     """Return the graph that normalises its examples first."""
     shape = graph.input.shape
-    mean, std = (
-        torch.tensor(ticket.normalisation[name], dtype=torch.float64).reshape(-1, *[1] * (len(shape) - 1))
-        for name in ("mean", "std")
-    )
+    constants = ticket.normalisation
+    if not constants["mean"]:  # inputs as they are
+        constants = {"mean": [0.0], "std": [1.0]}
+    single = [1] * len(shape)
+    mean, std = (spread(constants[name], shape) for name in ("mean", "std"))
+    mean, std = (each if each.dim() else each.reshape(single) for each in (mean, std))
     first = graph.input.name
     scaled = g.Affine(f"{first}.normalised", "", (first,), shape, 1 / (std * unit), -mean / std)
     others = (
