@@ -33,6 +33,14 @@ CORE = {
 OF_CORE = {"llvmlite": "numba", "PIL": "pillow", "ruamel": "ruamel.yaml", "markupsafe": "jinja2", "urllib3": "requests"}
 """Modules that come with a package of another name."""
 
+INTEGRATIONS = {
+    "accelerate": {"accelerate"},
+    "lightning": {"lightning"},
+    "transformers": {"transformers", "accelerate"},
+}
+INTEGRATIONS |= {"mlflow": {"mlflow-skinny"}, "tensorboard": {"tensorboard"}, "wandb": {"wandb"}}
+"""The packages of each extra for another library's trainer, which its file in `integrations/` imports at once."""
+
 PACKAGES = {"codecarbon": "codecarbon", "numba": "numba", "pyarrow": "pyarrow", "vl_convert": "vl-convert-python"}
 FAST_ONLY = {f"training/engines/{name}.py" for name in ("kernels", "ready")}  # imported where Numba is installed
 
@@ -68,6 +76,8 @@ def test_every_extra_is_known_by_its_module(project):
     declared = project["optional-dependencies"]
     for module, extra in extras.EXTRAS.items():
         assert names(declared[extra]) == {PACKAGES[module]}
+    for module, extra in extras.INTEGRATIONS.items():
+        assert names(declared[extra]) == INTEGRATIONS[module]
     assert set(declared["all"][0].partition("[")[2].rstrip("]").split(",")) == set(extras.EXTRAS.values())
 
 
@@ -86,7 +96,9 @@ def test_only_core_packages_are_imported_without_asking_for_an_extra():
                 continue
             for module in {each.partition(".")[0] for each in modules}:
                 package = OF_CORE.get(module, module)
-                if package in extras.EXTRAS:
+                if path.parent.name == "integrations" and package in extras.INTEGRATIONS:
+                    assert path.stem == package
+                elif package in extras.EXTRAS | extras.INTEGRATIONS:
                     lazy = id(node) not in top or path.relative_to(ROOT / "src" / "tombola").as_posix() in FAST_ONLY
                     assert lazy, f"{path} imports {module}, an extra, on every start"
                 else:
