@@ -42,7 +42,12 @@ INTEGRATIONS |= {"mlflow": {"mlflow-skinny"}, "tensorboard": {"tensorboard"}, "w
 """The packages of each extra for another library's trainer, which its file in `integrations/` imports at once."""
 
 PACKAGES = {"codecarbon": "codecarbon", "numba": "numba", "pyarrow": "pyarrow", "vl_convert": "vl-convert-python"}
-FAST_ONLY = {f"training/engines/{name}.py" for name in ("kernels", "ready")}  # imported where Numba is installed
+FAST_ONLY = {
+    "training/engines/conv_kernels.py",
+    "training/engines/conv_plan.py",
+    "training/engines/kernels.py",
+    "training/engines/ready.py",
+}  # imported where Numba is installed
 
 
 @pytest.fixture(scope="module")
