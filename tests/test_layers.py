@@ -16,7 +16,7 @@ ROOMS = (
     ("__main__", "__init__"),
     ("cli",),
     ("html",),
-    ("session",),
+    ("session", "integrations"),
     ("figures",),
     ("tables",),
     ("export",),
