@@ -63,22 +63,20 @@ def test_no_criterion_changes_what_it_looks_at(name):
 
 def test_the_gradients_of_a_run_are_those_of_the_batch_that_would_have_come_next(tmp_path):
     """Against a loop that trains one step more and looks at what the optimiser was given."""
-    from small_studies import find, run_study
-    from tombola.running.beginning import _gradients
-
-    import tombola.data as data
-    from tombola.networks import factory
+    from small_studies import OPTIONS, find, run_study, search_of
+    from tombola.running.masks import Parent, _gradients
+    from tombola.running.problem import build_of, splits_of
 
     plan, store = run_study(tmp_path, noise="level")
-    job = find(plan, "ticket", 1)
-    parent = store.load(job.id)
-    splits = data.split(data.load(job.data), job.data.validation, Seeds(job.seed, job.trial))
-    build = factory(job.network, splits.input_shape, splits.classes)
-    found = _gradients(parent, build, splits)
+    item = find(plan, "ticket", 1)
+    parent = Parent.of_result(store.load(item.id))
+    splits = splits_of(item, OPTIONS)
+    build = build_of(item, splits)
+    found = _gradients(search_of(plan, find(plan, "ticket", 2)), parent, build, splits)
 
     module = build()
-    module.load_state_dict(parent.snapshots["final"])
-    order = Seeds(job.seed, job.trial, noise=1).generator("order", 0)
+    module.load_state_dict(parent.final)
+    order = Seeds(item.spec.seed, item.spec.trial, noise="1").generator("order", 0)
     examples = torch.randperm(len(splits.train), generator=order)[12 * 60 : 13 * 60]
     functional.cross_entropy(module(splits.train.inputs[examples]), splits.train.targets[examples]).backward()
     for name, parameter in module.named_parameters():

@@ -16,6 +16,7 @@ from tombola import data
 from tombola.data.augment import Augmentation
 from tombola.networks import factory, initialised
 from tombola.pruning import CRITERIA, Mask, Snapshots, select, shuffled
+from tombola.pruning.controls import shuffled_weights
 from tombola.running import training
 from tombola.running.files import unpack_tensors
 from tombola.running.heartbeat import Heartbeat
@@ -152,6 +153,7 @@ def draws(seeds):
         "split": parts.validation.inputs,
         "order": Order(500, 10, seeds).batches(0, 120),
         "mask": shuffled(half, seeds.generator("mask"))["w"],
+        "redraw": shuffled_weights({"w": torch.arange(200.0)}, half, seeds.generator("redraw"))["w"],
         "dropout": torch.stack(seen),
         "criterion": CRITERIA["random"](snapshots)["w"],
         "examples": data.balanced(torch.arange(300) % 10, 3, seeds.generator("examples")),

@@ -166,7 +166,7 @@ def test_when_it_diverged_does_not_depend_on_the_clock(monkeypatch):
         start = begin(MLP, random_mask(MLP, VECTORS, 0.5), splits(VECTORS))
         record = Record()
         # All is well until the learning rate jumps at iteration 23.
-        jump = recipe(optimizer="sgd", lr=0.01, schedule="step", milestones=(23,), gamma=1e20)
+        jump = recipe(optimizer="sgd", lr=0.01, schedule="own_training:jump_at_23")
         train(engine_at(MLP, start, jump), [record], budget=1000, evaluate_every=50)
         found.append((record.diverged_at, rows(record)))
     assert found[0][0] >= 23
@@ -277,7 +277,7 @@ def test_stopped_anywhere_and_resumed_all_is_bit_equal(monkeypatch):
 def test_a_divergence_is_found_at_the_same_place_however_often_it_was_stopped(monkeypatch):
     monkeypatch.setattr(loop, "SLICE", 0.0)
     # All is well until the learning rate jumps at iteration 8.
-    jump = {"schedule": "step", "milestones": (8,), "gamma": 1e25, "warmup": 0}
+    jump = {"schedule": "own_training:jump_at_8", "warmup": 0}
     whole = run_in_pieces([], **jump)
     assert 8 <= whole.diverged_at <= 12
     for pieces in *([look] for look in range(20)), [3] * 8, list(range(7)):
