@@ -131,9 +131,9 @@ def test_several_results_are_judged_one_by_one(call, table):
     [
         (None, "holds no results: give a results folder, or a results.csv"),
         ("", "can't be read as a results table"),
-        ("a,b\n1,2\n", "is no results table: it has no column study, network"),
+        ("a,b\n1,2\n", "is no results table: these columns are missing: study, network, arm, trial, repeat, level, density"),
         ("\x00\x00", "bad.csv"),
-        (",".join(("study", "network", "arm")) + "\n", "it has no column trial"),
+        (",".join(("study", "network", "arm")) + "\n", "these columns are missing: trial, repeat, level, density"),
     ],
 )
 def test_what_is_no_results_table(call, table, content, message):
@@ -148,7 +148,7 @@ def test_a_table_with_words_for_numbers_or_without_rows(call, table):
     text = table.read_text()
     table.write_text(text.replace("0.8,", "much,", 1))
     status, _, err = call("results.csv", "--claims", "own.yaml")
-    assert (status, "no number" in err) == (2, True)
+    assert (status, "holds something other than numbers" in err) == (2, True)
     table.write_text(text.splitlines()[0] + "\n")
     status, _, err = call("results.csv", "--claims", "own.yaml")
     assert (status, "results.csv holds no results yet" in err) == (2, True)

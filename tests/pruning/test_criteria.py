@@ -64,6 +64,7 @@ def test_no_criterion_changes_what_it_looks_at(name):
 def test_the_gradients_of_a_run_are_those_of_the_batch_that_would_have_come_next(tmp_path):
     """Against a loop that trains one step more and looks at what the optimiser was given."""
     from small_studies import OPTIONS, find, run_study, search_of
+
     from tombola.running.masks import Parent, _gradients
     from tombola.running.problem import build_of, splits_of
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tombola.studies.job import Prune
 
 import tombola
 from tombola.errors import InputError
 from tombola.pruning.patterns import Pattern
+from tombola.studies import make_plan
+from tombola.work import MaskSearch
 
 SMALL = {"training.iterations": 30, "training.evaluate_every": 30, "trials": 1}
 
@@ -50,7 +51,8 @@ def test_arms_that_choose_their_own_masks_are_refused(arm: str, tmp_path: Path) 
 
 
 def test_no_pattern_leaves_identities_alone() -> None:
-    prune = Prune(job="0" * 16, criterion="magnitude", scope="layer", rates={"fc.weight": 0.2})
-    assert "pattern" not in prune.identity()
-    patterned = prune.model_copy(update={"pattern": Pattern(n=2, m=4)})
-    assert patterned.identity()["pattern"] == {"n": 2, "m": 4}
+    plan = make_plan(tombola.Study.load("demo", **SMALL, arms=["ticket"]))
+    search = next(item.spec for item in plan.work.values() if isinstance(item.spec, MaskSearch))
+    assert "pattern" not in search.settings()
+    patterned = search.model_copy(update={"pattern": Pattern(n=2, m=4)})
+    assert patterned.settings()["pattern"] == {"n": 2, "m": 4}

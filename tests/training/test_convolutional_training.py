@@ -107,9 +107,10 @@ def test_a_level_begins_with_the_initial_network_times_the_mask(tmp_path):
     plan, store = run_study(tmp_path, pruning__exclude=["output", "*.shortcut"], **settings)
     build = factory(NetworkSettings(name="resnet-20", arguments=arguments), (1, 8, 8), 10)
     dense = find(plan, "ticket", 0)
-    initial = initialised(build, "glorot-normal", dense.seeds.value("init"))
+    spec = dense.spec
+    initial = initialised(build, "glorot-normal", spec.seeds.value("init"))
     assert_equal_states(store.load(dense.id).snapshots["start"], dict(initial.state_dict()))
-    digits = data.split(data.load(dense.data), dense.data.validation, dense.seeds)
+    digits = data.split(data.load(spec.data), spec.data.validation, spec.seeds)
     for level in (1, 2):
         result = store.load(find(plan, "ticket", level).id)
         module = build()

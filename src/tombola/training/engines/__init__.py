@@ -231,7 +231,8 @@ def choose_engine(
         return kind.load()
     if name == "stacked" or (name == "sparse" and (not case.on_cpu or recipe.precision == "bfloat16")):
         return DenseEngine
-    raise InputError(f"engine {name!r} can't train this network ({reason}); take engine auto or dense")
+    what = "study" if why_dense_alone(task, example, recipe) else "network"
+    raise InputError(f"engine {name!r} can't train this {what} ({reason}); take engine auto or dense")
 
 
 def why_dense_alone(task: Task, example: Tensors, recipe: Recipe) -> str:
