@@ -33,8 +33,21 @@ CORE = {
 OF_CORE = {"llvmlite": "numba", "PIL": "pillow", "ruamel": "ruamel.yaml", "markupsafe": "jinja2", "urllib3": "requests"}
 """Modules that come with a package of another name."""
 
+INTEGRATIONS = {
+    "accelerate": {"accelerate"},
+    "lightning": {"lightning"},
+    "transformers": {"transformers", "accelerate"},
+}
+INTEGRATIONS |= {"mlflow": {"mlflow-skinny"}, "tensorboard": {"tensorboard"}, "wandb": {"wandb"}}
+"""The packages of each extra for another library's trainer, which its file in `integrations/` imports at once."""
+
 PACKAGES = {"codecarbon": "codecarbon", "numba": "numba", "pyarrow": "pyarrow", "vl_convert": "vl-convert-python"}
-FAST_ONLY = {f"training/engines/{name}.py" for name in ("kernels", "ready")}  # imported where Numba is installed
+FAST_ONLY = {
+    "training/engines/conv_kernels.py",
+    "training/engines/conv_plan.py",
+    "training/engines/kernels.py",
+    "training/engines/ready.py",
+}  # imported where Numba is installed
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +73,9 @@ def without(monkeypatch: pytest.MonkeyPatch):
     return hide
 
 
+RIVALS = {"openvino", "scipy"}  # `tombola measure` races those that are installed, and names the others
+
+
 def test_the_core_is_small(project):
     assert names(project["dependencies"]) == CORE
 
@@ -67,7 +83,10 @@ def test_the_core_is_small(project):
 def test_every_extra_is_known_by_its_module(project):
     declared = project["optional-dependencies"]
     for module, extra in extras.EXTRAS.items():
-        assert names(declared[extra]) == {PACKAGES[module]}
+        together = {PACKAGES.get(each, each) for each, other in extras.EXTRAS.items() if other == extra}
+        assert names(declared[extra]) == together
+    for module, extra in extras.INTEGRATIONS.items():
+        assert names(declared[extra]) == INTEGRATIONS[module]
     assert set(declared["all"][0].partition("[")[2].rstrip("]").split(",")) == set(extras.EXTRAS.values())
 
 
@@ -86,7 +105,11 @@ def test_only_core_packages_are_imported_without_asking_for_an_extra():
                 continue
             for module in {each.partition(".")[0] for each in modules}:
                 package = OF_CORE.get(module, module)
-                if package in extras.EXTRAS:
+                if path.parent.name == "integrations" and package in extras.INTEGRATIONS:
+                    assert path.stem == package
+                elif path.name == "rivals.py" and package in RIVALS:
+                    assert id(node) not in top
+                elif package in extras.EXTRAS | extras.INTEGRATIONS:
                     lazy = id(node) not in top or path.relative_to(ROOT / "src" / "tombola").as_posix() in FAST_ONLY
                     assert lazy, f"{path} imports {module}, an extra, on every start"
                 else:

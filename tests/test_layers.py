@@ -16,6 +16,7 @@ ROOMS = (
     ("__main__", "__init__"),
     ("cli",),
     ("html",),
+    ("integrations",),
     ("session",),
     ("figures",),
     ("tables",),

@@ -95,6 +95,7 @@ def cli(context: click.Context) -> None:
 @click.option("--checkpoint-every", type=float, default=30.0, help="Seconds between checkpoints of a running job. [30]")
 @click.option("--energy", is_flag=True, help="Measure the energy of each job; needs the extra tombola[energy].")
 @click.option("--no-figures", is_flag=True, help="Draw no figures.")
+@click.option("--tracker", metavar="NAME", help="Log finished runs to tensorboard, mlflow or wandb.")
 @click.option("--quiet", "-q", is_flag=True, help="Write only results and what goes wrong.")
 @click.option("--verbose", "-v", is_flag=True, help="Write more.")
 def run(
@@ -111,6 +112,7 @@ def run(
     no_figures: bool,
     quiet: bool,
     verbose: bool,
+    tracker: str | None,
 ) -> None:
     """Run a study, or go on with it; any field can be set: trials=3 training.lr=2e-4."""
     from tombola.session import run as run_study
@@ -128,6 +130,7 @@ def run(
         figures=not no_figures,
         quiet=quiet,
         verbose=verbose,
+        tracker=tracker,
         max_runs=max_runs,
     )
     _print_summary(results)

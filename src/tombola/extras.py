@@ -7,7 +7,12 @@ import importlib.util
 from tombola.errors import InputError
 
 EXTRAS = {"codecarbon": "energy", "numba": "fast", "pyarrow": "parquet", "vl_convert": "report"}
+EXTRAS |= dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx")
 """The package extra that installs each optional module."""
+
+INTEGRATIONS = {"accelerate": "accelerate", "lightning": "lightning", "transformers": "transformers"}
+INTEGRATIONS |= {"mlflow": "mlflow", "tensorboard": "tensorboard", "wandb": "wandb"}
+"""The same for trainers and trackers of other libraries. The extra `all` leaves them out."""
 
 
 def installed(module: str) -> bool:
@@ -17,14 +22,14 @@ def installed(module: str) -> bool:
 
 def install(module: str) -> str:
     """Return the command that installs an optional module."""
-    return f"pip install 'tombola[{EXTRAS[module]}]'"
+    return f"pip install 'tombola[{(EXTRAS | INTEGRATIONS)[module]}]'"
 
 
 def need(module: str, feature: str) -> None:
     """Check that an optional module is installed.
 
     Args:
-        module: a key of `EXTRAS`.
+        module: a key of `EXTRAS` or `INTEGRATIONS`.
         feature: what needs it, as a user asks for it; it begins the message.
 
     Raises:

@@ -34,6 +34,7 @@ def run(
     figures: bool = True,
     quiet: bool = False,
     verbose: bool = False,
+    tracker: str | None = None,
     max_runs: int = MAX_RUNS,
 ) -> Results:
     """Run a study and return its results; finished work is not repeated.
@@ -54,6 +55,7 @@ def run(
         figures: also draw them, in `<out>/figures`.
         quiet: write nothing but what goes wrong.
         verbose: write more.
+        tracker: logs each finished run: "tensorboard", "mlflow", "wandb", or `package.module:function`.
         max_runs: a study that comes to more runs than this is refused.
 
     Raises:
@@ -74,6 +76,7 @@ def run(
         energy=energy,
         quiet=quiet,
         verbose=verbose,
+        tracker=tracker,
         max_runs=max_runs,
         finish=lambda results: save(results, figures),
     )

@@ -85,6 +85,13 @@ def test_a_study_file_needs_no_data_and_reads_back(tmp_path):
     assert load_study(str(tmp_path / "mine.yaml"), {"trainer.arguments": {"lr": 0.1}}).trainer.arguments == {"lr": 0.1}
 
 
+def test_a_kept_plan_of_before_a_new_field_reads_back():
+    """Placeholders were written with the fields of their time."""
+    kept = study().model_dump(mode="json")
+    del kept["training"]["gamma"], kept["data"]["path"]
+    assert tombola.Study.model_validate(kept) == study()
+
+
 def test_arguments_of_a_trainer_count_and_its_unit_does_not():
     def works(**trainer):
         plan, _ = prepare(study(trainer={"name": "own_trainer:fit", **trainer}), None, 0, "cpu", "auto", 30.0)

@@ -64,7 +64,8 @@ def test_a_kept_plan_says_how_a_network_of_ones_own_was_drawn(tmp_path: Path, in
     again = kept_plan(tmp_path)
     assert again == plan
     assert again.study.network.init == (init or "pytorch")
-    assert all(job.id == identity and job.network.init == (init or "pytorch") for identity, job in again.jobs.items())
+    for identity, item in again.work.items():
+        assert (item.id, item.spec.network.init) == (identity, init or "pytorch")
     assert what_changed(Store(tmp_path), plan) == ""
 
 

@@ -6,6 +6,7 @@ import errno
 import itertools
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -107,7 +108,7 @@ def test_sha256sum_agrees(finished: Path) -> None:
     for folder in job_folders(finished):
         done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines() == ["weights.safetensors: OK", "result.json: OK"]
+        assert set(done.stdout.splitlines()) == {"weights.safetensors: OK", "result.json: OK"}
 
 
 def truncate(path: Path) -> None:
@@ -264,7 +265,7 @@ def test_killed_at_any_change_of_the_disk(
         if len(seen) <= number:  # it came through
             break
     assert number > 25
-    assert set(seen) == {"replace", "fsync", "unlink"}
+    assert set(seen) >= {"replace", "fsync", "unlink"}
 
 
 def test_killed_while_a_poorer_result_is_replaced(
@@ -303,7 +304,8 @@ def test_a_run_takes_over_what_its_neighbour_has(
     tombola.run(other, tmp_path / "results" / "second", workers=0, figures=False)
     lines = capsys.readouterr().err.splitlines()
     assert "copied 1 results from results folders beside this one" in lines[0]
-    assert [line.rpartition("/13 jobs")[0].split()[-1] for line in lines[1:]] == [str(n) for n in range(2, 14)]
+    counts = [int(re.search(r"(\d+)/16 done", line)[1]) for line in lines[1:]]
+    assert (len(counts), counts, counts[-1]) == (12, sorted(counts), 16)  # a line for each run, none for masks
     # Seconds and all: it was not trained again.
     assert (tmp_path / "results" / "second" / "jobs" / dense.name / "result.json").read_bytes() == written
     assert (dense / "result.json").exists()

@@ -128,7 +128,7 @@ def test_the_count_is_no_less_than_what_is_planned() -> None:
     lines = {"connectivity": {"copies": 3, "levels": [0, 1]}, "rewind": [0, 5]}
     for study in (load_study("demo"), load_study("demo", lines)):
         plan = make_plan(study)
-        assert len(plan.jobs) <= runs_of(study) * 2
+        assert len(plan.work) <= runs_of(study) * 2
         assert runs_of(study) <= 2 * len(plan.work)
 
 

@@ -110,7 +110,6 @@ def test_densities_are_reached_to_a_weight_a_layer(densities, scope):
         ({"rate": "fast", "rounds": 1}, r"the rate is fast: it must lie between 0 and 1"),
         ({"rate": 0.1, "rates": {"fc1": [0.1, 2]}, "rounds": 2}, r"the rate of 'fc1' is 2"),
         ({"rate": 0.2, "scope": "global", "rates": {"fc1": 0.1}, "rounds": 1}, "one rate; rates and output_rate"),
-        ({"rate": 0.2, "rounds": 1, "back_off": {"margin": 1}}, "less than 1"),
     ],
 )
 def test_what_can_not_be(settings, message):

@@ -14,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from accelerate.tracking import GeneralTracker
-
+from tombola.extras import need
 from tombola.integrations.reporting import Reporting
 from tombola.running.user_run import UserRun
 
+need("accelerate", "tombola.integrations.accelerate")
+from accelerate.tracking import GeneralTracker  # noqa: E402
 
-class TombolaTracker(GeneralTracker):  # type: ignore[misc]  # untyped
+
+class TombolaTracker(GeneralTracker):
     """Reports logged metrics; `stepped` takes the snapshots that are rewound to.
 
     Args:

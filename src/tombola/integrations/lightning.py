@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-
+from tombola.extras import need
 from tombola.integrations.reporting import Reporting
 from tombola.running.user_run import UserRun
+
+need("lightning", "tombola.integrations.lightning")
+from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402
 
 
 class TombolaCallback(Callback):

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
+from tombola.extras import need
 from tombola.integrations.reporting import Reporting
 from tombola.running.user_run import UserRun
 
+need("transformers", "tombola.integrations.transformers")
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments  # noqa: E402
 
-class TombolaCallback(TrainerCallback):  # type: ignore[misc]  # untyped
+
+class TombolaCallback(TrainerCallback):
     """Reports metrics after each evaluation, and takes the snapshots that are rewound to.
 
     Args:

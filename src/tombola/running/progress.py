@@ -16,6 +16,7 @@ from rich.table import Table
 
 from tombola.running.collapse import REMEDIES, said
 from tombola.running.store import PROGRESS, Store
+from tombola.running.trackers import Tracking
 from tombola.studies.plan import Plan
 from tombola.tasks import Metric
 from tombola.work import Item
@@ -116,6 +117,7 @@ class Display:
         self.plan, self.store, self.console = plan, store, console
         self.quiet, self.verbose = quiet, verbose
         self.metric = plan.measures.primary
+        self.tracking: Tracking | None = None  # is told of each finished item
         self.open: set[str] = set()  # items still to be done
         self.forecast = Forecast(plan, workers)
         self._logged = time.monotonic()
@@ -150,6 +152,8 @@ class Display:
             self._say(f"failed   {item.label}", always=True)
             return
         facts = self.store.facts(item.id)
+        if self.tracking is not None:
+            self.tracking.finished(item)
         self.forecast.learn(item, facts["seconds"])
         for word, text in remarks_of(facts):
             self._say(f"{word:<8} {item.label}: {text}", always=True)

@@ -16,12 +16,14 @@ from torch import nn
 
 from tombola.errors import InputError
 from tombola.networks import initialised
+from tombola.registry import resolve
 from tombola.running.kept_plan import keep_plan, what_changed
 from tombola.running.options import RunOptions
 from tombola.running.own_runs import search_mask, store_run
 from tombola.running.progress import remarks_of, result_of
 from tombola.running.results import Results
 from tombola.running.store import Store
+from tombola.running.trackers import TRACKERS, Tracking
 from tombola.running.user_run import UserRun
 from tombola.studies.explaining import explain
 from tombola.studies.own import OwnProblem, make_own_plan
@@ -61,6 +63,7 @@ def rounds(
     pruning: Mapping[str, Any] | None = None,
     noise: str = "trial",
     seed: int = 0,
+    tracker: str | None = None,
     quiet: bool = False,
     finish: Callable[[Results], object] = Results.save,
 ) -> Iterator[LoopRun]:
@@ -93,6 +96,7 @@ def rounds(
         pruning: further fields of the section `pruning` of a study file, such as {"scope": "global"}.
         noise: "trial", or "level": each level has a `seed` of its own.
         seed: all randomness follows from it and the trial's number.
+        tracker: logs each finished run: "tensorboard", "mlflow", "wandb", or `package.module:function`.
         quiet: write nothing but what goes wrong.
         finish: called with the results after the last run; `tombola.rounds` saves tables and draws figures.
 
@@ -126,7 +130,9 @@ def rounds(
     make = partial(_made, make_model)
     problem = OwnProblem(make, inputs, fingerprint_of(make_model), what="make_model")
     plan = make_own_plan(study, problem=problem)
-    return _run(plan, Store(out), problem, finish, Console(stderr=True, quiet=quiet))
+    if tracker is not None:
+        resolve(tracker, TRACKERS, "tracker")
+    return _run(plan, Store(out), problem, finish, tracker, Console(stderr=True, quiet=quiet))
 
 
 def _study(**fields: Any) -> Study:
@@ -177,11 +183,20 @@ def _takes_seed(make_model: Callable[..., Any]) -> bool:
 
 
 def _run(
-    plan: Plan, store: Store, problem: OwnProblem, finish: Callable[[Results], object], console: Console
+    plan: Plan,
+    store: Store,
+    problem: OwnProblem,
+    finish: Callable[[Results], object],
+    tracker: str | None,
+    console: Console,
 ) -> Iterator[LoopRun]:
+    def note(text: str) -> None:
+        console.print(f"note: {escape(text)}", highlight=False, soft_wrap=True)
+
     store.create()
+    tracking = Tracking(tracker, plan, store, note) if tracker else None
     if changed := what_changed(store, plan):
-        console.print(f"note: {escape(changed)}", highlight=False, soft_wrap=True)
+        note(changed)
     keep_plan(store.root, plan)
     options = RunOptions()
     while True:
@@ -202,9 +217,11 @@ def _run(
                 run.seed_all()
                 yield run
                 store_run(run, store, options)
+                if tracking is not None:
+                    tracking.finished(item)
                 _tell(plan, store, item, console)
         if not given:  # another process trains all that could start
-            console.print(f"note: another process trains {len(busy)} runs; run this again later", highlight=False)
+            note(f"another process trains {len(busy)} runs; run this again later")
             return
     finish(Results(plan, store))
 

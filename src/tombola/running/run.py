@@ -21,7 +21,7 @@ from tombola.data import Dataset, balanced, rows_of, split
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
 from tombola.networks import initialised, network_for
-from tombola.registry import IMPORTING
+from tombola.registry import IMPORTING, resolve
 from tombola.running.energy import check_energy
 from tombola.running.executors import InProcess, process_pool
 from tombola.running.files import write_whole
@@ -31,6 +31,7 @@ from tombola.running.progress import Display
 from tombola.running.results import Results
 from tombola.running.scheduler import Stop, Tally, run_plan
 from tombola.running.store import Store
+from tombola.running.trackers import TRACKERS, Tracking
 from tombola.seeds import Seeds
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
@@ -59,6 +60,7 @@ def run(
     energy: bool = False,
     quiet: bool = False,
     verbose: bool = False,
+    tracker: str | None = None,
     max_runs: int = MAX_RUNS,
     finish: Callable[[Results], object] = Results.save,
 ) -> Results:
@@ -89,11 +91,14 @@ def run(
     if not isinstance(study, Study):
         study = load_study(str(study))
     root = data_folder(data)
+    if tracker is not None:
+        resolve(tracker, TRACKERS, "tracker")
     plan, options = prepare(study, root, workers, device, engine, checkpoint_every, energy, max_runs)
     store = Store(out)
     store.create()
     workers = default_workers(options.device, len(plan.work)) if workers is None else workers
     display = Display(plan, store, workers or 1, console, quiet, verbose)
+    display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
     tally = _run_plan(plan, store, options, workers, display)
     results = Results(plan, store)
     finish(results)

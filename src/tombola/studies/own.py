@@ -391,7 +391,8 @@ class OwnTrial(Trial):
         shape = self.data.input_shape
         return shape if shape and self.data.input_dtype == "float32" else None
 
-    def _spec(self, kind: type[Any], **fields: Any) -> Any:
+    def spec(self, kind: type[Any], **fields: Any) -> Any:
+        """Return a spec of own work with the network, seed and trial of the study."""
         study = self.study
         if kind is MaskSearch:
             kind, fields = OwnMaskSearch, fields | {"examples": 0} if "examples" in fields else fields
@@ -422,7 +423,7 @@ class OwnTrial(Trial):
         trainer = self.trainer
         if initial.trained:  # only tombola's own training continues a schedule there
             initial = initial.model_copy(update={"iteration": 0})
-        spec = self._spec(
+        spec = self.spec(
             OwnRun,
             mask=mask,
             initial=initial,

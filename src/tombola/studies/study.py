@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -78,6 +77,14 @@ class ArmSettings(Section):
         return self.name or self.rule + "-shuffled" * self.shuffle + "-reinit" * self.reinit
 
 
+def _is_blank(given: Any, blank: Section) -> bool:
+    """Return whether a section is empty or a placeholder: a kept plan has it, perhaps without fields added since."""
+    try:
+        return given in ({}, blank) or type(blank).model_validate(given) == blank
+    except ValidationError:
+        return False
+
+
 def _is_on(value: Any) -> bool:
     """Return whether a switch is on, as far as it says either: to YAML 1.2, `no` is a text."""
     try:
@@ -146,8 +153,7 @@ class Study(Section):
         blanks: dict[str, Section] = {"data": OWN_DATA, "training": OWN_RECIPE, "task": TaskSettings()}
         for section, blank in blanks.items():
             given = value.get(section)
-            allowed = (None, blank, blank.model_dump(mode="json"), blank.model_dump(), blank.identity())
-            if given not in allowed and not (isinstance(given, Mapping) and not given):
+            if given is not None and not _is_blank(given, blank):
                 raise ValueError(f"{section}: the trainer brings its own; leave {section} out, or leave trainer out")
         if value.get("retraining"):
             raise ValueError("retraining: the trainer brings its own; leave retraining out, or leave trainer out")

@@ -1,0 +1,47 @@
+"""The examples of docs/own-models.md run as they stand there."""
+
+import re
+from pathlib import Path
+
+import own_trainer
+import torch
+from ruamel.yaml import YAML
+
+import tombola
+
+PAGE = (Path(__file__).parents[2] / "docs" / "own-models.md").read_text()
+
+
+def test_the_loops(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    small = {"rounds": 1, "trials": 1, "figures": False, "quiet": True}
+    steps = []
+
+    def train_one_batch(model, step):
+        steps.append(step)
+        with torch.no_grad():
+            model[1].bias += 0.01
+
+    names = {
+        "tombola": tombola,
+        "make_model": own_trainer.make,
+        "fit": lambda model: own_trainer.train(model, 0, steps=2),
+        "evaluate": own_trainer.accuracy,
+        "train_one_batch": train_one_batch,
+    }
+    loops = [block for block in blocks if "import" not in block]
+    assert len(loops) == 2
+    for number, block in enumerate(loops):
+        code = block.replace("make_model, ", "make_model, **small, ").replace("10_001", "503").replace("10_000", "502")
+        exec(code.replace("results/mine", f"results/{number}"), {**names, "small": small})
+    assert steps[:502] == list(range(1, 503))  # the dense run
+    assert steps[502:504] == [501, 502]  # a ticket continues at its snapshot
+    assert len(tombola.Results.open("results/1").frame()) == 6
+
+
+def test_the_study_file(tmp_path):
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    study = tombola.Study.model_validate(YAML(typ="safe").load(text))
+    assert study.trainer.name == "my_train:fit"
+    assert study.trainer.metric == "accuracy"
