@@ -111,14 +111,10 @@ BAD = {
     "nothing left to prune": ("run demo pruning.rounds=100", ["pruning", "nothing to prune", "30 rounds"]),
     "a layer would be empty": ("run demo pruning.rate=0.9", ["pruning.rounds", "'fc1'", "at most 4 rounds"]),
     "no such choice": ("run demo pruning.scope=glob", ["pruning.scope='glob'", "'layer' or 'global'"]),
-<<<<<<< HEAD
-    "no such optimizer": ("run demo training.optimizer=adagrad", ["'adagrad'", "known: adam, adamw, muon"]),
-=======
     "no such optimizer": (
         "run demo training.optimizer=adagrad",
         ["'adagrad'", "known: adam, adamw, muon, rmsprop, sgd"],
     ),
->>>>>>> main
     "unknown network": ("run demo network=lenet-300", ["'lenet-300'", "'lenet-300-100'"]),
     "network not importable": ("run demo network=nosuch.module:make", ["nosuch.module", "can't be imported"]),
     "network not in module": ("run demo network=numpy:zeross", ["'zeross'", "'zeros'"]),
