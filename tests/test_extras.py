@@ -82,7 +82,7 @@ def test_the_core_is_small(project):
 
 def test_every_extra_is_known_by_its_module(project):
     declared = project["optional-dependencies"]
-    for extra in set(extras.EXTRAS.values()):
+    for extra in extras.EXTRAS.values():
         together = {PACKAGES.get(each, each) for each, other in extras.EXTRAS.items() if other == extra}
         assert names(declared[extra]) == together
     for module, extra in extras.INTEGRATIONS.items():

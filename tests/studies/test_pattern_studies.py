@@ -56,3 +56,4 @@ def test_no_pattern_leaves_identities_alone() -> None:
     assert "pattern" not in search.settings()
     patterned = search.model_copy(update={"pattern": Pattern(n=2, m=4)})
     assert patterned.settings()["pattern"] == {"n": 2, "m": 4}
+    assert patterned.id != search.id  # which the plan had asked for before the copy was made

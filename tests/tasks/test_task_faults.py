@@ -163,7 +163,7 @@ def test_a_loss_of_ones_own_is_not_taken_for_cross_entropy(tmp_path):
 
     example = torch.zeros(1, 5)
     assert choose_engine("auto", None, None, planned.training, example, True, task).name == "dense"  # type: ignore[arg-type]
-    with pytest.raises(tombola.InputError, match="engine 'sparse' can't train this network"):
+    with pytest.raises(tombola.InputError, match="engine 'sparse' can't train this study"):
         choose_engine("sparse", None, None, planned.training, example, True, task)  # type: ignore[arg-type]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from tombola.revision import NUMERICS
 from tombola.section import Section
@@ -33,6 +34,12 @@ class Spec(Section):
     def id(self) -> str:
         """16 hexadecimal digits: the identity, which holds the identities of all that this work needs."""
         return identity_of(self.settings())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other values, and with an identity of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("id", None)  # pydantic copies what was cached, too
+        return copied
 
     @property
     def needs(self) -> tuple[str, ...]:
