@@ -43,7 +43,7 @@ def ticket_of(
         "classes": classes,
     }
     trained = {key: value.clone() for key, value in weights.items()}
-    return Ticket(mask, weights, trained, {"mean": [0.5], "std": [0.25]}, origin)
+    return Ticket(mask, weights, trained, {"mean": [0.5], "std": [0.25]}, origin).trusted()
 
 
 def scramble(module: nn.Module) -> None:

@@ -39,4 +39,4 @@ def random_ticket(network="lenet-300-100", input_shape=(1, 6, 6), classes=4, den
             "input_shape": list(input_shape),
             "classes": classes,
         },
-    )
+    ).trusted()

@@ -31,6 +31,7 @@ EPILOG = (
 )
 @click.option("--arm", help="Arm of a results folder. [ticket]")
 @click.option("--repeat", type=int, help="Repeat of a results folder. [0]")
+@click.option("--trust", is_flag=True, help="Import the function that makes your own network. [off]")
 @click.option(
     "--data", type=click.Path(path_type=Path), envvar="TOMBOLA_DATA", help="Folder of data sets. [$TOMBOLA_DATA]"
 )
@@ -43,6 +44,7 @@ def export(
     level: int | None,
     arm: str | None,
     repeat: int | None,
+    trust: bool,
     data: Path | None,
 ) -> None:
     """Export a ticket to a smaller network, a small file or another runtime.
@@ -57,6 +59,8 @@ def export(
         raise InputError(f"--to {form}: unknown format{nearest(form, FORMATS)}")
     given = dict(_option(text) for text in options)
     ticket = ticket_of(source, trial, level, arm, repeat, data)
+    if trust:
+        ticket = ticket.trusted()
     given = _with_examples(form, given, source, ticket, data)
     path = out / default_path(ticket, form) if out is not None and out.is_dir() else out
     written = ticket.export(form, path, **given)

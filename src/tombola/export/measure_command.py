@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     "--level", type=int, help="Level of a results folder. [the sparsest as good as dense in validation accuracy]"
 )
 @click.option("--arm", help="Arm of a results folder. [ticket]")
+@click.option("--trust", is_flag=True, help="Import the function that makes your own network. [off]")
 @click.option(
     "--test", "test_set", help="Data set to test on: mnist, ..., or an .npz file. [that of the results folder]"
 )
@@ -46,6 +47,7 @@ def measure_command(
     trial: int | None,
     level: int | None,
     arm: str | None,
+    trust: bool,
     test_set: str | None,
     data: Path | None,
     rivals: tuple[str, ...],
@@ -60,6 +62,8 @@ def measure_command(
     found = []
     for path in tickets:
         ticket, source = _opened(path, trial, level, arm, data)
+        if trust:
+            ticket = ticket.trusted()
         examples = _examples(ticket, test_set or source, data)
         found.append(measure(ticket, examples, rivals or None, batches or (1, 64), threads or None, rounds))
     _show(found, form)

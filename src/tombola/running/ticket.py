@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,6 +77,17 @@ class Ticket:
     trained: Weights
     normalisation: dict[str, list[float]]
     origin: dict[str, Any]
+    _factory: Callable[[], nn.Module] | None = None
+    _trust: bool = False
+
+    def trusted(self, factory: Callable[[], nn.Module] | None = None) -> Ticket:
+        """Return the ticket with leave to make a user's own network, for `build` and `export`.
+
+        Args:
+            factory: makes the untrained network; without one, the function that the ticket names is imported and
+                called. A ticket from a stranger may name any function: trust only what you have made, or read.
+        """
+        return replace(self, _factory=factory, _trust=factory is None)
 
     def build(
         self,
@@ -101,6 +112,7 @@ class Ticket:
             InputError: the network is a user's own, and there is neither `factory` nor `trust`; its code is not
                 there, or is not what it was when the ticket was found.
         """
+        factory, trust = factory or self._factory, trust or self._trust
         try:
             network = NetworkSettings.model_validate(self.origin["network"])
         except ValidationError as error:
@@ -127,7 +139,7 @@ class Ticket:
         except NotWhileReading:
             raise InputError(
                 f"the ticket's network is {network.name!r}, a function of a user's: give `factory`, which makes the "
-                "network, or `trust=True` to import and call the function"
+                "network, or `trust=True` (on the command line: --trust) to import and call the function"
             ) from None
 
     def normalise(self, inputs: Tensor | np.ndarray) -> Tensor:
@@ -201,6 +213,8 @@ class Ticket:
 
     def export(self, to: str, path: str | Path | None = None, **options: Any) -> Path:
         """Write the ticket in another format, such as "compact" or "packed", and return the file's path.
+
+        A ticket of a user's own network must be `trusted` before.
 
         Args:
             to: a name in `tombola.export.FORMATS`.
