@@ -65,5 +65,5 @@ def test_a_preset_runs_for_two_tiny_levels(name, made, tmp_path):
         assert frame[frame.arm == labels[0]].remaining_weights.is_monotonic_decreasing
         assert frame[frame.arm == labels[0]].remaining_weights.is_unique
     points = results.connectivity()
-    assert set(points["line"]) == set(results.plan.lines)
+    assert set(points["line"]) == {item.id for item in results.plan.work.values() if item.kind == "interpolation"}
     assert points["test_error"].between(0, 1).all()
