@@ -18,10 +18,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv("TOMBOLA_DATA", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "RETRIES", 0)
-    for remembered in (sources._remember, sources._remember_fingerprint):
+    for remembered in (sources._remember, sources._remember_fingerprint, sources._remember_description):
         remembered.cache_clear()
     yield folder
-    for remembered in (sources._remember, sources._remember_fingerprint):
+    for remembered in (sources._remember, sources._remember_fingerprint, sources._remember_description):
         remembered.cache_clear()
 
 
