@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tombola.analysis.connectivity import barrier_statistics
 from tombola.figures import Setting, draw
+from tombola.formatting import as_csv
 from tombola.running.files import write_whole, writing
 from tombola.running.results import Results
 from tombola.running.rounds import rounds as loop_rounds
@@ -106,7 +107,7 @@ def save(results: Results, figures: bool = True) -> list[Path]:
     points, folder = results.connectivity(), results.store.root
     if results.study.connectivity is not None:
         barriers = barrier_statistics(points, results.study.connectivity.threshold)
-        write_whole(folder / "barriers.csv", barriers.to_csv(index=False).encode())
+        write_whole(folder / "barriers.csv", as_csv(barriers))
     if not figures:
         return []
     settings = {results.study.name: Setting.of_results(results)}

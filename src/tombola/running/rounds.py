@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
+from tombola import terminal
 from tombola.errors import InputError
 from tombola.networks import initialised
 from tombola.registry import resolve
@@ -132,7 +133,7 @@ def rounds(
     plan = make_own_plan(study, problem=problem)
     if tracker is not None:
         resolve(tracker, TRACKERS, "tracker")
-    return _run(plan, Store(out), problem, finish, tracker, Console(stderr=True, quiet=quiet))
+    return _run(plan, Store(out), problem, finish, tracker, terminal.console(stderr=True, quiet=quiet))
 
 
 def _study(**fields: Any) -> Study:

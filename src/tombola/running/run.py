@@ -7,7 +7,6 @@ import math
 import os
 import signal
 import threading
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,8 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from tombola import terminal
 from tombola.data import Dataset, balanced, rows_of, split
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
@@ -24,7 +22,6 @@ from tombola.networks import initialised, network_for
 from tombola.registry import IMPORTING, resolve
 from tombola.running.energy import check_energy
 from tombola.running.executors import InProcess, Workers
-from tombola.running.files import write_whole
 from tombola.running.kept_plan import keep_plan, what_changed
 from tombola.running.options import RunOptions
 from tombola.running.progress import Display
@@ -79,7 +76,7 @@ def run(
             their last checkpoints is then lost.
         WorkFailed: a job failed by a bug, in tombola or in the user's own network.
     """
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     if module := IMPORTING.get():  # it would start workers that import it again, and so on
         raise InputError(
             f"tombola.run is called while {module!r} is being imported for a study that names it; put the call under "
@@ -334,19 +331,18 @@ def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, displ
     options = replace(options, threads=threads)
     if lost := lost_checkpoints(plan, store, options):
         display.note(lost)
-    stop = Stop(store.jobs / f".running.{uuid.uuid4().hex}")  # process numbers repeat in containers
-    write_whole(stop.path, b"")
-    options = replace(options, stop_file=str(stop.path), parent=os.getpid() if workers else None)
+    store.clean()
     make: Any = partial(Workers, workers, threads) if workers else InProcess
     try:
-        with _stopped_by_signals(stop, in_process=not workers), display:
-            tally = run_plan(plan, store, options, max(1, workers), make, display, stop)
+        with store.running_file() as path:
+            stop = Stop(path)
+            options = replace(options, stop_file=str(path), parent=os.getpid() if workers else None)
+            with _stopped_by_signals(stop, in_process=not workers), display:
+                tally = run_plan(plan, store, options, max(1, workers), make, display, stop)
     except KeyboardInterrupt:
         raise StoppedByUser(
             "stopped at once; what was done since the last checkpoints is lost. The same command continues from there"
         ) from None
-    finally:
-        stop.path.unlink(missing_ok=True)
     if stop.asked:
         raise StoppedByUser(
             f"stopped; {len(tally.done) + len(tally.diverged)} of {len(plan.work)} are done and the rest is saved. The "
