@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import unicodedata
 from typing import TYPE_CHECKING, Any
@@ -30,11 +31,13 @@ def as_csv(frame: pd.DataFrame) -> bytes:
     A text that a spreadsheet would take for a formula gets an apostrophe before it; `text_of_csv` takes it away. Names
     come from users' files.
     """
-    safe = frame.copy()
+    safe, quoting = frame.copy(), csv.QUOTE_MINIMAL
     for column in safe.columns:
         if safe[column].dtype.kind not in "biuf":
             safe[column] = safe[column].map(_csv_cell)
-    return safe.to_csv(index=False).encode()
+            if safe[column].map(lambda cell: isinstance(cell, str) and "\r" in cell).any():
+                quoting = csv.QUOTE_NONNUMERIC  # else a reader takes it for the end of the row
+    return safe.to_csv(index=False, quoting=quoting).encode()
 
 
 def _csv_cell(value: Any) -> Any:

@@ -24,6 +24,13 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def markup(text: str) -> str:
+    """Return a text as rich shows it, with brackets as they are and without control characters."""
+    from rich.markup import escape
+
+    return escape(printable(text))
+
+
 def console(file: IO[str] | None = None, **options: Any) -> Console:
     """Return a console of rich's that lets no control character of a text through.
 

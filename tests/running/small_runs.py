@@ -140,13 +140,16 @@ def assert_same_outcomes(found: Path, expected: Path) -> None:
 class Command:
     """`tombola run` as a process group of its own."""
 
-    def __init__(self, folder: Path, *arguments: str, step_seconds: float = 0.0, look_seconds: float = 0.0):
+    def __init__(
+        self, folder: Path, *arguments: str, step_seconds: float = 0.0, look_seconds: float = 0.0, **environs: str
+    ):
         self.out = folder / "results" / "small"
         self.log = folder / "steps"
         self.steps_before = len(self.steps())
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TOMBOLA")}
         environment |= {"TEST_STEP_SECONDS": str(step_seconds), "TEST_STEP_LOG": str(self.log)}
         environment["TEST_LOOK_SECONDS"] = str(look_seconds)  # makes mask searches and interpolations slow
+        environment |= environs
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tombola", "run", "small.yaml", "--no-figures", *arguments],
             cwd=folder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -100,40 +101,76 @@ def test_kill_9_in_work_of_every_kind_and_resume_is_bit_equal(command: Start, tm
     assert_same_outcomes(run.out, whole.out)
 
 
-def test_a_killed_worker_does_not_end_the_run(command: Start, uninterrupted: Path) -> None:
-    run = command("--workers", "2", "--checkpoint-every", "0.05", step_seconds=0.005)
+def test_a_killed_worker_ends_neither_the_run_nor_the_other_worker(
+    command: Start, uninterrupted: Path, tmp_path: Path
+) -> None:
+    # Small images have no programs that list processes, such as pgrep. (Git says of which version a result is.)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    if git := shutil.which("git"):
+        (programs / "git").symlink_to(git)
+    run = command("--workers", "2", "--checkpoint-every", "0.05", step_seconds=0.005, PATH=str(programs))
     run.wait_for_steps(random.Random(0).randint(40, 120))
-    os.kill(run.steps()[-1], signal.SIGKILL)
+    killed = run.steps()[-1]
+    os.kill(killed, signal.SIGKILL)
+    before = len(run.steps())
     status, out, err = run.finish()
     assert status == 0, err
-    assert "a worker died during" in err
+    assert err.count("a worker died during") == 1
+    others = set(run.steps()[:before]) - {killed}
+    assert others <= set(run.steps()[-STEPS:]) | set(run.steps()[before + STEPS :]), "a healthy worker was ended"
     assert "Traceback" not in err
     assert "small: test accuracy" in out
     assert_same_outcomes(run.out, uninterrupted)
     assert len(run.steps()) > JOBS * STEPS, "it was killed in vain"
 
 
-@pytest.mark.parametrize("whole_group", [False, True], ids=["parent alone", "whole group"])
-def test_ctrl_c_stops_at_once_and_loses_nothing(
+Ask = Callable[[int], None]
+
+
+def press_often(pid: int) -> None:
+    for _ in range(5):
+        os.killpg(pid, signal.SIGINT)
+        time.sleep(0.04)
+
+
+def end_as_timeout_does(pid: int) -> None:
+    """`timeout` sends the signal to the process, and then to its whole group."""
+    os.kill(pid, signal.SIGTERM)
+    os.killpg(pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("ask", "expected"),
+    [
+        (lambda pid: os.kill(pid, signal.SIGINT), 130),
+        (press_often, 130),
+        (end_as_timeout_does, 143),
+        (lambda pid: os.killpg(pid, signal.SIGHUP), 129),
+    ],
+    ids=["Ctrl-C to the parent", "five presses", "SIGTERM to the group", "the terminal goes"],
+)
+def test_an_end_stops_at_once_and_loses_nothing(
     command: Start,
     uninterrupted: Path,
-    whole_group: bool,
+    ask: Ask,
+    expected: int,
     small: Callable[..., tombola.Study],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = command("--workers", "2", step_seconds=0.01)
     run.wait_for_steps(50)
     asked = time.monotonic()
-    (os.killpg if whole_group else os.kill)(run.pid, signal.SIGINT)
+    ask(run.pid)
     status, out, err = run.finish(timeout=20)
     assert time.monotonic() - asked < 10  # seconds; less than one on an idle machine
-    assert status == 130
+    assert status == expected
     assert "same command continues from here" in err
     assert "Traceback" not in err
     assert "KeyboardInterrupt" not in err
     assert out == ""
     assert run.checkpoints()
-    assert not list((run.out / "jobs").glob(".stop*"))
+    assert not list((run.out / "jobs").glob(".running*"))
 
     monkeypatch.setenv("TEST_STEP_LOG", str(run.log))
     tombola.run(small(), run.out, workers=0, figures=False, quiet=True)
@@ -162,6 +199,38 @@ def test_ctrl_c_many_times_ends_it_at_once_without_a_traceback(command: Start, m
     while any(parent_of(worker) is not None for worker in workers):
         assert time.monotonic() < asked + 20, "a worker outlived its parent"
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3])
+def test_ctrl_c_while_workers_start_gives_no_traceback(command: Start, delay: float) -> None:
+    run = command("--workers", "2", step_seconds=0.01)
+    until = time.monotonic() + 60
+    while len(family(run.pid)) < 2:
+        assert run.process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    time.sleep(delay)
+    os.killpg(run.pid, signal.SIGINT)
+    status, _, err = run.finish(timeout=30)
+    assert status == 130
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 3, err
+
+
+def test_a_group_killed_leaves_nothing_behind(command: Start) -> None:
+    """Neither in shared memory, nor, once it ran again, in the results folder."""
+    shared = Path("/dev/shm")
+    before = set(shared.iterdir()) if shared.exists() else set()
+    short = ("pruning.rounds=0", "arms=[ticket]")
+    run = command("--workers", "2", *short, step_seconds=0.01)
+    run.wait_for_steps(5)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.process.wait()
+    assert list((run.out / "jobs").glob(".running.*"))
+    assert command("--workers", "1", *short).finish()[0] == 0
+    assert {path.name for path in (run.out / "jobs").glob(".*")} == {".locks"}
+    if shared.exists():
+        assert not [path for path in set(shared.iterdir()) - before if str(run.pid) in path.name]
 
 
 def test_a_run_that_starts_is_interrupted_without_a_traceback(command: Start) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -19,6 +18,7 @@ from tombola.running.store import PROGRESS, Store
 from tombola.running.trackers import Tracking
 from tombola.studies.plan import Plan
 from tombola.tasks import Metric
+from tombola.terminal import markup
 from tombola.work import Item
 
 LOG_EVERY = 30.0  # seconds between two lines about running jobs where the output is no terminal
@@ -183,7 +183,7 @@ class Display:
 
     def _say(self, text: str, always: bool = False) -> None:
         if always or not self.quiet:
-            self.console.print(escape(text), highlight=False, soft_wrap=True)
+            self.console.print(markup(text), highlight=False, soft_wrap=True)
 
     def _states(self, running: list[Item]) -> dict[str, State | None]:
         return {item.id: read_progress(self.store, item.id) for item in running}
@@ -213,7 +213,7 @@ class Display:
             # Network and data are the same in all of them, and a terminal may be narrow.
             short = item.label.removeprefix(f"{study.network.name}.{study.data.source}.")
             where = f"{state['iteration']:,}/{state['budget']:,}" if state else "starting"
-            grid.add_row(escape(short), where, self._metric(state, "val "))
+            grid.add_row(markup(short), where, self._metric(state, "val "))
         bar = Progress(BarColumn(), TextColumn("{task.description}"))
         done = len(self.plan.work) - len(self.open)
         bar.add_task(self._totals(states), total=len(self.plan.work), completed=done)

@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 from torch import nn
 
 from tombola import terminal
@@ -192,7 +191,7 @@ def _run(
     console: Console,
 ) -> Iterator[LoopRun]:
     def note(text: str) -> None:
-        console.print(f"note: {escape(text)}", highlight=False, soft_wrap=True)
+        console.print(f"note: {terminal.markup(text)}", highlight=False, soft_wrap=True)
 
     store.create()
     tracking = Tracking(tracker, plan, store, note) if tracker else None
@@ -248,8 +247,10 @@ def _ready(plan: Plan, store: Store) -> tuple[list[Item], list[Item]]:
 def _tell(plan: Plan, store: Store, item: Item, console: Console) -> None:
     facts = store.facts(item.id)
     for word, text in remarks_of(facts):
-        console.print(f"{word:<8} {escape(item.label)}: {escape(text)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{word:<8} {terminal.markup(item.label)}: {terminal.markup(text)}", highlight=False, soft_wrap=True
+        )
     done = sum(store.has(each) for each in plan.work.values())
     found = result_of(facts, plan.measures.primary) if facts["diverged_at"] is None else ""
     line = f"done     {item.label}{found}  {facts['seconds']:.1f} s  {done}/{len(plan.work)} done"
-    console.print(escape(line), highlight=False, soft_wrap=True)
+    console.print(terminal.markup(line), highlight=False, soft_wrap=True)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 
 from tombola.errors import InputError
@@ -20,6 +19,7 @@ from tombola.running.results import Results
 from tombola.running.run import default_workers, skipped_rounds, surplus_outputs, threads_each
 from tombola.running.store import Store
 from tombola.studies.plan import Plan
+from tombola.terminal import markup
 from tombola.training.engines import slower_than_possible
 
 
@@ -48,7 +48,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         )
         totals = [total + value for total, value in zip(totals, row, strict=True)]
         table.add_row(
-            escape(name),
+            markup(name),
             f"{row[0]:,}",
             f"{row[1]:,}",
             f"{row[2]:.2e}" if pace else "",
@@ -56,7 +56,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         )
     for arm in dict.fromkeys(row.arm for row in plan.rows):
         if study.pruning.rounds and arm not in groups:
-            table.add_row(escape(f"{arm} (shares all its runs with other arms)"), "0", "0", "", "")
+            table.add_row(markup(f"{arm} (shares all its runs with other arms)"), "0", "0", "", "")
     table.add_row(
         "all",
         f"{totals[0]:,.0f}",
@@ -91,7 +91,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         slower_than_possible(engine, device),
     )
     lines += [line for line in remarks if line]
-    return Group(*(escape(line) for line in lines), "", table, "", escape(end))
+    return Group(*(markup(line) for line in lines), "", table, "", markup(end))
 
 
 def _trained(plan: Plan) -> str:
@@ -122,7 +122,7 @@ def status_table(folders: Sequence[Path]) -> Table:
         try:
             plan = Results.open(folder).plan
         except InputError as error:
-            table.add_row(escape(str(folder)), escape(f"can't be read: {error}"))
+            table.add_row(markup(str(folder)), markup(f"can't be read: {error}"))
             continue
         tally: Counter[str] = Counter()
         under_way = []
@@ -133,11 +133,11 @@ def status_table(folders: Sequence[Path]) -> Table:
                 saved = "" if store.is_claimed(item.id) else ", interrupted"
                 under_way.append(f"{state['label']} at {state['iteration']:,}/{state['budget']:,}{saved}")
         table.add_row(
-            escape(str(folder)),
-            escape(plan.study.name),
+            markup(str(folder)),
+            markup(plan.study.name),
             str(tally["done"]),
             str(tally["diverged"]),
             str(len(plan.work)),
-            escape("\n".join(under_way) or "-"),
+            markup("\n".join(under_way) or "-"),
         )
     return table

@@ -1,0 +1,38 @@
+"""A damaged result is left out of tables, named, and shown in the exit status."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import tombola
+from tombola import cli
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "table"])
+def test_a_damaged_row_is_named(
+    copied: Path, form: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder,) = (copied / "jobs").glob("*trial-0.ticket.level-02-*")
+    damaged = folder / "weights.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    monkeypatch.setattr(sys, "argv", ["tombola", "results", str(copied), "--format", form])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert end.value.code == 1
+    assert err.count("tombola: ") == 1
+    assert f"{damaged} is not what was written: its checksum differs; it is left out" in err
+    assert out.strip(), "the other rows are there"
+    frame = tombola.Results.open(copied).frame()
+    assert not (frame["job"] == folder.name.rpartition("-")[2]).any()
+
+
+def test_whole_results_are_no_error(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tombola", "results", str(finished), "--format", "csv"])
+    cli.main()
+    assert capsys.readouterr().err == ""
