@@ -39,7 +39,7 @@ def outputs(module: nn.Module, ticket: tombola.Ticket) -> torch.Tensor:
 def test_a_packed_network_is_the_network_with_its_shared_values(name, arguments, tmp_path):
     ticket = ticket_of(name, density=0.3, **arguments)
     path = ticket.export("packed", tmp_path / "x.tombola", bits=8, other_bits=8)
-    network = load_packed(path)
+    network = load_packed(path, trust=":" in name)
     expected, found = outputs(ticket.build(trained=True), ticket), outputs(network, ticket)
     assert float((expected - found).abs().max()) < 0.05 * float(expected.abs().max())
     plain = read(path)
@@ -311,8 +311,14 @@ def test_the_gradient_of_a_shared_value_is_the_sum_over_its_weights():
     assert symbols.tolist() == (module.weight.detach()[keep] > 0).long().tolist()
 
 
+def test_a_user_s_network_is_not_imported_without_trust(tmp_path):
+    path = ticket_of("made_up_modules:tied", (4,), density=0.6).export("packed", tmp_path / "x", bits=3)
+    with pytest.raises(InputError, match="'made_up_modules:tied', a function of a user's: give trust=True"):
+        load_packed(path)
+
+
 def test_the_walk_of_a_tied_weight_gives_both_names_the_same_values(tmp_path):
     ticket = ticket_of("made_up_modules:tied", (4,), density=0.6)
-    network = load_packed(ticket.export("packed", tmp_path / "x", bits=3))
+    network = load_packed(ticket.export("packed", tmp_path / "x", bits=3), trust=True)
     assert torch.equal(network.state_dict()["1.weight"], network.state_dict()["3.weight"])
     assert pack([], {"form": "values"})

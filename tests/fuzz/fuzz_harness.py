@@ -29,13 +29,22 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 NO_ROOM = ("allocate memory", "MemoryError", "Unable to allocate")  # in the message of one that met that end
 QUICK = 40  # cases of a target in `make test`; `make fuzz` sets FUZZ_CASES
 
-cases = settings(
-    max_examples=int(os.environ.get("FUZZ_CASES", QUICK)),
-    deadline=None,
-    database=None,
-    derandomize="FUZZ_CASES" not in os.environ,  # `make test` tries the same cases each time
-    suppress_health_check=list(HealthCheck),
-)
+CHEAP = 10  # cases of a target that takes little time, for each one of the others
+
+
+def _settings(cases: int) -> settings:
+    return settings(
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        derandomize="FUZZ_CASES" not in os.environ,  # `make test` tries the same cases each time
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+_asked = int(os.environ.get("FUZZ_CASES", "0"))
+cases = _settings(_asked or QUICK)
+many_cases = _settings(CHEAP * _asked or QUICK)
 
 FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "os.remove")
 FORBIDDEN += ("os.rename", "os.rmdir", "os.mkdir", "os.symlink", "os.link", "os.truncate", "shutil.rmtree", "pty.spawn")
@@ -155,3 +164,10 @@ json_values = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=6), inner, max_size=4)),
     max_leaves=8,
 )
+
+sizes = st.lists(st.integers(-1, 2**40), max_size=5)
+
+
+def changed(whole: dict[str, Any], fields: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    """Return a map in which one field has another value."""
+    return st.tuples(st.sampled_from(fields), json_values).map(lambda pair: whole | {pair[0]: pair[1]})

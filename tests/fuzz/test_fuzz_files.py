@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fuzz_harness import cases, damaged, harmless, json_values
+from fuzz_harness import changed, damaged, harmless, json_values, many_cases, sizes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,21 +43,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
-@cases
+@many_cases
 @given(st.one_of(damaged(IDX), st.binary(max_size=40)))
 def test_idx(content: bytes) -> None:
     with harmless():
         idx.parse(content, "file", "delete it")
 
 
-@cases
+@many_cases
 @given(damaged(GZIP))
 def test_gzip(content: bytes) -> None:
     with harmless():
         idx.unzip(content, "file", "delete it")
 
 
-@cases
+@many_cases
 @given(st.sampled_from([archive(False), archive(True)]).flatmap(damaged))
 def test_npz(folder: Path, content: bytes) -> None:
     path = folder / "own.npz"
@@ -68,7 +68,7 @@ def test_npz(folder: Path, content: bytes) -> None:
         own.load(path)
 
 
-@cases
+@many_cases
 @given(st.one_of(damaged(BATCH), st.binary(max_size=60)))
 def test_pickles(content: bytes) -> None:
     with harmless():
@@ -149,7 +149,7 @@ def use(path: Path) -> None:
     ticket.build()
 
 
-@cases
+@many_cases
 @given(damaged(pack_tensors(tensors(), ABOUT)))
 def test_damaged_tickets(folder: Path, content: bytes) -> None:
     path = folder / "ticket.safetensors"
@@ -158,15 +158,7 @@ def test_damaged_tickets(folder: Path, content: bytes) -> None:
         use(path)
 
 
-sizes = st.lists(st.integers(-1, 2**40), max_size=5)
-
-
-def changed(whole: dict[str, Any], fields: list[str]) -> st.SearchStrategy[dict[str, Any]]:
-    """Return a map in which one field has another value."""
-    return st.tuples(st.sampled_from(fields), json_values).map(lambda pair: whole | {pair[0]: pair[1]})
-
-
-@cases
+@many_cases
 @given(
     st.one_of(
         json_values,

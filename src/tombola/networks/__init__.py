@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ __all__ = [
     "NetworkSettings",
     "Unpruned",
     "check_scores",
+    "check_shapes",
     "equal_weights",
     "examine",
     "examined",
@@ -146,6 +147,26 @@ def factory(
         return module
 
     return build
+
+
+def check_shapes(name: str, build: Callable[[], nn.Module], tensors: Mapping[str, torch.Size]) -> None:
+    """Refuse tensors of other shapes than those of a network of ours, before memory is taken for it.
+
+    Args:
+        name: of the network; one of a user's is built whole, and refuses them by itself.
+        build: makes it.
+        tensors: shapes by name, as in its state_dict.
+
+    Raises:
+        InputError: one is missing or differs.
+    """
+    if name not in NETWORKS:
+        return
+    with torch.device("meta"):
+        needed = {key: tensor.shape for key, tensor in build().state_dict().items()}
+    for key, shape in needed.items():
+        if key not in tensors or tensors[key] != shape:
+            raise InputError(f"size mismatch for {key}, which has {tuple(shape)} now")
 
 
 def _check_size(build: Callable[[], nn.Module]) -> None:

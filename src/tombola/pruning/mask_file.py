@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tombola.errors import InputError, StoreError
+from tombola.errors import InputError, StoreError, shown
 from tombola.tensor_files import Damaged, pack_tensors, unpack_tensors
 
+MOST_AXES = 32
+LARGEST = 2**40  # weights of a layer, an empty axis counted as 1
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -76,7 +79,9 @@ def _ordered(path: Path, packed: Mapping[str, Tensor], shapes: Any) -> tuple[dic
         raise _no_mask(path)
     for name, shape in shapes.items():
         if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
-            raise InputError(f"{path} says that {name!r} has shape {shape!r}: it is damaged; make the mask again")
+            raise InputError(f"{path} says that {name!r} has shape {shown(shape)}: it is damaged; make the mask again")
+        if len(shape) > MOST_AXES or math.prod(max(1, size) for size in shape) > LARGEST:
+            raise InputError(f"{path} says that {name!r} has shape {shown(shape)}: no tensor has; make the mask again")
     return {name: packed[name] for name in shapes}, {name: tuple(shape) for name, shape in shapes.items()}
 
 

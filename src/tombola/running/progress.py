@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from tombola.errors import InputError
+from tombola.paths import read_text
 from tombola.running.collapse import REMEDIES, said
 from tombola.running.store import PROGRESS, Store
 from tombola.running.trackers import Tracking
@@ -21,6 +23,7 @@ from tombola.tasks import Metric
 from tombola.terminal import markup
 from tombola.work import Item
 
+MAX_NOTE = 64 * 1024  # bytes of a note of how far work is
 LOG_EVERY = 30.0  # seconds between two lines about running jobs where the output is no terminal
 
 
@@ -28,12 +31,23 @@ State = dict[str, Any]  # how far a piece of work is
 
 
 def read_progress(store: Store, job_id: str) -> State | None:
-    """Return the last note of work under way: label, iteration, budget, metrics, time; None without one."""
+    """Return the last note of work under way: label, iteration, budget, metrics; None without one that makes sense."""
     try:
-        found = json.loads((store.part(job_id) / PROGRESS).read_text())
-    except (OSError, ValueError):
+        return _Note.model_validate_json(read_text(store.part(job_id) / PROGRESS, MAX_NOTE)).model_dump()
+    except (InputError, ValidationError):
         return None
-    return found if isinstance(found, dict) else None
+
+
+class _Note(BaseModel):
+    """What a worker says of how far it is. Whoever made the folder may have written anything."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    label: str
+    iteration: int = Field(ge=0, le=10**15)
+    budget: int = Field(ge=1, le=10**15)
+    metrics: dict[str, float] = {}
+    unit: str = "iterations"
 
 
 class Forecast:
@@ -199,7 +213,7 @@ class Display:
 
     def _metric(self, state: State | None, before: str = "  validation ") -> str:
         """Return the latest value of the metric on the validation examples; "" where there is none."""
-        value = (state or {}).get("metrics", {}).get(self.metric.name)
+        value = (state or {"metrics": {}})["metrics"].get(self.metric.name)
         return "" if value is None else f"{before}{self.metric.text(value)}"
 
     def _lines(self, running: list[Item]) -> Group:
@@ -249,7 +263,7 @@ def result_of(facts: dict[str, Any], metric: Metric) -> str:
 
 
 def _position(state: State) -> str:
-    return f"{state['iteration']:,}/{state['budget']:,} {state.get('unit', 'iterations')}"
+    return f"{state['iteration']:,}/{state['budget']:,} {state['unit']}"
 
 
 def duration(seconds: float) -> str:

@@ -257,12 +257,15 @@ class Results:
     def damaged(self) -> list[str]:
         """Return what is wrong with each result of a row, or of a line, that is there but is not what was written."""
         found = []
-        for job in dict.fromkeys([*(row.job for row in self.plan.rows), *(pair.line for pair in self.plan.pairs)]):
-            if self.store.folder(job) is not None:
-                try:
-                    self.store.facts(job)
-                except Damaged as error:
-                    found.append(str(error))
+        rows = dict.fromkeys(row.job for row in self.plan.rows)
+        lines = dict.fromkeys(pair.line for pair in self.plan.pairs)
+        for read, jobs in ((self._facts, rows), (self.store.facts, lines)):
+            for job in jobs:
+                if self.store.folder(job) is not None:
+                    try:
+                        read(job)
+                    except Damaged as error:
+                        found.append(str(error))
         return found
 
     def missing(self) -> int:
@@ -280,13 +283,27 @@ class Results:
                 ends.note(item.id, facts)
         return len(set(missing) - ends.left_out)
 
+    def _facts(self, job: str) -> dict[str, Any]:
+        """Return what the result of a row says.
+
+        Raises:
+            Damaged: it is not there, not what was written, or lacks what the study measures.
+        """
+        facts = self.store.facts(job)
+        needed = ("iteration", *history_columns(self.plan.measures.metrics))
+        if missing := [name for name in needed if name not in facts.get("history", ())]:
+            raise Damaged(f"{self.store.folder(job)} has no column {missing[0]} in its history; delete the folder")
+        if facts["diverged_at"] is None and len(facts["train"]) <= len(self.plan.measures.metrics):
+            raise Damaged(f"{self.store.folder(job)} lacks measures of the training examples; delete the folder")
+        return facts
+
     @cached_property
     def _done(self) -> list[tuple[Row, dict[str, Any]]]:
         facts: dict[str, dict[str, Any] | None] = {}
         for row in self.plan.rows:
             if row.job not in facts:
                 try:
-                    facts[row.job] = self.store.facts(row.job)
+                    facts[row.job] = self._facts(row.job)
                 except Damaged:
                     facts[row.job] = None
         done = [(row, found) for row in self.plan.rows if (found := facts[row.job]) is not None]

@@ -24,9 +24,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from tombola.errors import InputError, StoreError
+from tombola.errors import InputError, StoreError, shown
+from tombola.paths import read_text
 from tombola.pruning.mask import Mask
 from tombola.running.files import (
+    MAX_JSON,
     SUMS,
     Damaged,
     check_sums,
@@ -43,6 +45,7 @@ from tombola.running.files import (
     writing,
 )
 from tombola.running.first_edition import upgraded
+from tombola.running.stored import check_facts
 from tombola.training.engine import Weights
 from tombola.training.loop import Record
 from tombola.work import KINDS, RESULT, WEIGHTS, Item, Observations, identity_of
@@ -456,13 +459,17 @@ class Store:
             Damaged: it can't be read, or belongs to another identity.
         """
         try:
-            facts = upgraded(json.loads((folder / RESULT).read_text()))
+            facts = upgraded(json.loads(read_text(folder / RESULT, MAX_JSON)))
             identity, settings = facts["id"], facts["settings"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Damaged(f"{folder / RESULT} can't be read ({error})") from error
         named = folder.name.rpartition("-")[2]
         if identity != named or (settings is not None and identity_of(settings) != identity):
-            raise Damaged(f"{folder} holds the result of other work ({identity}); delete the folder")
+            raise Damaged(f"{folder} holds the result of other work ({shown(identity)}); delete the folder")
+        try:
+            check_facts(facts)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise Damaged(f"{folder / RESULT} is not what tombola writes ({error}); delete the folder") from error
         return facts
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tombola.data import is_one_shape
 from tombola.data.normalising import spread
 from tombola.errors import InputError, shown
-from tombola.networks import NETWORKS, NetworkSettings
+from tombola.networks import NetworkSettings, check_shapes
 from tombola.networks import factory as named_factory
 from tombola.pruning.mask import Mask
 from tombola.registry import NotWhileReading, reading
@@ -132,8 +132,7 @@ class Ticket:
             with nullcontext() if trust else reading("a ticket"):
                 shape, tokens = _tuples(self.origin["input_shape"]), _tuples(self.origin.get("tokens"))
                 make = named_factory(network, shape, self.origin["classes"], tokens)
-                if network.name in NETWORKS:
-                    self._check_sizes(network.name, make)
+                self._check_shapes(network.name, make)
                 return make()
         except NotWhileReading:
             raise InputError(
@@ -141,13 +140,11 @@ class Ticket:
                 "network, or `trust=True` (on the command line: --trust) to import and call the function"
             ) from None
 
-    def _check_sizes(self, name: str, make: Callable[[], nn.Module]) -> None:
-        """Refuse a network whose weights have other sizes than the ticket's, before memory is taken for them."""
-        with torch.device("meta"):
-            needed = {key: tensor.shape for key, tensor in make().state_dict().items()}
-        for key, size in needed.items():
-            if key not in self.weights or self.weights[key].shape != size:
-                raise _changed(name, f"size mismatch for {key}, which has {tuple(size)} now")
+    def _check_shapes(self, name: str, make: Callable[[], nn.Module]) -> None:
+        try:
+            check_shapes(name, make, {key: tensor.shape for key, tensor in self.weights.items()})
+        except InputError as error:
+            raise _changed(name, str(error)) from error
 
     def normalise(self, inputs: Tensor | np.ndarray) -> Tensor:
         """Return raw examples as the network was trained on them: float32, (x - mean) / std.

@@ -42,7 +42,7 @@ WORDS = (
     b'"input_shape":[1,28,28],"classes":10,"seed":0}}}'
 )  # a part of the format: it must never change within a version
 LONGEST_HEADER = 1 << 24
-MOST = 1 << 28  # numbers in all tensors together, unless the caller allows more
+MOST = 1 << 25  # numbers in all tensors together, unless the caller allows more
 
 Walkers = tuple[Callable[..., None], Callable[..., None], Callable[[Any], Any]]
 
@@ -213,7 +213,8 @@ def _parts(content: bytes, what: str, most: int) -> tuple[list[Entry], dict[str,
         about = dict(header["about"])
     except (KeyError, TypeError, ValueError, zlib.error) as error:
         raise InputError(f"{what} has a header that can't be read ({error}); export it again") from error
-    size = sum(entry.size for entry in entries)
+    # An empty matrix may have rows or columns, which take memory too.
+    size = sum(entry.size or entry.rows + entry.columns for entry in entries)
     if size > most:
         raise InputError(f"{what} holds {size:,} values, more than the {most:,} allowed; give read(..., most={size})")
     books = sum(entry.book_bytes for entry in entries)

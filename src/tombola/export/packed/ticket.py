@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from tombola.errors import InputError
+from tombola.errors import InputError, shown
 from tombola.export.compact import NoPath, fold_into, is_trained
 from tombola.export.packed.decode import MOST, Packed, unpack
 from tombola.export.packed.encode import Coded, Writer, of_mask, of_plain, of_shared, pack
@@ -19,8 +21,10 @@ from tombola.export.packed.finetune import Examples, Tuning, tuned
 from tombola.export.packed.recipe import digest, drawn, recipe_of
 from tombola.export.packed.share import METHODS, Method, Shared, share
 from tombola.export.write import write
-from tombola.networks import NetworkSettings, factory
+from tombola.networks import NETWORKS, NetworkSettings, check_shapes, factory
 from tombola.pruning.mask import Mask
+from tombola.registry import NotWhileReading, reading
+from tombola.studies.explaining import explain
 
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
@@ -65,33 +69,99 @@ def export_packed(
         raise InputError(f"form {form!r}: choose values or recipe")
 
 
-def load_packed(path: str | Path, most: int = MOST) -> nn.Module:
+class _Origin(BaseModel):
+    """As a packed file has it. Whoever made the file may have written anything."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    network: dict[str, Any]
+    input_shape: list[Annotated[int, Field(ge=1, le=2**31)]]
+    classes: Annotated[int, Field(ge=1, le=2**31)] | None
+    trial: int = 0
+
+
+class _Recipe(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    seed: int
+    draw: int
+    digest: str
+
+
+class _Values(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    form: Literal["values"]
+    origin: _Origin
+
+
+class _Seeded(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    form: Literal["recipe"]
+    origin: _Origin
+    recipe: _Recipe
+
+
+def load_packed(path: str | Path, most: int = MOST, trust: bool = False) -> nn.Module:
     """Return the network of a packed file, in evaluation mode.
 
     >>> network = load_packed("ticket.tombola")                         # doctest: +SKIP
 
     Args:
         path: of the file.
-        most: as in `decode.read`.
+        most: as in `decode.read`; also of the network.
+        trust: import the user's network that the file names, and call it. A file from a stranger may name any function:
+            trust only what you have made, or read.
 
     Raises:
-        InputError: the file can't be read or is damaged, or the network's own code is missing or differs.
+        InputError: the file can't be read or is damaged, the network's own code is missing or differs, or it is a
+            user's own and there is no `trust`.
     """
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror or error}") from error
     packed = unpack(content, str(path), most, compiled())
-    origin = packed.about["origin"]
-    network = NetworkSettings.model_validate(origin["network"])
-    with torch.random.fork_rng(devices=[]):
-        module = factory(network, tuple(origin["input_shape"]), origin["classes"])()
+    model = _Seeded if packed.about.get("form") == "recipe" else _Values
     try:
-        module.load_state_dict(state_of(packed))
+        model.model_validate(packed.about)
+        network = NetworkSettings.model_validate(packed.about["origin"]["network"])
+    except ValidationError as error:
+        fault = explain(error, NetworkSettings if error.title == NetworkSettings.__name__ else model)
+        raise InputError(f"{path} holds no ticket of tombola's: {fault}") from None
+    origin = packed.about["origin"]
+    try:
+        with nullcontext() if trust else reading("a packed file"):
+            build = factory(network, tuple(origin["input_shape"]), origin["classes"])
+            _check_shapes(network.name, build, packed, most)
+            with torch.random.fork_rng(devices=[]):
+                module = build()
+                module.load_state_dict(state_of(packed))
+    except NotWhileReading:
+        raise InputError(
+            f"the network of {path} is {shown(network.name)}, a function of a user's: give trust=True to import and "
+            "call it"
+        ) from None
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"network {network.name!r} is not what it was when {path} was written ({reason})") from error
+        raise _changed(network.name, path, " ".join(str(error).split())[:200]) from error
     return module.eval()
+
+
+def _check_shapes(name: str, build: Callable[[], nn.Module], packed: Packed, most: int) -> None:
+    """Refuse a file that does not fit its network, before memory is taken for the network."""
+    if packed.about["form"] == "values":
+        shapes = {key: torch.Size(values.shape) for key, values in packed.tensors.items()}
+        check_shapes(name, build, shapes)
+    elif name in NETWORKS:
+        with torch.device("meta"):
+            size = sum(tensor.numel() for tensor in build().state_dict().values())
+        if size > most:
+            raise InputError(f"network {name!r} has {size:,} values, more than the {most:,} allowed; give most={size}")
+
+
+def _changed(name: str, path: str | Path, reason: str) -> InputError:
+    return InputError(f"network {shown(name)} is not what it was when {path} was written ({reason})")
 
 
 def state_of(packed: Packed) -> dict[str, Tensor]:
