@@ -120,6 +120,8 @@ def run(
     """Run a study, or go on with it; any field can be set: trials=3 training.lr=2e-4."""
     from tombola.session import run as run_study
 
+    if verbose:
+        _say_whence()
     loaded, folder = _load(study, changes, out)
     results = run_study(
         loaded,
@@ -424,6 +426,19 @@ def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study
     if study and local_path(study, "study").is_file():
         add_user_folders([Path(study).absolute().parent])  # the study's own network may lie beside it
     return load_study(study, assignments=changes), out or default_folder(study, changes)
+
+
+def _say_whence() -> None:
+    """Say of each name of a study where what it stands for was loaded from."""
+    import logging
+
+    class Said(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage())
+
+    log = logging.getLogger("tombola.registry")
+    log.setLevel(logging.DEBUG)
+    log.handlers = [Said()]
 
 
 def _own_claims(paths: tuple[Path, ...]) -> list[Claim] | None:

@@ -29,7 +29,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 NO_ROOM = ("allocate memory", "MemoryError", "Unable to allocate")  # in the message of one that met that end
 QUICK = 40  # cases of a target in `make test`; `make fuzz` sets FUZZ_CASES
 
-CHEAP = 10  # cases of a target that takes little time, for each one of the others
+CHEAP, DEAR = 10, 4  # cases of a target that takes little time, for each one of the others; others for each dear one
 
 
 def _settings(cases: int) -> settings:
@@ -45,6 +45,7 @@ def _settings(cases: int) -> settings:
 _asked = int(os.environ.get("FUZZ_CASES", "0"))
 cases = _settings(_asked or QUICK)
 many_cases = _settings(CHEAP * _asked or QUICK)
+few_cases = _settings(-(-_asked // DEAR) or QUICK // 2)
 
 FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "os.remove")
 FORBIDDEN += ("os.rename", "os.rmdir", "os.mkdir", "os.symlink", "os.link", "os.truncate", "shutil.rmtree", "pty.spawn")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fuzz_harness import cases, damaged, damaged_text, harmless, json_values, many_cases
+from fuzz_harness import cases, damaged, damaged_text, few_cases, harmless, json_values, many_cases
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,7 +84,7 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and ".locks" not in path.parts)
 
 
-@cases
+@few_cases
 @given(st.data())
 def test_damaged_files_of_a_store(
     copy: Callable[[], Path], truth: dict[tuple[Any, ...], dict[str, Any]], data: st.DataObject
@@ -101,7 +101,7 @@ def test_damaged_files_of_a_store(
 NAMES = ("..", "...", "-", "a-b", "x" * 255, "\u202e", "\x1b[2J", "=1", ".part", ".0.part", "..part", "\udcff", "\n")
 
 
-@cases
+@few_cases
 @given(st.data())
 def test_moved_and_swapped_parts_of_a_store(
     copy: Callable[[], Path], truth: dict[tuple[Any, ...], dict[str, Any]], data: st.DataObject
@@ -191,7 +191,7 @@ def use(folder: Path) -> None:
         status_table([folder])
 
 
-@cases
+@few_cases
 @given(st.data())
 def test_crafted_plans(copy: Callable[[], Path], data: st.DataObject) -> None:
     """Whoever makes a plan can compute its checksum."""
@@ -202,7 +202,7 @@ def test_crafted_plans(copy: Callable[[], Path], data: st.DataObject) -> None:
     use(folder)
 
 
-@cases
+@few_cases
 @given(st.data())
 def test_crafted_results(copy: Callable[[], Path], data: st.DataObject) -> None:
     """Whoever makes a result can compute its checksums."""

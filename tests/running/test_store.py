@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import math
 import os
 import re
@@ -208,89 +207,6 @@ def test_a_checkpoint_of_another_version_is_ignored(
     mine, others = small_runs.outcomes(tmp_path / "out"), small_runs.outcomes(uninterrupted)
     for name, result in mine.items():
         assert result == others[name]
-
-
-class KilledHere(BaseException):
-    """Stands for kill -9: nothing catches it."""
-
-
-@pytest.fixture
-def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, bool], list[str]]]:
-    """Let the process die at its n-th change of the disk, before or after that change; -1 for never."""
-    with pytest.MonkeyPatch.context() as patch:
-
-        def arm(number: int, after: bool) -> list[str]:
-            patch.undo()
-            seen: list[str] = []
-
-            def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-                def change(*arguments: Any, **options: Any) -> Any:
-                    seen.append(name)
-                    mine = len(seen) == number + 1
-                    if mine and not after:
-                        raise KilledHere
-                    result = real(*arguments, **options)
-                    if mine:
-                        raise KilledHere
-                    return result
-
-                return change
-
-            for module, name in ((os, "replace"), (os, "fsync"), (os, "unlink"), (shutil, "rmtree")):
-                patch.setattr(module, name, counted(name, getattr(module, name)))
-            return seen
-
-        yield arm
-
-
-def test_killed_at_any_change_of_the_disk(
-    small: Callable[..., tombola.Study], tmp_path: Path, kill_at: Callable[[int, bool], list[str]]
-) -> None:
-    study = small(**{"pruning.rounds": 1, "arms": ["ticket"], "training.iterations": 20, "training.evaluate_every": 10})
-
-    def run(folder: Path) -> None:
-        tombola.run(study, folder, workers=0, checkpoint_every=1e-9, figures=False, quiet=True)
-
-    whole = tmp_path / "whole" / "out"
-    run(whole)
-    for number in itertools.count():
-        folder = tmp_path / str(number) / "out"  # apart, or it would be taken over from its neighbour
-        seen = kill_at(number, number % 2 == 1)
-        try:
-            run(folder)
-        except KilledHere:
-            kill_at(-1, False)
-            run(folder)
-        assert_same_outcomes(folder, whole)
-        if len(seen) <= number:  # it came through
-            break
-    assert number > 25
-    assert set(seen) >= {"replace", "fsync", "unlink"}
-
-
-def test_killed_while_a_poorer_result_is_replaced(
-    small: Callable[..., tombola.Study], tmp_path: Path, kill_at: Callable[[int, bool], list[str]]
-) -> None:
-    changes = {"pruning.rounds": 1, "arms": ["ticket"], "training.iterations": 20, "training.evaluate_every": 10}
-    early, late = small(**changes), small(rewind=5, **changes)
-    base = tmp_path / "base" / "out"
-    quiet_run(early, base)
-    whole = tmp_path / "whole" / "out"
-    shutil.copytree(base, whole)
-    quiet_run(late, whole)
-    for number in itertools.count():
-        folder = tmp_path / str(number) / "out"
-        shutil.copytree(base, folder)
-        seen = kill_at(number, True)
-        try:
-            quiet_run(late, folder)
-        except KilledHere:
-            kill_at(-1, False)
-            quiet_run(late, folder)
-        assert_same_outcomes(folder, whole)
-        if len(seen) <= number:
-            break
-    assert "rmtree" in seen
 
 
 def test_a_run_takes_over_what_its_neighbour_has(

@@ -4,6 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+
+from numba import njit
+
+from tombola.running.options import RunOptions
+from tombola.running.problem import engine_facts
+from tombola.training.engines import ready
+from tombola.training.engines.ready import compiled_here
 
 TRAIN = """
 import hashlib
@@ -46,3 +54,19 @@ def test_a_new_machine_gives_the_same_bits_at_once_and_later(tmp_path):
     at_once = train(tmp_path)
     assert at_once.count("\n") == 4
     assert train(tmp_path) == at_once
+
+
+def test_a_kernel_that_this_process_compiled_is_told_from_one_of_the_cache():
+    module = ModuleType("kernels")
+    module.double = njit(lambda x: 2 * x)
+    assert not compiled_here([module])
+    assert module.double(2) == 4
+    assert compiled_here([module])
+
+
+def test_results_say_it(monkeypatch):
+    monkeypatch.setattr(ready, "KERNELS", ())
+    assert "kernels" not in engine_facts(RunOptions(), "dense")
+    assert engine_facts(RunOptions(), "mlp")["kernels"] in ("cached", "compiled here")
+    monkeypatch.setattr(ready, "compiled_here", lambda: True)
+    assert engine_facts(RunOptions(), "sparse")["kernels"] == "compiled here"

@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from tombola.errors import DataError
+from tombola.errors import DataError, shown
 
 
 def parse(content: bytes, name: str, remedy: str) -> dict[bytes, Any]:
@@ -34,7 +35,7 @@ def parse(content: bytes, name: str, remedy: str) -> dict[bytes, Any]:
         raise DataError(f"{name}: can't be unpickled ({reason}); {remedy}") from error
     if not isinstance(found, dict):
         raise DataError(f"{name}: holds a {type(found).__name__} where a dict should be; {remedy}")
-    return found
+    return {key: value.content if type(value) is _Array else value for key, value in found.items()}
 
 
 def _check_sizes(content: bytes) -> None:
@@ -48,21 +49,56 @@ def _check_sizes(content: bytes) -> None:
             raise ValueError(f"entry {argument} of its memo at byte {place}, step {steps:,}")
 
 
-def _empty(*_arguments: object) -> np.ndarray:
-    return np.empty(0, np.uint8)  # its shape and bytes follow as its state
+class _Array:
+    """What stands for an array: uint8, from a shape and bytes that fit it. NumPy's own would believe any state."""
+
+    content = np.empty(0, np.uint8)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, fortran, content = state
+        if type(kind) is not _Uint8 or type(content) is not bytes or not all(type(size) is int for size in shape):
+            raise pickle.UnpicklingError("an array that is none of uint8")
+        self.content = np.frombuffer(content, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
-def _uint8(kind: bytes, *_arguments: object) -> np.dtype:
-    if kind != b"u1":
-        raise pickle.UnpicklingError(f"an array of {kind!r} where uint8 should be")
-    # A copy, because the state that follows is set on it, and numpy's own is one for all.
-    return np.dtype(np.uint8, copy=True)
+class _Uint8:
+    """What stands for the type of an array."""
+
+    def __init__(self, kind: bytes, *_arguments: object):
+        if kind != b"u1":
+            raise pickle.UnpicklingError(f"an array of {shown(kind)} where uint8 should be")
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order and the like mean nothing to bytes."""
 
 
-_STAND_INS: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _empty,
-    ("numpy", "ndarray"): "ndarray",  # an argument of the former, which has no use for it
-    ("numpy", "dtype"): _uint8,
+class _Name:
+    """What a name in a pickle stands for: something to call, and nothing that can be changed."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]):
+        self._make = make
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._make(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it changes what a name stands for")
+
+
+def _array(*_arguments: object) -> _Array:
+    return _Array()  # its shape and bytes follow as its state
+
+
+def _nothing(*_arguments: object) -> None:
+    raise pickle.UnpicklingError("it calls numpy.ndarray")
+
+
+_STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy.core.multiarray", "_reconstruct"): _array,
+    ("numpy", "ndarray"): _nothing,  # an argument of the former, which has no use for it
+    ("numpy", "dtype"): _Uint8,
 }
 
 
@@ -71,4 +107,4 @@ class _Unpickler(pickle.Unpickler):
         """Return what stands for a name; this is all that unpickling asks when it comes to one."""
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which the published file does not")
-        return _STAND_INS[module, name]
+        return _Name(_STAND_INS[module, name])

@@ -21,6 +21,7 @@ from tombola.running.machine import machine
 from tombola.running.options import RunOptions
 from tombola.seeds import Seeds
 from tombola.tasks import TaskSettings
+from tombola.training.engines import state_of_kernels
 from tombola.work import Item, OnData
 
 
@@ -72,8 +73,14 @@ def build_of(item: Item, splits: data.Splits) -> Callable[[], nn.Module]:
 
 
 def engine_facts(options: RunOptions, engine: str) -> dict[str, Any]:
-    """Return what, beside the spec, decides the last bits of a result."""
-    return {"name": engine, "threads": options.threads, "device": options.device, "torch": torch.__version__}
+    """Return what, beside the spec, decides the last bits of a result.
+
+    "kernels" is there for engines with compiled parts: "cached" where they were loaded, "compiled here" where nothing
+    could be kept, as in a read-only installation without a cache.
+    """
+    facts = {"name": engine, "threads": options.threads, "device": options.device, "torch": torch.__version__}
+    kernels = state_of_kernels(engine)
+    return facts | ({"kernels": kernels} if kernels else {})
 
 
 def versions(options: RunOptions) -> dict[str, str | None]:

@@ -150,6 +150,7 @@ ENGINES: dict[str, EngineKind] = {
 }
 """The engines, the one that `auto` asks first at the head."""
 
+COMPILED = ("mlp", "sparse")  # engines whose inner loops Numba compiles
 NAMES = ("auto", "dense", "sparse", "stacked")  # what a user may ask for, besides engines of other packages
 
 
@@ -159,7 +160,7 @@ def check_engine(name: str) -> None:
     Raises:
         InputError: it does not exist, or needs Numba, which is not installed.
     """
-    if name in ("sparse", "mlp"):
+    if name in COMPILED:
         need("numba", f"--engine {name}")
     if name != "auto":
         engine_named(name)
@@ -179,6 +180,15 @@ def engine_named(name: str) -> EngineKind:
     if not isinstance(found, EngineKind):
         raise InputError(f"engine {name!r} gave a {type(found).__name__}; it must return an EngineKind")
     return found
+
+
+def state_of_kernels(name: str) -> str:
+    """Return how this process came to an engine's compiled parts: "cached" or "compiled here"; "" where it has none."""
+    if name not in COMPILED:
+        return ""
+    from tombola.training.engines.ready import compiled_here
+
+    return "compiled here" if compiled_here() else "cached"
 
 
 def slower_than_possible(name: str, device: str) -> str:

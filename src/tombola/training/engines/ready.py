@@ -12,13 +12,16 @@ import platform
 import subprocess
 import sys
 from collections import OrderedDict
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import llvmlite
 import numba
 import torch
 from filelock import FileLock
+from numba.core.dispatcher import Dispatcher
 from torch import nn
 
 from tombola.data.parts import Part, Splits
@@ -55,6 +58,12 @@ def make_ready() -> None:
                 marker.touch()
     except (OSError, subprocess.CalledProcessError):
         return  # the first use compiles, then
+
+
+def compiled_here(modules: Iterable[ModuleType] = KERNELS) -> bool:
+    """Return whether this process has compiled a kernel itself; the bits of its results may then be others."""
+    kernels_of = (each for module in modules for each in vars(module).values() if isinstance(each, Dispatcher))
+    return any(each.stats.cache_misses for each in kernels_of)
 
 
 def compile_all() -> None:
