@@ -25,7 +25,7 @@ from tombola.training.engines.dense import DenseEngine
 
 ROOT = Path(tombola.__file__).parents[2]
 CORE = {
-    "click", "filelock", "jinja2", "loky", "matplotlib", "numpy", "pandas", "pillow", "platformdirs", "pooch",
+    "click", "filelock", "jinja2", "matplotlib", "numpy", "pandas", "pillow", "platformdirs", "pooch",
     "pydantic", "requests", "rich", "ruamel.yaml", "safetensors", "torch",
 }  # fmt: skip
 """Together 290 MB beyond PyTorch. A package of more than a few MB belongs into an extra."""

@@ -22,7 +22,6 @@ LIBRARIES = {
     "codecarbon",
     "filelock",
     "jinja2",
-    "loky",
     "matplotlib",
     "networkx",
     "numba",

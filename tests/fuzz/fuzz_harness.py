@@ -172,3 +172,17 @@ sizes = st.lists(st.integers(-1, 2**40), max_size=5)
 def changed(whole: dict[str, Any], fields: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     """Return a map in which one field has another value."""
     return st.tuples(st.sampled_from(fields), json_values).map(lambda pair: whole | {pair[0]: pair[1]})
+
+
+def change(data: st.DataObject, content: Any) -> None:
+    """Put something else somewhere into a JSON value."""
+    place: Any = content
+    for _ in range(data.draw(st.integers(1, 5))):
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        if not keys:
+            break
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(place[key], dict | list) or data.draw(st.booleans()):
+            place[key] = data.draw(json_values)
+            break
+        place = place[key]

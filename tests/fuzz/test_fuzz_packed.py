@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fuzz_harness import changed, damaged, harmless, json_values, many_cases, sizes
+from fuzz_harness import change, changed, damaged, few_cases, harmless, json_values, many_cases, sizes
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up_tickets import ticket_of
@@ -24,7 +24,8 @@ from tombola.data import cifar
 from tombola.export.packed import decode
 from tombola.export.packed.recipe import digest, drawn
 from tombola.export.packed.ticket import load_packed
-from tombola.running.files import pack_tensors
+from tombola.export.smaller import load_compact
+from tombola.running.files import pack_tensors, unpack_tensors
 
 MOST = 20_000  # values; in plain Python a million take seconds
 
@@ -116,6 +117,33 @@ def test_crafted_packed_files(folder: Path, values: bytes, recipe: bytes, data: 
         )
     )
     read(folder, with_header(whole, made))
+
+
+@pytest.fixture(scope="module")
+def compact(folder: Path) -> bytes:
+    return ticket_of("conv-2", (1, 4, 4), density=0.02).export("compact", folder / "compact").read_bytes()
+
+
+@many_cases
+@given(st.data())
+def test_damaged_compact_files(folder: Path, compact: bytes, data: st.DataObject) -> None:
+    path = folder / "damaged.safetensors"
+    path.write_bytes(data.draw(damaged(compact)))
+    with harmless():
+        load_compact(path)
+
+
+@few_cases
+@given(st.data())
+def test_crafted_compact_files(folder: Path, compact: bytes, data: st.DataObject) -> None:
+    path = folder / "crafted.safetensors"
+    path.write_bytes(compact)
+    tensors, about = unpack_tensors(path)
+    for _ in range(data.draw(st.integers(1, 2))):
+        change(data, about)
+    path.write_bytes(pack_tensors(tensors, about))
+    with harmless():
+        load_compact(path)
 
 
 MASK = {"fc.weight": torch.tensor([[True, False], [True, True]]), "b": torch.zeros(3, dtype=torch.bool)}

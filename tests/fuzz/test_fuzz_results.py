@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fuzz_harness import cases, damaged, damaged_text, few_cases, harmless, json_values, many_cases
+from fuzz_harness import cases, change, damaged, damaged_text, few_cases, harmless, json_values, many_cases
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -158,20 +158,6 @@ def test_moved_and_swapped_parts_of_a_store(
     else:
         os.mkfifo(jobs / f"pipe-{identity}")
     check(folder, truth)
-
-
-def change(data: st.DataObject, content: Any) -> None:
-    """Put something else somewhere into a JSON value."""
-    place: Any = content
-    for _ in range(data.draw(st.integers(1, 5))):
-        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
-        if not keys:
-            break
-        key = data.draw(st.sampled_from(keys))
-        if not isinstance(place[key], dict | list) or data.draw(st.booleans()):
-            place[key] = data.draw(json_values)
-            break
-        place = place[key]
 
 
 def use(folder: Path) -> None:
