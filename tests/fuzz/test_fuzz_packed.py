@@ -21,6 +21,7 @@ from small_cifar import small
 
 import tombola
 from tombola.data import cifar
+from tombola.errors import InputError
 from tombola.export.packed import decode
 from tombola.export.packed.recipe import digest, drawn
 from tombola.export.packed.ticket import load_packed
@@ -91,6 +92,16 @@ def read(folder: Path, content: bytes) -> None:
 def test_damaged_packed_files(folder: Path, values: bytes, recipe: bytes, data: st.DataObject) -> None:
     content = data.draw(st.sampled_from([values, recipe]).flatmap(damaged))
     read(folder, data.draw(st.sampled_from([content, resealed(content)])))
+
+
+@pytest.mark.parametrize("number", [np.inf, np.nan])
+def test_shared_values_that_are_no_numbers(folder: Path, values: bytes, number: float) -> None:
+    """Once found: a warning of NumPy, and then weights that are no numbers."""
+    begin = 20 + int.from_bytes(values[16:20], "little")
+    content = resealed(values[:begin] + np.float32(number).tobytes() + values[begin + 4 :])
+    with pytest.raises(InputError, match="no finite number"):
+        decode.unpack(content)
+    read(folder, content)
 
 
 @many_cases

@@ -73,7 +73,7 @@ def test_a_result_comes_back_bit_by_bit(tmp_path: Path, demo: tombola.Study) -> 
     store, job = Store(tmp_path / "out"), a_job(demo)
     store.create()
     mask, record = a_record()
-    store.save_training(job, mask, record, {"engine": {"name": "dense"}})
+    store.save_training(job, mask, record, {"engine": {"name": "dense"}, "iterations": 7})
     found = Store(tmp_path / "out").load(job.id)
     assert found.mask == mask
     assert list(found.snapshots) == ["start", "best", "final"]

@@ -152,14 +152,23 @@ def unpack(content: bytes, what: str = "packed file", most: int = MOST, walkers:
 
 
 def shared_values(entry: Entry, book: bytes) -> np.ndarray:
-    """Return the shared values of a tensor, float32 and rising."""
+    """Return the shared values of a tensor, float32 and rising.
+
+    Raises:
+        InputError: one of them is not finite.
+    """
     if not entry.count:
         return np.zeros(0, np.float32)
-    if entry.form == "grid":
-        low, step = np.frombuffer(book, "<f4")
-        return (low + np.arange(entry.count, dtype=np.float32) * step).astype(np.float32)
-    scale = np.frombuffer(book[:4], "<f4")[0]
-    return np.frombuffer(book[4:], "<f2").astype(np.float32) * scale
+    with np.errstate(all="ignore"):
+        if entry.form == "grid":
+            low, step = np.frombuffer(book, "<f4")
+            found = (low + np.arange(entry.count, dtype=np.float32) * step).astype(np.float32)
+        else:
+            scale = np.frombuffer(book[:4], "<f4")[0]
+            found = np.frombuffer(book[4:], "<f2").astype(np.float32) * scale
+    if not np.isfinite(found).all():
+        raise InputError(f"{entry.name}: a shared value is no finite number; export it again")
+    return found
 
 
 @dataclass
