@@ -2,14 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint bench bench-quick bench-export clean
+.PHONY: demo test test-all fuzz lint bench bench-quick bench-export clean
 
 demo: .venv/installed
 	$(BIN)/tombola run demo
 	@echo "Next: $(BIN)/tombola presets   (and $(BIN)/tombola plan lenet-mnist)"
 
+# Without the tests that take long; `make test-all` runs those too, and kills more processes.
 test: .venv/installed-test
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
+
+test-all: .venv/installed-test
+	TOMBOLA_KILLS=20 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 # Many more cases than `make test` tries: FUZZ_CASES of each of the targets in tests/fuzz.
 FUZZ_CASES ?= 10000

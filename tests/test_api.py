@@ -42,6 +42,7 @@ def test_errors_have_an_exit_status() -> None:
     assert issubclass(tombola.StoreError, tombola.TombolaError)
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TOMBOLA")}
@@ -56,7 +57,7 @@ def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "out" / "results.csv")) == 3
 
 
-@pytest.mark.parametrize("main", ["script", "-c"])
+@pytest.mark.parametrize("main", ["script", pytest.param("-c", marks=pytest.mark.slow)])
 def test_a_script_that_is_imported_for_its_own_study_says_so(main: str, tmp_path: Path) -> None:
     """Its workers would run it again, each with workers of its own."""
     (tmp_path / "train.py").write_text(

@@ -444,6 +444,7 @@ def test_status_shows_what_was_interrupted(copied: Path, call: Call) -> None:
     assert "interrupted" not in out
 
 
+@pytest.mark.slow
 def test_a_network_beside_the_study_file_is_found(call: Call) -> None:
     """Also by the workers, and from another folder."""
     Path("far").mkdir()

@@ -156,6 +156,7 @@ print(len(frame), frame["density"].min() < 0.3, set(frame["status"]))
 """
 
 
+@pytest.mark.slow
 def test_the_core_alone_runs_a_study_and_says_what_would_be_faster(tmp_path):
     done = subprocess.run([sys.executable, "-c", CORE_ALONE], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -72,7 +72,10 @@ def check(command: list[str], hostile: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(COMMANDS[name], id=name, marks=[pytest.mark.slow] * (name == "report")) for name in COMMANDS],
+)
 def test_a_file_named_like_a_library_is_not_run(hostile: Path, tmp_path: Path, command: list[str]) -> None:
     """`tombola` is a script in the environment's folder, which Python puts on the search path instead."""
     script = tmp_path / "start.py"

@@ -79,7 +79,7 @@ def test_a_share_is_judged_as_an_accuracy_is(levels):
     assert [reason.replace("iou", "accuracy") for reason in mine["reason"]] == list(theirs["reason"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.floats(1e-6, 1e6))
 def test_the_unit_decides_nothing(factor):
     """In W or in MW the verdicts and break-downs are the same."""

@@ -244,6 +244,7 @@ def _child(address: str, root: Path, start: object, result: object) -> None:
     result.put(int(load(MNIST, root).train_inputs.sum()))
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(tmp_path, mirror):
     mirror.delay = 0.1  # long enough for both to find the files missing
     context = multiprocessing.get_context("spawn")

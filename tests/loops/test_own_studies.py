@@ -58,6 +58,7 @@ def test_a_trainer_is_told_which_run_it_has(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_workers_train_in_parallel(tmp_path, monkeypatch):
     with tombola.registry.user_path(own_trainer.__file__.rpartition("/")[0]):
         found = run(tmp_path / "two", workers=2)

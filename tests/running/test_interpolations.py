@@ -318,6 +318,7 @@ def test_levels_behind_the_end_of_an_arm_are_trained_for_a_line(tmp_path: Path) 
     assert not any(results.store.has(job) for job in chain)
 
 
+@pytest.mark.slow
 def test_the_same_with_workers_and_a_display(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alone = start(connected(), tmp_path / "a" / "alone").connectivity()
     results = tombola.run(connected(), tmp_path / "b" / "workers", workers=2, figures=False, verbose=True)

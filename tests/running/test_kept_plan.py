@@ -96,6 +96,7 @@ def test_edited_code_is_said(folder: Path) -> None:
     assert "3 results of the earlier version stay in its jobs folder and are not used" in done.stderr
 
 
+@pytest.mark.slow
 def test_other_data_are_said(folder: Path) -> None:
     path = folder / "small.npz"
     path.write_bytes(path.read_bytes() + b"\0")  # the same arrays in a file of another length
@@ -148,6 +149,7 @@ def test_an_edited_study_file_is_believed(copied: Path) -> None:
     assert results.missing() == 0
 
 
+@pytest.mark.slow
 def test_what_is_left_of_other_settings_is_said(copied: Path) -> None:
     text = (copied / "study.yaml").read_text().replace("seed: 0", "seed: 1")
     (copied / "study.yaml").write_text(text)

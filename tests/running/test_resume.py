@@ -28,7 +28,7 @@ import tombola
 import tombola.running.run as running
 from tombola.running.store import Store
 
-KILLS = int(os.environ.get("TOMBOLA_KILLS", "4"))  # 20 in the full form
+KILLS = int(os.environ.get("TOMBOLA_KILLS", "2"))  # `make test-all` kills 20 times
 Start = Callable[..., Command]
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lo
 @pytest.mark.timeout(60 + 30 * KILLS)
 def test_kill_9_at_random_moments_and_resume_is_bit_equal(command: Start, uninterrupted: Path) -> None:
     rng = random.Random(KILLS)
-    step_seconds = 0.01 * KILLS / 4  # else the study would be over before the last kill
+    step_seconds = 0.01 * max(KILLS, 4) / 4  # else the study would be over before the last kill
     orphans: dict[int, float] = {}
     with_checkpoint = 0
     for number in range(KILLS):
@@ -78,6 +78,7 @@ EVERY_KIND = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_kill_9_in_work_of_every_kind_and_resume_is_bit_equal(command: Start, tmp_path: Path) -> None:
     """Masks are searched, scores trained and lines evaluated slowly enough for kills to hit each of them."""
@@ -179,6 +180,7 @@ def test_a_run_that_starts_is_interrupted_without_a_traceback(command: Start) ->
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_the_work(
     command: Start, small: Callable[..., tombola.Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

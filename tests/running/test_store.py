@@ -268,6 +268,7 @@ def test_killed_at_any_change_of_the_disk(
     assert set(seen) >= {"replace", "fsync", "unlink"}
 
 
+@pytest.mark.slow
 def test_killed_while_a_poorer_result_is_replaced(
     small: Callable[..., tombola.Study], tmp_path: Path, kill_at: Callable[[int, bool], list[str]]
 ) -> None:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TRAIN = """
 import hashlib
 from functools import partial
@@ -42,6 +44,7 @@ def train(cache: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_new_machine_gives_the_same_bits_at_once_and_later(tmp_path):
     at_once = train(tmp_path)
     assert at_once.count("\n") == 4
