@@ -22,7 +22,7 @@ from tombola.studies.loading import STUDY_FILE, dump_study
 from tombola.studies.plan import Plan, Row
 from tombola.studies.study import Study
 from tombola.tasks import CLASSIFICATION, Measures
-from tombola.work import Item, MaskSearch, Observations, OpaqueSpec, OwnRun, Training, opaque_item_from_json
+from tombola.work import Item, Observations, OpaqueSpec, opaque_item_from_json
 
 PLAN_FILE = "plan.json"
 FIRST_EDITION = b'{"study":'  # what such a file begins with
@@ -157,26 +157,15 @@ def _cause(before: Plan, after: Plan) -> str:
     """Return why two plans of equal settings hold different work."""
     if any(isinstance(item.spec, OpaqueSpec) for item in before.work.values()):
         return "tombola's own numerics (version 0.1 wrote this folder)"
-    network = f"the code of network {after.study.network.name!r}"
-    path = f"the data of {after.study.data.path or after.study.data.source}"
-    trainer = f"the code of trainer {after.study.trainer.name!r}" if after.study.trainer else ""
-    task = f"the code of task {after.study.task.name!r}"
-
-    def codes(plan: Plan) -> dict[str, str]:
-        """What may change -> its fingerprint; methods at initialisation are criteria too, under their own names."""
-        found: dict[str, str] = {}
-        for item in plan.work.values():
-            spec = item.spec
-            if isinstance(spec, Training | MaskSearch):
-                found |= {network: spec.network_code, path: spec.data_code, task: spec.task_code}
-            if isinstance(spec, Training):
-                found |= {f"the code of {name!r}": code for name, code in spec.recipe_code.items()}
-            if isinstance(spec, OwnRun):
-                found[trainer] = spec.trainer_code
-            if isinstance(spec, MaskSearch):
-                found[f"the code of criterion {spec.criterion!r}"] = spec.code
-        return found
-
-    old, new = codes(before), codes(after)
-    changed = [name for name in new if name in old and old[name] != new[name]]
+    old, new = (
+        {name: code for item in plan.work.values() for name, code in item.spec.codes().items()}
+        for plan in (before, after)
+    )
+    study = after.study
+    readable = {
+        "network": f"the code of network {study.network.name!r}",
+        "data": f"the data of {study.data.path or study.data.source}",
+        "task": f"the code of task {study.task.name!r}",
+    }
+    changed = [readable.get(name, name) for name in new if name in old and old[name] != new[name]]
     return " and ".join(changed) or "the code of an arm, or tombola itself,"

@@ -220,7 +220,8 @@ class _Scheduler:
         if most < 2:
             return [first]
         alike = [item for item in ready if item.kind == first.kind and item.id not in self.single]
-        return [item for item in alike if kind.together(item) == kind.together(first)][:most]
+        common = kind.together(first)
+        return [item for item in alike if kind.together(item) == common][:most]
 
     def _collect(self) -> None:
         if not self.running:

@@ -51,6 +51,10 @@ class OwnRun(Run):
         """Return the settings that decide the outcome and differ from their defaults."""
         return {name: value for name, value in super().identity().items() if name != "unit"}
 
+    def codes(self) -> dict[str, str]:
+        """Return the fingerprints of the user's own network and trainer."""
+        return super().codes() | {f"the code of trainer {self.trainer!r}": self.trainer_code}
+
     @property
     def primary(self) -> Metric:
         """The metric that decides how good a run is."""

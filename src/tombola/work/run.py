@@ -126,6 +126,10 @@ class Training(OnData):
     noise: SgdNoise = SgdNoise()
     recipe_code: dict[str, str] = Field(default_factory=dict)
 
+    def codes(self) -> dict[str, str]:
+        """Return the fingerprints of the user's own network, data and task, and of the recipe's functions."""
+        return super().codes() | {f"the code of {name!r}": code for name, code in self.recipe_code.items()}
+
     @property
     def seeds(self) -> Seeds:
         """The seeds of the trial, with this training's noise."""

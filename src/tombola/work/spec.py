@@ -46,6 +46,10 @@ class Spec(Section):
         """Identities of the work that must be done before this can start."""
         return ()
 
+    def codes(self) -> dict[str, str]:
+        """Return the fingerprints of a user's own code and data, by a name that says what each belongs to."""
+        return {}
+
 
 def identity_of(settings: dict[str, Any]) -> str:
     """Return the identity of settings as `Spec.settings` gives them."""
