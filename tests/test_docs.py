@@ -68,7 +68,7 @@ def test_a_model_and_data_of_ones_own_as_in_the_readme(tmp_path: Path) -> None:
 def test_the_page_on_python(tmp_path: Path) -> None:
     code = "\n".join(write_modules("docs/api.md", tmp_path))
     out = run(code, tmp_path)
-    assert "0 jobs are still to be done" in out
+    assert "0 work items are missing" in out
     assert "Ticket(study='demo', arm='ticket', trial=0, repeat=0, level=3, Mask(" in out
     assert "late" in out
     assert "did you mean 'demo'?" in out
