@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks import convolutions, picture, workload
 from benchmarks.measure import Measure, at_least, summed_up
-from tombola.running.executors import process_pool
+from tombola.running.executors import Workers
 from tombola.running.run import cores
 
 HERE = Path(__file__).parent
@@ -27,7 +27,7 @@ LENET = "lenet-300-100"
 def throughputs(seconds: float, repeats: int) -> Iterator[Measure]:
     """Measure one level of several densities, and a chain of 24: the whole machine against the better plain loop."""
     workers = cores()
-    pool = process_pool(workers, 1)
+    pool = Workers(workers, 1)
     densities = [0.8**level for level in range(25)]
     wanted = {1.0: 1.3, 0.21: 1.5, 0.07: 3.0, 0.036: 5.0, 0.012: 8.0}
     ratios: dict[float, list[float]] = {density: [] for density in wanted}

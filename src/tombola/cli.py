@@ -469,13 +469,19 @@ def main() -> None:
     """Run the command line; a user's mistake gives one message and status 2, never a traceback."""
     try:
         status = _status()
+        _hear_no_more(status)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("tombola: stopped", err=True)
         status = 130
-    if status == 130:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses Ctrl-C once more gets no traceback of Python's end
+        _hear_no_more(status)
+        click.echo("tombola: stopped", err=True)
     if status:
         sys.exit(status)
+
+
+def _hear_no_more(status: int) -> None:
+    """Who presses Ctrl-C once more gets no traceback of Python's end."""
+    if status > 128:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _status() -> int:

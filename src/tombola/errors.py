@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -27,9 +28,16 @@ class StoreError(TombolaError):
 
 
 class StoppedByUser(TombolaError):
-    """The run was interrupted; the same command goes on from there."""
+    """The run was interrupted; the same command goes on from there.
 
-    exit_status = 130
+    Args:
+        message: for the user.
+        number: of the signal; the exit status is 128 more, as a shell has it: 130 of Ctrl-C, 143 of SIGTERM.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT):
+        super().__init__(message)
+        self.exit_status = 128 + number
 
 
 class WorkFailed(TombolaError):

@@ -27,7 +27,7 @@ from weakref import WeakKeyDictionary
 from tombola.errors import InputError, nearest
 from tombola.user_code.closure import Closure, closure_of
 from tombola.user_code.modules import Source, in_stdlib, source_of, spec_of
-from tombola.user_code.places import add_user_folders, safe_start, searching, user_folders, user_path
+from tombola.user_code.places import add_user_folders, searching, user_folders, user_path
 
 __all__ = [
     "GROUPS",
@@ -38,7 +38,6 @@ __all__ = [
     "names",
     "reading",
     "resolve",
-    "safe_start",
     "user_folders",
     "user_path",
 ]

@@ -1,17 +1,21 @@
 """What every fuzz target shares: how many cases, random damage to bytes and texts, and what no case may do.
 
 A case may end in a `TombolaError`, which is a message to the user, or go through. It may not end in any other
-exception, take more than 5 seconds or 500 MB, write a file, start a process, or connect to anything.
+exception, take more than 5 seconds or 500 MB, write a file, start a process, or connect to anything. What hangs or
+fills the memory is stopped before the machine suffers, and fails too.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -20,6 +24,9 @@ from hypothesis import strategies as st
 from tombola.errors import TombolaError
 
 SECONDS, KILOBYTES = 5.0, 500 * 1024
+ROOM = 4 * 1024**3  # bytes of addresses that a case may take before the system refuses more
+PAGE = os.sysconf("SC_PAGE_SIZE")
+NO_ROOM = ("allocate memory", "MemoryError", "Unable to allocate")  # in the message of one that met that end
 QUICK = 40  # cases of a target in `make test`; `make fuzz` sets FUZZ_CASES
 
 cases = settings(
@@ -54,15 +61,37 @@ def harmless() -> Iterator[None]:
     _watching = done = []
     said = "fine"
     try:
-        yield
+        with _stopped_in_time():
+            yield
     except TombolaError as error:
         said = str(error)
     finally:
         _watching = None
     assert 0 < len(said.strip()) < 20_000, "a message can be read"
+    assert not any(words in said for words in NO_ROOM), said
     assert done == []
     assert time.process_time() - began < SECONDS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < KILOBYTES
+
+
+@contextmanager
+def _stopped_in_time() -> Iterator[None]:
+    """Stop what computes for twice its time, and refuse it memory beyond `ROOM`."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    handler = signal.signal(signal.SIGPROF, _too_long)
+    signal.setitimer(signal.ITIMER_PROF, 2 * SECONDS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, handler)
+
+
+def _too_long(_number: int, _frame: FrameType | None) -> None:
+    raise AssertionError("it does not end")
 
 
 EXTREMES = [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\0\0\0\x80", b"\xff" * 8]

@@ -87,6 +87,7 @@ class Evil:
 HUGE = [
     b"\x80\x04r\xff\xff\xff\x7f.",  # a memo of 2^31 entries
     b"\x80\x04}r\xff\xff\xff\x7f.",
+    b"\x80\x04}r\0\0\0\x06.",  # one that fits into memory: 1.6 GB
     b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"x.",  # bytes that are not there
     b"\x80\x04\x8d" + (2**40).to_bytes(8, "little") + b"x.",
     b"\x80\x04\x96" + (2**40).to_bytes(8, "little") + b"x.",

@@ -16,6 +16,8 @@ import small_runs
 
 import tombola
 import tombola.running.run as running
+from tombola.errors import StoreError
+from tombola.running.executors import StillBorn
 from tombola.running.options import RunOptions
 from tombola.running.scheduler import Stop, Tally, run_plan
 from tombola.running.store import Store
@@ -30,11 +32,9 @@ class Pretend(Executor):
         self.becomes, self.later = becomes, later
         self.most = 0
         self.batches: list[list[Item]] = []
-        self.pools = 0
         self.open: list[tuple[Future[list[str]], list[Item]]] = []
 
     def __call__(self) -> Pretend:
-        self.pools += 1
         return self
 
     @property
@@ -54,16 +54,13 @@ class Pretend(Executor):
         return future
 
     def _settle(self) -> None:
-        """Settle all open futures; where one breaks the pool, they all break."""
         handed_in, self.open = self.open, []
-        found = [(future, [self.becomes(job) for job in jobs]) for future, jobs in handed_in]
-        breaks = [o for _, outcomes in found for o in outcomes if isinstance(o, BrokenProcessPool)]
-        for future, outcomes in found:
-            errors = breaks or [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-            if errors:
+        for future, jobs in handed_in:
+            outcomes = [self.becomes(job) for job in jobs]
+            if errors := [outcome for outcome in outcomes if isinstance(outcome, Exception)]:
                 future.set_exception(errors[0])
             else:
-                future.set_result(outcomes)
+                future.set_result([str(outcome) for outcome in outcomes])
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None: ...
 
@@ -144,7 +141,7 @@ def test_a_run_with_everything_done_starts_no_worker(
     def refuse(*arguments: Any) -> None:
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(running, "process_pool", refuse)
+    monkeypatch.setattr(running, "Workers", refuse)
     results = tombola.run(demo, copied, workers=2, figures=False, quiet=True)
     assert results.missing() == 0
 
@@ -184,13 +181,12 @@ def test_a_job_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     executor = Pretend(lambda job: BrokenProcessPool("killed") if job.id == bad.id else "done")
     tally = schedule(plan, executor, tmp_path)
     assert "workers died 3 times" in tally.failed[bad.id]
-    assert executor.pools == 4
+    assert sum(job.id == bad.id for job in executor.order) == 3
     assert len(tally.skipped) == 2
     assert len(tally.done) == 3
 
 
-def test_a_job_beside_one_that_kills_its_workers_is_not_given_up(tmp_path: Path) -> None:
-    """A dead worker breaks the whole pool, and so whatever else it was doing."""
+def test_a_job_beside_one_that_kills_its_workers_goes_on(tmp_path: Path) -> None:
     plan = make_plan(tombola.Study.load("demo", trials=2, arms=["ticket"], **{"pruning.rounds": 1}))
     bad = next(job for job in plan.work.values() if job.label.endswith("trial-0.dense"))
 
@@ -198,22 +194,30 @@ def test_a_job_beside_one_that_kills_its_workers_is_not_given_up(tmp_path: Path)
     tally = schedule(plan, executor, tmp_path, workers=2)
     assert set(tally.failed) == {bad.id}
     assert len(tally.done) == 3
+    others = [job.id for job in executor.order if job.id != bad.id]
+    assert len(others) == len(set(others)), "work was done twice for another's fault"
 
 
-def test_a_worker_that_dies_between_two_jobs(tmp_path: Path) -> None:
-    """The pool then says so when the next job is handed in."""
+def test_a_stack_that_kills_its_worker_is_done_one_by_one(tmp_path: Path) -> None:
+    plan = make_plan(tombola.Study.load("demo", trials=3, arms=["ticket"], **{"pruning.rounds": 0}))
+    bad = next(iter(plan.work.values()))
+    executor = Pretend(lambda job: BrokenProcessPool("killed") if job.id == bad.id else "done")
+    tally = run_plan(plan, Store(tmp_path), RunOptions(stack=8), 1, executor, Silent(), Stop(tmp_path / "stop"))
+    assert [len(batch) for batch in executor.batches] == [3, 1, 1, 1, 1, 1]
+    assert set(tally.failed) == {bad.id}
+    assert len(tally.done) == 2
+
+
+def test_a_worker_that_dies_before_it_takes_work(tmp_path: Path) -> None:
+    """The work is not to blame, unless no worker ever comes up."""
     plan = make_plan(tombola.Study.load("demo", trials=1, arms=["ticket"], **{"pruning.rounds": 1}))
-
-    class DiesOnce(Pretend):
-        def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
-            if len(self.batches) == 1 and self.pools == 1:
-                raise BrokenProcessPool("a worker was killed")
-            return super().submit(*arguments, **options)
-
-    executor = DiesOnce()
+    fates = iter([StillBorn("killed")] * 3)
+    executor = Pretend(lambda job: next(fates, "done"))
     tally = schedule(plan, executor, tmp_path)
     assert tally.done == set(plan.work)
-    assert executor.pools == 2
+    assert len(executor.order) == len(plan.work) + 3
+    with pytest.raises(StoreError, match="workers die as soon as they start"):
+        schedule(plan, Pretend(lambda job: StillBorn("killed")), tmp_path / "other")
 
 
 def changed(study: tombola.Study, mishap: str, below: float) -> tombola.Study:

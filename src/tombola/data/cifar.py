@@ -21,6 +21,7 @@ from tombola.errors import DataError
 from tombola.paths import regular_file
 
 REMEDY = "delete it; it will be downloaded again"
+LARGEST = 1 << 30  # bytes of a file that is read; the published ones have 186 MB at most
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,8 @@ def _contents(version: Version, path: Path) -> Iterator[tuple[str, bytes]]:
 def _verified(path: Path, md5: str) -> bytes:
     """Return a file's content, once it is known to be the published one."""
     try:
-        regular_file(path)
+        if (size := regular_file(path).st_size) > LARGEST:
+            raise DataError(f"{path}: altered: it has {size:,} bytes, more than any published file; {REMEDY}")
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error}); make it readable, or {REMEDY}") from error

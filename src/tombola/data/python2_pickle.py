@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ def parse(content: bytes, name: str, remedy: str) -> dict[bytes, Any]:
         DataError: it names anything else, is damaged, or holds no dict.
     """
     try:
+        _check_sizes(content)
         found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -33,6 +35,17 @@ def parse(content: bytes, name: str, remedy: str) -> dict[bytes, Any]:
     if not isinstance(found, dict):
         raise DataError(f"{name}: holds a {type(found).__name__} where a dict should be; {remedy}")
     return found
+
+
+def _check_sizes(content: bytes) -> None:
+    """Refuse numbers that memory would be taken for: lengths beyond the file's, and memo entries beyond its steps.
+
+    Raises:
+        ValueError: the file has such a number, or ends too early.
+    """
+    for steps, (step, argument, place) in enumerate(pickletools.genops(content)):
+        if step.name.endswith("PUT") and int(argument or 0) > steps:
+            raise ValueError(f"entry {argument} of its memo at byte {place}, step {steps:,}")
 
 
 def _empty(*_arguments: object) -> np.ndarray:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from pydantic import Field, ValidationInfo, model_validator
 from torch import nn
 
@@ -130,6 +132,8 @@ def factory(
 
     def build() -> nn.Module:
         try:
+            if function in NETWORKS.values():
+                _check_size(partial(function, **arguments))
             module = function(**arguments)
         except InputError as error:
             raise InputError(f"network {settings.name!r}: {error}") from error
@@ -142,3 +146,15 @@ def factory(
         return module
 
     return build
+
+
+def _check_size(build: Callable[[], nn.Module]) -> None:
+    """Refuse a network of ours whose weights would fill the memory, before memory is taken.
+
+    Raises:
+        InputError: they are more than the machine has.
+    """
+    with torch.device("meta"):
+        size = sum(tensor.numel() * tensor.element_size() for tensor in build().state_dict().values())
+    if hasattr(os, "sysconf") and size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise InputError(f"its weights take {size / 1e9:,.0f} GB, more memory than this machine has; make it smaller")

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tombola.errors import InputError
+from tombola.errors import InputError, shown
 from tombola.networks.shape import image_shape
+
+DEEPEST = 1202  # layers, as He et al. tried
 
 
 class Block(nn.Module):
@@ -80,14 +82,14 @@ def cifar_resnet(input_shape: tuple[int, ...], classes: int, depth: int = 20, wi
     Args:
         input_shape: (channels, height, width).
         classes: width of the output layer.
-        depth: number of layers, 6n+2: 8, 14, 20, 32, 44, 56, 110, ...
+        depth: number of layers, 6n+2: 8, 14, 20, 32, 44, 56, 110, ..., DEEPEST.
         width: channels of the first stage; the others have 2 and 4 times as many.
 
     Raises:
-        InputError: another depth, or examples that are no images.
+        InputError: another depth or a greater one, or examples that are no images.
     """
-    if depth < 8 or depth % 6 != 2:
-        raise InputError(f"depth {depth!r} is not 6n+2; take 8, 14, 20, 32, 44, 56 or 110")
+    if not 8 <= depth <= DEEPEST or depth % 6 != 2:
+        raise InputError(f"depth {shown(depth)} is not 6n+2; take 8, 14, 20, 32, 44, 56 or 110, at most {DEEPEST}")
     channels, _, _ = image_shape(input_shape)
     return ResNet(channels, classes, [(depth - 2) // 6] * 3, [width, 2 * width, 4 * width])
 

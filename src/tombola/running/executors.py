@@ -1,21 +1,50 @@
-"""Where jobs are run. Everything here is a `concurrent.futures.Executor`; a cluster's own is used in the same way."""
+"""Where work is executed. Everything here is a `concurrent.futures.Executor`; a cluster's own is used in the same way.
+
+A future whose worker died raises `BrokenProcessPool`, and the executor goes on to take calls.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import pickle
+import queue
 import signal
+import subprocess
+import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import Pipe
+from pathlib import Path
 from typing import Any
 
-from loky.process_executor import ProcessPoolExecutor
+from tombola.errors import InputError
+from tombola.registry import user_folders
+from tombola.running.worker import STOPPING, Answer, Start
 
-from tombola.registry import add_user_folders, safe_start, user_folders
+LOOK = 0.2  # seconds between two looks whether a worker is still alive
+LEAVING = 5.0  # seconds that a worker without work has to end by itself
+# What Python runs in a worker; the search path is this process's, and the current folder has no part in it.
+WORKER = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tombola.running.worker import serve; "
+WORKER += "serve(int(sys.argv[2]))"
 
-ORPHAN_GRACE = 10.0  # seconds that a worker without a parent has to save what it is doing
+
+class StillBorn(BrokenProcessPool):
+    """A worker died before it could take any work."""
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception as the worker saw it; the exception's cause here."""
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n{self.text}"
 
 
 class InProcess(Executor):
@@ -31,58 +60,171 @@ class InProcess(Executor):
         return future
 
 
-def process_pool(workers: int, threads: int) -> Executor:
-    """Return a pool of processes of `threads` threads each; a dead worker ends the pool, not the machine.
+class Workers(Executor):
+    """Processes that each do one piece of work at a time. The death of one leaves the others alone.
 
-    loky's workers do not import the caller's main module again, so a script needs no `if __name__ == "__main__"`.
+    They do not import the caller's main module, so a script needs no `if __name__ == "__main__"`. They never hear
+    Ctrl-C or SIGTERM, not even while Python starts: they are told to stop by the stop file.
+
+    Args:
+        count: of processes; each starts with its first call.
+        threads: that PyTorch and NumPy use in each.
+
+    Raises:
+        InputError: this system can't hand a pipe to a process.
     """
-    count = str(threads)
-    # OpenMP's threads else spin for a while after each product, which costs the other workers their core.
-    environment = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NUMBA_NUM_THREADS": count}
-    # Where psutil is installed, loky takes PyTorch and the data, loaded with the first job, for a leak and starts the
-    # worker again.
-    environment["LOKY_MAX_MEMORY_LEAK_SIZE"] = "1e15"
-    with _interrupts_held_back(), safe_start():
-        pool = ProcessPoolExecutor(
-            workers, initializer=_start_worker, initargs=(os.getpid(), user_folders()), env=environment, timeout=None
+
+    def __init__(self, count: int, threads: int):
+        if os.name != "posix":
+            raise InputError("worker processes need a POSIX system; give --workers 0")
+        number = str(threads)
+        # OpenMP's threads else spin for a while after each product, which costs the other workers their core.
+        self._environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), number)
+        # The threads start the processes, which inherit that signals are held back.
+        self._threads = ThreadPoolExecutor(
+            count, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, STOPPING)
         )
-        pool.submit(os.getpid)  # starts all workers, while interrupts are held back
-    return pool
+        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        for _ in range(count):
+            self._idle.put(None)  # not started yet
+        self._lock = threading.Lock()
+        self._alive: set[_Worker] = set()
+        self._killed = False
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        """Call a function in a process that is idle, or in the next one that will be."""
+        return self._threads.submit(self._call, pickle.dumps((function, arguments, options)))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes once they have done what they were given."""
+        self._threads.shutdown(wait=wait, cancel_futures=cancel_futures)
+        for worker in list(self._alive):
+            worker.close()
+        for worker in list(self._alive):
+            worker.end()
+
+    def kill(self) -> None:
+        """End the processes, and those that they have started, now."""
+        with self._lock:
+            self._killed = True
+        for worker in list(self._alive):
+            worker.kill()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _call(self, call: bytes) -> Any:
+        worker = self._idle.get()
+        try:
+            if worker is None or not worker.is_alive():
+                worker = self._started(worker)
+            return worker.call(call)
+        except BrokenProcessPool:
+            if worker is not None:
+                self._bury(worker)
+            worker = None
+            raise
+        finally:
+            self._idle.put(worker)
+
+    def _started(self, before: _Worker | None) -> _Worker:
+        if before is not None:
+            self._bury(before)
+        with self._lock:
+            if self._killed:
+                raise BrokenProcessPool("all workers have been ended")
+            worker = _Worker(self._environment)
+            self._alive.add(worker)
+        return worker
+
+    def _bury(self, worker: _Worker) -> None:
+        worker.kill()
+        self._alive.discard(worker)
+
+
+class _Worker:
+    """A process, and the pipe that leads to it."""
+
+    def __init__(self, environment: dict[str, str]):
+        self._pipe, theirs = Pipe()
+        path = [folder or str(Path.cwd()) for folder in sys.path]
+        command = [sys.executable, "-P", "-c", WORKER, json.dumps(path), str(theirs.fileno())]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env=os.environ | environment
+        )
+        theirs.close()
+        self._ready = False
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def call(self, call: bytes) -> Any:
+        """Return what a pickled call gives.
+
+        Raises:
+            StillBorn: the process died before it could take the call.
+            BrokenProcessPool: it died.
+            Exception: what the function raised.
+        """
+        if not self._ready:
+            try:
+                self._pipe.send(Start(os.getpid(), sys.argv, user_folders()))
+                self._received()
+            except BrokenProcessPool as error:
+                raise StillBorn(*error.args) from None
+            except OSError:
+                raise StillBorn("a worker process could not start") from None
+            self._ready = True
+        try:
+            self._pipe.send_bytes(call)
+        except OSError:
+            raise BrokenProcessPool("a worker process died") from None
+        answer: Answer = self._received()
+        found = pickle.loads(answer.content)
+        if answer.traceback:
+            raise found from RemoteTraceback(answer.traceback)
+        return found
+
+    def _received(self) -> Any:
+        """Return what the process sends next. Its own children may hold the pipe open, so its end shows in two ways."""
+        try:
+            while not self._pipe.poll(LOOK):
+                if not self.is_alive() and not self._pipe.poll(0):
+                    raise EOFError
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            raise BrokenProcessPool("a worker process died") from None
+
+    def close(self) -> None:
+        """Let it end by itself."""
+        self._pipe.close()
+
+    def end(self) -> None:
+        """Wait until it has ended, or end it."""
+        try:
+            self._process.wait(LEAVING)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it now, with all that it has started."""
+        for process in (*_descendants(self._process.pid), self._process.pid) if self.is_alive() else ():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process, signal.SIGKILL)
+        self._process.wait()
+
+
+def _descendants(process: int) -> list[int]:
+    """Return the processes that a process has started, the latest first; none where the system does not tell."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for children in Path(f"/proc/{process}/task").glob("*/children"):
+            for child in map(int, children.read_text().split()):
+                found = [*_descendants(child), child, *found]
+    return found
 
 
 def end(executor: Executor, at_once: bool) -> None:
     """Shut an executor down: once it has done all that it was given, or without waiting for that."""
-    if at_once and isinstance(executor, ProcessPoolExecutor):
-        executor.shutdown(wait=True, kill_workers=True)
+    if at_once and isinstance(executor, Workers):
+        executor.kill()
     else:
         executor.shutdown(wait=True)
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Start processes that never hear Ctrl-C, not even while Python starts: they are told to stop by the go file.
-
-    They inherit that the signal is held back. Here it comes through afterwards, if someone pressed Ctrl-C meanwhile.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker(parent: int, folders: tuple[str, ...]) -> None:
-    add_user_folders(folders)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
-
-
-def _leave_with_parent(parent: int) -> None:
-    """End this worker when its parent was killed: it would wait for work for ever."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    time.sleep(ORPHAN_GRACE)
-    os._exit(1)

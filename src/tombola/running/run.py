@@ -23,7 +23,7 @@ from tombola.errors import InputError, StoppedByUser, WorkFailed
 from tombola.networks import initialised, network_for
 from tombola.registry import IMPORTING, resolve
 from tombola.running.energy import check_energy
-from tombola.running.executors import InProcess, process_pool
+from tombola.running.executors import InProcess, Workers
 from tombola.running.files import write_whole
 from tombola.running.kept_plan import keep_plan, what_changed
 from tombola.running.options import RunOptions
@@ -32,6 +32,7 @@ from tombola.running.results import Results
 from tombola.running.scheduler import Stop, Tally, run_plan
 from tombola.running.store import Store
 from tombola.running.trackers import TRACKERS, Tracking
+from tombola.running.worker import STOPPING
 from tombola.seeds import Seeds
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
@@ -336,7 +337,7 @@ def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, displ
     stop = Stop(store.jobs / f".running.{uuid.uuid4().hex}")  # process numbers repeat in containers
     write_whole(stop.path, b"")
     options = replace(options, stop_file=str(stop.path), parent=os.getpid() if workers else None)
-    make: Any = partial(process_pool, workers, threads) if workers else InProcess
+    make: Any = partial(Workers, workers, threads) if workers else InProcess
     try:
         with _stopped_by_signals(stop, in_process=not workers), display:
             tally = run_plan(plan, store, options, max(1, workers), make, display, stop)
@@ -349,7 +350,8 @@ def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, displ
     if stop.asked:
         raise StoppedByUser(
             f"stopped; {len(tally.done) + len(tally.diverged)} of {len(plan.work)} are done and the rest is saved. The "
-            "same command continues from here"
+            "same command continues from here",
+            stop.number,
         )
     if tally.skipped:
         display.note(f"{len(tally.skipped)} of {len(plan.work)} were left out: what they need diverged or failed")
@@ -377,7 +379,7 @@ def _last_line(reason: str) -> str:
 
 @contextlib.contextmanager
 def _stopped_by_signals(stop: Stop, in_process: bool) -> Iterator[None]:
-    """Turn the first Ctrl-C (or SIGTERM) into a wish to stop, the second into one to stop at once; ignore all others.
+    """Turn Ctrl-C, SIGTERM and a lost terminal into a wish to stop, and a later Ctrl-C into one to stop at once.
 
     What trains in this process can only be stopped at once by an exception; for workers the scheduler sees to it.
     """
@@ -386,16 +388,13 @@ def _stopped_by_signals(stop: Stop, in_process: bool) -> Iterator[None]:
         return
     before = {}
 
-    def ask(number: int, _frame: object) -> None:
-        if not stop.asked:
-            stop.ask()
-        elif not stop.at_once:
-            stop.at_once = True
-            if in_process:
-                raise KeyboardInterrupt
+    def hear(number: int, _frame: object) -> None:
+        if stop.hear(number) and in_process:
+            raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, ask)
+    for number in STOPPING:
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:  # of nohup, say
+            before[number] = signal.signal(number, hear)
     try:
         yield
     finally:

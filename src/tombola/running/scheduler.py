@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
 import time
 import traceback
 from collections import Counter
@@ -17,7 +18,7 @@ from typing import Protocol
 from tombola.errors import StoreError, TombolaError
 from tombola.running.ends import Ends
 from tombola.running.execute import execute
-from tombola.running.executors import end
+from tombola.running.executors import StillBorn, end
 from tombola.running.files import Damaged
 from tombola.running.options import RunOptions
 from tombola.running.store import Store
@@ -25,6 +26,7 @@ from tombola.studies.plan import Plan
 from tombola.work import Item, kind_named
 
 MAX_DEATHS = 3  # of workers, while they ran the same job, before that job is given up
+BOUNCE = 0.5  # seconds in which more presses of Ctrl-C count as one: shells and `timeout` pass a signal on twice
 TICK = 0.2  # seconds between two looks at what is under way
 PATIENCE = 1.0  # seconds until a job that another run holds is asked for again
 
@@ -58,6 +60,22 @@ class Stop:
         self.path = path
         self.asked = False
         self.at_once = False  # without waiting until the workers have saved
+        self.number = signal.SIGINT  # the signal that asked for it
+        self._when = 0.0
+
+    def hear(self, number: int) -> bool:
+        """Take in a signal: the first asks to save and end, a later Ctrl-C to end at once.
+
+        Returns:
+            Whether it is this one that ends all at once.
+        """
+        if not self.asked:
+            self.number, self._when = signal.Signals(number), time.monotonic()
+            self.ask()
+        elif number == signal.SIGINT and not self.at_once and time.monotonic() - self._when > BOUNCE:
+            self.at_once = True
+            return True
+        return False
 
     def ask(self) -> None:
         """Ask all workers to save and end."""
@@ -93,7 +111,8 @@ def run_plan(
 
     Args:
         workers: calls at a time.
-        make_executor: called again where a worker's death has ended the pool.
+        make_executor: makes what executes the work. A future whose worker died raises `BrokenProcessPool`, and the
+            others go on.
         stop: once it is requested, nothing more is started; work under way saves itself and ends.
 
     Raises:
@@ -117,9 +136,8 @@ class _Scheduler:
     running: dict[Future[list[str]], list[Item]] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)  # item that another run holds -> when to ask again
     deaths: Counter[str] = field(default_factory=Counter)  # of workers, while they ran nothing but that item
-    stillborn: int = 0  # pools in a row that broke before they took a item
-    suspects: set[str] = field(default_factory=set)  # items that ran when a worker died
-    single: set[str] = field(default_factory=set)  # items of a stack that failed
+    stillborn: int = 0  # workers in a row that died before they took an item
+    single: set[str] = field(default_factory=set)  # items of a stack that failed, or whose worker died
 
     def __post_init__(self) -> None:
         self.ends = Ends(self.plan)
@@ -146,6 +164,8 @@ class _Scheduler:
             self.stop.ask()  # or leaving would wait until the workers have trained to the end
             raise
         finally:
+            while not self.stop.at_once and wait(self.running, timeout=TICK).not_done:
+                pass  # it can still be told to end at once
             end(self.executor, self.stop.at_once)
         return self.tally
 
@@ -187,15 +207,8 @@ class _Scheduler:
         ready = [item for item in self.waiting if done.issuperset(item.needs) and later.get(item.id, 0) <= now]
         while ready and len(self.running) < self.workers:
             batch = self._next_batch(ready)
-            if not batch:
-                break
             specs = [item.as_json() for item in batch]
-            try:
-                future = self.executor.submit(execute, specs, str(self.store.root), self.options)
-            except BrokenProcessPool:  # a worker died while it had nothing to do
-                self._new_pool()
-                break
-            self.stillborn = 0
+            future = self.executor.submit(execute, specs, str(self.store.root), self.options)
             for item in batch:
                 ready.remove(item)
                 self.waiting.remove(item)
@@ -203,15 +216,7 @@ class _Scheduler:
             self.running[future] = batch
 
     def _next_batch(self, ready: list[Item]) -> list[Item]:
-        """Return the items to start together, none if that must wait.
-
-        When a worker dies, all that ran at the time is run one by one, so that no item is given up for another's fault.
-        """
-        if any(item.id in self.suspects for items in self.running.values() for item in items):
-            return []
-        suspects = [item for item in ready if item.id in self.suspects]
-        if suspects:
-            return [] if self.running else suspects[:1]
+        """Return the items to start together."""
         if ready[0].id in self.single:
             return ready[:1]
         first, kind = ready[0], kind_named(ready[0].kind)
@@ -229,14 +234,14 @@ class _Scheduler:
             return
         finished, _ = wait(self.running, timeout=TICK, return_when=FIRST_COMPLETED)
         for future in finished:
-            error = future.exception()
+            items, error = self.running.pop(future), future.exception()
+            if isinstance(error, StillBorn):
+                self._try_again(items)
+                continue
+            self.stillborn = 0
             if isinstance(error, BrokenProcessPool):
-                self._bury([item for items in self.running.values() for item in items])
-                self.running.clear()
-                self._new_pool()
-                return
-            items = self.running.pop(future)
-            if error is None:
+                self._bury(items)
+            elif error is None:
                 for item, outcome in zip(items, future.result(), strict=True):
                     self._settle(item, outcome)
             elif isinstance(error, StoreError) and not isinstance(error, Damaged):
@@ -247,12 +252,11 @@ class _Scheduler:
             else:
                 self._give_up(items[0], _reason(error))
 
-    def _new_pool(self) -> None:
+    def _try_again(self, items: list[Item]) -> None:
         self.stillborn += 1
         if self.stillborn > MAX_DEATHS:
             raise StoreError("workers die as soon as they start; --workers 0 does without them, and shows why")
-        self.executor.shutdown(wait=True)
-        self.executor = self.make_executor()
+        self.waiting[:0] = items
 
     def _settle(self, item: Item, outcome: str) -> None:
         if outcome == "busy":
@@ -263,24 +267,22 @@ class _Scheduler:
                 raise StoreError(f"{self.stop.path} was removed while the run went on; run the same command again")
             self.waiting.insert(0, item)
         else:
-            self.suspects.discard(item.id)
             self._count(item, outcome)
             self.listener.finished(item, outcome)
 
     def _bury(self, items: list[Item]) -> None:
-        """A worker died. What ran goes on from its checkpoints, unless workers keep dying on the same item."""
+        """A worker died. What it ran goes on from its checkpoints, unless workers keep dying on the same item."""
         if len(items) == 1:
             self.deaths[items[0].id] += 1
             if self.deaths[items[0].id] >= MAX_DEATHS:
                 self._give_up(items[0], f"workers died {MAX_DEATHS} times on this item; is there enough memory?")
                 return
         for item in items:
-            self.suspects.add(item.id)
+            self.single.add(item.id)
             self.listener.note(f"a worker died during {item.label}; it continues from its last checkpoint")
         self.waiting[:0] = items
 
     def _give_up(self, item: Item, reason: str) -> None:
-        self.suspects.discard(item.id)
         self.tally.failed[item.id] = reason
         self.listener.finished(item, "failed")
         self.listener.note(f"{item.label} failed; the rest continues:\n{reason}")

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from tombola.data import is_one_shape
 from tombola.data.normalising import spread
-from tombola.errors import InputError
-from tombola.networks import NetworkSettings
+from tombola.errors import InputError, shown
+from tombola.networks import NETWORKS, NetworkSettings
 from tombola.networks import factory as named_factory
 from tombola.pruning.mask import Mask
 from tombola.registry import NotWhileReading, reading
@@ -123,11 +123,7 @@ class Ticket:
         try:
             module.load_state_dict(self.trained if trained else self.weights)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"network {network.name!r} is not what it was when the ticket was found ({reason[:200]}); "
-                "bring its code back, or use ticket.weights and ticket.mask"
-            ) from error
+            raise _changed(network.name, " ".join(str(error).split())[:200]) from error
         return module
 
     def _named(self, network: NetworkSettings, trust: bool) -> nn.Module:
@@ -135,12 +131,23 @@ class Ticket:
         try:
             with nullcontext() if trust else reading("a ticket"):
                 shape, tokens = _tuples(self.origin["input_shape"]), _tuples(self.origin.get("tokens"))
-                return named_factory(network, shape, self.origin["classes"], tokens)()
+                make = named_factory(network, shape, self.origin["classes"], tokens)
+                if network.name in NETWORKS:
+                    self._check_sizes(network.name, make)
+                return make()
         except NotWhileReading:
             raise InputError(
                 f"the ticket's network is {network.name!r}, a function of a user's: give `factory`, which makes the "
                 "network, or `trust=True` (on the command line: --trust) to import and call the function"
             ) from None
+
+    def _check_sizes(self, name: str, make: Callable[[], nn.Module]) -> None:
+        """Refuse a network whose weights have other sizes than the ticket's, before memory is taken for them."""
+        with torch.device("meta"):
+            needed = {key: tensor.shape for key, tensor in make().state_dict().items()}
+        for key, size in needed.items():
+            if key not in self.weights or self.weights[key].shape != size:
+                raise _changed(name, f"size mismatch for {key}, which has {tuple(size)} now")
 
     def normalise(self, inputs: Tensor | np.ndarray) -> Tensor:
         """Return raw examples as the network was trained on them: float32, (x - mean) / std.
@@ -240,6 +247,13 @@ class Ticket:
     def __repr__(self) -> str:
         where = ", ".join(f"{name}={self.origin.get(name)!r}" for name in ("study", "arm", "trial", "repeat", "level"))
         return f"Ticket({where}, {self.mask!r})"
+
+
+def _changed(name: str, reason: str) -> InputError:
+    return InputError(
+        f"network {shown(name)} is not what it was when the ticket was found ({reason}); bring its code back, or use "
+        "ticket.weights and ticket.mask"
+    )
 
 
 def _tuples(written: Any) -> Any:

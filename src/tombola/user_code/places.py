@@ -6,13 +6,11 @@ pandas.py, random.py - is therefore never imported in its place, and standing in
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SAFE_PATH = "PYTHONSAFEPATH"  # Python's own, see `python -P`
 _FOLDERS: list[str] = []  # of this process, those given first looked through first
 
 
@@ -44,23 +42,6 @@ def user_path(*folders: str | Path) -> Iterator[None]:
         added = [folder for folder in _FOLDERS if folder not in before and folder not in path]
         _FOLDERS[:] = before
         sys.path[:] = [folder for folder in sys.path if folder not in added]
-
-
-@contextmanager
-def safe_start() -> Iterator[None]:
-    """Start Python processes that do not look for modules in the current folder, within the `with` block.
-
-    A worker process is started as `python -m ...`, which else puts the current folder first on its search path.
-    """
-    before = os.environ.get(SAFE_PATH)
-    os.environ[SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[SAFE_PATH]
-        else:
-            os.environ[SAFE_PATH] = before
 
 
 @contextmanager
