@@ -18,6 +18,7 @@ OPTIMIZERS = {
     "sam": SAM,
 }
 LOOPS = ("plain", "accumulation", "clipping", "ema", "amp", "resumed")
+FAST = ("plain", "resumed")  # the others belong to `make test-all`
 STEPS = 4
 
 
@@ -93,7 +94,7 @@ def loop(out, optimizer, kind, stop_at=None):
     return runs, steps, back
 
 
-@pytest.mark.parametrize("kind", LOOPS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[] if kind in FAST else pytest.mark.slow) for kind in LOOPS])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_no_pruned_weight_comes_back(tmp_path, optimizer, kind):
     if kind == "resumed":  # stopped in the middle of the first pruned level

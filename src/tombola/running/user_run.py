@@ -17,7 +17,8 @@ from torch import nn
 
 from tombola.errors import InputError
 from tombola.pruning import Mask
-from tombola.pruning.held_weight import held_weight
+from tombola.pruning.held_weight import Owner, held_weight
+from tombola.pruning.holding import hold
 from tombola.running.files import Damaged, pack_tensors, unpack_tensors, write_whole, writing
 from tombola.running.initial_state import state_under_mask
 from tombola.running.reported import Reported
@@ -29,6 +30,7 @@ from tombola.training.loop import Record
 from tombola.work import Item, Observations, OwnRun
 
 SNAPSHOTS, REPORTS, DIGEST = "snapshots", "reports.jsonl", "mask.sha256"
+IN_PLACE = "train the parameters of run.model in place, or copy weights with run.model.load_state_dict(...)"
 SEED_LIMIT = 2**31  # numpy's global generator takes no larger seed
 
 
@@ -80,7 +82,10 @@ class UserRun:
         self._model.load_state_dict(self._start)
         self._model.to(self.device).train()
         self._parameters = dict(self._model.named_parameters())
-        self._hold = self.mask.hold_(self._model)
+        owner = Owner(
+            f"run {self.label}: ", IN_PLACE, "make a new optimiser in each run, or load the state that this run saved"
+        )
+        self._hold = hold(self.mask, self._model, owner=owner)
 
     def _initial(self, make: Make) -> tuple[Mask, Weights, dict[str, Any]]:
         """Return the mask, the weights under it, and remarks on the mask."""
@@ -285,7 +290,7 @@ class UserRun:
         Raises:
             InputError: parameters were replaced, none was trained, or pruned weights live.
         """
-        remedy = "train the parameters of run.model in place, or copy weights with run.model.load_state_dict(...)"
+        remedy = IN_PLACE
         now = dict(self._model.named_parameters())
         if now.keys() != self._parameters.keys():
             name = sorted(now.keys() ^ self._parameters.keys())[0]
