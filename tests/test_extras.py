@@ -39,6 +39,7 @@ INTEGRATIONS = {
     "transformers": {"transformers", "accelerate"},
 }
 INTEGRATIONS |= {"mlflow": {"mlflow-skinny"}, "tensorboard": {"tensorboard"}, "wandb": {"wandb"}}
+INTEGRATIONS |= {"huggingface_hub": {"huggingface_hub"}}
 """The packages of each extra for another library's trainer, which its file in `integrations/` imports at once."""
 
 PACKAGES = {"codecarbon": "codecarbon", "numba": "numba", "pyarrow": "pyarrow", "vl_convert": "vl-convert-python"}

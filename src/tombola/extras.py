@@ -12,7 +12,8 @@ EXTRAS |= dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx")
 
 INTEGRATIONS = {"accelerate": "accelerate", "lightning": "lightning", "transformers": "transformers"}
 INTEGRATIONS |= {"mlflow": "mlflow", "tensorboard": "tensorboard", "wandb": "wandb"}
-"""The same for trainers and trackers of other libraries. The extra `all` leaves them out."""
+INTEGRATIONS |= {"huggingface_hub": "hub"}
+"""The same for trainers, trackers and the Hub of other libraries. The extra `all` leaves them out."""
 
 
 def installed(module: str) -> bool:

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
 
 from tombola.analysis.connectivity import barrier_statistics
 from tombola.figures import Setting, draw
 from tombola.running.files import write_whole, writing
+from tombola.running.progress import Display
 from tombola.running.results import Results
-from tombola.running.rounds import rounds as loop_rounds
-from tombola.running.run import run as run_work
+from tombola.running.rounds import ARMS, Loop, pruning_section, trainer_section
+from tombola.running.run import (
+    check_tracker,
+    chosen_study,
+    data_folder,
+    default_workers,
+    execute,
+    prepare,
+    require_success,
+)
+from tombola.running.store import Store
+from tombola.running.trackers import Tracking
 from tombola.studies.plan import MAX_RUNS
 from tombola.studies.study import Study
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from tombola.running.rounds import LoopRun
+    from tombola.running.loop_run import LoopRun
 
 
 def run(
@@ -65,32 +78,90 @@ def run(
             their last checkpoints is then lost.
         WorkFailed: a job failed by a bug, in tombola or in the user's own network.
     """
-    return run_work(
-        study,
-        out,
-        data=data,
-        workers=workers,
-        device=device,
-        engine=engine,
-        checkpoint_every=checkpoint_every,
-        energy=energy,
-        quiet=quiet,
-        verbose=verbose,
-        tracker=tracker,
-        max_runs=max_runs,
-        finish=lambda results: save(results, figures),
-    )
+    loaded, folder = chosen_study(study, out)
+    check_tracker(tracker)
+    plan, options = prepare(loaded, data_folder(data), workers, device, engine, checkpoint_every, energy, max_runs)
+    store = Store(folder)
+    store.create()
+    workers = default_workers(options.device, len(plan.work)) if workers is None else workers
+    display = Display(plan, store, workers or 1, Console(stderr=True), quiet, verbose)
+    display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
+    tally = execute(plan, store, options, workers, display)
+    results = Results(plan, store)
+    save(results, figures)
+    require_success(plan, tally)
+    return results
 
 
-def rounds(make_model: Callable[..., nn.Module], *, figures: bool = True, **options: Any) -> Iterator[LoopRun]:
+def rounds(
+    make_model: Callable[..., nn.Module],
+    *,
+    out: str | Path,
+    rounds: int | None = None,
+    rate: float = 0.2,
+    arms: Sequence[str | Mapping[str, Any]] = ARMS,
+    trials: int = 3,
+    name: str = "loop",
+    settings: Mapping[str, Any] | None = None,
+    metric: str | Mapping[str, Any] = "accuracy",
+    inputs: Any = None,
+    rewind: int | str | Sequence[int | str] = 0,
+    pruning: Mapping[str, Any] | None = None,
+    noise: str = "trial",
+    seed: int = 0,
+    tracker: str | None = None,
+    quiet: bool = False,
+    figures: bool = True,
+) -> Iterator[LoopRun]:
     """Return the runs of iterative pruning, one after the other, for any training loop.
 
+    >>> for run in tombola.rounds(make_model, out="results/mine"):          # doctest: +SKIP
+    ...     fit(run.model)
+    ...     run.report(accuracy=evaluate(run.model))
+
+    The dense run of a trial comes first, then the levels of each arm. A run is stored when the body of the loop ends
+    normally. After `break`, an error or a kill, the same loop continues at the run it was in. Tables and figures are
+    written after the last run; `tombola.Results.open(out)` reads what is done at any time.
+
+    Before each run the global generators of torch, numpy and random are seeded, equally for all arms and levels of a
+    trial.
+
     Args:
-        make_model: returns a fresh model.
-        figures: also draw them after the last run.
-        options: of `tombola.running.rounds.rounds`, where they are described.
+        make_model: returns a fresh model. It takes a `seed`, or draws from torch's global generator.
+        out: the results folder.
+        rounds: number of pruning rounds; 10 unless `pruning` says how many.
+        rate: share of the remaining weights that a round removes; the output layer's is half of it.
+        arms: as in a study file.
+        trials: independent repetitions.
+        name: of the loop. Tombola does not see what the body does: give another name, or other settings, once it
+            trains differently, and all runs are trained again.
+        settings: of the training, such as {"lr": 0.1, "epochs": 10}. Part of each run's identity; nothing else.
+        metric: the one that decides, or {"metric": name, "better": "lower", "unit": "kW"}.
+        inputs: a batch, or the shape of one example, for a model from which tombola can't tell.
+        rewind: the snapshot that kept weights go back to, such as "step-500"; 0 is the initialisation.
+        pruning: further fields of the section `pruning` of a study file, such as {"scope": "global"}.
+        noise: "trial", or "level": each level has a `seed` of its own.
+        seed: all randomness follows from it and the trial's number.
+        tracker: logs each finished run: "tensorboard", "mlflow", "wandb", or `package.module:function`.
+        quiet: write nothing but what goes wrong.
+        figures: also draw them after the last run, in `<out>/figures`.
+
+    Raises:
+        InputError: something can't be as it is asked for. Nothing has been written then.
     """
-    return loop_rounds(make_model, finish=lambda results: save(results, figures), **options)
+    fields = {
+        "name": name,
+        "seed": seed,
+        "trainer": trainer_section(name, settings, metric),
+        "pruning": pruning_section(rounds, rate, pruning),
+        "noise": noise,
+        "rewind": list(rewind) if isinstance(rewind, list | tuple) else rewind,
+        "arms": list(arms) if not isinstance(arms, str) else [arms],
+        "trials": trials,
+    }
+    loop = Loop.of(make_model, inputs, fields)
+    check_tracker(tracker)
+    return loop.runs(Store(out), tracker, Console(stderr=True, quiet=quiet), lambda results: save(results, figures))
 
 
 def save(results: Results, figures: bool = True) -> list[Path]:

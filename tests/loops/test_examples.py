@@ -48,7 +48,7 @@ def test_regression(tmp_path):
 
 def test_char_gpt(tmp_path):
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 60)
-    options = {"rounds": 1, "trials": 1, "steps": 4, "rewind": "step-2", "batch": 4}
+    options = {"rounds": 1, "trials": 1, "steps": 4, "rewind": 2, "batch": 4}
     results = example("char_gpt").main(tmp_path / "text.txt", tmp_path / "out", **options)
     assert results.frame().final_test_loss.between(1, 5).all()
     names = {layer.kind for layer in results.plan.coverage.layers}

@@ -13,7 +13,7 @@ from test_holding import net, sparse, train
 from torch.nn.utils import prune
 
 from tombola.errors import InputError, StoreError
-from tombola.pruning import Mask
+from tombola.pruning import Mask, weights_from_openlth
 
 MASKS = st.dictionaries(
     st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1, max_size=12).filter(
@@ -162,6 +162,27 @@ def test_openlth_reads_and_writes(tmp_path):
     assert json.loads((folder / "sparsity_report.json").read_text()) == {"total": 18.0, "unpruned": mask.remaining}
     assert Mask.from_openlth(folder) == Mask.from_openlth(str(folder / "mask.pth")) == mask
     assert list(Mask.from_openlth(folder)) == list(mask)
+
+
+def test_openlth_models(tmp_path):
+    weights = net().state_dict()
+    drawn({"0.weight": [16, 12]}).to_openlth(tmp_path / "own", weights)
+    for path in (tmp_path / "own", tmp_path / "own" / "model.pth"):
+        found = weights_from_openlth(path)
+        assert found.keys() == weights.keys()
+        assert all(torch.equal(found[name], weights[name]) for name in weights)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for step, value in (("ep2_it0", 1.0), ("ep10_it5", 2.0), ("ep10_it0", 3.0)):
+        state = {"model.fc.weight": torch.full((2, 2), value), "mask_fc___weight": torch.ones(2, 2)}
+        torch.save(state, theirs / f"model_{step}.pth")
+    torch.save({"fc.weight": torch.zeros(1)}, theirs / "model_epX_it0.pth")
+    assert {name: tensor[0, 0].item() for name, tensor in weights_from_openlth(theirs).items()} == {"fc.weight": 2.0}
+    with pytest.raises(InputError, match=r"there is no .*model\.pth: give OpenLTH's model\.pth, or the folder"):
+        weights_from_openlth(tmp_path)
+    torch.save({"w": Hostile()}, tmp_path / "model.pth")
+    with pytest.raises(InputError, match="can't be read as OpenLTH's model"):
+        weights_from_openlth(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.float32, torch.uint8, torch.bool])

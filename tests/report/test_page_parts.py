@@ -27,7 +27,6 @@ from tombola.analysis.statistics import level_statistics
 from tombola.cli import cli
 from tombola.errors import InputError
 from tombola.formatting import plain
-from tombola.html.command import command
 from tombola.html.embedded import signed, table
 from tombola.html.figures import density_figures
 from tombola.html.series import series_of, ticket_arm
@@ -35,6 +34,7 @@ from tombola.html.weights import input_pictures, weight_histograms
 from tombola.html.write import write_comparison, write_report
 from tombola.pruning.mask import Mask
 from tombola.running.ticket import Ticket
+from tombola.studies.command import command
 from tombola.studies.loading import load_study
 from tombola.tasks.metric import ACCURACY
 

@@ -12,10 +12,10 @@ import pandas as pd
 from tombola.data.digits import SHA256 as DIGITS_SHA256
 from tombola.data.published import PUBLISHED
 from tombola.formatting import counted, plain
-from tombola.html.command import command
 from tombola.running.collapse import said
 from tombola.running.results import Results
 from tombola.seeds import PURPOSES
+from tombola.studies.command import command
 from tombola.studies.study import ArmSettings, Study
 
 UNKNOWN = "not recorded"

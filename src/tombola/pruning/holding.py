@@ -29,24 +29,22 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from tombola.errors import InputError
-from tombola.pruning.held_weight import HeldWeight, held_weight
+from tombola.pruning.held_weight import HeldWeight, Owner, held_weight
 from tombola.pruning.optimizer_hooks import check_optimizer, watch_optimizers
 from tombola.pruning.parameters import matching_parameters, unwrapped
 from tombola.pruning.ranks import require_same_on_all_ranks
-
-INSTEAD = "release the mask before the module is changed (`tombola.pruning.release(module)`), and hold it again after"
 
 
 class Hold:
     """What `hold` returns: the way to let go of the parameters."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module, owner: Owner | None = None):
         self._module = module
-        self._mark = object()  # the weights carry it instead of this handle, which would keep the module alive
+        self._owner = owner or Owner()  # the weights carry it instead of this handle, which would keep the module alive
 
     def _weights(self) -> list[HeldWeight]:
         """Return the weights that this holds still: not those that another `hold` took over."""
-        return [weight for weight in _held_weights(self._module).values() if weight.holder is self._mark]
+        return [weight for weight in _held_weights(self._module).values() if weight.owner is self._owner]
 
     def release(self) -> None:
         """Let the pruned weights train again. Nothing happens where they were released already."""
@@ -61,7 +59,11 @@ class Hold:
 
 
 def hold(
-    keep: Mapping[str, Tensor], module: nn.Module, optimizer: Optimizer | None = None, reset_state: bool = False
+    keep: Mapping[str, Tensor],
+    module: nn.Module,
+    optimizer: Optimizer | None = None,
+    reset_state: bool = False,
+    owner: Owner | None = None,
 ) -> Hold:
     """Prune `module` in place and keep it so, under any optimiser and any loop.
 
@@ -72,6 +74,7 @@ def hold(
         module: also one that torch.compile or DistributedDataParallel wraps.
         optimizer: an optimiser whose state is checked now. Without it, each optimiser is checked before its first step.
         reset_state: clear the optimiser's state at pruned places instead of refusing it.
+        owner: whom messages speak of; no other hold may have it.
 
     Raises:
         InputError: the mask is of another network, a parameter can't be held, the optimiser has state at pruned places
@@ -83,11 +86,11 @@ def hold(
     if isinstance(module, DistributedDataParallel):
         require_same_on_all_ranks(keep, module)
     check_optimizer(optimizer, parameters, keep, reset_state)
-    handle = Hold(root)
+    handle = Hold(root, owner)
     weights = {name: _hold_parameter(name, parameter, keep[name]) for name, parameter in parameters.items()}
     _hook_modules(root, weights)
     for weight in weights.values():
-        weight.holder = handle._mark
+        weight.owner = handle._owner
         weight.prune()
     watch_optimizers()
     return handle
@@ -123,7 +126,11 @@ class _HeldModule:
         for local, weight in self.weights.items():
             if not weight.released:
                 if module._parameters.get(local) is not weight.parameter:
-                    raise InputError(f"{weight.name!r} is another object than the one that its mask holds: {INSTEAD}")
+                    owner = weight.owner
+                    raise InputError(
+                        f"{owner.where}{weight.name!r} is another object than the one that its mask holds: "
+                        f"{owner.on_change}"
+                    )
                 weight.refresh()
 
     def after_load(self, module: nn.Module) -> None:
@@ -132,7 +139,7 @@ class _HeldModule:
             parameter = module._parameters.get(local)
             if parameter is not None and parameter is not weight.parameter and not weight.released:
                 self.weights[local] = held_weight(parameter) or HeldWeight(weight.name, parameter, weight.keep)
-                self.weights[local].holder = weight.holder
+                self.weights[local].owner = weight.owner
                 weight.release()
             self.weights[local].prune()
 
@@ -163,8 +170,13 @@ class _Below:
             found: nn.Module | None = module
             for step in path:
                 found = found._modules.get(step) if found is not None else None
-            if found is not part and any(not weight.released for weight in held_module.weights.values()):
-                raise InputError(f"{'.'.join(path)!r} is another module than the one that a mask holds: {INSTEAD}")
+            held_weights = [weight for weight in held_module.weights.values() if not weight.released]
+            if found is not part and held_weights:
+                owner = held_weights[0].owner
+                raise InputError(
+                    f"{owner.where}{'.'.join(path)!r} is another module than the one that a mask holds: "
+                    f"{owner.on_change}"
+                )
             held_module(part, inputs)
 
 

@@ -256,13 +256,17 @@ class Mask(Mapping[str, Tensor]):
         """
         return cls(formats.from_openlth(Path(path)))
 
-    def to_openlth(self, path: str | Path) -> None:
+    def to_openlth(self, path: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the `mask.pth` and `sparsity_report.json` of OpenLTH into a folder.
+
+        Args:
+            path: of the folder; it is made where it is missing.
+            weights: a state_dict to write as `model.pth`; `tombola.pruning.weights_from_openlth` reads it.
 
         Raises:
             StoreError: they can't be written.
         """
-        formats.to_openlth(self, Path(path))
+        formats.to_openlth(self, Path(path), weights)
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks: each layer's shape, kept weights and density."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tombola.errors import InputError, StoreError, nearest
 from tombola.pruning.holding import held
 from tombola.pruning.parameters import matching_parameters, unwrapped
 
+STEP = re.compile(r"model_ep(\d{1,9})_it(\d{1,9})\.pth")
 Keep = Mapping[str, Tensor]  # bool tensors by parameter name: True where the weight is kept
 
 
@@ -90,19 +92,58 @@ def from_openlth(path: Path) -> dict[str, Tensor]:
         InputError: the file is missing, damaged, or no mask.
     """
     file = path / "mask.pth" if path.is_dir() else path
+    return {name: _as_bool(name, tensor, f" of {file}") for name, tensor in _tensors_of(file, "mask").items()}
+
+
+def weights_from_openlth(path: str | Path) -> dict[str, Tensor]:
+    """Return the state_dict of OpenLTH's `model.pth`, or of the last `model_ep<epoch>_it<iteration>.pth` of a folder.
+
+    A model that OpenLTH pruned has its weights behind `model.` and its masks in `mask_...`; both are undone. No code in
+    the file is run.
+
+    Args:
+        path: the file, or the folder of a level that has it.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds no tensors by name.
+    """
+    found = _tensors_of(_model_file(Path(path)), "model")
+    weights = {name: tensor for name, tensor in found.items() if not name.startswith("mask_")}
+    if len(weights) < len(found):
+        weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+    return weights
+
+
+def _model_file(path: Path) -> Path:
+    if not path.is_dir() or (path / "model.pth").is_file():
+        return path / "model.pth" if path.is_dir() else path
+    steps = {
+        (int(match[1]), int(match[2])): file
+        for file in path.glob("model_ep*_it*.pth")
+        if (match := STEP.fullmatch(file.name))
+    }
+    return steps[max(steps)] if steps else path / "model.pth"
+
+
+def _tensors_of(file: Path, what: str) -> dict[str, Tensor]:
+    """Read a dict of tensors by name.
+
+    Raises:
+        InputError: the file is missing, damaged, or something else.
+    """
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise InputError(f"there is no {file}: give OpenLTH's mask.pth, or the folder that has it") from error
+        raise InputError(f"there is no {file}: give OpenLTH's {what}.pth, or the folder that has it") from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise InputError(f"{file} can't be read as OpenLTH's mask: {_first_line(error)}") from error
+        raise InputError(f"{file} can't be read as OpenLTH's {what}: {_first_line(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
-        raise InputError(f"{file} is not OpenLTH's mask: it has no dict of tensors by name")
-    return {name: _as_bool(name, tensor, f" of {file}") for name, tensor in found.items()}
+        raise InputError(f"{file} is not OpenLTH's {what}: it has no dict of tensors by name")
+    return dict(found)
 
 
-def to_openlth(keep: Keep, folder: Path) -> None:
-    """Write `mask.pth` and `sparsity_report.json`.
+def to_openlth(keep: Keep, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write `mask.pth` and `sparsity_report.json`, and of `weights` a `model.pth`.
 
     Raises:
         StoreError: they can't be written.
@@ -111,10 +152,14 @@ def to_openlth(keep: Keep, folder: Path) -> None:
         "total": float(sum(pattern.numel() for pattern in keep.values())),
         "unpruned": float(sum(int(pattern.sum()) for pattern in keep.values())),
     }
+    contents: dict[str, Mapping[str, Tensor]] = {"mask.pth": {name: pattern.int() for name, pattern in keep.items()}}
+    if weights is not None:
+        contents["model.pth"] = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "mask.pth").open("wb") as file:
-            torch.save({name: pattern.int() for name, pattern in keep.items()}, file)
+        for name, content in contents.items():
+            with (folder / name).open("wb") as file:
+                torch.save(content, file)
         (folder / "sparsity_report.json").write_text(json.dumps(report, indent=4))
     except OSError as error:
         raise StoreError(f"can't write {folder}: {error.strerror or error}; name a folder that has room") from error

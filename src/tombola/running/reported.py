@@ -24,25 +24,25 @@ class Reported:
     A name is kept as a column: `val_loss` and `train_accuracy` as they are, `accuracy` as `test_accuracy`.
 
     Args:
-        path: a file with a JSON value in each line, which survives a kill.
+        path: a file with a JSON value in each line, which survives a kill. None keeps none.
         metric: the one that decides.
         label: of the run, for messages.
         resumed: whether the trainer may continue from a checkpoint. Else earlier reports are deleted.
     """
 
-    def __init__(self, path: Path, metric: Metric, label: str, resumed: bool):
+    def __init__(self, path: Path | None, metric: Metric, label: str, resumed: bool):
         self._path, self._metric, self._label = path, metric, label
         self.rows: dict[int, dict[str, float]] = {}
         self.seconds = 0.0  # of the processes that worked on the run before
         self._earlier = False  # whether the rows are from before a kill
-        if resumed:
-            self._read()
-        else:
+        if path is not None and resumed:
+            self._read(path)
+        elif path is not None:
             path.unlink(missing_ok=True)
 
-    def _read(self) -> None:
+    def _read(self, path: Path) -> None:
         try:
-            lines = self._path.read_text("utf-8").splitlines()
+            lines = path.read_text("utf-8").splitlines()
         except OSError:
             return
         for line in lines:
@@ -75,6 +75,8 @@ class Reported:
             raise InputError(f"run {self._label}: report was called without a metric; report {self._metric.name}=...")
         at = self._step(step, columns)
         self._put(at, columns)
+        if self._path is None:
+            return
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
 import threading
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from tombola.data import Dataset, balanced, rows_of, split
 from tombola.data import load as load_data
@@ -25,21 +21,24 @@ from tombola.registry import IMPORTING, resolve
 from tombola.running.energy import check_energy
 from tombola.running.executors import InProcess, Workers
 from tombola.running.files import write_whole
-from tombola.running.kept_plan import keep_plan, what_changed
+from tombola.running.kept_plan import keep_plan
+from tombola.running.notes import lost_checkpoints, notes_on
 from tombola.running.options import RunOptions
 from tombola.running.progress import Display
-from tombola.running.results import Results
 from tombola.running.scheduler import Stop, Tally, run_plan
 from tombola.running.store import Store
+<<<<<<< HEAD
 from tombola.running.trackers import TRACKERS, Tracking
 from tombola.running.worker import STOPPING
+=======
+from tombola.running.trackers import TRACKERS
+>>>>>>> loops
 from tombola.seeds import Seeds
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
 from tombola.studies.size import MAX_RUNS
 from tombola.studies.study import Study
 from tombola.studies.task_checks import check_start
-from tombola.studies.trial import epoch_length
 from tombola.tasks import Classification
 from tombola.training.engines import check_engine, slower_than_possible
 from tombola.work import MaskSearch
@@ -49,37 +48,12 @@ FAILURES_SHOWN = 20  # in the summary of a run
 LARGE_STEP = 1e9  # floating-point operations: some ten milliseconds of a core
 
 
-def run(
-    study: Study | str | Path,
-    out: str | Path | None = None,
-    *,
-    data: str | Path | None = None,
-    workers: int | None = None,
-    device: str = "auto",
-    engine: str = "auto",
-    checkpoint_every: float = 30.0,
-    energy: bool = False,
-    quiet: bool = False,
-    verbose: bool = False,
-    tracker: str | None = None,
-    max_runs: int = MAX_RUNS,
-    finish: Callable[[Results], object] = Results.save,
-) -> Results:
-    """Do the work of a study, save its tables and return its results; finished work is not repeated.
-
-    Arguments are those of `tombola.session.run`, which also draws figures.
-
-    Args:
-        finish: what saves the results, also where some of the work failed.
+def chosen_study(study: Study | str | Path, out: str | Path | None) -> tuple[Study, Path]:
+    """Return the study to run and its results folder.
 
     Raises:
-        InputError: the study, its data or the folder can't be used; nothing has been written then.
-        StoreError: results can't be written.
-        StoppedByUser: Ctrl-C: what runs is saved. A second Ctrl-C ends the workers at once; what they have done since
-            their last checkpoints is then lost.
-        WorkFailed: a job failed by a bug, in tombola or in the user's own network.
+        InputError: it is no study, or it is run by the import of a module that it names.
     """
-    console = Console(stderr=True)
     if module := IMPORTING.get():  # it would start workers that import it again, and so on
         raise InputError(
             f"tombola.run is called while {module!r} is being imported for a study that names it; put the call under "
@@ -87,25 +61,18 @@ def run(
         )
     if not isinstance(study, Study | str | Path):
         raise InputError(f"{study!r} is no study: give a tombola.Study, or the name or path of one")
-    if out is None:
-        out = default_folder(study)
-    if not isinstance(study, Study):
-        study = load_study(str(study))
-    root = data_folder(data)
-    if tracker is not None:
-        resolve(tracker, TRACKERS, "tracker")
-    plan, options = prepare(study, root, workers, device, engine, checkpoint_every, energy, max_runs)
-    store = Store(out)
-    store.create()
-    workers = default_workers(options.device, len(plan.work)) if workers is None else workers
-    display = Display(plan, store, workers or 1, console, quiet, verbose)
-    display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
-    tally = _run_plan(plan, store, options, workers, display)
-    results = Results(plan, store)
-    finish(results)
-    if tally.failed:
-        raise WorkFailed(_summary(plan, tally))
-    return results
+    folder = Path(out) if out is not None else default_folder(study)
+    return (study if isinstance(study, Study) else load_study(str(study))), folder
+
+
+def check_tracker(name: str | None) -> None:
+    """Refuse an unknown tracker.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name is not None:
+        resolve(name, TRACKERS, "tracker")
 
 
 def prepare(
@@ -252,78 +219,24 @@ def threads_each(plan: Plan, workers: int) -> int:
     return max(1, cores() // max(1, workers)) if step >= LARGE_STEP else 1
 
 
-def surplus_outputs(plan: Plan) -> str:
-    """Return in one line that the network has more outputs than there are classes; "" where it hasn't."""
-    outputs, classes = plan.coverage.classes, plan.data.classes
-    if (
-        outputs is None
-        or classes is None
-        or outputs == classes
-        or not isinstance(plan.study.task.make(), Classification)
-    ):
-        return ""
-    return f"note: the network returns {outputs} scores per example, but {plan.study.data.source} has {classes} classes"
+def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display: Display) -> Tally:
+    """Run all work of a plan that is not done.
 
+    Args:
+        plan: what to run.
+        store: where the results go; it exists.
+        options: how to run.
+        workers: items at a time, each in a process; 0 runs them in this process.
+        display: tells a person how it goes.
 
-def skipped_rounds(plan: Plan) -> str:
-    """Return in one line that a skipped round would be followed by the same training again; "" where it can't be."""
-    if plan.study.pruning.criterion != "stability" or plan.study.noise == "level":
-        return ""
-    return (
-        "note: stability skips a round in which the last evaluation was the best one, and with noise: trial the levels "
-        "after it then repeat the same training; noise: level gives each level its own data order"
-    )
-
-
-def never_settles(plan: Plan) -> str:
-    """Return in one line that the dense run is evaluated too seldom for a mask to settle; "" where it is not."""
-    dense, recipe = next(iter(plan.work.values())), plan.study.training
-    if not dense.observe.masks:
-        return ""
-    watched = [tracked.early_bird.window for tracked in dense.observe.masks]
-    distances = math.ceil(plan.budget() / recipe.interval(epoch_length(plan.study, plan.data, recipe)))
-    if not any(window > distances for window in watched):
-        return ""
-    return (
-        f"note: pruning.early_bird.window={watched[0]}, but the dense run is evaluated {distances} times after its "
-        "start: no mask can settle, and early-bird takes that of the final weights; lower training.evaluate_every"
-    )
-
-
-def lost_checkpoints(plan: Plan, store: Store, options: RunOptions) -> str:
-    """Return in one line that checkpoints can't be continued, and how they could; "" where all can.
-
-    Sums of another number of threads, another device or another PyTorch round otherwise, so a run that began with one
-    and ended with the other could not be repeated to the last bit.
+    Raises:
+        StoreError: results can't be written.
+        StoppedByUser: Ctrl-C: what runs is saved. After a second one, work since the last checkpoints is lost.
     """
-    import torch
-
-    now = {"threads": options.threads, "device": options.device, "torch": torch.__version__}
-    lost: Counter[str] = Counter()
-    for item in plan.work.values():
-        made = store.checkpoint_made_with(item.id) or {}
-        differing = [f"{key} {made[key]} instead of {now[key]}" for key in now if made.get(key, now[key]) != now[key]]
-        if differing:
-            lost[", ".join(differing)] += 1
-    if not lost:
-        return ""
-    how = "; ".join(f"{count} made with {text}" for text, count in lost.items())
-    return (
-        f"checkpoints that can't be continued to the last bit: {how}. That work starts again; the earlier --workers "
-        "and --device would continue it"
-    )
-
-
-def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, display: Display) -> Tally:
-    remarks = (
-        what_changed(store, plan),
-        surplus_outputs(plan),
-        skipped_rounds(plan),
-        never_settles(plan),
-        *plan.notes,
+    for remark in (
+        *notes_on(plan, store),
         "" if display.quiet else slower_than_possible(options.engine, options.device),
-    )
-    for remark in remarks:
+    ):
         if remark:
             display.note(remark)
     keep_plan(store.root, plan)
@@ -358,18 +271,19 @@ def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, displ
     return tally
 
 
-def _summary(plan: Plan, tally: Tally) -> str:
-    """Return which work failed, each failure with its reason in one line."""
+def require_success(plan: Plan, tally: Tally) -> None:
+    """Name the work that failed, each failure with its reason in one line.
+
+    Raises:
+        WorkFailed: some has.
+    """
+    if not tally.failed:
+        return
     lines = [f"  {plan.work[item].label}: {_last_line(reason)}" for item, reason in tally.failed.items()]
     shown, more = lines[:FAILURES_SHOWN], len(lines) - FAILURES_SHOWN
     rest = [f"  and {more} more; their messages stand above"] if more > 0 else []
-    return "\n".join(
-        [
-            f"{len(lines)} of {len(plan.work)} failed; all else is done, and the same command tries them again:",
-            *shown,
-            *rest,
-        ]
-    )
+    head = f"{len(lines)} of {len(plan.work)} failed; all else is done, and the same command tries them again:"
+    raise WorkFailed("\n".join([head, *shown, *rest]))
 
 
 def _last_line(reason: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from tombola.registry import NotWhileReading, reading
 from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors, write_whole
 from tombola.studies.explaining import explain
 from tombola.training.engine import Weights
+
+if TYPE_CHECKING:
+    from tombola.running.results import Results
 
 Size = Annotated[int, Field(ge=1, le=2**31)]
 
@@ -48,7 +51,7 @@ class _Origin(BaseModel):
     tokens: Size | list[Size | None] | dict[str, Size | None] | None = None
 
 
-class _About(BaseModel):
+class About(BaseModel):
     """What a ticket's file says beside its tensors. Whoever made the file may have written anything."""
 
     model_config = ConfigDict(extra="allow")
@@ -204,10 +207,10 @@ class Ticket:
         except Damaged as error:
             raise InputError(str(error)) from error
         try:
-            described = _About.model_validate(about)
+            described = About.model_validate(about)
             mask = _unpacked(under("mask", tensors), described.mask)
         except ValidationError as error:
-            raise InputError(f"{path} is no ticket: {explain(error, _About)}") from None
+            raise InputError(f"{path} is no ticket: {explain(error, About)}") from None
         except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise InputError(f"{path} is no ticket: its mask does not fit its shapes ({error})") from error
         return cls(
@@ -235,6 +238,31 @@ class Ticket:
         from tombola.export import export
 
         return export(self, to, path, **options)
+
+    def save_pretrained(self, folder: str | Path, results: Results | None = None) -> Path:
+        """Write the ticket into a folder in the Hub's layout: see `tombola.export.hub.save_pretrained`."""
+        from tombola.export import hub
+
+        return hub.save_pretrained(self, folder, results)
+
+    def push_to_hub(self, repo: str, results: Results | None = None, **options: Any) -> str:
+        """Upload the ticket to the Hub and return its address: see `tombola.export.hub.push_to_hub`.
+
+        >>> ticket.push_to_hub("me/lenet-ticket", results)              # doctest: +SKIP
+        """
+        from tombola.export import hub
+
+        return hub.push_to_hub(self, repo, results, **options)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Ticket:
+        """Return the ticket of a folder, or of a repository of the Hub: see `tombola.export.hub.from_pretrained`.
+
+        >>> ticket = tombola.Ticket.from_pretrained("me/lenet-ticket")  # doctest: +SKIP
+        """
+        from tombola.export import hub
+
+        return hub.from_pretrained(name, **options)
 
     def __eq__(self, other: object) -> bool:
         """Return whether mask, starting and trained weights are the same to the last bit."""

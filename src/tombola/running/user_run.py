@@ -17,7 +17,8 @@ from torch import nn
 
 from tombola.errors import InputError
 from tombola.pruning import Mask
-from tombola.pruning.held_weight import held_weight
+from tombola.pruning.held_weight import Owner, held_weight
+from tombola.pruning.holding import hold
 from tombola.running.files import Damaged, pack_tensors, unpack_tensors, write_whole, writing
 from tombola.running.initial_state import state_under_mask
 from tombola.running.reported import Reported
@@ -29,6 +30,7 @@ from tombola.training.loop import Record
 from tombola.work import Item, Observations, OwnRun
 
 SNAPSHOTS, REPORTS, DIGEST = "snapshots", "reports.jsonl", "mask.sha256"
+IN_PLACE = "train the parameters of run.model in place, or copy weights with run.model.load_state_dict(...)"
 SEED_LIMIT = 2**31  # numpy's global generator takes no larger seed
 
 
@@ -68,27 +70,38 @@ class UserRun:
         self._closed = False
         self._make(make)
         self._part = store.part(item.id)
-        resumed = self._resume()
-        self._reported = Reported(self._part / REPORTS, spec.primary, item.label, resumed)
-        self._snapshots = self._saved_snapshots() if resumed else {}
+        self._resumed = self._resume()
+        self._reported = Reported(self._reports(), spec.primary, item.label, self._resumed)
+        self._snapshots = self._saved_snapshots() if self._resumed else {}
         self._begun = time.perf_counter() - self._reported.seconds
 
     def _make(self, make: Make) -> None:
         """Build the model, set its weights and hold its mask."""
+        self._model = make(0)
+        self.mask, self._start, self._remarks = self._initial(make)
+        self._model.load_state_dict(self._start)
+        self._model.to(self.device).train()
+        self._parameters = dict(self._model.named_parameters())
+        owner = Owner(
+            f"run {self.label}: ", IN_PLACE, "make a new optimiser in each run, or load the state that this run saved"
+        )
+        self._hold = hold(self.mask, self._model, owner=owner)
+
+    def _initial(self, make: Make) -> tuple[Mask, Weights, dict[str, Any]]:
+        """Return the mask, the weights under it, and remarks on the mask."""
         spec = self._spec
 
         def drawn(seed: int) -> Weights:
             return make(seed).state_dict()
 
-        self._model = make(0)
-        found = state_under_mask(
-            spec, self._store, self._model, drawn, lambda: Mask.full(spec.prunable), spec.input_shape
-        )
-        self.mask, self._start, self._remarks = found
-        self._model.load_state_dict(self._start)
-        self._model.to(self.device).train()
-        self._parameters = dict(self._model.named_parameters())
-        self._hold = self.mask.hold_(self._model)
+        def full() -> Mask:
+            return Mask.full(spec.prunable)
+
+        return state_under_mask(spec, self._store, self._model, drawn, full, spec.input_shape)
+
+    def _reports(self) -> Path | None:
+        """Return the file of the reports; None where another process writes it."""
+        return self._part / REPORTS
 
     def _resume(self) -> bool:
         """Return whether a checkpoint of the trainer's may be continued; delete those of another mask."""
@@ -186,13 +199,19 @@ class UserRun:
         if not isinstance(name, str) or not SNAPSHOT.fullmatch(name):
             raise InputError(f"run {self.label}: a snapshot can't be called {name!r}; use a name such as step-500")
         self._hold.apply()
-        weights = self._weights()
+        self._keep(name, self._weights())
+        self.beat()
+
+    def _keep(self, name: str, weights: Weights) -> None:
         path = self._part / SNAPSHOTS / f"{name}.safetensors"
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, pack_tensors(weights, None))
         self._snapshots[name] = weights
-        self.beat()
+
+    def close(self) -> None:
+        """End the run: no report or snapshot is taken after that."""
+        self._closed = True
 
     def seed_all(self) -> None:
         """Seed the global generators of torch, numpy and random with `seed`."""
@@ -246,7 +265,7 @@ class UserRun:
             )
         final = self._final()
         seconds = self._seconds()
-        self._closed = True
+        self.close()
         reported = self._reported
         history = reported.history()
         diverged = reported.diverged_at
@@ -271,7 +290,7 @@ class UserRun:
         Raises:
             InputError: parameters were replaced, none was trained, or pruned weights live.
         """
-        remedy = "train the parameters of run.model in place, or copy weights with run.model.load_state_dict(...)"
+        remedy = IN_PLACE
         now = dict(self._model.named_parameters())
         if now.keys() != self._parameters.keys():
             name = sorted(now.keys() ^ self._parameters.keys())[0]

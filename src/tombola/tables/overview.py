@@ -15,9 +15,10 @@ from tombola.formatting import counted
 from tombola.networks import Coverage
 from tombola.running.estimate import measure_pace
 from tombola.running.kept_plan import what_changed
+from tombola.running.notes import skipped_rounds, surplus_outputs
 from tombola.running.progress import duration, elapsed, read_progress
 from tombola.running.results import Results
-from tombola.running.run import default_workers, skipped_rounds, surplus_outputs, threads_each
+from tombola.running.run import default_workers, threads_each
 from tombola.running.store import Store
 from tombola.studies.plan import Plan
 from tombola.training.engines import slower_than_possible
