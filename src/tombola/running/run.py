@@ -27,12 +27,8 @@ from tombola.running.options import RunOptions
 from tombola.running.progress import Display
 from tombola.running.scheduler import Stop, Tally, run_plan
 from tombola.running.store import Store
-<<<<<<< HEAD
 from tombola.running.trackers import TRACKERS, Tracking
 from tombola.running.worker import STOPPING
-=======
-from tombola.running.trackers import TRACKERS
->>>>>>> loops
 from tombola.seeds import Seeds
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
