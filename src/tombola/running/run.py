@@ -27,7 +27,7 @@ from tombola.running.options import RunOptions
 from tombola.running.progress import Display
 from tombola.running.scheduler import Stop, Tally, run_plan
 from tombola.running.store import Store
-from tombola.running.trackers import TRACKERS, Tracking
+from tombola.running.trackers import TRACKERS
 from tombola.running.worker import STOPPING
 from tombola.seeds import Seeds
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
