@@ -129,7 +129,7 @@ def test_several_results_are_judged_one_by_one(call, table):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "holds no results: give a results folder, or a results.csv"),
+        (None, "contains no results: give a results folder, or a results.csv"),
         ("", "can't be read as a results table"),
         (
             "a,b\n1,2\n",
@@ -151,7 +151,7 @@ def test_a_table_with_words_for_numbers_or_without_rows(call, table):
     text = table.read_text()
     table.write_text(text.replace("0.8,", "much,", 1))
     status, _, err = call("results.csv", "--claims", "own.yaml")
-    assert (status, "holds something other than numbers" in err) == (2, True)
+    assert (status, "contains values that are not numbers" in err) == (2, True)
     table.write_text(text.splitlines()[0] + "\n")
     status, _, err = call("results.csv", "--claims", "own.yaml")
     assert (status, "results.csv holds no results yet" in err) == (2, True)

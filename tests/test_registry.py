@@ -123,7 +123,7 @@ def test_ours_come_by_name_and_a_users_by_module():
         ("numpy:pi", "'pi' in 'numpy' is not callable"),
         ("numpy:", "criterion 'numpy:': not of the form package.module:name"),
         ("numpy:zeros.x", "criterion 'numpy:zeros.x': not of the form"),
-        ("../evil:f", "not of the form"),
+        ("../evil:f", "write package.module:name"),
         (":dedent", "criterion ':dedent'"),
         (".relative:f", "criterion '.relative:f'"),
     ],

@@ -102,7 +102,7 @@ def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Ca
     module_name, attribute, _ = _target(name, table, what)
     if folder := _READING.get():
         raise NotWhileReading(
-            f"{what} {name!r} is not imported, because reading {folder} runs no code; `tombola run` imports it: run "
+            f"{what} {name!r} is not imported, because reading {folder} runs no code; `tombola run` imports it. Run "
             "the study only if you trust its author"
         )
     with searching():
@@ -111,7 +111,7 @@ def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Ca
     found = getattr(module, attribute, None)
     if not callable(found):
         public = [other for other, value in vars(module).items() if callable(value) and not other.startswith("_")]
-        reason = "is not callable" if found is not None else "is not there" + nearest(attribute, public)
+        reason = "is not callable" if found is not None else "does not exist" + nearest(attribute, public)
         raise InputError(f"{what} {name!r}: {attribute!r} in {module_name!r} {reason}")
     home = getattr(found, "__module__", None) if inspect.isroutine(found) or inspect.isclass(found) else None
     if isinstance(home, str) and in_stdlib(home):
@@ -143,7 +143,7 @@ def code_fingerprint(name: str, table: Mapping[str, Callable[..., Any]], what: s
     if present.fragments != imported.fragments:
         changed = [each for each in present.modules if source_of(each) != _source_as_imported(each)]
         where = getattr(spec_of((changed or [module])[0]), "origin", None) or module
-        raise InputError(f"{what} {name!r}: {where} has changed since it was imported; start Python anew")
+        raise InputError(f"{what} {name!r}: {where} has changed since its import; restart Python")
     _REMEMBERED[module, attribute] = _stamps(present.modules), present
     return present.digest
 
@@ -177,18 +177,18 @@ def _target(name: str, table: Mapping[str, Any], what: str) -> tuple[str, str, E
         module, _, attribute = name.partition(":")
         if module == "__main__":
             raise InputError(
-                f"{what} {name!r}: other processes can't see what a script or notebook defines itself; put it into a "
-                f"module, such as my_code.py, and name it my_code:{attribute}"
+                f"{what} {name!r}: other processes can't import it from a script or notebook; move it into a module, "
+                f"such as my_code.py, and name it my_code:{attribute}"
             )
         if not all(part.isidentifier() for part in (*module.split("."), attribute)):
-            raise InputError(f"{what} {name!r}: not of the form package.module:name, such as my_nets:make")
+            raise InputError(f"{what} {name!r}: write package.module:name, such as my_nets:make")
         return module, attribute, None
     found = [entry for entry in _entry_points(what) if entry.name == name]
     if not found:
         raise InputError(f"unknown {what} {name!r}{nearest(name, names(table, what))} (your own: package.module:name)")
     if len({entry.value for entry in found}) > 1:
         packages = " and ".join(sorted(entry.dist.name if entry.dist else entry.value for entry in found))
-        raise InputError(f"{what} {name!r} is added by {packages}; uninstall one of them, or give package.module:name")
+        raise InputError(f"{what} {name!r} comes from {packages}; uninstall one of them, or write package.module:name")
     return found[0].module, found[0].attr, found[0]
 
 
@@ -199,8 +199,8 @@ def _entry_points(what: str) -> list[EntryPoint]:
 def _imported(module_name: str, name: str, what: str) -> ModuleType:
     if in_stdlib(module_name):
         raise InputError(
-            f"{what} {name!r}: {module_name!r} is part of Python itself, and a study names the user's functions; "
-            "if you have a module of that name, rename it"
+            f"{what} {name!r}: {module_name!r} is part of Python itself, but a study may name only your own "
+            "functions; if you have a module of that name, rename it"
         )
     before = IMPORTING.set(module_name)
     try:
@@ -228,6 +228,6 @@ def _check_origin(module_name: str, name: str, what: str) -> None:
     if spec is None or own is None or own.origin is None or own.origin == spec.origin:
         return
     raise InputError(
-        f"{what} {name!r}: {own.origin} is hidden by {spec.origin or 'a package'}, which has the same name {top!r} and "
-        "is found first; rename yours"
+        f"{what} {name!r}: {own.origin} is hidden by {spec.origin or 'a package'}, which has the same name {top!r} "
+        "and comes first; rename yours"
     )

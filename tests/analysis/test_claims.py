@@ -393,7 +393,7 @@ def test_any_text_is_either_an_expression_or_refused(text):
         ('breaks("ticket", -1)', ["character 18", "margin in percentage points"]),
         (
             'difference("dense", "ticket", 0.2)',
-            ["character 12", '"dense"', "dense can only be what it is compared with"],
+            ["character 12", '"dense"', "dense can only be the arm to compare with"],
         ),
         ('gain("ticket", 0.2) # or so', ["character 21", "#", "ignored"]),
         ('gain("ticket",\n0.2)', ["more than one line"]),

@@ -168,7 +168,7 @@ def test_units_of_other_matrices_are_not_guessed(module, name):
     coverage = None if "parametrizations" in name else examine(module, (2,))
     mask = Mask({"weight": torch.ones(2, 2, dtype=torch.bool)}) if coverage is None else Mask.full(coverage.shapes())
     assert coverage is None or any(name in each for each in coverage.sizes())
-    with pytest.raises(Untraceable, match=f"{name} is no weight of a linear or convolution layer"):
+    with pytest.raises(Untraceable, match=f"{name} is not a weight of a linear or convolution layer"):
         live_paths(module, mask, (2,))
 
 

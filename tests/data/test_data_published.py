@@ -91,7 +91,7 @@ def test_truncated_or_longer(tmp_path, small, compressed, damage):
     folder = small_idx.write(tmp_path, compressed)
     path = folder / (IMAGES + (".gz" if compressed else ""))
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=r"truncated or altered.*delete it; it will be downloaded again") as caught:
+    with pytest.raises(DataError, match=r"truncated or altered.*delete it, and tombola downloads it again") as caught:
         load(MNIST, tmp_path, download=False)
     assert str(path) in str(caught.value)
 

@@ -26,7 +26,7 @@ def test_npz_needs_a_path(path):
 
 @pytest.mark.parametrize("source", ["mnist", "fashion-mnist", "cifar10", "cifar100", "digits"])
 def test_other_sources_have_none(source):
-    with pytest.raises(ValidationError, match="path belongs to source: npz alone"):
+    with pytest.raises(ValidationError, match="path needs source: npz"):
         DataSettings(source=source, validation=1, path="own.npz")
 
 

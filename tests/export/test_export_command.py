@@ -76,7 +76,7 @@ def test_the_level_is_chosen_on_validation_alone(results):
         (["--to", "pakced"], "unknown format; did you mean 'packed'"),
         (["--to", "packed", "bits"], "write NAME=VALUE"),
         (["--to", "packed", "bots=3"], "did you mean 'bits'"),
-        (["--to", "packed", "finetune=many"], "give a number of iterations"),
+        (["--to", "packed", "finetune=many"], "is not a number of iterations"),
         (["--to", "compact", "--level", "9"], "has no arm='ticket', trial=0, repeat=0, level=9"),
     ],
 )

@@ -254,7 +254,7 @@ def test_a_metric_that_is_not_finite_ends_its_chain(tmp_path):
 
 def test_the_folder_of_a_loop_is_not_run_by_another_command(tmp_path):
     loop(tmp_path, arms=["ticket"])
-    with pytest.raises(InputError, match="run the script that has the loop"):
+    with pytest.raises(InputError, match="start the script of that loop"):
         tombola.run(tmp_path, quiet=True)
 
 

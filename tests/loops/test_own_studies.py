@@ -115,10 +115,10 @@ def test_items_survive_json():
 
 
 REFUSED = [
-    ({"data": "mnist"}, "data: the trainer brings its own; leave data out"),
-    ({"training": {"lr": 0.1, "batch_size": 10, "epochs": 2}}, "training: the trainer brings its own"),
-    ({"retraining": {"lr": 0.1}}, "retraining: the trainer brings its own"),
-    ({"task": "regression"}, "task: the trainer brings its own"),
+    ({"data": "mnist"}, "data: the trainer has its own; leave data out"),
+    ({"training": {"lr": 0.1, "batch_size": 10, "epochs": 2}}, "training: the trainer has its own"),
+    ({"retraining": {"lr": 0.1}}, "retraining: the trainer has its own"),
+    ({"task": "regression"}, "task: the trainer has its own"),
 ]
 
 
@@ -146,5 +146,5 @@ def test_what_planning_refuses(changes, message):
 
 
 def test_a_snapshot_is_nothing_to_a_study_without_a_trainer():
-    with pytest.raises(InputError, match="only a user's own trainer takes those"):
+    with pytest.raises(InputError, match="which only a user's own trainer takes"):
         tombola.studies.make_plan(load_study("demo", {"rewind": "step-500"}))

@@ -393,7 +393,7 @@ def test_a_parametrised_layer_costs_what_it_costs():
 
 
 def test_where_all_is_computed_there_is_nothing_to_prune():
-    with pytest.raises(InputError, match=r"nothing to prune.*'parametrizations\.weight\.original1'.*weight_norm"):
+    with pytest.raises(InputError, match=r"no prunable layer.*'parametrizations\.weight\.original1'.*weight_norm"):
         examine(parametrizations.weight_norm(nn.Linear(8, 6)), (8,))
 
 

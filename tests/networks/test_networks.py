@@ -342,7 +342,7 @@ class Returns(nn.Module):
     ("module", "message"),
     [
         (lenet(MNIST, 10), r"can't be run on inputs of shape \(5,\)"),
-        (nn.Sequential(nn.Flatten(), nn.ReLU()), "nothing to prune"),
+        (nn.Sequential(nn.Flatten(), nn.ReLU()), "no prunable layer"),
         (Returns(lambda y: y.sum()), r"one row of class scores per example; for 2 .*gave \(\)"),
         (Returns(lambda y: y.sum(1)), r"for 2 .*gave \(2,\)"),
         (Returns(lambda y: y[:1]), r"for 2 .*gave \(1, 3\)"),

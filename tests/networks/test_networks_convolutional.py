@@ -136,7 +136,7 @@ def test_every_convolution_is_drawn_by_the_scheme(name):
         ("resnet-18", (784,), {}, r"network 'resnet-18': it takes images"),
         ("resnet-20", CIFAR, {"depth": 18}, r"depth 18 is not 6n\+2; take 8, 14, 20"),
         ("resnet-20", CIFAR, {"depth": 2}, r"depth 2 is not 6n\+2"),
-        ("vgg-19", CIFAR, {"depth": 18}, "there is no depth 18; take one of 11, 13, 16, 19"),
+        ("vgg-19", CIFAR, {"depth": 18}, "depth 18 is unknown; choose one of 11, 13, 16, 19"),
         ("resnet-20", CIFAR, {"deep": 20}, "can't be built with .*deep"),
     ],
 )

@@ -133,7 +133,7 @@ def test_a_study_with_nothing_done_has_a_page_too(hostile: Path, tmp_path: Path)
     (folder / "jobs").mkdir(parents=True)
     shutil.copy(hostile / "study.yaml", folder)
     text = write_report(tombola.Results.open(folder)).read_text()
-    assert "Nothing has been trained yet." in text
+    assert "The study has no finished run yet." in text
     assert "are still to be done" in text
     assert "data-plot=" not in text.split("<script>")[0]
 

@@ -138,7 +138,7 @@ def test_no_winning_ticket_is_said_as_it_is() -> None:
 
 def test_one_trial_allows_no_conclusion() -> None:
     sentences = found(table({"ticket": TICKET[:1], "reinit": REINIT[:1]}))
-    assert "nothing can be concluded about variation" in sentences[0]
+    assert "you can conclude nothing about variation" in sentences[0]
     assert "+0.41 points from the dense network's 97.00 %" in sentences[1]  # 0.9741 at level 1
     text = " ".join(sentences)
     assert "inning ticket" not in text
@@ -172,9 +172,11 @@ def test_trials_of_unequal_depth_that_never_broke_down_have_no_mean_level() -> N
 def test_nothing_and_nothing_but_divergence() -> None:
     levels = table({"ticket": TICKET})
     nothing = pd.DataFrame()
-    assert findings(nothing, nothing, nothing, nothing, 0.001) == ("Nothing has been trained yet.",)
+    assert findings(nothing, nothing, nothing, nothing, 0.001) == ("The study has no finished run yet.",)
     levels[[ACCURACY, "early_stop_iteration", "final_test_accuracy", "final_train_accuracy"]] = np.nan
-    assert found(levels.assign(status="diverged")) == ("Every run so far has diverged: there is nothing to report.",)
+    assert found(levels.assign(status="diverged")) == (
+        "Every run so far diverged, so the page has no results to report.",
+    )
 
 
 def test_a_study_without_a_ticket_speaks_of_its_first_arm() -> None:

@@ -95,7 +95,7 @@ def test_a_network_that_is_edited_in_a_session_is_refused(tmp_path, monkeypatch)
     (tmp_path / "edited_net.py").write_text(
         "from small_nets import mlp\ndef make():\n    return mlp((64,), 10, (7,))\n"
     )
-    with pytest.raises(InputError, match="has changed since it was imported; start Python anew"):
+    with pytest.raises(InputError, match="has changed since its import; restart Python"):
         make_plan(study)
 
 

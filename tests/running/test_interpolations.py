@@ -303,7 +303,7 @@ def test_lines_at_a_diverged_end_are_left_out(tmp_path: Path, capsys: pytest.Cap
     results = start(study, tmp_path / "results")
     assert results.connectivity().empty
     assert results.missing() == 0
-    assert "were left out: what they need diverged" in " ".join(capsys.readouterr().err.split())
+    assert "were skipped: they need work that diverged" in " ".join(capsys.readouterr().err.split())
     assert pd.read_csv(tmp_path / "results" / "barriers.csv").empty
 
 

@@ -93,7 +93,7 @@ def test_edited_code_is_said(folder: Path) -> None:
     done = run(folder)
     assert done.returncode == 0
     assert "the code of network 'test_small_network:make' has changed since results/small was last run" in done.stderr
-    assert "3 results of the earlier version stay in its jobs folder and are not used" in done.stderr
+    assert "3 results of the earlier version stay in the folder jobs/, unused" in done.stderr
 
 
 @pytest.mark.slow
@@ -154,7 +154,7 @@ def test_what_is_left_of_other_settings_is_said(copied: Path) -> None:
     text = (copied / "study.yaml").read_text().replace("seed: 0", "seed: 1")
     (copied / "study.yaml").write_text(text)
     done = tombola_in(copied, "results", ".")
-    assert "16 of 16 are not done yet" in done.stdout
+    assert "16 of 16 work items are missing" in done.stdout
     assert "holds 16 results of other settings, or of an earlier version of the code or the data" in done.stdout
     shutil.rmtree(copied / "jobs")
     assert "other settings" not in tombola_in(copied, "results", ".").stdout

@@ -329,7 +329,7 @@ def test_an_unfinished_study(copied: Path) -> None:
     assert set(results.frame()["level"]) == {0, 1}
     assert len(results.curves()) == 11 * len(results.frame())
     assert results.ticket(level=1).mask.remaining < 11900
-    with pytest.raises(InputError, match="not there yet"):
+    with pytest.raises(InputError, match="not finished yet"):
         results.ticket(level=2)
 
 

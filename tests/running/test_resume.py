@@ -129,7 +129,7 @@ def test_ctrl_c_stops_at_once_and_loses_nothing(
     status, out, err = run.finish(timeout=20)
     assert time.monotonic() - asked < 10  # seconds; less than one on an idle machine
     assert status == 130
-    assert "same command continues from here" in err
+    assert "same command resumes" in err
     assert "Traceback" not in err
     assert "KeyboardInterrupt" not in err
     assert out == ""
@@ -150,7 +150,7 @@ def test_ctrl_c_many_times_ends_it_at_once_without_a_traceback(command: Start, m
     asked = time.monotonic()
     os.kill(run.pid, signal.SIGINT)
     assert run.process.stderr is not None
-    assert "stopping: work under way is being saved" in run.process.stderr.readline()
+    assert "stopping: tombola saves running work" in run.process.stderr.readline()
     while run.process.poll() is None:
         os.kill(run.pid, signal.SIGINT)
         time.sleep(0.05)

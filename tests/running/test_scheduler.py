@@ -233,7 +233,7 @@ def test_a_diverging_job_leaves_the_rest_alone(
     err = capsys.readouterr().err
     assert err.count("diverged test_small_network") == 2
     assert "the loss was not finite at iteration" in err
-    assert "3 of 10 were left out: what they need diverged or failed" in err
+    assert "3 of 10 work items were skipped: they need work that diverged or failed" in err
     frame = results.frame()
     status = {(row.arm, row.level): row.status for row in frame.itertuples()}
     for arm in ("ticket", "reinit"):

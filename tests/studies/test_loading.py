@@ -106,7 +106,7 @@ def test_a_chain_of_files_and_presets():
 def test_a_circle_is_said_however_it_is_spelt(first, second):
     Path("sub").mkdir()
     write("b.yaml", f"extends: {second}\nname: b\n")
-    assert len(refused("extends runs in a circle: .*a.yaml -> .*b.yaml", write("a.yaml", f"extends: {first}\n"))) < 300
+    assert len(refused("extends refers to itself: .*a.yaml -> .*b.yaml", write("a.yaml", f"extends: {first}\n"))) < 300
 
 
 def test_a_file_that_extends_itself_is_a_circle():
@@ -118,8 +118,8 @@ def test_a_file_that_extends_itself_is_a_circle():
     [
         ("lenet-mnits", "unknown study 'lenet-mnits'; did you mean 'lenet-mnist'"),
         ("nowhere.yaml", r"no study file or results folder '.*nowhere\.yaml'"),
-        ("[demo, lenet-mnist]", "extends names one preset or file"),
-        ("3", "extends names one preset or file"),
+        ("[demo, lenet-mnist]", "extends must name one preset or file"),
+        ("3", "extends must name one preset or file"),
     ],
 )
 def test_what_is_extended_must_be_there(base, match):
@@ -288,7 +288,7 @@ def test_global_scope_leaves_the_bases_layer_rates_behind():
     write("b.yaml", "extends: lenet-mnist\nname: b\npruning: {rates: {fc1: 0.1}}\n")
     assert load_study("b.yaml", {"pruning.scope": "global"}).pruning.rates == {}
     assert load_study("b.yaml", assignments=["pruning.output_rate=null"]).pruning.output_rate is None
-    refused("belong to scope: layer", "demo", {"pruning": {"scope": "global", "output_rate": 0.1}})
+    refused("need scope: layer", "demo", {"pruning": {"scope": "global", "output_rate": 0.1}})
 
 
 def test_a_description_is_of_its_own_file():
@@ -303,7 +303,7 @@ def test_a_path_object_is_a_path():
 
 
 WORDED = {
-    "rewind=1.0": "rewind=1.0: a fraction of the budget lies below 1; iteration 1 is written 1",
+    "rewind=1.0": "rewind=1.0: a fraction of the budget must be below 1; write iteration 1 as 1",
     "arms=[{of: snip, shufle: true}]": "unknown field 'arms.0.shufle'; did you mean 'shuffle' or 'rule'?",
     "connectivity=true": "connectivity=True: true and false have no meaning here; {} takes the defaults",
     "arms=[]": "arms=[]: must name at least 1",
@@ -420,7 +420,7 @@ def test_all_that_is_wrong_is_said_at_once():
 def test_a_study_without_its_parts_says_which():
     message = refused("network is missing", write("a.yaml", "name: a\ntrials: 2\n"))
     assert all(f"{part} is missing" in message for part in ("data", "training", "pruning", "arms"))
-    refused("has no name: add a line `name: my-study`", write("b.yaml", "trials: 2\n"))
+    refused("has no name: add the line `name: my-study`", write("b.yaml", "trials: 2\n"))
 
 
 def test_a_file_that_was_overridden_is_not_blamed():
@@ -447,10 +447,10 @@ def test_a_file_that_was_overridden_is_not_blamed():
         ("training.lr.x=3", r"command line: training\.lr="),
         ("trials", "'trials' is not of the form field=value"),
         ("=3", "'=3' is not of the form field=value"),
-        ("arms=[ticket", "arms=.*not valid YAML.*quote it, .arms=\\[a, b\\]."),
+        ("arms=[ticket", "arms=.*not valid YAML.*quote the argument, .arms=\\[a, b\\]."),
         ("pruning.densities=[50]", "less than 1; it is a fraction, 0.5 for 50 %"),
         ("trials=", "command line: trials=None: .*integer"),
-        ("extends=demo", "extends belongs into a study file"),
+        ("extends=demo", "extends belongs in a study file"),
     ],
 )
 def test_a_wrong_assignment_is_said(text, match):
@@ -549,5 +549,5 @@ def test_a_study_that_was_run_is_found_by_its_name():
 def test_what_a_script_defines_itself_can_not_be_named():
     from tombola.studies import make_plan
 
-    with pytest.raises(InputError, match=r"can't see what a script or notebook defines itself.*my_code:make"):
+    with pytest.raises(InputError, match=r"can't import it from a script or notebook.*my_code:make"):
         make_plan(load_study("demo", {"network": "__main__:make"}))

@@ -49,7 +49,7 @@ def test_a_task_that_there_is_not(task, message):
         ({"name": "regression", "metric": "r3"}, r"task.metric='r3': must be 'rmse', 'mae' or 'r2'"),
         ({"label_smooting": 0.1}, r"has no option 'label_smooting'; did you mean 'label_smoothing'"),
         ({"label_smoothing": 1.0}, r"task.label_smoothing=1.0: must be less than 1"),
-        ({"class_weights": [1, -1]}, r"task.class_weights=\[1, -1\]: must be 0 or more each"),
+        ({"class_weights": [1, -1]}, r"task.class_weights=\[1, -1\]: must be 0 or more"),
         ({"name": "multilabel", "threshold": 0}, r"task.threshold=0: must be greater than 0"),
         ({"name": "multilabel", "pos_weight": 0}, r"task.pos_weight=0: must be above 0"),
         ({"name": "segmentation", "classes": 1}, r"task.classes=1"),
@@ -99,7 +99,7 @@ def test_data_of_another_kind(data, task, message):
         (
             "language-model",
             {"name": "task_nets:Transformer", "arguments": {"causal": False}},
-            r"depend on later tokens, so it sees what it is to predict",
+            r"depend on later tokens, so it sees the tokens that it must predict",
         ),
     ],
 )

@@ -250,9 +250,9 @@ def test_what_is_no_image_cannot_be_augmented(tmp_path):
     settings = {"source": "npz", "path": str(tmp_path / "vectors.npz"), "validation": 5}
     changes = {"data": settings, "training.batch_size": 5, "pruning.rounds": 1}
     make_plan(load_study("demo", changes))
-    with pytest.raises(InputError, match=r"training\.augment is for images .* has shape \(6,\)"):
+    with pytest.raises(InputError, match=r"training\.augment needs images .* has shape \(6,\)"):
         make_plan(load_study("demo", changes | {"training.augment": ["flip"]}))
-    with pytest.raises(InputError, match=r"training\.augment is for images"):
+    with pytest.raises(InputError, match=r"training\.augment needs images"):
         make_plan(load_study("demo", changes | {"retraining.augment": ["flip"]}))
 
 

@@ -296,7 +296,7 @@ def test_what_it_cannot_train() -> None:
         MlpEngine(SMALL, [start, start], recipe, 1000, CPU)
     with pytest.raises(ValueError, match="on the CPU"):
         MlpEngine(SMALL, [start], recipe, 1000, torch.device("meta"))
-    with pytest.raises(ValueError, match="no multilayer perceptron"):
+    with pytest.raises(ValueError, match="not a multilayer perceptron"):
         MlpEngine(lambda: nn.Sequential(nn.Linear(36, 5), nn.Tanh()), [start], recipe, 1000, CPU)
     with pytest.raises(ValueError, match="the data are"):
         engine(SMALL, start.weights, mask, IMAGES, recipe)

@@ -369,8 +369,8 @@ def test_why_layers_stay_dense() -> None:
     mask = Mask({"0.weight": torch.zeros(4, 3, 3, 3) > 0, "1.weight": torch.ones(4, 4, 1, 1) > 0})
     reasons = why_dense(module, mask)
     assert reasons["0"] == "it pads with 'reflect', not with zeros"
-    assert reasons["1"] == "100% of its weights are left; a sparse layer pays below 75%"
-    assert reasons["3"] == "100% of its weights are left; a sparse layer pays below 30%"
+    assert reasons["1"] == "100% of its weights remain; a sparse layer is faster only below 75%"
+    assert reasons["3"] == "100% of its weights remain; a sparse layer is faster only below 30%"
     assert not SparseEngine.pays(module, mask)
     assert SparseEngine.why_not(module, mask, recipe()) == ""  # it could, at another density
     padded = Mask({"0.weight": mask["0.weight"]})

@@ -26,7 +26,7 @@ from tombola.untrusted_yaml import MAX_BYTES, read_yaml
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive", "not measured"
-BOTH_SIDES = "the interval is partly inside and partly outside of the expected range"
+BOTH_SIDES = "the interval lies partly inside and partly outside the expected range"
 
 
 class Claim(Section):
@@ -81,7 +81,7 @@ class Claim(Section):
         except BadExpression as error:
             raise ValueError(f"expression: {error}") from None
         if compares and (self.expected is not None or self.tolerance is not None):
-            raise ValueError("expected and tolerance have no meaning beside a comparison; leave them out")
+            raise ValueError("a comparison takes neither expected nor tolerance; remove them")
         if not compares and (self.expected is None or self.tolerance is None):
             raise ValueError("an expression without a comparison needs expected and tolerance")
         return self
@@ -218,13 +218,13 @@ def _evaluate(study: str, levels: pd.DataFrame, claim: Claim, confidence: float)
 
 def _no_trial(evidence: Evidence) -> str:
     lost = len(evidence.lost)
-    return "no trial has everything that the expression asks for" + (f"; {lost} diverged" if lost else "")
+    return "no trial has all values that the expression needs" + (f"; {lost} diverged" if lost else "")
 
 
 def _left_out(evidence: Evidence, n: int) -> str:
     """Return what of the study is not in a sample of n trials; nothing where all of it is."""
     trials, lost = evidence.levels["trial"].nunique(), len(evidence.lost)
-    parts = [f"only {n} of {trials} trials have everything that the expression asks for"] if n < trials else []
+    parts = [f"only {n} of {trials} trials have all values that the expression needs"] if n < trials else []
     parts += [f"{lost} diverged {'run is' if lost == 1 else 'runs are'} left out"] if lost else []
     return ", and ".join(parts)
 
@@ -245,9 +245,9 @@ def _judge(claim: Claim, n: int, low: float, high: float, flat: bool) -> tuple[s
             bound, low, high = -bound, -high, -low
         right, wrong = (low > bound, high <= bound) if strict else (low >= bound, high < bound)
     if right:
-        return REPRODUCED, "the whole interval is inside of the expected range"
+        return REPRODUCED, "the whole interval lies inside the expected range"
     if wrong:
-        return NOT_REPRODUCED, "the whole interval is outside of the expected range"
+        return NOT_REPRODUCED, "the whole interval lies outside the expected range"
     return INCONCLUSIVE, BOTH_SIDES
 
 
@@ -290,7 +290,7 @@ def read_claims(text: str, source: str) -> list[Claim]:
     """
     content = read_yaml(text, source, "safe")
     if not isinstance(content, dict) or not isinstance(content.get("claims"), list) or not content["claims"]:
-        raise InputError(f"{source}: a claims file has a list `claims:`, and what is common to all of them beside it")
+        raise InputError(f"{source}: a claims file needs a list `claims:`; fields beside it apply to all claims")
     common = {key: value for key, value in content.items() if key != "claims"}
     claims: list[Claim] = []
     for number, fields in enumerate(content["claims"], start=1):

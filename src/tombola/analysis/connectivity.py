@@ -41,7 +41,9 @@ def height_of(points: pd.DataFrame) -> str:
     known = points.groupby("study", observed=True)["test_error"].count() > 0
     if known.nunique() > 1:
         names = " and ".join(str(study) for study in known.index)
-        raise InputError(f"the barriers of {names} can't be compared: errors and losses; show them one by one")
+        raise InputError(
+            f"the barriers of {names} can't be compared: some are errors, others losses; show each study alone"
+        )
     return ERROR if known.all() else LOSS
 
 

@@ -103,11 +103,13 @@ def parse(text: str) -> Expression:
     """
     text = text.strip()
     if len(text) > LONGEST:
-        raise BadExpression(f"it has {len(text)} characters; {LONGEST} are allowed")
+        raise BadExpression(f"it has {len(text)} characters; at most {LONGEST} are allowed")
     if len(text.splitlines()) > 1:
         raise BadExpression(f"it has more than one line; {ALLOWED}")
     if (place := QUOTED.sub(lambda found: "x" * len(found[0]), text).find("#")) >= 0:
-        raise BadExpression(f"at character {place + 1}: # is not allowed, for what follows would be ignored; {ALLOWED}")
+        raise BadExpression(
+            f"at character {place + 1}: # is not allowed, because the rest of the line would be ignored; {ALLOWED}"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Python, about what is refused below anyway
@@ -139,7 +141,7 @@ def _expression(text: str, tree: ast.expr) -> Expression:
     if not any(isinstance(node, ast.Call) for node in ast.walk(found.left)):
         raise _Refused(found.left, "there must be something measured" + (" on the left" if found.side else ""))
     if found.right is not None and found.bound is not None and not math.isfinite(found.bound):
-        raise _Refused(found.right, "is no finite number")
+        raise _Refused(found.right, "is not a finite number")
     return found
 
 
@@ -162,9 +164,9 @@ def _check_call(node: ast.Call) -> None:
     name = node.func.id if isinstance(node.func, ast.Name) else ""
     if name not in FUNCTIONS:
         known = nearest(name, FUNCTIONS) if name else ""
-        raise _Refused(node.func, f"is no function of this language{known}")
+        raise _Refused(node.func, f"is not a function of this language{known}")
     if node.keywords:
-        raise _Refused(node, f"{name} takes its arguments by place, not by name")
+        raise _Refused(node, f"{name} takes positional arguments only; remove the names")
     _, kinds, optional = FUNCTIONS[name]
     if not len(kinds) - optional <= len(node.args) <= len(kinds):
         required = len(kinds) - optional

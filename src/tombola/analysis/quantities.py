@@ -222,7 +222,7 @@ def wanted_of(kind: str, argument: str | float | None) -> str | None:
         "arm": (
             isinstance(argument, str) and argument not in ("", DENSE),
             'an arm in quotes, such as "ticket"'
-            + (" (dense can only be what it is compared with)" * (argument == DENSE)),
+            + (" (dense can only be the arm to compare with)" * (argument == DENSE)),
         ),
         "arm or dense": (
             isinstance(argument, str) and argument != "",

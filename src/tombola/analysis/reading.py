@@ -53,15 +53,15 @@ def read_levels(path: Path, data: Path | None = None) -> tuple[pd.DataFrame, dic
         beside = file.parent / STUDY_FILE
         study = load_study(str(beside)) if beside.is_file() else None
     if levels.empty:
-        raise InputError(f"{path} holds no results yet")
+        raise InputError(f"{path} contains no results yet")
     return levels, {} if study is None else {study.name: study.model_dump(mode="json")}
 
 
 def _table(file: Path) -> pd.DataFrame:
     if not file.is_file():
         raise InputError(
-            f"{str(file.parent if file.name == 'results.csv' else file)!r} holds no results: give a "
-            "results folder, or a results.csv"
+            f"{str(file.parent if file.name == 'results.csv' else file)!r} contains no results: give a results "
+            "folder, or a results.csv"
         )
     try:
         columns = pd.read_csv(file, nrows=0).columns
@@ -71,8 +71,8 @@ def _table(file: Path) -> pd.DataFrame:
         raise InputError(f"{file} can't be read as a results table: {str(error).splitlines()[0]}") from error
     measures = measures_of(metric_of(levels))
     if missing := [column for column in (*NEEDED, *measures) if column not in levels]:
-        raise InputError(f"{file} is no results table: these columns are missing: {', '.join(missing)}")
+        raise InputError(f"{file} is not a results table: these columns are missing: {', '.join(missing)}")
     for column in (*NUMBERS, *measures):
         if len(levels) and not pd.api.types.is_numeric_dtype(levels[column]):
-            raise InputError(f"{file}: the column {column} holds something other than numbers")
+            raise InputError(f"{file}: the column {column} contains values that are not numbers")
     return levels

@@ -16,7 +16,7 @@ from tombola.tasks.metric import Metric, metric_of
 
 WINNING, MATCHING, LOSING, INCONCLUSIVE = "winning ticket", "matching", "losing", "inconclusive"
 GROUP = ["study", "arm", "level"]
-NO_VARIATION = "without variation between trials there is no interval to judge by"
+NO_VARIATION = "without variation between trials, no interval can be computed"
 
 
 def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.95) -> pd.DataFrame:
@@ -134,7 +134,7 @@ def _judge(row: dict, metric: Metric, margin: float, confidence: float) -> tuple
     found, iteration = _difference(row, metric), _iterations(row)
     if n == 1:
         text = f"{name} {found}, early stop {iteration} against dense"
-        return INCONCLUSIVE, f"{text}; n = 1: one trial tells nothing of the variation between trials"
+        return INCONCLUSIVE, f"{text}; n = 1: one trial shows no variation between trials"
     given = f"({100 * confidence:g} % intervals, n = {n})"
     if row["gain_flat"]:
         same = with_unit(signed(row[f"{metric.name}_difference"], metric), metric)

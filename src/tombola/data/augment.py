@@ -93,7 +93,7 @@ def changed_by(name: str, function: Any, inputs: Tensors, generator: torch.Gener
         changed = function(each_tensor(torch.clone, inputs), generator)
     except Exception as error:
         raise InputError(
-            f"{where} failed: {type(error).__name__}: {error}; it is called as function(inputs, generator)"
+            f"{where} failed: {type(error).__name__}: {error}; tombola calls it as function(inputs, generator)"
         ) from error
     if _kinds_of(changed) != _kinds_of(inputs):
         raise InputError(f"{where} turned {_kinds_of(inputs)} into {_kinds_of(changed)}; it must keep shape and type")

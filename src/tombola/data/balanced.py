@@ -26,7 +26,7 @@ def balanced(targets: Tensor, per_class: int, generator: torch.Generator) -> Ten
         if len(places) < per_class:
             raise InputError(
                 f"pruning.init_examples={per_class}: class {label} has {len(places)} training examples in this trial; "
-                "ask for at most so many of each class"
+                "lower pruning.init_examples"
             )
         found.append(places[torch.randperm(len(places), generator=generator)[:per_class]])
     chosen = torch.cat(found)

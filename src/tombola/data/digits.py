@@ -26,7 +26,7 @@ _BRIGHTEST = 16
 SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 
 FILE = resources.files("tombola.data") / "digits.npz"
-DAMAGED = "digits: tombola's copy of the data set is damaged; reinstall it: pip install --force-reinstall tombola"
+DAMAGED = "digits: tombola's copy of the data set is damaged; reinstall tombola: pip install --force-reinstall tombola"
 
 
 def load() -> Dataset:

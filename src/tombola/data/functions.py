@@ -39,7 +39,7 @@ def load(name: str, arguments: Mapping[str, Any]) -> Dataset:
         unknown = [str(key) for key in returned if key not in ("train", "test", "target")]
         if unknown or "train" not in returned or "test" not in returned:
             keys = ", ".join(map(str, returned))
-            raise DataError(f"{name} returned a map of {keys}; it must hold train and test, and may hold target")
+            raise DataError(f"{name} returned a map of {keys}; it must contain train and test, and may contain target")
         train, test, target = returned["train"], returned["test"], returned.get("target")
     elif isinstance(returned, tuple | list) and len(returned) == 2:
         train, test = returned
@@ -64,12 +64,12 @@ def check_same_again(first: Dataset, name: str, arguments: Mapping[str, Any]) ->
         if one != other:
             raise DataError(
                 f"{name} returned {one:,} {which} examples on its first call and {other:,} on its second; it must "
-                "return the same data each time: seed what it draws"
+                "return the same data each time: seed its random numbers"
             )
     if first.fingerprint != second.fingerprint:
         raise DataError(
             f"{name} returned other values on its second call, of as many examples; it must return the same data each "
-            "time: seed what it draws, and sort what it reads"
+            "time: seed its random numbers, and sort the files it reads"
         )
     return first
 
@@ -116,12 +116,12 @@ class _Part:
             inputs, targets = self._from_items()
         elif hasattr(part, "__iter__"):
             raise DataError(
-                f"{self.where} is a {type(part).__name__}, which can only be read from its start: training could not "
-                "be resumed, nor its order seeded; give it a length and items by number (a map-style Dataset), or "
+                f"{self.where} is a {type(part).__name__}, which can be read only from its start, so training could "
+                "not resume or seed its order; give it a length and items by number (a map-style Dataset), or "
                 "return arrays"
             )
         else:
-            raise DataError(f"{self.where} is a {type(part).__name__}; see docs/studies.md for what it may be")
+            raise DataError(f"{self.where} is a {type(part).__name__}; docs/studies.md lists the supported types")
         inputs = each_of(lambda values: self._inputs(values), inputs)
         targets = each_of(lambda values: self._array(values, "targets"), targets)
         self._check_lengths(inputs, targets)
@@ -133,7 +133,7 @@ class _Part:
             found = [column for column in TARGETS if column in columns]
             if len(found) != 1:
                 raise DataError(
-                    f"{self.where} has columns {', '.join(columns)}: which holds the targets? return "
+                    f"{self.where} has columns {', '.join(columns)}: name the column of targets: return "
                     '{"train": ..., "test": ..., "target": "name of the column"}'
                 )
             (target,) = found
@@ -141,7 +141,7 @@ class _Part:
             raise DataError(f"{self.where} has no column {target!r}; there are: {', '.join(columns)}")
         targets = columns.pop(target)
         if not columns:
-            raise DataError(f"{self.where} has no column but {target!r}; there must be inputs")
+            raise DataError(f"{self.where} has only the column {target!r}; add inputs")
         arrays = {column: self._array(values, f"column {column!r}") for column, values in columns.items()}
         if len(arrays) == 1 and (only := next(iter(arrays.values()))).ndim > 1:
             return only, targets
@@ -160,8 +160,8 @@ class _Part:
             shapes = [array.shape for array in _leaves(item)]
             if shapes != (wanted := [array.shape for array in _leaves(first)]):
                 raise DataError(
-                    f"{self.where}: item {number} has arrays of shape {shapes}, item 0 of {wanted}; all must be alike: "
-                    "crop, resize or pad them"
+                    f"{self.where}: item {number} has arrays of shape {shapes}, item 0 of {wanted}; all items need "
+                    "one shape: crop, resize or pad them"
                 )
         return _stacked([item[0] for item in items]), _stacked([item[1] for item in items])
 
@@ -185,7 +185,9 @@ class _Part:
         if array.dtype == bool:
             array = array.astype(np.float32)
         if array.dtype.kind in "USO":
-            raise DataError(f"{self.where}: inputs hold texts; turn them into numbers, such as token ids of type int64")
+            raise DataError(
+                f"{self.where}: inputs contain texts; convert them to numbers, such as token ids of type int64"
+            )
         if array.ndim == 4 and array.shape[-1] in CHANNELS and array.shape[1] not in CHANNELS:
             raise DataError(
                 f"{self.where}: inputs have shape {array.shape}, channels last; return array.transpose(0, 3, 1, 2)"
@@ -196,24 +198,24 @@ class _Part:
         try:
             array = np.asarray(_numpy(values))
         except (ValueError, TypeError) as error:
-            raise DataError(f"{self.where}: {what} is no array: {error}") from None
+            raise DataError(f"{self.where}: {what} is not an array: {error}") from None
         if array.dtype == object and all(isinstance(value, str) for value in array.flat):
             array = array.astype(str)
         if array.dtype.kind not in "biufUS" or not array.ndim:
             raise DataError(
-                f"{self.where}: {what} is an array of {array.dtype} of shape {array.shape}; it must hold numbers, all "
-                "examples alike"
+                f"{self.where}: {what} is an array of {array.dtype} of shape {array.shape}; it must contain numbers, "
+                "with one shape for all examples"
             )
         if what.startswith("column") and array.dtype.kind in "US":
             raise DataError(
-                f"{self.where}: {what} holds texts; turn it into numbers (pandas.get_dummies) or leave it out"
+                f"{self.where}: {what} contains texts; convert it to numbers (pandas.get_dummies), or remove it"
             )
         if array.dtype.kind == "f":
             flat = np.isfinite(array.reshape(len(array), -1)).all(1)
             if not flat.all():
                 raise DataError(
                     f"{self.where}: {what} holds NaN or infinity in {int((~flat).sum()):,} of {len(array):,} examples, "
-                    f"the first of them number {int(flat.argmin())}; replace those values or leave the examples out"
+                    f"the first at number {int(flat.argmin())}; replace those values, or remove the examples"
                 )
         return array
 
@@ -222,7 +224,7 @@ class _Part:
         if len(lengths) > 1 or 0 in lengths:
             raise DataError(
                 f"{self.where} has arrays of {' and '.join(f'{length:,}' for length in sorted(lengths))} examples; "
-                "each input needs one target, and there must be some"
+                "each input needs one target, and at least one example must exist"
             )
 
 
@@ -278,7 +280,7 @@ def _check_alike(name: str, what: str, train: Arrays, test: Arrays) -> None:
     one, other = _kinds(train), _kinds(test)
     texts = str(one).startswith("U") and str(other).startswith("U")
     if one != other and not texts:
-        raise DataError(f"{name}: {what} of train are {one}, of test {other}; both must have one type and shape")
+        raise DataError(f"{name}: {what} of train are {one}, of test {other}; both need the same type and shape")
 
 
 def _numbered(name: str, train: Arrays, test: Arrays) -> tuple[tuple[Arrays, Arrays], int | None]:
@@ -288,14 +290,14 @@ def _numbered(name: str, train: Arrays, test: Arrays) -> tuple[tuple[Arrays, Arr
     if train.dtype.kind in "US":
         names = np.unique(train)
         if unknown := sorted(set(np.unique(test)) - set(names)):
-            raise DataError(f"{name}: test has the class {str(unknown[0])!r}, which train lacks; leave it out")
+            raise DataError(f"{name}: test has the class {str(unknown[0])!r}, which train lacks; remove those examples")
         return (np.searchsorted(names, train), np.searchsorted(names, test)), len(names)
     if train.dtype.kind in "iu":
         lowest, highest = (
             f(int(getattr(each, m)()) for each in (train, test)) for f, m in ((min, "min"), (max, "max"))
         )
         if highest >= 2**31:
-            raise DataError(f"{name}: targets hold {highest}, which is no class number")
+            raise DataError(f"{name}: targets hold {highest}, which is not a class number")
         return (train.astype(np.int64), test.astype(np.int64)), highest + 1 if lowest >= 0 else None
     if train.dtype.kind == "f":
         return (train.astype(np.float32), test.astype(np.float32)), None

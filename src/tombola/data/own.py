@@ -84,18 +84,18 @@ def _headers(archive: Archive) -> dict[str, Header]:
         if headers[inputs].shape[0] != headers[labels].shape[0]:
             raise DataError(
                 f"{archive.path}: {inputs} has {headers[inputs].shape[0]:,} examples and {labels} "
-                f"{headers[labels].shape[0]:,} labels; there must be one label for every example"
+                f"{headers[labels].shape[0]:,} labels; every example needs one label"
             )
     train, test = headers["x_train"], headers["x_test"]
     if train.shape[1:] != test.shape[1:]:
         raise DataError(
             f"{archive.path}: an example of x_train has shape {train.shape[1:]}, one of x_test {test.shape[1:]}; "
-            "both must be alike"
+            "both need one shape"
         )
     if train.dtype.kind != test.dtype.kind:
         raise DataError(
-            f"{archive.path}: x_train is {train.dtype} and x_test {test.dtype}; uint8 is divided by 255 and "
-            "floating values are not, so save both as the one or as the other"
+            f"{archive.path}: x_train is {train.dtype} and x_test {test.dtype}; tombola divides uint8 by 255 but not "
+            "floating values, so save both with one type"
         )
     return headers
 
@@ -106,7 +106,7 @@ def _input_fault(key: str, header: Header) -> str:
     if dtype.hasobject:
         return "holds Python objects, which are never loaded; save one array of uint8 or float32"
     if not (dtype == np.uint8 or (dtype.kind == "f" and dtype.itemsize <= 8)):
-        return f"is {dtype}; save it as uint8 (0 to 255, divided by 255 here) or {key}.astype('float32')"
+        return f"is {dtype}; save it as uint8 (0 to 255; tombola divides by 255) or {key}.astype('float32')"
     if not 2 <= len(shape) <= 4:
         return (
             f"has shape {shape}; it must be (N, features), (N, height, width) or (N, channels, height, width): "
@@ -153,7 +153,7 @@ def _labels(archive: Archive) -> tuple[np.ndarray, np.ndarray]:
         if lowest < 0:
             raise DataError(f"{archive.path}: {key} holds the label {lowest}; classes are numbered from 0")
         if highest >= 2**31:
-            raise DataError(f"{archive.path}: {key} holds the label {highest}, which is no class number")
+            raise DataError(f"{archive.path}: {key} holds the label {highest}, which is not a class number")
         found.append(labels.astype(np.int64))
     return found[0], found[1]
 
@@ -169,11 +169,11 @@ def _classes(path: Path, train: np.ndarray, test: np.ndarray) -> int:
             f"{', '.join(map(str, absent))}; number the classes from 0 without gaps: {_RENUMBER}"
         )
     if classes < 2:
-        raise DataError(f"{path}: y_train holds the single label 0; there must be two classes or more")
+        raise DataError(f"{path}: y_train holds the single label 0; a study needs two or more classes")
     if test.max() >= classes:
         raise DataError(
-            f"{path}: y_test holds the label {test.max()}, but training has classes 0 to {classes - 1} alone; "
-            "leave those test examples out, or number both parts alike"
+            f"{path}: y_test holds the label {test.max()}, but training has only classes 0 to {classes - 1}; remove "
+            "those test examples, or use the same numbers in both parts"
         )
     return classes
 
@@ -182,7 +182,7 @@ def _check_kind(path: Path, kind: str, inputs: Header) -> None:
     if kind == "sequence" and (len(inputs.shape) != 3 or inputs.dtype.kind != "f"):
         raise DataError(
             f"{path}: data.kind=sequence needs floating x_train of shape (N, steps, features); it is {inputs.dtype} of "
-            f"shape {inputs.shape}; leave kind out"
+            f"shape {inputs.shape}; remove kind"
         )
 
 
@@ -194,6 +194,6 @@ def _inputs(archive: Archive, key: str, kind: str) -> np.ndarray:
         if bad:
             raise DataError(
                 f"{archive.path}: {key} holds NaN or infinity in {len(bad):,} of {len(inputs):,} examples, the first "
-                f"of them {key}[{bad[0]}]; replace those values or leave the examples out"
+                f"at {key}[{bad[0]}]; replace those values, or remove the examples"
             )
     return inputs[:, None] if inputs.ndim == 3 and kind == "image" else inputs

@@ -129,7 +129,7 @@ def find(places: list[Path], stem: str) -> Path | None:
 
 def _read(published: Published, stem: str, path: Path | None, shape: tuple[int, ...]) -> np.ndarray:
     assert path is not None
-    remedy = "delete it; it will be downloaded again"
+    remedy = "delete it, and tombola downloads it again"
     try:
         regular_file(path)
         content = path.read_bytes()
@@ -147,7 +147,7 @@ def _read(published: Published, stem: str, path: Path | None, shape: tuple[int, 
         content = idx.unzip(content, str(path), remedy)
     array = idx.parse(content, str(path), remedy)
     if array.shape != shape:
-        raise DataError(f"{path}: holds an array of shape {array.shape} where {shape} should be; {remedy}")
+        raise DataError(f"{path}: contains an array of shape {array.shape} instead of {shape}; {remedy}")
     if len(shape) == 1 and array.max() >= published.description.classes:
         raise DataError(
             f"{path}: holds label {array.max()}, beyond the {published.description.classes} classes; {remedy}"

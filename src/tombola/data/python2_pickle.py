@@ -33,7 +33,7 @@ def parse(content: bytes, name: str, remedy: str) -> dict[bytes, Any]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: can't be unpickled ({reason}); {remedy}") from error
     if not isinstance(found, dict):
-        raise DataError(f"{name}: holds a {type(found).__name__} where a dict should be; {remedy}")
+        raise DataError(f"{name}: contains a {type(found).__name__} instead of a dict; {remedy}")
     return found
 
 
@@ -54,7 +54,7 @@ def _empty(*_arguments: object) -> np.ndarray:
 
 def _uint8(kind: bytes, *_arguments: object) -> np.dtype:
     if kind != b"u1":
-        raise pickle.UnpicklingError(f"an array of {kind!r} where uint8 should be")
+        raise pickle.UnpicklingError(f"an array of {kind!r} instead of uint8")
     # A copy, because the state that follows is set on it, and numpy's own is one for all.
     return np.dtype(np.uint8, copy=True)
 

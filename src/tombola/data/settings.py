@@ -46,15 +46,17 @@ class DataSettings(Section):
     @model_validator(mode="after")
     def _check(self) -> DataSettings:
         if self.source == "npz" and not self.path:
-            raise ValueError("source: npz needs path, the .npz file that holds the arrays")
+            raise ValueError("source: npz needs path, the .npz file of the arrays")
         if self.source != "npz" and self.path is not None:
-            raise ValueError(f"path belongs to source: npz alone, and source is {self.source!r}; leave path out")
+            raise ValueError(f"path needs source: npz, but source is {self.source!r}; remove path")
         if self.arguments and self.source in OURS:
-            raise ValueError(f"arguments belong to a function of your own, and source is {self.source!r}")
+            raise ValueError(
+                f"arguments need your own function as source, but source is {self.source!r}; remove arguments"
+            )
         try:
             json.dumps(self.arguments, allow_nan=False)
         except (TypeError, ValueError):
-            raise ValueError("arguments must hold numbers, texts, lists and maps alone") from None
+            raise ValueError("arguments may contain only numbers, texts, lists and maps") from None
         if self.source != "npz" and self.kind != "image":
-            raise ValueError(f"kind belongs to source: npz alone, and source is {self.source!r}; leave kind out")
+            raise ValueError(f"kind needs source: npz, but source is {self.source!r}; remove kind")
         return self

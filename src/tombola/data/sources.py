@@ -173,7 +173,7 @@ def _source_named(name: str) -> Source:
     if name in SOURCES:
         return SOURCES[name]
     if ":" not in name and name not in names(SOURCES, "data source"):
-        raise InputError(f"data.source: no source {name!r}{nearest(name, SOURCES)}")
+        raise InputError(f"data.source: unknown source {name!r}{nearest(name, SOURCES)}")
 
     def again(place: Place) -> Dataset:
         return functions.check_same_again(_remember(name, place), name, json.loads(place.arguments))

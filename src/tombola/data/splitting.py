@@ -54,8 +54,8 @@ def split(
         values = _normalise(inputs, rows, mean, std, layout)
         if not np.isfinite(values).all():
             raise DataError(
-                f"{dataset.name}: once normalised, the {which} inputs exceed the range of float32; "
-                "look for outliers in them, or scale them before they are saved"
+                f"{dataset.name}: after normalisation, the {which} inputs exceed the range of float32; look for "
+                "outliers, or scale the inputs before you save them"
             )
         return torch.from_numpy(values).to(device)
 
@@ -94,7 +94,7 @@ def rows_of(dataset: Dataset, validation: int | float | str, seeds: Seeds) -> tu
         if (planned := len(own_rows(dataset, validation, Seeds(0, 0)))) != len(aside):
             raise InputError(
                 f"data.validation={validation!r} set {planned} examples aside with one generator and {len(aside)} with "
-                "another; each trial needs as many"
+                "another; each trial needs the same number"
             )
         return aside, np.setdiff1d(np.arange(available), aside)
     count = held_out(validation, available)
@@ -124,13 +124,13 @@ def own_rows(dataset: Dataset, name: str, seeds: Seeds) -> np.ndarray:
         rows = np.asarray(function(dataset.train_inputs, dataset.train_targets, seeds.generator("split")))
     except Exception as error:
         raise InputError(
-            f"{where} failed: {type(error).__name__}: {error}; it is called as function(inputs, targets, generator)"
+            f"{where} failed: {type(error).__name__}: {error}; tombola calls it as function(inputs, targets, generator)"
         ) from error
     if rows.dtype == bool and rows.shape == (available,):
         rows = np.flatnonzero(rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or len(np.unique(rows)) != len(rows):
         raise InputError(
-            f"{where} must return different numbers of examples as integers [n], or a mask [{available}]; it gave "
+            f"{where} must return different numbers of examples as integers [n], or a mask [{available}]; it returned "
             f"{rows.dtype} of shape {rows.shape}"
         )
     if not 1 <= len(rows) < available or rows.min() < 0 or rows.max() >= available:
@@ -167,7 +167,7 @@ def _measure(dataset: Dataset, rows: np.ndarray, layout: Layout) -> tuple[np.nda
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
         raise DataError(
             f"{dataset.name}: the training inputs are too large to be normalised (up to {highest.max():.3g}, "
-            f"down to {lowest.min():.3g}); scale them before they are saved"
+            f"down to {lowest.min():.3g}); scale them before you save them"
         )
     # Compared exactly, not by std == 0: the mean of equal values is rounded, and what is left of them is noise.
     constant = lowest == highest

@@ -57,8 +57,8 @@ def reduce(whole: g.Graph) -> Reduced:
     live = liveness(whole)
     if not (live.varies[whole.output] & live.needed[whole.output]).any():
         raise NoPath(
-            "no path of kept weights leads from an input to an output: the network gives every example the same "
-            "answer; export a level with more weights"
+            "no path of kept weights leads from an input to an output, so the network gives every example the same "
+            "outputs; export a level with more weights"
         )
     kept = kept_channels(whole, live)
     folded = {

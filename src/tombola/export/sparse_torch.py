@@ -119,7 +119,7 @@ def _compile(module: nn.Module, shape: tuple[int, ...], wanted: bool | None) -> 
     if wanted is False:
         return None, "compiled=False"
     if wanted is None and compiler() is None:
-        return None, "no C compiler was found: install gcc or clang, or set CC"
+        return None, "found no C compiler: install gcc or clang, or set CC"
     parameters = {name: each.requires_grad for name, each in module.named_parameters()}
     try:
         graph = trace(module, shape)
@@ -145,7 +145,7 @@ def sparse_module(ticket: Ticket, weights: str = "trained", compiled: bool | Non
         InputError: the network's code is not what it was, or `weights` is neither.
     """
     if weights not in ("trained", "start"):
-        raise InputError(f"weights {weights!r}: take trained or start")
+        raise InputError(f"weights {weights!r}: choose trained or start")
     module = ticket.build(weights == "trained")
     return SparseModule(module, ticket.mask, tuple(ticket.origin["input_shape"]), compiled)
 
@@ -163,7 +163,7 @@ def export_pytorch(ticket: Ticket, path: Path, weights: str = "trained") -> None
         StoreError: the file can't be written.
     """
     if weights not in ("trained", "start"):
-        raise InputError(f"weights {weights!r}: take trained or start")
+        raise InputError(f"weights {weights!r}: choose trained or start")
     values = ticket.trained if weights == "trained" else ticket.weights
     tensors = {f"mask/{name}": bits for name, bits in ticket.mask.pack().items()}
     for name, tensor in values.items():
@@ -190,13 +190,13 @@ def load(path: str | Path, compiled: bool | None = None) -> SparseModule:
     from tombola.running.ticket import Ticket
 
     if not Path(path).is_file():
-        raise InputError(f"there is no file {str(path)!r}: give one that `tombola export --to pytorch` wrote")
+        raise InputError(f"the file {str(path)!r} does not exist; create it with: tombola export --to pytorch")
     try:
         tensors, about = unpack_tensors(Path(path))
     except Damaged as error:
         raise InputError(str(error)) from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(f"{path} is none of the files that `tombola export --to pytorch` writes")
+        raise InputError(f"{path} is not a sparse module; create one with: tombola export --to pytorch")
     mask = Mask.unpack(under("mask", tensors), {name: tuple(shape) for name, shape in about["mask"].items()})
     weights: dict[str, Any] = under("value", tensors)
     for name, keep in mask.items():

@@ -43,7 +43,7 @@ KINDS = {
     "figure-4": Kind("an arm other than random-mask"),
     "figure-5": Kind("an arm ticket or reinit", together=True, networks="conv-"),
     "figure-6": Kind(
-        "two studies of one network, one with network.arguments.dropout above 0 and one without it",
+        "two studies of one network: one with network.arguments.dropout above 0, one without",
         together=True,
         networks="conv-",
     ),
@@ -53,10 +53,12 @@ KINDS = {
     "criteria": Kind("an arm ticket", together=True),
     "rewinding": Kind("a study that rewinds to several iterations"),
     "mask-distance": Kind("mask distances: an arm early-bird, or pruning.early_bird"),
-    "lines-copies": Kind("a line between copies, see connectivity in docs/studies.md"),
-    "lines-dense-ticket": Kind("a line between dense network and ticket, see connectivity in docs/studies.md"),
-    "lines-levels": Kind("a line between tickets of two levels, see connectivity in docs/studies.md"),
-    "barriers": Kind("lines at two levels, or between copies from two iterations, see connectivity in docs/studies.md"),
+    "lines-copies": Kind("interpolations between copies; see connectivity in docs/studies.md"),
+    "lines-dense-ticket": Kind("interpolations between dense network and ticket; see connectivity in docs/studies.md"),
+    "lines-levels": Kind("interpolations between tickets of two levels; see connectivity in docs/studies.md"),
+    "barriers": Kind(
+        "interpolations at two levels, or between copies from two iterations; see connectivity in docs/studies.md"
+    ),
 }
 FIGURES = tuple(KINDS)
 FORMATS = ("png", "svg", "pdf")
@@ -98,10 +100,10 @@ def draw(
     """
     for name in figures or ():
         if name not in FIGURES:
-            raise InputError(f"no figure {name!r}{nearest(name, FIGURES)}")
+            raise InputError(f"unknown figure {name!r}{nearest(name, FIGURES)}")
     for suffix in formats:
         if suffix not in FORMATS:
-            raise InputError(f"no format {suffix!r}; known: {', '.join(FORMATS)}")
+            raise InputError(f"unknown format {suffix!r}; known: {', '.join(FORMATS)}")
     if levels.empty:
         return []
     import pandas as pd
@@ -206,7 +208,7 @@ def _write(path: Path, content: bytes) -> Path:
             aside.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(
-            f"can't write the figure {path}: {error.strerror or error}; free the folder or name another"
+            f"can't write the figure {path}: {error.strerror or error}; make the folder writable, or name another"
         ) from error
     return path
 

@@ -150,7 +150,7 @@ def _runs(results: Results, levels: pd.DataFrame) -> list[tuple[str, str]]:
     done, diverged = levels.drop_duplicates("job"), levels["status"].eq("diverged")
     runs = counted(len(done), "training run")
     if missing := results.missing():
-        runs += f"; {missing:,} of {len(results.plan.work):,} are still to be done"
+        runs += f"; {missing:,} of {len(results.plan.work):,} work items are missing"
     facts = [("trials", str(results.study.trials)), ("number of runs", runs)]
     if diverged.any():
         facts.append(("diverged", counted(int(levels[diverged]["job"].nunique()), "run")))

@@ -37,18 +37,17 @@ def findings(
         metric: of the study.
     """
     if statistics.empty:
-        return ("Nothing has been trained yet.",)
+        return ("The study has no finished run yet.",)
     arm = ticket_arm(in_order(statistics["arm"]))
     trials = int(statistics.loc[statistics["arm"] == arm, "n"].max())
     if trials == 0:
-        return ("Every run so far has diverged: there is nothing to report.",)
+        return ("Every run so far diverged, so the page has no results to report.",)
     judged = verdicts[verdicts["arm"] == arm]
     compared = trials if judged.empty else int(judged["n"].max())
     if compared == 1:
-        alone = "One trial has been run" if trials == 1 else "Only one trial has both dense and pruned runs"
+        alone = "The results contain one trial" if trials == 1 else "Only one trial has both dense and pruned runs"
         return (
-            f"{alone}, so nothing can be concluded about variation: what follows describes that trial, "
-            "without intervals.",
+            f"{alone}, so you can conclude nothing about variation. The page describes that trial, without intervals.",
             *_present(
                 _best(statistics, judged, arm, metric),
                 _controls(gains, arm, _best_level(statistics, arm, metric), "", metric),

@@ -106,7 +106,7 @@ def input_pictures(found: dict[int, Ticket], layer: str, input_shape: tuple[int,
         input_shape: of one example.
     """
     if not found:
-        return Pictures("No ticket of trial 0 is there yet.")
+        return Pictures("No ticket of trial 0 is finished yet.")
     shape = next(iter(found.values())).mask[layer].shape
     name = layer.removesuffix(".weight")
     if len(shape) == 2 and len(input_shape) == 3 and shape[1] == int(np.prod(input_shape)):
@@ -120,7 +120,7 @@ def input_pictures(found: dict[int, Ticket], layer: str, input_shape: tuple[int,
             about += f", over its {shape[1]} input channels"
         pictures = [_of_filters(level, ticket, layer) for level, ticket in found.items()]
     else:
-        return Pictures("The inputs are not images, so there is nothing to show as one.")
+        return Pictures("The inputs are not images, so this part shows no picture.")
     return Pictures(f"{about}, from none (darkest) to the most in that picture (brightest).", tuple(pictures))
 
 

@@ -22,7 +22,7 @@ class Reporting:
     def __init__(self, run: UserRun, metrics: Mapping[str, str]):
         if not isinstance(run, UserRun):
             raise InputError(
-                f"a {type(run).__name__} is no run; give what tombola.rounds or a study's trainer is given"
+                f"a {type(run).__name__} is not a run; pass the run that tombola.rounds or a study's trainer receives"
             )
         if not isinstance(metrics, Mapping) or not metrics:
             raise InputError(
@@ -55,6 +55,6 @@ class Reporting:
         for name in self.run.mask:
             if id(parameters[name]) not in trained or held_weight(parameters[name]) is None:
                 raise InputError(
-                    f"run {self.run.label}: the trainer trains another module: it does not have {name!r} of run.model; "
+                    f"run {self.run.label}: the trainer trains another module: it lacks {name!r} of run.model; "
                     "give run.model to the trainer"
                 )

@@ -33,9 +33,9 @@ class Owner:
 
     where: str = ""
     on_change: str = (
-        "release the mask before the module is changed (`tombola.pruning.release(module)`), and hold it again after"
+        "release the mask before you change the module (`tombola.pruning.release(module)`), then hold it again"
     )
-    on_state: str = "make the optimiser after hold_, or call mask.hold_(module, optimizer, reset_state=True)"
+    on_state: str = "create the optimiser after hold_, or call mask.hold_(module, optimizer, reset_state=True)"
 
 
 NOBODY = Owner()
@@ -120,8 +120,8 @@ class HeldWeight:
         weights = self.parameter.data  # not the parameter: a new version would spoil a graph that waits for `backward`
         if weights.shape != self.keep.shape:
             raise InputError(
-                f"{self.name!r} has shape {tuple(weights.shape)} now, and its mask {tuple(self.keep.shape)}: "
-                "release the mask before the module is changed, and hold one that fits"
+                f"{self.name!r} has shape {tuple(weights.shape)} now, but its mask has {tuple(self.keep.shape)}: "
+                "release the mask before you change the module, then hold a mask that fits"
             )
         self.prune_(weights)
         self._trained = False
@@ -160,9 +160,9 @@ class HeldWeight:
             count = count_revived(self.parameter.data, self.keep)
             if count:
                 raise InputError(
-                    f"{count:,} pruned weights of {self.name!r} came back, and the loss was computed with them: no "
-                    "torch.optim.Optimizer made the step, and the module was not called in a way that its mask sees; "
-                    "call `apply()` of what `hold_` returned after each step"
+                    f"{count:,} pruned weights of {self.name!r} changed, and the loss used them: no "
+                    "torch.optim.Optimizer made the step, and the mask could not see the module's call; after each "
+                    "step, call `apply()` on the result of `hold_`"
                 )
         self._trained = True
         return self.masked_gradient(gradient)

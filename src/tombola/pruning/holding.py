@@ -128,8 +128,7 @@ class _HeldModule:
                 if module._parameters.get(local) is not weight.parameter:
                     owner = weight.owner
                     raise InputError(
-                        f"{owner.where}{weight.name!r} is another object than the one that its mask holds: "
-                        f"{owner.on_change}"
+                        f"{owner.where}{weight.name!r} was replaced by another object after hold_: {owner.on_change}"
                     )
                 weight.refresh()
 
@@ -174,8 +173,7 @@ class _Below:
             if found is not part and held_weights:
                 owner = held_weights[0].owner
                 raise InputError(
-                    f"{owner.where}{'.'.join(path)!r} is another module than the one that a mask holds: "
-                    f"{owner.on_change}"
+                    f"{owner.where}{'.'.join(path)!r} was replaced by another module after hold_: {owner.on_change}"
                 )
             held_module(part, inputs)
 
@@ -255,4 +253,4 @@ def _require_same_where_tied(keep: Mapping[str, Tensor], parameters: Mapping[str
     for name, parameter in parameters.items():
         other = first.setdefault(id(parameter), name)
         if not torch.equal(keep[other], keep[name]):
-            raise InputError(f"{other!r} and {name!r} are one parameter, and the mask keeps other weights of each")
+            raise InputError(f"{other!r} and {name!r} are one parameter, but the mask keeps different weights of each")

@@ -73,7 +73,7 @@ def live_paths(module: nn.Module, mask: Mask, input_shape: Any) -> LivePaths:
     weights = {}
     for name, parameter in parameters.items():
         if parameter.dim() > 1 and id(parameter) not in layers:  # a mask on it does not say where its units are
-            raise Untraceable(f"{name} is no weight of a linear or convolution layer")
+            raise Untraceable(f"{name} is not a weight of a linear or convolution layer")
         weights[name] = _positive(name, parameter, mask).requires_grad_()
     example = torch.ones(1, *input_shape, dtype=torch.float64, requires_grad=True)
     modes = [(each, each.training) for each in module.modules()]

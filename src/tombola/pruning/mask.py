@@ -207,7 +207,7 @@ class Mask(Mapping[str, Tensor]):
         try:
             return cls.unpack(packed, shapes)
         except ValueError as error:
-            raise InputError(f"{path} is damaged: {error}; make the mask again") from error
+            raise InputError(f"{path} is damaged: {error}; create the mask again") from error
 
     @classmethod
     def from_weights(cls, weights: Mapping[str, Tensor], names: Iterable[str] | None = None) -> Mask:

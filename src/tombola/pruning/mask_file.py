@@ -49,7 +49,7 @@ def read_mask(path: Path, unchecked: bool = False) -> tuple[dict[str, Tensor], S
             raise _no_mask(path)
         packed, about = unpack_tensors(path)
     except Damaged as error:
-        raise InputError(f"{error}; bring back a copy of it, or make the mask again") from error
+        raise InputError(f"{error}; restore a copy of it, or create the mask again") from error
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} can't be read as a mask: {error}") from error
     return _ordered(path, packed, about.get("mask") if isinstance(about, dict) and about.keys() == {"mask"} else None)
@@ -58,8 +58,8 @@ def read_mask(path: Path, unchecked: bool = False) -> tuple[dict[str, Tensor], S
 def _read_without_checksum(path: Path, unchecked: bool) -> tuple[dict[str, Tensor], Shapes]:
     if not unchecked:
         raise InputError(
-            f"{path} has no checksum (tombola 0.1 wrote none), so damage would go unnoticed; "
-            "read it by Mask.load(path, unchecked=True) and save it again"
+            f"{path} has no checksum (tombola 0.1 wrote none), so tombola could not detect damage; read it with "
+            "Mask.load(path, unchecked=True), then save it again"
         )
     with safe_open(str(path), framework="pt") as file:
         packed = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -76,9 +76,9 @@ def _ordered(path: Path, packed: Mapping[str, Tensor], shapes: Any) -> tuple[dic
         raise _no_mask(path)
     for name, shape in shapes.items():
         if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
-            raise InputError(f"{path} says that {name!r} has shape {shape!r}: it is damaged; make the mask again")
+            raise InputError(f"{path} says that {name!r} has shape {shape!r}: it is damaged; create the mask again")
     return {name: packed[name] for name in shapes}, {name: tuple(shape) for name, shape in shapes.items()}
 
 
 def _no_mask(path: Path) -> InputError:
-    return InputError(f"{path} holds no mask that `Mask.save` wrote (of a ticket: Ticket.load(...).mask)")
+    return InputError(f"{path} is not a file from Mask.save (for a ticket's file, use Ticket.load(...).mask)")

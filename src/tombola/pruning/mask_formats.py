@@ -43,8 +43,8 @@ def from_prune(source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = [key.removesuffix("_orig") for key in state if key.endswith("_orig") and _mask_key(key) in state]
     if not names:
         raise InputError(
-            "torch.nn.utils.prune has pruned nothing here (no `X_orig` with its `X_mask`); "
-            "if its zeros are the mask, use Mask.from_weights"
+            "torch.nn.utils.prune did not prune this module (it has no `X_orig` with its `X_mask`); if its zeros are "
+            "the mask, use Mask.from_weights"
         )
     for name in names:
         _require_shape(name, state[f"{name}_mask"], state[f"{name}_orig"])
@@ -61,8 +61,8 @@ def to_prune_(keep: Keep, module: nn.Module) -> None:
     parameters = matching_parameters(keep, module)
     if held(module):
         raise InputError(
-            "a mask holds this module, and torch.nn.utils.prune replaces its parameters: call `release()` of what "
-            "`hold_` returned, or tombola.pruning.release(module), first"
+            "a mask holds this module, but torch.nn.utils.prune replaces its parameters: first call `release()` on "
+            "the result of `hold_`, or tombola.pruning.release(module)"
         )
     pattern = {id(parameter): keep[name] for name, parameter in parameters.items()}
     for part in list(module.modules()):
@@ -134,11 +134,11 @@ def _tensors_of(file: Path, what: str) -> dict[str, Tensor]:
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise InputError(f"there is no {file}: give OpenLTH's {what}.pth, or the folder that has it") from error
+        raise InputError(f"{file} does not exist: give OpenLTH's {what}.pth, or its folder") from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise InputError(f"{file} can't be read as OpenLTH's {what}: {_first_line(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
-        raise InputError(f"{file} is not OpenLTH's {what}: it has no dict of tensors by name")
+        raise InputError(f"{file} is not OpenLTH's {what}: it contains no dict of tensors by name")
     return dict(found)
 
 
@@ -162,7 +162,7 @@ def to_openlth(keep: Keep, folder: Path, weights: Mapping[str, Tensor] | None = 
                 torch.save(content, file)
         (folder / "sparsity_report.json").write_text(json.dumps(report, indent=4))
     except OSError as error:
-        raise StoreError(f"can't write {folder}: {error.strerror or error}; name a folder that has room") from error
+        raise StoreError(f"can't write {folder}: {error.strerror or error}; name a folder with free space") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -180,7 +180,7 @@ def _is_matrix(tensor: Tensor) -> bool:
 def _require_shape(name: str, pattern: Tensor, weights: Tensor) -> None:
     if pattern.shape != weights.shape:
         raise InputError(
-            f"the mask of {name!r} has shape {tuple(pattern.shape)}, and the weights {tuple(weights.shape)}: "
+            f"the mask of {name!r} has shape {tuple(pattern.shape)}, but the weights have {tuple(weights.shape)}: "
             "give the mask and the weights of one network"
         )
 
@@ -190,7 +190,7 @@ def _as_bool(name: str, values: Tensor, where: str = "") -> Tensor:
     other = values[(values != 0) & (values != 1)]
     if other.numel():
         raise InputError(
-            f"{name!r}{where} has {other[0].item()!r} among its values, and a mask 0 and 1 only; "
-            "if these are weights whose zeros are the mask, use Mask.from_weights"
+            f"{name!r}{where} has {other[0].item()!r} among its values, but a mask has only 0 and 1; if these are "
+            "weights whose zeros are the mask, use Mask.from_weights"
         )
     return values != 0

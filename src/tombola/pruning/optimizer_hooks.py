@@ -51,15 +51,18 @@ def check_optimizer(
     """
     if optimizer is None:
         if reset_state:
-            raise InputError("reset_state=True clears the state of an optimiser: give the optimiser too")
+            raise InputError(
+                "reset_state=True needs the optimiser: call mask.hold_(module, optimizer, reset_state=True)"
+            )
         return
     if not isinstance(optimizer, Optimizer):
-        raise InputError(f"optimizer is a {type(optimizer).__name__}: give a torch.optim.Optimizer, or leave it out")
+        raise InputError(f"optimizer is a {type(optimizer).__name__}: give a torch.optim.Optimizer, or omit it")
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     mine = {name: parameter for name, parameter in parameters.items() if id(parameter) in trained}
     if parameters and not mine:
         raise InputError(
-            f"{type(optimizer).__name__} trains no masked weight of this module: make it from this module's parameters"
+            f"{type(optimizer).__name__} trains no masked weight of this module: create it from this module's "
+            "parameters"
         )
     for name, parameter in mine.items():
         if reset_state:
@@ -125,8 +128,8 @@ def _require_clean(
             if count or (strict and tensor.shape != keep.shape):
                 where = f"at {count:,} pruned weights" if count else f"of shape {tuple(tensor.shape)}"
                 raise InputError(
-                    f"{owner.where}{type(optimizer).__name__} has {key!r} of {name!r} {where}, from before the mask "
-                    f"was held: {owner.on_state}"
+                    f"{owner.where}{type(optimizer).__name__} has {key!r} of {name!r} {where}, from before hold_: "
+                    f"{owner.on_state}"
                 )
 
 

@@ -44,7 +44,7 @@ class Pattern(Section):
     def _word(cls, value: Any) -> Any:
         if isinstance(value, str):
             if value != "channel":
-                raise ValueError(f"{value!r} is no pattern: write channel, {{n: 2, m: 4}} or {{block: [4, 1]}}")
+                raise ValueError(f"{value!r} is not a pattern: write channel, {{n: 2, m: 4}} or {{block: [4, 1]}}")
             return {"channel": True}
         return value
 
@@ -232,8 +232,8 @@ def fitting_rates(
     for number, rates in enumerate(fitted):
         if not any(rates.values()):
             raise InputError(
-                f"pruning.pattern: round {number + 1} would remove nothing: {_limit(pattern)}; ask for at most "
-                f"{number} rounds, or for a higher rate"
+                f"pruning.pattern: round {number + 1} would remove nothing: {_limit(pattern)}; lower pruning.rounds "
+                f"to {number}, or raise the rate"
             )
     return tuple(fitted)
 

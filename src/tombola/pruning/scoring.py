@@ -51,7 +51,7 @@ def _answer(name: str, criterion: Criterion, snapshots: Snapshots) -> Mapping[st
     if unknown := [layer for layer, score in scores.items() if name in AT_INIT and bool(score.isnan().any())]:
         raise InputError(
             f"{name}: scores of {unknown[0]!r} are not numbers: the network can't be differentiated at its "
-            "initialisation; another network.init, or another arm, may do"
+            "initialisation; use another network.init, or another arm"
         )
     return scores
 

@@ -40,5 +40,5 @@ def find_mask(
     except ValueError as error:
         raise InputError(f"criterion {criterion!r}: {error}") from error
     if found == mask:
-        raise SkipRound("so few weights are left, at rates so low, that the round removes none")
+        raise SkipRound("too few weights remain, at too low rates, so the round removes none")
     return found

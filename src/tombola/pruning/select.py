@@ -121,17 +121,17 @@ def lowest(values: Tensor, count: int) -> Tensor:
 def check_selection(scores: Scores, mask: Mask, rounds: Sequence[Rates], scope: Scope) -> None:
     """Raise ValueError where `select` can't work with its arguments."""
     if scope not in ("layer", "global"):
-        raise ValueError(f"scope is 'layer' or 'global', not {scope!r}")
+        raise ValueError(f"scope must be 'layer' or 'global', not {scope!r}")
     for rates in rounds:
         if rates.keys() != rounds[0].keys():
             raise ValueError("all rounds must name the same layers")
         for name, rate in rates.items():
             if name not in mask:
-                raise ValueError(f"a rate for {name!r}, which the mask does not have")
+                raise ValueError(f"the mask has no layer {name!r}, but rates names it")
             if not 0 <= rate <= 1:
                 raise ValueError(f"rate of {name!r} is {rate}: it must lie between 0 and 1")
         if scope == "global" and len(set(rates.values())) > 1:
-            raise ValueError("scope 'global' has one rate for all layers")
+            raise ValueError("scope 'global' needs one rate for all layers")
     for name in rounds[0] if rounds else ():
         if name not in scores:
             raise ValueError(f"no scores for {name!r}")
@@ -181,14 +181,16 @@ def plan_counts(sizes: Mapping[str, int], rounds: Sequence[Rates], scope: Scope,
         if scope == "layer" and empty:
             raise InputError(
                 f"pruning.rounds: round {level} would empty layer {empty[0]!r}; "
-                f"ask for at most {level - 1} rounds, or set pruning.minimum to keep some weights"
+                f"lower pruning.rounds to {level - 1}, or set pruning.minimum to keep some weights"
             )
         if scope == "global" and len(empty) == len(rates) and totals[-1] < totals[-2]:
-            raise InputError(f"pruning.rounds: round {level} would leave no weight; ask for at most {level - 1} rounds")
-        if totals[-1] == totals[-2]:
-            less = f", or for a lower pruning.minimum than {minimum:,}" if minimum else ""
             raise InputError(
-                f"pruning: round {level} leaves nothing to prune: it would remove none of the {totals[-1]:,} "
-                f"weights that remain; ask for at most {level - 1} rounds, or for a higher rate{less}"
+                f"pruning.rounds: round {level} would leave no weight; lower pruning.rounds to {level - 1}"
+            )
+        if totals[-1] == totals[-2]:
+            less = f", or lower pruning.minimum below {minimum:,}" if minimum else ""
+            raise InputError(
+                f"pruning: round {level} would prune nothing: it would remove none of the {totals[-1]:,} "
+                f"remaining weights; lower pruning.rounds to {level - 1}, or raise the rate{less}"
             )
     return totals

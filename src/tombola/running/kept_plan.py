@@ -126,15 +126,15 @@ def what_changed(store: Store, plan: Plan) -> str:
         return ""
     if fields := _different(before.study, plan.study):
         return (
-            f"settings have changed since {store.root} was last run ({', '.join(fields)}): its study.yaml and tables "
-            "now follow the new ones; results of the earlier ones stay in its jobs folder"
+            f"settings have changed since the last run of {store.root} ({', '.join(fields)}): study.yaml and the "
+            "tables now follow the new settings; results of the earlier settings stay in the folder jobs/"
         )
     gone = (before.work.keys() - plan.work.keys()) & store.finished()
     if not gone:
         return ""
     return (
-        f"{_cause(before, plan)} has changed since {store.root} was last run; {len(gone)} results of the earlier "
-        "version stay in its jobs folder and are not used"
+        f"{_cause(before, plan)} has changed since the last run of {store.root}; {len(gone)} results of the earlier "
+        "version stay in the folder jobs/, unused"
     )
 
 

@@ -93,7 +93,7 @@ def _found(item: Item, store: Store, options: RunOptions) -> tuple[Mask, dict[st
         found = _settled(search, search.early_bird, run, store)
         if found is not None:
             return found[0], remarks | {"settled_at": found[1]}
-        remarks |= {"settled_at": None, "never_settled": "the mask is that of the final weights"}
+        remarks |= {"settled_at": None, "never_settled": "the mask comes from the final weights"}
     splits = splits_of(item, options)
     build = build_of(item, splits)
     parent = _untrained(search, build, splits) if run is None else Parent.of_result(store.load(run))
@@ -131,7 +131,7 @@ def _settled(search: MaskSearch, early_bird: EarlyBird, run: str, store: Store) 
                 return None
             bits = store.tensors(run, f"settled-{number}/{level}")
             return Mask.unpack(bits, store.mask(run).shapes()), iteration
-    raise Damaged(f"the result of run {run} has no curve of mask distances; run the same command again")
+    raise Damaged(f"the result of run {run} has no mask distances; run the same command again")
 
 
 def _last_good(search: MaskSearch, tried: str, store: Store) -> tuple[str, float]:
@@ -175,7 +175,7 @@ def _snapshots(
 
     def batch() -> data.Part:
         if not search.examples:
-            raise ValueError("examples are for methods that prune at initialisation; see snapshots.gradients")
+            raise ValueError("examples exist only for methods at initialisation; use snapshots.gradients instead")
         generator = search.seeds.generator("examples", search.repeat)
         places = task.few(splits.train, search.examples, generator)
         remarks["examples"] = places.tolist()
@@ -204,7 +204,7 @@ def _snapshots(
 def _gradients(search: MaskSearch, parent: Parent, build: Callable[[], nn.Module], splits: data.Splits) -> Weights:
     """Return the gradient at the end of a run, on the batch that would have come next, not augmented, in float32."""
     if parent.run is None:
-        raise ValueError("the untrained network has no next batch; a method at initialisation takes its examples")
+        raise ValueError("the untrained network has no next batch; use snapshots.examples instead")
     device = splits.train.device
     module = initialised(build, "pytorch", 0).to(device).eval()
     module.load_state_dict(parent.final)

@@ -42,8 +42,8 @@ def skipped_rounds(plan: Plan) -> str:
     if plan.study.pruning.criterion != "stability" or plan.study.noise == "level":
         return ""
     return (
-        "note: stability skips a round in which the last evaluation was the best one, and with noise: trial the levels "
-        "after it then repeat the same training; noise: level gives each level its own data order"
+        "note: stability skips a round in which the last evaluation was the best one, and with noise: trial the next "
+        "levels repeat the same training; noise: level gives each level its own data order"
     )
 
 
@@ -58,7 +58,7 @@ def never_settles(plan: Plan) -> str:
         return ""
     return (
         f"note: pruning.early_bird.window={watched[0]}, but the dense run is evaluated {distances} times after its "
-        "start: no mask can settle, and early-bird takes that of the final weights; lower training.evaluate_every"
+        "start: no mask can settle, so early-bird takes the mask of the final weights; lower training.evaluate_every"
     )
 
 
@@ -81,6 +81,6 @@ def lost_checkpoints(plan: Plan, store: Store, options: RunOptions) -> str:
         return ""
     how = "; ".join(f"{count} made with {text}" for text, count in lost.items())
     return (
-        f"checkpoints that can't be continued to the last bit: {how}. That work starts again; the earlier --workers "
-        "and --device would continue it"
+        f"checkpoints can't resume to the last bit: {how}. That work starts again; to resume it, use the earlier "
+        "--workers and --device"
     )

@@ -82,7 +82,9 @@ class _NotKept(Mapping[str, Any]):
     """Stands for weights that a user's own trainer does not leave."""
 
     def __getitem__(self, name: str) -> Any:
-        raise ValueError("a trainer's run has no weights at the lowest validation loss; use snapshots.final")
+        raise ValueError(
+            "a trainer's run does not store the weights at the lowest validation loss; use snapshots.final"
+        )
 
     def __iter__(self) -> Iterator[str]:
         self[""]

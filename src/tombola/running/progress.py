@@ -228,9 +228,9 @@ def remarks_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     # Of a mask, the search that found it tells: runs that share the mask would repeat it.
     if "history" not in facts:
         if skipped := remarks.get("skipped"):
-            found.append(("skipped", f"its round removed nothing: {skipped}"))
+            found.append(("skipped", f"its round pruned nothing: {skipped}"))
         if remarks.get("never_settled"):
-            found.append(("note", "its mask never settled; it is that of the final weights"))
+            found.append(("note", "its mask never settled; the mask comes from the final weights"))
     elif collapsed := said(remarks):
         found.append(("collapsed", f"{collapsed}; {REMEDIES}"))
     return found

@@ -97,7 +97,7 @@ class Reported:
             raise InputError(f"run {self._label}: step={step!r} must be a whole number, 0 or more")
         if last is not None and step < last and not self._earlier:
             raise InputError(
-                f"run {self._label}: step {step} was reported after step {last}; steps must not fall, so count them "
+                f"run {self._label}: step {step} was reported after step {last}; steps must not decrease: count them "
                 "over the whole run"
             )
         self._earlier = False
@@ -113,12 +113,12 @@ class Reported:
             number = float(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"run {self._label}: {name} was reported as a {type(value).__name__}; it must be one number"
+                f"run {self._label}: {name} was reported as a {type(value).__name__}; report one number"
             ) from error
         is_share = self._metric.unit == "%" and name.removeprefix("val_").removeprefix("train_") == self._metric.name
         if is_share and (number > 1 or number < 0):
             raise InputError(
-                f"run {self._label}: {name}={number:g} was reported, and {self._metric.name} is a share from 0 to 1; "
+                f"run {self._label}: {name}={number:g} was reported, but {self._metric.name} is a share from 0 to 1; "
                 f"report {name}={number / 100:g}, or set the metric's unit"
             )
         return number

@@ -94,9 +94,9 @@ class Results:
                 function: reading a folder runs no code, whoever made it.
         """
         if not isinstance(folder, str | Path):
-            raise InputError(f"{folder!r} is no results folder: give its path")
+            raise InputError(f"{folder!r} is not a results folder: give the path of one")
         if not (Path(folder) / STUDY_FILE).is_file():
-            raise InputError(f"{str(folder)!r} is no results folder: it has no {STUDY_FILE}")
+            raise InputError(f"{str(folder)!r} is not a results folder: it has no {STUDY_FILE}")
         study = load_study(str(Path(folder) / STUDY_FILE))
         try:
             plan = kept_plan(Path(folder))
@@ -212,7 +212,7 @@ class Results:
         try:
             result = self.store.load(row.job)
         except Damaged as error:
-            raise InputError(f"that ticket is not there yet: {error}") from error
+            raise InputError(f"that ticket is not finished yet: {error}") from error
         data = self.plan.data
         return Ticket(
             mask=result.mask,

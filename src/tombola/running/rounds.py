@@ -137,7 +137,7 @@ class Loop:
                         tracking.finished(item)
                     _tell(plan, store, item, console)
             if not given:  # another process trains all that could start
-                note(f"another process trains {len(busy)} runs; run this again later")
+                note(f"another process trains {len(busy)} runs; start this script again later")
                 return
         finish(Results(plan, store))
 
@@ -168,7 +168,7 @@ def pruning_section(rounds: int | None, rate: float, pruning: Mapping[str, Any] 
     if "rounds" not in section and "densities" not in section:
         section["rounds"] = 10 if rounds is None else rounds
     elif rounds is not None:
-        raise InputError(f"rounds={rounds} and pruning both say how many rounds there are; leave one of them out")
+        raise InputError(f"rounds={rounds} and pruning both set the number of rounds; remove one of them")
     return section
 
 
@@ -193,8 +193,8 @@ def _name_of(make_model: Any) -> str:
     """
     if not callable(make_model):
         raise InputError(
-            f"make_model is a {type(make_model).__name__}; give a function that returns a fresh model, such as "
-            "lambda: Net()"
+            f"make_model is a {type(make_model).__name__}; give a function that returns a new model, such as lambda: "
+            "Net()"
         )
     inner = make_model.func if isinstance(make_model, partial) else make_model
     name = getattr(inner, "__qualname__", type(inner).__name__).rpartition(".")[2].strip("<>")

@@ -52,11 +52,11 @@ def chosen_study(study: Study | str | Path, out: str | Path | None) -> tuple[Stu
     """
     if module := IMPORTING.get():  # it would start workers that import it again, and so on
         raise InputError(
-            f"tombola.run is called while {module!r} is being imported for a study that names it; put the call under "
-            '`if __name__ == "__main__":`, or what the study names into a module of its own'
+            f"tombola.run was called during the import of {module!r}, which the study names; put the call under "
+            '`if __name__ == "__main__":`, or move the functions of the study into another module'
         )
     if not isinstance(study, Study | str | Path):
-        raise InputError(f"{study!r} is no study: give a tombola.Study, or the name or path of one")
+        raise InputError(f"{study!r} is not a study: give a tombola.Study, or the name or path of one")
     folder = Path(out) if out is not None else default_folder(study)
     return (study if isinstance(study, Study) else load_study(str(study))), folder
 
@@ -160,7 +160,7 @@ def data_folder(data: str | Path | None) -> Path | None:
     """
     if data is None or Path(data).is_dir():
         return Path(data) if data is not None else None
-    raise InputError(f"--data {data}: there is no such folder; make it first if data sets are to be downloaded to it")
+    raise InputError(f"--data {data}: this folder does not exist; create it, and tombola downloads data sets into it")
 
 
 def default_folder(study: Study | str | Path, changes: Sequence[str] = ()) -> Path:
@@ -185,9 +185,9 @@ def choose_device(device: str) -> str:
     if device == "cpu":
         return device
     if device.partition(":")[0] != "cuda":
-        raise InputError(f"device={device!r}: one of auto, cpu, cuda")
+        raise InputError(f"device={device!r}: choose auto, cpu or cuda")
     if not torch.cuda.is_available():
-        raise InputError(f"device={device!r}: PyTorch finds no GPU here; --device cpu works anywhere")
+        raise InputError(f"device={device!r}: PyTorch finds no GPU here; use --device cpu")
     number = device.partition(":")[2] or "0"
     if not number.isdigit() or int(number) >= torch.cuda.device_count():
         raise InputError(f"device={device!r}: PyTorch finds {torch.cuda.device_count()} GPUs, counted from cuda:0")
@@ -238,7 +238,7 @@ def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display
     keep_plan(store.root, plan)
     adopted = sum(store.adopt(item) for item in plan.work.values() if not store.has(item))
     if adopted:
-        display.note(f"copied {adopted} results from results folders beside this one")
+        display.note(f"copied {adopted} results from neighbouring results folders")
     threads = threads_each(plan, workers)
     options = replace(options, threads=threads)
     if lost := lost_checkpoints(plan, store, options):
@@ -252,18 +252,20 @@ def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display
             tally = run_plan(plan, store, options, max(1, workers), make, display, stop)
     except KeyboardInterrupt:
         raise StoppedByUser(
-            "stopped at once; what was done since the last checkpoints is lost. The same command continues from there"
+            "stopped at once; the work since the last checkpoints is lost. The same command resumes from them"
         ) from None
     finally:
         stop.path.unlink(missing_ok=True)
     if stop.asked:
         raise StoppedByUser(
-            f"stopped; {len(tally.done) + len(tally.diverged)} of {len(plan.work)} are done and the rest is saved. The "
-            "same command continues from here",
+            f"stopped; {len(tally.done) + len(tally.diverged)} of {len(plan.work)} work items are finished, and "
+            "running work is saved. The same command resumes",
             stop.number,
         )
     if tally.skipped:
-        display.note(f"{len(tally.skipped)} of {len(plan.work)} were left out: what they need diverged or failed")
+        display.note(
+            f"{len(tally.skipped)} of {len(plan.work)} work items were skipped: they need work that diverged or failed"
+        )
     return tally
 
 
@@ -277,8 +279,11 @@ def require_success(plan: Plan, tally: Tally) -> None:
         return
     lines = [f"  {plan.work[item].label}: {_last_line(reason)}" for item, reason in tally.failed.items()]
     shown, more = lines[:FAILURES_SHOWN], len(lines) - FAILURES_SHOWN
-    rest = [f"  and {more} more; their messages stand above"] if more > 0 else []
-    head = f"{len(lines)} of {len(plan.work)} failed; all else is done, and the same command tries them again:"
+    rest = [f"  and {more} more; see their messages above"] if more > 0 else []
+    head = (
+        f"{len(lines)} of {len(plan.work)} work items failed; all others are finished. "
+        "The same command tries these again:"
+    )
     raise WorkFailed("\n".join([head, *shown, *rest]))
 
 

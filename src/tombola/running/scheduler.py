@@ -155,7 +155,7 @@ class _Scheduler:
                     self._submit()
                 elif not told and not all(future.done() for future in self.running):
                     told = True
-                    self.listener.note("stopping: work under way is being saved (a second Ctrl-C ends it at once)")
+                    self.listener.note("stopping: tombola saves running work (a second Ctrl-C stops at once)")
                 if self.stop.at_once:
                     raise KeyboardInterrupt
                 self._collect()
@@ -178,7 +178,7 @@ class _Scheduler:
             else:
                 self.waiting.append(item)
         for message in damaged:
-            self.listener.note(f"{message}; that item is done again")
+            self.listener.note(f"{message}; tombola runs that item again")
         depth: Counter[str] = Counter()
         for item in reversed(self.waiting):  # every item stands behind those that it needs
             for parent in item.needs:
@@ -188,7 +188,7 @@ class _Scheduler:
     def _count(self, item: Item, outcome: str) -> None:
         (self.tally.diverged if outcome == "diverged" else self.tally.done).add(item.id)
         if self.ends.asked_for and outcome == "done" and self.ends.note(item.id, self.store.facts(item.id)):
-            self.listener.note(f"{item.label} is hardly better than guessing; its sparser levels are left out")
+            self.listener.note(f"{item.label} is hardly better than guessing; tombola skips its sparser levels")
 
     def _submit(self) -> None:
         now = time.monotonic()
@@ -255,7 +255,7 @@ class _Scheduler:
     def _try_again(self, items: list[Item]) -> None:
         self.stillborn += 1
         if self.stillborn > MAX_DEATHS:
-            raise StoreError("workers die as soon as they start; --workers 0 does without them, and shows why")
+            raise StoreError("workers die as soon as they start; run with --workers 0 to see the error")
         self.waiting[:0] = items
 
     def _settle(self, item: Item, outcome: str) -> None:
@@ -264,7 +264,7 @@ class _Scheduler:
             self.waiting.insert(0, item)
         elif outcome == "stopped":
             if not self.stop.asked and not self.stop.path.exists():
-                raise StoreError(f"{self.stop.path} was removed while the run went on; run the same command again")
+                raise StoreError(f"{self.stop.path} was removed during the run; run the same command again")
             self.waiting.insert(0, item)
         else:
             self._count(item, outcome)
@@ -275,17 +275,19 @@ class _Scheduler:
         if len(items) == 1:
             self.deaths[items[0].id] += 1
             if self.deaths[items[0].id] >= MAX_DEATHS:
-                self._give_up(items[0], f"workers died {MAX_DEATHS} times on this item; is there enough memory?")
+                self._give_up(
+                    items[0], f"workers died {MAX_DEATHS} times on this item; check the memory, or lower --workers"
+                )
                 return
         for item in items:
             self.single.add(item.id)
-            self.listener.note(f"a worker died during {item.label}; it continues from its last checkpoint")
+            self.listener.note(f"a worker died during {item.label}; it resumes from its last checkpoint")
         self.waiting[:0] = items
 
     def _give_up(self, item: Item, reason: str) -> None:
         self.tally.failed[item.id] = reason
         self.listener.finished(item, "failed")
-        self.listener.note(f"{item.label} failed; the rest continues:\n{reason}")
+        self.listener.note(f"{item.label} failed; all other work continues:\n{reason}")
 
 
 def _reason(error: BaseException) -> str:

@@ -92,7 +92,7 @@ class Store:
             probe.unlink()
         except OSError as error:
             raise InputError(
-                f"the results folder {self.root} can't be written to ({error.strerror or error}); give another --out"
+                f"the results folder {self.root} can't be written ({error.strerror or error}); give another --out"
             ) from error
 
     def folder(self, job_id: str) -> Path | None:
@@ -397,7 +397,7 @@ class Store:
         """Return the folder of a finished job, verified; Damaged where it is not there, or not what was written."""
         folder = self.folder(job_id)
         if folder is None:
-            raise Damaged(f"{self.jobs} has no result of job {job_id}")
+            raise Damaged(f"{self.jobs} has no result of run {job_id}")
         self._verify(folder)
         return folder
 
@@ -437,7 +437,7 @@ class Store:
             raise Damaged(f"{folder / RESULT} can't be read ({error})") from error
         named = folder.name.rpartition("-")[2]
         if identity != named or (settings is not None and identity_of(settings) != identity):
-            raise Damaged(f"{folder} holds the result of other work ({identity}); delete the folder")
+            raise Damaged(f"{folder} contains the result of another work item ({identity}); delete the folder")
         return facts
 
 

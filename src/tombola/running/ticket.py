@@ -120,7 +120,7 @@ class Ticket:
             network = NetworkSettings.model_validate(self.origin["network"])
         except ValidationError as error:
             fault = explain(error, NetworkSettings)
-            raise InputError(f"the ticket's network can't be made by this version of tombola: {fault}") from None
+            raise InputError(f"the ticket's network can't be built by this version of tombola: {fault}") from None
         with torch.random.fork_rng(devices=[]):
             module = factory() if factory else self._named(network, trust)
         try:
@@ -140,7 +140,7 @@ class Ticket:
                 return make()
         except NotWhileReading:
             raise InputError(
-                f"the ticket's network is {network.name!r}, a function of a user's: give `factory`, which makes the "
+                f"the ticket's network is {network.name!r}, a user's function: pass `factory`, which builds the "
                 "network, or `trust=True` (on the command line: --trust) to import and call the function"
             ) from None
 
@@ -164,7 +164,7 @@ class Ticket:
         """
         shape = _tuples(self.origin["input_shape"])
         if self.origin.get("tokens") is not None or not is_one_shape(shape):
-            raise InputError("the inputs of this ticket's network are not normalised; give them to it as they are")
+            raise InputError("this ticket's network takes inputs without normalisation; pass them unchanged")
         values = torch.as_tensor(inputs)
         if values.shape[1:] == shape[1:] and shape[0] == 1 and len(shape) > 1:
             values = values[:, None]
@@ -191,7 +191,7 @@ class Ticket:
         for prefix, weights in (("start", self.weights), ("trained", self.trained)):
             tensors |= {f"{prefix}/{name}": tensor for name, tensor in weights.items()}
         about = {"origin": self.origin, "normalisation": self.normalisation, "mask": self.mask.shapes()}
-        write_whole(Path(path), pack_tensors(tensors, about), "name a folder that is there and has room")
+        write_whole(Path(path), pack_tensors(tensors, about), "name an existing folder with free space")
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
@@ -201,7 +201,7 @@ class Ticket:
             InputError: the file is not there, damaged, or no ticket.
         """
         if not Path(path).is_file():
-            raise InputError(f"there is no ticket {str(path)!r}: give the file that Ticket.save wrote")
+            raise InputError(f"the ticket {str(path)!r} does not exist: give a file from Ticket.save")
         try:
             tensors, about = unpack_tensors(Path(path))
         except Damaged as error:
@@ -210,9 +210,9 @@ class Ticket:
             described = About.model_validate(about)
             mask = _unpacked(under("mask", tensors), described.mask)
         except ValidationError as error:
-            raise InputError(f"{path} is no ticket: {explain(error, About)}") from None
+            raise InputError(f"{path} is not a ticket: {explain(error, About)}") from None
         except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise InputError(f"{path} is no ticket: its mask does not fit its shapes ({error})") from error
+            raise InputError(f"{path} is not a ticket: its mask does not fit its shapes ({error})") from error
         return cls(
             mask=mask,
             weights=under("start", tensors),
@@ -279,7 +279,7 @@ class Ticket:
 
 def _changed(name: str, reason: str) -> InputError:
     return InputError(
-        f"network {shown(name)} is not what it was when the ticket was found ({reason}); bring its code back, or use "
+        f"network {shown(name)} has changed since the ticket's run ({reason}); restore its code, or use "
         "ticket.weights and ticket.mask"
     )
 

@@ -155,7 +155,7 @@ class Tracking:
         except Exception as error:
             self._works = False
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            self._note(f"tracker {self._name} failed, and nothing more is logged; the runs continue ({reason})")
+            self._note(f"tracker {self._name} failed and logs nothing more; the runs continue ({reason})")
 
     def _named(self, item: Item, facts: Mapping[str, Any]) -> RunName:
         study = self._plan.study

@@ -158,8 +158,8 @@ class UserRun:
     @model.setter
     def model(self, other: Any) -> None:
         raise InputError(
-            f"run {self.label}: run.model was replaced by a {type(other).__name__}; train the module that run.model "
-            "is, or copy weights into it with run.model.load_state_dict(...)"
+            f"run {self.label}: run.model was replaced by a {type(other).__name__}; train run.model itself, or copy "
+            "weights into it with run.model.load_state_dict(...)"
         )
 
     @property
@@ -240,8 +240,7 @@ class UserRun:
     def _require_open(self, what: str) -> None:
         if self._closed:
             raise InputError(
-                f"run {self.label} has ended, and {what} after that; use the run that the loop or the scheduler gives "
-                "now"
+                f"run {self.label} has ended, and {what} after that; use the current run of the loop or the scheduler"
             )
 
     def _weights(self) -> Weights:
@@ -260,7 +259,7 @@ class UserRun:
         self._reported.require_metric()
         if missing := [name for name in self._item.observe.named if name not in self._snapshots]:
             raise InputError(
-                f"run {self.label} ended without the snapshot {missing[0]!r} that rewind names; call "
+                f"run {self.label} ended without the snapshot {missing[0]!r} of rewind; call "
                 f"run.snapshot({missing[0]!r}) at that step"
             )
         final = self._final()
@@ -299,8 +298,8 @@ class UserRun:
             )
         if replaced := [name for name in self.mask if held_weight(now[name]) is None]:
             raise InputError(
-                f"run {self.label}: {replaced[0]!r} of run.model was replaced by another parameter, which no mask "
-                f"holds; {remedy}"
+                f"run {self.label}: {replaced[0]!r} of run.model was replaced by another parameter, which has no "
+                f"mask; {remedy}"
             )
         self._hold.apply()
         final = self._weights()
@@ -308,6 +307,7 @@ class UserRun:
             raise InputError(f"run {self.label}: pruned weights of run.model are not zero; {remedy}")
         if all(torch.equal(final[name], self._start[name]) for name in self._parameters):
             raise InputError(
-                f"run {self.label}: no weight of run.model has changed, so another module was trained or none; {remedy}"
+                f"run {self.label}: no weight of run.model changed, so the code trained another module or none; "
+                f"{remedy}"
             )
         return final

@@ -55,14 +55,14 @@ class Connectivity(Section):
     @classmethod
     def _two_copies(cls, copies: int) -> int:
         if copies < 2:
-            raise ValueError("a line joins two runs, so give 2 copies or more")
+            raise ValueError("an interpolation joins two runs: set copies to 2 or more")
         return copies
 
     @field_validator("points")
     @classmethod
     def _three_points(cls, points: int) -> int:
         if points < 3:
-            raise ValueError("both ends are among the points, so give 3 or more")
+            raise ValueError("the points include both ends: set points to 3 or more")
         return points
 
     @field_validator("levels", "between")
@@ -81,9 +81,13 @@ class Connectivity(Section):
     @model_validator(mode="after")
     def _there_are_such(self) -> Connectivity:
         if "dense-ticket" in (self.between or ()) and not any(self.levels):
-            raise ValueError("between names dense-ticket, but levels names no level above 0; name one, or leave it out")
+            raise ValueError(
+                "between has dense-ticket, but levels has no level above 0; add one, or remove dense-ticket"
+            )
         if "levels" in (self.between or ()) and len(self.levels) < 2:
-            raise ValueError("between names levels, but levels names a single one; name two, or leave it out")
+            raise ValueError(
+                "between has levels, but levels has a single level; add another, or remove levels from between"
+            )
         return self
 
     @property

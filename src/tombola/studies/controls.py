@@ -40,8 +40,8 @@ def control(name: str, arm: Rule, shuffle: bool, reinit: bool) -> Rule:
         if isinstance(mask, Popup):  # on other weights, training scores would find another mask
             option = f"{'shuffle' if shuffle else 'reinit'}: true"
             raise InputError(
-                f"{{of: edge-popup, {option}}}: the mask of such an arm is not there before its scores are trained; "
-                f"its control is {{of: edge-popup-trained, {option}}}"
+                f"{{of: edge-popup, {option}}}: the mask of edge-popup does not exist before its scores are trained; "
+                f"use {{of: edge-popup-trained, {option}}}"
             )
         if shuffle:
             mask = mask.model_copy(update={"shuffle": trial.shuffle(name, level, repeat)})

@@ -99,13 +99,13 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None, assignment
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise InputError(f"{text!r} is not of the form field=value, such as training.lr=2e-4")
+            raise InputError(f"{text!r} is not an override: write FIELD=VALUE, such as training.lr=2e-4")
         try:
             settings = _nested(key, read_yaml(value, f"{key[:60]}=..."))
         except InputError as error:
             if value.count("[") + value.count("{") == value.count("]") + value.count("}"):
                 raise
-            raise InputError(f"{error}; a shell takes what has spaces apart: quote it, '{key}=[a, b]'") from None
+            raise InputError(f"{error}; a shell splits values at spaces: quote the argument, '{key}=[a, b]'") from None
         for section in settings.keys() & together.keys():
             if isinstance(together[section], str):  # a short form, which fields are now added to
                 draft.lay(_from_here({section: together.pop(section)}), lambda place: "command line")
@@ -141,26 +141,27 @@ def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft
         if path.is_dir():
             path = path / STUDY_FILE
             if not path.is_file():
-                raise InputError(f"{str(path.parent)!r} is no results folder: it has no {STUDY_FILE}")
+                raise InputError(f"{str(path.parent)!r} is not a results folder: it has no {STUDY_FILE}")
         elif not path.is_file():
             if path.suffix in (".yaml", ".yml") or "/" in name:
-                raise InputError(f"there is no study file or results folder {str(path)!r}")
+                raise InputError(f"no study file or results folder has the name {str(path)!r}")
             if seen == () and (Path(DEFAULT_RESULTS) / name / STUDY_FILE).is_file():
                 return _read(str(Path(DEFAULT_RESULTS) / name), seen)
             hint = nearest(name, preset_names())
             raise InputError(
-                f"unknown study {name!r}{hint} (`tombola presets` lists all; or give the path of a study file)"
+                f"unknown study {name!r}{hint} (list the presets with `tombola presets`, or give the path of a study "
+                "file)"
             )
         source, text, folder = str(path), read_text(path, MAX_BYTES), path.parent
     real = source if name in preset_names() else str(path.resolve())
     if real in seen:
-        raise InputError(f"extends runs in a circle: {' -> '.join([*seen, real])}")
+        raise InputError(f"extends refers to itself: {' -> '.join([*seen, real])}")
     loaded = read_yaml(text, source)
     if not isinstance(loaded, CommentedMap):
-        raise InputError(f"{source}: a study file is a list of `field: value` lines")
+        raise InputError(f"{source}: a study file needs `field: value` lines")
     base = loaded.pop("extends", None)
     if base is not None and not isinstance(base, str):
-        raise InputError(f"{source}: extends names one preset or file, not {base!r}")
+        raise InputError(f"{source}: extends must name one preset or file, not {base!r}")
     draft = _read(base, (*seen, real), folder) if base else Draft()
     draft.settings.pop("description", None)  # it describes the base
     lines = dict(_lines(loaded, source))
@@ -215,7 +216,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     """Turn ("training.lr", 1) into {"training": {"lr": 1}}."""
     parts = key.strip().split(".")
     if len(parts) > MAX_DEPTH:
-        raise InputError(f"{shown(key)}: more than {MAX_DEPTH} fields inside each other")
+        raise InputError(f"{shown(key)}: more than {MAX_DEPTH} nested fields")
     for part in reversed(parts):
         value = {part: value}
     return dict(_plain(value))
@@ -271,7 +272,7 @@ def _deep(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _validated(draft: Draft) -> Study:
     if "name" not in draft.settings:
-        raise InputError("the study has no name: add a line `name: my-study`")
+        raise InputError("the study has no name: add the line `name: my-study`")
     settings = dict(draft.settings)
     for section, value in settings.items():
         if isinstance(value, dict):  # null stands for a field's default

@@ -50,10 +50,11 @@ from tombola.work import (
 Make = Callable[[int], nn.Module]  # an initialised module from a seed
 
 REFUSED_ARMS = {
-    "fine-tune": "it sets the learning rate, which the trainer sets itself; lr-rewind keeps the final weights too",
-    "edge-popup": "it trains scores in the place of weights",
-    "edge-popup-trained": "its mask comes from training scores in the place of weights",
-    "early-bird": "it watches masks at iterations that tombola does not see",
+    "fine-tune": "it sets the learning rate, but the trainer sets its own; use lr-rewind, which also keeps the final "
+    "weights",
+    "edge-popup": "it trains scores instead of weights",
+    "edge-popup-trained": "its mask comes from training scores instead of weights",
+    "early-bird": "it records masks at iterations that tombola does not see",
     "snip": "it needs gradients on examples that tombola does not have",
     "grasp": "it needs gradients on examples that tombola does not have",
 }
@@ -61,7 +62,7 @@ REFUSED_CRITERIA = {
     "gradient": "it needs gradients on a batch that tombola does not have",
     "stability": "it needs the weights at the lowest validation loss, which tombola does not see",
 }
-USABLE = "magnitude, initial-magnitude, magnitude-increase, movement and random need weights alone"
+USABLE = "use magnitude, initial-magnitude, magnitude-increase, movement or random, which need only weights"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class OwnProblem:
         assert trainer is not None
         if trainer.is_loop:
             raise InputError(
-                f"study {study.name!r} belongs to a loop over tombola.rounds; run the script that has the loop"
+                f"study {study.name!r} belongs to a loop over tombola.rounds; start the script of that loop"
             )
         check_call(trainer)
         inputs: Any = trainer.inputs
@@ -196,14 +197,19 @@ def _refuse(study: Study) -> None:
         if arm.rule in REFUSED_ARMS:
             raise InputError(f"arm {arm.label!r} can't be used with a trainer: {REFUSED_ARMS[arm.rule]}; leave it out")
         if arm.training:
-            raise InputError(f"arms: training of {arm.label!r} belongs to tombola's own training; the trainer sets it")
+            raise InputError(
+                f"arms: training of {arm.label!r} applies only to tombola's own training; remove it, "
+                "because the trainer sets its own"
+            )
     for field_name in ("back_off", "early_bird", "stop_margin"):
         if getattr(pruning, field_name) is not None:
-            raise InputError(f"pruning.{field_name} needs tombola's own training, and the study has a trainer")
+            raise InputError(
+                f"pruning.{field_name} needs tombola's own training, but the study has a trainer; remove the field"
+            )
     if study.connectivity is not None:
         raise InputError(
-            "connectivity evaluates networks between two runs, and tombola can't evaluate what a trainer trains; leave "
-            "connectivity out"
+            "connectivity evaluates networks between two runs, but tombola can't evaluate a trainer's networks; "
+            "remove connectivity"
         )
 
 
@@ -220,12 +226,12 @@ def _snapshots(study: Study) -> dict[int, str | None]:
         match = SNAPSHOT.fullmatch(name) if isinstance(name, str) else None
         if name != 0 and match is None:
             raise InputError(
-                f"rewind={step}: with a trainer, rewind names a snapshot that the trainer takes, such as step-500; "
+                f"rewind={step}: with a trainer, rewind must name a snapshot of the trainer, such as step-500; "
                 'the trainer calls run.snapshot("step-500")'
             )
         number = int(match[1]) if match else 0
         if number in found or (match and not number):
-            raise InputError(f"rewind names {step} and another step of the same number; leave one of them out")
+            raise InputError(f"rewind names {step} and another step of the same number; remove one of them")
         found[number] = str(name) if match else None
     if not found:
         raise InputError("rewind=[]: name at least one snapshot, or 0 for the initialisation")
@@ -262,7 +268,7 @@ def _check_fresh(problem: OwnProblem, coverage: Coverage, arm: str) -> None:
     if all(torch.equal(one[name], other[name]) for name in coverage.shapes()):
         raise InputError(
             f"arm {arm!r} needs a second initialisation, but {problem.what} builds equal weights from every seed, so "
-            "that control would be the ticket itself; use shuffled-weights or redrawn-magnitudes"
+            "this control would equal the ticket; use shuffled-weights or redrawn-magnitudes"
         )
 
 
@@ -287,8 +293,8 @@ def example_inputs(module: nn.Module, given: Any, what: str) -> Any:
     if isinstance(first, nn.Linear):
         return (first.in_features,)
     raise InputError(
-        f"{what}: tombola runs one batch to find the prunable layers, and knows none; give inputs, the shape of one "
-        "example such as [3, 32, 32], or a batch"
+        f"{what}: tombola runs one batch to find the prunable layers, but has no batch; set inputs to the shape of "
+        "one example, such as [3, 32, 32], or to a batch"
     )
 
 
@@ -356,7 +362,7 @@ class OwnTrial(Trial):
         if method in WITH_EXAMPLES:
             raise InputError(f"{method} can't be used with a trainer: {REFUSED_ARMS['snip']}")
         if method == "synflow" and not self._input_shape:
-            raise InputError("synflow needs inputs that are one float32 tensor; give the shape of one example")
+            raise InputError("synflow needs one float32 tensor as input; set inputs to the shape of one example")
         return super().at_init(method, level, repeat)
 
     def add(
@@ -419,7 +425,9 @@ class OwnTrial(Trial):
         copy_number: int = 0,
     ) -> Training:
         if isinstance(mask, Popup) or (recipe is not None and recipe != self.study.training):
-            raise InputError(f"arm {label!r} returns a recipe or trains scores, and the study has a trainer of its own")
+            raise InputError(
+                f"arm {label!r} returns a recipe or trains scores, but the study has its own trainer; remove the arm"
+            )
         trainer = self.trainer
         if initial.trained:  # only tombola's own training continues a schedule there
             initial = initial.model_copy(update={"iteration": 0})

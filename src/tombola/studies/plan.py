@@ -144,7 +144,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
         who, asked = ("rewind", rewinds) if any(rewinds) else ("connectivity.rewind", parting)
         raise InputError(
             f"training.patience={study.training.patience} could end the dense run before iteration {max(asked)}, "
-            f"which {who} asks for; give patience to the pruned levels alone, as retraining.patience"
+            f"which {who} needs; set patience for the pruned levels only, as retraining.patience"
         )
     _check_second_initialisation(study, build, coverage)
     rates = study.pruning.resolve(coverage)
@@ -212,7 +212,7 @@ def _check_second_initialisation(study: Study, build: Callable[[], nn.Module], c
         return
     raise InputError(
         f"arms: {fresh[0]!r} needs a second initialisation, but {study.network.name!r} builds equal weights from every "
-        "seed, so that control would be the ticket itself; use shuffled-weights or redrawn-magnitudes, or set "
+        "seed, so this control would equal the ticket; use shuffled-weights or redrawn-magnitudes, or set "
         "network.init to a scheme such as kaiming-normal"
     )
 
@@ -229,7 +229,7 @@ def _partings(study: Study, rewinds: tuple[int, ...], budget: int, data: Descrip
     if settings.levels[-1] > study.pruning.rounds:
         raise InputError(
             f"connectivity.levels names level {settings.levels[-1]}, but with pruning.rounds={study.pruning.rounds} "
-            f"there are levels 0 to {study.pruning.rounds}"
+            f"the levels are 0 to {study.pruning.rounds}"
         )
     if settings.rewind is None:
         return rewinds
@@ -244,7 +244,7 @@ def _rows(settings: ArmSettings, arm: Rule, trial: Trial) -> list[Row]:
         for level in range(1, trial.study.pruning.rounds + 1):
             run = trial.plan_arm(settings.label, arm, level, repeat, settings.per_trial, settings.training)
             if repeat and run.id in seen:
-                raise InputError(f"arm {settings.label!r}: its repeats are all the same run; leave per_trial out")
+                raise InputError(f"arm {settings.label!r}: all its repeats would be the same run; remove per_trial")
             seen.add(run.id)
             rows.append(Row(settings.label, trial.number, repeat, level, run.id))
     return rows

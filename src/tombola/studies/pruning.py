@@ -102,21 +102,22 @@ class Pruning(Section):
     @model_validator(mode="after")
     def _check(self) -> Pruning:
         if (self.rate is not None) + (self.target is not None) + bool(self.densities) != 1:
-            raise ValueError("give exactly one of rate, target and densities")
+            raise ValueError("set exactly one of rate, target and densities")
         if self.scope == "global" and (self.rates or self.output_rate is not None):
             raise ValueError(
-                "scope: global compares all layers at one rate; rates and output_rate belong to scope: layer "
-                "(a layer that is to be left alone goes into exclude)"
+                "scope: global compares all layers at one rate; rates and output_rate need scope: layer (to keep a "
+                "layer whole, add it to exclude)"
             )
         lists = {"rate": self.rate, "output_rate": self.output_rate, "densities": self.densities or None}
         lists |= {f"rates.{layer}": rate for layer, rate in self.rates.items()}
         for name, steps in lists.items():
             if isinstance(steps, tuple) and len(steps) != self.rounds:
                 raise ValueError(
-                    f"{name} lists {len(steps)} values for {self.rounds} rounds; leave rounds out, or match it"
+                    f"{name} lists {len(steps)} values for {self.rounds} rounds; remove rounds, or set it to that "
+                    "number"
                 )
         if any(later >= earlier for earlier, later in zip(self.densities, self.densities[1:], strict=False)):
-            raise ValueError("densities fall from level to level")
+            raise ValueError("densities must fall from level to level")
         return self
 
     def resolve(self, coverage: Coverage) -> tuple[dict[str, float], ...]:
@@ -134,11 +135,11 @@ class Pruning(Section):
         for key, rate in sorted(self.rates.items(), key=lambda item: _precedence(item[0])):
             found = _layers(key, coverage, "pruning.rates")
             if len(found) == 1 and found[0] in excluded:
-                raise InputError(f"pruning: {found[0]!r} stands both in exclude and in rates")
+                raise InputError(f"pruning: {found[0]!r} is both in exclude and in rates; remove one")
             (kinds if key in KINDS else named).update(dict.fromkeys(found, rate))
         pruned = [layer.name for layer in coverage.layers if layer.name not in excluded]
         if not pruned:
-            raise InputError("pruning.exclude: every prunable layer is excluded; there is nothing to prune")
+            raise InputError("pruning.exclude: it excludes every prunable layer; remove at least one")
 
         def rates_at(number: int, base: float) -> dict[str, float]:
             rates = {name: _of(kinds.get(name, base), number) for name in pruned}
@@ -153,7 +154,8 @@ class Pruning(Section):
         elif self.target is not None:
             if any(isinstance(rate, tuple) for rate in (self.output_rate, *self.rates.values())):
                 raise InputError(
-                    "pruning.target goes at one constant rate; output_rate and rates can't be lists with it"
+                    "pruning.target uses one constant rate, so output_rate and rates can't be lists; give single "
+                    "numbers"
                 )
             base = constant_rate(
                 sizes, self.target, self.rounds, self.scope, self.minimum, lambda base: rates_at(0, base)

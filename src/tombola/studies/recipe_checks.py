@@ -36,12 +36,12 @@ def check_recipe(
     is_image = is_one_shape(data.input_shape) and len(data.input_shape) == 3 and data.input_dtype == "float32"
     if any(kind in KINDS for kind in recipe.augment) and not is_image:
         raise InputError(
-            f"training.augment is for images (channels, height, width), and an example of {settings.source} has "
-            f"shape {data.input_shape}; leave augment out"
+            f"training.augment needs images (channels, height, width), but an example of {settings.source} has "
+            f"shape {data.input_shape}; remove augment"
         )
     if any(kind in KINDS for kind in recipe.augment) and settings.normalise == "feature":
         raise InputError(
-            "training.augment moves pixels, and data.normalise=feature gives each place constants of its own; use "
+            "training.augment moves pixels, but data.normalise=feature gives each place its own constants; set "
             "normalise: channel"
         )
     if recipe.own_augment:
@@ -51,8 +51,8 @@ def check_recipe(
             twice = [changed_by(name, function, inputs, torch.Generator().manual_seed(0)) for _ in range(2)]
             if not _equal(*twice):
                 raise InputError(
-                    f"training.augment={name!r} gave two results from equal generators; draw from the generator that "
-                    "it is given alone, or no run can be resumed"
+                    f"training.augment={name!r} gave two results from equal generators; draw only from the generator "
+                    "that it receives, or no run can resume"
                 )
     if recipe.optimizer == "muon" or not recipe.knows_optimizer:
         check_optimizer(recipe, build())

@@ -26,7 +26,7 @@ def _rewind_step(value: Any) -> Any:
     if 0 < number < 1:
         return number
     if isinstance(value, float) and number == 1:
-        raise ValueError("a fraction of the budget lies below 1; iteration 1 is written 1")
+        raise ValueError("a fraction of the budget must be below 1; write iteration 1 as 1")
     if 0 <= number <= MOST_ITERATIONS and number == int(number):
         return int(number)
     raise ValueError("must be an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')")
@@ -35,7 +35,7 @@ def _rewind_step(value: Any) -> Any:
 def rewind_steps(value: Any) -> Any:
     """Return one rewind step or several as they are kept; ValueError where it is none."""
     if isinstance(value, list | tuple) and len(value) > MOST_REWINDS:
-        raise ValueError(f"names {len(value):,} iterations; at most {MOST_REWINDS} are rewound to")
+        raise ValueError(f"lists {len(value):,} iterations; at most {MOST_REWINDS} are allowed")
     return [_rewind_step(each) for each in value] if isinstance(value, list | tuple) else _rewind_step(value)
 
 
@@ -66,8 +66,8 @@ def iterations(
             match = EPOCHS.fullmatch(step)
             if match is None:
                 raise InputError(
-                    f"{field}={step} names a snapshot, and only a user's own trainer takes those; without a trainer, "
-                    "give an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')"
+                    f"{field}={step} names a snapshot, which only a user's own trainer takes; without a trainer, give "
+                    "an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')"
                 )
             iteration = round(float(match[1]) * epoch_length)
         else:

@@ -32,6 +32,6 @@ def check_size(runs: int, limit: int = MAX_RUNS) -> None:
     """
     if runs > limit:
         raise InputError(
-            f"the study comes to about {runs:,} runs, and at most {limit:,} are planned; lower trials, per_trial, "
-            f"pruning.rounds, rewind or connectivity.copies, or allow them with --max-runs {runs}"
+            f"the study needs about {runs:,} runs, but at most {limit:,} are allowed; lower trials, per_trial, "
+            f"pruning.rounds, rewind or connectivity.copies, or allow more with --max-runs {runs}"
         )

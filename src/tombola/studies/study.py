@@ -53,7 +53,7 @@ class ArmSettings(Section):
             return {"rule": value}
         if isinstance(value, dict) and "of" in value:
             if "rule" in value:
-                raise ValueError("give an arm either its rule, or `of`, the arm that it is a control of")
+                raise ValueError("give an arm either `rule`, or `of` (the arm that it controls)")
             value = {"rule": value["of"], **{name: option for name, option in value.items() if name != "of"}}
             known = value.keys() <= cls.model_fields.keys()  # else the unknown option is what is wrong
             if known and not any(_is_on(value.get(control)) for control in ("shuffle", "reinit")):
@@ -68,7 +68,7 @@ class ArmSettings(Section):
     @model_validator(mode="after")
     def _options_fit(self) -> ArmSettings:
         if self.weights and self.rule != "edge-popup":
-            raise ValueError(f"weights belongs to the arm edge-popup, not to {self.rule!r}")
+            raise ValueError(f"only the arm edge-popup takes weights, not {self.rule!r}")
         return self
 
     @property
@@ -154,9 +154,9 @@ class Study(Section):
         for section, blank in blanks.items():
             given = value.get(section)
             if given is not None and not _is_blank(given, blank):
-                raise ValueError(f"{section}: the trainer brings its own; leave {section} out, or leave trainer out")
+                raise ValueError(f"{section}: the trainer has its own; remove {section} or trainer")
         if value.get("retraining"):
-            raise ValueError("retraining: the trainer brings its own; leave retraining out, or leave trainer out")
+            raise ValueError("retraining: the trainer has its own; remove retraining or trainer")
         return {**value, **blanks}
 
     @field_validator("network", mode="before")

@@ -54,8 +54,8 @@ def check_margins(study: Study, task: Task, data: Description) -> None:
             )
     if pruning.stop_margin is not None and task.chance(data) is None:
         raise InputError(
-            f"pruning.stop_margin={pruning.stop_margin:g}: the {metric.words} of a guess is not known for task: "
-            f"{study.task.name}; leave stop_margin out, or set pruning.rounds to where levels should end"
+            f"pruning.stop_margin={pruning.stop_margin:g}: the {metric.words} of a guess is unknown for task: "
+            f"{study.task.name}; remove stop_margin, and set pruning.rounds to the last level that you need"
         )
 
 
@@ -108,12 +108,12 @@ def _check_loss(loss: object) -> None:
     if not bool(loss.isfinite()):
         raise InputError(
             f"the task's loss is {loss.item()} at the start of training, before any step; look for NaN or infinity in "
-            "the data, or for targets that the loss does not take"
+            "the data, or for targets that the loss does not accept"
         )
     if not loss.requires_grad:
         raise InputError(
-            "the task's loss does not depend on any parameter of the network, so nothing could be trained; don't "
-            "detach the output, and leave the parameters trainable"
+            "the task's loss does not depend on any parameter of the network, so training can change nothing; do not "
+            "detach the output, and keep the parameters trainable"
         )
 
 

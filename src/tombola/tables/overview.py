@@ -32,7 +32,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
     left = [item for item in plan.work.values() if not (store.has(item) or store.elsewhere(item))]
     todo = {item.id: pace.seconds(item) if pace else 0.0 for item in left}
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("work", "to do", "done", "operations", "time of one worker"):
+    for header in ("work", "to do", "done", "operations", "time on one worker"):
         table.add_column(header, justify="left" if header == "work" else "right")
     study = plan.study
     groups: dict[str, list[str]] = {}
@@ -75,7 +75,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
     ]
     at_a_time = f"{counted(workers, 'worker')}"
     end = (
-        "the time is not known: the trainer's steps can't be measured"
+        "time unknown: tombola can't measure the trainer's steps"
         if not pace
         else (
             f"about {duration(elapsed(plan, todo, workers))} on this machine with {at_a_time}, by a short measurement"
@@ -100,7 +100,7 @@ def _trained(plan: Plan) -> str:
     trainer = plan.study.trainer
     if trainer is None:
         return f"on {plan.study.data.source}"
-    return "trained by a loop of a script's own" if trainer.is_loop else f"trained by {trainer.name}"
+    return "trained by a script's own loop" if trainer.is_loop else f"trained by {trainer.name}"
 
 
 def coverage_lines(coverage: Coverage, most: int = 40) -> list[str]:

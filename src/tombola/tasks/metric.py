@@ -109,7 +109,7 @@ def metric_of(levels: pd.DataFrame) -> Metric:
     found = levels[list(COLUMNS)].fillna("").drop_duplicates()
     if len(found) > 1:
         names = " and ".join(str(name) for name in found["metric"])
-        raise InputError(f"these studies can't be compared: their metrics are {names}; show them one by one")
+        raise InputError(f"these studies can't be compared: their metrics are {names}; show each study alone")
     row: Mapping[str, str] = found.iloc[0].to_dict()
     better: Direction = "lower" if row["metric_better"] == "lower" else "higher"
     return Metric(str(row["metric"]), better, str(row["metric_unit"]))

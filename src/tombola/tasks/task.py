@@ -206,7 +206,7 @@ def require_tensor(output: Any, wanted: str) -> Tensor:
         InputError: it is something else; `wanted` says what it must be.
     """
     if not isinstance(output, Tensor):
-        raise InputError(f"the network must return {wanted}; it gave a {type(output).__name__}")
+        raise InputError(f"the network must return {wanted}; it returned a {type(output).__name__}")
     return output
 
 

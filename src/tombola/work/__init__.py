@@ -163,7 +163,7 @@ def kind_named(name: str) -> Kind:
         return KINDS[name]
     found = resolve(name, {}, "work kind")()
     if not isinstance(found, Kind):
-        raise InputError(f"work kind {name!r} gave a {type(found).__name__}; it must return a tombola.work.Kind")
+        raise InputError(f"work kind {name!r} returned a {type(found).__name__}; it must return a tombola.work.Kind")
     return found
 
 

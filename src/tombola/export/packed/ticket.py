@@ -90,7 +90,7 @@ def load_packed(path: str | Path, most: int = MOST) -> nn.Module:
         module.load_state_dict(state_of(packed))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"network {network.name!r} is not what it was when {path} was written ({reason})") from error
+        raise InputError(f"network {network.name!r} has changed since {path} was written ({reason})") from error
     return module.eval()
 
 
@@ -107,8 +107,8 @@ def state_of(packed: Packed) -> dict[str, Tensor]:
     weights = drawn(packed.about["origin"], recipe, mask)
     if digest(weights) != recipe["digest"]:
         raise InputError(
-            "the seed in this file gives other weights here than where it was written: the network's code or "
-            f"PyTorch's random numbers differ (this is PyTorch {torch.__version__})"
+            "the seed in this file gives other weights on this machine: the network's code or PyTorch's random "
+            f"numbers differ (this is PyTorch {torch.__version__})"
         )
     return weights
 

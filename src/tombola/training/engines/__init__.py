@@ -103,9 +103,9 @@ def _why_not_compiled(case: Case) -> str:
     if reason := why_dense_alone(case.task, case.example, case.recipe):
         return reason
     if not case.on_cpu:
-        return "it runs on the CPU alone"
+        return "it runs only on the CPU"
     if case.recipe.precision != "float32":
-        return f"it computes in float32 alone, and training.precision is {case.recipe.precision}"
+        return f"it computes only in float32, but training.precision is {case.recipe.precision}"
     return "" if installed("numba") else f"Numba is not installed: {install('numba')}"
 
 
@@ -116,7 +116,7 @@ def _why_not_mlp(case: Case) -> str:
 
     if reason := MlpEngine.why_not_recipe(case.recipe):
         return reason
-    return "" if MlpEngine.mlp(case.module, case.mask) else "it is no plain stack of linear layers and ReLUs"
+    return "" if MlpEngine.mlp(case.module, case.mask) else "it is not a plain stack of linear layers and ReLUs"
 
 
 def _mlp_pays(case: Case) -> bool:
@@ -177,7 +177,7 @@ def engine_named(name: str) -> EngineKind:
         raise InputError(f"unknown engine {name!r}{nearest(name, NAMES)}")
     found = resolve(name, {}, "engine")()
     if not isinstance(found, EngineKind):
-        raise InputError(f"engine {name!r} gave a {type(found).__name__}; it must return an EngineKind")
+        raise InputError(f"engine {name!r} returned a {type(found).__name__}; it must return an EngineKind")
     return found
 
 
@@ -191,7 +191,7 @@ def slower_than_possible(name: str, device: str) -> str:
     if name != "auto" or device != "cpu" or installed("numba"):
         return ""
     return (
-        "note: numba is not installed, so sparse linear layers train at the speed of dense ones; "
+        "note: numba is not installed, so sparse linear layers train as slowly as dense ones; "
         f"{install('numba')} makes them several times as fast"
     )
 
@@ -232,17 +232,17 @@ def choose_engine(
     if name == "stacked" or (name == "sparse" and (not case.on_cpu or recipe.precision == "bfloat16")):
         return DenseEngine
     what = "study" if why_dense_alone(task, example, recipe) else "network"
-    raise InputError(f"engine {name!r} can't train this {what} ({reason}); take engine auto or dense")
+    raise InputError(f"engine {name!r} can't train this {what} ({reason}); use --engine auto or dense")
 
 
 def why_dense_alone(task: Task, example: Tensors, recipe: Recipe) -> str:
     """Return why only the dense engine can train this task on such inputs so; "" where others can."""
     if not recipe.each_alone:
-        return f"only the dense engine trains by optimizer {recipe.optimizer}"
+        return f"only the dense engine trains with optimizer {recipe.optimizer}"
     if recipe.precision == "float64":
         return "only the dense engine computes in float64"
     if not task.plain_cross_entropy:
-        return "other engines compute mean cross-entropy of classes alone, without weights or smoothing"
+        return "other engines compute only mean cross-entropy of classes, without weights or smoothing"
     if not isinstance(example, torch.Tensor):
         return "other engines take a single input"
     return "" if example.is_floating_point() else "other engines take no token ids"

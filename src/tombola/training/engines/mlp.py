@@ -64,7 +64,7 @@ class MlpEngine:
             module = build()
         mlp = self.mlp(module, start.mask)
         if mlp is None:
-            raise ValueError("the mlp engine can't train this network: it is no multilayer perceptron with ReLUs")
+            raise ValueError("the mlp engine can't train this network: it is not a multilayer perceptron with ReLUs")
         self.iteration = start.iteration
         self._recipe, self._budget, self._splits = recipe, budget, start.splits
         self._order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
@@ -95,7 +95,7 @@ class MlpEngine:
             return "augment: the mlp engine does not augment"
         if recipe.optimizer not in ("adam", "sgd") or recipe.optimizer_options:
             options = f" with {recipe.optimizer_options}" if recipe.optimizer_options else ""
-            return f"optimizer: {recipe.optimizer}{options}; the mlp engine has adam and sgd without further options"
+            return f"optimizer: {recipe.optimizer}{options}; the mlp engine supports only plain adam and sgd"
         if recipe.clip_norm is not None or recipe.clip_value is not None:
             return "clip_norm and clip_value: the mlp engine does not clip gradients"
         return ""
@@ -110,7 +110,7 @@ class MlpEngine:
         for name, layer in module.named_modules():
             if not list(layer.children()) and not is_plain(layer):
                 return f"{name or 'the network'}: a multilayer perceptron has no {type(layer).__name__}"
-        return "its forward pass is not linear layers with a ReLU between each two"
+        return "its forward pass is not a sequence of linear layers with ReLUs between them"
 
     @classmethod
     def pays(cls, module: nn.Module, mask: Mask, batch_size: int) -> bool:
@@ -193,7 +193,7 @@ class MlpEngine:
             )
         # The compiled loop would write where such a target points to.
         if len(part) and not 0 <= int(part.targets.min()) <= int(part.targets.max()) < layers[-1].outputs:
-            raise ValueError(f"the network has {layers[-1].outputs} classes, the data have others too")
+            raise ValueError(f"the network has {layers[-1].outputs} classes, but the data have more")
         if inputs.shape[1] < LINE:
             inputs = nn.functional.pad(inputs, (0, LINE - inputs.shape[1]))
         return inputs.numpy(), part.targets.contiguous().numpy()

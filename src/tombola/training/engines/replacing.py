@@ -64,7 +64,7 @@ def why_dense(module: nn.Module, mask: Mask, below: Mapping[type[nn.Module], flo
     for name in able:
         limit, density = below[type(layers[name])], counts[name][0] / max(1, counts[name][1])
         if density >= limit and not (together and isinstance(layers[name], nn.Conv2d)):
-            reasons[name] = f"{density:.0%} of its weights are left; a sparse layer pays below {limit:.0%}"
+            reasons[name] = f"{density:.0%} of its weights remain; a sparse layer is faster only below {limit:.0%}"
     return reasons
 
 

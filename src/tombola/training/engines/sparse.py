@@ -64,11 +64,11 @@ class SparseEngine(DenseEngine):
         if recipe.precision != "float32":
             return f"precision: {recipe.precision}; sparse layers compute in float32"
         if not recipe.each_alone:
-            return f"optimizer: {recipe.optimizer}; it may need whole matrices, and sparse layers keep only live ones"
+            return f"optimizer: {recipe.optimizer}; it may need whole matrices, but sparse layers keep live ones only"
         reasons = why_dense(module, mask, dict.fromkeys(PAYS_BELOW, math.inf))
         if any(not reason for reason in reasons.values()):
             return ""
-        return "; ".join(f"{layer}: {reason}" for layer, reason in reasons.items()) or "nothing in it can be pruned"
+        return "; ".join(f"{layer}: {reason}" for layer, reason in reasons.items()) or "it has no prunable layer"
 
     def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
         """Return a copy of the optimiser's tensors as "slot/parameter", such as "exp_avg/fc1.weight"."""

@@ -43,7 +43,9 @@ class StackedEngine:
         with torch.random.fork_rng(devices=[]):  # constructors draw; their values are not used
             self._module = build().to(device)
         if not self.fits(build, first.splits.train.inputs[:1]):
-            raise ValueError("this network can't be stacked: it draws at random, or does what vmap can't")
+            raise ValueError(
+                "this network can't be stacked: it draws at random, or uses operations that vmap does not support"
+            )
 
         # Lanes with the same data stand together, so that one look-up serves them all.
         groups: dict[int, list[int]] = {}
