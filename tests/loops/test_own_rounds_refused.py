@@ -138,7 +138,7 @@ def test_an_optimiser_of_another_run(tmp_path):
         optimizers[0].step()
         run.report(1, accuracy=0.5)
 
-    with pytest.raises(InputError, match=r"run .*level-01: no weight of run\.model has changed"):
+    with pytest.raises(InputError, match=r"run .*level-01: no weight of run\.model changed"):
         each_run(tmp_path, train_with_the_first_one)
 
 

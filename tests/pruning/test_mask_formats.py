@@ -178,7 +178,7 @@ def test_openlth_models(tmp_path):
         torch.save(state, theirs / f"model_{step}.pth")
     torch.save({"fc.weight": torch.zeros(1)}, theirs / "model_epX_it0.pth")
     assert {name: tensor[0, 0].item() for name, tensor in weights_from_openlth(theirs).items()} == {"fc.weight": 2.0}
-    with pytest.raises(InputError, match=r"there is no .*model\.pth: give OpenLTH's model\.pth, or the folder"):
+    with pytest.raises(InputError, match=r"model\.pth does not exist: give OpenLTH's model\.pth, or its folder"):
         weights_from_openlth(tmp_path)
     torch.save({"w": Hostile()}, tmp_path / "model.pth")
     with pytest.raises(InputError, match="can't be read as OpenLTH's model"):
