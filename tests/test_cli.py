@@ -19,6 +19,7 @@ import torch
 import tombola
 import tombola.running.run as running
 from tombola import cli
+from tombola.formatting import text_of_csv
 from tombola.running import estimate
 from tombola.running.store import Store
 
@@ -593,7 +594,7 @@ def test_odd_names(name: str, finished: Path, call: Call) -> None:
     assert (folder / "results.csv").is_file()
     assert f"{' '.join(name.split())}: test accuracy" in " ".join(out.split())
     assert "[red]a[/red]" in out
-    assert set(pd.read_csv(folder / "results.csv")["study"]) == {name}
+    assert set(pd.read_csv(folder / "results.csv")["study"].map(text_of_csv)) == {name}
     for line in (("plan", str(folder)), ("status", str(folder)), ("results", str(folder))):
         status, out, err = call(*line)
         assert (status, err) == (0, "")

@@ -35,6 +35,7 @@ ROOMS = (
         "tensor_files",
         "untrusted_yaml",
         "paths",
+        "terminal",
         "extras",
         "errors",
         "revision",

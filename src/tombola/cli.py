@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import signal
@@ -16,6 +17,8 @@ from tombola.errors import InputError, TombolaError, nearest
 from tombola.export.command import export
 from tombola.export.measure_command import measure_command
 from tombola.paths import local_path
+from tombola.terminal import console as terminal_console
+from tombola.terminal import printable, say, standard_output
 
 if TYPE_CHECKING:
     from tombola.analysis.claims import Claim
@@ -239,27 +242,28 @@ def status(study: str | None, out: Path | None) -> None:
 def results(study: str, out: Path | None, data: Path | None, form: str, curves: bool, output: Path | None) -> None:
     """Print the results of a study.
 
-    The study may be unfinished.
+    The study may be unfinished. A damaged result is named; the exit status is then 1.
     """
     from tombola.extras import need
+    from tombola.formatting import as_csv
     from tombola.running.files import write_whole
-    from tombola.running.results import Results
 
     if form == "parquet":
         need("pyarrow", "--format parquet")
-    found = Results.open(_folder_of(study, out), data)
+    found = _opened(_folder_of(study, out), data)
     frame = found.curves() if curves else found.frame()
     if form == "table" and not curves:
         if output is None:
             _print_summary(found)
-            return
-        text = io.StringIO()
-        _print_summary(found, text)
-        content = text.getvalue().encode()
+            content = b""
+        else:
+            text = io.StringIO()
+            _print_summary(found, text)
+            content = text.getvalue().encode()
     elif form == "table":
         content = (frame.to_string(index=False) + "\n").encode()
     elif form == "csv":
-        content = frame.to_csv(index=False).encode()
+        content = as_csv(frame)
     elif form == "json":
         rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
         content = (json.dumps(rows, indent=1) + "\n").encode()
@@ -269,8 +273,12 @@ def results(study: str, out: Path | None, data: Path | None, form: str, curves: 
             raise InputError("--format parquet writes binary data: add --output FILE, or redirect the output")
     if output is not None:
         write_whole(output, content, "name an existing folder with free space")
+    elif sys.stdout.isatty():
+        click.echo(printable(content.decode()), nl=False)
     else:
         sys.stdout.buffer.write(content)
+    if found.damaged():
+        sys.exit(1)
 
 
 @cli.command(name="figures", epilog=STUDY_HELP)
@@ -327,14 +335,13 @@ def draw_figures(
 
     from tombola.figures import FIGURES, SCREEN, draw, gather, gather_lines, paper
     from tombola.running.files import writing
-    from tombola.running.results import Results
 
     if columns and style != "paper":
         raise InputError("--columns needs --style paper: add it, or remove --columns")
     form = replace(paper(int(columns or 2)) if style == "paper" else SCREEN, bars=bars)
     alone = len(studies) == 1
     folders = dict.fromkeys(_folder_of(study, out if alone else None) for study in studies)
-    opened = [Results.open(folder, data) for folder in folders]
+    opened = [_opened(folder, data) for folder in folders]
     levels, curves, settings = gather(opened)
     target = next(iter(folders)) / "figures" if alone else out or Path("figures")
     names = [name if name in FIGURES else f"figure-{name.removeprefix('figure-')}" for name in wanted]
@@ -377,9 +384,8 @@ def report(
     The study may be unfinished. The report is one file and needs no network connection.
     """
     from tombola.html.write import write_report
-    from tombola.running.results import Results
 
-    found = Results.open(_folder_of(study, out), data)
+    found = _opened(_folder_of(study, out), data)
     click.echo(str(write_report(found, output, _own_claims(own), margin)))
 
 
@@ -398,12 +404,11 @@ def report(
 def compare(studies: tuple[str, ...], out: Path, data: Path | None, margin: float) -> None:
     """Compare several studies in one HTML file."""
     from tombola.html.write import write_comparison
-    from tombola.running.results import Results
 
     folders = {_folder_of(study, None).resolve(): study for study in studies} if len(studies) > 1 else studies
     if len(folders) < 2:
         raise InputError(f"compare needs two or more studies; for a single study: tombola report {studies[0]}")
-    found = [Results.open(folder, data) for folder in folders]
+    found = [_opened(folder, data) for folder in folders]
     click.echo(str(write_comparison(found, out, margin)))
 
 
@@ -440,7 +445,9 @@ def claims(results: tuple[Path, ...], data: Path | None, own: tuple[Path, ...], 
     else:
         import pandas as pd
 
-        click.echo(pd.DataFrame(as_rows(found)).to_csv(index=False), nl=False)
+        from tombola.formatting import as_csv
+
+        click.echo(as_csv(pd.DataFrame(as_rows(found))).decode(), nl=False)
     if strict and any(outcome.outcome == NOT_REPRODUCED for _, outcome in found):
         sys.exit(1)
 
@@ -476,6 +483,16 @@ def _folder_of(study: str, out: Path | None) -> Path:
     return folder
 
 
+def _opened(folder: str | Path, data: Path | None) -> Results:
+    """Return the results of a folder; of those that are damaged, and so left out, say which."""
+    from tombola.running.results import Results
+
+    found = Results.open(folder, data)
+    for message in found.damaged():
+        say(f"tombola: {message}; it is left out, and `tombola run` repeats it")
+    return found
+
+
 def _print_summary(results: Results, file: IO[str] | None = None) -> None:
     from tombola.tables import barrier_table, summary_table, ticket_versus_reinit
 
@@ -499,10 +516,8 @@ def _print_summary(results: Results, file: IO[str] | None = None) -> None:
 
 
 def _console(file: IO[str] | None = None) -> Any:
-    from rich.console import Console
-
     # Piped output and files are not cut at 80 columns.
-    return Console(file=file, highlight=False, width=None if file is None and sys.stdout.isatty() else 120)
+    return terminal_console(file, highlight=False, width=None if file is None and sys.stdout.isatty() else 120)
 
 
 cli.add_command(measure_command)
@@ -516,7 +531,7 @@ def main() -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         status = 130
         _hear_no_more(status)
-        click.echo("tombola: stopped", err=True)
+        say("tombola: stopped")
     if status:
         sys.exit(status)
 
@@ -530,13 +545,14 @@ def _hear_no_more(status: int) -> None:
 def _status() -> int:
     """Run the command line and return the exit status."""
     try:
-        cli(prog_name="tombola", standalone_mode=False)
+        with standard_output():
+            return cli(prog_name="tombola", standalone_mode=False) or 0
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         return 2
     except BrokenPipeError:
-        sys.stderr.close()  # the reader closed the pipe, as `| head` does
+        return 0  # the reader closed the pipe, as `| head` does
     except TombolaError as error:
-        click.echo(f"tombola: {error}", err=True)
+        say(f"tombola: {error}")
         return error.exit_status
-    return 0

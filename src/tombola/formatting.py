@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from typing import TYPE_CHECKING, Any
 
 from tombola.tasks.metric import Metric
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MINUS = "−"  # for typeset texts; messages and terminals use the hyphen
 
@@ -15,6 +19,31 @@ def plain(name: object, longest: int = 40) -> str:
     text = "".join(" " if unicodedata.category(c).startswith(("C", "Z")) else c for c in str(name))
     text = " ".join(text.split())
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # what a text begins with that a spreadsheet may take for a formula
+
+
+def as_csv(frame: pd.DataFrame) -> bytes:
+    """Return a table as the bytes of a CSV file.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe before it; `text_of_csv` takes it away. Names
+    come from users' files.
+    """
+    safe = frame.copy()
+    for column in safe.columns:
+        if safe[column].dtype.kind not in "biuf":
+            safe[column] = safe[column].map(_csv_cell)
+    return safe.to_csv(index=False).encode()
+
+
+def _csv_cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def text_of_csv(cell: str) -> str:
+    """Return the text that `as_csv` wrote."""
+    return cell.removeprefix("'") if cell.startswith(tuple(f"'{sign}" for sign in FORMULA)) else cell
 
 
 def percent(density: float) -> str:

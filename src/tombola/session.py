@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
+from tombola import terminal
 from tombola.analysis.connectivity import barrier_statistics
 from tombola.figures import Setting, draw
+from tombola.formatting import as_csv
 from tombola.running.files import write_whole, writing
 from tombola.running.progress import Display
 from tombola.running.results import Results
@@ -84,7 +84,7 @@ def run(
     store = Store(folder)
     store.create()
     workers = default_workers(options.device, len(plan.work)) if workers is None else workers
-    display = Display(plan, store, workers or 1, Console(stderr=True), quiet, verbose)
+    display = Display(plan, store, workers or 1, terminal.console(stderr=True), quiet, verbose)
     display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
     tally = execute(plan, store, options, workers, display)
     results = Results(plan, store)
@@ -161,7 +161,9 @@ def rounds(
     }
     loop = Loop.of(make_model, inputs, fields)
     check_tracker(tracker)
-    return loop.runs(Store(out), tracker, Console(stderr=True, quiet=quiet), lambda results: save(results, figures))
+    return loop.runs(
+        Store(out), tracker, terminal.console(stderr=True, quiet=quiet), lambda results: save(results, figures)
+    )
 
 
 def save(results: Results, figures: bool = True) -> list[Path]:
@@ -177,7 +179,7 @@ def save(results: Results, figures: bool = True) -> list[Path]:
     points, folder = results.connectivity(), results.store.root
     if results.study.connectivity is not None:
         barriers = barrier_statistics(points, results.study.connectivity.threshold)
-        write_whole(folder / "barriers.csv", barriers.to_csv(index=False).encode())
+        write_whole(folder / "barriers.csv", as_csv(barriers))
     if not figures:
         return []
     settings = {results.study.name: Setting.of_results(results)}

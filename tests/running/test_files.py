@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tombola.errors import StoreError
-from tombola.running.files import Damaged, clean_leftovers, printing, read_json_checked, write_json_checked
+from tombola.running.files import Damaged, clean_leftovers, read_json_checked, write_json_checked
+from tombola.terminal import printing
 
 CONTENT = {"study": "demo", "rows": [1, 2.5, None, "é", math.inf], "empty": {}}
 
@@ -71,15 +72,15 @@ def test_a_full_device_and_a_closed_stream_are_said() -> None:
 
 def test_what_a_killed_process_left_is_cleaned(tmp_path: Path) -> None:
     """Only what is old: another process may be at work."""
-    old = [".plan.json.123.tmp", ".probe.77", ".0123abcd.old"]
-    kept = [".running.0f", "plan.json", "study.yaml", "old", "x.tmp"]
+    old = [".plan.json.123.tmp", ".probe.77"]
+    kept = [".running.0f", ".0123abcd.old", "plan.json", "study.yaml", "old", "x.tmp"]
     for name in old + kept:
         (tmp_path / name).write_text("")
         os.utime(tmp_path / name, (time.time() - 7200,) * 2)
-    (tmp_path / ".folder.old").mkdir()
-    (tmp_path / ".folder.old" / "weights").write_text("")
-    os.utime(tmp_path / ".folder.old", (time.time() - 7200,) * 2)
+    (tmp_path / ".folder.tmp").mkdir()
+    (tmp_path / ".folder.tmp" / "weights").write_text("")
+    os.utime(tmp_path / ".folder.tmp", (time.time() - 7200,) * 2)
     (tmp_path / ".new.5.tmp").write_text("")
-    assert {path.name for path in clean_leftovers(tmp_path)} == {*old, ".folder.old"}
+    assert {path.name for path in clean_leftovers(tmp_path)} == {*old, ".folder.tmp"}
     assert {path.name for path in tmp_path.iterdir()} == {*kept, ".new.5.tmp"}
     assert clean_leftovers(tmp_path / "gone") == []

@@ -9,6 +9,7 @@ import pandas as pd
 
 from tombola.analysis.measures import measures_of
 from tombola.errors import InputError
+from tombola.formatting import text_of_csv
 from tombola.tasks.metric import COLUMNS as METRIC_COLUMNS
 from tombola.tasks.metric import metric_of
 
@@ -69,6 +70,8 @@ def _table(file: Path) -> pd.DataFrame:
         levels = pd.read_csv(file, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=missing_as)
     except (OSError, ValueError) as error:  # what is no text and what is no table are ValueErrors, too
         raise InputError(f"{file} can't be read as a results table: {str(error).splitlines()[0]}") from error
+    for column in set(NAMES) & set(levels.columns):
+        levels[column] = levels[column].map(text_of_csv)
     measures = measures_of(metric_of(levels))
     if missing := [column for column in (*NEEDED, *measures) if column not in levels]:
         raise InputError(f"{file} is not a results table: these columns are missing: {', '.join(missing)}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tombola import terminal
 from tombola.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,15 +128,14 @@ def _show(found: list[Measurement], form: str) -> None:
     import pandas as pd
 
     from tombola.export.measure_table import measurement_table
+    from tombola.formatting import as_csv
 
     if form == "table":
-        from rich.console import Console
-
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+        console = terminal.console(highlight=False, width=None if sys.stdout.isatty() else 120)
         for each in found:
             console.print(measurement_table(each))
     elif form == "csv":
-        click.echo(pd.concat([each.frame() for each in found]).to_csv(index=False), nl=False)
+        click.echo(as_csv(pd.concat([each.frame() for each in found])).decode(), nl=False)
     else:
         click.echo(json.dumps([as_json(each) for each in found], indent=1))
 

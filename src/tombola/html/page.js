@@ -71,7 +71,9 @@
   }
 
   function quoted(value) {
-    const text = value === null ? "" : String(value);
+    // A spreadsheet would take such a text for a formula.
+    const formula = typeof value === "string" && /^[=+\-@\t\r']/.test(value);
+    const text = value === null ? "" : (formula ? "'" : "") + value;
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   }
 

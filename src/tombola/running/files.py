@@ -20,6 +20,11 @@ from tombola.errors import InputError, StoreError
 from tombola.paths import regular_file
 from tombola.tensor_files import Damaged, pack_tensors, unpack_tensors
 
+try:
+    import fcntl
+except ImportError:  # no POSIX system
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = [
     "AGAIN",
     "SUMS",
@@ -27,9 +32,11 @@ __all__ = [
     "check_sums",
     "clean_leftovers",
     "is_leftover",
+    "is_locked",
+    "locked_file",
     "pack_tensors",
-    "printing",
     "read_json_checked",
+    "remove",
     "under",
     "unpack_tensors",
     "write_json",
@@ -40,9 +47,8 @@ __all__ = [
 ]
 
 
-# Names of what is written aside, before one rename puts it into place, and of what was replaced. A `.running.*` file is
-# none of them: it may be as old as the run that it keeps going.
-TEMPORARY = (".*.tmp", ".probe.*", ".*.old")
+# Names of what is written aside, before one rename puts it into place. `Store.clean` knows what else may be left.
+TEMPORARY = (".*.tmp", ".probe.*")
 MAX_JSON = 256 * 1024**2  # bytes of a checked JSON file
 _CHECKED = re.compile(r'\{"sha256": "([0-9a-f]{64})", "content":\n(.*)\n\}\n', re.DOTALL)
 
@@ -121,24 +127,6 @@ def read_json_checked(path: Path, limit: int = MAX_JSON) -> Any:
         raise Damaged(f"{path} is not JSON ({error})") from error
 
 
-@contextmanager
-def printing(what: str = "standard output") -> Iterator[None]:
-    """Turn a failure to write to a stream, such as `> /dev/full` or a closed one, into an error of one sentence.
-
-    A reader that has gone, as `| head` does, is no failure: `BrokenPipeError` passes.
-    """
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise StoreError(f"can't write to {what}: {error.strerror or error}") from error
-    except ValueError as error:  # of Python, for a stream that has been closed
-        if "closed file" not in str(error):
-            raise
-        raise StoreError(f"can't write to {what}: it is closed") from error
-
-
 def is_leftover(path: Path) -> bool:
     """Return whether a file or folder is a temporary one of tombola's, that only a killed process leaves behind."""
     return any(fnmatchcase(path.name, pattern) for pattern in TEMPORARY)
@@ -157,12 +145,63 @@ def clean_leftovers(folder: Path, older_than: float = 3600.0) -> list[Path]:
             with suppress(OSError):
                 if not is_leftover(path) or time.time() - path.lstat().st_mtime < older_than:
                     continue
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+                remove(path)
                 gone.append(path)
     return gone
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a whole folder; of a link, the link. What can't be deleted stays: it does no harm."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether some process holds a lock on a file. Nothing is written, and links are not followed.
+
+    Where the system has no such locks, every file that is there counts as locked.
+    """
+    if fcntl is None:
+        return path.exists()
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def locked_file(path: Path) -> Iterator[None]:
+    """Make a file that is locked from the moment on at which it is there, and delete it at the end.
+
+    Raises:
+        StoreError: it can't be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with writing(path):
+            if fcntl is not None:
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.replace(aside, path)  # the lock goes with it
+        yield
+    finally:
+        os.close(file)
+        remove(path)
+        remove(aside)
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ edited since: what was run is known, and need not be worked out again.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from tombola.work import Item, Observations, OpaqueSpec, opaque_item_from_json
 
 PLAN_FILE = "plan.json"
 FIRST_EDITION = b'{"study":'  # what such a file begins with
+_IDENTITY = re.compile("[0-9a-f]{8,64}")
 _DATA, _ROWS, _PAIRS = TypeAdapter(Description), TypeAdapter(tuple[Row, ...]), TypeAdapter(tuple[Pair, ...])
 _COVERAGE, _MEASURES = TypeAdapter(Coverage), TypeAdapter(Measures)
 
@@ -64,6 +67,7 @@ def kept_plan(root: Path) -> Plan | None:
             return plan_of_first_edition(json.loads(path.read_text("utf-8")))
         content = read_json_checked(path)
         items = [opaque_item_from_json(values) for values in content["work"]]
+        _check_identities(items)
         return Plan(
             study=Study.model_validate(content["study"], context=STORED),
             data=_DATA.validate_python(content["data"]),
@@ -78,6 +82,18 @@ def kept_plan(root: Path) -> Plan | None:
         if isinstance(error, Damaged):
             raise
         raise Damaged(f"{root / PLAN_FILE} can't be read by this version of tombola; run the study again") from error
+
+
+def _check_identities(items: Sequence[Item]) -> None:
+    """Refuse identities that are none, or not those of their work: they name files, and say what a result is of.
+
+    Raises:
+        ValueError: the plan was not written by tombola.
+    """
+    for item in items:
+        opaque = isinstance(item.spec, OpaqueSpec)
+        if not _IDENTITY.fullmatch(item.id) or not (opaque or item.id == item.spec.id):
+            raise ValueError(f"{item.id!r} is not the identity of {item.label!r}")
 
 
 def is_of_first_edition(path: Path) -> bool:
@@ -97,6 +113,7 @@ def plan_of_first_edition(content: dict[str, Any]) -> Plan:
             observe = Observations(snapshots=job.get("keep", ()), masks=job.get("watch", ()))
             spec = OpaqueSpec(of_kind=kind, content=job, before=_needs_of_first_edition(job))
             items[identity] = Item(spec=spec, label=job.get("label", ""), observe=observe, id=identity)
+    _check_identities(list(items.values()))
     return Plan(
         study=study,
         data=data,

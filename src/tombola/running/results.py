@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from tombola.errors import InputError
+from tombola.formatting import as_csv
 from tombola.pruning.mask import Mask
 from tombola.registry import reading
 from tombola.running.collapse import said
@@ -251,7 +252,18 @@ class Results:
         if self.study.connectivity is not None:
             tables["connectivity"] = self.connectivity()
         for name, table in tables.items():
-            write_whole(self.store.root / f"{name}.csv", table.to_csv(index=False).encode())
+            write_whole(self.store.root / f"{name}.csv", as_csv(table))
+
+    def damaged(self) -> list[str]:
+        """Return what is wrong with each result of a row, or of a line, that is there but is not what was written."""
+        found = []
+        for job in dict.fromkeys([*(row.job for row in self.plan.rows), *(pair.line for pair in self.plan.pairs)]):
+            if self.store.folder(job) is not None:
+                try:
+                    self.store.facts(job)
+                except Damaged as error:
+                    found.append(str(error))
+        return found
 
     def missing(self) -> int:
         """Return how much work of the study, in items of its plan, is still to be done."""

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,6 @@ from tombola.networks import initialised, network_for
 from tombola.registry import IMPORTING, resolve
 from tombola.running.energy import check_energy
 from tombola.running.executors import InProcess, Workers
-from tombola.running.files import write_whole
 from tombola.running.kept_plan import keep_plan
 from tombola.running.notes import lost_checkpoints, notes_on
 from tombola.running.options import RunOptions
@@ -243,19 +241,18 @@ def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display
     options = replace(options, threads=threads)
     if lost := lost_checkpoints(plan, store, options):
         display.note(lost)
-    stop = Stop(store.jobs / f".running.{uuid.uuid4().hex}")  # process numbers repeat in containers
-    write_whole(stop.path, b"")
-    options = replace(options, stop_file=str(stop.path), parent=os.getpid() if workers else None)
+    store.clean()
     make: Any = partial(Workers, workers, threads) if workers else InProcess
     try:
-        with _stopped_by_signals(stop, in_process=not workers), display:
-            tally = run_plan(plan, store, options, max(1, workers), make, display, stop)
+        with store.running_file() as path:
+            stop = Stop(path)
+            options = replace(options, stop_file=str(path), parent=os.getpid() if workers else None)
+            with _stopped_by_signals(stop, in_process=not workers), display:
+                tally = run_plan(plan, store, options, max(1, workers), make, display, stop)
     except KeyboardInterrupt:
         raise StoppedByUser(
             "stopped at once; the work since the last checkpoints is lost. The same command resumes from them"
         ) from None
-    finally:
-        stop.path.unlink(missing_ok=True)
     if stop.asked:
         raise StoppedByUser(
             f"stopped; {len(tally.done) + len(tally.diverged)} of {len(plan.work)} work items are finished, and "

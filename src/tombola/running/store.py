@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +30,11 @@ from tombola.running.files import (
     SUMS,
     Damaged,
     check_sums,
+    clean_leftovers,
+    is_locked,
+    locked_file,
     pack_tensors,
+    remove,
     under,
     unpack_tensors,
     write_json,
@@ -373,11 +378,31 @@ class Store:
             lock.release()
 
     def is_claimed(self, job_id: str) -> bool:
-        """Return whether some process holds the job now."""
-        if not (self.jobs / ".locks" / job_id).exists():
-            return False
-        with self.claim(job_id) as mine:
-            return not mine
+        """Return whether some process holds the job now; nothing is written."""
+        return is_locked(self.jobs / ".locks" / job_id)
+
+    @contextmanager
+    def running_file(self) -> Iterator[Path]:
+        """Yield a new file that is there, and locked, while this process runs a study; workers stop when it goes.
+
+        Raises:
+            StoreError: it can't be written.
+        """
+        path = self.jobs / f".running.{uuid.uuid4().hex}"  # process numbers repeat in containers
+        with locked_file(path):
+            yield path
+
+    def clean(self) -> None:
+        """Delete what killed processes left, and what no living one can still need: nothing of any result."""
+        for left in self.jobs.glob(".running.*"):
+            if not is_locked(left):
+                remove(left)
+        for left in (*self.jobs.glob(".*.old"), *self.jobs.glob(".*.adopted")):
+            with self.claim(left.name[1:].partition(".")[0]) as mine:
+                if mine:
+                    remove(left)
+        for folder in (self.root, self.jobs):
+            clean_leftovers(folder)
 
     def _move_into_place(self, aside: Path, item: Item) -> None:
         """Put a whole folder where the result belongs, in the place of a damaged or poorer one."""
