@@ -154,6 +154,7 @@ def run(
 
 @cli.command(epilog=STUDY_HELP)
 @work_options
+@click.option("--verbose", "-v", is_flag=True, help="Show which layers no sparse engine trains, and why.")
 def plan(
     study: str,
     changes: tuple[str, ...],
@@ -163,6 +164,7 @@ def plan(
     device: str,
     engine: str,
     max_runs: int,
+    verbose: bool,
 ) -> None:
     """Show the work of a study and its time.
 
@@ -175,7 +177,7 @@ def plan(
 
     loaded, folder = _load(study, changes, out)
     made = make_plan(loaded, data_folder(data), max_runs)
-    _console().print(plan_table(made, Store(folder), choose_device(device), engine, workers))
+    _console().print(plan_table(made, Store(folder), choose_device(device), engine, workers, verbose))
 
 
 @cli.group(invoke_without_command=True, cls=Commands)

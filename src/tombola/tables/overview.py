@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
 from tombola.errors import InputError
 from tombola.formatting import counted
-from tombola.networks import Coverage
-from tombola.running.estimate import measure_pace
+from tombola.networks import Coverage, network_for
+from tombola.running.estimate import measure_pace, random_mask
 from tombola.running.kept_plan import what_changed
 from tombola.running.notes import skipped_rounds, surplus_outputs
 from tombola.running.progress import duration, elapsed, read_progress
@@ -21,11 +22,18 @@ from tombola.running.results import Results
 from tombola.running.run import default_workers, threads_each
 from tombola.running.store import Store
 from tombola.studies.plan import Plan
-from tombola.training.engines import slower_than_possible
+from tombola.training.engines import choose_engine, reasons_against, slower_than_possible, why_dense_alone
 
 
-def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None) -> Group:
-    """Return what a plan comes to: work by arm, weights, floating-point operations, and the time it takes here."""
+def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None, verbose: bool = False) -> Group:
+    """Return what a plan comes to: work by arm, weights, floating-point operations, and the time it takes here.
+
+    Args:
+        plan: of the study.
+        store: of its results folder.
+        device, engine, workers: as in `tombola.run`.
+        verbose: also say which layers no sparse engine trains, and why.
+    """
     workers = default_workers(device, len(plan.work)) if workers is None else max(1, workers)
     # A trainer's own steps can't be measured.
     pace = None if plan.study.trainer else measure_pace(plan, engine, device, threads_each(plan, workers))
@@ -92,7 +100,24 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         slower_than_possible(engine, device),
     )
     lines += [line for line in remarks if line]
+    if verbose and not plan.study.trainer:
+        lines += engine_lines(plan)
     return Group(*(escape(line) for line in lines), "", table, "", escape(end))
+
+
+def engine_lines(plan: Plan) -> list[str]:
+    """Return which engine `auto` takes for the sparsest level on the CPU, and what stays dense, with the reason."""
+    study, task = plan.study, plan.study.task.make()
+    generator = torch.Generator().manual_seed(0)
+    mask = random_mask(plan, len(plan.remaining) - 1, generator)
+    example = task.made_up(plan.data, 1, generator).inputs
+    build = network_for(study.network, plan.data, task)
+    chosen = choose_engine("auto", build, mask, study.training, example, task=task)
+    lines = ["", f"engine at the last level on the CPU: {chosen.name}"]
+    if alone := why_dense_alone(task, example, study.training):
+        return [*lines, f"  no sparse engine: {alone}"]
+    against = reasons_against(build, mask, study.training)
+    return [*lines, *(f"  {name}: {reason}" for name, reason in against.items())]
 
 
 def _trained(plan: Plan) -> str:
