@@ -60,7 +60,7 @@ def lines(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SC
     statistics = spread(shown, by, errors).sort_values("position", kind="stable")
     low, high = _reach(statistics, errors, height, form)
     figure, all_axes = page(
-        page_title(levels, f"{name} on the line between {BETWEEN[kind]}"),
+        page_title(levels, f"{name} on the interpolation between {BETWEEN[kind]}"),
         panels=len(panels),
         legend=[
             [(legend_line(replace(style, marker=""), form), label) for label, style in looks.values()],
@@ -118,7 +118,7 @@ def barriers(
     entries = [[(legend_line(style, form), label) for label, style in side.items()] for side in sides.values()]
     dotted: dict[str, Any] = {"color": GREY, "linewidth": 0.65 * form.line, "linestyle": (0, (1, 1.5))}
     figure, all_axes = page(
-        page_title(levels, f"test {name} barriers on lines between runs"),
+        page_title(levels, f"test {name} barriers on interpolations between runs"),
         panels=len(panels),
         legend=[*entries, [(Line2D([], [], **dotted), f"stable at or below {axis_threshold}")]],
         small_print=_small_print(points, points, form, "points are means over trials, bars"),
@@ -200,7 +200,7 @@ def _reach(rows: pd.DataFrame, measures: Sequence[str], height: Metric, form: Fo
 def _position_axis(axes: Axes, kind: str, form: Form) -> None:
     one, other = ENDS[kind]
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel(f"position on the line (0: {one}, 1: {other})", size=form.label)
+    axes.set_xlabel(f"position on the interpolation (0: {one}, 1: {other})", size=form.label)
     axes.xaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
     axes.xaxis.set_major_formatter(FixedFormatter(["0", "0.25", "0.5", "0.75", "1"]))
 
@@ -223,5 +223,5 @@ def _small_print(shown: pd.DataFrame, points: pd.DataFrame, form: Form, drawn: s
     else:
         spans = f"{drawn} are 95 % t intervals of the mean"
     left = points["line"].nunique() - pairs
-    parts = [f"n = {counted(trials, 'trial')}, {counted(pairs, 'line')}", spans]
-    return "; ".join([*parts, *([f"{counted(left, 'line')} not shown"] if left else [])]) + "."
+    parts = [f"n = {counted(trials, 'trial')}, {counted(pairs, 'interpolation')}", spans]
+    return "; ".join([*parts, *([f"{counted(left, 'interpolation')} not shown"] if left else [])]) + "."
