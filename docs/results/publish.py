@@ -17,7 +17,7 @@ import pandas as pd
 
 import tombola
 from tombola.analysis.claims import Outcome, evaluate, published_claims
-from tombola.figures import draw, gather, gather_lines
+from tombola.figures import draw, gather, gather_interpolations
 from tombola.html.write import write_comparison, write_report
 from tombola.studies import dump_study
 
@@ -33,10 +33,10 @@ def main() -> None:
     levels, curves, settings = gather(studies)
     for old in target.glob("*.png"):
         old.unlink()
-    lines = gather_lines(studies, settings)
+    points = gather_interpolations(studies, settings)
     # Of one study Figure 3 says better what `rounds` says; of several only what shows them together is worth a page.
     unwanted = ("rounds",) if len(studies) == 1 else ("figure-1", "figure-3", "figure-4", "figure-5")
-    figures = draw(levels, curves, target, lines=lines, settings=settings, formats=["png"])
+    figures = draw(levels, curves, target, interpolations=points, settings=settings, formats=["png"])
     for path in [path for path in figures if path.stem.startswith(unwanted)]:
         figures.remove(path)
         path.unlink()

@@ -333,7 +333,7 @@ def draw_figures(
     """
     from dataclasses import replace
 
-    from tombola.figures import FIGURES, SCREEN, draw, gather, gather_lines, paper
+    from tombola.figures import FIGURES, SCREEN, draw, gather, gather_interpolations, paper
     from tombola.running.files import writing
 
     if columns and style != "paper":
@@ -351,7 +351,7 @@ def draw_figures(
             curves,
             target,
             names or None,
-            lines=gather_lines(opened, settings),
+            interpolations=gather_interpolations(opened, settings),
             settings=settings,
             form=form,
             formats=formats or (("pdf",) if style == "paper" else ("png", "svg")),

@@ -184,4 +184,4 @@ def save(results: Results, figures: bool = True) -> list[Path]:
         return []
     settings = {results.study.name: Setting.of_results(results)}
     with writing(folder / "figures"):
-        return draw(results.frame(), results.curves(), folder / "figures", lines=points, settings=settings)
+        return draw(results.frame(), results.curves(), folder / "figures", interpolations=points, settings=settings)

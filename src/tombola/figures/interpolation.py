@@ -40,7 +40,7 @@ class BarrierCurve:
     rows: pd.DataFrame
 
 
-def lines(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SCREEN) -> Figure | None:
+def error_curves(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SCREEN) -> Figure | None:
     """Return test and training error (or loss) on the interpolations of a kind, or None where there are none.
 
     There is a panel for each level and a curve for each iteration from which runs part, or the other way round,

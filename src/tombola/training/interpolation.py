@@ -40,7 +40,7 @@ def is_error(metrics: Sequence[Metric]) -> bool:
     return tuple(metrics) == CLASSIFICATION.metrics
 
 
-def along(
+def interpolate(
     one: Weights,
     other: Weights,
     build: NetworkFactory,
