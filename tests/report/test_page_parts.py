@@ -134,7 +134,7 @@ def test_a_study_with_nothing_done_has_a_page_too(hostile: Path, tmp_path: Path)
     shutil.copy(hostile / "study.yaml", folder)
     text = write_report(tombola.Results.open(folder)).read_text()
     assert "The study has no finished run yet." in text
-    assert "are still to be done" in text
+    assert "work items are missing" in text
     assert "data-plot=" not in text.split("<script>")[0]
 
 
