@@ -467,7 +467,7 @@ def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study
 
 
 def _own_claims(paths: tuple[Path, ...]) -> list[Claim] | None:
-    """Return the claims of the user's files; None where there are none."""
+    """Return the claims of the user's files; None if there are none."""
     from tombola.analysis.claims import load_claims
 
     return [claim for path in paths for claim in load_claims(path)] or None

@@ -64,7 +64,7 @@ class NotWhileReading(InputError):
 
 IMPORTING: ContextVar[str] = ContextVar("IMPORTING", default="")  # the user's module that is being imported now
 _READING: ContextVar[str] = ContextVar("_READING", default="")  # the folder that is only being read
-_REMEMBERED: dict[tuple[str, str], tuple[list[tuple[Any, ...]], Closure]] = {}  # planning asks once a job
+_REMEMBERED: dict[tuple[str, str], tuple[list[tuple[Any, ...]], Closure]] = {}  # planning asks once a run
 _AS_IMPORTED: WeakKeyDictionary[ModuleType, Source] = WeakKeyDictionary()
 
 _log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def code_fingerprint(name: str, table: Mapping[str, Callable[..., Any]], what: s
 
 
 def _stamps(modules: Iterable[str]) -> list[tuple[Any, ...]]:
-    """Return what differs once one of these modules has been edited or imported anew."""
+    """Return what differs once one of these modules has been edited or imported again."""
     found: list[tuple[Any, ...]] = []
     for name in modules:
         origin = getattr(spec_of(name), "origin", None)

@@ -111,7 +111,7 @@ def augment(images: Tensor, draws: Tensor, black: Tensor) -> Tensor:
 
     Args:
         images: float [batch, channels, height, width], normalised.
-        draws: int64 [batch, 3], as `Augmentation.draws` gives them, on the same device.
+        draws: int64 [batch, 3], as returned by `Augmentation.draws`, on the same device.
         black: float [channels] or [batch, channels]: what stands outside the images.
     """
     examples, channels, height, width = images.shape

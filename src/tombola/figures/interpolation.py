@@ -41,7 +41,7 @@ class BarrierCurve:
 
 
 def error_curves(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SCREEN) -> Figure | None:
-    """Return test and training error (or loss) on the interpolations of a kind, or None where there are none.
+    """Return test and training error (or loss) on the interpolations of a kind, or None if there are none.
 
     There is a panel for each level and a curve for each iteration from which runs part, or the other way round,
     whichever are fewer panels.
@@ -206,7 +206,7 @@ def _position_axis(axes: Axes, kind: str, form: Form) -> None:
 
 
 def _parting_axis(axes: Axes, rewinds: pd.Series, form: Form) -> None:
-    """Make x the iteration at which copies part: logarithmic but for 0, which is mostly among them."""
+    """Make x the iteration at which copies part: logarithmic except for 0, which is mostly among them."""
     found = sorted(int(value) for value in rewinds.unique())
     axes.set_xscale("symlog", linthresh=min(value for value in found if value))
     axes.margins(x=0.05)
@@ -214,7 +214,7 @@ def _parting_axis(axes: Axes, rewinds: pd.Series, form: Form) -> None:
 
 
 def _small_print(shown: pd.DataFrame, points: pd.DataFrame, form: Form, drawn: str) -> str:
-    """Return sample size, what is drawn, and what is left out."""
+    """Return sample size, what is drawn, and what is omitted."""
     trials, pairs = shown["trial"].nunique(), shown["line"].nunique()
     if pairs < 2 or (form.bars == "interval" and trials < 2):
         spans = "single pairs" if pairs < 2 else "one trial, so no intervals"

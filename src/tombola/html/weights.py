@@ -32,7 +32,7 @@ class Picture:
         density: of the whole network, from 0 to 1.
         source: the PNG as a data URI.
         width, height: in cells.
-        text: what it shows, in words with numbers.
+        text: what it shows, as text with numbers.
     """
 
     level: int

@@ -335,7 +335,7 @@ class Results:
     def _iterations_before(self, facts: dict[str, Any]) -> int:
         """Return the iterations behind the starting weights that the run's own iterations do not count.
 
-        That is 0 but for runs that start from trained weights, as those of `fine-tune` and `lr-rewind` do.
+        That is 0 except for runs that start from trained weights, as those of `fine-tune` and `lr-rewind` do.
         """
         spec = facts["spec"]
         initial = spec.get("initial") or spec.get("origin") or {}  # of version 0.1: origin

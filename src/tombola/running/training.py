@@ -135,7 +135,7 @@ def _check_code(training: Training) -> None:
 
 
 def _resumed(replica: Replica, store: Store, options: RunOptions) -> Replica:
-    """Return a replica at its last checkpoint, or as it is where there is none that fits."""
+    """Return a replica at its last checkpoint, or as it is if there is none that fits."""
     item, start = replica.item, replica.start
     replica.trackers = [MaskTracker(tracked, start.mask) for tracked in item.observe.masks]
     found = store.load_checkpoint(item.id)

@@ -60,7 +60,7 @@ class Record:
         return lowest(losses) if losses else None
 
     def is_over(self, patience: int | None) -> bool:
-        """Return whether there is no use in going on: a loss was not finite, or none was lower for long."""
+        """Return whether there is no use in continuing: a loss was not finite, or none was lower for long."""
         if self.diverged_at is not None:
             return True
         best = self.best_row

@@ -1,4 +1,4 @@
-"""The engine of edge-popup: scores are trained in the place of weights."""
+"""The engine of edge-popup: scores are trained instead of weights."""
 
 from __future__ import annotations
 

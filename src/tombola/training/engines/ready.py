@@ -1,6 +1,7 @@
 """Has the kernels compiled once a machine, before any result depends on them.
 
-Code that Numba has just compiled may round otherwise than the same code loaded from its cache later, and two processes
+Code that Numba has just compiled may round differently from the same code loaded from its cache later, and two
+processes
 that compile at once may come to different code. A run on a new machine would then not be repeatable to the last bit. So
 one process compiles, and does nothing else; all others load what it left.
 """
