@@ -110,7 +110,7 @@ def test_bad_input_raises_before_anything_is_written(tmp_path: Path) -> None:
 
 def test_what_is_no_folder() -> None:
     for folder in (3, None):
-        with pytest.raises(tombola.InputError, match="is no results folder"):
+        with pytest.raises(tombola.InputError, match="is not a results folder"):
             tombola.Results.open(folder)  # type: ignore[arg-type]
 
 

@@ -366,7 +366,7 @@ def test_plan_writes_nothing_and_counts_what_is_there(copied: Path, call: Call) 
     assert rows["ticket"][1:3] == ["0", "3"]
     assert rows["reinit"][1:3] == ["0", "6"]
     assert rows["random-mask"][1:3] == ["1", "2"]
-    assert rows["all"][1:3] == ["1", "15"]
+    assert rows["total"][1:3] == ["1", "15"]
     assert "11,900 prunable" in out
     assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
     assert list(Path().iterdir()) == []

@@ -335,7 +335,7 @@ def draw_figures(
     """
     from dataclasses import replace
 
-    from tombola.figures import FIGURES, SCREEN, draw, gather, gather_lines, paper
+    from tombola.figures import FIGURES, SCREEN, draw, gather, gather_interpolations, paper
     from tombola.running.files import writing
 
     if columns and style != "paper":
@@ -353,7 +353,7 @@ def draw_figures(
             curves,
             target,
             names or None,
-            lines=gather_lines(opened, settings),
+            interpolations=gather_interpolations(opened, settings),
             settings=settings,
             form=form,
             formats=formats or (("pdf",) if style == "paper" else ("png", "svg")),
@@ -469,7 +469,7 @@ def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study
 
 
 def _own_claims(paths: tuple[Path, ...]) -> list[Claim] | None:
-    """Return the claims of the user's files; None where there are none."""
+    """Return the claims of the user's files; None if there are none."""
     from tombola.analysis.claims import load_claims
 
     return [claim for path in paths for claim in load_claims(path)] or None

@@ -1,11 +1,11 @@
-"""Things that a study names: one of ours by its short name, a package's by its own, a user's as `package.module:name`.
+"""Resolves the names in a study: short names of tombola and of packages, and `package.module:name` of a user.
 
-An installed package adds a short name by an entry point, without touching tombola. In its pyproject.toml:
+An installed package adds a short name by an entry point in its pyproject.toml:
 
     [project.entry-points."tombola.criteria"]
     my-criterion = "my_package.criteria:my_criterion"
 
-The groups are those of `GROUPS`. Tombola's own names can't be replaced.
+`GROUPS` lists the groups. A package can't replace tombola's own names.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ GROUPS = {
 
 
 class NotWhileReading(InputError):
-    """A study names a user's own function, and its folder is only being read."""
+    """A study names a user's own function, but tombola only reads its folder."""
 
 
 IMPORTING: ContextVar[str] = ContextVar("IMPORTING", default="")  # the user's module that is being imported now
 _READING: ContextVar[str] = ContextVar("_READING", default="")  # the folder that is only being read
-_REMEMBERED: dict[tuple[str, str], tuple[list[tuple[Any, ...]], Closure]] = {}  # planning asks once a job
+_REMEMBERED: dict[tuple[str, str], tuple[list[tuple[Any, ...]], Closure]] = {}  # planning asks once a run
 _AS_IMPORTED: WeakKeyDictionary[ModuleType, Source] = WeakKeyDictionary()
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def reading(what: str = "a results folder") -> Iterator[None]:
     """Refuse, within the `with` block, to import anything that a study names: reading runs no code.
 
     Args:
-        what: is read, for the message.
+        what: the thing to read, for the message.
     """
     before = _READING.set(what)
     try:
@@ -85,17 +85,17 @@ def reading(what: str = "a results folder") -> Iterator[None]:
 
 
 def names(table: Mapping[str, Any], what: str) -> list[str]:
-    """Return all short names: ours, and those that installed packages add. Nothing is imported."""
+    """Return all short names, of tombola and of installed packages, without an import."""
     return sorted({*table, *(entry.name for entry in _entry_points(what))})
 
 
 def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Callable[..., Any]:
-    """Return `table[name]`, or what an installed package adds under that name, or what `package.module:name` names.
+    """Return the object of a name: `table[name]`, an installed package's, or that of `package.module:name`.
 
     Raises:
-        InputError: there is no such thing, or it belongs to Python itself; `what` ("network", "criterion", ...) says
-            what was looked for.
-        NotWhileReading: it is not tombola's own, and a folder is only being read.
+        InputError: the name is unknown, or belongs to Python itself; `what` ("network", "criterion", ...) begins the
+            message.
+        NotWhileReading: the name is not tombola's own, and tombola only reads a folder.
     """
     if name in table:
         return table[name]
@@ -149,7 +149,7 @@ def code_fingerprint(name: str, table: Mapping[str, Callable[..., Any]], what: s
 
 
 def _stamps(modules: Iterable[str]) -> list[tuple[Any, ...]]:
-    """Return what differs once one of these modules has been edited or imported anew."""
+    """Return what differs once one of these modules has been edited or imported again."""
     found: list[tuple[Any, ...]] = []
     for name in modules:
         origin = getattr(spec_of(name), "origin", None)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 PURPOSES = ("init", "split", "order", "augment", "mask", "dropout", "criterion", "examples", "scores", "redraw")
-NOISE = ("order", "augment", "dropout")  # what a run of the same network on the same data may have anew
+NOISE = ("order", "augment", "dropout")  # what a run of the same network on the same data may have again
 
 
 @dataclass(frozen=True)

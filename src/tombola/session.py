@@ -1,4 +1,4 @@
-"""Running a study from beginning to end: its work, its tables, its figures."""
+"""Runs a study from beginning to end: its work, its tables, its figures."""
 
 from __future__ import annotations
 
@@ -50,33 +50,32 @@ def run(
     tracker: str | None = None,
     max_runs: int = MAX_RUNS,
 ) -> Results:
-    """Run a study and return its results; finished work is not repeated.
+    """Run or resume a study, and return its results. It does not repeat finished work.
 
     >>> results = tombola.run(tombola.Study.load("demo", trials=1))         # doctest: +SKIP
 
     Args:
-        study: a `Study`, or what `Study.load` takes.
-        out: the results folder; `results/<name of the study>` where it is not given.
-        data: folder of data sets, which must exist; else the environment variable TOMBOLA_DATA, else the cache.
-        workers: jobs at a time, each in a process of its own; 0 runs them in this process. By default one a core. Each
-            job is computed by one thread, or, where its training steps are large (see `threads_each`), by its share of
-            the cores.
-        device: "cpu", "cuda", or "auto", which takes a GPU where there is one.
-        engine: forces one; "auto" chooses.
-        checkpoint_every: seconds between checkpoints of a running job.
-        energy: measure the energy that each job takes; needs the extra `tombola[energy]`.
-        figures: also draw them, in `<out>/figures`.
-        quiet: write nothing but what goes wrong.
-        verbose: write more.
+        study: a `Study`; or a preset, a study file or a results folder, as for `Study.load`.
+        out: the results folder; by default `results/<name of the study>`.
+        data: an existing folder of data sets; by default the environment variable TOMBOLA_DATA, else the cache.
+        workers: the number of parallel runs, each in its own process; 0 uses this process. By default one per core.
+            Each run has one thread; a run with large training steps has its share of the cores (see `threads_each`).
+        device: "cpu", "cuda", or "auto", which uses a GPU if one exists.
+        engine: the training engine; "auto" chooses.
+        checkpoint_every: seconds between checkpoints.
+        energy: measure the energy of each run; needs the extra `tombola[energy]`.
+        figures: draw figures into `<out>/figures`.
+        quiet: write only errors.
+        verbose: write more details.
         tracker: logs each finished run: "tensorboard", "mlflow", "wandb", or `package.module:function`.
-        max_runs: a study that comes to more runs than this is refused.
+        max_runs: refuse a study with more runs than this.
 
     Raises:
-        InputError: the study, its data or the folder can't be used; nothing has been written then.
-        StoreError: results can't be written.
-        StoppedByUser: Ctrl-C: what runs is saved. A second Ctrl-C ends the workers at once; what they have done since
-            their last checkpoints is then lost.
-        WorkFailed: a job failed by a bug, in tombola or in the user's own network.
+        InputError: tombola can't use the study, its data or the folder; it has written nothing.
+        StoreError: tombola can't write results.
+        StoppedByUser: Ctrl-C, after saving running work. A second Ctrl-C ends the workers at once and loses the work
+            since their last checkpoints.
+        WorkFailed: a run failed by a bug, in tombola or in the user's own network.
     """
     loaded, folder = chosen_study(study, out)
     check_tracker(tracker)
@@ -143,7 +142,7 @@ def rounds(
         noise: "trial", or "level": each level has a `seed` of its own.
         seed: all randomness follows from it and the trial's number.
         tracker: logs each finished run: "tensorboard", "mlflow", "wandb", or `package.module:function`.
-        quiet: write nothing but what goes wrong.
+        quiet: write only errors.
         figures: also draw them after the last run, in `<out>/figures`.
 
     Raises:
@@ -184,4 +183,4 @@ def save(results: Results, figures: bool = True) -> list[Path]:
         return []
     settings = {results.study.name: Setting.of_results(results)}
     with writing(folder / "figures"):
-        return draw(results.frame(), results.curves(), folder / "figures", lines=points, settings=settings)
+        return draw(results.frame(), results.curves(), folder / "figures", interpolations=points, settings=settings)

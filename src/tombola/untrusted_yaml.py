@@ -35,7 +35,7 @@ def read_yaml_file(path: Path, kind: Literal["rt", "safe"] = "rt") -> Any:
     """Return what a YAML file holds; see `read_yaml`.
 
     Raises:
-        InputError: it can't be read, is no regular file, or is refused.
+        InputError: it can't be read, is not a regular file, or is refused.
     """
     return read_yaml(read_text(path, MAX_BYTES), str(path), kind)
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from tombola.networks import NETWORKS
 from tombola.networks.resnet import ResNet
 from tombola.pruning.mask import Mask
-from tombola.training.engine import Start
+from tombola.training.engine import ReplicaState
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.example_last import (
     CHUNK,
@@ -252,7 +252,7 @@ def test_augments_and_resumes_bit_equal(name: str) -> None:
     first = SparseEngine(build, [start], settings, 1000, CPU)
     first.advance(5)
     state = first.optimizer_state()
-    again = Start(first.weights(), start.mask, SEEDS, start.splits, 5, state)
+    again = ReplicaState(first.weights(), start.mask, SEEDS, start.splits, 5, state)
     second = SparseEngine(build, [again], settings, 1000, CPU)
     assert second.advance(9) == loss
     assert_equal_states(second.weights(), whole.weights())

@@ -37,7 +37,7 @@ class Claim(Section):
         source: the publication, and where in it.
         sentence: the claim in words.
         expression: what is measured; see `tombola.analysis.expressions`.
-        expected: the value that the claim gives, where the expression is no comparison.
+        expected: the value that the claim gives, where the expression is not a comparison.
         tolerance: how far from it a value may be that still bears the claim out.
         stated: whether expression, expected value and tolerance were written down "before the run" that they are held
             against, or "after first runs" had been seen; None where that is not said.
@@ -169,14 +169,15 @@ def evaluate(
       level or the break-down.
 
     Arguments:
-        frame: as `Results.frame()` gives, of one study or several.
+        frame: as returned by `Results.frame()`, of one study or several.
         claims: see `load_claims` and `published_claims`.
-        settings: study's name -> its settings, as `Study.model_dump()` gives. Of a study that is not in there, only the
+        settings: study's name -> its settings, as returned by `Study.model_dump()`. Of a study that is not in there,
+            only the
             network's name is known, and compared.
         confidence: of the interval.
 
     Raises:
-        InputError: `confidence` is no number between 0 and 1.
+        InputError: `confidence` is not a number between 0 and 1.
     """
     outcomes = []
     for study, levels in frame.groupby("study", sort=False):
@@ -277,7 +278,7 @@ def load_claims(path: str | Path) -> list[Claim]:
     """Return the claims of a file.
 
     Raises:
-        InputError: the file can't be read or is no claims file; the message names file, claim, and what is allowed.
+        InputError: the file can't be read or is not a claims file; the message names file, claim, and what is allowed.
     """
     return read_claims(read_text(local_path(path, "the claims file"), MAX_BYTES), str(path))
 
@@ -286,7 +287,7 @@ def read_claims(text: str, source: str) -> list[Claim]:
     """Return the claims of a file's text. Fields beside `claims` are defaults of all of them.
 
     Raises:
-        InputError: it is no claims file; `source` is what the message calls it.
+        InputError: it is not a claims file; `source` is what the message calls it.
     """
     content = read_yaml(text, source, "safe")
     if not isinstance(content, dict) or not isinstance(content.get("claims"), list) or not content["claims"]:

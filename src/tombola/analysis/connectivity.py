@@ -54,7 +54,7 @@ def barriers(points: pd.DataFrame) -> pd.DataFrame:
     a barrier of half their difference even without a bump in between.
 
     Arguments:
-        points: as `Results.connectivity()` gives them.
+        points: as returned by `Results.connectivity()`.
 
     Returns:
         A row for each line under each kind, in their order: LINE; `density` of the sparser run; `test_barrier` and
@@ -80,7 +80,7 @@ def barrier_statistics(points: pd.DataFrame, threshold: float) -> pd.DataFrame:
     are averaged within the trial first, and each trial counts once.
 
     Arguments:
-        points: as `Results.connectivity()` gives them.
+        points: as returned by `Results.connectivity()`.
         threshold: the highest barrier that is called stable, as a fraction (the paper's is 0.02, its Section 3) or in
             units of the loss, as `height_of` says.
 

@@ -6,7 +6,7 @@
     factor      = [ "-" | "+" ] ( number | function "(" argument { "," argument } ")" | "(" sum ")" )
 
 Python's parser makes the tree, for its grammar holds this one; of the tree only what is listed here is let through, and
-it is worked out by walking it.
+it is computed by walking it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Expression:
     Args:
         text: as it was written.
         left: what is measured.
-        side: of a comparison, "greater" or "less"; None where there is none.
+        side: of a comparison, "greater" or "less"; None for none.
         right: what it is compared with; None where there is no comparison.
         strict: of a comparison, whether it is < or >, which equality does not satisfy.
     """
@@ -79,7 +79,7 @@ class Expression:
     def measure(self, evidence: Evidence) -> pd.Series:
         """Return what each trial gives: the left side, less the right one where that is measured as well.
 
-        Trials in which a part is missing are left out.
+        Trials in which a part is missing are omitted.
 
         Raises:
             NotMeasured: the study does not hold what is asked for.
@@ -190,7 +190,7 @@ def _constant(node: ast.expr) -> Any:
 
 
 def _value(node: ast.expr, evidence: Evidence | None) -> Any:
-    """Work out a checked node: a number, or a Series over trials."""
+    """Compute a checked node: a number, or a Series over trials."""
     if isinstance(node, ast.BinOp):
         return OPERATIONS[type(node.op)](_value(node.left, evidence), _value(node.right, evidence))
     if isinstance(node, ast.UnaryOp):

@@ -22,7 +22,7 @@ PADDING = 4  # pixels on each side that a crop may reach beyond the image
 
 
 class Augmentation:
-    """What is drawn for the batches of one lane, as a pure function of the iteration.
+    """What is drawn for the batches of one replica, as a pure function of the iteration.
 
     "flip" mirrors an image left to right with probability 1/2. "crop" moves it by -4 to 4 pixels down and across, as
     cropping it after padding by 4 pixels does (He et al. 2016, Section 4.2; Frankle & Carbin 2019, Appendix H). What
@@ -111,7 +111,7 @@ def augment(images: Tensor, draws: Tensor, black: Tensor) -> Tensor:
 
     Args:
         images: float [batch, channels, height, width], normalised.
-        draws: int64 [batch, 3], as `Augmentation.draws` gives them, on the same device.
+        draws: int64 [batch, 3], as returned by `Augmentation.draws`, on the same device.
         black: float [channels] or [batch, channels]: what stands outside the images.
     """
     examples, channels, height, width = images.shape

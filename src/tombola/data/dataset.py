@@ -53,7 +53,7 @@ class Description:
     Args:
         input_shape: of one example: (channels, height, width), (features,), (tokens,) or any other. A tuple or dict of
             such shapes where a network takes several inputs.
-        classes: number of classes; None where the targets are no class numbers.
+        classes: number of classes; None where the targets are not class numbers.
         train, test: number of examples as published; validation is still part of `train`.
         output_shape: of one example's targets: () for a class number. None: the task takes its targets from the inputs.
         input_dtype: as networks see it: "float32", or "int64" for token ids; structured as `input_shape`.
@@ -83,7 +83,7 @@ class Dataset:
             type, [N, ...], for token ids. A tuple or dict of such arrays where a network takes several inputs.
         train_targets, test_targets: int64 [N], class numbers from 0; or what else the task learns, [N, ...]. None
             where the task takes its targets from the inputs.
-        classes: number of classes; None where the targets are no class numbers.
+        classes: number of classes; None where the targets are not class numbers.
         fingerprint: identity of the content where the source's name doesn't say it, else "".
     """
 

@@ -284,7 +284,7 @@ def _check_alike(name: str, what: str, train: Arrays, test: Arrays) -> None:
 
 
 def _numbered(name: str, train: Arrays, test: Arrays) -> tuple[tuple[Arrays, Arrays], int | None]:
-    """Return targets as numbers, and the number of classes, None where they are no class numbers."""
+    """Return targets as numbers, and the number of classes, None where they are not class numbers."""
     if not isinstance(train, np.ndarray):
         return (train, test), None
     if train.dtype.kind in "US":

@@ -100,7 +100,7 @@ class Splits:
         train, validation, test: the parts. Validation is drawn from the training set; selection looks at it alone.
         mean, std: constants of the normalisation, one a channel or feature or one in all, measured on `train`, in units
             of the raw data / scale. Empty where inputs stay as they are.
-        classes: number of classes; None where the targets are no class numbers.
+        classes: number of classes; None where the targets are not class numbers.
         tokens: number of token ids, structured as the inputs; None where they are not token ids.
     """
 

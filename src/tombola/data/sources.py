@@ -132,7 +132,7 @@ def load(settings: DataSettings, root: Path | None = None, download: bool = True
     Args:
         settings: the `data` section of a study; `path` as in `describe`.
         root: the user's data folder, in torchvision's layout; None: what the environment variable TOMBOLA_DATA
-            names, if it is set. What is not there is looked for in the user's cache folder.
+            names, if it is set. What is missing is looked for in the user's cache folder.
         download: False: what is in neither is an error.
 
     Raises:
@@ -143,7 +143,7 @@ def load(settings: DataSettings, root: Path | None = None, download: bool = True
     return _remember(settings.source, _place(settings, root, download))
 
 
-# A worker runs many jobs on one data set; a few are kept for a process that goes through several studies.
+# A worker runs many runs on one data set; a few are kept for a process that goes through several studies.
 @lru_cache(maxsize=4)
 def _remember(source: str, place: Place) -> Dataset:
     return _source_named(source).load(place)

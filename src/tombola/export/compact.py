@@ -49,7 +49,7 @@ class Reduced:
 
 
 def reduce(whole: g.Graph) -> Reduced:
-    """Return the smaller graph that computes the same, but for the rounding of sums.
+    """Return the smaller graph that computes the same, except for the rounding of sums.
 
     Raises:
         NoPath: the output is the same for every example.

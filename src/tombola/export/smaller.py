@@ -193,7 +193,7 @@ def load_compact(path: str | Path) -> Compact:
     >>> scores = network(ticket.normalise(images))                      # doctest: +SKIP
 
     Raises:
-        InputError: the file is not there, damaged, or does not describe a network.
+        InputError: the file is missing, damaged, or does not describe a network.
     """
     from tombola.running.files import Damaged, unpack_tensors
 

@@ -73,7 +73,7 @@ def draw(
     folder: Path,
     figures: Sequence[str] | None = None,
     *,
-    lines: pd.DataFrame | None = None,
+    interpolations: pd.DataFrame | None = None,
     settings: Mapping[str, Setting] | None = None,
     form: Form = SCREEN,
     formats: Sequence[str] = ("png", "svg"),
@@ -88,7 +88,7 @@ def draw(
         curves: a row per evaluation.
         folder: made where it is missing; files of the same names are replaced.
         figures: which of `FIGURES` to draw; by default each that the data support and that is made for their network.
-        lines: a row per point of a line between runs, as `Results.connectivity` gives them.
+        interpolations: a row per point of each interpolation, from `Results.connectivity`.
         settings: study -> what else is known of it; by default as of a study that says nothing.
         form: sizes, and what bars are.
         formats: any of "png", "svg" and "pdf".
@@ -117,8 +117,9 @@ def draw(
         for ending, studies in _groups(name, levels, settings, asked=figures is not None):
             some = levels[levels["study"].isin(studies)]
             some_curves = curves if curves.empty else curves[curves["study"].isin(studies)]
-            some_lines = pd.DataFrame() if lines is None or lines.empty else lines[lines["study"].isin(studies)]
-            for suffix, content in _render(name, some, some_curves, some_lines, settings, form, formats).items():
+            found = pd.DataFrame() if interpolations is None else interpolations
+            points = found if found.empty else found[found["study"].isin(studies)]
+            for suffix, content in _render(name, some, some_curves, points, settings, form, formats).items():
                 contents[Path(folder) / f"{name}{ending}{form.suffix}.{suffix}"] = content
         if figures is not None and len(contents) == before:
             raise InputError(f"{name} can't be drawn from these results: it needs {KINDS[name].needs}")
@@ -174,9 +175,9 @@ def _render(
         "criteria": lambda: density.criteria(levels, settings, form),
         "rewinding": lambda: rewinding(levels, form),
         "mask-distance": lambda: mask_distance(levels, settings[levels["study"].iloc[0]], form),
-        "lines-copies": lambda: interpolation.lines(levels, points, "copies", form),
-        "lines-dense-ticket": lambda: interpolation.lines(levels, points, "dense-ticket", form),
-        "lines-levels": lambda: interpolation.lines(levels, points, "levels", form),
+        "lines-copies": lambda: interpolation.error_curves(levels, points, "copies", form),
+        "lines-dense-ticket": lambda: interpolation.error_curves(levels, points, "dense-ticket", form),
+        "lines-levels": lambda: interpolation.error_curves(levels, points, "levels", form),
         "barriers": lambda: interpolation.barriers(levels, points, settings, form),
     }
     # A user's own matplotlibrc (usetex, say) must neither break a figure nor change its bytes; and without a

@@ -56,8 +56,8 @@ class Setting:
         return replace(cls.of(results.study), settling=results.settling())
 
 
-def gather_lines(all_results: Sequence[Results], settings: Mapping[str, Setting]) -> pd.DataFrame:
-    """Return the points of all lines of several results folders as one table; `settings` are `gather`'s of the same."""
+def gather_interpolations(all_results: Sequence[Results], settings: Mapping[str, Setting]) -> pd.DataFrame:
+    """Return the points of all interpolations of several results as one table; `settings` come from `gather`."""
     import pandas as pd
 
     tables = [results.connectivity().assign(study=name) for results, name in zip(all_results, settings, strict=True)]

@@ -45,7 +45,7 @@ class Found:
         metric: of the study.
         height: what barriers are measured in.
         levels: `Results.frame()`.
-        statistics, verdicts, break_down: as `tombola.analysis` gives them.
+        statistics, verdicts, break_down: as returned by `tombola.analysis`.
         gains: of the ticket arm over each other arm, test metric at early stop, paired by trial.
         curves: mean, min and max of the test metric at a few levels, thinned; `every` says to which evaluation.
         layers: density of each layer, mean over trials.
@@ -100,10 +100,10 @@ def gather(
         results: of the study.
         name: to call it by, where its own would not tell it from others.
         claims: to check; the published ones where they are not given.
-        margin: the loss that still counts as none, as a fraction: see `verdicts`.
+        margin: the accepted loss, as a fraction: see `verdicts`.
 
     Raises:
-        InputError: `margin` is no number between 0 and 1.
+        InputError: `margin` is not a number between 0 and 1.
     """
     name = results.study.name if name is None else name
     levels = results.frame().assign(study=name)

@@ -30,10 +30,10 @@ def write_report(
         results: of the study.
         path: of the page; `report.html` in the results folder where it is not given.
         claims: to check; the published ones where they are not given.
-        margin: the loss that still counts as none, as a fraction: see `verdicts`.
+        margin: the accepted loss, as a fraction: see `verdicts`.
 
     Raises:
-        InputError: `margin` is no number between 0 and 1.
+        InputError: `margin` is not a number between 0 and 1.
         StoreError: it can't be written.
     """
     with _one_thread():
@@ -47,10 +47,10 @@ def write_comparison(studies: Sequence[Results], path: Path, margin: float = MAR
     Args:
         studies: their results, finished or not.
         path: of the page.
-        margin: the loss that still counts as none, as a fraction: see `verdicts`.
+        margin: the accepted loss, as a fraction: see `verdicts`.
 
     Raises:
-        InputError: `margin` is no number between 0 and 1.
+        InputError: `margin` is not a number between 0 and 1.
         StoreError: it can't be written.
     """
     with _one_thread():

@@ -60,12 +60,13 @@ class NetworkSettings(Section):
     """The `network` section of a study; a plain string is its name.
 
     Args:
-        name: one of ours, or `package.module:factory` returning an `nn.Module` that maps a batch to class scores.
+        name: one of tombola's, or `package.module:factory` returning an `nn.Module` that maps a batch to class scores.
         arguments: passed to the factory. `input_shape`, `classes` and `tokens` are added where the factory takes them:
             shape of an example, how many numbers the task needs for each example or position, and the number of token
             ids.
         init: how linear and convolution weights are drawn. "pytorch" leaves all weights as the constructor made them,
-            and is the default for `package.module:factory`: its weights may be pretrained. The default for one of ours
+            and is the default for `package.module:factory`: its weights may be pretrained. The default for one of
+            tombola's
             is "glorot-normal".
         output: name of the output layer, where the last layer of the forward pass is not it.
         embeddings: makes embedding tables prunable too.

@@ -54,7 +54,7 @@ class Unpruned:
     Args:
         name: of the parameter.
         shape: of the parameter.
-        why: the reason, in words.
+        why: the reason, as text.
         multiply_adds: of one example, in the products that take a tensor computed from it.
     """
 

@@ -42,7 +42,7 @@ SCHEMES: dict[str, Callable[[Tensor, Generator], None]] = {
 }
 CONSTRUCTOR = 0x5DEECE66D  # keeps what a constructor draws apart from what a scheme draws with the same seed
 
-# "pytorch" leaves the module as its constructor made it; it is no scheme of ours.
+# "pytorch" leaves the module as its constructor made it; it is not a scheme of ours.
 NAMES = (*SCHEMES, "pytorch")
 
 

@@ -13,7 +13,7 @@ def image_shape(input_shape: tuple[int, ...], smallest: int = 1) -> tuple[int, i
         smallest: the least height and width that leave a pixel after all pooling.
 
     Raises:
-        InputError: the examples are no images, or smaller than that.
+        InputError: the examples are not images, or smaller than that.
     """
     if len(input_shape) != 3:
         raise InputError(

@@ -1,6 +1,6 @@
-"""Hold a mask on a module: pruned weights stay at exactly 0.0 whatever trains it.
+"""Hold a mask on a module: pruned weights stay exactly 0.0, whatever trains it.
 
-Five hooks do it together. Each covers what the others can't see:
+Five hooks work together. Each covers cases that the others can't see:
 
 1. on each parameter, a **gradient hook**: zeros for pruned weights before gradients are summed, clipped, averaged over
    processes, scaled or searched for infinities. Optimisers that move each weight by its own gradient need no more, and
@@ -11,11 +11,12 @@ Five hooks do it together. Each covers what the others can't see:
    change between two steps (LBFGS evaluates the loss within its step). It also notices a replaced parameter or module.
 4. on each module with held weights, **after load_state_dict**: zeros again, and a hold on the new parameters where
    `assign=True` replaced them.
-5. on each optimiser, **before its first step**: its state at pruned places must be zero, or it is from before.
+5. on each optimiser, **before its first step**: its state at pruned places must be zero, or it dates from before the
+hold.
 
 Hooks 3 and 4 are attributes of the module, so deepcopy and pickle copy them, and the copied `HeldWeight` inside puts
 hook 1 on the copied parameter. torch.compile leaves hook 3 out of its graphs (it would break them); there hook 1 checks
-what hook 3 would have mended, and raises if weights came back unseen.
+the weights that hook 3 would reset, and raises if pruned weights changed unseen.
 """
 
 from __future__ import annotations
@@ -36,24 +37,24 @@ from tombola.pruning.ranks import require_same_on_all_ranks
 
 
 class Hold:
-    """What `hold` returns: the way to let go of the parameters."""
+    """The handle that `hold` returns; it releases the parameters."""
 
     def __init__(self, module: nn.Module, owner: Owner | None = None):
         self._module = module
         self._owner = owner or Owner()  # the weights carry it instead of this handle, which would keep the module alive
 
     def _weights(self) -> list[HeldWeight]:
-        """Return the weights that this holds still: not those that another `hold` took over."""
+        """Return the weights that this handle still holds, without those that a later `hold` took over."""
         return [weight for weight in _held_weights(self._module).values() if weight.owner is self._owner]
 
     def release(self) -> None:
-        """Let the pruned weights train again. Nothing happens where they were released already."""
+        """Let the pruned weights train again. A second call does nothing."""
         for weight in self._weights():
             weight.release()
         _remove_idle_hooks(self._module)
 
     def apply(self) -> None:
-        """Set the pruned weights to exactly 0.0 now, after a step that PyTorch's hooks don't see."""
+        """Set the pruned weights to exactly 0.0 now. Call it after a step that PyTorch's hooks don't see."""
         for weight in self._weights():
             weight.prune()
 
@@ -65,14 +66,14 @@ def hold(
     reset_state: bool = False,
     owner: Owner | None = None,
 ) -> Hold:
-    """Prune `module` in place and keep it so, under any optimiser and any loop.
+    """Prune `module` in place, and keep it pruned under any optimiser and any loop.
 
-    A mask that holds some of these parameters already is replaced.
+    It replaces an earlier mask of the same parameters.
 
     Args:
-        keep: bool tensors by parameter name: True where the weight is kept. Nobody may change them.
-        module: also one that torch.compile or DistributedDataParallel wraps.
-        optimizer: an optimiser whose state is checked now. Without it, each optimiser is checked before its first step.
+        keep: bool tensors by parameter name: True for kept weights. Do not change them.
+        module: the network, also inside the wrapper of torch.compile or DistributedDataParallel.
+        optimizer: the optimiser to check now. Without it, `hold` checks each optimiser before its first step.
         reset_state: clear the optimiser's state at pruned places instead of refusing it.
         owner: whom messages speak of; no other hold may have it.
 
@@ -97,12 +98,12 @@ def hold(
 
 
 def held(module: nn.Module) -> dict[str, Tensor]:
-    """Return the mask that holds a module, by parameter name; empty where nothing is held."""
+    """Return the mask on a module, by parameter name; empty without a mask."""
     return {name: weight.keep for name, weight in _held_weights(module).items()}
 
 
 def release(module: nn.Module) -> None:
-    """Let go of all that is held in a module: of a copy, say, for which there is no `Hold`."""
+    """Release all masks on a module, for example on a copy, which has no `Hold`."""
     for weight in _held_weights(module).values():
         weight.release()
     _remove_idle_hooks(module)
@@ -133,7 +134,7 @@ class _HeldModule:
                 weight.refresh()
 
     def after_load(self, module: nn.Module) -> None:
-        """Prune what load_state_dict wrote; with assign=True it made new parameters."""
+        """Prune the weights that load_state_dict wrote; with assign=True it created new parameters."""
         for local, weight in self.weights.items():
             parameter = module._parameters.get(local)
             if parameter is not None and parameter is not weight.parameter and not weight.released:
@@ -154,7 +155,7 @@ class _AfterLoad:
 
 
 class _Below:
-    """Called before the forward of the module that `hold` was given: its parts may not be called themselves.
+    """Called before the forward of the module that `hold` received, because its parts may not be called themselves.
 
     nn.MultiheadAttention reads the weights of its `out_proj`, and a tied decoder those of the embedding.
     """
@@ -187,7 +188,7 @@ def _hold_parameter(name: str, parameter: nn.Parameter, keep: Tensor) -> HeldWei
 
 
 def _hook_modules(root: nn.Module, weights: Mapping[str, HeldWeight]) -> None:
-    """Put the hooks on each module that owns a held parameter, under whatever name, and on `root`."""
+    """Put the hooks on each module that owns a held parameter, under any name, and on `root`."""
     by_parameter = {id(weight.parameter): weight for weight in weights.values()}
     below = next((hook for hook in root._forward_pre_hooks.values() if isinstance(hook, _Below)), _Below())
     for path, part in root.named_modules(remove_duplicate=False):

@@ -140,7 +140,7 @@ def _is_fresh(state: dict[str, Any]) -> bool:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors of an optimiser's state, however deep; numbers such as a step count are left out."""
+    """Yield the tensors of an optimiser's state, however deep; numbers such as a step count are omitted."""
     if isinstance(value, Tensor):
         if value.numel() > 1:
             yield value

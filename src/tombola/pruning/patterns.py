@@ -31,7 +31,7 @@ class Pattern(Section):
             fewer than m inputs keeps n of them too.
         block: (rows, columns) of a weight's [outputs, inputs * kernel] matrix that are kept or pruned as one. Blocks
             at the edges may be smaller; their sums of scores are scaled up to a whole block's.
-        channel: whole output units or channels. The output layer is left whole.
+        channel: whole output units or channels. The output layer remains whole.
     """
 
     n: int | None = Field(default=None, ge=1)
@@ -81,7 +81,7 @@ class Pattern(Section):
         return (rows // high * across + columns // wide).reshape(places.shape)
 
     def least(self, shape: Sequence[int]) -> int:
-        """Return the smallest number of weights that a layer can be pruned to: 0 but for n:m."""
+        """Return the smallest number of weights that a layer can be pruned to: 0 except for n:m."""
         if self.n is None:
             return 0
         return int(torch.bincount(self.groups(shape).flatten()).clamp(max=self.n).sum())

@@ -24,7 +24,7 @@ def find_mask(
     """Return `mask` without the weights that a criterion scores lowest.
 
     Args:
-        criterion: one of ours, or `package.module:function`.
+        criterion: one of tombola's, or `package.module:function`.
         snapshots: what the criterion may look at.
         mask: what is kept so far.
         rounds, scope, minimum: as in `select`.

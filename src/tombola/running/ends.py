@@ -11,7 +11,7 @@ from tombola.training.loop import ROUNDING, early_stop_metric
 
 
 class Ends:
-    """Which rows and work are left out, because an earlier level of the same arm, trial and repeat has collapsed.
+    """Which rows and work are omitted, because an earlier level of the same arm, trial and repeat has collapsed.
 
     That is so where the task's metric on the validation examples at early stop is not better than chance by
     `pruning.stop_margin`: of classification, where accuracy is below 1 / classes + margin. A run behind an end is still
@@ -21,7 +21,7 @@ class Ends:
         plan: of the study.
 
     Attributes:
-        left_out: identities of the work that is left out, as far as is known.
+        left_out: identities of the work that is omitted, as far as is known.
     """
 
     def __init__(self, plan: Plan):

@@ -16,7 +16,7 @@ from tombola.pruning.mask import Mask
 from tombola.pruning.select import after_round
 from tombola.seeds import Seeds
 from tombola.studies.plan import Plan
-from tombola.training.engine import Engine, Start
+from tombola.training.engine import Engine, ReplicaState
 from tombola.training.engines import choose_engine
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.stacked import StackedEngine
@@ -168,7 +168,7 @@ class _Measurement:
 
     def _times(self, made: Callable[..., Engine], mask: Mask) -> tuple[float, float]:
         """Return the seconds of an iteration with the study's batches, and of an evaluated example."""
-        start = Start(mask.apply(self.module.state_dict()), mask, Seeds(0, 0), self.splits, task=self.task)
+        start = ReplicaState(mask.apply(self.module.state_dict()), mask, Seeds(0, 0), self.splits, task=self.task)
         recipe = self._recipe.changed({"batch_size": self.batch})
         runner = made(self.build, [start], recipe, self.plan.budget(), self.device)
         iteration = self._time(lambda: runner.advance(1))

@@ -10,7 +10,7 @@ from tombola.running.heartbeat import Heartbeat
 from tombola.running.options import RunOptions
 from tombola.running.problem import build_of, engine_facts, splits_of, versions
 from tombola.running.store import Store
-from tombola.training.interpolation import along
+from tombola.training.interpolation import interpolate
 from tombola.work import Interpolation, Item
 
 
@@ -35,7 +35,7 @@ def _interpolate(item: Item, store: Store, options: RunOptions) -> None:
         "budget": spec.points,
         "unit": "points",
     }
-    found = along(
+    found = interpolate(
         one.snapshots["final"],
         other.snapshots["final"],
         build_of(item, splits),

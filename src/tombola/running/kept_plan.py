@@ -1,7 +1,7 @@
 """The plan that a results folder was last run with, kept beside its results.
 
 With it the tables can be read where the user's own network, criterion or data file is no longer at hand, or has been
-edited since: what was run is known, and need not be worked out again.
+edited since: what was run is known, and need not be computed again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def keep_plan(root: Path, plan: Plan) -> None:
 
 
 def kept_plan(root: Path) -> Plan | None:
-    """Return the plan that a results folder was last run with; None where there is none.
+    """Return the plan that a results folder was last run with; None for none.
 
     Raises:
         Damaged: the file is not what was written.

@@ -65,7 +65,7 @@ def never_settles(plan: Plan) -> str:
 def lost_checkpoints(plan: Plan, store: Store, options: RunOptions) -> str:
     """Return in one line that checkpoints can't be continued, and how they could; "" where all can.
 
-    Sums of another number of threads, another device or another PyTorch round otherwise, so a run that began with one
+    Sums of another number of threads, another device or another PyTorch round differently, so a run that began with one
     and ended with the other could not be repeated to the last bit.
     """
     import torch

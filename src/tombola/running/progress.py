@@ -21,7 +21,7 @@ from tombola.studies.plan import Plan
 from tombola.tasks import Metric
 from tombola.work import Item
 
-LOG_EVERY = 30.0  # seconds between two lines about running jobs where the output is no terminal
+LOG_EVERY = 30.0  # seconds between two lines about running work items where the output is not a terminal
 
 
 State = dict[str, Any]  # how far a piece of work is
@@ -198,7 +198,7 @@ class Display:
         return f"{done}/{len(self.plan.work)} done" + (f", about {duration(left)} left" if left else "")
 
     def _metric(self, state: State | None, before: str = "  validation ") -> str:
-        """Return the latest value of the metric on the validation examples; "" where there is none."""
+        """Return the latest value of the metric on the validation examples; "" for none."""
         value = (state or {}).get("metrics", {}).get(self.metric.name)
         return "" if value is None else f"{before}{self.metric.text(value)}"
 

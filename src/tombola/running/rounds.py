@@ -1,4 +1,4 @@
-"""`tombola.rounds`: a user's own training loop, called once for each run of a study."""
+"""`tombola.rounds`: gives the runs of a study to a user's own training loop."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class Loop:
         """Plan a loop.
 
         Args:
-            make_model: returns a fresh model.
+            make_model: returns a new model.
             inputs: as `tombola.rounds` takes them.
             fields: of the study, all but its network.
 
         Raises:
-            InputError: something can't be as it is asked for.
+            InputError: the arguments do not make a valid study.
         """
         _check_processes()
         study = _study(network={"name": _name_of(make_model), "init": "pytorch"}, **fields)
@@ -69,12 +69,12 @@ class Loop:
         return cls(make_own_plan(study, problem=problem), make)
 
     def runs(self, store: Store, tracker: str | None, console: Console, finish: Finish) -> Iterator[LoopRun]:
-        """Return the runs that are not done, and store each when the next one is asked for.
+        """Return the missing runs, and store each one when the loop asks for the next.
 
         Args:
             store: where results go; it is created.
             tracker: logs each finished run.
-            console: where a person is told how it goes.
+            console: shows the progress.
             finish: called with the results after the last run.
         """
         team = Team()
@@ -143,7 +143,7 @@ class Loop:
 
 
 def _check_processes() -> None:
-    """Refuse several processes that do not know each other.
+    """Refuse several processes without a process group.
 
     Raises:
         InputError: there are some.

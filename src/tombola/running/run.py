@@ -46,7 +46,7 @@ def chosen_study(study: Study | str | Path, out: str | Path | None) -> tuple[Stu
     """Return the study to run and its results folder.
 
     Raises:
-        InputError: it is no study, or it is run by the import of a module that it names.
+        InputError: it is not a study, or it is run by the import of a module that it names.
     """
     if module := IMPORTING.get():  # it would start workers that import it again, and so on
         raise InputError(
@@ -135,7 +135,7 @@ def check_first_batch(plan: Plan, dataset: Dataset) -> None:
     """Try the task's loss and metrics on a few examples, with the untrained network.
 
     Raises:
-        InputError: the loss is no finite scalar, the metrics depend on the batch size, or targets are impossible.
+        InputError: the loss is not a finite scalar, the metrics depend on the batch size, or targets are impossible.
     """
     study, task = plan.study, plan.study.task.make()
     if task.plain_cross_entropy:
@@ -154,7 +154,7 @@ def data_folder(data: str | Path | None) -> Path | None:
     """Return the folder of data sets that was asked for, None where none was.
 
     Raises:
-        InputError: it is not there. It is not made: a mistyped one would be filled with downloads.
+        InputError: it is missing. It is not made: a mistyped one would be filled with downloads.
     """
     if data is None or Path(data).is_dir():
         return Path(data) if data is not None else None
@@ -174,7 +174,7 @@ def choose_device(device: str) -> str:
     """Return the device to train on.
 
     Raises:
-        InputError: it is not there.
+        InputError: it is missing.
     """
     import torch
 
@@ -198,7 +198,7 @@ def cores() -> int:
 
 
 def default_workers(device: str, jobs: int) -> int:
-    """Return how many jobs to run at a time: one a core, for small networks gain little from a second thread."""
+    """Return how many runs to run at a time: one a core, for small networks gain little from a second thread."""
     return 1 if device != "cpu" else max(1, min(cores(), jobs))
 
 

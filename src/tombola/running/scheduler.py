@@ -25,10 +25,10 @@ from tombola.running.store import Store
 from tombola.studies.plan import Plan
 from tombola.work import Item, kind_named
 
-MAX_DEATHS = 3  # of workers, while they ran the same job, before that job is given up
+MAX_DEATHS = 3  # of workers, while they ran the same work item, before that work item is given up
 BOUNCE = 0.5  # seconds in which more presses of Ctrl-C count as one: shells and `timeout` pass a signal on twice
 TICK = 0.2  # seconds between two looks at what is under way
-PATIENCE = 1.0  # seconds until a job that another run holds is asked for again
+PATIENCE = 1.0  # seconds until a work item that another run holds is asked for again
 
 
 class Listener(Protocol):
@@ -112,7 +112,7 @@ def run_plan(
     Args:
         workers: calls at a time.
         make_executor: makes what executes the work. A future whose worker died raises `BrokenProcessPool`, and the
-            others go on.
+            others continue.
         stop: once it is requested, nothing more is started; work under way saves itself and ends.
 
     Raises:
@@ -271,7 +271,7 @@ class _Scheduler:
             self.listener.finished(item, outcome)
 
     def _bury(self, items: list[Item]) -> None:
-        """A worker died. What it ran goes on from its checkpoints, unless workers keep dying on the same item."""
+        """A worker died. What it ran continues from its checkpoints, unless workers keep dying on the same item."""
         if len(items) == 1:
             self.deaths[items[0].id] += 1
             if self.deaths[items[0].id] >= MAX_DEATHS:

@@ -101,7 +101,7 @@ class Store:
             ) from error
 
     def folder(self, job_id: str) -> Path | None:
-        """Return the folder of a finished job, unverified, or None."""
+        """Return the folder of a finished work item, unverified, or None."""
         found = self._found.get(job_id)
         if found is None or not found.is_dir():
             self._look()
@@ -113,7 +113,7 @@ class Store:
             self._found = {name.rpartition("-")[2]: self.jobs / name for name in names}
 
     def finished(self) -> set[str]:
-        """Return the identities of all finished jobs that are there, unverified, of whatever study."""
+        """Return the identities of all finished work items that are there, unverified, of whatever study."""
         self._look()
         return set(self._found)
 
@@ -181,10 +181,10 @@ class Store:
         return True
 
     def load(self, job_id: str) -> Result:
-        """Return a finished job's result.
+        """Return a finished work item's result.
 
         Raises:
-            Damaged: it is not there, or not what was written.
+            Damaged: it is missing, or not what was written.
         """
         facts = self.facts(job_id)
         tensors, about = unpack_tensors(self._found[job_id] / WEIGHTS)
@@ -193,34 +193,34 @@ class Store:
         return Result(job_id, mask, snapshots, facts.pop("history"), facts)
 
     def facts(self, job_id: str) -> dict[str, Any]:
-        """Return what `result.json` of a finished job says, history included, without reading its weights.
+        """Return what `result.json` of a finished work item says, history included, without reading its weights.
 
         Raises:
-            Damaged: it is not there, or not what was written.
+            Damaged: it is missing, or not what was written.
         """
         return self._read(self._whole(job_id))
 
     def mask(self, job_id: str) -> Mask:
-        """Return a finished job's mask, without reading its weights.
+        """Return a finished work item's mask, without reading its weights.
 
         Raises:
-            Damaged: it is not there, or not what was written.
+            Damaged: it is missing, or not what was written.
         """
         return _mask(*unpack_tensors(self._whole(job_id) / WEIGHTS, "mask/"))
 
     def tensors(self, job_id: str, prefix: str) -> dict[str, Tensor]:
-        """Return what else a finished job's result holds under "prefix/", without reading its weights.
+        """Return what else a finished work item's result holds under "prefix/", without reading its weights.
 
         Raises:
-            Damaged: it is not there, or not what was written.
+            Damaged: it is missing, or not what was written.
         """
         return under(prefix, unpack_tensors(self._whole(job_id) / WEIGHTS, f"{prefix}/")[0])
 
     def outcome(self, job_id: str) -> str:
-        """Return what a finished job came to: "done", or "diverged" where a loss was not finite.
+        """Return what a finished work item came to: "done", or "diverged" where a loss was not finite.
 
         Raises:
-            Damaged: it is not there, or not what was written.
+            Damaged: it is missing, or not what was written.
         """
         return "done" if self.facts(job_id)["diverged_at"] is None else "diverged"
 
@@ -302,7 +302,7 @@ class Store:
         self.save(item, result, tensors, {"mask": mask.shapes(), "snapshots": list(record.snapshots)})
 
     def _emptied_part(self, item: Item) -> Path:
-        """Return the folder of a job under way, with nothing in it but a checkpoint."""
+        """Return the folder of a work item under way, with nothing in it but a checkpoint."""
         part = self.part(item.id)
         with writing(part):
             part.mkdir(parents=True, exist_ok=True)
@@ -314,13 +314,13 @@ class Store:
         return part
 
     def part(self, job_id: str) -> Path:
-        """Return the folder of a job under way."""
+        """Return the folder of a work item under way."""
         return self.jobs / f".{job_id}.part"
 
     def save_checkpoint(
         self, job_id: str, engine: Mapping[str, Any], tensors: Mapping[str, Tensor], record: Record
     ) -> None:
-        """Write what is needed to go on from here; `engine` is compared when it is loaded."""
+        """Write what is needed to continue from here; `engine` is compared when it is loaded."""
         part = self.part(job_id)
         with writing(part):
             part.mkdir(parents=True, exist_ok=True)
@@ -331,14 +331,14 @@ class Store:
         write_whole(part / CHECKPOINT, pack_tensors(everything, about))
 
     def load_checkpoint(self, job_id: str) -> tuple[dict[str, Any], dict[str, Tensor], Record] | None:
-        """Return (engine, tensors, record) of the last checkpoint, or None where there is none that is whole."""
+        """Return (engine, tensors, record) of the last checkpoint, or None if there is none that is whole."""
         path = self.part(job_id) / CHECKPOINT
         if not path.exists():
             return None
         try:
             tensors, about = unpack_tensors(path)
         except Damaged:
-            return None  # it is only a shortcut: the job starts again
+            return None  # it is only a shortcut: the work item starts again
         try:
             record = about["record"]
             snapshots = {name: under(f"snapshot/{name}", tensors) for name in record.pop("snapshots")}
@@ -349,7 +349,7 @@ class Store:
             return None  # of another version of tombola
 
     def checkpoint_made_with(self, job_id: str) -> dict[str, Any] | None:
-        """Return what the last checkpoint was made with: engine, threads, device, PyTorch; None where there is none."""
+        """Return what the last checkpoint was made with: engine, threads, device, PyTorch; None for none."""
         path = self.part(job_id) / CHECKPOINT
         if not path.exists():
             return None
@@ -360,7 +360,7 @@ class Store:
 
     @contextmanager
     def claim(self, job_id: str) -> Iterator[bool]:
-        """Hold a job, so that no other process trains it; yields False where another one holds it.
+        """Hold a work item, so that no other process trains it; yields False where another one holds it.
 
         The operating system lets go of the lock when its holder dies, however it dies.
         """
@@ -378,7 +378,7 @@ class Store:
             lock.release()
 
     def is_claimed(self, job_id: str) -> bool:
-        """Return whether some process holds the job now; nothing is written."""
+        """Return whether some process holds the work item now; nothing is written."""
         return is_locked(self.jobs / ".locks" / job_id)
 
     @contextmanager
@@ -405,7 +405,7 @@ class Store:
             clean_leftovers(folder)
 
     def _move_into_place(self, aside: Path, item: Item) -> None:
-        """Put a whole folder where the result belongs, in the place of a damaged or poorer one."""
+        """Put a whole folder where the result belongs, instead of a damaged or poorer one."""
         old = self.folder(item.id)
         trash = self.jobs / f".{item.id}.old"
         if trash.exists():
@@ -419,7 +419,7 @@ class Store:
             shutil.rmtree(trash)
 
     def _whole(self, job_id: str) -> Path:
-        """Return the folder of a finished job, verified; Damaged where it is not there, or not what was written."""
+        """Return the folder of a finished work item, verified; Damaged where it is missing, or not what was written."""
         folder = self.folder(job_id)
         if folder is None:
             raise Damaged(f"{self.jobs} has no result of run {job_id}")
@@ -478,7 +478,8 @@ def _mask(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Mask:
 def _pack(weights: Weights, snapshot: str, mask: Mask) -> dict[str, Tensor]:
     """Return a snapshot's tensors for a file: of masked layers the live weights only.
 
-    A layer in which others live too is whole: of a job that finds its mask, what it started from and passed through.
+    A layer in which others live too is whole: of a work item that finds its mask, what it started from and passed
+    through.
     """
 
     def live(name: str, tensor: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""A ticket: a mask and the weights it is rewound to, with where they came from."""
+"""A ticket: a mask, the weights to train it from, and their origin."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Origin(BaseModel):
 
 
 class About(BaseModel):
-    """What a ticket's file says beside its tensors. Whoever made the file may have written anything."""
+    """The description in a ticket's file. A stranger may have written anything into it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -66,12 +66,12 @@ class Ticket:
     """A sparse subnetwork.
 
     Args:
-        mask: which weights are kept.
-        weights: the state_dict that it is to be trained from; pruned weights are 0.0.
-        trained: the state_dict after it was trained.
-        normalisation: "mean" and "std" of the inputs, one number a channel or feature, or one in all, measured on the
-            trial's training examples; of uint8 data in units of 255. Empty where inputs are not normalised.
-        origin: study, arm, trial, repeat, level, rewind iteration, job, network, input shape, the numbers of classes
+        mask: the kept weights.
+        weights: the state_dict to start training from; pruned weights are 0.0.
+        trained: the state_dict after training.
+        normalisation: "mean" and "std" of the inputs, one number per channel or feature, or a single one, from the
+            trial's training examples; for uint8 data in units of 255. Empty without normalisation.
+        origin: study, arm, trial, repeat, level, rewind iteration, run, network, input shape, the numbers of classes
             and token ids that the network's factory was given, the study's seed and the draw of the initialisation.
     """
 
@@ -84,11 +84,11 @@ class Ticket:
     _trust: bool = False
 
     def trusted(self, factory: Callable[[], nn.Module] | None = None) -> Ticket:
-        """Return the ticket with leave to make a user's own network, for `build` and `export`.
+        """Return the ticket with permission to build a user's own network, for `build` and `export`.
 
         Args:
-            factory: makes the untrained network; without one, the function that the ticket names is imported and
-                called. A ticket from a stranger may name any function: trust only what you have made, or read.
+            factory: builds the untrained network. Without it, tombola imports and calls the function that the ticket
+                names. A ticket from a stranger may name any function: trust only tickets that you made or read.
         """
         return replace(self, _factory=factory, _trust=factory is None)
 
@@ -98,22 +98,22 @@ class Ticket:
         factory: Callable[[], nn.Module] | None = None,
         trust: bool = False,
     ) -> nn.Module:
-        """Return the network with the ticket's starting weights, or with the trained ones.
+        """Return the network with the ticket's starting weights, or with the trained weights.
 
         >>> ticket.build(factory=lambda: my_nets.make(width=3))         # doctest: +SKIP
 
         Args:
-            trained: whether with the weights after training.
-            factory: makes the untrained network. Not needed for tombola's own networks.
-            trust: import the function that the ticket names, and call it. A ticket from a stranger may name any
-                function of any module: trust only what you have made yourself, or read.
+            trained: True for the weights after training.
+            factory: builds the untrained network. tombola's own networks do not need it.
+            trust: import and call the function that the ticket names. A ticket from a stranger may name any function of
+                any module: trust only tickets that you made or read.
 
-        Pruned weights are exactly 0.0. A training loop of one's own must keep them so: `ticket.mask.hold_(module)`
-        does it. The network expects inputs as `normalise` returns them.
+        Pruned weights are exactly 0.0. To keep them so in your own training loop, call `ticket.mask.hold_(module)`. The
+        network expects the output of `normalise`.
 
         Raises:
-            InputError: the network is a user's own, and there is neither `factory` nor `trust`; its code is not
-                there, or is not what it was when the ticket was found.
+            InputError: a user's own network needs `factory` or `trust`; or its code is missing, or has changed since
+                the ticket's run.
         """
         factory, trust = factory or self._factory, trust or self._trust
         try:
@@ -153,11 +153,11 @@ class Ticket:
                 raise _changed(name, f"size mismatch for {key}, which has {tuple(size)} now")
 
     def normalise(self, inputs: Tensor | np.ndarray) -> Tensor:
-        """Return raw examples as the network was trained on them: float32, (x - mean) / std.
+        """Return raw examples in the form of the training inputs: float32, (x - mean) / std.
 
         Args:
-            inputs: [N, ...], each of the ticket's input shape, or without the channel where there is but one. As in
-                the data set: uint8 is divided by 255 first, floats are taken as they are.
+            inputs: [N, ...], each of the ticket's input shape, or without a single channel. As in the data set: uint8
+                is divided by 255 first, floats are not scaled.
 
         Raises:
             InputError: the examples have another shape.
@@ -182,7 +182,7 @@ class Ticket:
         return ((exact - mean.to(exact.device)) / std.to(exact.device)).float()
 
     def save(self, path: str | Path) -> None:
-        """Write all of it as one safetensors file.
+        """Write the ticket as one safetensors file.
 
         Raises:
             StoreError: it can't be written.
@@ -195,10 +195,10 @@ class Ticket:
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
-        """Read what `save` wrote.
+        """Read a file from `save`.
 
         Raises:
-            InputError: the file is not there, damaged, or no ticket.
+            InputError: the file is missing, damaged, or not a ticket.
         """
         if not Path(path).is_file():
             raise InputError(f"the ticket {str(path)!r} does not exist: give a file from Ticket.save")
@@ -224,15 +224,15 @@ class Ticket:
     def export(self, to: str, path: str | Path | None = None, **options: Any) -> Path:
         """Write the ticket in another format, such as "compact" or "packed", and return the file's path.
 
-        A ticket of a user's own network must be `trusted` before.
+        A ticket of a user's own network must first be `trusted`.
 
         Args:
             to: a name in `tombola.export.FORMATS`.
-            path: of the file; by default in the present folder, named after study, arm, trial and level.
+            path: the file; by default in the current folder, named after study, arm, trial and level.
             options: of the format.
 
         Raises:
-            InputError: the format or an option is unknown, or the format can't hold the ticket.
+            InputError: the format or an option is unknown, or the format does not support the ticket.
             StoreError: the file can't be written.
         """
         from tombola.export import export

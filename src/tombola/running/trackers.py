@@ -1,4 +1,4 @@
-"""Trackers: finished runs are logged to TensorBoard, MLflow or Weights & Biases, or to a tracker of a user's own."""
+"""Trackers: finished runs are logged to TensorBoard, MLflow or Weights & Biases, or to a user's own tracker."""
 
 from __future__ import annotations
 

@@ -122,12 +122,12 @@ def magnitude_at_init(trial: Trial, level: int, repeat: int) -> tuple[InitialSta
 
 
 def random(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
-    """Random places, the same density in each layer, drawn anew at each level."""
+    """Random places, the same density in each layer, drawn again at each level."""
     return trial.initial, trial.at_init("random-uniform", level, repeat)
 
 
 def random_erk(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
-    """Random places with Erdos-Renyi-kernel layer densities (Evci et al. 2020), drawn anew at each level."""
+    """Random places with Erdos-Renyi-kernel layer densities (Evci et al. 2020), drawn again at each level."""
     return trial.initial, trial.at_init("random-erk", level, repeat)
 
 
@@ -160,7 +160,7 @@ class Arm:
         start: the weights that its runs start from: "rewound" follows the study's `rewind`, "initial" always starts at
             iteration 0, "trained" continues from the weights at the end of the level before.
         control: whether it is a control, which figures draw with hollow markers.
-        fresh: whether it draws initial weights anew, which a network with pretrained weights can't.
+        fresh: whether it draws initial weights again, which a network with pretrained weights can't.
         source: the paper, for tables.
     """
 
@@ -197,7 +197,7 @@ ARMS: dict[str, Arm] = {
 
 
 def arm_named(name: str) -> Arm:
-    """Return the record of an arm: one of ours, or of a user's own, given as `package.module:function`.
+    """Return the record of an arm: one of tombola's, or of a user's own, given as `package.module:function`.
 
     The name may stand for a rule or for an `Arm`.
 

@@ -17,7 +17,7 @@ from tombola.studies.trainer import LOOP
 def command(study: Study) -> str:
     """Return the shell command: of a preset with its changes, or of the study file that lies beside the results.
 
-    A loop over `tombola.rounds` is a script of the user's own, whose name nobody knows: a comment names the loop.
+    A loop over `tombola.rounds` is a user's own script, whose name nobody knows: a comment names the loop.
     """
     if study.trainer is not None and study.trainer.is_loop:
         return f"# run the script whose loop over tombola.rounds has name={study.trainer.name.removeprefix(LOOP)!r}"

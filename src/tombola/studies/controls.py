@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def control(name: str, arm: Rule, shuffle: bool, reinit: bool) -> Rule:
     """Return the arm with its masks shuffled within layers, on fresh initialisations, or both.
 
-    Repeats draw places and weights anew, for the mask of the arm's first repeat. A fresh initialisation is trained for
+    Repeats draw places and weights again, for the mask of the arm's first repeat. A fresh initialisation is trained for
     the whole budget by the study's recipe. Of `ticket`, these are the arms `random-mask` and `reinit`.
 
     Args:

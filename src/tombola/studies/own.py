@@ -87,7 +87,7 @@ class OwnProblem:
         """Return the problem that a study file names.
 
         Raises:
-            InputError: a function is not there, or the trainer can't be called with a run.
+            InputError: a function is missing, or the trainer can't be called with a run.
         """
         trainer = study.trainer
         assert trainer is not None
@@ -135,7 +135,7 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
     Args:
         study: what to plan.
         max_runs: more are refused.
-        problem: where the network is no function that a study can name: that of a loop.
+        problem: where the network is not a function that a study can name: that of a loop.
 
     Raises:
         InputError: a function does not exist or does not fit, or the study asks for what needs tombola's own training.
@@ -217,7 +217,7 @@ def _snapshots(study: Study) -> dict[int, str | None]:
     """Return the snapshots that are rewound to, by the number in their names; 0 is the initialisation, None.
 
     Raises:
-        InputError: a rewind step is no name of a snapshot, or two have one number.
+        InputError: a rewind step is not a name of a snapshot, or two have one number.
     """
     steps = study.rewind if isinstance(study.rewind, tuple) else (study.rewind,)
     found: dict[int, str | None] = {}

@@ -111,7 +111,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     Args:
         study: what to plan.
         root: folder of data sets.
-        max_runs: more are refused before any of them is worked out.
+        max_runs: more are refused before any of them is computed.
 
     Raises:
         InputError: a network, criterion or arm does not exist or does not fit, or the study asks for what can't be.

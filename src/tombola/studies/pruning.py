@@ -58,7 +58,7 @@ class Pruning(Section):
         stop_margin: an arm's levels end once one's metric on the validation examples is not better than chance by
             this: of classification, once the accuracy is below 1 / classes plus this.
         init_examples: of each class, that `snip` and `grasp` look at (Tanaka et al. 2020 take ten); where the targets
-            are no class numbers, ten times as many of all examples.
+            are not class numbers, ten times as many of all examples.
         pattern: weights that are pruned together: "channel", {"n": 2, "m": 4} or {"block": [4, 1]}.
     """
 

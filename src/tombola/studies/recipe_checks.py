@@ -25,7 +25,7 @@ def check_recipe(
     Args:
         recipe: how networks are trained.
         budget: in iterations.
-        build: makes the untrained network; called only for an optimiser of the user's own.
+        build: makes the untrained network; called only for a user's own optimiser.
         data, task: what is learned.
         settings: the `data` section.
 

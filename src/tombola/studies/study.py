@@ -26,7 +26,7 @@ class ArmSettings(Section):
     """One arm of a study.
 
     Args:
-        rule: one of ours (see `tombola.studies.arms`), or `package.module:function`.
+        rule: one of tombola's (see `tombola.studies.arms`), or `package.module:function`.
         name: of the curve in tables and figures; what it is where it is not given: "snip", "snip-shuffled".
         per_trial: repetitions in each trial.
         shuffle: a control: the rule's mask, shuffled within each layer (Su et al. 2020; Frankle et al. 2021).
@@ -114,14 +114,14 @@ class Study(Section):
         network, data, training, pruning: see those sections.
         task: what is learned: "classification", or another of `tombola.tasks.TASKS`, or `package.module:Class`; with
             options as `{name: regression, metric: mae}`.
-        trainer: a user's own function that trains all runs, in the place of `data`, `task`, `training` and
+        trainer: a user's own function that trains all runs, instead of `data`, `task`, `training` and
             `retraining`. See `tombola.studies.trainer.Trainer`.
         retraining: fields of `training` that are others at levels 1 and up, such as `{epochs: 25}`.
         noise: "trial": all runs of a trial see the same batches in the same order; "level": each level has a data
             order, augmentation and dropout of its own.
         rewind: the iteration of the dense run that kept weights go back to; 0 is the initialisation. Or a fraction of
             the budget (0.1), or epochs ("2 epochs"), or a list of those: then every arm that depends on it has one
-            curve for each, called "ticket@500". A rewound network goes on from there: schedule and data order
+            curve for each, called "ticket@500". A rewound network continues from there: schedule and data order
             continue, and the budget counts from 0.
         connectivity: which runs are tested for being joined by a line of low error; None tests none.
         arms: the curves.

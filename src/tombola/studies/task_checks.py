@@ -72,7 +72,7 @@ def check_start(task: Task, module: nn.Module, train: Part, validation: Part, so
         source: the data's name, for messages.
 
     Raises:
-        InputError: the loss is no finite scalar that can be differentiated, or loss or metrics depend on how many
+        InputError: the loss is not a finite scalar that can be differentiated, or loss or metrics depend on how many
             examples are evaluated at a time.
     """
     if task.plain_cross_entropy and task.metrics == CLASSIFICATION.metrics:

@@ -18,7 +18,7 @@ PERCENT = ("accuracy", "error")  # shown in percent, by their names
 
 
 class Trainer(Section):
-    """Who trains the runs of a study, in the place of the sections `data` and `training`.
+    """Who trains the runs of a study, instead of the sections `data` and `training`.
 
     Args:
         name: `package.module:function`; it is called with one run and trains `run.model`.

@@ -1,4 +1,4 @@
-"""Terminal tables about work rather than findings: what a plan comes to, and how far studies are."""
+"""Terminal tables about work: the size of a plan, and the progress of studies."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tombola.training.engines import choose_engine, reasons_against, slower_than
 
 
 def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None, verbose: bool = False) -> Group:
-    """Return what a plan comes to: work by arm, weights, floating-point operations, and the time it takes here.
+    """Return the size of a plan: work by arm, weights, floating-point operations, and time on this machine.
 
     Args:
         plan: of the study.
         store: of its results folder.
         device, engine, workers: as in `tombola.run`.
-        verbose: also say which layers no sparse engine trains, and why.
+        verbose: add the layers that no sparse engine trains, with the reason.
     """
     workers = default_workers(device, len(plan.work)) if workers is None else max(1, workers)
     # A trainer's own steps can't be measured.
@@ -40,7 +40,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
     left = [item for item in plan.work.values() if not (store.has(item) or store.elsewhere(item))]
     todo = {item.id: pace.seconds(item) if pace else 0.0 for item in left}
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("work", "to do", "done", "operations", "time on one worker"):
+    for header in ("work", "missing", "finished", "operations", "time on one worker"):
         table.add_column(header, justify="left" if header == "work" else "right")
     study = plan.study
     groups: dict[str, list[str]] = {}
@@ -67,7 +67,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         if study.pruning.rounds and arm not in groups:
             table.add_row(escape(f"{arm} (shares all its runs with other arms)"), "0", "0", "", "")
     table.add_row(
-        "all",
+        "total",
         f"{totals[0]:,.0f}",
         f"{totals[1]:,.0f}",
         f"{totals[2]:.2e}" if pace else "",
@@ -76,7 +76,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
     counts, last = plan.remaining, plan.density(len(plan.remaining) - 1)
     lines = [
         f"{study.name}: {study.network.name} {_trained(plan)}, {counted(study.trials, 'trial')}, "
-        f"levels 0 to {study.pruning.rounds}" + ("" if study.trainer else f", {plan.budget():,} iterations a run"),
+        f"levels 0 to {study.pruning.rounds}" + ("" if study.trainer else f", {plan.budget():,} iterations per run"),
         f"{counts[-1]:,} of {counts[0]:,} prunable weights remain at the last level: {last:.2%} of all matrix weights",
         "",
         *coverage_lines(plan.coverage),
@@ -89,7 +89,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
             f"about {duration(elapsed(plan, todo, workers))} on this machine with {at_a_time}, by a short measurement"
             + (f" with batches of {pace.batch} instead of {study.training.batch_size}" if pace.scaled else "")
             if totals[0]
-            else "done"
+            else "finished"
         )
     )
     remarks = (
@@ -121,7 +121,7 @@ def engine_lines(plan: Plan) -> list[str]:
 
 
 def _trained(plan: Plan) -> str:
-    """Return on what data a study's runs are trained, or by whom."""
+    """Return the data or the trainer of a study's runs."""
     trainer = plan.study.trainer
     if trainer is None:
         return f"on {plan.study.data.source}"
@@ -129,7 +129,7 @@ def _trained(plan: Plan) -> str:
 
 
 def coverage_lines(coverage: Coverage, most: int = 40) -> list[str]:
-    """Return which parameters are prunable and which are not, with the reason; of very many layers the first ones."""
+    """Return the prunable parameters, and the others with the reason. Long lists are shortened."""
     lines = coverage.text().splitlines()
     if len(lines) - 2 <= most:
         return lines
@@ -139,10 +139,10 @@ def coverage_lines(coverage: Coverage, most: int = 40) -> list[str]:
 
 
 def status_table(folders: Sequence[Path]) -> Table:
-    """Return how far each study is, and what runs now or was interrupted."""
+    """Return the progress of each study, with running and interrupted work."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("results folder", "study", "done", "diverged", "all", "under way"):
-        table.add_column(header, justify="right" if header in ("done", "diverged", "all") else "left")
+    for header in ("results folder", "study", "finished", "diverged", "total", "running"):
+        table.add_column(header, justify="right" if header in ("finished", "diverged", "total") else "left")
     for folder in folders:
         store = Store(folder)
         try:

@@ -56,7 +56,7 @@ class Metric:
         return one > other if self.better == "higher" else one < other
 
     def gain(self, one: float, other: float) -> float:
-        """Return by how much `one` is better than `other`, in stored units; negative where it is worse."""
+        """Return how much `one` is better than `other`, in stored units; negative where it is worse."""
         return one - other if self.better == "higher" else other - one
 
     def best(self, values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""The contract of a task. A task of one's own is a subclass of `Task`, named in a study as `package.module:Class`."""
+"""The contract of a task. A user's own task is a subclass of `Task`, named in a study as `package.module:Class`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Task(Section):
 
     Attributes:
         metrics: all that are measured. The first one decides, unless the field `metric` names another.
-        example: what the mean loss is a mean over, in words.
+        example: what the mean loss is a mean over, as text.
         block: examples of an evaluation that are computed at a time.
         plain_cross_entropy: whether loss and metrics are exactly mean cross-entropy and accuracy: engines with a loss
             of their own serve such a task alone.
@@ -169,7 +169,7 @@ class Task(Section):
 
         Args:
             part: to choose from.
-            each: number of examples of each class. Where the targets are no class numbers, ten times as many are drawn
+            each: number of examples of each class. Where the targets are not class numbers, ten times as many are drawn
                 at random, or all examples where there are fewer.
             generator: draws them.
 
@@ -191,7 +191,7 @@ def call(module: nn.Module, inputs: Tensors) -> Any:
 
 
 def logits_in(returned: Any) -> Any:
-    """Return the `logits` among what a module returned, or all of it where there are none."""
+    """Return the `logits` among what a module returned, or all of it if there are none."""
     if isinstance(returned, Tensor):
         return returned
     if isinstance(returned, Mapping):

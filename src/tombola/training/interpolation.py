@@ -36,11 +36,11 @@ def measures_of(metrics: Sequence[Metric]) -> tuple[str, ...]:
 
 
 def is_error(metrics: Sequence[Metric]) -> bool:
-    """Return whether points show an error in the place of metrics."""
+    """Return whether points show an error instead of metrics."""
     return tuple(metrics) == CLASSIFICATION.metrics
 
 
-def along(
+def interpolate(
     one: Weights,
     other: Weights,
     build: NetworkFactory,
@@ -54,7 +54,7 @@ def along(
 ) -> dict[str, list[float]]:
     """Evaluate a network at evenly spaced points of the line from `one` (position 0) to `other` (position 1).
 
-    Parameters and floating buffers are interpolated; then the statistics of batch norm layers are taken anew from the
+    Parameters and floating buffers are interpolated; then the statistics of batch norm layers are taken again from the
     training examples, at every point, both ends included: those of the ends say nothing of what is in between.
 
     Args:

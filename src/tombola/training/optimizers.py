@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tombola.training.recipe import Recipe
 
 Named = Sequence[tuple[str, nn.Parameter]]
-JSON = "json:"  # before the name of a slot whose value is no tensor
+JSON = "json:"  # before the name of a slot whose value is not a tensor
 GROUP = "group:"  # before the number of a parameter group
 _PROBE_SEED = 0
 
@@ -127,7 +127,7 @@ def as_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 def state_of(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """Return all state as independent tensors on the CPU, by "slot/parameter", such as "exp_avg/fc1.weight".
 
-    A value that is no tensor becomes the bytes of its JSON text, under "json:slot/parameter". Settings of parameter
+    A value that is not a tensor becomes the bytes of its JSON text, under "json:slot/parameter". Settings of parameter
     groups that change from step to step stand under "json:group:0/key".
 
     Raises:

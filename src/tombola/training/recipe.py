@@ -92,7 +92,7 @@ class Recipe(Section):
     @field_validator("augment")
     @classmethod
     def _in_one_order(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
-        """The order in which ours are named makes no difference, so it must make none to a job's identity."""
+        """The order in which ours are named makes no difference, so it must make none to a run's identity."""
         if len(set(kinds)) < len(kinds):
             raise ValueError("names one augmentation twice; name each once")
         own = tuple(_known(kind, KINDS, "augmentation") for kind in kinds if kind not in KINDS)

@@ -64,7 +64,7 @@ class MaskTracker:
     Args:
         watch: what to follow.
         layers: names of the prunable weights.
-        facts, tensors: of the watcher that this one goes on from.
+        facts, tensors: of the watcher that this one continues from.
 
     Attributes:
         facts: "iteration": of each evaluation but the first; "distance": for each level, how many of the prunable

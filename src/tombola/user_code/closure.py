@@ -53,7 +53,7 @@ class Closure:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that stand for the fragments; "" where there are none."""
+        """16 hexadecimal digits that stand for the fragments; "" if there are none."""
         if not self.fragments:
             return ""
         return hashlib.sha256(repr(self.fragments).encode("utf-8", "surrogatepass")).hexdigest()[:16]

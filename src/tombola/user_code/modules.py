@@ -36,7 +36,7 @@ class Source:
 
 
 def spec_of(name: str) -> ModuleSpec | None:
-    """Return where a module lies, without importing it or its parents; None where there is none."""
+    """Return where a module lies, without importing it or its parents; None for none."""
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, "__spec__", None) is not None:
         return loaded.__spec__

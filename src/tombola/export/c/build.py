@@ -27,7 +27,7 @@ ALIGNMENT = 64
 
 
 def compiler() -> str | None:
-    """Return the C compiler: what $CC names, else cc, gcc or clang; None where there is none."""
+    """Return the C compiler: what $CC names, else cc, gcc or clang; None for none."""
     wanted = os.environ.get("CC")
     return next((found for each in ([wanted] if wanted else COMPILERS) if (found := shutil.which(each))), None)
 

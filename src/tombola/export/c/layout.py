@@ -41,7 +41,7 @@ def as_planes(where: np.ndarray) -> o.Planes | None:
 
 
 def filled(where: np.ndarray) -> np.ndarray:
-    """Return positions with any of them in the place of numbers that nobody needs."""
+    """Return positions with any of them instead of numbers that nobody needs."""
     filled_: np.ndarray = np.where(where < 0, where.max(), where)
     return filled_
 

@@ -1,6 +1,7 @@
 """The steps of an exported network: what each one reads, computes and writes.
 
-All numbers lie in one array, `work`, but for those of the example itself. A *position* is an integer: a buffer's number
+All numbers lie in one array, `work`, except for those of the example itself. A *position* is an integer: a buffer's
+number
 times `BUFFER` plus a place in that buffer; buffer 0 is the example. Where buffers lie in `work` is settled last.
 
 *Planes* are channels of height x width: channel c's number at (y, x) lies at starts[c] + y * row + x. Between the rows

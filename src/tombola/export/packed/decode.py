@@ -122,7 +122,7 @@ def read(path: str | Path, most: int = MOST) -> Packed:
         most: the largest number of values, over all tensors, that memory is taken for.
 
     Raises:
-        InputError: the file is not there, is not a packed file, is damaged, or holds more than `most` values.
+        InputError: the file is missing, is not a packed file, is damaged, or holds more than `most` values.
     """
     try:
         content = Path(path).read_bytes()

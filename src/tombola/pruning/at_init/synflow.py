@@ -20,7 +20,7 @@ ROUNDS = 100  # as in the paper
 def synflow(snapshots: Snapshots, rounds: int = ROUNDS) -> Mapping[str, Tensor]:
     """Score in how many rounds a weight survives (Tanaka et al. 2020, "SynFlow", Algorithm 1).
 
-    After round k of 100, keep^(k / 100) of the weights are left: those with the highest saliencies in a network in
+    After round k of 100, keep^(k / 100) of the weights remain: those with the highest saliencies in a network in
     which the others are gone. Selection by these scores leaves exactly what the last round did.
 
     Raises:
@@ -90,6 +90,6 @@ def _survived(module: nn.Module, example: Tensor, snapshots: Snapshots, rounds: 
 
 
 def exponential(weights: int, goal: Goal, rounds: int) -> list[int]:
-    """Return how many of `weights` are left after each round: as many in proportion each time, exactly `goal.keep`."""
+    """Return how many of `weights` remain after each round: as many in proportion each time, exactly `goal.keep`."""
     share = goal.keep / weights
     return [max(goal.keep, round(weights * share ** (k / rounds))) for k in range(1, rounds)] + [goal.keep]

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 from tombola.data.augment import Augmentation, augment
 from tombola.data.parts import Part, each_tensor
 from tombola.tasks import CLASSIFICATION, Task
-from tombola.training.engine import NetworkFactory, Score, Start, Weights
+from tombola.training.engine import NetworkFactory, ReplicaState, Score, Weights
 from tombola.training.optimizers import make_optimizer, restore_state, state_of
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
@@ -24,21 +24,21 @@ EVALUATION_PIECE = 100  # examples through convolutions on the CPU: activations 
 
 
 class DenseEngine:
-    """Trains one lane by autograd. Gradients of pruned weights are set to zero before the optimiser sees them.
+    """Trains one replica by autograd. Gradients of pruned weights are set to zero before the optimiser sees them.
 
     A pruned weight starts at 0.0 and its gradient is 0.0, so momentum, Adam's moments and weight decay leave it at
     exactly 0.0, and its optimiser state stays zero too.
     """
 
     name = "dense"
-    lanes = 1
+    replicas = 1
     _piece: int | None = None  # examples that are evaluated at a time
 
     def __init__(
-        self, build: NetworkFactory, starts: Sequence[Start], recipe: Recipe, budget: int, device: torch.device
+        self, build: NetworkFactory, starts: Sequence[ReplicaState], recipe: Recipe, budget: int, device: torch.device
     ):
         if len(starts) != 1:
-            raise ValueError(f"the dense engine trains one lane, not {len(starts)}")
+            raise ValueError(f"the dense engine trains one replica, not {len(starts)}")
         (start,) = starts
         self.iteration = start.iteration
         self._recipe, self._budget, self._device, self._seeds = recipe, budget, device, start.seeds
@@ -112,11 +112,11 @@ class DenseEngine:
             self._seed_draws()
             return [score(self._module, getattr(self._splits, part), self._half, check, self._piece, self._task)]
 
-    def weights(self, lane: int = 0) -> Weights:
+    def weights(self, replica: int = 0) -> Weights:
         """Return a copy of the state_dict on the CPU."""
         return {name: copied(tensor) for name, tensor in self._module.state_dict().items()}
 
-    def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
+    def optimizer_state(self, replica: int = 0) -> dict[str, Tensor]:
         """Return a copy of the optimiser's tensors as "slot/parameter", such as "exp_avg/fc1.weight"."""
         return state_of(self._optimizer, self._parameters)
 

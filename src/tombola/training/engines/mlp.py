@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tombola.data.parts import Part
 from tombola.pruning.mask import Mask
-from tombola.training.engine import Score, Start, Weights
+from tombola.training.engine import ReplicaState, Score, Weights
 from tombola.training.engines.kernels import LINE, WIDTH, score_mlp, train_mlp
 from tombola.training.engines.mlp_trace import Mlp, is_plain, mlp_of
 from tombola.training.engines.mlp_wiring import Layout
@@ -38,23 +38,23 @@ class MlpEngine:
     """Trains one multilayer perceptron on the CPU, at a cost that follows its live weights.
 
     Raises:
-        ValueError: more than one lane, a network that is no MLP, data that do not fit it, augmentation, or another
+        ValueError: more than one replica, a network that is no MLP, data that do not fit it, augmentation, or another
             device.
     """
 
     name = "mlp"
-    lanes = 1
+    replicas = 1
 
     def __init__(
         self,
         build: Callable[[], nn.Module],
-        starts: Sequence[Start],
+        starts: Sequence[ReplicaState],
         recipe: Recipe,
         budget: int,
         device: torch.device,
     ):
         if len(starts) != 1:
-            raise ValueError(f"the mlp engine trains one lane at a time, not {len(starts)}")
+            raise ValueError(f"the mlp engine trains one replica at a time, not {len(starts)}")
         if device.type != "cpu":
             raise ValueError(f"the mlp engine runs on the CPU, not on {device}")
         if reason := self.why_not_recipe(recipe):
@@ -161,11 +161,11 @@ class MlpEngine:
         loss, right = score_mlp(self._layout.wiring, self._values, inputs, targets)
         return [Score(loss / len(targets), right / len(targets))]
 
-    def weights(self, lane: int = 0) -> Weights:
+    def weights(self, replica: int = 0) -> Weights:
         """Return the whole state_dict; pruned weights are exactly 0.0."""
         return self._layout.spread(self._values)
 
-    def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
+    def optimizer_state(self, replica: int = 0) -> dict[str, Tensor]:
         """Return what `torch.optim` holds as "exp_avg/fc1.weight" and so on, 0.0 where a weight is pruned."""
         state: dict[str, Tensor] = {}
         for row, name in zip(self._moments, self._moment_names, strict=False):

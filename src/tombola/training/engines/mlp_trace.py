@@ -108,7 +108,7 @@ def _draws() -> tuple[Any, ...]:
 
 
 def _state(module: nn.Module) -> list[dict[str, Any]]:
-    """Return the plain attributes of a module and those within, but for their modes."""
+    """Return the plain attributes of a module and those within, except for their modes."""
     plain = (bool, int, float, str, type(None))
     return [
         {name: value for name, value in vars(each).items() if isinstance(value, plain) and name != "training"}

@@ -1,4 +1,4 @@
-"""Puts sparse layers in the place of dense ones, and says why others stay dense."""
+"""Puts sparse layers instead of dense ones, and says why others stay dense."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _why_not(layer: nn.Module, uses: Mapping[int, int]) -> str:
 def sparsify(
     module: nn.Module, mask: Mask, below: Mapping[type[nn.Module], float] = PAYS_BELOW
 ) -> dict[str, SparseLayer]:
-    """Put a sparse layer in the place of each that `why_dense` finds nothing against; return them by name.
+    """Put a sparse layer instead of each that `why_dense` finds nothing against; return them by name.
 
     Where convolutions are replaced, so are the layers between them, by such as keep the examples last in memory, and
     a ReLU and a pooling that follow a convolution become part of it. The names and shapes in the module's state_dict

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.pruning.mask import Mask
-from tombola.training.engine import NetworkFactory, Start
+from tombola.training.engine import NetworkFactory, ReplicaState
 from tombola.training.engines.dense import DenseEngine, sees_the_batch
 from tombola.training.engines.replacing import PAYS_BELOW, sparsify, why_dense
 from tombola.training.engines.sparse_conv import SparseConv2d
@@ -22,12 +22,12 @@ CONVOLUTIONS_PIECE = 64
 
 
 class SparseEngine(DenseEngine):
-    """Trains one lane by autograd on the CPU, with a sparse layer in place of each sparse linear layer or convolution.
+    """Trains one replica by autograd on the CPU, with sparse layers instead of sparse linear layers and convolutions.
 
     All other layers are dense and masked. Its optimiser state has the form of the dense engine's.
 
     Raises:
-        ValueError: more than one lane, or another device.
+        ValueError: more than one replica, or another device.
     """
 
     name = "sparse"
@@ -35,13 +35,13 @@ class SparseEngine(DenseEngine):
     def __init__(
         self,
         build: NetworkFactory,
-        starts: Sequence[Start],
+        starts: Sequence[ReplicaState],
         recipe: Recipe,
         budget: int,
         device: torch.device,
     ):
         if len(starts) != 1:
-            raise ValueError(f"the sparse engine trains one lane, not {len(starts)}")
+            raise ValueError(f"the sparse engine trains one replica, not {len(starts)}")
         if device.type != "cpu":
             raise ValueError(f"the sparse engine runs on the CPU, not on {device}")
         (start,) = starts
@@ -70,12 +70,12 @@ class SparseEngine(DenseEngine):
             return ""
         return "; ".join(f"{layer}: {reason}" for layer, reason in reasons.items()) or "it has no prunable layer"
 
-    def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
+    def optimizer_state(self, replica: int = 0) -> dict[str, Tensor]:
         """Return a copy of the optimiser's tensors as "slot/parameter", such as "exp_avg/fc1.weight"."""
-        return _unpacked(self._sparse, super().optimizer_state(lane))
+        return _unpacked(self._sparse, super().optimizer_state(replica))
 
 
-def _made_sparse(build: NetworkFactory, start: Start) -> tuple[nn.Module, dict[str, SparseLayer]]:
+def _made_sparse(build: NetworkFactory, start: ReplicaState) -> tuple[nn.Module, dict[str, SparseLayer]]:
     """Return the module and its sparse layers.
 
     A module that relies on how dense convolutions lay out their results (by `view`, say) keeps those dense.
