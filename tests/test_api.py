@@ -70,7 +70,7 @@ def test_a_script_that_is_imported_for_its_own_study_says_so(main: str, tmp_path
     done = subprocess.run([sys.executable, *line], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert "tombola.run is called while 'train' is being imported" in last
+    assert "tombola.run was called during the import of 'train'" in last
     assert "__main__" in last
     assert done.stdout == ""
 

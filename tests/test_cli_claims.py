@@ -133,7 +133,7 @@ def test_several_results_are_judged_one_by_one(call, table):
         ("", "can't be read as a results table"),
         (
             "a,b\n1,2\n",
-            "is no results table: these columns are missing: study, network, arm, trial, repeat, level, density",
+            "is not a results table: these columns are missing: study, network, arm, trial, repeat, level, density",
         ),
         ("\x00\x00", "bad.csv"),
         (",".join(("study", "network", "arm")) + "\n", "these columns are missing: trial, repeat, level, density"),

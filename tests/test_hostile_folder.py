@@ -159,7 +159,7 @@ def test_a_ticket_runs_nothing_unless_it_is_trusted(ticket: tombola.Ticket, tmp_
     loaded = tombola.Ticket.load("ticket.safetensors")
     assert loaded == ticket
     with pytest.raises(
-        InputError, match=r"'own_ticket_net:make', a function of a user's: give `factory`.* `trust=True`"
+        InputError, match=r"'own_ticket_net:make', a user's function: pass `factory`.* `trust=True`"
     ):
         loaded.build()
     assert "own_ticket_net" not in sys.modules

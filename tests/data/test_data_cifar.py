@@ -196,7 +196,7 @@ def test_the_made_pickles_name_what_the_published_ones_do():
 
 
 FAULTS = {
-    "no dict": ("data_batch_2", small_cifar.pickled([1]), "holds a list where a dict should be"),
+    "no dict": ("data_batch_2", small_cifar.pickled([1]), "contains a list instead of a dict"),
     "no data": ("data_batch_2", small_cifar.pickled({b"labels": [1, 2]}), r"not a uint8 array of shape \(2, 60\)"),
     "fewer": (
         "data_batch_2",
@@ -255,7 +255,7 @@ def test_what_stands_for_a_file_in_an_archive_is_not_followed(tmp_path, made, ki
     link = member("cifar-10-batches-bin/data_batch_4.bin", kind, str(tmp_path / "secret"))
     archive = small_cifar.packed(version, content, [link])
     small_cifar.write(tmp_path, made("cifar10", changes={version.archive: archive}), version.archive)
-    with pytest.raises(DataError, match=r"holds no cifar-10-batches-bin/data_batch_4\.bin; delete it"):
+    with pytest.raises(DataError, match=r"lacks cifar-10-batches-bin/data_batch_4\.bin; delete it"):
         load(settings("cifar10"), tmp_path, download=False)
 
 
@@ -272,7 +272,7 @@ def test_an_archive_that_is_none(tmp_path, made, cut):
     version = cifar.CIFAR["cifar10"].versions[0]
     archive = small_cifar.packed(version, small_cifar.files("cifar10", version))[:cut]
     small_cifar.write(tmp_path, made("cifar10", changes={version.archive: archive}), version.archive)
-    with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz: (not a whole \.tar\.gz file|holds no)"):
+    with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz: (not a whole \.tar\.gz file|lacks)"):
         load(settings("cifar10"), tmp_path, download=False)
 
 

@@ -123,7 +123,7 @@ FAULTS = {
     "objects": (good(x_train=np.array([[1], None], dtype=object)), "x_train holds Python objects"),
     "NaN": (
         good(x_train=np.where(np.arange(9)[:, None] == 4, np.nan, np.ones((9, 40))), x_test=np.ones((6, 40))),
-        r"x_train holds NaN or infinity in 1 of 9 examples, the first of them x_train\[4\]",
+        r"x_train holds NaN or infinity in 1 of 9 examples, the first at x_train\[4\]",
     ),
     "infinity": (good(x_train=np.ones((9, 2), "f4"), x_test=np.full((6, 2), -np.inf, "f4")), "x_test holds NaN or inf"),
     # labels
@@ -189,7 +189,7 @@ def test_nothing_is_unpickled(tmp_path):
 def test_no_such_file(tmp_path):
     wanted = DataSettings(source="npz", validation=2, path=str(tmp_path / "own.npz"))
     for ask in (load, describe, fingerprint):
-        with pytest.raises(DataError, match=r"own\.npz: no such file"):
+        with pytest.raises(DataError, match=r"own\.npz: this file does not exist"):
             ask(wanted)
 
 

@@ -66,7 +66,7 @@ def test_the_level_is_chosen_on_validation_alone(results):
     ends = curves[(curves["arm"] == "ticket") & (curves["iteration"] == curves["iteration"].max())]
     means = ends.groupby("level")["val_accuracy"].mean()
     assert best_level(results) == max(level for level in means.index if means[level] >= means[0])
-    with pytest.raises(InputError, match="no run of arm 'reinit' is finished"):
+    with pytest.raises(InputError, match="no finished run of arm 'reinit'"):
         best_level(results, "reinit")
 
 

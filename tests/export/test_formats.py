@@ -79,7 +79,7 @@ def test_nothing_half_written(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"weights": "best"}, "weights 'best': take trained or start"),
+        ({"weights": "best"}, "weights 'best': choose trained or start"),
         ({"inputs": "byte"}, "inputs 'byte'; did you mean 'bytes'"),
     ],
 )

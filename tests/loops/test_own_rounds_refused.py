@@ -96,7 +96,7 @@ def test_a_metric_that_is_never_reported(tmp_path):
 
 
 def test_a_snapshot_that_is_never_taken(tmp_path):
-    with pytest.raises(InputError, match=r"without the snapshot 'step-5' that rewind names"):
+    with pytest.raises(InputError, match=r"without the snapshot 'step-5' of rewind"):
         loop(tmp_path, arms=["ticket"], rewind=5)
 
 
@@ -147,7 +147,7 @@ def test_a_layer_that_is_swapped_before_training(tmp_path):
         swap_layer(run)
         run.model(torch.ones(4, 8))
 
-    with pytest.raises(InputError, match=r"run .*dense: '1' is another module .*train the parameters of run\.model"):
+    with pytest.raises(InputError, match=r"run .*dense: '1' was replaced by another module .*train the parameters of run\.model"):
         each_run(tmp_path, swap_and_train)
 
 

@@ -390,7 +390,7 @@ def test_each_call_builds_anew():
         ("lenet-300", r"unknown network 'lenet-300'; did you mean 'lenet-300-100'.*package\.module:name"),
         ("quite-other", "unknown network 'quite-other'; known: .*lenet-300-100"),
         ("no_such_module:net", "module 'no_such_module' can't be imported"),
-        ("small_nets:mpl", "'mpl' in 'small_nets' is not there; did you mean 'mlp'"),
+        ("small_nets:mpl", "'mpl' in 'small_nets' does not exist; did you mean 'mlp'"),
         ("small_nets:not_callable", "'not_callable' in 'small_nets' is not callable"),
     ],
 )

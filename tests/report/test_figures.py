@@ -319,7 +319,7 @@ def test_a_choice_of_figures(make, tmp_path):
     assert names(draw(*tables, tmp_path, ["figure-4", "figure-4"])) == ["figure-4.png", "figure-4.svg"]
     with pytest.raises(InputError, match=r"no figure 'figure-2'; did you mean 'figure-"):
         draw(*tables, tmp_path, ["figure-2"])
-    with pytest.raises(InputError, match="no format 'gif'; known: png, svg, pdf"):
+    with pytest.raises(InputError, match="unknown format 'gif'; known: png, svg, pdf"):
         draw(*tables, tmp_path, formats=["gif"])
     assert draw(*tables, tmp_path, []) == []
 

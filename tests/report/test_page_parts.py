@@ -145,7 +145,7 @@ def test_a_comparison_keeps_studies_of_one_name_apart(hostile: Path, tmp_path: P
     reader = Reader()
     reader.feed(text)
     assert reader.text["h1"] == ["hostile · other"]
-    assert "Where the settings differ" not in text
+    assert "Differing settings" not in text
     changed = (tmp_path / "other" / "study.yaml").read_text().replace("lr: 0.0012", "lr: 0.5")
     (tmp_path / "other" / "study.yaml").write_text(changed)
     studies = [tombola.Results.open(folder) for folder in (hostile, tmp_path / "other")]

@@ -173,7 +173,7 @@ def test_ways_to_write_a_control():
         ),
         ({"of": "edge-popup", "shuffle": True}, "shuffle: true}: the mask of edge-popup .*edge-popup-trained"),
         ({"of": "edge-popup", "reinit": True}, "reinit: true}: the mask of edge-popup .*edge-popup-trained"),
-        ({"of": "small_nets:no_such", "reinit": True}, "'no_such' in 'small_nets' is not there"),
+        ({"of": "small_nets:no_such", "reinit": True}, "'no_such' in 'small_nets' does not exist"),
         ({"of": "small_nets:no_rule", "reinit": True}, r"must return \(InitialState, MaskUse\)"),
     ],
 )

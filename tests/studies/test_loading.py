@@ -178,7 +178,7 @@ def test_a_study_is_named_by_its_results_folder():
     assert load_study(str(Path("results/mine").absolute())) == study
     assert Study.load(Path("results/mine"), trials=1).trials == 1
     Path("empty").mkdir()
-    refused(r"'empty' is no results folder: it has no study\.yaml", "empty")
+    refused(r"'empty' is not a results folder: it has no study\.yaml", "empty")
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -305,7 +305,7 @@ def test_a_path_object_is_a_path():
 WORDED = {
     "rewind=1.0": "rewind=1.0: a fraction of the budget must be below 1; write iteration 1 as 1",
     "arms=[{of: snip, shufle: true}]": "unknown field 'arms.0.shufle'; did you mean 'shuffle' or 'rule'?",
-    "connectivity=true": "connectivity=True: true and false have no meaning here; {} takes the defaults",
+    "connectivity=true": "connectivity=True: this field does not take true or false; {} takes the defaults",
     "arms=[]": "arms=[]: must name at least 1",
     "arms=3": "arms=3: must be a list, such as [a, b]",
     "arms=[3]": "arms.0=3: must be a section of `field: value` lines",
@@ -393,7 +393,7 @@ def test_another_source_leaves_the_users_file_behind():
         ("pruning: {scope: global, output_rate: 0.1}", "line 3: pruning: scope: global compares .*exclude"),
         ("network: {name: x, init: he}", r"line 3: network\.init='he': .*'glorot-normal'"),
         ("data: {source: npz}", "line 3: data: source: npz needs path"),
-        ("data: {source: digits, path: a.npz}", "line 3: data: path belongs to source: npz"),
+        ("data: {source: digits, path: a.npz}", "line 3: data: path needs source: npz"),
         ("arms: []", r"line 3: arms.*at least 1"),
         ("arms: [ticket, ticket]", "line 3: arms.*two arms are called 'ticket'"),
         ("arms:\n  - ticket\n  - reinit: {per_trial: 0}", r"line 5: arms\.1.*per_trial=0: "),
@@ -445,8 +445,8 @@ def test_a_file_that_was_overridden_is_not_blamed():
         ("traning.lr=3", "unknown field 'traning'; did you mean 'training'"),
         ("training.rate=3", "command line: unknown field 'training.rate'"),
         ("training.lr.x=3", r"command line: training\.lr="),
-        ("trials", "'trials' is not of the form field=value"),
-        ("=3", "'=3' is not of the form field=value"),
+        ("trials", "'trials' is not an override: write FIELD=VALUE"),
+        ("=3", "'=3' is not an override: write FIELD=VALUE"),
         ("arms=[ticket", "arms=.*not valid YAML.*quote the argument, .arms=\\[a, b\\]."),
         ("pruning.densities=[50]", "less than 1; it is a fraction, 0.5 for 50 %"),
         ("trials=", "command line: trials=None: .*integer"),
@@ -466,9 +466,9 @@ def test_a_wrong_assignment_is_said(text, match):
         ("name: *nothing\n", r"a\.yaml, line 1: not valid YAML: .*alias"),
         ("name: a\x00b\n", r"a\.yaml.*not valid YAML"),
         ("name: a\n---\nname: b\n", r"a\.yaml.*not valid YAML"),
-        ("", r"a\.yaml: a study file is a list of `field: value` lines"),
-        ("- demo\n", r"a\.yaml: a study file is a list of `field: value` lines"),
-        ("just words\n", r"a\.yaml: a study file is a list of `field: value` lines"),
+        ("", r"a\.yaml: a study file needs `field: value` lines"),
+        ("- demo\n", r"a\.yaml: a study file needs `field: value` lines"),
+        ("just words\n", r"a\.yaml: a study file needs `field: value` lines"),
         ("extends: demo\nname: !!python/object/apply:os.system ['exit 3']\n", r"a\.yaml"),
         ("extends: demo\nname: !mine {a: b}\n", r"a\.yaml"),
     ],

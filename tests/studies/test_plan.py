@@ -450,7 +450,7 @@ def test_an_arm_that_returns_the_wrong_thing():
         ({"data": {"source": "mnits", "validation": 5}}, r"'mnits'; did you mean 'mnist'"),
         ({"pruning.criterion": "magnitud"}, "unknown criterion 'magnitud'; did you mean 'magnitude'"),
         ({"arms": ["tiket"]}, "unknown arm 'tiket'; did you mean 'ticket'"),
-        ({"arms": ["small_nets:tiket"]}, "arm 'small_nets:tiket': 'tiket' in 'small_nets' is not there"),
+        ({"arms": ["small_nets:tiket"]}, "arm 'small_nets:tiket': 'tiket' in 'small_nets' does not exist"),
         ({"arms": ["no_such_module:arm"]}, "'no_such_module' can't be imported"),
         ({"network": {"name": "lenet-300-100", "arguments": {"width": 3}}}, "can't be built with .*width"),
         ({"network": {"name": "lenet-300-100", "output": "fc9"}}, r"network\.output: .*'fc9'; did you mean"),
@@ -649,7 +649,7 @@ def test_watching_is_no_part_of_the_identity():
     [
         (
             {"arms": ["edge-popup"], "pruning.scope": "global", "pruning.rate": 0.98, "pruning.rounds": 2},
-            "edge-popup at level 2 would leave layer 'output' no weight; ask for at most 1 rounds, set pruning.minimum",
+            "edge-popup at level 2 would leave layer 'output' no weight; lower pruning.rounds to 1, set pruning.minimum",
         ),
         ({"arms": [{"edge-popup": {"training": {"lrr": 1}}}]}, "training of 'edge-popup': unknown field 'lrr'"),
         ({"arms": [{"ticket": {"training": {"lr": -1}}}]}, r"arms: training of 'ticket'\.lr: .*greater than 0"),
@@ -671,7 +671,7 @@ def test_watching_is_no_part_of_the_identity():
         (
             {"arms": [{"fine-tune": {"training": {"milestones": [9]}}}], "training.schedule": "step",
              "training.milestones": [5]},
-            "arm 'fine-tune': its training can't be changed so: milestones and schedule: step go together",
+            "arm 'fine-tune': its training is invalid: milestones and schedule: step need each other",
         ),
     ],
 )  # fmt: skip

@@ -32,8 +32,8 @@ def refused_at_the_start(match, folder, name="regression-2", **changes):
     ("task", "message"),
     [
         ("regresion", r"unknown task 'regresion'; did you mean 'regression'"),
-        ("task_nets:Missing", r"'Missing' in 'task_nets' is not there"),
-        ("task_nets:mlp", r"task 'task_nets:mlp' can't be made with \{\}: TypeError"),
+        ("task_nets:Missing", r"'Missing' in 'task_nets' does not exist"),
+        ("task_nets:mlp", r"task 'task_nets:mlp' can't be built with \{\}: TypeError"),
         ("task_nets:Lstm", r"task 'task_nets:Lstm' can't be made"),
         ({"name": "task_nets:Distance", "radius": "wide"}, r"task.radius='wide'"),
         ({"name": "task_nets:Distance", "radios": 1}, r"no option 'radios'; did you mean 'radius'"),
