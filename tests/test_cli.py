@@ -113,7 +113,7 @@ BAD = {
         "run demo pruning.rounds=100",
         ["pruning", "would prune nothing", "pruning.rounds to 30"],
     ),
-    "a layer would be empty": ("run demo pruning.rate=0.9", ["pruning.rounds", "'fc1'", "at most 4 rounds"]),
+    "a layer would be empty": ("run demo pruning.rate=0.9", ["pruning.rounds", "'fc1'", "pruning.rounds to 4"]),
     "no such choice": ("run demo pruning.scope=glob", ["pruning.scope='glob'", "'layer' or 'global'"]),
     "no such optimizer": (
         "run demo training.optimizer=adagrad",

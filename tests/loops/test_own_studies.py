@@ -115,7 +115,7 @@ def test_items_survive_json():
 
 
 REFUSED = [
-    ({"data": "mnist"}, "data: the trainer has its own; leave data out"),
+    ({"data": "mnist"}, "data: the trainer has its own; remove data"),
     ({"training": {"lr": 0.1, "batch_size": 10, "epochs": 2}}, "training: the trainer has its own"),
     ({"retraining": {"lr": 0.1}}, "retraining: the trainer has its own"),
     ({"task": "regression"}, "task: the trainer has its own"),

@@ -291,7 +291,7 @@ def test_the_planned_counts_are_those_that_selection_keeps(sizes, rates, scope, 
     if fault is None:
         assert plan_counts(sizes, [rates] * rounds, scope, minimum) == counts
         return
-    with pytest.raises(InputError, match=f"round {fault} .*at most {fault - 1} rounds"):
+    with pytest.raises(InputError, match=f"round {fault} .*pruning.rounds to {fault - 1}"):
         plan_counts(sizes, [rates] * rounds, scope, minimum)
     assert plan_counts(sizes, [rates] * (fault - 1), scope, minimum) == counts
 

@@ -56,9 +56,9 @@ def test_what_can_not_be(connectivity, match):
 
 
 def test_patience_could_end_the_dense_run_too_early():
-    with pytest.raises(InputError, match=r"before iteration 5, which connectivity\.rewind asks for"):
+    with pytest.raises(InputError, match=r"before iteration 5, which connectivity\.rewind needs"):
         planned({"rewind": [0, 5]}, training={"iterations": 12, "patience": 1})
-    with pytest.raises(InputError, match=r"before iteration 3, which rewind asks for"):
+    with pytest.raises(InputError, match=r"before iteration 3, which rewind needs"):
         planned({"rewind": [0, 5]}, rewind=3, training={"iterations": 12, "patience": 1})
 
 

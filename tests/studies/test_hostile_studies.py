@@ -25,8 +25,8 @@ FILES = {
     "map bomb": (BOMB.replace("[", "{x: [").replace("]", "]}"), "more than"),
     "merged bomb": ("a: &a {x: 1}\n" + "b: {<<: *a}\n" * 2, "duplicate"),
     "nesting": (HEAD + "name: " + "[" * 300 + "]" * 300, "more than 40 nested lists or maps"),
-    "nested lines": (HEAD + "\n".join(" " * n + "a:" for n in range(300)), "more than 40 lists or maps"),
-    "self-reference": (HEAD + "name: &a [*a]", r"line 2: \*a contains itself what it stands for"),
+    "nested lines": (HEAD + "\n".join(" " * n + "a:" for n in range(300)), "more than 40 nested lists or maps"),
+    "self-reference": (HEAD + "name: &a [*a]", r"line 2: \*a contains itself"),
     "tag": (HEAD + "trials: !!int x", r"line 2: the tag .*int.* is not supported"),
     "own tag": (HEAD + "trials: !mine 3", "the tag .*mine"),
     "long integer": (HEAD + "trials: " + "9" * 5000, r"line 2: 9+\.\.\. is a number of 5,000 digits"),
@@ -44,7 +44,7 @@ FILES = {
     "rounds": (HEAD + "pruning: {rounds: 1000000}", "pruning.rounds=1000000: must be less than or equal to 999"),
     "densities": (HEAD + f"pruning: {{densities: [{','.join(['0.5'] * 4000)}]}}", "densities.*at most 999|rounds=4000"),
     "rates": (HEAD + f"pruning: {{rate: [{','.join(['0.5'] * 4000)}]}}", "rounds=4000: must be less than"),
-    "rewinds": (HEAD + f"rewind: [{','.join(map(str, range(4000)))}]", "names 4,000 iterations; at most 100"),
+    "rewinds": (HEAD + f"rewind: [{','.join(map(str, range(4000)))}]", "lists 4,000 iterations; at most 100"),
     "a rewind": (HEAD + "rewind: " + "9" * 350, "must be an iteration"),
     "epochs of a rewind": (HEAD + f"rewind: '{'9' * 350} epochs'", "must be an iteration"),
     "arms": (HEAD + "arms: [" + ",".join(f"{{rule: ticket, name: a{n}}}" for n in range(1500)) + "]", "at most 200"),
@@ -59,8 +59,8 @@ FILES = {
     "extends an unknown user": ("extends: ~nobody-here/x.yaml\nname: a\n", "the user 'nobody-here' does not exist"),
     "extends a long path": (f"extends: {'d' * 300}.yaml\nname: a\n", "a name in it has 305 bytes"),
     "extends itself": ("extends: hostile.yaml\nname: a\n", "refers to itself"),
-    "no map": ("- 1\n", "is a list of `field: value` lines"),
-    "nothing": ("", "is a list of `field: value` lines"),
+    "no map": ("- 1\n", "a study file needs `field: value` lines"),
+    "nothing": ("", "a study file needs `field: value` lines"),
 }  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def test_a_plan_of_too_many_runs_is_refused_before_it_is_made() -> None:
     with pytest.raises(InputError, match=r"needs about [\d,]+ runs, but at most 100,000 .*--max-runs \d+"):
         make_plan(study)
     assert time.process_time() - began < 1
-    with pytest.raises(InputError, match="at most 5 are planned"):
+    with pytest.raises(InputError, match="at most 5 are allowed"):
         make_plan(load_study("demo"), max_runs=5)
     check_size(100_000)
 

@@ -195,7 +195,7 @@ def _refuse(study: Study) -> None:
         raise InputError(f"pruning.criterion={pruning.criterion} can't be used with a trainer: {why}; {USABLE}")
     for arm in study.arms:
         if arm.rule in REFUSED_ARMS:
-            raise InputError(f"arm {arm.label!r} can't be used with a trainer: {REFUSED_ARMS[arm.rule]}; leave it out")
+            raise InputError(f"arm {arm.label!r} can't be used with a trainer: {REFUSED_ARMS[arm.rule]}; remove it")
         if arm.training:
             raise InputError(
                 f"arms: training of {arm.label!r} applies only to tombola's own training; remove it, "

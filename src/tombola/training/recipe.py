@@ -129,7 +129,7 @@ class Recipe(Section):
             ours.append("momentum")
         if ours:
             remedy = "has a field of its own" if ours[0] in type(self).model_fields else "is not for a study to choose"
-            raise ValueError(f"optimizer_options: {ours[0]} {remedy}; leave it out")
+            raise ValueError(f"optimizer_options: {ours[0]} {remedy}; remove it")
         try:
             json.dumps(options, allow_nan=False)
         except (TypeError, ValueError):
