@@ -1,4 +1,4 @@
-"""The `run` object that a user's own trainer is given: a model under a mask, and what to tell tombola of it."""
+"""The `run` object of a user's own trainer: a model under a mask, and methods that report to tombola."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class UserRun:
     """One training of a user's own loop or trainer.
 
     Train `model`, call `report` with the deciding metric, and leave the rest to tombola. Pruned weights stay exactly
-    0.0 whatever trains the model.
+    0.0, whatever trains the model.
 
     Attributes:
-        seed: for the data order, dropout and the like: equal for all arms and levels of a trial.
-        arm, level, trial, repeat: which run this is. A run that several arms share is trained once, under the first
-            arm's name, and the dense run under "dense": let no setting of the training depend on the arm.
+        seed: the seed for data order and dropout; equal for all arms and levels of a trial.
+        arm, level, trial, repeat: the run's place. A run that several arms share trains once, under the first arm's
+            name; the dense run has the arm "dense". The training must not depend on the arm.
         start: the snapshot that the weights come from: "start", "step-500" or "final".
         start_step: the number in that name, 500; 0 without one. Training continues there.
-        device: to train on. The model lies there.
-        mask: which weights may live.
+        device: the device to train on; the model lies on it.
+        mask: the kept weights.
         rng: a torch.Generator on the CPU, seeded with `seed`.
     """
 
@@ -104,7 +104,7 @@ class UserRun:
         return self._part / REPORTS
 
     def _resume(self) -> bool:
-        """Return whether a checkpoint of the trainer's may be continued; delete those of another mask."""
+        """Return whether the trainer may resume from its checkpoint; delete checkpoints of another mask."""
         digest = hashlib.sha256(b"".join(bits.numpy().tobytes() for bits in self.mask.pack().values())).hexdigest()
         try:
             same = (self._part / DIGEST).read_text() == digest and any((self._part / CHECKPOINTS).iterdir())
@@ -142,12 +142,12 @@ class UserRun:
 
     @property
     def wanted_snapshots(self) -> tuple[str, ...]:
-        """The snapshots that other runs start from: this run must take them."""
+        """The snapshots that this run must take, because other runs start from them."""
         return self._item.observe.named
 
     @property
     def density(self) -> float:
-        """Share of the prunable weights that are kept, 0 to 1."""
+        """Share of kept weights among the prunable ones, 0 to 1."""
         return self.mask.density
 
     @property
@@ -164,7 +164,8 @@ class UserRun:
 
     @property
     def checkpoint_dir(self) -> Path:
-        """A folder for the trainer's own checkpoints. It survives a kill, and is deleted once the run is stored."""
+        """A folder for the trainer's own checkpoints. It survives a kill. Tombola deletes it after it stores the
+        run."""
         self._require_open("checkpoint_dir was used")
         folder = self._part / CHECKPOINTS
         with writing(folder):
@@ -178,19 +179,19 @@ class UserRun:
 
         Args:
             step: training steps (or epochs) so far; None adds to the last report.
-            **metrics: numbers by name. A name that begins with `val_` or `train_` is of that part of the data; any
-                other is measured on test examples. The deciding metric must be reported once or more.
+            **metrics: numbers by name. A name that begins with `val_` or `train_` belongs to that part of the data; any
+                other name belongs to the test examples. Report the deciding metric at least once.
 
         Raises:
             InputError: the run has ended, or a name, value or step can't be used.
-            Interrupted: someone asked to stop; the trainer should let it pass.
+            Interrupted: a stop was requested; do not catch it.
         """
         self._require_open(f"{next(iter(metrics), 'a metric')} was reported")
         self._reported.note(step, metrics, self._seconds())
         self.beat()
 
     def snapshot(self, name: str) -> None:
-        """Keep the present weights under a name such as "step-500", which `rewind` may name.
+        """Store the current weights under a name such as "step-500", for `rewind`.
 
         Raises:
             InputError: the run has ended, or the name has another form.
@@ -210,7 +211,7 @@ class UserRun:
         self._snapshots[name] = weights
 
     def close(self) -> None:
-        """End the run: no report or snapshot is taken after that."""
+        """End the run: it accepts no report or snapshot after that."""
         self._closed = True
 
     def seed_all(self) -> None:
@@ -220,7 +221,7 @@ class UserRun:
         random.seed(self.seed)
 
     def progress(self) -> dict[str, Any]:
-        """Return how far the run is, for the progress display; empty before the first report."""
+        """Return the progress of the run for display; empty before the first report."""
         step = self._reported.last_step
         if not step:
             return {}
@@ -247,13 +248,13 @@ class UserRun:
         return {name: tensor.detach().cpu().clone() for name, tensor in self._model.state_dict().items()}
 
     def result(self) -> tuple[Item, Mask, Record, dict[str, Any]]:
-        """End the run, and return what the store keeps of it.
+        """End the run, and return the content for the store.
 
         Returns:
             The item with all snapshots that were taken, the mask, the record and the facts.
 
         Raises:
-            InputError: the metric was never reported, or `model` is not what was trained.
+            InputError: the metric was never reported, or the code trained another module.
         """
         self._require_open("it was ended again")
         self._reported.require_metric()
@@ -287,7 +288,7 @@ class UserRun:
         """Return the trained weights, after checking that the mask held them.
 
         Raises:
-            InputError: parameters were replaced, none was trained, or pruned weights live.
+            InputError: parameters were replaced, none changed, or pruned weights are not zero.
         """
         remedy = IN_PLACE
         now = dict(self._model.named_parameters())

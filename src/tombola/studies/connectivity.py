@@ -28,18 +28,18 @@ def _rewind_steps(value: Any) -> Any:
 
 
 class Connectivity(Section):
-    """Which runs are joined by lines.
+    """The interpolations between runs to evaluate.
 
     Args:
-        levels: of the ticket that are tested; 0 is the dense network.
+        levels: the levels of the ticket to test; 0 is the dense network.
         rewind: iterations of the dense run from which copies are trained, in the forms of the study's `rewind`; None
             takes the study's own.
-        copies: runs from each of these, which differ in data order, augmentation and dropout alone.
-        points: of a line that are evaluated, both ends included.
+        copies: runs from each of these; they differ only in data order, augmentation and dropout.
+        points: the number of evaluated points per interpolation, both ends included.
         between: "copies": each two copies of one level; "dense-ticket": the dense network and the ticket of a level,
             both as the study itself trains them; "levels": the tickets of each two successive levels of `levels`.
-            None takes all that these levels have.
-        threshold: a barrier at or below this is called stable; 0.02 is the 2 % of the paper's Section 3.
+            None takes all kinds that these levels have.
+        threshold: a barrier at or below it is stable; 0.02 is the 2 % of the paper's Section 3.
     """
 
     levels: tuple[Annotated[int, Field(ge=0, le=MOST_LEVELS)], ...] = Field(
@@ -92,7 +92,7 @@ class Connectivity(Section):
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """What is joined, with None replaced by all that the levels have."""
+        """The kinds of interpolations, with None replaced by all kinds that the levels have."""
         if self.between is not None:
             return self.between
         others: tuple[tuple[Kind, bool], ...] = (("dense-ticket", any(self.levels)), ("levels", len(self.levels) > 1))
@@ -101,7 +101,7 @@ class Connectivity(Section):
 
 @dataclass(frozen=True)
 class Pair:
-    """What an interpolation shows.
+    """The place of an interpolation in the tables.
 
     Args:
         kind: see `Connectivity.between`.

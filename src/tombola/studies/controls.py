@@ -1,8 +1,8 @@
-"""Sanity controls of any arm: is it the weights that were chosen, or only how many of them in each layer?
+"""Sanity controls of any arm: do the chosen weights matter, or only their number in each layer?
 
 Su et al. 2020 ("Sanity-Checking Pruning Methods") and Frankle et al. 2021 ("Pruning Neural Networks at Initialization:
 Why Are We Missing the Mark?"): a method that does as well with its mask shuffled within layers, or on another
-initialisation, has found layer densities, no more.
+initialisation, has found only layer densities.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reading a study: presets, files, results folders, `extends`, overrides - and saying clearly what is wrong."""
+"""Reads a study from presets, files, results folders, `extends` and overrides. Errors name file and line."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ DEFAULT_RESULTS = "results"  # where those folders are, unless said otherwise
 
 @dataclass
 class Draft:
-    """Settings before they are validated, and where each was written."""
+    """Settings before validation, with the file and line of each."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     written: dict[Place, str] = field(default_factory=dict)
     parents: set[Place] = field(default_factory=set)  # places that hold others
 
     def where(self, place: Place) -> str:
-        """Return "file, line n" for a field, or for the nearest field around it that someone wrote."""
+        """Return "file, line n" for a field, or for the nearest section around it."""
         return _nearest_place(self.written, place)
 
     def lay(self, settings: dict[str, Any], where: Callable[[Place], str]) -> None:
-        """Lay settings over the draft: sections field by field, everything else whole."""
+        """Merge settings into the draft: sections field by field, other values as a whole."""
         for section, value in settings.items():
             base = self.settings.get(section)
             self.settings[section] = copy.deepcopy(_over(section, base, value))
@@ -71,10 +71,10 @@ def preset_names() -> list[str]:
 
 
 def preset_text(name: str) -> str:
-    """Return a preset's file as it is, to be copied.
+    """Return the text of a preset's file.
 
     Raises:
-        InputError: there is no such preset.
+        InputError: the preset does not exist.
     """
     if name not in preset_names():
         raise InputError(f"unknown preset {name!r}{nearest(name, preset_names())}")
@@ -82,7 +82,7 @@ def preset_text(name: str) -> str:
 
 
 def load_study(name: str, overrides: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()) -> Study:
-    """Load the study that `name` stands for, and replace fields.
+    """Load a study, and replace fields.
 
     Args:
         name: a preset, a study file, or a results folder.
@@ -90,7 +90,7 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None, assignment
         assignments: "field=value" texts from the command line; values are read as YAML.
 
     Raises:
-        InputError: anything that is not as it must be.
+        InputError: the study does not exist or is not valid.
     """
     draft = _read(name, ())
     for key, value in (overrides or {}).items():
@@ -131,7 +131,7 @@ def dump_study(study: Study) -> str:
 
 
 def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft:
-    """Read one study and all that it extends."""
+    """Read one study and all studies that it extends."""
     if not name:
         raise InputError("the study's name is empty; give a preset, a study file or a results folder")
     path = relative_to / local_path(name, "study")
@@ -172,7 +172,7 @@ def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft
 
 
 def _from_here(settings: dict[str, Any], folder: Path = Path()) -> dict[str, Any]:
-    """Make the data's path absolute: the folder that it is relative to will be forgotten.
+    """Make the data's path absolute, because the study does not store the folder that it is relative to.
 
     That of a preset is relative to the current directory; see `tombola.data.load` for where else it is looked for.
     """

@@ -1,7 +1,7 @@
 """Planning a study whose runs a user's own trainer trains.
 
-Arms, controls, rewinding and criteria are those of every study, as far as they need no more than weights. What needs
-tombola's own data, gradients or schedule is refused by name.
+Arms, controls, rewinding and criteria work as in every study if they need only weights. Tombola refuses, by name, those
+that need its own data, gradients or schedule.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ USABLE = "use magnitude, initial-magnitude, magnitude-increase, movement or rand
 
 @dataclass(frozen=True)
 class OwnProblem:
-    """What is trained, as far as tombola knows it.
+    """The network to train, as far as tombola knows it.
 
     Args:
         make: returns an initialised module from a seed.
@@ -135,10 +135,10 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
     Args:
         study: what to plan.
         max_runs: more are refused.
-        problem: where the network is not a function that a study can name: that of a loop.
+        problem: the problem of a loop, whose network a study can't name.
 
     Raises:
-        InputError: a function does not exist or does not fit, or the study asks for what needs tombola's own training.
+        InputError: a function does not exist or does not fit, or the study needs tombola's own training.
     """
     trainer = study.trainer
     assert trainer is not None
@@ -184,7 +184,7 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
 
 
 def _refuse(study: Study) -> None:
-    """Refuse what needs tombola's own data, gradients or schedule.
+    """Refuse settings that need tombola's own data, gradients or schedule.
 
     Raises:
         InputError: the study asks for some of it; the message names it.
@@ -299,7 +299,7 @@ def example_inputs(module: nn.Module, given: Any, what: str) -> Any:
 
 
 def _described(inputs: Any) -> Description:
-    """Return what is known of the data: the shape of an example, where it is one tensor."""
+    """Return the known facts about the data: the shape of an example, if it is one tensor."""
     if isinstance(inputs, tuple) and len(inputs) == 1 and isinstance(inputs[0], Tensor):
         inputs = inputs[0]
     if isinstance(inputs, Tensor):
@@ -346,7 +346,7 @@ class OwnTrial(Trial):
         return InitialState(run=run.id, name=name)
 
     def early_bird(self, level: int) -> MaskUse:
-        """Refuse masks that are watched while the dense network trains."""
+        """Refuse masks that are tracked during the dense run."""
         raise InputError(f"early-bird masks can't be used with a trainer: {REFUSED_ARMS['early-bird']}")
 
     def popup(self, level: int, draw: int) -> Popup:
@@ -385,7 +385,7 @@ class OwnTrial(Trial):
         training: Mapping[str, Any] | None = None,
         group: str = "",
     ) -> Training:
-        """Plan what an arm asks for at a level."""
+        """Plan the work of an arm at a level."""
         before, self._place = self._place, (label, repeat)
         try:
             return super().plan_arm(label, rule, level, repeat, repeats, training, group)

@@ -1,4 +1,4 @@
-"""From a study to the work that it needs and the table rows that the results fill."""
+"""Turns a study into work items and the table rows that their results fill."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tombola.work import Item, MaskSearch
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the results table: which run it shows, and as what.
+    """One row of the results table: its run and its place.
 
     Args:
         arm, trial, repeat, level: its place.
@@ -46,18 +46,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a study comes to.
+    """The work and the tables of a study.
 
     Args:
-        study: what was planned.
+        study: the planned study.
         data: shape and size of the data set.
         coverage: the network's prunable layers.
         remaining: number of weights that remain at each level, the dense level 0 included; where `pruning.back_off`
             is set, or a criterion skips rounds, the fewest that can remain.
         work: items by identity, each after those that it needs.
         rows: of the results table, in the study's order of arms.
-        pairs: what the interpolations show; two may share one.
-        measures: what the task measures.
+        pairs: the places of the interpolations; two places may share one.
+        measures: the task's measures.
     """
 
     study: Study
@@ -76,7 +76,7 @@ class Plan:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know before anything is trained, a line each."""
+        """Notes for the user before training, one line each."""
         if self.study.trainer is not None:
             return ()
         recipes = (self.study.recipe(level) for level in (0, 1))
@@ -106,15 +106,15 @@ class Plan:
 
 
 def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) -> Plan:
-    """Plan the work of a study. Nothing is downloaded, trained or written.
+    """Plan the work of a study. It downloads, trains and writes nothing.
 
     Args:
         study: what to plan.
         root: folder of data sets.
-        max_runs: more are refused before any of them is computed.
+        max_runs: refuse a study with more runs.
 
     Raises:
-        InputError: a network, criterion or arm does not exist or does not fit, or the study asks for what can't be.
+        InputError: a network, criterion or arm does not exist or does not fit, or a setting is impossible.
     """
     if study.trainer is not None:
         from tombola.studies.own import make_own_plan  # which needs this module
@@ -218,7 +218,7 @@ def _check_second_initialisation(study: Study, build: Callable[[], nn.Module], c
 
 
 def _partings(study: Study, rewinds: tuple[int, ...], budget: int, data: Description) -> tuple[int, ...]:
-    """Return the iterations from which copies are trained; none where the study does not ask for any.
+    """Return the iterations from which copies train; none without `connectivity`.
 
     Raises:
         InputError: an iteration or a level is beyond what the study has.

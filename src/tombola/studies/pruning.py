@@ -1,4 +1,4 @@
-"""The `pruning` section of a study: what each round removes."""
+"""The `pruning` section of a study: the weights that each round removes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Rate = float | tuple[float, ...]  # of every round, or a list with one for each
 
 
 class BackOff(Section):
-    """What happens when a level has lost too much: its mask is given up, and the last good one is pruned by less.
+    """Back-off: after a level with too large a loss, tombola discards its mask and prunes the last good mask by less.
 
     Args:
-        margin: the loss that is borne: how much worse than the dense network's the task's metric may be on the
-            validation examples at early stop. A fraction for percentages: 0.01 is 1 percentage point of accuracy.
-        factor: of the rates, each time that a level has lost more.
+        margin: the accepted loss of the task's metric, compared with the dense network, on the validation examples at
+            early stop. A fraction for percentages: 0.01 is 1 percentage point of accuracy.
+        factor: multiplies the rates after each failure.
     """
 
     margin: float = Field(ge=0)
@@ -33,18 +33,18 @@ class BackOff(Section):
 
 
 class Pruning(Section):
-    """The `pruning` section: what one round removes.
+    """The `pruning` section: the weights that each round removes.
 
-    A rate is the fraction of the remaining weights that one round removes; density is the fraction kept. Exactly one
-    of `rate`, `target` and `densities` says how much goes.
+    A rate is the fraction of the remaining weights that one round removes; density is the fraction kept. Set exactly
+    one of `rate`, `target` and `densities`.
 
     Args:
         criterion: scores the weights; the lowest scores go first. One of ours or `package.module:function`.
         scope: "layer" compares weights within each layer, "global" across all layers together.
-        rate: of every layer that nothing else is said about; a list has one for each round.
+        rate: the rate of every layer that no other field sets; a list has one rate per round.
         target: density of the whole network after the last round, reached at one constant rate.
         densities: of the whole network at levels 1, 2, ..., falling.
-        output_rate: of the output layer, under scope "layer"; half of the others' where it is not given (the paper's
+        output_rate: the rate of the output layer, under scope "layer"; by default half of the others' (the paper's
             Figure 2).
         rates: layer -> rate, under scope "layer". A key is a layer, a pattern such as "conv*", or a kind: "conv",
             "linear", "recurrent", "attention", "embedding" or "parameter". A layer's own name comes before a pattern,
@@ -52,13 +52,13 @@ class Pruning(Section):
         exclude: layers, patterns or kinds that are never pruned; "output" stands for the output layer.
         rounds: number of rounds; level n has been pruned n times. Follows from a list of rates or densities.
         minimum: the least number of weights that a layer keeps.
-        back_off: prunes by less once a level has lost too much. Densities are then known only as they are found.
-        early_bird: watches, while the dense network trains, the mask that pruning it by magnitude to each level would
-            give, and says when one has settled; on its own where the study has an arm `early-bird`.
-        stop_margin: an arm's levels end once one's metric on the validation examples is not better than chance by
-            this: of classification, once the accuracy is below 1 / classes plus this.
-        init_examples: of each class, that `snip` and `grasp` look at (Tanaka et al. 2020 take ten); where the targets
-            are not class numbers, ten times as many of all examples.
+        back_off: prunes by less after a level with too large a loss. Densities are then unknown before the run.
+        early_bird: tracks, during the dense run, the mask of magnitude pruning to each level, and records when it
+            settles; set by default with an arm `early-bird`.
+        stop_margin: an arm ends at the level whose validation metric is not better than chance by this margin; for
+            classification, when the accuracy is below 1 / classes plus this.
+        init_examples: examples of each class for `snip` and `grasp` (Tanaka et al. 2020 take ten); if the targets are
+            not class numbers, ten times as many of all examples.
         pattern: weights that are pruned together: "channel", {"n": 2, "m": 4} or {"block": [4, 1]}.
     """
 
@@ -124,8 +124,7 @@ class Pruning(Section):
         """Return weight name -> rate for every layer that is pruned, for each round.
 
         Raises:
-            InputError: a layer is named that the network does not have, nothing is left to prune, or a density can't
-                be reached.
+            InputError: the network lacks a named layer, no layer remains to prune, or a density can't be reached.
         """
         excluded = {name for key in self.exclude for name in _layers(key, coverage, "pruning.exclude")}
         if self.pattern is not None and self.pattern.channel:
@@ -200,7 +199,7 @@ def _precedence(key: str) -> int:
 
 
 def _layers(key: str, coverage: Coverage, field: str) -> list[str]:
-    """Return the weight names that a key of `rates` or `exclude` stands for."""
+    """Return the weight names that match a key of `rates` or `exclude`."""
     names = [layer.name for layer in coverage.layers]
     if key in KINDS:  # a layer that is called so is there as "conv.weight"
         found = [layer.name for layer in coverage.layers if layer.kind == key]

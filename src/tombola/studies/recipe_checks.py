@@ -1,4 +1,4 @@
-"""Can a study's networks be trained as its recipes say? Checked before anything is trained."""
+"""Checks, before training, that a study's recipes fit its network and data."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def check_recipe(
     """Check the optimiser, schedule and augmentation of a recipe against the network and the data.
 
     Args:
-        recipe: how networks are trained.
+        recipe: the training recipe.
         budget: in iterations.
         build: makes the untrained network; called only for a user's own optimiser.
-        data, task: what is learned.
+        data, task: the data and the task.
         settings: the `data` section.
 
     Raises:
@@ -65,7 +65,7 @@ def _equal(one: Tensors, other: Tensors) -> bool:
 
 
 def unreached_milestones(recipe: Recipe, budget: int) -> str:
-    """Return in one line which milestones training never reaches; "" where it reaches all."""
+    """Return one line about milestones that training never reaches; "" if it reaches all."""
     beyond = recipe.beyond(budget)
     if not beyond:
         return ""

@@ -1,4 +1,4 @@
-"""Where kept weights go back to: an iteration of the dense run, in any of the ways in which it may be said."""
+"""The rewind step: an iteration of the dense run, in any of its notations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SNAPSHOT = re.compile(r"[a-z][a-z0-9_]*-(\d{1,12})")  # the name of one that a u
 
 
 def _rewind_step(value: Any) -> Any:
-    """Return a rewind step as it is kept: an iteration, a fraction of the budget, epochs, or a snapshot's name."""
+    """Return a validated rewind step: an iteration, a fraction of the budget, epochs, or a snapshot's name."""
     text = " ".join(str(value).split())
     if isinstance(value, str) and len(text) < 40 and (EPOCHS.fullmatch(text) or SNAPSHOT.fullmatch(text)):
         return text
@@ -33,7 +33,7 @@ def _rewind_step(value: Any) -> Any:
 
 
 def rewind_steps(value: Any) -> Any:
-    """Return one rewind step or several as they are kept; ValueError where it is none."""
+    """Return one or several validated rewind steps; ValueError if one is invalid."""
     if isinstance(value, list | tuple) and len(value) > MOST_REWINDS:
         raise ValueError(f"lists {len(value):,} iterations; at most {MOST_REWINDS} are allowed")
     return [_rewind_step(each) for each in value] if isinstance(value, list | tuple) else _rewind_step(value)

@@ -1,4 +1,4 @@
-"""Does a study's network fit its task and its data? Checked before anything is trained."""
+"""Checks, before training, that a study's network fits its task and its data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AGREE = 1e-4  # relative difference of sums in another order; float32 products d
 
 
 def check_outputs(task: Task, module: nn.Module, data: Description, source: str) -> None:
-    """Check what a network returns for a made-up batch.
+    """Check the output of a network for a synthetic batch.
 
     Raises:
         InputError: it does not fit the task or the data.
@@ -41,7 +41,7 @@ def check_margins(study: Study, task: Task, data: Description) -> None:
     """Check the margins of a study, which are differences of the task's metric.
 
     Raises:
-        InputError: a margin is impossible, or there is no chance level to measure it from.
+        InputError: a margin is impossible, or the chance level is unknown.
     """
     pruning, metric = study.pruning, task.primary
     margins = {"pruning.stop_margin": pruning.stop_margin}
@@ -62,7 +62,7 @@ def check_margins(study: Study, task: Task, data: Description) -> None:
 def check_start(task: Task, module: nn.Module, train: Part, validation: Part, source: str) -> None:
     """Try loss and metrics on the data themselves, with the untrained network on the CPU.
 
-    Plain classification is not tried: its loss and its accuracy are known to be sound.
+    It skips plain classification, whose loss and accuracy are known to be correct.
 
     Args:
         task: what is learned.
@@ -147,7 +147,7 @@ def _sums(task: Task, module: nn.Module, batch: Part) -> Any:
 
 
 def _tried(what: str, task: Task, function: Callable[[], Any]) -> Any:
-    """Return what a method of a task returns; its own failure becomes an error that names it."""
+    """Return the result of a task's method; a failure becomes an error that names the method."""
     try:
         return function()
     except InputError:

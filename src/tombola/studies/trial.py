@@ -44,7 +44,7 @@ PASSES = {"synflow": 300, "grasp": 9, "snip": 3, "gradient": 3}  # of the exampl
 
 
 def set_aside(study: Study, data: Description) -> int:
-    """Return how many of the training examples each trial validates on."""
+    """Return the number of validation examples of each trial."""
     asked = study.data.validation
     return asked if isinstance(asked, int) else data.validation
 
@@ -74,7 +74,7 @@ class Codes(NamedTuple):
 
 @dataclass
 class Trial:
-    """One trial of a study while it is planned: what arms build their rules from.
+    """One trial of a study while it is planned: arms build their rules from its methods.
 
     Args:
         remaining: number of weights of the whole network at each level.
@@ -104,7 +104,7 @@ class Trial:
 
     @property
     def set_aside(self) -> int:
-        """How many of the training examples the trial validates on."""
+        """The number of validation examples of the trial."""
         return set_aside(self.study, self.data)
 
     @cached_property
@@ -123,7 +123,7 @@ class Trial:
 
     @property
     def initial(self) -> InitialState:
-        """The trial's own weights at initialisation, wherever others rewind to."""
+        """The trial's own weights at initialisation, whatever the value of `rewind`."""
         return InitialState()
 
     def other_start(self, draw: int) -> InitialState:
@@ -194,7 +194,7 @@ class Trial:
 
     @property
     def tracked_masks(self) -> TrackedMasks | None:
-        """The masks that are tracked while the dense network trains, if any are."""
+        """The masks that are tracked during the dense run, or None."""
         pruning = self.study.pruning
         early_bird = pruning.early_bird
         if early_bird is None and any(arm.rule == "early-bird" for arm in self.study.arms):
