@@ -469,7 +469,7 @@ def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study
 
 
 def _own_claims(paths: tuple[Path, ...]) -> list[Claim] | None:
-    """Return the claims of the user's files; None if there are none."""
+    """Return the claims of the user's files; None if none exists."""
     from tombola.analysis.claims import load_claims
 
     return [claim for path in paths for claim in load_claims(path)] or None
@@ -486,7 +486,7 @@ def _folder_of(study: str, out: Path | None) -> Path:
 
 
 def _opened(folder: str | Path, data: Path | None) -> Results:
-    """Return the results of a folder; of those that are damaged, and so left out, say which."""
+    """Return the results of a folder, and report the damaged results that it omits."""
     from tombola.running.results import Results
 
     found = Results.open(folder, data)

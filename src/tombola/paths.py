@@ -24,7 +24,7 @@ def local_path(text: str | Path, what: str) -> Path:
     """Return a path with `~` replaced by the home folder.
 
     Args:
-        text: as someone wrote it.
+        text: as the user wrote it.
         what: the field or option, for the message.
 
     Raises:

@@ -128,7 +128,7 @@ def code_fingerprint(name: str, table: Mapping[str, Callable[..., Any]], what: s
     reach do not count; nor do libraries, whose versions are the environment's business.
 
     Raises:
-        InputError: there is no such thing, or a file that counts has changed since this process first asked.
+        InputError: the name does not exist, or a file that counts has changed since this process first asked.
     """
     if name in table:
         return ""

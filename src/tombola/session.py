@@ -112,7 +112,7 @@ def rounds(
     quiet: bool = False,
     figures: bool = True,
 ) -> Iterator[LoopRun]:
-    """Return the runs of iterative pruning, one after the other, for any training loop.
+    """Return the runs of iterative pruning, one at a time, for any training loop.
 
     >>> for run in tombola.rounds(make_model, out="results/mine"):          # doctest: +SKIP
     ...     fit(run.model)

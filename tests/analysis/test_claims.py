@@ -430,7 +430,10 @@ claims:
         (("sentence: s, ", ""), "claim 'first': sentence is missing"),
         (("id: first, ", ""), "own.yaml, claim 1: id is missing"),
         (("second", "first"), "claim 'first': another claim has the same id"),
-        ((" > 0'", " > 0', expected: 1, tolerance: 1"), "claim 'first': a comparison takes neither expected nor tolerance"),
+        (
+            (" > 0'", " > 0', expected: 1, tolerance: 1"),
+            "claim 'first': a comparison takes neither expected nor tolerance",
+        ),
         (("claims:", "claim:"), "own.yaml: a claims file needs a list `claims:`"),
         (("  - {id: first", "  - {id: first}}"), "own.yaml, line 4: not valid YAML"),
         (("minimum: 4", "applies: {network.nmae: x}"), "a study has no field 'network.nmae'; did you mean 'name'"),

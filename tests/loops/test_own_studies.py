@@ -133,7 +133,10 @@ IMPOSSIBLE = [
     ({"trainer": "own_trainer:make"}, r"is called as function\(run\), and can't be"),
     ({"trainer": {"name": "own_trainer:fit", "arguments": {"rate": 1}}}, "unexpected keyword argument 'rate'"),
     ({"connectivity": {"levels": [0]}}, "connectivity evaluates networks between two runs"),
-    ({"arms": [{"rule": "ticket", "training": {"lr": 1.0}}]}, "training of 'ticket' applies only to tombola's own training"),
+    (
+        {"arms": [{"rule": "ticket", "training": {"lr": 1.0}}]},
+        "training of 'ticket' applies only to tombola's own training",
+    ),
     ({"network": "own_trainer:pretrained"}, "'reinit' needs a second initialisation"),
     ({"trainer": {"name": "own_trainer:fit", "inputs": [7]}}, "the network can't be run on inputs of shape"),
 ]

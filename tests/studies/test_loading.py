@@ -494,9 +494,9 @@ def test_merged_and_repeated_yaml_nodes_are_read():
     ("name", "match"),
     [
         ("lenet-mnits", "unknown study 'lenet-mnits'; did you mean 'lenet-mnist'"),
-        ("quite other", "unknown study 'quite other' .*`tombola presets` lists"),
-        ("results/none", "no study file or results folder 'results/none'"),
-        ("mine.yml", r"no study file or results folder 'mine\.yml'"),
+        ("quite other", "unknown study 'quite other' .*list the presets with `tombola presets`"),
+        ("results/none", "no study file or results folder has the name 'results/none'"),
+        ("mine.yml", r"no study file or results folder has the name 'mine\.yml'"),
     ],
 )
 def test_an_unknown_study_is_said(name, match):

@@ -58,7 +58,7 @@ def better_of(measure: str, metric: Metric) -> Direction:
 
 
 def unit_of(measure: str, metric: Metric) -> str:
-    """Return the unit of differences of shown values: "iterations", "points", "kW", or "" if there is none."""
+    """Return the unit of differences of shown values: "iterations", "points", "kW", or "" if none exists."""
     return ITERATIONS if measure == STOP else metric.difference_unit
 
 

@@ -9,7 +9,7 @@ from tombola.errors import InputError
 
 
 def balanced(targets: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
-    """Return int64 [N]: the places of `per_class` examples of each class that is there, in random order.
+    """Return int64 [N]: the places of `per_class` examples of each class that exists, in random order.
 
     Args:
         targets: int64 [examples], class numbers, on any device.

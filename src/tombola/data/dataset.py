@@ -59,7 +59,7 @@ class Description:
         input_dtype: as networks see it: "float32", or "int64" for token ids; structured as `input_shape`.
         target_dtype: "int64", "float32" or another; structured as `output_shape`.
         tokens: number of token ids, where the inputs are token ids, else None; structured as `input_shape`.
-        validation: how many of the training examples the study sets aside; 0 where nobody has asked.
+        validation: how many of the training examples the study sets aside; 0 if unknown.
     """
 
     input_shape: Shape

@@ -124,7 +124,7 @@ class _NotBounded(ConnectionError):
 def _bounded(url: str, output_file: Any, _pooch: Any) -> None:
     """Transfer a file to `output_file`, a path or an open file, but no more than MAX_BYTES and not for ever.
 
-    The transfer runs in a thread of its own, because a server that sends a byte now and then keeps a read waiting
+    The transfer runs in a thread of its own, because a server that sends a byte from time to time keeps a read waiting
     without its timeout ever passing.
     """
     state = _Transfer()

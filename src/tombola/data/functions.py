@@ -30,7 +30,7 @@ def load(name: str, arguments: Mapping[str, Any]) -> Dataset:
     """Call a user's function and return its data, held in memory.
 
     Raises:
-        InputError: there is no such function, or it fails.
+        InputError: the function does not exist, or it fails.
         DataError: what it returns can't be trained on.
     """
     returned = _called(name, arguments)

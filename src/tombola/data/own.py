@@ -47,7 +47,7 @@ def load(path: Path, kind: str = "image") -> Dataset:
     """Read all four arrays; `kind` as in `describe`.
 
     Raises:
-        DataError: the file is missing or damaged, or an array is not as it must be.
+        DataError: the file is missing or damaged, or an array is invalid.
     """
     with open_archive(path) as archive:
         _check_kind(path, kind, _headers(archive)["x_train"])

@@ -100,7 +100,7 @@ def describe(settings: DataSettings, root: Path | None = None) -> Description:
 
     Raises:
         InputError: no such source.
-        DataError: the user's own file is missing or not as it must be.
+        DataError: the user's own file is missing or invalid.
     """
     place = _place(settings, root)
     found = _remember_description(settings.source, place)

@@ -115,7 +115,7 @@ def own_rows(dataset: Dataset, name: str, seeds: Seeds) -> np.ndarray:
     """Return int64, ascending: the training examples that a user's function sets aside.
 
     Raises:
-        InputError: there is no such function, it fails, or it returns no such numbers.
+        InputError: the function does not exist, it fails, or it returns no such numbers.
     """
     where = f"data.validation={name!r}"
     function = resolve(name, {}, "validation split")

@@ -18,7 +18,7 @@ TOLERANCE = 1e-4
 
 
 def examples_for(ticket: Ticket, count: int = EXAMPLES) -> Tensor:
-    """Return made-up inputs of a ticket's network, always the same: float32 [count, ...], as normalised ones are."""
+    """Return synthetic inputs of a ticket's network, always the same: float32 [count, ...], as normalised ones are."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(count, *ticket.origin["input_shape"], generator=generator)
 

@@ -175,11 +175,11 @@ def compact(ticket: Ticket, weights: str = "trained") -> Compact:
     """Return a ticket's network without its dead units and channels.
 
     It computes what `ticket.build(trained=True)` computes. Only the order of float32 sums may differ, which is checked
-    on made-up examples: by at most 1e-4 of the largest output.
+    on synthetic examples: by at most 1e-4 of the largest output.
 
     Args:
         ticket: mask and weights.
-        weights: "trained", or "start" for those that training starts from.
+        weights: "trained", or "start" for the starting weights.
 
     Raises:
         Unsupported: the network has an operator that can't be followed; the message names layer and operator.

@@ -1,6 +1,6 @@
 """Makes a graph of a module: `torch.export` follows its forward pass, and each of its operators becomes a node.
 
-The graph is compared with the module on made-up examples before it is returned, so that no operator is silently read
+The graph is compared with the module on synthetic examples before it is returned, so that no operator is silently read
 as another one.
 """
 
@@ -63,10 +63,10 @@ def trace_ticket(ticket: Ticket, trained: bool = True) -> g.Graph:
 
     Args:
         ticket: mask and weights.
-        trained: take the weights after training, not those that training starts from.
+        trained: take the weights after training, not the starting weights.
 
     Raises:
-        InputError: as `trace`, and where the network's code is not what it was.
+        InputError: as `trace`, and where the network's code has changed.
     """
     return trace(ticket.build(trained), tuple(ticket.origin["input_shape"]))
 

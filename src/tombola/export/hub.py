@@ -33,7 +33,7 @@ CONFIG, CARD = "config.json", "README.md"
 TRAINED, START, MASK = "model.safetensors", "start.safetensors", "mask.safetensors"
 TENSORS = (TRAINED, START, MASK)
 MOST = 16 * 1024**2  # bytes of a config.json that is read
-ROOM = "name a folder that is there and has room"
+ROOM = "name an existing folder with free space"
 
 
 def save_pretrained(ticket: Ticket, folder: str | Path, results: Results | None = None) -> Path:
@@ -120,7 +120,7 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, token: str
         token: as in `push_to_hub`.
 
     Raises:
-        InputError: there is no such folder or repository, it holds no ticket, or it was altered.
+        InputError: the folder or repository does not exist, it holds no ticket, or it was altered.
     """
     if Path(name).is_dir():
         return _read({each: Path(name) / each for each in (CONFIG, *TENSORS)}, str(name))

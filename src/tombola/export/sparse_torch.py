@@ -138,11 +138,11 @@ def sparse_module(ticket: Ticket, weights: str = "trained", compiled: bool | Non
 
     Args:
         ticket: mask and weights.
-        weights: "trained", or "start" for those that training starts from.
+        weights: "trained", or "start" for the starting weights.
         compiled: as in `SparseModule`.
 
     Raises:
-        InputError: the network's code is not what it was, or `weights` is neither.
+        InputError: the network's code has changed, or `weights` is neither.
     """
     if weights not in ("trained", "start"):
         raise InputError(f"weights {weights!r}: choose trained or start")
@@ -156,7 +156,7 @@ def export_pytorch(ticket: Ticket, path: Path, weights: str = "trained") -> None
     Args:
         ticket: what to write.
         path: of the file.
-        weights: "trained", or "start" for those that training starts from.
+        weights: "trained", or "start" for the starting weights.
 
     Raises:
         InputError: `weights` is neither.
@@ -185,7 +185,7 @@ def load(path: str | Path, compiled: bool | None = None) -> SparseModule:
         compiled: as in `SparseModule`.
 
     Raises:
-        InputError: the file is missing, damaged, or none of `export_pytorch`; or the network's code is not what it was.
+        InputError: the file is missing, damaged, or none of `export_pytorch`; or the network's code has changed.
     """
     from tombola.running.ticket import Ticket
 

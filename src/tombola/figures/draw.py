@@ -94,7 +94,7 @@ def draw(
         formats: any of "png", "svg" and "pdf".
 
     Raises:
-        InputError: there is no such figure or format, the data do not support one that is asked for, or the studies
+        InputError: the figure or format does not exist, the data do not support one that is asked for, or the studies
             have different metrics. Nothing is written.
         StoreError: a file can't be written.
     """

@@ -41,7 +41,7 @@ class BarrierCurve:
 
 
 def error_curves(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SCREEN) -> Figure | None:
-    """Return test and training error (or loss) on the interpolations of a kind, or None if there are none.
+    """Return test and training error (or loss) on the interpolations of a kind, or None if none exists.
 
     There is a panel for each level and a curve for each iteration from which runs part, or the other way round,
     whichever are fewer panels.

@@ -19,7 +19,7 @@ from tombola.tables.captions import small_print
 
 
 def mask_distance(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -> Figure | None:
-    """Return the mask distances of every level against the iteration, means over trials; None if there are none.
+    """Return the mask distances of every level against the iteration, means over trials; None if none exists.
 
     A dot stands where a trial's mask settled (You et al. 2020, Section 3.3).
     """

@@ -119,7 +119,7 @@ def factory(
         input_shape, classes, tokens: offered to the factory; None is not.
 
     Raises:
-        InputError: there is no such network. The returned function raises it where arguments do not fit, or what
+        InputError: the network does not exist. The returned function raises it where arguments do not fit, or what
             comes back is no `nn.Module`.
     """
     function = resolve(settings.name, NETWORKS, "network")

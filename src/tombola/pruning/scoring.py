@@ -30,7 +30,7 @@ def scores_of(name: str, snapshots: Snapshots) -> Mapping[str, Tensor]:
 
     Raises:
         SkipRound: it has nothing to tell weights apart by.
-        InputError: there is no such criterion, a user's own fails or answers with something else than tensors, or a
+        InputError: the criterion does not exist, a user's own fails or answers with something else than tensors, or a
             method at initialisation finds no numbers.
     """
     return _answer(name, resolve(name, KNOWN, "criterion"), snapshots)
@@ -64,14 +64,14 @@ def try_criterion(
     task: Task = CLASSIFICATION,
     examples: bool = False,
 ) -> None:
-    """Ask a criterion that may fail about made-up weights, so that a fault shows before hours of training.
+    """Ask a criterion that may fail about synthetic weights, so that a fault shows before hours of training.
 
     Args:
         name: of a criterion. Of ours, only those in TRIED ask for something that not every network has.
         shapes: of the prunable weights, by name.
         network: gives the untrained network.
         data: what is known of the data.
-        task: what is learned.
+        task: the task to learn.
         examples: whether it will be given examples.
 
     Raises:

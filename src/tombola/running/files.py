@@ -108,7 +108,7 @@ def read_json_checked(path: Path, limit: int = MAX_JSON) -> Any:
     """Read what `write_json_checked` wrote, to the last bit.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         Damaged: it is truncated, altered, too large, or was written by something else.
     """
     try:

@@ -135,7 +135,7 @@ def _settled(search: MaskSearch, early_bird: EarlyBird, run: str, store: Store) 
 
 
 def _last_good(search: MaskSearch, tried: str, store: Store) -> tuple[str, float]:
-    """Return the run whose mask is to be pruned on, and the factor of the rates.
+    """Return the run whose mask will be pruned on, and the factor of the rates.
 
     That is the run `tried`; but where it has lost more than the margin, the one that its mask was made from.
     """

@@ -1,4 +1,4 @@
-"""What a person should know before the work of a study starts, in a line each."""
+"""What a person should know before the work of a study starts, in one line each."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def cores() -> int:
 
 
 def default_workers(device: str, jobs: int) -> int:
-    """Return how many runs to run at a time: one a core, for small networks gain little from a second thread."""
+    """Return how many runs to run at a time: one per core, because small networks gain little from a second thread."""
     return 1 if device != "cpu" else max(1, min(cores(), jobs))
 
 

@@ -383,7 +383,7 @@ class Store:
 
     @contextmanager
     def running_file(self) -> Iterator[Path]:
-        """Yield a new file that is there, and locked, while this process runs a study; workers stop when it goes.
+        """Yield a new file that exists, and locked, while this process runs a study; workers stop when it goes.
 
         Raises:
             StoreError: it can't be written.

@@ -39,7 +39,7 @@ def explain(error: ValidationError, model: type[BaseModel], where: Callable[[Pla
     Args:
         error: what pydantic found.
         model: what the settings should have been.
-        where: gives the file and line, or the like, in which a field was set; "" where nobody knows.
+        where: gives the file and line, or the like, in which a field was set; "" if unknown.
     """
     found = error.errors()
     # A list with a bad entry also counts as too short, which is nothing to tell.

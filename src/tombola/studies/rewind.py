@@ -51,7 +51,7 @@ def iterations(
     Args:
         rewind: one rewind step or several.
         epoch_length: iterations in an epoch.
-        budget: iterations of the shortest run among those that are rewound and the dense one.
+        budget: iterations of the shortest run among the rewound ones and the dense one.
         field: its name, for messages.
 
     Raises:

@@ -17,7 +17,7 @@ from tombola.tasks import CLASSIFICATION, Task
 if TYPE_CHECKING:
     from tombola.studies.study import Study
 
-EXAMPLES = 4  # of the made-up batch that shapes are checked with
+EXAMPLES = 4  # of the synthetic batch that shapes are checked with
 LIMIT = 256  # examples of the data themselves that the loss and the metrics are tried on
 AGREE = 1e-4  # relative difference of sums in another order; float32 products differ by block size
 
@@ -65,7 +65,7 @@ def check_start(task: Task, module: nn.Module, train: Part, validation: Part, so
     It skips plain classification, whose loss and accuracy are known to be correct.
 
     Args:
-        task: what is learned.
+        task: the task to learn.
         module: the untrained network.
         train: a batch of training examples.
         validation: validation examples.

@@ -310,7 +310,7 @@ class Trial:
                 finds one mask for all repeats only where this is 0.
 
         Raises:
-            InputError: there is no such method, or fewer weights would be left than there are layers.
+            InputError: the method does not exist, or fewer weights would be left than there are layers.
         """
         sizes = self.coverage.sizes()
         layers = [name for name in sizes if any(rates.get(name) for rates in self.rates)]

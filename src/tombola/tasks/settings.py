@@ -67,7 +67,7 @@ class TaskSettings(Section):
         """Return the task.
 
         Raises:
-            InputError: there is no such task, or an option does not fit.
+            InputError: the task does not exist, or an option does not fit.
         """
         return self._made(resolve(self.name, TASKS, "task"))
 

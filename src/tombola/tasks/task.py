@@ -119,8 +119,8 @@ class Task(Section):
         """Check that an output fits the data, before anything is trained.
 
         Args:
-            output: what `forward` gave for a made-up batch.
-            batch: that batch, with made-up targets.
+            output: what `forward` gave for a synthetic batch.
+            batch: that batch, with synthetic targets.
             data: what is known of the data.
             source: their name, for messages.
 
@@ -140,7 +140,7 @@ class Task(Section):
         """
 
     def check_network(self, module: nn.Module, batch: Part) -> None:
-        """Check what one output does not show, on a made-up batch.
+        """Check what one output does not show, on a synthetic batch.
 
         Raises:
             InputError: the network is not one for this task.
@@ -191,7 +191,7 @@ def call(module: nn.Module, inputs: Tensors) -> Any:
 
 
 def logits_in(returned: Any) -> Any:
-    """Return the `logits` among what a module returned, or all of it if there are none."""
+    """Return the `logits` among what a module returned, or all of it if none exists."""
     if isinstance(returned, Tensor):
         return returned
     if isinstance(returned, Mapping):

@@ -80,7 +80,7 @@ class Engine(Protocol):
     def evaluate(self, part: str, check: Callable[[], None] = ...) -> list[Score]:
         """Return each replica's score on all examples of its "train", "validation" or "test" part.
 
-        `check` is called now and then; what it raises ends the evaluation and leaves the training state untouched.
+        `check` is called from time to time; what it raises ends the evaluation and leaves the training state untouched.
         """
         ...
 

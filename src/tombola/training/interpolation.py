@@ -17,7 +17,7 @@ from tombola.training.engines.dense import as_precise, for_half, output_of, own_
 
 
 def point_columns(task: Task) -> tuple[str, ...]:
-    """Return what is known of a point: its position, and loss and metrics of training and test examples.
+    """Return the known facts about a point: its position, and loss and metrics of training and test examples.
 
     Of plain classification the error takes the place of the accuracy.
     """
@@ -64,7 +64,7 @@ def interpolate(
         points: how many, both ends included.
         precision: as in the recipe.
         seed: of what a module draws even in evaluation; every point sees the same.
-        task: what is learned.
+        task: the task to learn.
         check: called between blocks of examples; may raise to stop.
         reached: told how many points are done.
 

@@ -15,7 +15,7 @@ SLICE = 0.25  # seconds of training between two looks at the clock and at a wish
 
 
 class Interrupted(Exception):
-    """Someone asked to stop; what was reached has been saved."""
+    """A stop was requested; what was reached has been saved."""
 
 
 def history_columns(metrics: Sequence[Metric]) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ def new_history(metrics: Sequence[Metric] = CLASSIFICATION.metrics) -> dict[str,
 
 @dataclass
 class Record:
-    """What is known of one replica so far: with the engine's state, all that a checkpoint has to hold.
+    """The known facts about one replica so far: with the engine's state, all that a checkpoint has to hold.
 
     Args:
         history: a list for each of the columns that `history_columns` gives for the task's metrics, in that order.

@@ -233,7 +233,7 @@ def check_optimizer(recipe: Recipe, module: nn.Module) -> None:
 def _steps(
     recipe: Recipe, module: nn.Module, last: int, first: int = 0, state: Mapping[str, Tensor] | None = None
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Return a copy of a module after steps with made-up gradients, and the optimiser's state."""
+    """Return a copy of a module after steps with synthetic gradients, and the optimiser's state."""
     module = deepcopy(module)
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     optimizer = make_optimizer(recipe, list(named.items()))

@@ -174,7 +174,7 @@ class Recipe(Section):
         """Return the fingerprint of each function of the user's own that takes part, by its name.
 
         Raises:
-            InputError: there is no such function.
+            InputError: the function does not exist.
         """
         own = [(name, "augmentation") for name in self.own_augment]
         own += [(self.optimizer, "optimizer")] if not self.knows_optimizer else []

@@ -32,7 +32,7 @@ def own_factor(name: str, iteration: int, budget: int) -> float:
     """Return the factor that a user's schedule gives for an iteration.
 
     Raises:
-        InputError: there is no such function, it fails, or it gives no finite number from 0.
+        InputError: the function does not exist, it fails, or it gives no finite number from 0.
     """
     where = f"training.schedule={name!r}"
     function = resolve(name, {}, "schedule")

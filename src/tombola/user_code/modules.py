@@ -102,7 +102,7 @@ def _places(*kinds: str) -> tuple[Path, ...]:
 
 
 def source_of(name: str) -> Source | None:
-    """Return a module of the user's as it lies on the disk now; None for a library, or where there is no such module.
+    """Return a module of the user's as it lies on the disk now; None for a library, or where the module does not exist.
 
     A namespace package, which is a folder without code, has an empty text.
     """

@@ -61,7 +61,7 @@ def ticket_sources(
     Args:
         ticket: the network and its weights.
         name: of the files, and the prefix of everything in them.
-        weights: "trained", or "start" for those that training starts from.
+        weights: "trained", or "start" for the starting weights.
         inputs: what the C functions take, a key of `INPUTS`.
 
     Raises:

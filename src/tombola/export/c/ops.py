@@ -27,7 +27,7 @@ class Planes:
     """Where planes lie.
 
     Args:
-        starts: int64 [channels], position of each plane's first number; -1 where nobody needs the channel.
+        starts: int64 [channels], position of each plane's first number; -1 for a channel that is not needed.
         row: distance of two rows.
         height, width: of each plane.
     """
@@ -38,7 +38,7 @@ class Planes:
     width: int
 
     def positions(self) -> np.ndarray:
-        """Return int64 [channels, height, width]; -1 where nobody needs the channel."""
+        """Return int64 [channels, height, width]; -1 for a channel that is not needed."""
         inside = np.arange(self.height)[:, None] * self.row + np.arange(self.width)
         return np.where(self.starts[:, None, None] < 0, -1, self.starts[:, None, None] + inside)
 

@@ -48,7 +48,7 @@ def export_packed(
         bits: of the number of a weight's shared value, 1 to 8.
         other_bits: the same of biases, batch norm and weights that no mask covers.
         values: "kmeans", or "grid" for evenly spaced ones.
-        weights: "trained", or "start" for those that training starts from.
+        weights: "trained", or "start" for the starting weights.
         finetune: training examples to fine-tune the shared values on: inputs as the network takes them, and classes.
         tuning: how to fine-tune.
 

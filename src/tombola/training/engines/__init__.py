@@ -36,7 +36,7 @@ class Case:
         recipe: how it is trained.
         example: a batch of one, on the device to train on.
         many: whether several runs could be trained together.
-        task: what is learned.
+        task: the task to learn.
     """
 
     build: NetworkFactory
@@ -217,7 +217,7 @@ def choose_engine(
         build, mask, recipe, example, many, task: as in `Case`.
 
     Raises:
-        InputError: there is no such engine, or it can't train the study or a layer of its network.
+        InputError: the engine does not exist, or it can't train the study or a layer of its network.
     """
     check_engine(name)
     case = Case(build, mask, recipe, example, many, task)

@@ -176,13 +176,13 @@ def score(
     """Return how well a module, as it is, does on a part.
 
     Args:
-        module: in the mode that it is to be evaluated in.
+        module: in the mode that it will be evaluated in.
         examples: the part.
         half: compute products and convolutions in bfloat16.
         check: called between blocks of examples; may raise to stop.
         piece: examples that go through the module at a time; None for what `piece_of` says. It does not decide in
             which order losses are added up, so the score does not depend on it.
-        task: what is learned.
+        task: the task to learn.
     """
     piece = piece or piece_of(module)
     total: Tensor | None = None
