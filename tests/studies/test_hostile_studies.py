@@ -55,7 +55,7 @@ FILES = {
     "path with NUL": (HEAD + 'data: {source: npz, validation: 1, path: "a\\0b"}', "data.path=.*NUL"),
     "long path": (HEAD + f"data: {{source: npz, validation: 1, path: {'d/' * 2500}x}}", "data.path=.*has 5,001 bytes"),
     "long name": (HEAD + f"data: {{source: npz, validation: 1, path: {'d' * 300}}}", "a name in it has 300 bytes"),
-    "unknown user": (HEAD + "data: {source: npz, validation: 1, path: ~nobody-here/x}", "the user 'nobody-here' does not exist"),
+    "unknown user": (HEAD + "data: {source: npz, validation: 1, path: ~nobody-here/x}", "'nobody-here' does not exist"),
     "extends an unknown user": ("extends: ~nobody-here/x.yaml\nname: a\n", "the user 'nobody-here' does not exist"),
     "extends a long path": (f"extends: {'d' * 300}.yaml\nname: a\n", "a name in it has 305 bytes"),
     "extends itself": ("extends: hostile.yaml\nname: a\n", "refers to itself"),

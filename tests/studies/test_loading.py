@@ -110,14 +110,14 @@ def test_a_circle_is_said_however_it_is_spelt(first, second):
 
 
 def test_a_file_that_extends_itself_is_a_circle():
-    refused("circle", write("a.yaml", "extends: a.yaml\nname: a\n"))
+    refused("refers to itself", write("a.yaml", "extends: a.yaml\nname: a\n"))
 
 
 @pytest.mark.parametrize(
     ("base", "match"),
     [
         ("lenet-mnits", "unknown study 'lenet-mnits'; did you mean 'lenet-mnist'"),
-        ("nowhere.yaml", r"no study file or results folder '.*nowhere\.yaml'"),
+        ("nowhere.yaml", r"no study file or results folder has the name '.*nowhere\.yaml'"),
         ("[demo, lenet-mnist]", "extends must name one preset or file"),
         ("3", "extends must name one preset or file"),
     ],
@@ -278,7 +278,7 @@ def test_iterations_and_epochs_replace_each_other():
     path = write("a.yaml", "extends: lenet-mnist\nname: a\ntraining: {epochs: 3}\n")
     assert load_study(path).training.iterations is None
     assert load_study(path, {"training.iterations": 9}).training.epochs is None
-    refused("exactly one of them", "lenet-mnist", {"training": {"epochs": 1, "iterations": 9}})
+    refused("exactly one of iterations and epochs", "lenet-mnist", {"training": {"epochs": 1, "iterations": 9}})
 
 
 def test_global_scope_leaves_the_bases_layer_rates_behind():
