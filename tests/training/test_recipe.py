@@ -101,8 +101,8 @@ def test_the_budget(settings, epoch_length, budget):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 3}, "exactly one of them"),
-        ({"iterations": None}, "exactly one of them"),
+        ({"epochs": 3}, "exactly one of iterations and epochs"),
+        ({"iterations": None}, "exactly one of iterations and epochs"),
         ({"iterations": 0}, "greater than or equal to 1"),
         ({"iterations": None, "epochs": 0}, "greater than 0"),
         ({"lr": 0}, "greater than 0"),

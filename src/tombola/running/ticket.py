@@ -71,7 +71,7 @@ class Ticket:
         trained: the state_dict after training.
         normalisation: "mean" and "std" of the inputs, one number per channel or feature, or a single one, from the
             trial's training examples; for uint8 data in units of 255. Empty without normalisation.
-        origin: study, arm, trial, repeat, level, rewind iteration, run, network, input shape, the numbers of classes
+        origin: study, arm, trial, repeat, level, rewind iteration, job, network, input shape, the numbers of classes
             and token ids that the network's factory was given, the study's seed and the draw of the initialisation.
     """
 
