@@ -27,10 +27,10 @@ LOG_EVERY = 30.0  # seconds between two lines about running work items where the
 State = dict[str, Any]  # how far a piece of work is
 
 
-def read_progress(store: Store, job_id: str) -> State | None:
+def read_progress(store: Store, work_id: str) -> State | None:
     """Return the last note of work under way: label, iteration, budget, metrics, time; None without one."""
     try:
-        found = json.loads((store.part(job_id) / PROGRESS).read_text())
+        found = json.loads((store.part(work_id) / PROGRESS).read_text())
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

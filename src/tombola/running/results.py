@@ -257,10 +257,10 @@ class Results:
     def damaged(self) -> list[str]:
         """Return the fault of each damaged result of a run or interpolation."""
         found = []
-        for job in dict.fromkeys([*(row.job for row in self.plan.rows), *(pair.line for pair in self.plan.pairs)]):
-            if self.store.folder(job) is not None:
+        for identity in dict.fromkeys([*(row.job for row in self.plan.rows), *(pair.line for pair in self.plan.pairs)]):
+            if self.store.folder(identity) is not None:
                 try:
-                    self.store.facts(job)
+                    self.store.facts(identity)
                 except Damaged as error:
                     found.append(str(error))
         return found

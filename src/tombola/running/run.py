@@ -197,13 +197,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_workers(device: str, jobs: int) -> int:
+def default_workers(device: str, items: int) -> int:
     """Return how many runs to run at a time: one per core, because small networks gain little from a second thread."""
-    return 1 if device != "cpu" else max(1, min(cores(), jobs))
+    return 1 if device != "cpu" else max(1, min(cores(), items))
 
 
 def threads_each(plan: Plan, workers: int) -> int:
-    """Return how many threads compute a job: its share of the cores, or one where a dense training step is small.
+    """Return how many threads compute a run: its share of the cores, or one where a dense training step is small.
 
     Threads of a small step gain nothing, and wait for each other wherever another program needs a core.
     """

@@ -100,12 +100,12 @@ class Store:
                 f"the results folder {self.root} can't be written ({error.strerror or error}); give another --out"
             ) from error
 
-    def folder(self, job_id: str) -> Path | None:
+    def folder(self, work_id: str) -> Path | None:
         """Return the folder of a finished work item, unverified, or None."""
-        found = self._found.get(job_id)
+        found = self._found.get(work_id)
         if found is None or not found.is_dir():
             self._look()
-        return self._found.get(job_id)
+        return self._found.get(work_id)
 
     def _look(self) -> None:
         with contextlib.suppress(OSError):  # no such folder yet, or none of ours
@@ -133,13 +133,13 @@ class Store:
             return False
         return facts["diverged_at"] is not None or observed.with_(item.observe) == observed
 
-    def observed(self, job_id: str) -> Observations:
+    def observed(self, work_id: str) -> Observations:
         """Return what was observed while a finished piece of work was executed.
 
         Raises:
             Damaged: its result is missing or damaged.
         """
-        return _observed(self.facts(job_id))
+        return _observed(self.facts(work_id))
 
     def with_observations(self, item: Item) -> Item:
         """Return an item that also observes what its result, which lacks something, already holds.
@@ -180,49 +180,49 @@ class Store:
                 self._move_into_place(aside, item)
         return True
 
-    def load(self, job_id: str) -> Result:
+    def load(self, work_id: str) -> Result:
         """Return a finished work item's result.
 
         Raises:
             Damaged: it is missing, or not what was written.
         """
-        facts = self.facts(job_id)
-        tensors, about = unpack_tensors(self._found[job_id] / WEIGHTS)
+        facts = self.facts(work_id)
+        tensors, about = unpack_tensors(self._found[work_id] / WEIGHTS)
         mask = _mask(tensors, about)
         snapshots = {name: _unpack(tensors, name, mask) for name in about["snapshots"]}
-        return Result(job_id, mask, snapshots, facts.pop("history"), facts)
+        return Result(work_id, mask, snapshots, facts.pop("history"), facts)
 
-    def facts(self, job_id: str) -> dict[str, Any]:
+    def facts(self, work_id: str) -> dict[str, Any]:
         """Return what `result.json` of a finished work item says, history included, without reading its weights.
 
         Raises:
             Damaged: it is missing, or not what was written.
         """
-        return self._read(self._whole(job_id))
+        return self._read(self._whole(work_id))
 
-    def mask(self, job_id: str) -> Mask:
+    def mask(self, work_id: str) -> Mask:
         """Return a finished work item's mask, without reading its weights.
 
         Raises:
             Damaged: it is missing, or not what was written.
         """
-        return _mask(*unpack_tensors(self._whole(job_id) / WEIGHTS, "mask/"))
+        return _mask(*unpack_tensors(self._whole(work_id) / WEIGHTS, "mask/"))
 
-    def tensors(self, job_id: str, prefix: str) -> dict[str, Tensor]:
+    def tensors(self, work_id: str, prefix: str) -> dict[str, Tensor]:
         """Return what else a finished work item's result holds under "prefix/", without reading its weights.
 
         Raises:
             Damaged: it is missing, or not what was written.
         """
-        return under(prefix, unpack_tensors(self._whole(job_id) / WEIGHTS, f"{prefix}/")[0])
+        return under(prefix, unpack_tensors(self._whole(work_id) / WEIGHTS, f"{prefix}/")[0])
 
-    def outcome(self, job_id: str) -> str:
+    def outcome(self, work_id: str) -> str:
         """Return what a finished work item came to: "done", or "diverged" where a loss was not finite.
 
         Raises:
             Damaged: it is missing, or not what was written.
         """
-        return "done" if self.facts(job_id)["diverged_at"] is None else "diverged"
+        return "done" if self.facts(work_id)["diverged_at"] is None else "diverged"
 
     def save(
         self, item: Item, facts: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None, about: Any = None
@@ -313,15 +313,15 @@ class Store:
                     leftover.unlink()
         return part
 
-    def part(self, job_id: str) -> Path:
+    def part(self, work_id: str) -> Path:
         """Return the folder of a work item under way."""
-        return self.jobs / f".{job_id}.part"
+        return self.jobs / f".{work_id}.part"
 
     def save_checkpoint(
-        self, job_id: str, engine: Mapping[str, Any], tensors: Mapping[str, Tensor], record: Record
+        self, work_id: str, engine: Mapping[str, Any], tensors: Mapping[str, Tensor], record: Record
     ) -> None:
         """Write what is needed to continue from here; `engine` is compared when it is loaded."""
-        part = self.part(job_id)
+        part = self.part(work_id)
         with writing(part):
             part.mkdir(parents=True, exist_ok=True)
         everything = dict(tensors)
@@ -330,9 +330,9 @@ class Store:
         about = {"engine": dict(engine), "record": {**asdict(record), "snapshots": list(record.snapshots)}}
         write_whole(part / CHECKPOINT, pack_tensors(everything, about))
 
-    def load_checkpoint(self, job_id: str) -> tuple[dict[str, Any], dict[str, Tensor], Record] | None:
+    def load_checkpoint(self, work_id: str) -> tuple[dict[str, Any], dict[str, Tensor], Record] | None:
         """Return (engine, tensors, record) of the last checkpoint, or None if there is none that is whole."""
-        path = self.part(job_id) / CHECKPOINT
+        path = self.part(work_id) / CHECKPOINT
         if not path.exists():
             return None
         try:
@@ -348,9 +348,9 @@ class Store:
         except (KeyError, TypeError, ValueError):
             return None  # of another version of tombola
 
-    def checkpoint_made_with(self, job_id: str) -> dict[str, Any] | None:
+    def checkpoint_made_with(self, work_id: str) -> dict[str, Any] | None:
         """Return what the last checkpoint was made with: engine, threads, device, PyTorch; None for none."""
-        path = self.part(job_id) / CHECKPOINT
+        path = self.part(work_id) / CHECKPOINT
         if not path.exists():
             return None
         try:
@@ -359,12 +359,12 @@ class Store:
             return None
 
     @contextmanager
-    def claim(self, job_id: str) -> Iterator[bool]:
+    def claim(self, work_id: str) -> Iterator[bool]:
         """Hold a work item, so that no other process trains it; yields False where another one holds it.
 
         The operating system lets go of the lock when its holder dies, however it dies.
         """
-        lock = FileLock(self.jobs / ".locks" / job_id)
+        lock = FileLock(self.jobs / ".locks" / work_id)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -377,9 +377,9 @@ class Store:
         finally:
             lock.release()
 
-    def is_claimed(self, job_id: str) -> bool:
+    def is_claimed(self, work_id: str) -> bool:
         """Return whether some process holds the work item now; nothing is written."""
-        return is_locked(self.jobs / ".locks" / job_id)
+        return is_locked(self.jobs / ".locks" / work_id)
 
     @contextmanager
     def running_file(self) -> Iterator[Path]:
@@ -418,11 +418,11 @@ class Store:
         if trash.exists():
             shutil.rmtree(trash)
 
-    def _whole(self, job_id: str) -> Path:
+    def _whole(self, work_id: str) -> Path:
         """Return the folder of a finished work item, verified; Damaged where it is missing, or not what was written."""
-        folder = self.folder(job_id)
+        folder = self.folder(work_id)
         if folder is None:
-            raise Damaged(f"{self.jobs} has no result of run {job_id}")
+            raise Damaged(f"{self.jobs} has no result of run {work_id}")
         self._verify(folder)
         return folder
 
