@@ -491,7 +491,7 @@ def _opened(folder: str | Path, data: Path | None) -> Results:
 
     found = Results.open(folder, data)
     for message in found.damaged():
-        say(f"tombola: {message}; it is left out, and `tombola run` repeats it")
+        say(f"tombola: {message}; the table omits it, and `tombola run` repeats it")
     return found
 
 

@@ -143,7 +143,7 @@ def test_what_is_left_out_is_counted_and_nothing_is_concluded(levels):
         found = outcome(lost, expression)
         assert (found.outcome, found.n) == ("inconclusive", 4)
         assert "only 4 of 5 trials" in found.reason
-        assert "1 diverged run is left out" in found.reason
+        assert "1 diverged run is omitted" in found.reason
     assert "2 diverged runs" in outcome(lost, 'difference("ticket", "reinit", 0.512) > 0').reason
     assert "diverged" not in outcome(lost, 'gain("ticket", 0.8) > 0').reason
     dense = levels.assign(status=np.where((levels.level == 0) & (levels.trial == 1), "diverged", "ok"))

@@ -65,7 +65,7 @@ def test_what_cannot_be_trained_on_is_named(name, message):
 def test_a_frame_must_say_where_its_targets_are():
     pytest.importorskip("pandas")
     assert describe(settings("frames", arguments={"target": "label", "named": False})).classes == 3
-    with pytest.raises(DataError, match="train has no column 'colour'; there are: a, b, c, d, e, f, kind"):
+    with pytest.raises(DataError, match="train has no column 'colour'; its columns are: a, b, c, d, e, f, kind"):
         describe(settings("frames", arguments={"said": "colour"}))
 
 

@@ -104,10 +104,10 @@ def test_the_fingerprint_is_of_the_content_not_of_the_place(tmp_path):
 X, Y = good()["x_train"], good()["y_train"]
 FAULTS = {
     # keys
-    "missing": (good(y_test=None), "no array y_test; there are: x_train, y_train, x_test"),
+    "missing": (good(y_test=None), "no array y_test; the file contains: x_train, y_train, x_test"),
     "misnamed": (good(x_train=None, X_train=X), "no array x_train.*for x_train did you mean 'X_train'"),
-    "other names": ({"images": X, "labels": Y}, "no array x_train nor .* nor y_test; there are: images, labels$"),
-    "no arrays": ({}, "there are: none"),
+    "other names": ({"images": X, "labels": Y}, "no array x_train nor .* nor y_test; the file contains: images, labels$"),
+    "no arrays": ({}, "the file contains: none"),
     # inputs
     "integers": (good(x_train=X.astype(int)), r"x_train is int64; save it as uint8.*x_train.astype\('float32'\)"),
     "bool": (good(x_test=good()["x_test"] > 9), "x_test is bool"),

@@ -71,7 +71,7 @@ def test_files_of_c(tmp_path):
 
 def test_nothing_half_written(tmp_path):
     (tmp_path / "net.c").mkdir()  # the second file can't be written
-    with pytest.raises(StoreError, match="exists and has room"):
+    with pytest.raises(StoreError, match="an existing folder with free space"):
         export_c(random_ticket(), tmp_path / "net.c")
     assert [path.name for path in tmp_path.iterdir()] == ["net.c"]
 

@@ -199,7 +199,7 @@ def test_a_ticket_without_live_paths_is_refused(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
-    with pytest.raises(tombola.StoreError, match="name a folder that exists and has room; tombola wrote nothing"):
+    with pytest.raises(tombola.StoreError, match="name an existing folder with free space; tombola wrote nothing"):
         ticket_of(hidden=[5], density=0.5).export("packed", tmp_path / "no" / "x")
 
 

@@ -251,7 +251,7 @@ def test_a_mask_of_another_network_is_refused(module):
     """Of another shape, and of other names."""
     mask = Mask.full({"weight": (2, 4)})
     for prune in (mask.apply_, mask.hold_):
-        with pytest.raises(InputError, match=r"the mask has 'weight' of shape \(2, 4\), and this module"):
+        with pytest.raises(InputError, match=r"the mask has 'weight' of shape \(2, 4\), but this module"):
             prune(module)
 
 

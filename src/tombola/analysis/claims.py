@@ -226,7 +226,7 @@ def _left_out(evidence: Evidence, n: int) -> str:
     """Return what of the study is not in a sample of n trials; nothing where all of it is."""
     trials, lost = evidence.levels["trial"].nunique(), len(evidence.lost)
     parts = [f"only {n} of {trials} trials have all values that the expression needs"] if n < trials else []
-    parts += [f"{lost} diverged {'run is' if lost == 1 else 'runs are'} left out"] if lost else []
+    parts += [f"{lost} diverged {'run is' if lost == 1 else 'runs are'} omitted"] if lost else []
     return ", and ".join(parts)
 
 

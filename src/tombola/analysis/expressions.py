@@ -132,7 +132,7 @@ def _expression(text: str, tree: ast.expr) -> Expression:
     if isinstance(tree, ast.Compare):
         greater = GREATER.get(type(tree.ops[0]))
         if greater is None or len(tree.ops) > 1:
-            raise _Refused(tree, "there may be one comparison, and it is < <= > or >=")
+            raise _Refused(tree, "an expression may have one comparison: < <= > or >=")
         strict = isinstance(tree.ops[0], ast.Gt | ast.Lt)
         found = Expression(text, tree.left, "greater" if greater else "less", tree.comparators[0], strict)
     for side in (found.left, found.right):

@@ -138,7 +138,7 @@ class _Part:
                 )
             (target,) = found
         if target not in columns:
-            raise DataError(f"{self.where} has no column {target!r}; there are: {', '.join(columns)}")
+            raise DataError(f"{self.where} has no column {target!r}; its columns are: {', '.join(columns)}")
         targets = columns.pop(target)
         if not columns:
             raise DataError(f"{self.where} has only the column {target!r}; add inputs")

@@ -73,7 +73,7 @@ def _headers(archive: Archive) -> dict[str, Header]:
         close = {key: hint for key in missing if "did you mean" in (hint := nearest(key, others))}
         hints = "".join(f"; for {key}{hint[1:]}" for key, hint in close.items())
         raise DataError(
-            f"{archive.path}: no array {' nor '.join(missing)}; there are: {', '.join(names) or 'none'}{hints}"
+            f"{archive.path}: no array {' nor '.join(missing)}; the file contains: {', '.join(names) or 'none'}{hints}"
         )
     headers = {key: archive.header(key) for key in KEYS}
     for key in KEYS:

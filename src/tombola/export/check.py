@@ -40,7 +40,7 @@ def check_same(expected: Tensor, found: Tensor, what: str, tolerance: float = TO
     relative = largest / max(float(expected.abs().max()), 1e-30)
     if not relative <= tolerance:
         raise InputError(
-            f"{what} does not match PyTorch: the largest difference is {largest:.3g}, {relative:.2%} of the "
-            f"largest output, and {tolerance:.2%} is allowed; tombola wrote nothing"
+            f"{what} does not match PyTorch: the largest difference is {largest:.3g}, {relative:.2%} of the largest "
+            f"output, but at most {tolerance:.2%} is allowed; tombola wrote nothing"
         )
     return relative

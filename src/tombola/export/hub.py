@@ -181,10 +181,10 @@ def _config(path: Path, name: str) -> dict[str, Any]:
     except OSError:
         raise InputError(f"{name} holds no ticket: it has no {CONFIG}; {remedy}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} holds no ticket: {CONFIG} is no JSON ({error}); {remedy}") from error
+        raise InputError(f"{name} contains no ticket: {CONFIG} is not JSON ({error}); {remedy}") from error
     if not isinstance(found, dict) or found.get("library_name") != "tombola":
         raise InputError(f"{name} holds no ticket: {CONFIG} is of another library; {remedy}")
     if found.get("format") != FORMAT or not isinstance(found.get("files"), dict):
         written = found.get("format")
-        raise InputError(f"{name}: its format is {written!r}, and this tombola reads format {FORMAT}; upgrade tombola")
+        raise InputError(f"{name}: its format is {written!r}, but this version reads format {FORMAT}; upgrade tombola")
     return found

@@ -174,7 +174,7 @@ def export_pytorch(ticket: Ticket, path: Path, weights: str = "trained") -> None
         "normalisation": ticket.normalisation,
         "mask": ticket.mask.shapes(),
     }
-    write_whole(Path(path), pack_tensors(tensors, about), "name a folder that exists and has room")
+    write_whole(Path(path), pack_tensors(tensors, about), "name an existing folder with free space")
 
 
 def load(path: str | Path, compiled: bool | None = None) -> SparseModule:

@@ -26,7 +26,7 @@ def write_mask(packed: Mapping[str, Tensor], shapes: Shapes, path: Path) -> None
         path.write_bytes(pack_tensors(packed, {"mask": shapes}))
     except OSError as error:
         raise StoreError(
-            f"can't write {path}: {error.strerror or error}; name a folder that exists and has room"
+            f"can't write {path}: {error.strerror or error}; name an existing folder with free space"
         ) from error
 
 

@@ -21,7 +21,7 @@ def matching_parameters(keep: Mapping[str, Tensor], module: nn.Module) -> dict[s
     for name, pattern in keep.items():
         problem = _problem(name, tuple(pattern.shape), parameters)
         if problem:
-            raise InputError(f"the mask has {name!r} of shape {tuple(pattern.shape)}, and this module {problem}")
+            raise InputError(f"the mask has {name!r} of shape {tuple(pattern.shape)}, but this module {problem}")
     return {name: parameters[name] for name in keep}
 
 

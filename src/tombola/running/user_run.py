@@ -241,7 +241,7 @@ class UserRun:
     def _require_open(self, what: str) -> None:
         if self._closed:
             raise InputError(
-                f"run {self.label} has ended, and {what} after that; use the current run of the loop or the scheduler"
+                f"run {self.label} has ended, but {what} after that; use the current run of the loop or the scheduler"
             )
 
     def _weights(self) -> Weights:
@@ -295,7 +295,7 @@ class UserRun:
         if now.keys() != self._parameters.keys():
             name = sorted(now.keys() ^ self._parameters.keys())[0]
             raise InputError(
-                f"run {self.label}: run.model must keep its parameters, and {name!r} was added or removed; {remedy}"
+                f"run {self.label}: run.model must keep its parameters, but {name!r} was added or removed; {remedy}"
             )
         if replaced := [name for name in self.mask if held_weight(now[name]) is None]:
             raise InputError(

@@ -213,5 +213,5 @@ def _layers(key: str, coverage: Coverage, field: str) -> list[str]:
         return [coverage.select(key, field)]  # which says what there is
     if not found:
         known = ", ".join(name.removesuffix(".weight") for name in names)
-        raise InputError(f"{field}: no prunable layer matches {key!r}; there are {known}")
+        raise InputError(f"{field}: no prunable layer matches {key!r}; the layers are {known}")
     return found

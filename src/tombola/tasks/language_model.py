@@ -86,7 +86,7 @@ class LanguageModel(Task):
         first = first[0] if first and isinstance(first[0], tuple) else first
         if tokens is None or len(first) != 1:
             raise InputError(
-                "task: language-model needs int64 token ids of shape (N, tokens) as inputs, and an example of "
+                f"task: language-model needs int64 token ids of shape (N, tokens) as inputs, but an example of "
                 f"{source} has shape {shape} and type {data.input_dtype}; choose another task, or save such inputs"
             )
         if data.output_shape is None and first[0] < 2:
@@ -95,7 +95,7 @@ class LanguageModel(Task):
             )
         if data.output_shape is not None and (data.target_dtype != "int64" or data.output_shape != first):
             raise InputError(
-                f"task: language-model needs no targets, or an int64 token id for each position, and {source} has "
+                f"task: language-model needs no targets, or an int64 token id for each position, but {source} has "
                 f"{kind_of(data)}; remove the targets: each token is then the target of the one before"
             )
 

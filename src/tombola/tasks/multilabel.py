@@ -93,7 +93,7 @@ class Multilabel(Task):
         labels = self.outputs(data)
         if labels is None:
             raise InputError(
-                f"task: multilabel needs targets of 0 and 1 of shape (N, labels), and {source} has {kind_of(data)}; "
+                f"task: multilabel needs targets of 0 and 1 of shape (N, labels), but {source} has {kind_of(data)}; "
                 "choose another task, or save such targets"
             )
         if isinstance(self.pos_weight, tuple) and len(self.pos_weight) != labels:

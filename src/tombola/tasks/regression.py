@@ -79,7 +79,7 @@ class Regression(Task):
         """Check that the targets are numbers."""
         if not self.outputs(data):
             raise InputError(
-                f"task: regression needs one array of numbers as targets, and {source} has {kind_of(data)}; choose "
+                f"task: regression needs one array of numbers as targets, but {source} has {kind_of(data)}; choose "
                 "another task, or give such targets"
             )
 

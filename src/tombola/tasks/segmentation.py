@@ -86,8 +86,8 @@ class Segmentation(Task):
         """Check that there is a class number for each pixel."""
         if data.target_dtype != "int64" or not data.output_shape or not self.outputs(data):
             raise InputError(
-                f"task: segmentation needs an integer class number for each pixel, as (N, height, width), and {source} "
-                f"has {kind_of(data)}; choose another task, or save such targets"
+                f"task: segmentation needs an integer class number for each pixel, as (N, height, width), but "
+                f"{source} has {kind_of(data)}; choose another task, or save such targets"
             )
         ignored = self.ignore_index
         if self.classes is None and ignored is not None and ignored >= 0 and data.classes == ignored + 1:

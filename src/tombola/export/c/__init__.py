@@ -124,7 +124,7 @@ def export_c(
     made = ticket_sources(ticket, given if name or given[:1].isalpha() else f"net_{given}", weights, inputs)
     header = path.with_suffix(".h")
     code = made.code.replace(f'#include "{made.name}.h"', f'#include "{header.name}"', 1)
-    remedy = "name a folder that exists and has room"
+    remedy = "name an existing folder with free space"
     write_whole(header, made.header.encode(), remedy)
     try:
         write_whole(path, code.encode(), remedy)

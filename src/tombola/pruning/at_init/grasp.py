@@ -36,7 +36,7 @@ def grasp(snapshots: Snapshots) -> Mapping[str, Tensor]:
         where = f"its layer {layer}" if layer else "one of its operations"
         reason = " ".join(str(error).split())[:160]
         raise InputError(
-            f"grasp needs second derivatives of the network, and {where} has none ({reason}); use snip or synflow "
+            f"grasp needs second derivatives of the network, but {where} has none ({reason}); use snip or synflow "
             "instead"
         ) from error
     if not any(bool(product.any()) for product in products):
