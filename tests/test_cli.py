@@ -130,7 +130,7 @@ BAD = {
     "no arms": ("run demo arms=[]", ["arms"]),
     "unknown data": ("run demo data=digit", ["'digit'", "did you mean 'digits'?"]),
     "no path": ("run demo data=npz", ["npz", "path"]),
-    "path not there": ("run demo data.source=npz data.path=no/where.npz", ["where.npz", "no such file"]),
+    "path not there": ("run demo data.source=npz data.path=no/where.npz", ["where.npz", "does not exist"]),
     "unknown criterion": ("run demo pruning.criterion=magnitud", ["'magnitud'", "'magnitude'"]),
     "unknown engine": ("run demo --engine dens", ["'dens'", "'dense'"]),
     "unknown device": ("run demo --device gpu", ["'gpu'", "cpu"]),

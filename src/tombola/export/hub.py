@@ -120,7 +120,7 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, token: str
         token: as in `push_to_hub`.
 
     Raises:
-        InputError: the folder or repository does not exist, it holds no ticket, or it was altered.
+        InputError: the folder or repository does not exist, it contains no ticket, or it was altered.
     """
     if Path(name).is_dir():
         return _read({each: Path(name) / each for each in (CONFIG, *TENSORS)}, str(name))
@@ -160,14 +160,14 @@ def _read(paths: dict[str, Path], name: str) -> Ticket:
     try:
         about = About.model_validate(config)
     except ValidationError as error:
-        raise InputError(f"{name} holds no ticket: {explain(error, About)}") from None
+        raise InputError(f"{name} contains no ticket: {explain(error, About)}") from None
     mask = Mask.load(paths[MASK])
     if mask.shapes() != dict(about.mask):
         raise InputError(f"{name} was altered: {MASK} and {CONFIG} differ in the shapes of layers; save it again")
     try:
         trained, start = load_file(paths[TRAINED]), load_file(paths[START])
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{name} holds no ticket: its weights can't be read ({error})") from error
+        raise InputError(f"{name} contains no ticket: its weights can't be read ({error})") from error
     return Ticket(mask, start, trained, config["normalisation"], config["origin"])
 
 
@@ -176,14 +176,14 @@ def _config(path: Path, name: str) -> dict[str, Any]:
     remedy = "give what Ticket.save_pretrained wrote"
     try:
         if path.stat().st_size > MOST:
-            raise InputError(f"{name} holds no ticket: {CONFIG} is larger than {MOST:,} bytes; {remedy}")
+            raise InputError(f"{name} contains no ticket: {CONFIG} is larger than {MOST:,} bytes; {remedy}")
         found = json.loads(path.read_text("utf-8"))
     except OSError:
-        raise InputError(f"{name} holds no ticket: it has no {CONFIG}; {remedy}") from None
+        raise InputError(f"{name} contains no ticket: it has no {CONFIG}; {remedy}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} contains no ticket: {CONFIG} is not JSON ({error}); {remedy}") from error
     if not isinstance(found, dict) or found.get("library_name") != "tombola":
-        raise InputError(f"{name} holds no ticket: {CONFIG} is of another library; {remedy}")
+        raise InputError(f"{name} contains no ticket: {CONFIG} is of another library; {remedy}")
     if found.get("format") != FORMAT or not isinstance(found.get("files"), dict):
         written = found.get("format")
         raise InputError(f"{name}: its format is {written!r}, but this version reads format {FORMAT}; upgrade tombola")
