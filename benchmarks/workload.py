@@ -61,7 +61,7 @@ def mask_at(network: str, density: float) -> Mask:
 
 
 def engine_at(network: str, density: float, engine: str = "auto", precision: str = "float32") -> Engine:
-    """Return an engine as a job of that density would get it."""
+    """Return the engine that a run of that density gets."""
 
     def build() -> torch.nn.Module:
         return NETWORKS[network](SHAPES[network], 10)
@@ -183,7 +183,7 @@ class _WithoutEnd:
 
 
 def best_stack_ratio(stacks: tuple[int, ...] = (16, 64, 256), seconds: float = 3.0) -> float:
-    """Return job-steps a second of the best stack of Lenet jobs on a GPU, over those of one eager job at a time."""
+    """Return the steps per second of the best stack of Lenet runs on a GPU, over those of one eager run at a time."""
     device = torch.device("cuda")
     splits = made_up("lenet-300-100")
     on_device = Splits(
@@ -196,7 +196,7 @@ def best_stack_ratio(stacks: tuple[int, ...] = (16, 64, 256), seconds: float = 3
     def build() -> torch.nn.Module:
         return NETWORKS["lenet-300-100"](SHAPES["lenet-300-100"], 10)
 
-    def job_steps_a_second(make: Any, replicas: int) -> float:
+    def steps_per_second(make: Any, replicas: int) -> float:
         mask = mask_at("lenet-300-100", 0.2)
         weights = mask.apply(initialised(build, "glorot-normal", 0).state_dict())
         starts = [ReplicaState(weights, mask, Seeds(0, replica), on_device) for replica in range(replicas)]
@@ -204,8 +204,8 @@ def best_stack_ratio(stacks: tuple[int, ...] = (16, 64, 256), seconds: float = 3
         runner.advance(50)
         return replicas / pace(runner.advance, 100, seconds)  # advance ends by reading the loss: the GPU is done then
 
-    eager = job_steps_a_second(DenseEngine, 1)
-    return max(job_steps_a_second(StackedEngine, replicas) for replicas in stacks) / eager
+    eager = steps_per_second(DenseEngine, 1)
+    return max(steps_per_second(StackedEngine, replicas) for replicas in stacks) / eager
 
 
 def peak_memory() -> float:

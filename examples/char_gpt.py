@@ -1,4 +1,4 @@
-"""Which sparsity of a character-level GPT is matching? Two layers of attention on a text file.
+"""Finds the matching sparsities of a character-level GPT: two layers of attention on a text file.
 
 python examples/char_gpt.py ../shared/data/tinyshakespeare/input.txt results/gpt
 """
