@@ -163,7 +163,7 @@ class Coverage:
 
     def summary(self) -> str:
         """Return the totals in one line."""
-        line = f"of {self.matrix_weights:,} weights in matrices {self.prunable:,} are prunable"
+        line = f"{self.prunable:,} of {self.matrix_weights:,} matrix weights are prunable"
         shares = []
         if self.parameters:
             shares.append(f"{_percent(self.prunable, self.parameters)} of all {self.parameters:,} parameters")
