@@ -33,15 +33,15 @@ class Claim(Section):
     """One claim, as a claims file has it.
 
     Args:
-        id: what it is called in tables; unique in its file.
+        id: its name in tables; unique in its file.
         source: the publication, and where in it.
         sentence: the claim in words.
-        expression: what is measured; see `tombola.analysis.expressions`.
+        expression: the measured quantity; see `tombola.analysis.expressions`.
         expected: the value that the claim gives, where the expression is not a comparison.
-        tolerance: how far from it a value may be that still bears the claim out.
-        stated: whether expression, expected value and tolerance were written down "before the run" that they are held
-            against, or "after first runs" had been seen; None where that is not said.
-        minimum: the number of trials below which nothing is concluded.
+        tolerance: the accepted distance from the expected value.
+        stated: whether expression, expected value and tolerance were stated "before the run" or "after first runs";
+            None if unknown.
+        minimum: the smallest number of trials for a conclusion.
         nearest: how far a level's density may be from the one asked for: 0.12 allows 12 % more or less.
         metric: of the studies that the claim is about: gains, expected value and tolerance are in its unit.
         applies: field of a study -> the value, or list of values, that it must have: `network.name: lenet-300-100`.
@@ -93,7 +93,7 @@ class Claim(Section):
 
     @property
     def expectation(self) -> str:
-        """What is expected, in a few characters."""
+        """The expected value, in a few characters."""
         if self.parsed.side is None:
             return f"{self.expected:g} ± {self.tolerance:g}"
         sign = (">" if self.parsed.side == "greater" else "<") + ("" if self.parsed.strict else "=")
@@ -156,13 +156,13 @@ def evaluate(
 ) -> list[Outcome]:
     """Check each claim against each study of a results table.
 
-    With [low, high] the interval (Student's t) of the mean over trials of what the expression gives:
+    [low, high] is the interval (Student's t) of the mean of the expression over trials:
 
     - of a claim with an expected value: `reproduced` where the whole interval lies within expected ± tolerance, `not
       reproduced` where none of it does;
     - of a comparison: `reproduced` where the whole interval lies on the right side, `not reproduced` where it all lies
-      on the wrong one; a bound of the interval that equals what is compared with is on the right side of `>=` and
-      `<=` only. Where all trials give the same, there is no variation to judge a comparison by: `inconclusive`;
+      on the wrong one; a bound that equals the other side is on the right side of `>=` and `<=` only. If all trials
+      give the same value, a comparison is `inconclusive`;
     - `inconclusive` otherwise; also with fewer trials than the claim's minimum, and where a diverged run or a trial is
       left out, because the remaining trials are a biased sample;
     - `not measured` where the claim is about another metric, study or recipe, or where the results lack the arm, the
@@ -223,7 +223,7 @@ def _no_trial(evidence: Evidence) -> str:
 
 
 def _left_out(evidence: Evidence, n: int) -> str:
-    """Return what of the study is not in a sample of n trials; nothing where all of it is."""
+    """Return the trials and runs that a sample of n trials lacks; "" if none."""
     trials, lost = evidence.levels["trial"].nunique(), len(evidence.lost)
     parts = [f"only {n} of {trials} trials have all values that the expression needs"] if n < trials else []
     parts += [f"{lost} diverged {'run is' if lost == 1 else 'runs are'} omitted"] if lost else []
@@ -253,7 +253,7 @@ def _judge(claim: Claim, n: int, low: float, high: float, flat: bool) -> tuple[s
 
 
 def _differs(fields: Mapping[str, Any], settings: Mapping[str, Any] | None, network: str) -> str | None:
-    """Return in what a study is not as a claim has it; None where it is, as far as is known."""
+    """Return the first setting of a study that differs from the claim's; None if none differs, as far as known."""
     for field, wanted in fields.items():
         if settings is None and field != "network.name":
             continue
@@ -278,7 +278,7 @@ def load_claims(path: str | Path) -> list[Claim]:
     """Return the claims of a file.
 
     Raises:
-        InputError: the file can't be read or is not a claims file; the message names file, claim, and what is allowed.
+        InputError: the file can't be read or is not a claims file; the message names file, claim, and allowed values.
     """
     return read_claims(read_text(local_path(path, "the claims file"), MAX_BYTES), str(path))
 
@@ -287,7 +287,7 @@ def read_claims(text: str, source: str) -> list[Claim]:
     """Return the claims of a file's text. Fields beside `claims` are defaults of all of them.
 
     Raises:
-        InputError: it is not a claims file; `source` is what the message calls it.
+        InputError: it is not a claims file; `source` is its name in the message.
     """
     content = read_yaml(text, source, "safe")
     if not isinstance(content, dict) or not isinstance(content.get("claims"), list) or not content["claims"]:

@@ -5,8 +5,8 @@
     product     = factor { ("*" | "/") factor }
     factor      = [ "-" | "+" ] ( number | function "(" argument { "," argument } ")" | "(" sum ")" )
 
-Python's parser makes the tree, for its grammar holds this one; of the tree only what is listed here is let through, and
-it is computed by walking it.
+Python's parser makes the tree, because its grammar contains this one. Only the listed nodes of the tree are allowed.
+The value is computed by walking the tree.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Side = Literal["greater", "less"]
 
 
 class BadExpression(Exception):
-    """An expression that is not of the language; the message says where, what, and what is allowed."""
+    """An expression outside the language; the message names the place, the fault and the allowed syntax."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Expression:
 
     Args:
         text: as it was written.
-        left: what is measured.
+        left: the measured quantity.
         side: of a comparison, "greater" or "less"; None for none.
         right: what it is compared with; None where there is no comparison.
         strict: of a comparison, whether it is < or >, which equality does not satisfy.
@@ -77,12 +77,12 @@ class Expression:
         return float(_value(self.right, None))
 
     def measure(self, evidence: Evidence) -> pd.Series:
-        """Return what each trial gives: the left side, less the right one where that is measured as well.
+        """Return the value of each trial: the left side, minus the right one if it is measured too.
 
         Trials in which a part is missing are omitted.
 
         Raises:
-            NotMeasured: the study does not hold what is asked for.
+            NotMeasured: the study lacks a part of the expression.
         """
         values = _value(self.left, evidence)
         if self.right is not None and self.bound is None:
@@ -146,7 +146,7 @@ def _expression(text: str, tree: ast.expr) -> Expression:
 
 
 def _check(node: ast.AST, depth: int = 0) -> None:
-    """Refuse whatever is not of the language."""
+    """Refuse everything outside the language."""
     if depth > DEEPEST:
         raise _Refused(node, f"is nested more than {DEEPEST} deep")
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:

@@ -1,4 +1,4 @@
-"""What the expression of a claim can ask of a study: one number for each trial."""
+"""The quantities in the expression of a claim: one number per trial."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tombola.tasks.metric import Metric, metric_of
 
 
 class NotMeasured(Exception):
-    """The results do not hold what is asked for; the message says what is missing."""
+    """The results lack a requested quantity; the message names it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Data sets: where they come from, how they are split, what training sees of them."""
+"""Data sets: sources, splits, and the inputs of training."""
 
 from tombola.data.balanced import balanced
 from tombola.data.dataset import Arrays, Dataset, Description, Shape, first_array, is_one_shape

@@ -82,7 +82,7 @@ class Augmentation:
 
 
 def changed_by(name: str, function: Any, inputs: Tensors, generator: torch.Generator) -> Tensors:
-    """Return what a user's augmentation makes of a batch.
+    """Return a batch after a user's augmentation.
 
     Raises:
         InputError: it fails, or returns something of another shape or type.

@@ -1,4 +1,4 @@
-"""The small digits: 1,797 images of 8 by 8 pixels, part of this package, so there is nothing to download.
+"""The small digits: 1,797 images of 8 by 8 pixels. The package contains them, so they need no download.
 
 They are the test part of "Optical Recognition of Handwritten Digits" by E. Alpaydin and C. Kaynak (1998, UCI Machine
 Learning Repository, https://doi.org/10.24432/C50P49, licence CC BY 4.0), the same set and order as scikit-learn's

@@ -1,4 +1,4 @@
-"""Data of the user's own: what `package.module:function` returns, as read-only arrays.
+"""A user's own data: the return value of `package.module:function`, as read-only arrays.
 
 The function returns train and test, as a pair or as a map with these names. Each may be
 
@@ -31,7 +31,7 @@ def load(name: str, arguments: Mapping[str, Any]) -> Dataset:
 
     Raises:
         InputError: the function does not exist, or it fails.
-        DataError: what it returns can't be trained on.
+        DataError: the returned data can't be used for training.
     """
     returned = _called(name, arguments)
     target = None
@@ -90,7 +90,7 @@ def _both(train: Any, test: Any) -> tuple[tuple[str, Any], tuple[str, Any]]:
 
 
 class _Part:
-    """One part of what a function returned, on its way to arrays."""
+    """One part of a function's return value, to convert to arrays."""
 
     def __init__(self, name: str, which: str, part: Any, target: str | None):
         self.where, self.part, self.target = f"{name}: {which}", part, target

@@ -1,4 +1,4 @@
-"""A user's own arrays in a .npz file: what they must be, and what to do where they are not."""
+"""A user's own arrays in an .npz file: checks, with a remedy for each fault."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def describe(path: Path, kind: str = "image") -> Description:
 
     Args:
         path: of the archive.
-        kind: what inputs of three dimensions are: "image" or "sequence".
+        kind: the meaning of inputs with three dimensions: "image" or "sequence".
 
     Raises:
         DataError: the archive or the arrays are not as `load` needs them.
@@ -101,7 +101,7 @@ def _headers(archive: Archive) -> dict[str, Header]:
 
 
 def _input_fault(key: str, header: Header) -> str:
-    """Return what is wrong with an array of inputs, and the remedy; "" where nothing is."""
+    """Return the fault of an array of inputs, and the remedy; "" for none."""
     shape, dtype = header.shape, header.dtype
     if dtype.hasobject:
         return "holds Python objects, which are never loaded; save one array of uint8 or float32"
@@ -124,7 +124,7 @@ def _input_fault(key: str, header: Header) -> str:
 
 
 def _label_fault(key: str, header: Header) -> str:
-    """Return what is wrong with an array of labels, and the remedy; "" where nothing is."""
+    """Return the fault of an array of labels, and the remedy; "" for none."""
     shape, dtype = header.shape, header.dtype
     if dtype.hasobject:
         return "holds Python objects, which are never loaded; save class numbers from 0 as int64"

@@ -1,4 +1,4 @@
-"""Data sets published as four IDX files each: where they lie, what they must contain."""
+"""Data sets published as four IDX files each: their location and their content."""
 
 from __future__ import annotations
 

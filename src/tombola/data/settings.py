@@ -30,7 +30,7 @@ class DataSettings(Section):
             values of a feature vector; "feature", those at one place of the examples (of a sequence, one feature over
             all steps); "none", inputs stay as they are, uint8 divided by 255. By default images are normalised by
             channel, feature vectors by feature, and sequences not at all.
-        kind: what an npz array [N, a, b] holds: "image", pictures without channels, or "sequence", a steps of b
+        kind: the content of an npz array [N, a, b]: "image", pictures without channels, or "sequence", a steps of b
             features.
     """
 

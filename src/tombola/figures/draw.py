@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """What there is to know of a figure before it is drawn.
+    """The record of a figure.
 
     Args:
-        needs: what results it is drawn from.
+        needs: the results that it needs.
         together: whether several studies share one figure; else each has its own.
         networks: what the names of the networks begin with for which it is drawn unasked.
     """
@@ -215,7 +215,7 @@ def _write(path: Path, content: bytes) -> Path:
 
 
 def _endings(studies: Iterable[object]) -> list[str]:
-    """Return what to add to the files' names to tell the studies apart: nothing for a single one."""
+    """Return a suffix for the file names of each study; "" for a single study."""
     studies = list(studies)
     if len(studies) == 1:
         return [""]

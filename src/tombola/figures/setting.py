@@ -52,7 +52,7 @@ class Setting:
 
     @classmethod
     def of_results(cls, results: Results) -> Setting:
-        """Return the settings of a study, and what its dense runs watched."""
+        """Return the settings of a study, and the masks that its dense runs tracked."""
         return replace(cls.of(results.study), settling=results.settling())
 
 
