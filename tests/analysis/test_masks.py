@@ -201,7 +201,7 @@ class Table(nn.Linear):
         (nn.Sequential(nn.Linear(2, 2), nn.Softmax(1)), "softmax"),
         (nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), "layer_norm"),
         (Squares(2, 2), "mul"),
-        (Table(), "table is no weight"),
+        (Table(), "table is not a weight"),
     ],
 )
 def test_what_cannot_be_followed_is_said(module, why):
