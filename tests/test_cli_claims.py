@@ -154,7 +154,7 @@ def test_a_table_with_words_for_numbers_or_without_rows(call, table):
     assert (status, "contains values that are not numbers" in err) == (2, True)
     table.write_text(text.splitlines()[0] + "\n")
     status, _, err = call("results.csv", "--claims", "own.yaml")
-    assert (status, "results.csv holds no results yet" in err) == (2, True)
+    assert (status, "results.csv contains no results yet" in err) == (2, True)
 
 
 def test_a_claims_file_with_a_mistake(call, table):

@@ -315,7 +315,7 @@ def test_a_package_adds_a_short_name(package, tmp_path):
 def test_two_packages_of_one_short_name_are_said(package):
     package("outside_one", "[tombola.networks]\nhourglass = outside_one:make\n")
     package("outside_two", "[tombola.networks]\nhourglass = outside_two:make\n")
-    with pytest.raises(InputError, match="'hourglass' is added by outside_one and outside_two; uninstall one"):
+    with pytest.raises(InputError, match="'hourglass' comes from outside_one and outside_two; uninstall one"):
         resolve("hourglass", OURS, "network")
 
 

@@ -92,7 +92,7 @@ def test_a_ticket_s_file_has_no_levels(results, tmp_path):
         run(tmp_path / "ticket", "--to", "compact", "--level", 1)
     with pytest.raises(InputError, match="needs a results folder"):
         run(tmp_path / "ticket", "--to", "packed", "finetune=5")
-    with pytest.raises(InputError, match="there is no"):
+    with pytest.raises(InputError, match="does not exist"):
         run(tmp_path / "nothing", "--to", "compact")
 
 

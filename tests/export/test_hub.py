@@ -93,7 +93,7 @@ DAMAGES = [
     (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is not JSON"),
     (lambda folder: (folder / "config.json").write_text("[" * 100_000), r"config\.json is not JSON"),
     (lambda folder: (folder / "config.json").write_text("[]"), "is of another library"),
-    (lambda folder: edited(folder, lambda config: config.update(format=2)), "format is 2, and this tombola reads"),
+    (lambda folder: edited(folder, lambda config: config.update(format=2)), "format is 2, but this version reads"),
     (lambda folder: edited(folder, lambda config: config.update(files=[])), "reads format 1"),
     (lambda folder: edited(folder, lambda config: config.pop("origin")), "contains no ticket: .*origin"),
     (lambda folder: edited(folder, lambda config: config["mask"].update(more=[2])), "differ in the shapes of layers"),

@@ -108,7 +108,7 @@ def test_a_report_after_the_end(tmp_path):
         body(run)
         runs[0].report(30, accuracy=0.5)
 
-    with pytest.raises(InputError, match="dense has ended, and accuracy was reported after that"):
+    with pytest.raises(InputError, match="dense has ended, but accuracy was reported after that"):
         each_run(tmp_path, report_the_first)
 
 

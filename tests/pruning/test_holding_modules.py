@@ -325,7 +325,7 @@ def test_revived_weights_that_no_hook_saw_are_an_error():
         optimizer.step()
 
     step()
-    with pytest.raises(InputError, match=r"pruned weights of 'weight' came back.*call `apply\(\)`"):
+    with pytest.raises(InputError, match=r"pruned weights of 'weight' changed.*call `apply\(\)`"):
         step()
     hold.apply()
     for _ in range(3):

@@ -125,11 +125,11 @@ def test_what_pytorch_pruning_can_not_take():
 
 def test_bad_masks_of_pytorch_pruning_are_refused():
     state = pruned_net().state_dict()
-    with pytest.raises(InputError, match=r"the mask of '0.weight' has shape \(2, 2\), and the weights \(16, 12\)"):
+    with pytest.raises(InputError, match=r"the mask of '0.weight' has shape \(2, 2\), but the weights have \(16, 12\)"):
         Mask.from_prune(state | {"0.weight_mask": torch.ones(2, 2)})
     with pytest.raises(InputError, match=r"'0.weight' has 0.5 among its values"):
         Mask.from_prune(state | {"0.weight_mask": torch.full((16, 12), 0.5)})
-    with pytest.raises(InputError, match=r"the mask of 'w' has shape \(3,\), and the weights \(4,\)"):
+    with pytest.raises(InputError, match=r"the mask of 'w' has shape \(3,\), but the weights have \(4,\)"):
         drawn({"w": [3]}).to_prune_state({"w": torch.ones(4)})
     with pytest.raises(InputError, match="the weights have no 'w'"):
         drawn({"w": [3]}).to_prune_state({"v": torch.ones(3)})
@@ -210,8 +210,8 @@ def test_openlth_files_that_are_no_masks(tmp_path, monkeypatch):
         ("hostile.pth", "can't be read as OpenLTH's mask"),
         ("empty.pth", "can't be read"),
         ("text.pth", "can't be read"),
-        ("none.pth", "there is no none.pth"),
-        (".", r"there is no mask.pth"),
+        ("none.pth", "none.pth does not exist"),
+        (".", r"mask.pth does not exist"),
     ):
         with pytest.raises(InputError, match=match):
             Mask.from_openlth(name)
