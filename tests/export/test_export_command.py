@@ -88,7 +88,7 @@ def test_mistakes_are_one_sentence(results, arguments, match):
 
 def test_a_ticket_s_file_has_no_levels(results, tmp_path):
     results.ticket(level=1).save(tmp_path / "ticket")
-    with pytest.raises(InputError, match="--level chooses a ticket of a results folder"):
+    with pytest.raises(InputError, match="--level needs a results folder"):
         run(tmp_path / "ticket", "--to", "compact", "--level", 1)
     with pytest.raises(InputError, match="needs a results folder"):
         run(tmp_path / "ticket", "--to", "packed", "finetune=5")

@@ -82,7 +82,7 @@ def test_operators(function):
         (lambda m, x: x - x.mean(0), "across examples"),
         (lambda m, x: x.flip(0), "'flip'"),
         (lambda m, x: x + torch.rand(1), "computes different outputs in two calls"),
-        (lambda m, x: x if x.sum() > 0 else -x, "can't be followed"),
+        (lambda m, x: x if x.sum() > 0 else -x, "can't be traced"),
         (lambda m, x: (x, x), "must return one tensor"),
         (lambda m, x: torch.ones(2, 3), "must return one tensor"),
         (lambda m, x: x * float("inf"), "not finite"),

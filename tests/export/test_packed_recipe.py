@@ -79,5 +79,5 @@ def test_another_generator_is_noticed(tmp_path, monkeypatch):
 
     path = drawn_ticket().export("packed", tmp_path / "x", form="recipe")
     monkeypatch.setattr(module, "drawn", lambda origin, recipe, mask: drawn(origin, {**recipe, "seed": 6}, mask))
-    with pytest.raises(InputError, match="gives other weights here"):
+    with pytest.raises(InputError, match="gives other weights on this machine"):
         load_packed(path)

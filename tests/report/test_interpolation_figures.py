@@ -93,7 +93,7 @@ def test_panels_are_whatever_there_is_less_of(levels):
 def test_more_than_there_is_room_for_is_said(levels):
     figure = error_curves(levels, made(levels=tuple(range(9)), rewinds=(0,), trials=1, pairs=1), "copies")
     assert len(figure.axes[0].lines) == 2 * 6
-    assert any("3 lines not shown" in text.get_text() for text in figure.texts)
+    assert any("3 interpolations not shown" in text.get_text() for text in figure.texts)
 
 
 def test_barriers_against_iteration_and_density(levels):

@@ -322,7 +322,7 @@ def test_replicas_are_not_stacked_where_they_would_mix(settings):
     [
         ({"optimizer": "torch.optim:LBFGS"}, "closure"),
         ({"optimizer": "optimizers:SAM"}, "SAM|named_parameters"),
-        ({"optimizer": "own_training:no_optimizer"}, "gave a str"),
+        ({"optimizer": "own_training:no_optimizer"}, "returned a str"),
         ({"optimizer": "own_training:missing"}, "missing"),
         ({"optimizer": "own_training:Forgetful"}, "can't be resumed"),
         ({"optimizer": "own_training:Hoarding"}, "keeps 'history'"),
