@@ -106,7 +106,10 @@ FAULTS = {
     # keys
     "missing": (good(y_test=None), "no array y_test; the file contains: x_train, y_train, x_test"),
     "misnamed": (good(x_train=None, X_train=X), "no array x_train.*for x_train did you mean 'X_train'"),
-    "other names": ({"images": X, "labels": Y}, "no array x_train nor .* nor y_test; the file contains: images, labels$"),
+    "other names": (
+        {"images": X, "labels": Y},
+        "no array x_train nor .* nor y_test; the file contains: images, labels$",
+    ),
     "no arrays": ({}, "the file contains: none"),
     # inputs
     "integers": (good(x_train=X.astype(int)), r"x_train is int64; save it as uint8.*x_train.astype\('float32'\)"),

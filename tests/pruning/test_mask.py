@@ -260,6 +260,7 @@ def test_a_file_without_a_mask_is_said(tmp_path):
 
     save_file({"w": torch.zeros(3)}, tmp_path / "other.safetensors")
     (tmp_path / "text").write_text("nothing")
-    for name, match in (("other.safetensors", "is not a file from Mask.save"), ("text", "can't be read"), ("none", "can't be read")):
+    unreadable = "can't be read"
+    for name, match in (("other.safetensors", "not a file from Mask.save"), ("text", unreadable), ("none", unreadable)):
         with pytest.raises(InputError, match=match):
             Mask.load(tmp_path / name)

@@ -87,7 +87,11 @@ def test_data_of_another_kind(data, task, message):
             {"name": "task_nets:mlp", "arguments": {"classes": 2}},
             r"of shape \(4,\) for 4 .*returned \(4, 2\)",
         ),
-        ("multilabel", {"name": "task_nets:small_cnn", "arguments": {"classes": 2}}, r"shape \(4, 3\).*returned \(4, 2\)"),
+        (
+            "multilabel",
+            {"name": "task_nets:small_cnn", "arguments": {"classes": 2}},
+            r"shape \(4, 3\).*returned \(4, 2\)",
+        ),
         ("tokens", {"name": "task_nets:Lstm", "arguments": {"classes": 1}}, r"returns 1 scores.* has 2 classes"),
         (
             "segmentation",
