@@ -9,7 +9,9 @@ from test_task_studies import run, study
 
 import tombola
 from tombola.data import Dataset, sources
+from tombola.errors import InputError
 from tombola.studies import make_plan
+from tombola.tasks import Metric
 from tombola.training.engines import choose_engine
 
 
@@ -267,3 +269,8 @@ def test_the_task_in_the_docs_runs(tmp_path, monkeypatch):
     planned = study("regression", task=task, data=data, arms=["ticket"], pruning__rounds=1)
     frame = run(planned, tmp_path / "out").frame()
     assert list(frame["metric"].unique()) == ["distance"]
+
+
+def test_a_metric_of_no_known_direction_is_refused():
+    with pytest.raises(InputError, match="metric 'distance': better is 'down'; .*\"higher\" or \"lower\""):
+        Metric("distance", "down", "cm")  # type: ignore[arg-type]

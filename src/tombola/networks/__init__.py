@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -95,6 +97,20 @@ class NetworkSettings(Section):
     def code(self) -> str:
         """Return a fingerprint of a user's own factory, "" for ours."""
         return code_fingerprint(self.name, NETWORKS, "network")
+
+    def fingerprint(self, module: nn.Module) -> str:
+        """Return `code`, then a hash of the shapes of a module of this factory; "" for our factories.
+
+        The shapes may follow from what the code does not show, such as a file that it reads.
+        """
+        if not (code := self.code()):
+            return ""
+        shapes = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
+        return f"{code}.{hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]}"
+
+    def is_code(self, fingerprint: str) -> bool:
+        """Return whether a fingerprint is of the code as it is now."""
+        return fingerprint.partition(".")[0] == self.code()
 
 
 def network_for(settings: NetworkSettings, data: Description, task: Task) -> Callable[[], nn.Module]:

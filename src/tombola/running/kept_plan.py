@@ -143,8 +143,8 @@ def what_changed(store: Store, plan: Plan) -> str:
         return ""
     if fields := _different(before.study, plan.study):
         return (
-            f"settings have changed since the last run of {store.root} ({', '.join(fields)}): study.yaml and the "
-            "tables now follow the new settings; results of the earlier settings stay in the folder jobs/"
+            f"settings have changed since the last run of {store.root} ({', '.join(fields)}): `tombola run` writes "
+            "the new settings to study.yaml and the tables; results of the earlier settings stay in the folder jobs/"
         )
     gone = (before.work.keys() - plan.work.keys()) & store.finished()
     if not gone:
@@ -180,7 +180,7 @@ def _cause(before: Plan, after: Plan) -> str:
     )
     study = after.study
     readable = {
-        "network": f"the code of network {study.network.name!r}",
+        "network": f"network {study.network.name!r} (its code or its shapes)",
         "data": f"the data of {study.data.path or study.data.source}",
         "task": f"the code of task {study.task.name!r}",
     }

@@ -72,7 +72,7 @@ def _factory_of(spec: OwnRun | OwnMaskSearch) -> Make:
     Raises:
         InputError: its code has changed.
     """
-    if spec.network_code != spec.network.code():
+    if not spec.network.is_code(spec.network_code):
         raise InputError(f"the code of {spec.network.name} has changed since the study was planned; start again")
     build = factory(spec.network, spec.input_shape, None)
     return partial(initialised, build, spec.network.init)

@@ -38,7 +38,7 @@ def splits_of(item: Item, options: RunOptions, device: str | None = None) -> dat
         raise InputError(
             f"{item.data_file or settings.source} has changed since the study was planned; run the command again"
         )
-    if spec.network_code != spec.network.code():
+    if not spec.network.is_code(spec.network_code):
         raise InputError(f"the code of {spec.network.name} has changed since the study was planned; start again")
     if spec.task_code != spec.task.code():
         raise InputError(f"the code of {spec.task.name} has changed since the study was planned; start again")

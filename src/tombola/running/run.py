@@ -278,7 +278,7 @@ def require_success(plan: Plan, tally: Tally) -> None:
     shown, more = lines[:FAILURES_SHOWN], len(lines) - FAILURES_SHOWN
     rest = [f"  and {more} more; see their messages above"] if more > 0 else []
     head = (
-        f"{len(lines)} of {len(plan.work)} work items failed; all others are finished. "
+        f"{len(lines)} of {len(plan.work)} work items failed; {len(tally.done) + len(tally.diverged)} are finished. "
         "The same command tries these again:"
     )
     raise WorkFailed("\n".join([head, *shown, *rest]))

@@ -103,7 +103,7 @@ class OwnProblem:
         return cls(
             partial(_make, study, shape),
             inputs,
-            study.network.code(),
+            study.network.fingerprint(_make(study, shape, 0)),
             code_fingerprint(trainer.name, {}, "trainer"),
             f"network {study.network.name!r}",
         )

@@ -152,7 +152,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task)
     arms = [control(arm.rule, arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
-    codes = Codes(study.network.code(), fingerprint(study.data, root), study.task.code())
+    codes = Codes(study.network.fingerprint(untrained()), fingerprint(study.data, root), study.task.code())
 
     items: dict[str, Item] = {}
 

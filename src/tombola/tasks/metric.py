@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from tombola.errors import InputError
 
@@ -29,6 +29,10 @@ class Metric:
     name: str
     better: Direction = "higher"
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.better not in get_args(Direction):
+            raise InputError(f'metric {self.name!r}: better is {self.better!r}; a metric is better "higher" or "lower"')
 
     @property
     def scale(self) -> float:

@@ -70,15 +70,15 @@ class Task(Section):
 
     def loss(self, output: Any, batch: Part) -> Tensor:
         """Return the mean loss of a batch, a scalar that can be differentiated."""
-        raise NotImplementedError
+        raise _undefined("loss", "the mean loss of a batch")
 
     def sums(self, output: Any, batch: Part) -> Tensor:
         """Return float64 [k]: numbers which, added up over the blocks of a part, give its loss and metrics."""
-        raise NotImplementedError
+        raise _undefined("sums", "sums from which its loss and metrics follow")
 
     def scores(self, sums: Sequence[float]) -> tuple[float, ...]:
         """Return the mean loss and the value of each of `metrics`, from the sums of a whole part."""
-        raise NotImplementedError
+        raise _undefined("scores", "the loss and the metrics")
 
     # What a subclass may change.
 
@@ -245,3 +245,7 @@ def _drawn(shape: tuple[int, ...], dtype: str, classes: int | None, examples: in
 def as_dtype(targets: Tensors, dtype: torch.dtype) -> Tensors:
     """Return the targets in another dtype."""
     return each_tensor(lambda tensor: tensor.to(dtype), targets)
+
+
+def _undefined(name: str, what: str) -> NotImplementedError:
+    return NotImplementedError(f"the class defines no `{name}`; it must return {what}")
