@@ -124,7 +124,7 @@ def test_changed_settings_are_said(tmp_path: Path, capsys: pytest.CaptureFixture
     for changes, said in (
         ({"trials": 1}, ""),
         ({"trials": 1}, ""),
-        ({"trials": 2, "training.lr": 0.01}, "was last run (training.lr, trials): its study.yaml"),
+        ({"trials": 2, "training.lr": 0.01}, "(training.lr, trials): a run writes study.yaml"),
         ({"trials": 2, "training.lr": 0.01}, ""),
     ):
         study = tombola.Study.load("demo", **few, **changes)

@@ -143,8 +143,8 @@ def what_changed(store: Store, plan: Plan) -> str:
         return ""
     if fields := _different(before.study, plan.study):
         return (
-            f"settings have changed since the last run of {store.root} ({', '.join(fields)}): `tombola run` writes "
-            "the new settings to study.yaml and the tables; results of the earlier settings stay in the folder jobs/"
+            f"settings have changed since the last run of {store.root} ({', '.join(fields)}): a run writes "
+            "study.yaml and the tables with the new settings; results of the earlier settings stay in the folder jobs/"
         )
     gone = (before.work.keys() - plan.work.keys()) & store.finished()
     if not gone:
