@@ -5,11 +5,12 @@ import torch
 from interrupting import run_interrupted
 from small_studies import OPTIONS, interpolations, run_study, small_study
 
+import tombola
 from tombola.data import DataSettings, load, split
 from tombola.errors import DataError, InputError
 from tombola.pruning import Mask
 from tombola.running.execute import execute
-from tombola.running.run import prepare, run
+from tombola.running.run import prepare
 from tombola.running.store import Store
 from tombola.seeds import Seeds
 from tombola.studies import make_plan
@@ -195,7 +196,8 @@ def test_every_engine_of_batches_with_processes_that_read(tmp_path):
 @pytest.mark.slow
 def test_a_study_of_processes_that_read_in_processes_that_train(tmp_path):
     changes = {"training__batch_size": 12, "pruning__rounds": 1}
-    results = run(small_study(data=data("slow", workers=1), **changes), tmp_path / "out", workers=2, quiet=True)
+    study = small_study(data=data("slow", workers=1), **changes)
+    results = tombola.run(study, tmp_path / "out", workers=2, quiet=True, figures=False)
     assert len(results.store.finished()) == len(results.plan.work)
     held = run_study(tmp_path / "held", data=data("slow", False), **changes)
     assert_same(outcomes(*held), outcomes(results.plan, results.store))
