@@ -160,11 +160,17 @@ def test_a_study_runs_on_data_of_ones_own(tmp_path):
 
 def test_training_keeps_no_second_copy_of_floats(tmp_path):
     """What is left after a split is what training reads."""
+    from tombola.running.options import RunOptions
     from tombola.running.problem import prepared
 
     prepared.cache_clear()
     sources._remember.cache_clear()
     prepared(
-        settings("arrays").model_dump_json(), Seeds(0, 0), None, torch.device("cpu"), "", '{"name": "classification"}'
+        settings("arrays").model_dump_json(),
+        Seeds(0, 0),
+        RunOptions(),
+        torch.device("cpu"),
+        "",
+        '{"name": "classification"}',
     )
     assert sources._remember.cache_info().currsize == 0

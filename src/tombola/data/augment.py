@@ -51,9 +51,9 @@ class Augmentation:
         self._batch_size, self._seeds = batch_size, seeds
         mean, std = torch.tensor(splits.mean, dtype=torch.float64), torch.tensor(splits.std, dtype=torch.float64)
         if len(mean):
-            self.black = (-mean / std).to(first_tensor(splits.train.inputs))
+            self.black = (-mean / std).to(first_tensor(splits.train.example.inputs))
         else:  # inputs as they are
-            images = first_tensor(splits.train.inputs)
+            images = first_tensor(splits.train.example.inputs)
             self.black = images.new_zeros(images.shape[1] if images.dim() == 4 else 0)
 
     def draws(self, first: int, count: int) -> Tensor:

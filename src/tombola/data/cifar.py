@@ -16,7 +16,8 @@ import numpy as np
 import platformdirs
 
 from tombola.data import python2_pickle
-from tombola.data.dataset import Dataset, Description
+from tombola.data.dataset import Description
+from tombola.data.held import Dataset
 from tombola.errors import DataError
 from tombola.paths import regular_file
 

@@ -14,7 +14,8 @@ from importlib import resources
 
 import numpy as np
 
-from tombola.data.dataset import Dataset, Description
+from tombola.data.dataset import Description
+from tombola.data.held import Dataset
 from tombola.errors import DataError
 
 DESCRIPTION = Description(input_shape=(1, 8, 8), classes=10, train=1_438, test=359)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tombola.data.dataset import Dataset, Description
+from tombola.data.dataset import Description
+from tombola.data.held import Dataset
 from tombola.data.npz import Archive, Header, open_archive
 from tombola.errors import DataError, nearest
 

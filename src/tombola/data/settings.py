@@ -12,6 +12,7 @@ from tombola.section import MOST_ITERATIONS, Section
 
 Own = Field(pattern=r"^[^:]+:[^:]+$")  # package.module:function
 
+MOST_READERS = 256  # processes
 OURS = ("mnist", "fashion-mnist", "cifar10", "cifar100", "digits", "npz")  # the keys of `SOURCES`
 
 
@@ -25,6 +26,9 @@ class DataSettings(Section):
             `package.module:function`, called as `function(inputs, targets, generator)`, which returns the numbers of
             the training examples to set aside, or a mask of them; as many in each trial.
         arguments: of the user's function.
+        stream: read the examples of the user's function when they are needed, instead of holding all in memory.
+        stream_workers: processes of each run that read ahead; 0: the run itself reads, as in PyTorch. It changes no
+            result.
         path: the user's own archive; for "npz" alone, and required there.
         normalise: which inputs share a mean and a standard deviation: "channel", those of an image's channel, or all
             values of a feature vector; "feature", those at one place of the examples (of a sequence, one feature over
@@ -39,6 +43,8 @@ class DataSettings(Section):
         Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] | Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Own]
     )
     arguments: dict[str, Any] = Field(default_factory=dict)
+    stream: bool = False
+    stream_workers: int = Field(default=0, ge=0, le=MOST_READERS)
     path: str | None = None
     normalise: Normalise = "default"
     kind: Literal["image", "sequence"] = "image"
@@ -53,6 +59,18 @@ class DataSettings(Section):
             raise ValueError(
                 f"arguments need your own function as source, but source is {self.source!r}; remove arguments"
             )
+        if self.stream and self.source in OURS:
+            raise ValueError(
+                f"stream needs your own function as source, but source is {self.source!r}, which fits into memory; "
+                "remove stream"
+            )
+        if self.stream and isinstance(self.validation, str):
+            raise ValueError(
+                f"validation: {self.validation} gets all inputs in memory, and stream is set; give validation a "
+                "number or a share, or remove stream"
+            )
+        if self.stream_workers and not self.stream:
+            raise ValueError("stream_workers needs stream: true; set that, or remove stream_workers")
         try:
             json.dumps(self.arguments, allow_nan=False)
         except (TypeError, ValueError):

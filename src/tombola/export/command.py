@@ -104,6 +104,7 @@ def _value(text: str) -> Any:
 
 def _with_examples(form: str, given: dict[str, Any], source: str, ticket: Ticket, data: Path | None) -> dict[str, Any]:
     """Return the options with the training examples that some of them need."""
+    from tombola.data import Part
     from tombola.export.source import splits_of
     from tombola.running.results import Results
 
@@ -121,9 +122,14 @@ def _with_examples(form: str, given: dict[str, Any], source: str, ticket: Ticket
         if not Path(source).is_dir():
             raise InputError(f"finetune={iterations} needs training data: pass a results folder instead of {source!r}")
         train = splits_of(Results.open(source, data), trial, data).train
+        if not isinstance(train, Part):
+            raise InputError(
+                f"finetune={iterations} needs all training examples in memory, and data.stream is set; leave finetune "
+                "out"
+            )
         return given | {"finetune": (train.inputs, train.targets), "tuning": Tuning(iterations=iterations)}
     if form == "onnx" and str(given.get("variant", "")).endswith("int8") and Path(source).is_dir():
         from tombola.export.onnx import CALIBRATION
 
-        given["examples"] = splits_of(Results.open(source, data), trial, data).train.inputs[:CALIBRATION]
+        given["examples"] = splits_of(Results.open(source, data), trial, data).train.select(slice(CALIBRATION)).inputs
     return given

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -146,8 +147,7 @@ class _Measurement:
                 break
             density = self.plan.density(level)
             mask = random_mask(self.plan, level, self.generator)
-            example = self.splits.train.select(slice(1)).inputs
-            made = choose_engine(self.engine, self._same_module, mask, self._recipe, example, task=self.task)
+            made = self._engine_for(mask)
             seconds = at_any_density.get(made) or self._times(made, mask)
             if made in SAME_AT_ANY_DENSITY:
                 at_any_density[made] = seconds
@@ -155,6 +155,12 @@ class _Measurement:
         densities = sorted(found)
         iteration, example = zip(*(found[density] for density in densities), strict=True)
         return Pace(tuple(densities), iteration, example, self.batch, self.batch < self._recipe.batch_size)
+
+    def _engine_for(self, mask: Mask) -> Any:
+        example, streams = self.splits.train.example.inputs, self.plan.study.data.stream
+        return choose_engine(
+            self.engine, self._same_module, mask, self._recipe, example, task=self.task, streams=streams
+        )
 
     @property
     def _recipe(self) -> Recipe:

@@ -158,7 +158,7 @@ def what_changed(store: Store, plan: Plan) -> str:
 def _different(before: Study, after: Study) -> list[str]:
     """Return the names of the fields that differ, those of a section one by one.
 
-    Where a data file lies does not count: it is known by its content.
+    Where a data file lies does not count: it is known by its content. Nor does how many processes read.
     """
     old, new = before.model_dump(), after.model_dump()
     found: list[str] = []
@@ -167,7 +167,7 @@ def _different(before: Study, after: Study) -> list[str]:
             found += [f"{name}.{field}" for field in new[name] if old[name].get(field) != new[name][field]]
         elif old[name] != new[name]:
             found.append(name)
-    return [name for name in found if name != "data.path"]
+    return [name for name in found if name not in ("data.path", "data.stream_workers")]
 
 
 def _cause(before: Plan, after: Plan) -> str:

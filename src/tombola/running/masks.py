@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,11 +95,20 @@ def _found(item: Item, store: Store, options: RunOptions) -> tuple[Mask, dict[st
         if found is not None:
             return found[0], remarks | {"settled_at": found[1]}
         remarks |= {"settled_at": None, "never_settled": "the mask comes from the final weights"}
-    splits = splits_of(item, options)
-    build = build_of(item, splits)
-    parent = _untrained(search, build, splits) if run is None else Parent.of_result(store.load(run))
     rounds = [{name: factor * rate for name, rate in rates.items()} for rates in search.schedule]
-    snapshots = _snapshots(search, parent, rounds, build, splits, remarks)
+    with closing(splits_of(item, options)) as splits:
+        build = build_of(item, splits)
+        parent = _untrained(search, build, splits) if run is None else Parent.of_result(store.load(run))
+        return _searched(search, parent, rounds, _snapshots(search, parent, rounds, build, splits, remarks), remarks)
+
+
+def _searched(
+    search: MaskSearch,
+    parent: Parent,
+    rounds: Sequence[dict[str, float]],
+    snapshots: Snapshots,
+    remarks: dict[str, Any],
+) -> tuple[Mask, dict[str, Any]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(search.seeds.value("dropout"))  # a module may draw in evaluation mode too
         try:
@@ -209,10 +219,10 @@ def _gradients(search: MaskSearch, parent: Parent, build: Callable[[], nn.Module
     module = initialised(build, "pytorch", 0).to(device).eval()
     module.load_state_dict(parent.final)
     seeds = parent.run.seeds
-    (batch,) = Order(len(splits.train), parent.run.training.batch_size, seeds).batches(parent.iteration, 1).to(device)
+    (batch,) = Order(len(splits.train), parent.run.training.batch_size, seeds).batches(parent.iteration, 1)
     with own_draws(device):
         seed_draws(seeds.value("dropout", parent.iteration), device)  # a module may draw in evaluation mode too
-        search.task.make().tempered_loss(module, splits.train.select(batch)).backward()
+        search.task.make().tempered_loss(module, splits.train.select(batch.to(device))).backward()
     return {
         name: torch.zeros_like(parameter, device="cpu") if parameter.grad is None else copied(parameter.grad)
         for name, parameter in module.named_parameters()

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tombola.data import Dataset, balanced, rows_of, split
+from tombola.data import AnyDataset, balanced, rows_of, split
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
 from tombola.networks import initialised, network_for
@@ -109,7 +109,7 @@ def prepare(
     )
 
 
-def check_examples(plan: Plan, dataset: Dataset) -> None:
+def check_examples(plan: Plan, dataset: AnyDataset) -> None:
     """Refuse more examples of each class, for methods that prune at initialisation, than some trial has.
 
     Raises:
@@ -131,7 +131,7 @@ def check_examples(plan: Plan, dataset: Dataset) -> None:
         balanced(targets[rows], examples, seeds.generator("examples"))
 
 
-def check_first_batch(plan: Plan, dataset: Dataset) -> None:
+def check_first_batch(plan: Plan, dataset: AnyDataset) -> None:
     """Try the task's loss and metrics on a few examples, with the untrained network.
 
     Raises:
@@ -140,11 +140,8 @@ def check_first_batch(plan: Plan, dataset: Dataset) -> None:
     study, task = plan.study, plan.study.task.make()
     if task.plain_cross_entropy:
         return
-    splits = split(dataset, study.data.validation, Seeds(study.seed, 0), normalise=study.data.normalise).with_targets(
-        task.prepared
-    )
-    for part in (splits.train, splits.validation, splits.test):
-        task.check_targets(part.targets, study.data.source)
+    splits = split(dataset, study.data.validation, Seeds(study.seed, 0), normalise=study.data.normalise)
+    splits = splits.with_targets(lambda targets: task.checked(targets, study.data.source))
     module = initialised(network_for(study.network, plan.data, task), study.network.init, 0)
     batch = splits.train.select(slice(study.training.batch_size))
     check_start(task, module, batch, splits.validation, study.data.source)

@@ -81,9 +81,13 @@ def execute_supermasks(items: Sequence[Item], store: Store, options: RunOptions)
 
 def _execute(items: Sequence[Item], store: Store, options: RunOptions, begin: Begin) -> None:
     replicas = [begin(item, store, options) for item in sorted(items, key=_trial)]
-    # Replicas train in lockstep, so those that continue from a checkpoint go with others that are as far.
-    for _, together in groupby(sorted(replicas, key=_iteration), key=_iteration):
-        _train_together(list(together), store, options, begin)
+    try:
+        # Replicas train in lockstep, so those that continue from a checkpoint go with others that are as far.
+        for _, together in groupby(sorted(replicas, key=_iteration), key=_iteration):
+            _train_together(list(together), store, options, begin)
+    finally:
+        for replica in replicas:
+            replica.start.splits.close()
 
 
 def _trial(item: Item) -> int:
@@ -102,8 +106,10 @@ def _begin_run(item: Item, store: Store, options: RunOptions) -> Replica:
     build = build_of(item, splits)
     mask, weights, remarks = masked_state(run, store, build, splits)
     task = run.task.make()
-    example = splits.train.select(slice(1)).inputs
-    engine = choose_engine(options.engine, build, mask, run.training, example, options.stack > 1, task)
+    train = splits.train
+    engine = choose_engine(
+        options.engine, build, mask, run.training, train.example.inputs, options.stack > 1, task, train.streams
+    )
     start = ReplicaState(weights, mask, run.seeds, splits, run.initial.iteration, task=task)
     return _resumed(Replica(item, start, engine, Record(new_history(task.metrics)), remarks), store, options)
 

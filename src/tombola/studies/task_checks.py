@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tombola.data import Description, Part
+from tombola.data import Description, Examples, Part
 from tombola.errors import InputError
 from tombola.tasks import CLASSIFICATION, Task
 
@@ -59,7 +59,7 @@ def check_margins(study: Study, task: Task, data: Description) -> None:
         )
 
 
-def check_start(task: Task, module: nn.Module, train: Part, validation: Part, source: str) -> None:
+def check_start(task: Task, module: nn.Module, train: Part, validation: Examples, source: str) -> None:
     """Try loss and metrics on the data themselves, with the untrained network on the CPU.
 
     It skips plain classification, whose loss and accuracy are known to be correct.

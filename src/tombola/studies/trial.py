@@ -364,6 +364,7 @@ class Trial:
             cost=cost or Cost(),
             observe=wanted,
             data_file=None if study.data.path is None else str(study.data.path),
+            readers=study.data.stream_workers,
         )
         self.items[item.id] = item
         return item
@@ -417,7 +418,9 @@ class Trial:
         study = self.study
         return kind(
             network=study.network.model_copy(update={"output": None}),  # decides rates alone, which are there by name
-            data=study.data.model_copy(update={"path": f"content:{self.codes.data}"} if study.data.path else {}),
+            data=study.data.model_copy(
+                update={"stream_workers": 0} | ({"path": f"content:{self.codes.data}"} if study.data.path else {})
+            ),
             seed=study.seed,
             trial=self.number,
             task=self._deciding,

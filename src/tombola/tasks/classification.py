@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from tombola.data import Description, Part, balanced
+from tombola.data import Description, Examples, Part, balanced
 from tombola.data.dataset import Shape
 from tombola.errors import InputError
 from tombola.tasks.metric import ACCURACY, Metric
@@ -111,7 +111,7 @@ class Classification(Task):
         """Return class numbers, every class as often as the others."""
         return torch.arange(data.classes or 1).repeat(-(-examples // (data.classes or 1)))[:examples]
 
-    def few(self, part: Part, each: int, generator: Generator) -> Tensor:
+    def few(self, part: Examples, each: int, generator: Generator) -> Tensor:
         """Return as many examples of each class, in random order."""
         return balanced(part.targets, each, generator)
 

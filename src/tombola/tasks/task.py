@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from tombola.data import Description, Part, Shape, Tensors, each_tensor
+from tombola.data import Description, Examples, Part, Shape, Tensors, each_tensor
 from tombola.errors import InputError
 from tombola.section import Section
 from tombola.tasks.metric import Measures, Metric
@@ -132,12 +132,22 @@ class Task(Section):
         """Check the targets of the data themselves.
 
         Args:
-            targets: of all training examples, as `prepared` returned them.
+            targets: of examples, as `prepared` returned them.
             source: the data's name, for messages.
 
         Raises:
             InputError: some are not possible.
         """
+
+    def checked(self, targets: Tensors, source: str) -> Tensors:
+        """Return the targets of some examples as `prepared` makes them, once `check_targets` has seen them.
+
+        Raises:
+            InputError: some are not possible.
+        """
+        targets = self.prepared(targets)
+        self.check_targets(targets, source)
+        return targets
 
     def check_network(self, module: nn.Module, batch: Part) -> None:
         """Check what one output does not show, on a synthetic batch.
@@ -164,7 +174,7 @@ class Task(Section):
         inputs = _structured(_drawn, data.input_shape, data.input_dtype, data.tokens, examples, generator)
         return Part(inputs, self.made_up_targets(data, examples, generator))
 
-    def few(self, part: Part, each: int, generator: Generator) -> Tensor:
+    def few(self, part: Examples, each: int, generator: Generator) -> Tensor:
         """Return the places of a few examples, for methods that look at data once: int64 [N] on the CPU.
 
         Args:

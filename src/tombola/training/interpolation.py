@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tombola.data import Part, Splits
+from tombola.data import Examples, Splits
 from tombola.networks import initialised
 from tombola.tasks import CLASSIFICATION, Metric, Task
 from tombola.training.engine import NetworkFactory, Weights
@@ -107,7 +107,7 @@ def between(one: Weights, other: Weights, position: float) -> Weights:
 
 @torch.no_grad()
 def renew_statistics(
-    module: nn.Module, examples: Part, half: bool, check: Callable[[], None], task: Task = CLASSIFICATION
+    module: nn.Module, examples: Examples, half: bool, check: Callable[[], None], task: Task = CLASSIFICATION
 ) -> None:
     """Set the running statistics of batch norm layers to means over batches of all `examples`, not augmented.
 
@@ -119,9 +119,9 @@ def renew_statistics(
         return
     batches = -(-len(examples) // task.block)
     with _cumulative(module, layers):
-        for batch in range(batches):
+        for batch in examples.blocks(slice(first, None, batches) for first in range(batches)):
             check()
-            output_of(task, module, as_precise(examples.select(slice(batch, None, batches)), module), half)
+            output_of(task, module, as_precise(batch, module), half)
 
 
 @contextmanager

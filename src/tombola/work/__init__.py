@@ -218,6 +218,7 @@ def _item(spec: Spec, values: Mapping[str, Any]) -> Item:
         cost=Cost(**values["cost"]),
         observe=Observations.model_validate(values["observe"]),
         data_file=values["data_file"],
+        readers=values.get("readers", 0),
         arm=values.get("arm", ""),
         repeat=values.get("repeat", 0),
         id=values["id"],

@@ -37,6 +37,7 @@ class Case:
         example: a batch of one, on the device to train on.
         many: whether several runs could be trained together.
         task: the task to learn.
+        streams: whether examples are read when they are needed, instead of lying on the device.
     """
 
     build: NetworkFactory
@@ -45,6 +46,7 @@ class Case:
     example: Tensors
     many: bool = False
     task: Task = CLASSIFICATION
+    streams: bool = False
 
     @cached_property
     def module(self) -> nn.Module:
@@ -91,8 +93,14 @@ def _load_sparse() -> Any:
     return SparseEngine
 
 
+def _why_not_streamed(case: Case) -> str:
+    return "it needs its data in memory, and data.stream is set" if case.streams else ""
+
+
 def _why_not_stacked(case: Case) -> str:
-    if reason := why_dense_alone(case.task, case.example, case.recipe) or StackedEngine.why_not(case.recipe):
+    if reason := _why_not_streamed(case) or why_dense_alone(case.task, case.example, case.recipe):
+        return reason
+    if reason := StackedEngine.why_not(case.recipe):
         return reason
     assert isinstance(case.example, torch.Tensor)
     return "" if StackedEngine.fits(case.build, case.example) else "this network can't be stacked by torch.func.vmap"
@@ -110,7 +118,7 @@ def _why_not_compiled(case: Case) -> str:
 
 
 def _why_not_mlp(case: Case) -> str:
-    if reason := _why_not_compiled(case):
+    if reason := _why_not_streamed(case) or _why_not_compiled(case):
         return reason
     from tombola.training.engines.mlp import MlpEngine
 
@@ -204,6 +212,7 @@ def choose_engine(
     example: Tensors,
     many: bool = False,
     task: Task = CLASSIFICATION,
+    streams: bool = False,
 ) -> Any:
     """Return an engine's class: called with (build, starts, recipe, budget, device) it gives an `Engine`.
 
@@ -214,13 +223,13 @@ def choose_engine(
 
     Args:
         name: "auto" or an engine.
-        build, mask, recipe, example, many, task: as in `Case`.
+        build, mask, recipe, example, many, task, streams: as in `Case`.
 
     Raises:
         InputError: the engine does not exist, or it can't train the study or a layer of its network.
     """
     check_engine(name)
-    case = Case(build, mask, recipe, example, many, task)
+    case = Case(build, mask, recipe, example, many, task, streams)
     if name == "auto":
         return next(kind for kind in ENGINES.values() if not kind.why_not(case) and kind.pays(case)).load()
     if name == "sparse" and not ENGINES["mlp"].why_not(case):

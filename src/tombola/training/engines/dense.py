@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
 from tombola.data.augment import Augmentation, augment
-from tombola.data.parts import Part, each_tensor
+from tombola.data.parts import Examples, Part, each_tensor
 from tombola.tasks import CLASSIFICATION, Task
 from tombola.training.engine import NetworkFactory, ReplicaState, Score, Weights
 from tombola.training.optimizers import make_optimizer, restore_state, state_of
@@ -43,7 +43,8 @@ class DenseEngine:
         self.iteration = start.iteration
         self._recipe, self._budget, self._device, self._seeds = recipe, budget, device, start.seeds
         self._splits, self._task = start.splits, start.task
-        self._order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
+        order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
+        self._batches = start.splits.train.batches(order.batches, start.iteration)
         self._augmentation = Augmentation(recipe.augment, recipe.batch_size, start.seeds, start.splits)
         with torch.random.fork_rng(devices=[]):  # constructors draw; their values are replaced at once
             self._module = build().to(device)
@@ -69,17 +70,15 @@ class DenseEngine:
     def advance(self, iterations: int) -> list[float]:
         """Train for that many iterations; return the last batch's loss."""
         self._module.train()
-        train = self._splits.train
-        batches = self._order.batches(self.iteration, iterations).to(self._device)
         changes = None
         if self._augmentation.kinds:
             changes = self._augmentation.draws(self.iteration, iterations).to(self._device)
         loss = torch.tensor(float("nan"))
         with own_draws(self._device):
-            for step, batch in enumerate(batches):
+            for step in range(iterations):
+                examples = next(self._batches)
                 self._set_learning_rate()
                 self._seed_draws()
-                examples = train.select(batch)
                 if changes is not None:
                     examples = Part(augment(examples.inputs, changes[step], self._augmentation.black), examples.targets)
                 if self._augmentation.own:
@@ -167,7 +166,7 @@ def _in_full(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def score(
     module: nn.Module,
-    examples: Part,
+    examples: Examples,
     half: bool,
     check: Callable[[], None],
     piece: int | None = None,
@@ -186,9 +185,9 @@ def score(
     """
     piece = piece or piece_of(module)
     total: Tensor | None = None
-    for first in range(0, len(examples), task.block):
+    for block in examples.blocks(slice(first, first + task.block) for first in range(0, len(examples), task.block)):
         check()
-        batch = as_precise(examples.select(slice(first, first + task.block)), module)
+        batch = as_precise(block, module)
         sums = task.sums(_in_pieces(task, module, batch, half, piece), batch)
         total = sums if total is None else total + sums
     assert total is not None  # no part is empty

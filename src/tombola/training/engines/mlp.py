@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tombola.data.parts import Part
+from tombola.data.parts import Part, held
 from tombola.pruning.mask import Mask
 from tombola.training.engine import ReplicaState, Score, Weights
 from tombola.training.engines.kernels import LINE, WIDTH, score_mlp, train_mlp
@@ -69,7 +69,7 @@ class MlpEngine:
         self._recipe, self._budget, self._splits = recipe, budget, start.splits
         self._order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
         self._mlp = mlp
-        self._train = self._arrays(start.splits.train)
+        self._train = self._arrays(held(start.splits.train))
         self._layout = Layout(mlp, start.mask)
         self._values = self._layout.collect(start.weights)
         self._moments = np.zeros((2, self._layout.size), np.float32)
@@ -157,7 +157,7 @@ class MlpEngine:
     def evaluate(self, part: str, check: Callable[[], None] = lambda: None) -> list[Score]:
         """Return the score on a part; `check` is called first and may raise to stop."""
         check()
-        inputs, targets = self._arrays(getattr(self._splits, part))
+        inputs, targets = self._arrays(held(getattr(self._splits, part)))
         loss, right = score_mlp(self._layout.wiring, self._values, inputs, targets)
         return [Score(loss / len(targets), right / len(targets))]
 

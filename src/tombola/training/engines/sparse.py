@@ -80,7 +80,7 @@ def _made_sparse(build: NetworkFactory, start: ReplicaState) -> tuple[nn.Module,
 
     A module that relies on how dense convolutions lay out their results (by `view`, say) keeps those dense.
     """
-    examples = start.splits.train.inputs[:2]
+    examples = start.splits.train.select(slice(2)).inputs
     for below in (PAYS_BELOW, {**PAYS_BELOW, nn.Conv2d: 0.0}):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             module = build()

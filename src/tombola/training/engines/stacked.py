@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from tombola.data.augment import Augmentation, augment
-from tombola.data.parts import Splits
+from tombola.data.parts import Splits, held
 from tombola.training.engine import NetworkFactory, ReplicaState, Score, Weights
 from tombola.training.engines.dense import EVALUATION_BLOCK, clear_pruned, clip, copied
 from tombola.training.optimizers import make_optimizer, state_of
@@ -42,7 +42,7 @@ class StackedEngine:
         self._recipe, self._budget, self._device = recipe, budget, device
         with torch.random.fork_rng(devices=[]):  # constructors draw; their values are not used
             self._module = build().to(device)
-        if not self.fits(build, first.splits.train.inputs[:1]):
+        if not self.fits(build, first.splits.train.example.inputs):
             raise ValueError(
                 "this network can't be stacked: it draws at random, or uses operations that vmap does not support"
             )
@@ -146,7 +146,7 @@ class StackedEngine:
         loss = torch.zeros(self.replicas, dtype=torch.float64, device=self._device)
         right = torch.zeros(self.replicas, dtype=torch.int64, device=self._device)
         for splits, replicas in self._groups:
-            examples = getattr(splits, part)
+            examples = held(getattr(splits, part))
             weights = {name: tensor[replicas] for name, tensor in (self._parameters | self._others).items()}
             for first in range(0, len(examples), EVALUATION_BLOCK):
                 check()
@@ -179,8 +179,8 @@ class StackedEngine:
 
     def _look_up(self, batches: Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs [replicas, batch, ...] and targets [replicas, batch] of example numbers [replicas, batch]."""
-        inputs = [splits.train.inputs[batches[replicas]] for splits, replicas in self._groups]
-        targets = [splits.train.targets[batches[replicas]] for splits, replicas in self._groups]
+        inputs = [held(splits.train).inputs[batches[replicas]] for splits, replicas in self._groups]
+        targets = [held(splits.train).targets[batches[replicas]] for splits, replicas in self._groups]
         return torch.cat(inputs), torch.cat(targets)
 
     def _augment(self, inputs: Tensor, changes: Tensor) -> Tensor:
