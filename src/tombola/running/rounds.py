@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 from torch import nn
 
 from tombola.errors import InputError
@@ -21,7 +20,7 @@ from tombola.running.kept_plan import keep_plan, what_changed
 from tombola.running.loop_run import FollowingRun, LoopRun, Team
 from tombola.running.options import RunOptions
 from tombola.running.own_runs import search_mask, store_run
-from tombola.running.progress import remarks_of, result_of
+from tombola.running.progress import Display
 from tombola.running.results import Results
 from tombola.running.store import Store
 from tombola.running.trackers import Tracking
@@ -107,39 +106,43 @@ class Loop:
     ) -> Generator[LoopRun, None, None]:
         plan = self.plan
 
-        def note(text: str) -> None:
-            console.print(f"note: {escape(text)}", highlight=False, soft_wrap=True)
-
         store.create()
-        tracking = Tracking(tracker, plan, store, note) if tracker else None
+        display = Display(plan, store, 1, console, console.quiet, in_script=True)
+        display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
         if changed := what_changed(store, plan):
-            note(changed)
+            display.note(f"note: {changed}")
         keep_plan(store.root, plan)
-        options = RunOptions()
-        while True:
-            ready, busy = _ready(plan, store)
-            if not ready:
-                break
-            given = 0
-            for item in ready:
-                with store.claim(item.id) as mine:
-                    if not mine or store.has(item):
-                        continue
-                    given += 1
-                    if not isinstance(item.spec, OwnRun):
-                        search_mask(item, store, options, self.make)
-                        continue
-                    run = LoopRun(item, store, self.make)
-                    run._plan = plan
-                    yield run
-                    store_run(run, store, options)
-                    if tracking is not None:
-                        tracking.finished(item)
-                    _tell(plan, store, item, console)
-            if not given:  # another process trains all that could start
-                note(f"another process trains {len(busy)} runs; start this script again later")
-                return
+        display.begin([item for item in plan.work.values() if not store.has(item)])
+        with display:
+            while True:
+                ready, busy = _ready(plan, store)
+                if not ready:
+                    break
+                given = 0
+                for item in ready:
+                    with store.claim(item.id) as mine:
+                        if not mine or store.has(item):
+                            continue
+                        given += 1
+                        yield from self._each(item, store, display)
+                if not given:  # another process trains all that could start
+                    display.note(f"note: another process trains {len(busy)} runs; start this script again later")
+                    return
         finish(Results(plan, store))
+
+    def _each(self, item: Item, store: Store, display: Display) -> Runs:
+        """Do one piece of work; a run is given to the loop's body."""
+        options = RunOptions()
+        display.started(item)
+        if isinstance(item.spec, OwnRun):
+            run = LoopRun(item, store, self.make)
+            run._plan = self.plan
+            run.beat = lambda: display.tick([item], lambda item: run.progress().get(item.id))
+            yield run
+            store_run(run, store, options)
+        else:
+            search_mask(item, store, options, self.make)
+        display.finished(item, store.outcome(item.id))
 
 
 def _check_processes() -> None:
@@ -241,13 +244,3 @@ def _ready(plan: Plan, store: Store) -> tuple[list[Item], list[Item]]:
             if not undone & set(item.needs):
                 ready.append(item)
     return ready, [item for item in ready if store.is_claimed(item.id)]
-
-
-def _tell(plan: Plan, store: Store, item: Item, console: Console) -> None:
-    facts = store.facts(item.id)
-    for word, text in remarks_of(facts):
-        console.print(f"{word:<8} {escape(item.label)}: {escape(text)}", highlight=False, soft_wrap=True)
-    done = sum(store.has(each) for each in plan.work.values())
-    found = result_of(facts, plan.measures.primary) if facts["diverged_at"] is None else ""
-    line = f"done     {item.label}{found}  {facts['seconds']:.1f} s  {done}/{len(plan.work)} done"
-    console.print(escape(line), highlight=False, soft_wrap=True)
