@@ -10,9 +10,10 @@ from tombola import terminal
 from tombola.analysis.connectivity import barrier_statistics
 from tombola.figures import Setting, draw
 from tombola.formatting import as_csv
+from tombola.notebook import Results
 from tombola.running.files import write_whole, writing
 from tombola.running.progress import Display
-from tombola.running.results import Results
+from tombola.running.results import Results as RunningResults
 from tombola.running.rounds import ARMS, Loop, pruning_section, trainer_section
 from tombola.running.run import (
     check_tracker,
@@ -158,14 +159,14 @@ def rounds(
         "arms": list(arms) if not isinstance(arms, str) else [arms],
         "trials": trials,
     }
-    loop = Loop.of(make_model, inputs, fields)
+    loop = Loop.of(make_model, inputs, fields, Results)
     check_tracker(tracker)
     return loop.runs(
         Store(out), tracker, terminal.console(stderr=True, quiet=quiet), lambda results: save(results, figures)
     )
 
 
-def save(results: Results, figures: bool = True) -> list[Path]:
+def save(results: RunningResults, figures: bool = True) -> list[Path]:
     """Write the tables and figures of a study into its results folder; return the paths of the figures.
 
     The tables are those of `Results.save`. A study that asks for connectivity also gets `barriers.csv`, a row per kind,

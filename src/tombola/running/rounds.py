@@ -44,19 +44,28 @@ class Loop:
     Args:
         plan: all runs.
         make: builds the model from a seed.
+        view: class of the results that a run has.
     """
 
     plan: Plan
     make: Make
+    view: type[Results] = Results
 
     @classmethod
-    def of(cls, make_model: Callable[..., nn.Module], inputs: Any, fields: Mapping[str, Any]) -> Loop:
+    def of(
+        cls,
+        make_model: Callable[..., nn.Module],
+        inputs: Any,
+        fields: Mapping[str, Any],
+        view: type[Results] = Results,
+    ) -> Loop:
         """Plan a loop.
 
         Args:
             make_model: returns a new model.
             inputs: as `tombola.rounds` takes them.
             fields: of the study, all but its network.
+            view: as above.
 
         Raises:
             InputError: the arguments do not make a valid study.
@@ -65,7 +74,7 @@ class Loop:
         study = _study(network={"name": _name_of(make_model), "init": "pytorch"}, **fields)
         make = partial(_made, make_model)
         problem = OwnProblem(make, inputs, fingerprint_of(make_model), what="make_model")
-        return cls(make_own_plan(study, problem=problem), make)
+        return cls(make_own_plan(study, problem=problem), make, view)
 
     def runs(self, store: Store, tracker: str | None, console: Console, finish: Finish) -> Iterator[LoopRun]:
         """Return the missing runs, and store each one when the loop asks for the next.
@@ -96,7 +105,8 @@ class Loop:
         while (turn := team.share(None)) is not None:
             if isinstance(turn, str):
                 raise InputError(f"process 0 failed: {turn}")
-            run = FollowingRun(turn, self.plan, store, self.make)
+            run = FollowingRun(turn, self.plan.work[turn.item], store, self.make)
+            run.see = lambda: self.view(self.plan, store)
             run.seed_all()
             yield run
             run.close()
@@ -128,7 +138,7 @@ class Loop:
                 if not given:  # another process trains all that could start
                     display.note(f"note: another process trains {len(busy)} runs; start this script again later")
                     return
-        finish(Results(plan, store))
+        finish(self.view(plan, store))
 
     def _each(self, item: Item, store: Store, display: Display) -> Runs:
         """Do one piece of work; a run is given to the loop's body."""
@@ -136,7 +146,7 @@ class Loop:
         display.started(item)
         if isinstance(item.spec, OwnRun):
             run = LoopRun(item, store, self.make)
-            run._plan = self.plan
+            run.see = lambda: self.view(self.plan, store)
             run.beat = lambda: display.tick([item], lambda item: run.progress().get(item.id))
             yield run
             store_run(run, store, options)
