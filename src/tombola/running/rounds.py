@@ -19,6 +19,7 @@ from tombola.networks import initialised
 from tombola.running.kept_plan import keep_plan, what_changed
 from tombola.running.loop_run import FollowingRun, LoopRun, Team
 from tombola.running.options import RunOptions
+from tombola.running.own_interpolations import Evaluate, interpolate
 from tombola.running.own_runs import search_mask, store_run
 from tombola.running.progress import Display
 from tombola.running.results import Results
@@ -30,7 +31,7 @@ from tombola.studies.plan import Plan
 from tombola.studies.study import Study
 from tombola.studies.trainer import LOOP
 from tombola.user_code.callables import fingerprint_of
-from tombola.work import Item, OwnRun
+from tombola.work import Item, OwnMaskSearch, OwnRun
 
 ARMS = ("ticket", "reinit", "random-mask")
 Finish = Callable[[Results], object]
@@ -45,11 +46,13 @@ class Loop:
         plan: all runs.
         make: builds the model from a seed.
         view: class of the results that a run has.
+        evaluate: returns the metrics of a model, for connectivity.
     """
 
     plan: Plan
     make: Make
     view: type[Results] = Results
+    evaluate: Evaluate | None = None
 
     @classmethod
     def of(
@@ -58,6 +61,7 @@ class Loop:
         inputs: Any,
         fields: Mapping[str, Any],
         view: type[Results] = Results,
+        evaluate: Evaluate | None = None,
     ) -> Loop:
         """Plan a loop.
 
@@ -65,7 +69,7 @@ class Loop:
             make_model: returns a new model.
             inputs: as `tombola.rounds` takes them.
             fields: of the study, all but its network.
-            view: as above.
+            view, evaluate: as above.
 
         Raises:
             InputError: the arguments do not make a valid study.
@@ -73,8 +77,9 @@ class Loop:
         _check_processes()
         study = _study(network={"name": _name_of(make_model), "init": "pytorch"}, **fields)
         make = partial(_made, make_model)
-        problem = OwnProblem(make, inputs, fingerprint_of(make_model), what="make_model")
-        return cls(make_own_plan(study, problem=problem), make, view)
+        code = "" if evaluate is None else fingerprint_of(evaluate)
+        problem = OwnProblem(make, inputs, fingerprint_of(make_model), what="make_model", evaluate_code=code)
+        return cls(make_own_plan(study, problem=problem), make, view, evaluate)
 
     def runs(self, store: Store, tracker: str | None, console: Console, finish: Finish) -> Iterator[LoopRun]:
         """Return the missing runs, and store each one when the loop asks for the next.
@@ -150,8 +155,11 @@ class Loop:
             run.beat = lambda: display.tick([item], lambda item: run.progress().get(item.id))
             yield run
             store_run(run, store, options)
-        else:
+        elif isinstance(item.spec, OwnMaskSearch):
             search_mask(item, store, options, self.make)
+        else:
+            assert self.evaluate is not None
+            interpolate(item, store, options, self.make, self.evaluate)
         display.finished(item, store.outcome(item.id))
 
 
@@ -185,10 +193,24 @@ def pruning_section(rounds: int | None, rate: float, pruning: Mapping[str, Any] 
     return section
 
 
-def trainer_section(name: str, settings: Mapping[str, Any] | None, metric: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the section `trainer` of a loop's study."""
+def trainer_section(
+    name: str,
+    settings: Mapping[str, Any] | None,
+    metric: str | Mapping[str, Any],
+    evaluate: Evaluate | None = None,
+) -> dict[str, Any]:
+    """Return the section `trainer` of a loop's study.
+
+    Raises:
+        InputError: `evaluate` can't be called.
+    """
+    if evaluate is not None and not callable(evaluate):
+        raise InputError(
+            f"evaluate is a {type(evaluate).__name__}; give a function that returns the metrics of a model"
+        )
     about = {"metric": metric} if isinstance(metric, str) else dict(metric)
-    return {"name": LOOP + name, "arguments": dict(settings or {}), **about}
+    named = None if evaluate is None else LOOP + name
+    return {"name": LOOP + name, "arguments": dict(settings or {}), "evaluate": named, **about}
 
 
 def _study(**fields: Any) -> Study:
