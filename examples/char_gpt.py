@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import tombola
 
-LENGTH, WIDTH, LAYERS = 64, 128, 2
+LENGTH, WIDTH, LAYERS = 64, 128, 2  # characters; units; layers of attention
 
 
 class Gpt(nn.Module):
@@ -25,8 +25,7 @@ class Gpt(nn.Module):
         self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
         self.head = nn.Linear(WIDTH, characters, bias=False)
 
-    def forward(self, text):
-        """Return the scores of the next character: [batch, length, characters]."""
+    def forward(self, text):  # returns the scores of the next character: [batch, length, characters]
         later = nn.Transformer.generate_square_subsequent_mask(text.shape[1])
         return self.head(self.layers(self.tokens(text) + self.places[: text.shape[1]], mask=later, is_causal=True))
 
@@ -40,7 +39,7 @@ def loss_of(model, text, starts):
 def main(path, out, steps=1000, rewind=100, batch=32, **options):
     """Train all runs; return their results."""
     characters = Path(path).read_text("utf-8")
-    numbers = {character: number for number, character in enumerate(sorted(set(characters)))}
+    numbers = {each: number for number, each in enumerate(sorted(set(characters)))}
     train, test = torch.tensor([numbers[each] for each in characters]).tensor_split([len(characters) * 9 // 10])
     places = torch.arange(0, len(test) - LENGTH - 1, LENGTH)[:200]
     options = {"rounds": 3, "rate": 0.6, "inputs": torch.zeros(2, LENGTH, dtype=torch.int64), **options}
@@ -52,8 +51,7 @@ def main(path, out, steps=1000, rewind=100, batch=32, **options):
             optimizer.step()
             if f"step-{step}" in run.wanted_snapshots:
                 run.snapshot(f"step-{step}")
-        with torch.no_grad():
-            run.report(steps, loss=loss_of(run.model, test, places))
+        run.report(steps, loss=loss_of(run.model, test, places).detach())
     return tombola.Results.open(out)
 
 

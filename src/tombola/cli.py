@@ -331,21 +331,31 @@ def draw_figures(
 ) -> None:
     """Draw the figures of one or more studies.
 
-    The studies may be unfinished.
+    The studies may be unfinished. STUDY may also be a CSV file of your own results: docs/results.md has its columns.
     """
     from dataclasses import replace
 
-    from tombola.figures import FIGURES, SCREEN, draw, gather, gather_interpolations, paper
+    from tombola.figures import FIGURES, SCREEN, draw, gather, gather_interpolations, gather_tables, paper
     from tombola.running.files import writing
 
     if columns and style != "paper":
         raise InputError("--columns needs --style paper: add it, or remove --columns")
     form = replace(paper(int(columns or 2)) if style == "paper" else SCREEN, bars=bars)
-    alone = len(studies) == 1
-    folders = dict.fromkeys(_folder_of(study, out if alone else None) for study in studies)
-    opened = [_opened(folder, data) for folder in folders]
-    levels, curves, settings = gather(opened)
-    target = next(iter(folders)) / "figures" if alone else out or Path("figures")
+    alone, own = len(studies) == 1, [_is_table(study) for study in studies]
+    if any(own) and not all(own):
+        raise InputError(
+            "give results folders alone or tables alone; `tombola results FOLDER --format csv -o FILE` writes a "
+            "folder's table"
+        )
+    if any(own):
+        levels, curves, settings, interpolations = *gather_tables([Path(study) for study in studies]), None, None
+        target = out or Path("figures")
+    else:
+        folders = dict.fromkeys(_folder_of(study, out if alone else None) for study in studies)
+        opened = [_opened(folder, data) for folder in folders]
+        levels, curves, settings = gather(opened)
+        interpolations = gather_interpolations(opened, settings)
+        target = next(iter(folders)) / "figures" if alone else out or Path("figures")
     names = [name if name in FIGURES else f"figure-{name.removeprefix('figure-')}" for name in wanted]
     with writing(target):
         paths = draw(
@@ -353,7 +363,7 @@ def draw_figures(
             curves,
             target,
             names or None,
-            interpolations=gather_interpolations(opened, settings),
+            interpolations=interpolations,
             settings=settings,
             form=form,
             formats=formats or (("pdf",) if style == "paper" else ("png", "svg")),
@@ -383,10 +393,19 @@ def report(
 ) -> None:
     """Write the HTML report of a study.
 
-    The study may be unfinished. The report is one file and needs no network connection.
+    The study may be unfinished. The report is one file and needs no network connection. STUDY may also be a CSV file of
+    your own results: docs/results.md has its columns.
     """
-    from tombola.html.write import write_report
+    from tombola.html.write import write_report, write_table_report
 
+    if _is_table(study):
+        from tombola.analysis.reading import read_curves, read_table
+
+        levels = read_table(Path(study))
+        curves = read_curves(Path(study), levels)
+        target = output or Path(study).with_suffix(".html")
+        click.echo(str(write_table_report(levels, target, curves, Path(study), _own_claims(own), margin)))
+        return
     found = _opened(_folder_of(study, out), data)
     click.echo(str(write_report(found, output, _own_claims(own), margin)))
 
@@ -466,6 +485,11 @@ def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study
     if study and local_path(study, "study").is_file():
         add_user_folders([Path(study).absolute().parent])  # the study's own network may be in the same folder
     return load_study(study, assignments=changes), out or default_folder(study, changes)
+
+
+def _is_table(study: str) -> bool:
+    """Return whether a study is named by a CSV file of results."""
+    return study.lower().endswith(".csv") and local_path(study, "study").is_file()
 
 
 def _own_claims(paths: tuple[Path, ...]) -> list[Claim] | None:

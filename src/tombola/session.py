@@ -10,9 +10,10 @@ from tombola import terminal
 from tombola.analysis.connectivity import barrier_statistics
 from tombola.figures import Setting, draw
 from tombola.formatting import as_csv
+from tombola.notebook import Results
 from tombola.running.files import write_whole, writing
 from tombola.running.progress import Display
-from tombola.running.results import Results
+from tombola.running.results import Results as RunningResults
 from tombola.running.rounds import ARMS, Loop, pruning_section, trainer_section
 from tombola.running.run import (
     check_tracker,
@@ -106,6 +107,8 @@ def rounds(
     inputs: Any = None,
     rewind: int | str | Sequence[int | str] = 0,
     pruning: Mapping[str, Any] | None = None,
+    connectivity: Mapping[str, Any] | None = None,
+    evaluate: Callable[[nn.Module], Mapping[str, Any]] | None = None,
     noise: str = "trial",
     seed: int = 0,
     tracker: str | None = None,
@@ -139,6 +142,9 @@ def rounds(
         inputs: a batch, or the shape of one example, for a model from which tombola can't tell.
         rewind: the snapshot that kept weights go back to, such as "step-500"; 0 is the initialisation.
         pruning: further fields of the section `pruning` of a study file, such as {"scope": "global"}.
+        connectivity: as in a study file, such as {"levels": [0, 3]}: are runs joined by lines of low error? Its copies
+            are further runs of the loop; needs `evaluate`.
+        evaluate: returns the metrics of a model by the names that are reported, such as {"accuracy": 0.9, "loss": 0.3}.
         noise: "trial", or "level": each level has a `seed` of its own.
         seed: all randomness follows from it and the trial's number.
         tracker: logs each finished run: "tensorboard", "mlflow", "wandb", or `package.module:function`.
@@ -151,21 +157,22 @@ def rounds(
     fields = {
         "name": name,
         "seed": seed,
-        "trainer": trainer_section(name, settings, metric),
+        "trainer": trainer_section(name, settings, metric, evaluate),
         "pruning": pruning_section(rounds, rate, pruning),
+        "connectivity": None if connectivity is None else dict(connectivity),
         "noise": noise,
         "rewind": list(rewind) if isinstance(rewind, list | tuple) else rewind,
         "arms": list(arms) if not isinstance(arms, str) else [arms],
         "trials": trials,
     }
-    loop = Loop.of(make_model, inputs, fields)
+    loop = Loop.of(make_model, inputs, fields, Results, evaluate)
     check_tracker(tracker)
     return loop.runs(
         Store(out), tracker, terminal.console(stderr=True, quiet=quiet), lambda results: save(results, figures)
     )
 
 
-def save(results: Results, figures: bool = True) -> list[Path]:
+def save(results: RunningResults, figures: bool = True) -> list[Path]:
     """Write the tables and figures of a study into its results folder; return the paths of the figures.
 
     The tables are those of `Results.save`. A study that asks for connectivity also gets `barriers.csv`, a row per kind,

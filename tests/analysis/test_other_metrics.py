@@ -199,8 +199,8 @@ def test_a_saved_table_is_read_again(levels, metric, tmp_path: Path):
     table.to_csv(tmp_path / "results.csv", index=False)
     found, _ = read_levels(tmp_path / "results.csv")
     pd.testing.assert_frame_equal(verdicts(found), verdicts(table))
-    table.drop(columns=f"final_test_{metric.name}").to_csv(tmp_path / "results.csv", index=False)
-    with pytest.raises(InputError, match=f"final_test_{metric.name}"):
+    table.drop(columns=f"early_stop_test_{metric.name}").to_csv(tmp_path / "results.csv", index=False)
+    with pytest.raises(InputError, match=f"the column 'early_stop_test_{metric.name}' is missing; did you mean"):
         read_levels(tmp_path / "results.csv")
 
 

@@ -132,7 +132,7 @@ IMPOSSIBLE = [
     ({"trainer": "own_trainer:fitt"}, "did you mean 'fit'"),
     ({"trainer": "own_trainer:make"}, r"is called as function\(run\), and can't be"),
     ({"trainer": {"name": "own_trainer:fit", "arguments": {"rate": 1}}}, "unexpected keyword argument 'rate'"),
-    ({"connectivity": {"levels": [0]}}, "connectivity evaluates networks between two runs"),
+    ({"connectivity": {"levels": [0]}}, "connectivity evaluates networks between two runs; give `evaluate`"),
     (
         {"arms": [{"rule": "ticket", "training": {"lr": 1.0}}]},
         "training of 'ticket' applies only to tombola's own training",

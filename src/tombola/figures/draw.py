@@ -126,6 +126,32 @@ def draw(
     return [_write(path, content) for path, content in contents.items()]
 
 
+def rendered(
+    levels: pd.DataFrame,
+    curves: pd.DataFrame,
+    figure: str,
+    *,
+    lines: pd.DataFrame | None = None,
+    settings: Mapping[str, Setting] | None = None,
+    form: Form = SCREEN,
+    formats: Sequence[str] = ("png",),
+) -> dict[str, bytes]:
+    """Return one figure of one study as the content of a file, by format; arguments are those of `draw`.
+
+    Raises:
+        InputError: the data do not support the figure.
+    """
+    import pandas as pd
+
+    levels, curves = _plain_columns(levels), curves if curves.empty else _plain_columns(curves)
+    settings = {study: (settings or {}).get(study, Setting()) for study in levels["study"].unique()}
+    points = pd.DataFrame() if lines is None else lines
+    contents = _render(figure, levels, curves, points, settings, form, formats)
+    if not contents:
+        raise InputError(f"{figure} can't be drawn from these results: it needs {KINDS[figure].needs}")
+    return contents
+
+
 def _plain_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with names as text, categories too, and a column for the network's name."""
     network = table["network"].astype(str) if "network" in table else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from tombola.running.user_run import UserRun
 from tombola.studies.own import Make
 from tombola.studies.plan import Plan
 from tombola.training.engine import Weights
+from tombola.work import Item
 
 T = TypeVar("T")
 
@@ -35,12 +37,12 @@ class Turn:
 class LoopRun(UserRun):
     """The run of a loop over `rounds`, which also knows the results so far."""
 
-    _plan: Plan
+    see: Callable[[], Results]  # set by the loop
 
     @property
     def results(self) -> Results:
         """The results of all runs that have ended."""
-        return Results(self._plan, self._store)
+        return self.see()
 
     def for_others(self) -> Turn:
         """Return what another process needs to train this run too."""
@@ -52,13 +54,13 @@ class FollowingRun(LoopRun):
 
     Args:
         turn: what the leader's `LoopRun.for_others` gave.
-        plan, store: of the loop.
+        item, store: of the loop.
         make: builds the model from a seed.
     """
 
-    def __init__(self, turn: Turn, plan: Plan, store: Store, make: Make):
-        self._turn, self._plan = turn, plan
-        super().__init__(plan.work[turn.item], store, make)
+    def __init__(self, turn: Turn, item: Item, store: Store, make: Make):
+        self._turn = turn
+        super().__init__(item, store, make)
 
     def _initial(self, make: Make) -> tuple[Mask, Weights, dict[str, Any]]:
         return Mask(self._turn.keep), self._turn.start, {}

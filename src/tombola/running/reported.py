@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tombola.errors import InputError
 from tombola.running.files import writing
 from tombola.tasks import Metric
@@ -110,7 +112,7 @@ class Reported:
 
     def _number(self, name: str, value: Any) -> float:
         try:
-            number = float(value)
+            number = float(value.detach() if isinstance(value, Tensor) else value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"run {self._label}: {name} was reported as a {type(value).__name__}; report one number"

@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 from torch import nn
 
 from tombola.errors import InputError
@@ -20,8 +19,9 @@ from tombola.networks import initialised
 from tombola.running.kept_plan import keep_plan, what_changed
 from tombola.running.loop_run import FollowingRun, LoopRun, Team
 from tombola.running.options import RunOptions
+from tombola.running.own_interpolations import Evaluate, interpolate
 from tombola.running.own_runs import search_mask, store_run
-from tombola.running.progress import remarks_of, result_of
+from tombola.running.progress import Display
 from tombola.running.results import Results
 from tombola.running.store import Store
 from tombola.running.trackers import Tracking
@@ -31,7 +31,7 @@ from tombola.studies.plan import Plan
 from tombola.studies.study import Study
 from tombola.studies.trainer import LOOP
 from tombola.user_code.callables import fingerprint_of
-from tombola.work import Item, OwnRun
+from tombola.work import Item, OwnMaskSearch, OwnRun
 
 ARMS = ("ticket", "reinit", "random-mask")
 Finish = Callable[[Results], object]
@@ -45,19 +45,31 @@ class Loop:
     Args:
         plan: all runs.
         make: builds the model from a seed.
+        view: class of the results that a run has.
+        evaluate: returns the metrics of a model, for connectivity.
     """
 
     plan: Plan
     make: Make
+    view: type[Results] = Results
+    evaluate: Evaluate | None = None
 
     @classmethod
-    def of(cls, make_model: Callable[..., nn.Module], inputs: Any, fields: Mapping[str, Any]) -> Loop:
+    def of(
+        cls,
+        make_model: Callable[..., nn.Module],
+        inputs: Any,
+        fields: Mapping[str, Any],
+        view: type[Results] = Results,
+        evaluate: Evaluate | None = None,
+    ) -> Loop:
         """Plan a loop.
 
         Args:
             make_model: returns a new model.
             inputs: as `tombola.rounds` takes them.
             fields: of the study, all but its network.
+            view, evaluate: as above.
 
         Raises:
             InputError: the arguments do not make a valid study.
@@ -65,8 +77,9 @@ class Loop:
         _check_processes()
         study = _study(network={"name": _name_of(make_model), "init": "pytorch"}, **fields)
         make = partial(_made, make_model)
-        problem = OwnProblem(make, inputs, fingerprint_of(make_model), what="make_model")
-        return cls(make_own_plan(study, problem=problem), make)
+        code = "" if evaluate is None else fingerprint_of(evaluate)
+        problem = OwnProblem(make, inputs, fingerprint_of(make_model), what="make_model", evaluate_code=code)
+        return cls(make_own_plan(study, problem=problem), make, view, evaluate)
 
     def runs(self, store: Store, tracker: str | None, console: Console, finish: Finish) -> Iterator[LoopRun]:
         """Return the missing runs, and store each one when the loop asks for the next.
@@ -97,7 +110,8 @@ class Loop:
         while (turn := team.share(None)) is not None:
             if isinstance(turn, str):
                 raise InputError(f"process 0 failed: {turn}")
-            run = FollowingRun(turn, self.plan, store, self.make)
+            run = FollowingRun(turn, self.plan.work[turn.item], store, self.make)
+            run.see = lambda: self.view(self.plan, store)
             run.seed_all()
             yield run
             run.close()
@@ -107,39 +121,46 @@ class Loop:
     ) -> Generator[LoopRun, None, None]:
         plan = self.plan
 
-        def note(text: str) -> None:
-            console.print(f"note: {escape(text)}", highlight=False, soft_wrap=True)
-
         store.create()
-        tracking = Tracking(tracker, plan, store, note) if tracker else None
+        display = Display(plan, store, 1, console, console.quiet, in_script=True)
+        display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
         if changed := what_changed(store, plan):
-            note(changed)
+            display.note(f"note: {changed}")
         keep_plan(store.root, plan)
+        display.begin([item for item in plan.work.values() if not store.has(item)])
+        with display:
+            while True:
+                ready, busy = _ready(plan, store)
+                if not ready:
+                    break
+                given = 0
+                for item in ready:
+                    with store.claim(item.id) as mine:
+                        if not mine or store.has(item):
+                            continue
+                        given += 1
+                        yield from self._each(item, store, display)
+                if not given:  # another process trains all that could start
+                    display.note(f"note: another process trains {len(busy)} runs; start this script again later")
+                    return
+        finish(self.view(plan, store))
+
+    def _each(self, item: Item, store: Store, display: Display) -> Runs:
+        """Do one piece of work; a run is given to the loop's body."""
         options = RunOptions()
-        while True:
-            ready, busy = _ready(plan, store)
-            if not ready:
-                break
-            given = 0
-            for item in ready:
-                with store.claim(item.id) as mine:
-                    if not mine or store.has(item):
-                        continue
-                    given += 1
-                    if not isinstance(item.spec, OwnRun):
-                        search_mask(item, store, options, self.make)
-                        continue
-                    run = LoopRun(item, store, self.make)
-                    run._plan = plan
-                    yield run
-                    store_run(run, store, options)
-                    if tracking is not None:
-                        tracking.finished(item)
-                    _tell(plan, store, item, console)
-            if not given:  # another process trains all that could start
-                note(f"another process trains {len(busy)} runs; start this script again later")
-                return
-        finish(Results(plan, store))
+        display.started(item)
+        if isinstance(item.spec, OwnRun):
+            run = LoopRun(item, store, self.make)
+            run.see = lambda: self.view(self.plan, store)
+            run.beat = lambda: display.tick([item], lambda item: run.progress().get(item.id))
+            yield run
+            store_run(run, store, options)
+        elif isinstance(item.spec, OwnMaskSearch):
+            search_mask(item, store, options, self.make)
+        else:
+            assert self.evaluate is not None
+            interpolate(item, store, options, self.make, self.evaluate)
+        display.finished(item, store.outcome(item.id))
 
 
 def _check_processes() -> None:
@@ -172,10 +193,24 @@ def pruning_section(rounds: int | None, rate: float, pruning: Mapping[str, Any] 
     return section
 
 
-def trainer_section(name: str, settings: Mapping[str, Any] | None, metric: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the section `trainer` of a loop's study."""
+def trainer_section(
+    name: str,
+    settings: Mapping[str, Any] | None,
+    metric: str | Mapping[str, Any],
+    evaluate: Evaluate | None = None,
+) -> dict[str, Any]:
+    """Return the section `trainer` of a loop's study.
+
+    Raises:
+        InputError: `evaluate` can't be called.
+    """
+    if evaluate is not None and not callable(evaluate):
+        raise InputError(
+            f"evaluate is a {type(evaluate).__name__}; give a function that returns the metrics of a model"
+        )
     about = {"metric": metric} if isinstance(metric, str) else dict(metric)
-    return {"name": LOOP + name, "arguments": dict(settings or {}), **about}
+    named = None if evaluate is None else LOOP + name
+    return {"name": LOOP + name, "arguments": dict(settings or {}), "evaluate": named, **about}
 
 
 def _study(**fields: Any) -> Study:
@@ -241,13 +276,3 @@ def _ready(plan: Plan, store: Store) -> tuple[list[Item], list[Item]]:
             if not undone & set(item.needs):
                 ready.append(item)
     return ready, [item for item in ready if store.is_claimed(item.id)]
-
-
-def _tell(plan: Plan, store: Store, item: Item, console: Console) -> None:
-    facts = store.facts(item.id)
-    for word, text in remarks_of(facts):
-        console.print(f"{word:<8} {escape(item.label)}: {escape(text)}", highlight=False, soft_wrap=True)
-    done = sum(store.has(each) for each in plan.work.values())
-    found = result_of(facts, plan.measures.primary) if facts["diverged_at"] is None else ""
-    line = f"done     {item.label}{found}  {facts['seconds']:.1f} s  {done}/{len(plan.work)} done"
-    console.print(escape(line), highlight=False, soft_wrap=True)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -244,7 +244,7 @@ def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display
         with store.running_file() as path:
             stop = Stop(path)
             options = replace(options, stop_file=str(path), parent=os.getpid() if workers else None)
-            with _stopped_by_signals(stop, in_process=not workers), display:
+            with _stopped_by_signals(stop, display.note, in_process=not workers), display:
                 tally = run_plan(plan, store, options, max(1, workers), make, display, stop)
     except KeyboardInterrupt:
         raise StoppedByUser(
@@ -287,7 +287,7 @@ def _last_line(reason: str) -> str:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop: Stop, in_process: bool) -> Iterator[None]:
+def _stopped_by_signals(stop: Stop, tell: Callable[[str], None], in_process: bool) -> Iterator[None]:
     """Turn Ctrl-C, SIGTERM and a lost terminal into a wish to stop, and a later Ctrl-C into one to stop at once.
 
     What trains in this process can only be stopped at once by an exception; for workers the scheduler sees to it.
@@ -298,8 +298,11 @@ def _stopped_by_signals(stop: Stop, in_process: bool) -> Iterator[None]:
     before = {}
 
     def hear(number: int, _frame: object) -> None:
+        first = not stop.asked
         if stop.hear(number) and in_process:
             raise KeyboardInterrupt
+        if first and number in (signal.SIGINT, signal.SIGTERM):  # at once, whatever this process is doing
+            tell("stopping: tombola saves running work (a second Ctrl-C stops at once)")
 
     for number in STOPPING:
         if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:  # of nohup, say

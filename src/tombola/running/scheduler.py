@@ -147,15 +147,11 @@ class _Scheduler:
         self.listener.begin(self.waiting)
         if not self.waiting:
             return self.tally
-        told = False
         self.executor = self.make_executor()
         try:
             while (self.waiting and not self.stop.asked) or self.running:
                 if not self.stop.asked:
                     self._submit()
-                elif not told and not all(future.done() for future in self.running):
-                    told = True
-                    self.listener.note("stopping: tombola saves running work (a second Ctrl-C stops at once)")
                 if self.stop.at_once:
                     raise KeyboardInterrupt
                 self._collect()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from tombola.data import is_one_shape
 from tombola.data.normalising import spread
 from tombola.errors import InputError, shown
+from tombola.formatting import plain
 from tombola.networks import NETWORKS, NetworkSettings
 from tombola.networks import factory as named_factory
 from tombola.pruning.mask import Mask
@@ -271,6 +273,12 @@ class Ticket:
         return self.mask == other.mask and _equal(self.weights, other.weights) and _equal(self.trained, other.trained)
 
     __hash__ = None  # type: ignore[assignment]  # compared by content, and too large to hash by it
+
+    def _repr_html_(self) -> str:
+        """Return where the ticket is from, and its mask, for notebooks."""
+        names = ("study", "arm", "trial", "repeat", "level", "rewind")
+        facts = [f"{name} {plain(self.origin[name])}" for name in names if name in self.origin]
+        return f"<p>Ticket: {escape(', '.join(facts))}</p>{self.mask._repr_html_()}"
 
     def __repr__(self) -> str:
         where = ", ".join(f"{name}={self.origin.get(name)!r}" for name in ("study", "arm", "trial", "repeat", "level"))

@@ -225,15 +225,23 @@ class UserRun:
         step = self._reported.last_step
         if not step:
             return {}
-        return {self._item.id: {"label": self.label, "iteration": step, "budget": max(step, self._budget())}}
+        budget = self._budget()
+        return {self._item.id: {"label": self.label, "iteration": step, "budget": max(step, budget) if budget else 0}}
 
     def _budget(self) -> int:
-        """Return the steps that the run whose mask was pruned took; 0 where none was."""
-        source = self._spec.initial.run
-        try:
-            return int(self._store.facts(source)["iterations"]) if source else 0
-        except Damaged:
-            return 0
+        """Return the last step of the run whose weights or mask this run has; 0 where it has those of none.
+
+        The trainer does not say where it will stop, and runs of one study mostly stop at one step.
+        """
+        for source in self._item.needs:
+            try:
+                facts = self._store.facts(source)
+                if "history" not in facts:  # a mask search
+                    facts = self._store.facts(facts["spec"].get("run") or "")
+                return int(facts["history"]["iteration"][-1])
+            except Damaged:
+                continue
+        return 0
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._begun

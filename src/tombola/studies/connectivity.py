@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tombola.section import MOST_LEVELS, MOST_POINTS, MOST_REPEATS, Section
 from tombola.studies.rewind import RewindStep, rewind_steps
-from tombola.work import Cost, Interpolation
+from tombola.work import Cost
 
 if TYPE_CHECKING:
     from tombola.studies.trial import Trial
@@ -132,20 +132,7 @@ def connect(trial: Trial, settings: Connectivity) -> Iterator[Pair]:
             else:
                 one, other = trial.ticket(level), trial.ticket(other_level)
             item = trial.add(
-                Interpolation(
-                    one=one.id,
-                    other=other.id,
-                    points=settings.points,
-                    precision=one.training.precision,
-                    network=one.network,
-                    data=one.data,
-                    seed=one.seed,
-                    trial=one.trial,
-                    task=one.task,
-                    network_code=one.network_code,
-                    data_code=one.data_code,
-                    task_code=one.task_code,
-                ),
+                trial.interpolation(one, other, settings.points),
                 f"line.from-{trial.rewind}.level-{level:02}-{copy}.level-{other_level:02}-{other_copy}",
                 "interpolations, for connectivity",
                 Cost(evaluated=settings.points * examples),

@@ -226,14 +226,24 @@ def _partings(study: Study, rewinds: tuple[int, ...], budget: int, data: Descrip
     settings = study.connectivity
     if settings is None:
         return ()
-    if settings.levels[-1] > study.pruning.rounds:
-        raise InputError(
-            f"connectivity.levels names level {settings.levels[-1]}, but with pruning.rounds={study.pruning.rounds} "
-            f"the levels are 0 to {study.pruning.rounds}"
-        )
+    check_levels(study)
     if settings.rewind is None:
         return rewinds
     return iterations(settings.rewind, epoch_length(study, data, study.training), budget, "connectivity.rewind")
+
+
+def check_levels(study: Study) -> None:
+    """Refuse levels that the study does not have.
+
+    Raises:
+        InputError: `connectivity` names one.
+    """
+    settings, rounds = study.connectivity, study.pruning.rounds
+    if settings is not None and settings.levels[-1] > rounds:
+        raise InputError(
+            f"connectivity.levels names level {settings.levels[-1]}, but with pruning.rounds={rounds} the levels are "
+            f"0 to {rounds}"
+        )
 
 
 def _rows(settings: ArmSettings, arm: Rule, trial: Trial) -> list[Row]:

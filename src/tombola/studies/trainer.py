@@ -28,6 +28,8 @@ class Trainer(Section):
         unit: of displayed values. "%" means that the function reports shares from 0 to 1; known for accuracy and error.
         inputs: the shape of one example, or `package.module:function` returning a batch. Not needed where the model
             has an `example_input_array` or `dummy_inputs`, or begins with a linear layer.
+        evaluate: `package.module:function`, called with a model; it returns metrics by the names that are reported.
+            `connectivity` needs it.
     """
 
     name: str = Field(min_length=1, max_length=200)
@@ -36,6 +38,7 @@ class Trainer(Section):
     better: Direction = "higher"
     unit: str = ""
     inputs: tuple[int, ...] | str | None = None
+    evaluate: str | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -27,6 +27,7 @@ from tombola.training.tracking import EarlyBird, TrackedMasks
 from tombola.work import (
     Cost,
     InitialState,
+    Interpolation,
     Item,
     Limit,
     MaskSearch,
@@ -183,6 +184,10 @@ class Trial:
             initial, mask = ticket.initial, ticket.mask
         label = f"copy-{number}.from-{self.rewind}"
         return self._train(label, "copies, for connectivity", level, initial, mask, copy_number=number)
+
+    def interpolation(self, one: Training, other: Training, points: int) -> Spec:
+        """Return the spec of the line between two runs."""
+        return self.spec(Interpolation, one=one.id, other=other.id, points=points, precision=one.training.precision)
 
     def pruned(self, run: Training, level: int) -> MaskUse:
         """Return the mask found by pruning a run of the level before by one round."""

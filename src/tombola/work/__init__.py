@@ -18,7 +18,7 @@ from tombola.registry import resolve
 from tombola.work.interpolation import Interpolation
 from tombola.work.mask_search import Limit, MaskSearch
 from tombola.work.on_data import OnData
-from tombola.work.own_run import OWN_DATA, OWN_RECIPE, OwnMaskSearch, OwnRun
+from tombola.work.own_run import OWN_DATA, OWN_RECIPE, OwnInterpolation, OwnMaskSearch, OwnRun
 from tombola.work.run import InitialState, MaskUse, Run, SgdNoise, Shuffle, Supermask, Training
 from tombola.work.spec import Cost, Item, Observations, Spec, identity_of
 
@@ -37,6 +37,7 @@ __all__ = [
     "Observations",
     "OnData",
     "OpaqueSpec",
+    "OwnInterpolation",
     "OwnMaskSearch",
     "OwnRun",
     "Run",
@@ -149,6 +150,13 @@ KINDS: dict[str, Kind] = {
             most=32,
         ),
         Kind("interpolation", "interpolation", Interpolation, "tombola.running.interpolations:execute", resource="gpu"),
+        Kind(
+            "own-interpolation",
+            "interpolation",
+            OwnInterpolation,
+            "tombola.running.own_interpolations:execute",
+            resource="gpu",
+        ),
     )
 }
 
