@@ -92,7 +92,9 @@ def test_edited_code_is_said(folder: Path) -> None:
     assert tombola.Results.open(folder / "results/small").missing() == 0
     done = run(folder)
     assert done.returncode == 0
-    assert "the code of network 'test_small_network:make' has changed since results/small was last run" in done.stderr
+    assert (
+        "the code of network 'test_small_network:make' has changed since the last run of results/small" in done.stderr
+    )
     assert "3 results of the earlier version stay in the folder jobs/, unused" in done.stderr
 
 
@@ -121,7 +123,7 @@ def test_changed_settings_are_said(tmp_path: Path, capsys: pytest.CaptureFixture
     for changes, said in (
         ({"trials": 1}, ""),
         ({"trials": 1}, ""),
-        ({"trials": 2, "training.lr": 0.01}, "was last run (training.lr, trials): its study.yaml"),
+        ({"trials": 2, "training.lr": 0.01}, "(training.lr, trials): study.yaml and the tables"),
         ({"trials": 2, "training.lr": 0.01}, ""),
     ):
         study = tombola.Study.load("demo", **few, **changes)
@@ -155,6 +157,6 @@ def test_what_is_left_of_other_settings_is_said(copied: Path) -> None:
     (copied / "study.yaml").write_text(text)
     done = tombola_in(copied, "results", ".")
     assert "16 of 16 work items are missing" in done.stdout
-    assert "holds 16 results of other settings, or of an earlier version of the code or the data" in done.stdout
+    assert "contains 16 results of other settings, or of an earlier version of the code or the data" in done.stdout
     shutil.rmtree(copied / "jobs")
     assert "other settings" not in tombola_in(copied, "results", ".").stdout
