@@ -218,7 +218,7 @@ def test_ctrl_c_in_process(
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(running.StoppedByUser, match="0 of 10 are done"):
+    with pytest.raises(running.StoppedByUser, match="0 of 10 work items are finished"):
         tombola.run(small(), tmp_path / "out", workers=0, figures=False, quiet=True)
     thread.join()
     assert time.monotonic() - asked[0] < 2

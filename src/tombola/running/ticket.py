@@ -203,7 +203,7 @@ class Ticket:
             InputError: the file is missing, damaged, or not a ticket.
         """
         if not Path(path).is_file():
-            raise InputError(f"the ticket {str(path)!r} does not exist: give a file from Ticket.save")
+            raise InputError(f"no ticket's file is at {str(path)!r}: give a file from Ticket.save")
         try:
             tensors, about = unpack_tensors(Path(path))
         except Damaged as error:
