@@ -167,7 +167,7 @@ def test_other_files_are_refused(tmp_path):
     ticket.save(tmp_path / "ticket")
     with pytest.raises(InputError, match="is not a compact network"):
         load_compact(tmp_path / "ticket")
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="is not a file"):
         load_compact(tmp_path / "nothing")
 
 

@@ -191,7 +191,7 @@ def test_inputs_that_do_not_fit():
 
 def test_files_that_are_no_modules(tmp_path):
     path = tmp_path / "ticket"
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="is not a file"):
         load(path)
     path.write_bytes(b"nonsense")
     with pytest.raises(InputError, match="can't be read"):

@@ -198,7 +198,7 @@ def load_compact(path: str | Path) -> Compact:
     from tombola.running.files import Damaged, unpack_tensors
 
     if not Path(path).is_file():
-        raise InputError(f"the file {str(path)!r} does not exist; create it with: tombola export --to compact")
+        raise InputError(f"{str(path)!r} is not a file; create one with: tombola export --to compact")
     try:
         tensors, about = unpack_tensors(Path(path))
     except (Damaged, json.JSONDecodeError) as error:

@@ -190,7 +190,7 @@ def load(path: str | Path, compiled: bool | None = None) -> SparseModule:
     from tombola.running.ticket import Ticket
 
     if not Path(path).is_file():
-        raise InputError(f"the file {str(path)!r} does not exist; create it with: tombola export --to pytorch")
+        raise InputError(f"{str(path)!r} is not a file; create one with: tombola export --to pytorch")
     try:
         tensors, about = unpack_tensors(Path(path))
     except Damaged as error:
