@@ -286,7 +286,7 @@ def test_no_ticket_file(tmp_path: Path, content: bytes | None) -> None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"ticket\.safetensors"):
         tombola.Ticket.load(path)
-    with pytest.raises(InputError, match="no ticket.s file is at"):
+    with pytest.raises(InputError, match="no ticket's file is at"):
         tombola.Ticket.load(tmp_path)
 
 
