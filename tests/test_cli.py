@@ -145,8 +145,8 @@ BAD = {
         "run demo trials=1 pruning.rounds=0 training.epochs=3 training.iterations=40",
         ["epochs", "iterations", "exactly one"],
     ),
-    "no assignment": ("run demo trials", ["'trials'", "field=value"]),
-    "no field": ("run demo =3", ["'=3'", "field=value"]),
+    "no assignment": ("run demo trials", ["'trials'", "FIELD=VALUE"]),
+    "no field": ("run demo =3", ["'=3'", "FIELD=VALUE"]),
     "broken value": ("run demo trials=[1", ["trials", "YAML"]),
     "nowhere to write": ("run demo --out afile/x", ["afile/x", "--out"]),
     "a file to write to": ("run demo --out afile", ["afile", "--out"]),
@@ -199,7 +199,7 @@ FILES = {
     "only text": ("just text\n", ["bad.yaml", "field: value"]),
     "empty": ("", ["bad.yaml", "field: value"]),
     "a circle": ("extends: circle.yaml\nname: x\n", ["bad.yaml", "circle.yaml", "itself"]),
-    "itself": ("extends: bad.yaml\nname: x\n", ["bad.yaml", "circle"]),
+    "itself": ("extends: bad.yaml\nname: x\n", ["bad.yaml", "itself"]),
     "extends nothing": ("extends: dmeo\nname: x\n", ["'dmeo'", "'demo'"]),
     "extends a list": ("extends: [demo]\nname: x\n", ["bad.yaml", "extends"]),
     "dangerous": ("!!python/object/apply:os.system ['touch pwned']\n", ["bad.yaml"]),
@@ -375,7 +375,7 @@ def test_plan_writes_nothing_and_counts_what_is_there(copied: Path, call: Call) 
 def test_plan_of_a_study_never_run(call: Call) -> None:
     status, out, _ = call("plan", "demo", *TINY)
     assert status == 0
-    assert next(line.split()[1:3] for line in out.splitlines() if line.startswith("all ")) == ["5", "0"]
+    assert next(line.split()[1:3] for line in out.splitlines() if line.startswith("total ")) == ["5", "0"]
     assert "about" in out
     assert list(Path().iterdir()) == []
 
@@ -500,7 +500,7 @@ def test_results_to_a_file_or_to_standard_output(finished: Path, call: Call) -> 
     for form in ("csv", "table", "json", "parquet"):
         status, _, err = call("results", str(finished), "--format", form, "-o", "no/folder/r")
         assert status == 1
-        assert "can't write no/folder/r: No such file or directory; name a folder" in err
+        assert "can't write no/folder/r: No such file or directory; name an existing folder" in err
         assert "--out" not in err
 
 

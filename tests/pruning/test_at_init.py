@@ -214,7 +214,9 @@ class Inside(nn.Module):
     ],
 )
 def test_a_network_that_can_not_be_differentiated_twice_is_refused_by_name(module, where):
-    match = rf"grasp needs second derivatives of the network, but {where} has none \(.*once_differentiable.*\); snip"
+    match = (
+        rf"grasp needs second derivatives of the network, but {where} has none \(.*once_differentiable.*\); use snip"
+    )
     with pytest.raises(InputError, match=match):
         AT_INIT["grasp"](seen(module))
     shapes = {name: tuple(weight.shape) for name, weight in weights_of(module).items()}

@@ -158,7 +158,7 @@ def test_what_is_left_of_other_settings_is_said(copied: Path) -> None:
     (copied / "study.yaml").write_text(text)
     done = tombola_in(copied, "results", ".")
     assert "16 of 16 work items are missing" in done.stdout
-    assert "holds 16 results of other settings, or of an earlier version of the code or the data" in done.stdout
+    assert "contains 16 results of other settings, or of an earlier version of the code or the data" in done.stdout
     shutil.rmtree(copied / "jobs")
     assert "other settings" not in tombola_in(copied, "results", ".").stdout
 
