@@ -1,17 +1,21 @@
-# `make demo` and `make test` do all their set-up by themselves, into .venv.
+# `make demo` and `make test` create .venv and install into it.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint bench bench-quick bench-export clean
+.PHONY: demo test test-all fuzz lint bench bench-quick bench-export clean
 
 demo: .venv/installed
 	$(BIN)/tombola run demo
 	@echo "Next: $(BIN)/tombola presets   (and $(BIN)/tombola plan lenet-mnist)"
 
+# Skips the slow tests. `make test-all` runs them too, and kills more processes.
 test: .venv/installed-test
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
 
-# Many more cases than `make test` tries: FUZZ_CASES of each of the targets in tests/fuzz.
+test-all: .venv/installed-test
+	TOMBOLA_KILLS=20 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+
+# Runs FUZZ_CASES cases of each target in tests/fuzz, many more than `make test`.
 FUZZ_CASES ?= 10000
 fuzz: .venv/installed-test
 	FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest tests/fuzz --timeout 0 --numprocesses auto --maxprocesses 4
@@ -21,14 +25,14 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# How fast, against a plain PyTorch loop: benchmarks/results/latest.json and docs/performance.md.
+# Measures the speed against a plain PyTorch loop: benchmarks/results/latest.json and docs/performance.md.
 bench: .venv/installed
 	$(BIN)/python -m benchmarks
 
 bench-quick: .venv/installed
 	$(BIN)/python -m benchmarks --quick
 
-# How fast and how small exported tickets are, and what they score: benchmarks/results and docs/practical.md.
+# Measures speed, size and accuracy of exported tickets: benchmarks/results and docs/practical.md.
 bench-export: .venv/installed
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.packed

@@ -82,7 +82,7 @@ def convolution(seconds: float, repeats: int) -> Measure:
 
 
 def memory() -> Measure:
-    """Measure the peak memory of one Lenet job, beyond the data and a process that has imported torch."""
+    """Measure the peak memory of one Lenet run, beyond the data and a process that has imported torch."""
     code = """
 import torch, torch.nn.functional
 from benchmarks import workload
@@ -100,12 +100,12 @@ print((workload.peak_memory() - before - data) / 1e6)
     for density in ("1.0", "0.036"):
         command = [sys.executable, "-c", code.replace("DENSITY", density)]
         values.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    return summed_up("peak memory of a Lenet job beyond torch and data, MB", values, "<= 150", lambda v: v <= 150)
+    return summed_up("peak memory of a Lenet run beyond torch and data, MB", values, "<= 150", lambda v: v <= 150)
 
 
 def on_a_gpu() -> Iterator[Measure]:
-    """Measure the best stack of Lenet jobs against one eager job at a time, where there is a GPU."""
-    name = "best stack of Lenet jobs on a GPU, job-steps a second against one eager job"
+    """Measure the best stack of Lenet runs against one eager run at a time, if a GPU exists."""
+    name = "best stack of Lenet runs on a GPU, steps per second against one eager run"
     if not torch.cuda.is_available():
         yield Measure(name, None, ">= 50x", None, 0, None, "no GPU here: not measured")
         return

@@ -20,7 +20,7 @@ from tombola.data import Part, Splits
 from tombola.networks import NETWORKS, examine, initialised
 from tombola.pruning import Mask
 from tombola.seeds import Seeds
-from tombola.training.engine import Engine, Start
+from tombola.training.engine import Engine, ReplicaState
 from tombola.training.engines import choose_engine
 
 
@@ -93,7 +93,7 @@ def engine_after(network: str, level: int) -> Engine:
     recipe = workload.recipe().changed({"batch_size": SCHEDULES[network].batch})
     weights = mask.apply(initialised(build, "glorot-normal", 0).state_dict())
     make = choose_engine("auto", build, mask, recipe, _data().train.inputs[:1])
-    return make(build, [Start(weights, mask, Seeds(0, 0), _data())], recipe, 10_000_000, torch.device("cpu"))  # type: ignore[no-any-return]
+    return make(build, [ReplicaState(weights, mask, Seeds(0, 0), _data())], recipe, 10_000_000, torch.device("cpu"))  # type: ignore[no-any-return]
 
 
 def engine_paces(network: str, level: int, seconds: float) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """What tombola prunes in many families of models: the table of the documentation, to be run again.
 
     python -m benchmarks.coverage_table             # Markdown; timm's and transformers' families where installed
+    python -m benchmarks.coverage_table --write     # the same, into docs/own-models.md
     python -m benchmarks.coverage_table lstm gpt-2  # these families, a line for each parameter
 
 The script builds every model from its configuration and downloads nothing. "works" means: `examine` finds the coverage,
@@ -10,11 +11,13 @@ weight exactly zero. A refused model has the message of the refusal instead.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,11 +43,13 @@ class Family:
         build: makes it.
         inputs: as `examine` takes them.
         needs: the package that it comes from, beside PyTorch.
+        lines: of the script that change, as in examples/plain_after.py; a test counts them there.
     """
 
     build: Callable[[], nn.Module]
     inputs: Any
     needs: str = ""
+    lines: int = 4
 
 
 class Classifier(nn.Module):
@@ -207,13 +212,19 @@ FAMILIES: dict[str, Family] = {
     "weight_norm": Family(lambda: _normed(parametrizations.weight_norm), (16,)),
     "spectral_norm": Family(lambda: _normed(parametrizations.spectral_norm), (16,)),
     "lazy layers": Family(_lazy, (3, 8, 8)),
-    "lazy layers, a batch run in the factory": Family(_lazy_run, (3, 8, 8)),
+    "lazy layers, a batch run in the factory": Family(_lazy_run, (3, 8, 8), lines=5),
 }
 
 
 def installed(family: Family) -> bool:
-    """Return whether the package is there that a family needs."""
-    return not family.needs or importlib.util.find_spec(family.needs) is not None
+    """Return whether the package that a family needs can be imported."""
+    if not family.needs or importlib.util.find_spec(family.needs) is None:
+        return not family.needs
+    try:
+        importlib.import_module(family.needs)
+    except ImportError:  # of a package that it needs
+        return False
+    return True
 
 
 def covered(family: Family) -> Coverage:
@@ -256,7 +267,7 @@ def row(name: str, family: Family) -> str:
     try:
         coverage = covered(family)
     except InputError as error:
-        return f"| {name} | | | | | refused: {error} |"
+        return f"| {name} | | | | | | refused: {error} |"
     share = f"{100 * coverage.prunable / coverage.parameters:.1f} %"
     cost = f"{100 * coverage.multiply_adds / coverage.all_multiply_adds:.1f} %"
     result = "works" if holds(family) else "the mask did not hold"
@@ -266,26 +277,54 @@ def row(name: str, family: Family) -> str:
         few = [f"`{each.name}`" for each in coverage.unmultiplied[:2]]
         more = len(coverage.unmultiplied) - len(few)
         result += f"; no product: {', '.join(few)}" + (f" and {more} more" if more else "")
-    cells = (f"{coverage.parameters:,}", f"{coverage.prunable:,} of {coverage.matrix_weights:,}", share, cost, result)
+    prunable = f"{coverage.prunable:,} of {coverage.matrix_weights:,}"
+    cells = (f"{coverage.parameters:,}", prunable, share, cost, str(family.lines), result)
     return f"| {name} | {' | '.join(cells)} |"
+
+
+HEAD = (
+    "| family | parameters | prunable weights in matrices | of all parameters | of multiply-adds | lines | result |\n"
+    "|---|---|---|---|---|---|---|"
+)
+PAGE = Path(__file__).parents[1] / "docs" / "own-models.md"
+BEGIN, END = "<!-- python -m benchmarks.coverage_table --write -->\n", "<!-- end -->"
+
+
+def rows() -> Iterator[str]:
+    """Yield the line of each family whose package is installed; name the others on stderr."""
+    torch.manual_seed(0)
+    for name, family in FAMILIES.items():
+        if installed(family):
+            yield row(name, family)
+        else:
+            print(f"{name}: {family.needs} can't be imported", file=sys.stderr)
+
+
+def write() -> None:
+    """Put the table into the page.
+
+    Raises:
+        SystemExit: a package is missing, so the table would lose lines.
+    """
+    if missing := {family.needs for family in FAMILIES.values() if not installed(family)}:
+        raise SystemExit(f"install {', '.join(sorted(missing))} first: the table has lines of these packages")
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    table = "\n".join([HEAD, *rows()])
+    PAGE.write_text(f"{before}{BEGIN}{table}\n{END}{rest.partition(END)[2]}", "utf-8")
 
 
 def main(wanted: list[str]) -> None:
     """Print the table, or the parameters of the families whose names hold one of the words."""
     warnings.simplefilter("ignore")  # those of other packages
-    torch.manual_seed(0)
-    if not wanted:
-        print("| family | parameters | prunable weights in matrices | of all parameters | of multiply-adds | result |")
-        print("|---|---|---|---|---|---|")
+    if wanted == ["--write"]:
+        write()
+    elif not wanted:
+        print(HEAD)
+        for line in rows():
+            print(line, flush=True)
     for name, family in FAMILIES.items():
-        if wanted and not any(word.lower() in name.lower() for word in wanted):
-            continue
-        if not installed(family):
-            print(f"{name}: {family.needs} is not installed", file=sys.stderr)
-        elif wanted:
+        if any(word.lower() in name.lower() for word in wanted) and installed(family):
             print(f"{name}\n{covered(family).text()}\n")
-        else:
-            print(row(name, family), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tombola.data import Part, Splits
 from tombola.networks import NETWORKS, examine, initialised
 from tombola.pruning import Mask
 from tombola.seeds import Seeds
-from tombola.training.engine import Engine, Score, Start
+from tombola.training.engine import Engine, ReplicaState, Score
 from tombola.training.engines import choose_engine
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.stacked import StackedEngine
@@ -61,7 +61,7 @@ def mask_at(network: str, density: float) -> Mask:
 
 
 def engine_at(network: str, density: float, engine: str = "auto", precision: str = "float32") -> Engine:
-    """Return an engine as a job of that density would get it."""
+    """Return the engine that a run of that density gets."""
 
     def build() -> torch.nn.Module:
         return NETWORKS[network](SHAPES[network], 10)
@@ -69,7 +69,7 @@ def engine_at(network: str, density: float, engine: str = "auto", precision: str
     mask, splits = mask_at(network, density), made_up(network)
     weights = mask.apply(initialised(build, "glorot-normal", 0).state_dict())
     make = choose_engine(engine, build, mask, recipe(precision), splits.train.inputs[:1])
-    start = Start(weights, mask, Seeds(0, 0), splits)
+    start = ReplicaState(weights, mask, Seeds(0, 0), splits)
     return make(build, [start], recipe(precision), 10_000_000, torch.device("cpu"))  # type: ignore[no-any-return]
 
 
@@ -183,7 +183,7 @@ class _WithoutEnd:
 
 
 def best_stack_ratio(stacks: tuple[int, ...] = (16, 64, 256), seconds: float = 3.0) -> float:
-    """Return job-steps a second of the best stack of Lenet jobs on a GPU, over those of one eager job at a time."""
+    """Return the steps per second of the best stack of Lenet runs on a GPU, over those of one eager run at a time."""
     device = torch.device("cuda")
     splits = made_up("lenet-300-100")
     on_device = Splits(
@@ -196,16 +196,16 @@ def best_stack_ratio(stacks: tuple[int, ...] = (16, 64, 256), seconds: float = 3
     def build() -> torch.nn.Module:
         return NETWORKS["lenet-300-100"](SHAPES["lenet-300-100"], 10)
 
-    def job_steps_a_second(make: Any, lanes: int) -> float:
+    def steps_per_second(make: Any, replicas: int) -> float:
         mask = mask_at("lenet-300-100", 0.2)
         weights = mask.apply(initialised(build, "glorot-normal", 0).state_dict())
-        starts = [Start(weights, mask, Seeds(0, lane), on_device) for lane in range(lanes)]
+        starts = [ReplicaState(weights, mask, Seeds(0, replica), on_device) for replica in range(replicas)]
         runner = make(build, starts, recipe(), 10_000_000, device)
         runner.advance(50)
-        return lanes / pace(runner.advance, 100, seconds)  # advance ends by reading the loss: the GPU is done then
+        return replicas / pace(runner.advance, 100, seconds)  # advance ends by reading the loss: the GPU is done then
 
-    eager = job_steps_a_second(DenseEngine, 1)
-    return max(job_steps_a_second(StackedEngine, lanes) for lanes in stacks) / eager
+    eager = steps_per_second(DenseEngine, 1)
+    return max(steps_per_second(StackedEngine, replicas) for replicas in stacks) / eager
 
 
 def peak_memory() -> float:

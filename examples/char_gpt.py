@@ -1,4 +1,4 @@
-"""Which sparsity of a character-level GPT is matching? Two layers of attention on a text file.
+"""Finds the matching sparsities of a character-level GPT: two layers of attention on a text file.
 
 python examples/char_gpt.py ../shared/data/tinyshakespeare/input.txt results/gpt
 """
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import tombola
 
-LENGTH, WIDTH, LAYERS = 64, 128, 2
+LENGTH, WIDTH, LAYERS = 64, 128, 2  # characters; units; layers of attention
 
 
 class Gpt(nn.Module):
@@ -25,11 +25,9 @@ class Gpt(nn.Module):
         self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
         self.head = nn.Linear(WIDTH, characters, bias=False)
 
-    def forward(self, text):
-        """Return the scores of the next character: [batch, length, characters]."""
+    def forward(self, text):  # returns the scores of the next character: [batch, length, characters]
         later = nn.Transformer.generate_square_subsequent_mask(text.shape[1])
-        hidden = self.tokens(text) + self.places[: text.shape[1]]
-        return self.head(self.layers(hidden, mask=later, is_causal=True))
+        return self.head(self.layers(self.tokens(text) + self.places[: text.shape[1]], mask=later, is_causal=True))
 
 
 def loss_of(model, text, starts):
@@ -38,26 +36,22 @@ def loss_of(model, text, starts):
     return functional.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
 
 
-def main(path, out, rounds=8, trials=3, steps=2000, rewind="step-200", batch=32):
+def main(path, out, steps=1000, rewind=100, batch=32, **options):
     """Train all runs; return their results."""
     characters = Path(path).read_text("utf-8")
-    numbers = {character: number for number, character in enumerate(sorted(set(characters)))}
-    text = torch.tensor([numbers[character] for character in characters])
-    train, test = text[: len(text) * 9 // 10], text[len(text) * 9 // 10 :]
+    numbers = {each: number for number, each in enumerate(sorted(set(characters)))}
+    train, test = torch.tensor([numbers[each] for each in characters]).tensor_split([len(characters) * 9 // 10])
     places = torch.arange(0, len(test) - LENGTH - 1, LENGTH)[:200]
-    inputs = torch.zeros(2, LENGTH, dtype=torch.int64)
-    options = {"rounds": rounds, "trials": trials, "rewind": rewind, "figures": False, "inputs": inputs}
-    for run in tombola.rounds(lambda: Gpt(len(numbers)), out=out, metric="loss", **options):
+    options = {"rounds": 3, "rate": 0.6, "inputs": torch.zeros(2, LENGTH, dtype=torch.int64), **options}
+    for run in tombola.rounds(lambda: Gpt(len(numbers)), out=out, metric="loss", rewind=f"step-{rewind}", **options):
         optimizer = torch.optim.AdamW(run.model.parameters(), lr=1e-3)
         for step in range(run.start_step + 1, steps + 1):
-            starts = torch.randint(len(train) - LENGTH - 1, (batch,), generator=run.rng)
             optimizer.zero_grad()
-            loss_of(run.model, train, starts).backward()
+            loss_of(run.model, train, torch.randint(len(train) - LENGTH, (batch,), generator=run.rng)).backward()
             optimizer.step()
             if f"step-{step}" in run.wanted_snapshots:
                 run.snapshot(f"step-{step}")
-        with torch.no_grad():
-            run.report(steps, loss=loss_of(run.model, test, places))
+        run.report(steps, loss=loss_of(run.model, test, places).detach())
     return tombola.Results.open(out)
 
 

@@ -1,4 +1,4 @@
-"""The script of `plain_before.py`, which now finds the winning tickets of its network."""
+"""The script of `plain_before.py`, changed to find the winning tickets of its network."""
 
 import torch
 from torch import nn

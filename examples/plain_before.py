@@ -1,4 +1,4 @@
-"""A plain PyTorch script: a small network learns made-up clusters. `plain_after.py` finds its tickets."""
+"""A plain PyTorch script: a small network learns synthetic clusters. `plain_after.py` finds its tickets."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Tickets of a regression: scikit-learn's diabetes data, mean absolute error, less is better.
+"""Finds tickets of a regression: scikit-learn's diabetes data, mean absolute error, less is better.
 
 python examples/regression.py results/diabetes
 """

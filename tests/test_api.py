@@ -42,6 +42,7 @@ def test_errors_have_an_exit_status() -> None:
     assert issubclass(tombola.StoreError, tombola.TombolaError)
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TOMBOLA")}
@@ -56,7 +57,7 @@ def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "out" / "results.csv")) == 3
 
 
-@pytest.mark.parametrize("main", ["script", "-c"])
+@pytest.mark.parametrize("main", ["script", pytest.param("-c", marks=pytest.mark.slow)])
 def test_a_script_that_is_imported_for_its_own_study_says_so(main: str, tmp_path: Path) -> None:
     """Its workers would run it again, each with workers of its own."""
     (tmp_path / "train.py").write_text(
@@ -69,7 +70,7 @@ def test_a_script_that_is_imported_for_its_own_study_says_so(main: str, tmp_path
     done = subprocess.run([sys.executable, *line], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert "tombola.run is called while 'train' is being imported" in last
+    assert "tombola.run was called during the import of 'train'" in last
     assert "__main__" in last
     assert done.stdout == ""
 
@@ -109,7 +110,7 @@ def test_bad_input_raises_before_anything_is_written(tmp_path: Path) -> None:
 
 def test_what_is_no_folder() -> None:
     for folder in (3, None):
-        with pytest.raises(tombola.InputError, match="is no results folder"):
+        with pytest.raises(tombola.InputError, match="is not a results folder"):
             tombola.Results.open(folder)  # type: ignore[arg-type]
 
 

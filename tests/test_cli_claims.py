@@ -129,14 +129,14 @@ def test_several_results_are_judged_one_by_one(call, table):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "holds no results: give a results folder, or a results.csv"),
+        (None, "contains no results: give a results folder, or a results.csv"),
         ("", "can't be read as a results table"),
         (
             "a,b\n1,2\n",
-            "is no results table: these columns are missing: study, network, arm, trial, repeat, level, density",
+            "bad.csv: the column 'arm' is missing; needed are arm, trial, level, density, early_stop_iter",
         ),
         ("\x00\x00", "bad.csv"),
-        (",".join(("study", "network", "arm")) + "\n", "these columns are missing: trial, repeat, level, density"),
+        (",".join(("study", "network", "arm")) + "\n", "bad.csv: the column 'trial' is missing"),
     ],
 )
 def test_what_is_no_results_table(call, table, content, message):
@@ -151,10 +151,10 @@ def test_a_table_with_words_for_numbers_or_without_rows(call, table):
     text = table.read_text()
     table.write_text(text.replace("0.8,", "much,", 1))
     status, _, err = call("results.csv", "--claims", "own.yaml")
-    assert (status, "holds something other than numbers" in err) == (2, True)
+    assert (status, ": density=much is no number" in err) == (2, True)
     table.write_text(text.splitlines()[0] + "\n")
     status, _, err = call("results.csv", "--claims", "own.yaml")
-    assert (status, "results.csv holds no results yet" in err) == (2, True)
+    assert (status, "results.csv contains no results yet" in err) == (2, True)
 
 
 def test_a_claims_file_with_a_mistake(call, table):

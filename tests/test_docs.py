@@ -42,6 +42,7 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_model_and_data_of_ones_own_as_in_the_readme(tmp_path: Path) -> None:
     assert write_modules("README.md", tmp_path) == []
     rng = np.random.default_rng(0)
@@ -63,10 +64,11 @@ def test_a_model_and_data_of_ones_own_as_in_the_readme(tmp_path: Path) -> None:
     assert ticket.mask.density == pytest.approx(0.7**6, rel=0.15)  # the output layer at half the rate
 
 
+@pytest.mark.slow
 def test_the_page_on_python(tmp_path: Path) -> None:
     code = "\n".join(write_modules("docs/api.md", tmp_path))
     out = run(code, tmp_path)
-    assert "0 jobs are still to be done" in out
+    assert "0 work items are missing" in out
     assert "Ticket(study='demo', arm='ticket', trial=0, repeat=0, level=3, Mask(" in out
     assert "late" in out
     assert "did you mean 'demo'?" in out

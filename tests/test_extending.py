@@ -36,6 +36,14 @@ def narrow(input_shape, classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(features, 7), nn.ReLU(), nn.Linear(7, classes))
 
 
+def blobs(examples=90):
+    """A data source: points around two centres."""
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(2 * examples) % 2
+    inputs = torch.randn((2 * examples, 5), generator=generator) + 2 * targets[:, None]
+    return (inputs[:examples], targets[:examples]), (inputs[examples:], targets[examples:])
+
+
 def middling(snapshots):
     """A criterion: weights of middling size stay longest."""
     return {name: -(weight.abs() - weight.abs().median()).abs() for name, weight in snapshots.final.items()}
@@ -94,6 +102,8 @@ def counting():
 POINTS = """
 [tombola.networks]
 narrow = outside_tombola:narrow
+[tombola.data]
+blobs = outside_tombola:blobs
 [tombola.criteria]
 middling = outside_tombola:middling
 [tombola.arms]
@@ -128,8 +138,9 @@ def test_a_study_uses_what_another_package_adds(package: None, tmp_path: Path) -
         name="outside",
         trials=1,
         network="narrow",
+        data={"source": "blobs", "arguments": {"examples": 80}, "validation": 20},
         task="doubtful",
-        training={"iterations": 12, "evaluate_every": 6, "lr": 0.01},
+        training={"iterations": 12, "evaluate_every": 6, "lr": 0.01, "batch_size": 20},
         pruning={"criterion": "middling", "rounds": 2},
         arms=["ticket", "striped"],
     )
@@ -137,6 +148,7 @@ def test_a_study_uses_what_another_package_adds(package: None, tmp_path: Path) -
     assert results.missing() == 0
     frame = results.frame()
     assert set(frame["engine"]) == {"counting"}
+    assert (results.plan.data.input_shape, results.plan.data.train) == ((5,), 80)
     assert set(frame["metric"]) == {"error"}
     assert frame["final_test_error"].between(0, 1).all()
     kinds = {item.kind for item in results.plan.work.values()}

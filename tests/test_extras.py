@@ -25,7 +25,7 @@ from tombola.training.engines.dense import DenseEngine
 
 ROOT = Path(tombola.__file__).parents[2]
 CORE = {
-    "click", "filelock", "jinja2", "matplotlib", "numpy", "pandas", "pillow", "platformdirs", "pooch",
+    "click", "filelock", "jinja2", "loky", "matplotlib", "numpy", "pandas", "pillow", "platformdirs", "pooch",
     "pydantic", "requests", "rich", "ruamel.yaml", "safetensors", "torch",
 }  # fmt: skip
 """Together 290 MB beyond PyTorch. A package of more than a few MB belongs into an extra."""
@@ -39,6 +39,7 @@ INTEGRATIONS = {
     "transformers": {"transformers", "accelerate"},
 }
 INTEGRATIONS |= {"mlflow": {"mlflow-skinny"}, "tensorboard": {"tensorboard"}, "wandb": {"wandb"}}
+INTEGRATIONS |= {"huggingface_hub": {"huggingface_hub"}}
 """The packages of each extra for another library's trainer, which its file in `integrations/` imports at once."""
 
 PACKAGES = {"codecarbon": "codecarbon", "numba": "numba", "pyarrow": "pyarrow", "vl_convert": "vl-convert-python"}
@@ -156,6 +157,7 @@ print(len(frame), frame["density"].min() < 0.3, set(frame["status"]))
 """
 
 
+@pytest.mark.slow
 def test_the_core_alone_runs_a_study_and_says_what_would_be_faster(tmp_path):
     done = subprocess.run([sys.executable, "-c", CORE_ALONE], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import time
 import pytest
 
 HEAVY = (
-    *("torch", "pandas", "numpy", "matplotlib", "PIL", "pydantic", "rich.live", "requests", "pooch"),
+    *("torch", "pandas", "numpy", "matplotlib", "PIL", "pydantic", "rich.live", "loky", "requests", "pooch"),
     *("scipy", "numba", "pyarrow", "vl_convert", "codecarbon"),
 )
 AT_MOST = 0.7  # seconds

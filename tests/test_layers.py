@@ -18,6 +18,7 @@ ROOMS = (
     ("html",),
     ("integrations",),
     ("session",),
+    ("notebook",),
     ("figures",),
     ("tables",),
     ("export",),

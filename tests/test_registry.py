@@ -119,11 +119,11 @@ def test_ours_come_by_name_and_a_users_by_module():
             "no_such_module_here:f",
             "module 'no_such_module_here' can't be imported .*; install it, or start tombola in its folder",
         ),
-        ("numpy:zeroes", "'zeroes' in 'numpy' is not there; did you mean 'zeros'"),
+        ("numpy:zeroes", "'zeroes' in 'numpy' does not exist; did you mean 'zeros'"),
         ("numpy:pi", "'pi' in 'numpy' is not callable"),
-        ("numpy:", "criterion 'numpy:': not of the form package.module:name"),
-        ("numpy:zeros.x", "criterion 'numpy:zeros.x': not of the form"),
-        ("../evil:f", "not of the form"),
+        ("numpy:", "criterion 'numpy:': write package.module:name"),
+        ("numpy:zeros.x", "criterion 'numpy:zeros.x': write package"),
+        ("../evil:f", "write package.module:name"),
         (":dedent", "criterion ':dedent'"),
         (".relative:f", "criterion '.relative:f'"),
     ],
@@ -147,10 +147,10 @@ def test_a_module_that_fails_to_import_is_said(user_code):
     [
         ("import sys\nsys.exit(3)", "importing 'users_own' failed: SystemExit: 3"),
         ("1 / 0", "importing 'users_own' failed: ZeroDivisionError"),
-        ("import tombola\ntombola.run('demo', 'never')", "tombola.run is called while 'users_own' is being imported"),
-        ("DEPTH = 3", "'make' in 'users_own' is not there$"),
-        ("def mak(): ...\ndef _other(): ...", "is not there; did you mean 'mak'"),
-        ("def f(): ...\ndef _other(): ...", "is not there; known: f$"),
+        ("import tombola\ntombola.run('demo', 'never')", "tombola.run was called during the import of 'users_own'"),
+        ("DEPTH = 3", "'make' in 'users_own' does not exist$"),
+        ("def mak(): ...\ndef _other(): ...", "does not exist; did you mean 'mak'"),
+        ("def f(): ...\ndef _other(): ...", "does not exist; known: f$"),
     ],
 )
 def test_a_module_without_what_is_named(user_code, tmp_path, monkeypatch, text, match):
@@ -190,7 +190,7 @@ def test_a_file_edited_since_it_was_imported_is_refused(project):
     project(own_helper="def f(): return 3\ndef other(): return 4\n")
     assert code_fingerprint("own_nets:make", OURS, "network") == before
     project(own_helper="def f(): return 12345\n")
-    with pytest.raises(InputError, match=r"own_helper\.py has changed since it was imported; start Python anew"):
+    with pytest.raises(InputError, match=r"own_helper\.py has changed since its import; restart Python"):
         code_fingerprint("own_nets:make", OURS, "network")
     project(own_helper="def f():\n    # as it was\n    return 3\n")
     assert code_fingerprint("own_nets:make", OURS, "network") == before
@@ -315,11 +315,11 @@ def test_a_package_adds_a_short_name(package, tmp_path):
 def test_two_packages_of_one_short_name_are_said(package):
     package("outside_one", "[tombola.networks]\nhourglass = outside_one:make\n")
     package("outside_two", "[tombola.networks]\nhourglass = outside_two:make\n")
-    with pytest.raises(InputError, match="'hourglass' is added by outside_one and outside_two; uninstall one"):
+    with pytest.raises(InputError, match="'hourglass' comes from outside_one and outside_two; uninstall one"):
         resolve("hourglass", OURS, "network")
 
 
 def test_a_package_whose_entry_point_leads_nowhere_is_said(package):
     package("outside_one", "[tombola.networks]\nhourglass = outside_one:gone\n")
-    with pytest.raises(InputError, match="network 'hourglass': 'gone' in 'outside_one' is not there"):
+    with pytest.raises(InputError, match="network 'hourglass': 'gone' in 'outside_one' does not exist"):
         resolve("hourglass", OURS, "network")

@@ -1,9 +1,9 @@
-"""Publish results folders as one page of docs/results: tables, figures, the report, and its claims.
+"""Publish results folders as one page of docs/results: tables, figures, report and claims.
 
 python docs/results/publish.py results/lenet-mnist docs/results/lenet-mnist
 python docs/results/publish.py results/a results/b docs/results/a-against-b
 
-What the page's README.md says above MARK is written by hand and kept; what is below is made here.
+The script keeps the part of the page's README.md above MARK, which is written by hand. It writes the part below.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pandas as pd
 
 import tombola
 from tombola.analysis.claims import Outcome, evaluate, published_claims
-from tombola.figures import draw, gather, gather_lines
+from tombola.figures import draw, gather, gather_interpolations
 from tombola.html.write import write_comparison, write_report
 from tombola.studies import dump_study
 
@@ -26,17 +26,17 @@ ROWS = 50  # of the curves' summary, for each level
 
 
 def main() -> None:
-    """Publish the folders: all arguments but the last; that is the page's folder."""
+    """Publish the folders in all arguments but the last. The last argument is the page's folder."""
     *sources, target = map(Path, sys.argv[1:])
     target.mkdir(parents=True, exist_ok=True)
     studies = [tombola.Results.open(source) for source in sources]
     levels, curves, settings = gather(studies)
     for old in target.glob("*.png"):
         old.unlink()
-    lines = gather_lines(studies, settings)
-    # Of one study Figure 3 says better what `rounds` says; of several only what shows them together is worth a page.
+    points = gather_interpolations(studies, settings)
+    # For one study, Figure 3 replaces `rounds`. For several studies, only figures of all studies together are useful.
     unwanted = ("rounds",) if len(studies) == 1 else ("figure-1", "figure-3", "figure-4", "figure-5")
-    figures = draw(levels, curves, target, lines=lines, settings=settings, formats=["png"])
+    figures = draw(levels, curves, target, interpolations=points, settings=settings, formats=["png"])
     for path in [path for path in figures if path.stem.startswith(unwanted)]:
         figures.remove(path)
         path.unlink()
@@ -66,11 +66,11 @@ def main() -> None:
     parts = [
         head,
         MARK,
-        f"[{report.name}]({report.name}) is the whole report: open it in a browser (GitHub shows its source).",
+        f"[{report.name}]({report.name}) is the report: open it in a browser (GitHub shows its source).",
         *_claims(outcomes),
         *(f"![{path.stem}]({path.name})" for path in figures),
-        "`results.csv` has a row per run; `curves-summary.csv` has mean, lowest and highest test accuracy of some\n"
-        f"evaluations; {_files(studies)}.\n`docs/results/publish.py` made it all.",
+        "`results.csv` has one row per run. `curves-summary.csv` has mean, lowest and highest test accuracy at some\n"
+        f"evaluations. {_files(studies)}. `docs/results/publish.py` wrote these files.",
         "## All levels",
         *("\n".join(f"    {line}".rstrip() for line in _table(source).splitlines()) for source in sources),
     ]
@@ -88,20 +88,20 @@ def _table(source: Path) -> str:
 
 
 def _claims(outcomes: list[Outcome]) -> list[str]:
-    """Return the claims that are about such a study, as a table, and what its columns are."""
+    """Return a table of the claims about such a study, and a note on its columns."""
     rows = [
         f"| {outcome.claim.id} | {' '.join(outcome.claim.sentence.split())} | {outcome.claim.expectation} | "
         f"{_measured(outcome)} | {outcome.n} | {outcome.outcome} |"
         for outcome in outcomes
         if outcome.applies
     ]
-    if all(outcome.measured is None for outcome in outcomes):  # they are about another recipe
+    if all(outcome.measured is None for outcome in outcomes):  # all claims are about another recipe
         return []
-    table = ["| claim | it says | expected | measured | n | outcome |", "|---|---|---|---|---|---|", *rows]
+    table = ["| claim | statement | expected | measured | n | result |", "|---|---|---|---|---|---|", *rows]
     return [
         "\n".join(table),
-        "Measured is the mean over n trials with its 95 % interval; what the outcomes mean is in\n"
-        "[statistics](../../statistics.md). `tombola claims` prints the same table.",
+        "Measured is the mean over n trials with its 95 % interval. [statistics](../../statistics.md) defines the\n"
+        "results. `tombola claims` prints the same table.",
     ]
 
 

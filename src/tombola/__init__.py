@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tombola.errors import DataError, InputError, StoppedByUser, StoreError, TombolaError, WorkFailed
+    from tombola.notebook import Results
     from tombola.pruning.mask import Mask
     from tombola.pruning.select import select
-    from tombola.running.results import Results
     from tombola.running.ticket import Ticket
     from tombola.session import rounds, run
     from tombola.studies.study import Study
@@ -29,7 +29,7 @@ _HOMES = {
     "DataError": "tombola.errors",
     "InputError": "tombola.errors",
     "Mask": "tombola.pruning.mask",
-    "Results": "tombola.running.results",
+    "Results": "tombola.notebook",
     "StoppedByUser": "tombola.errors",
     "StoreError": "tombola.errors",
     "WorkFailed": "tombola.errors",

@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported before a command needs it, so that help is there at once."""
+"""The command line. It imports nothing heavy before a command needs it, so help appears at once."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 class Commands(click.Group):
-    """A group that knows the nearest name of an unknown command."""
+    """A group that suggests the nearest name for an unknown command."""
 
     def resolve_command(self, context: click.Context, arguments: list[str]) -> Any:
-        """Find the command, or say which ones come near."""
+        """Find the command, or suggest the nearest ones."""
         name = arguments[0]
         if self.get_command(context, name) is None and not name.startswith("-"):
             raise InputError(f"unknown command {name!r}{nearest(name, self.list_commands(context))}")
@@ -39,41 +39,46 @@ class Commands(click.Group):
 
 
 class LocalPath(click.Path):
-    """A path that a file system takes."""
+    """A path that the file system accepts."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        """Return the path, or say what is wrong with it."""
+        """Return the path, or raise an error that says what is wrong with it."""
         name = parameter.opts[0] if parameter and parameter.opts else "path"
         return super().convert(local_path(value, name), parameter, context)
 
 
-CLAIMS_HELP = "A claims file, instead of the published ones; may be given again."
+CLAIMS_HELP = "Check the claims of this file; repeat for several. [default: the published claims]"
 STUDY_HELP = "STUDY is a preset (see `tombola presets`), a study file, or a results folder."
 READ_ONLY = ("status", "results", "figures", "report", "compare", "claims")  # commands that import no user's module
 study_argument = click.argument("study")
 changes_argument = click.argument("changes", nargs=-1, metavar="[FIELD=VALUE]...")
-out_option = click.option("--out", type=LocalPath(), help="Results folder. [results/<study name>]")
+out_option = click.option("--out", type=LocalPath(), help="Set the results folder. [default: results/<study name>]")
 data_option = click.option(
     "--data",
     type=LocalPath(),
     envvar="TOMBOLA_DATA",
-    help="Folder of data sets, in torchvision's layout. [$TOMBOLA_DATA, or the cache]",
+    help="Set the folder of data sets, in torchvision's layout. [default: $TOMBOLA_DATA, or the cache]",
 )
-device_option = click.option("--device", default="auto", help="auto, cpu or cuda. [auto]")
-engine_option = click.option("--engine", default="auto", help="How to compute; auto chooses. [auto]")
+device_option = click.option("--device", default="auto", help="Choose the device: auto, cpu or cuda. [default: auto]")
+engine_option = click.option("--engine", default="auto", help="Choose the training engine. [default: auto]")
 max_runs_option = click.option(
-    "--max-runs", type=click.IntRange(1), default=100_000, help="Refuse a study of more runs than this. [100000]"
+    "--max-runs",
+    type=click.IntRange(1),
+    default=100_000,
+    help="Refuse a study with more runs than this. [default: 100000]",
 )
 workers_option = click.option(
-    "--workers", type=click.IntRange(0), help="Jobs at a time; 0 runs them in this process. [one a core]"
+    "--workers",
+    type=click.IntRange(0),
+    help="Set the number of parallel runs; 0 uses this process. [default: one per core]",
 )
 
 
 def work_options(command: Any) -> Any:
-    """Add what `run` and `plan` both take."""
+    """Add the arguments and options that `run` and `plan` share."""
     shared: list[Any] = [study_argument, changes_argument, out_option, data_option, workers_option, device_option]
     shared += [engine_option, max_runs_option]
     for option in reversed(shared):
@@ -88,19 +93,19 @@ def cli(context: click.Context) -> None:
     """Find winning lottery tickets: sparse subnetworks that train as well as the dense network."""
     from tombola.registry import reading, user_path
 
-    context.with_resource(user_path(Path.cwd()))  # a user's own network is found where they are
+    context.with_resource(user_path(Path.cwd()))  # finds a user's own network in the current folder
     if context.invoked_subcommand in READ_ONLY:
         context.with_resource(reading())
 
 
 @cli.command(epilog=STUDY_HELP)
 @work_options
-@click.option("--checkpoint-every", type=float, default=30.0, help="Seconds between checkpoints of a running job. [30]")
-@click.option("--energy", is_flag=True, help="Measure the energy of each job; needs the extra tombola[energy].")
+@click.option("--checkpoint-every", type=float, default=30.0, help="Set the seconds between checkpoints. [default: 30]")
+@click.option("--energy", is_flag=True, help="Measure the energy of each run; needs the extra tombola[energy].")
 @click.option("--no-figures", is_flag=True, help="Draw no figures.")
 @click.option("--tracker", metavar="NAME", help="Log finished runs to tensorboard, mlflow or wandb.")
-@click.option("--quiet", "-q", is_flag=True, help="Write only results and what goes wrong.")
-@click.option("--verbose", "-v", is_flag=True, help="Write more.")
+@click.option("--quiet", "-q", is_flag=True, help="Write only results and errors.")
+@click.option("--verbose", "-v", is_flag=True, help="Write more details.")
 def run(
     study: str,
     changes: tuple[str, ...],
@@ -117,7 +122,10 @@ def run(
     verbose: bool,
     tracker: str | None,
 ) -> None:
-    """Run a study, or go on with it; any field can be set: trials=3 training.lr=2e-4."""
+    """Run or resume a study.
+
+    Override any field with FIELD=VALUE, such as trials=3 training.lr=2e-4.
+    """
     from tombola.session import run as run_study
 
     if verbose:
@@ -148,6 +156,7 @@ def run(
 
 @cli.command(epilog=STUDY_HELP)
 @work_options
+@click.option("--verbose", "-v", is_flag=True, help="Show which layers no sparse engine trains, and why.")
 def plan(
     study: str,
     changes: tuple[str, ...],
@@ -157,8 +166,12 @@ def plan(
     device: str,
     engine: str,
     max_runs: int,
+    verbose: bool,
 ) -> None:
-    """Show what would run, what is there already, and about how long it takes here. Nothing is written."""
+    """Show the work of a study and its time.
+
+    The command shows missing and finished work, and estimates the time on this machine. It writes nothing.
+    """
     from tombola.running.run import choose_device, data_folder
     from tombola.running.store import Store
     from tombola.studies.plan import make_plan
@@ -166,13 +179,16 @@ def plan(
 
     loaded, folder = _load(study, changes, out)
     made = make_plan(loaded, data_folder(data), max_runs)
-    _console().print(plan_table(made, Store(folder), choose_device(device), engine, workers))
+    _console().print(plan_table(made, Store(folder), choose_device(device), engine, workers, verbose))
 
 
 @cli.group(invoke_without_command=True, cls=Commands)
 @click.pass_context
 def presets(context: click.Context) -> None:
-    """List the presets; `tombola presets show NAME` prints one as a file to copy."""
+    """List the presets.
+
+    `tombola presets show NAME` prints a preset as a file to copy.
+    """
     if context.invoked_subcommand is None:
         from rich.table import Table
 
@@ -187,7 +203,7 @@ def presets(context: click.Context) -> None:
 @presets.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Print a preset's file."""
+    """Print a preset as a study file."""
     from tombola.studies.loading import preset_text
 
     click.echo(preset_text(name), nl=False)
@@ -197,13 +213,16 @@ def show(name: str) -> None:
 @click.argument("study", required=False)
 @out_option
 def status(study: str | None, out: Path | None) -> None:
-    """Show how far studies are; without STUDY, all in ./results."""
+    """Show the progress of studies.
+
+    Without STUDY, the command shows all studies in ./results.
+    """
     from tombola.tables.overview import status_table
 
     if study is None and out is None:
         folders = sorted(path.parent for path in Path("results").glob("*/study.yaml"))
         if not folders:
-            click.echo("No results here: there is no folder ./results with a study in it.")
+            click.echo("The folder ./results contains no study. Start one with: tombola run demo")
             return
     else:
         folders = [_folder_of(study or str(out), out)]
@@ -219,12 +238,16 @@ def status(study: str | None, out: Path | None) -> None:
     "form",
     type=click.Choice(["table", "csv", "json", "parquet"]),
     default="table",
-    help="table (means and spread); csv, json or parquet (a row per run); parquet needs tombola[parquet]. [table]",
+    help="Choose the format: table shows means and spread; csv, json and parquet have one row per run. parquet needs "
+    "the extra tombola[parquet]. [default: table]",
 )
-@click.option("--curves", is_flag=True, help="A row per evaluation instead of a row per run.")
-@click.option("--output", "-o", type=LocalPath(), help="Write to a file instead.")
+@click.option("--curves", is_flag=True, help="Print one row per evaluation. [default: one row per run]")
+@click.option("--output", "-o", type=LocalPath(), help="Write to this file. [default: the terminal]")
 def results(study: str, out: Path | None, data: Path | None, form: str, curves: bool, output: Path | None) -> None:
-    """Print the results of a study, finished or not; where one is damaged, name it and exit with status 1."""
+    """Print the results of a study.
+
+    The study may be unfinished. A damaged result is named; the exit status is then 1.
+    """
     from tombola.extras import need
     from tombola.formatting import as_csv
     from tombola.running.files import write_whole
@@ -251,9 +274,9 @@ def results(study: str, out: Path | None, data: Path | None, form: str, curves: 
     else:
         content = frame.to_parquet(index=False)
         if output is None and sys.stdout.isatty():
-            raise InputError("parquet is no text: give --output FILE, or redirect")
+            raise InputError("--format parquet writes binary data: add --output FILE, or redirect the output")
     if output is not None:
-        write_whole(output, content, "name a folder that is there and has room")
+        write_whole(output, content, "name an existing folder with free space")
     elif sys.stdout.isatty():
         click.echo(printable(content.decode()), nl=False)
     else:
@@ -267,34 +290,36 @@ def results(study: str, out: Path | None, data: Path | None, form: str, curves: 
 @click.option(
     "--out",
     type=LocalPath(),
-    help="Results folder; of several studies, the figures' folder. [./figures]",
+    help="Set the results folder; for several studies, the folder of the figures. [default: ./figures]",
 )
 @data_option
 @click.option(
     "--figure",
     "wanted",
     multiple=True,
-    help="Only this one: 1, 3 to 8, rounds, criteria, lines-copies, barriers, ...; may be given again. [all]",
+    help="Draw only this figure: 1, 3 to 8, rounds, criteria, barriers, ...; repeat for several. [default: all]",
 )
 @click.option(
     "--style",
     type=click.Choice(["screen", "paper"]),
     default="screen",
-    help="paper: sized for print, without a title. [screen]",
+    help="Choose the style: paper has print size and no title. [default: screen]",
 )
-@click.option("--columns", type=click.Choice(["1", "2"]), help="Columns that a paper's figure spans. [2]")
+@click.option(
+    "--columns", type=click.Choice(["1", "2"]), help="Set the columns that a figure of style paper spans. [default: 2]"
+)
 @click.option(
     "--format",
     "formats",
     type=click.Choice(["png", "svg", "pdf"]),
     multiple=True,
-    help="May be given again. [png and svg; of style paper, pdf]",
+    help="Choose the file format; repeat for several. [default: png and svg; for --style paper, pdf]",
 )
 @click.option(
     "--bars",
     type=click.Choice(["range", "interval"]),
     default="range",
-    help="Lowest to highest run, or 95 % t interval of the mean. [range]",
+    help="Choose the bars: lowest to highest run, or 95 % t interval of the mean. [default: range]",
 )
 def draw_figures(
     studies: tuple[str, ...],
@@ -306,20 +331,33 @@ def draw_figures(
     formats: tuple[str, ...],
     bars: Bars,
 ) -> None:
-    """Draw the figures of a study, finished or not, or of several together."""
+    """Draw the figures of one or more studies.
+
+    The studies may be unfinished. STUDY may also be a CSV file of your own results: docs/results.md has its columns.
+    """
     from dataclasses import replace
 
-    from tombola.figures import FIGURES, SCREEN, draw, gather, gather_lines, paper
+    from tombola.figures import FIGURES, SCREEN, draw, gather, gather_interpolations, gather_tables, paper
     from tombola.running.files import writing
 
     if columns and style != "paper":
-        raise InputError("--columns belongs to --style paper")
+        raise InputError("--columns needs --style paper: add it, or remove --columns")
     form = replace(paper(int(columns or 2)) if style == "paper" else SCREEN, bars=bars)
-    alone = len(studies) == 1
-    folders = dict.fromkeys(_folder_of(study, out if alone else None) for study in studies)
-    opened = [_opened(folder, data) for folder in folders]
-    levels, curves, settings = gather(opened)
-    target = next(iter(folders)) / "figures" if alone else out or Path("figures")
+    alone, own = len(studies) == 1, [_is_table(study) for study in studies]
+    if any(own) and not all(own):
+        raise InputError(
+            "give results folders alone or tables alone; `tombola results FOLDER --format csv -o FILE` writes a "
+            "folder's table"
+        )
+    if any(own):
+        levels, curves, settings, interpolations = *gather_tables([Path(study) for study in studies]), None, None
+        target = out or Path("figures")
+    else:
+        folders = dict.fromkeys(_folder_of(study, out if alone else None) for study in studies)
+        opened = [_opened(folder, data) for folder in folders]
+        levels, curves, settings = gather(opened)
+        interpolations = gather_interpolations(opened, settings)
+        target = next(iter(folders)) / "figures" if alone else out or Path("figures")
     names = [name if name in FIGURES else f"figure-{name.removeprefix('figure-')}" for name in wanted]
     with writing(target):
         paths = draw(
@@ -327,7 +365,7 @@ def draw_figures(
             curves,
             target,
             names or None,
-            lines=gather_lines(opened, settings),
+            interpolations=interpolations,
             settings=settings,
             form=form,
             formats=formats or (("pdf",) if style == "paper" else ("png", "svg")),
@@ -335,48 +373,64 @@ def draw_figures(
     for path in paths:
         click.echo(str(path))
     if not paths:
-        click.echo("The results hold nothing yet that a figure could show.")
+        click.echo("The results contain no data for a figure yet. Show the progress with: tombola status")
 
 
 @cli.command(epilog=STUDY_HELP)
 @study_argument
 @out_option
 @data_option
-@click.option("--output", "-o", type=LocalPath(), help="File to write. [report.html in the results folder]")
+@click.option(
+    "--output", "-o", type=LocalPath(), help="Set the file to write. [default: report.html in the results folder]"
+)
 @click.option("--claims", "own", multiple=True, type=LocalPath(), help=CLAIMS_HELP)
 @click.option(
     "--margin",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.001,
-    help="Loss that still counts as none: 0.001 is 0.1 percentage points, or 0.1 % of another metric. [0.001]",
+    help="Set the accepted loss: 0.001 is 0.1 percentage points, or 0.1 % of another metric. [default: 0.001]",
 )
 def report(
     study: str, out: Path | None, data: Path | None, output: Path | None, own: tuple[Path, ...], margin: float
 ) -> None:
-    """Write the report of a study, finished or not: one HTML file that needs no network."""
-    from tombola.html.write import write_report
+    """Write the HTML report of a study.
 
+    The study may be unfinished. The report is one file and needs no network connection. STUDY may also be a CSV file of
+    your own results: docs/results.md has its columns.
+    """
+    from tombola.html.write import write_report, write_table_report
+
+    if _is_table(study):
+        from tombola.analysis.reading import read_curves, read_table
+
+        levels = read_table(Path(study))
+        curves = read_curves(Path(study), levels)
+        target = output or Path(study).with_suffix(".html")
+        click.echo(str(write_table_report(levels, target, curves, Path(study), _own_claims(own), margin)))
+        return
     found = _opened(_folder_of(study, out), data)
     click.echo(str(write_report(found, output, _own_claims(own), margin)))
 
 
 @cli.command(epilog=STUDY_HELP)
 @click.argument("studies", metavar="STUDY STUDY...", nargs=-1, required=True)
-@click.option("--out", type=LocalPath(), default="comparison.html", help="File to write. [comparison.html]")
+@click.option(
+    "--out", type=LocalPath(), default="comparison.html", help="Set the file to write. [default: comparison.html]"
+)
 @data_option
 @click.option(
     "--margin",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.001,
-    help="Loss that still counts as none: 0.001 is 0.1 percentage points, or 0.1 % of another metric. [0.001]",
+    help="Set the accepted loss: 0.001 is 0.1 percentage points, or 0.1 % of another metric. [default: 0.001]",
 )
 def compare(studies: tuple[str, ...], out: Path, data: Path | None, margin: float) -> None:
-    """Write one HTML file that shows several studies side by side."""
+    """Compare several studies in one HTML file."""
     from tombola.html.write import write_comparison
 
     folders = {_folder_of(study, None).resolve(): study for study in studies} if len(studies) > 1 else studies
     if len(folders) < 2:
-        raise InputError(f"compare takes two studies or more; `tombola report {studies[0]}` shows a single one")
+        raise InputError(f"compare needs two or more studies; for a single study: tombola report {studies[0]}")
     found = [_opened(folder, data) for folder in folders]
     click.echo(str(write_comparison(found, out, margin)))
 
@@ -386,11 +440,18 @@ def compare(studies: tuple[str, ...], out: Path, data: Path | None, margin: floa
 @data_option
 @click.option("--claims", "own", multiple=True, type=LocalPath(), help=CLAIMS_HELP)
 @click.option(
-    "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", help="table, json or csv. [table]"
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    help="Choose the format. [default: table]",
 )
-@click.option("--strict", is_flag=True, help="Exit with status 1 if a claim is not reproduced.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 if a claim is not reproduced. [default: status 0]")
 def claims(results: tuple[Path, ...], data: Path | None, own: tuple[Path, ...], form: str, strict: bool) -> None:
-    """Check published claims, or one's own, against RESULTS: results folders, or results.csv files."""
+    """Check claims against results.
+
+    RESULTS are results folders, or results.csv files. The default claims are the published ones.
+    """
     from tombola.analysis.claims import NOT_REPRODUCED, evaluate, published_claims
     from tombola.analysis.reading import read_levels
     from tombola.tables.claims import as_rows, claims_table
@@ -424,7 +485,7 @@ def _load(study: str, changes: tuple[str, ...], out: Path | None) -> tuple[Study
     from tombola.studies.loading import load_study
 
     if study and local_path(study, "study").is_file():
-        add_user_folders([Path(study).absolute().parent])  # the study's own network may lie beside it
+        add_user_folders([Path(study).absolute().parent])  # the study's own network may be in the same folder
     return load_study(study, assignments=changes), out or default_folder(study, changes)
 
 
@@ -441,30 +502,35 @@ def _say_whence() -> None:
     log.handlers = [Said()]
 
 
+def _is_table(study: str) -> bool:
+    """Return whether a study is named by a CSV file of results."""
+    return study.lower().endswith(".csv") and local_path(study, "study").is_file()
+
+
 def _own_claims(paths: tuple[Path, ...]) -> list[Claim] | None:
-    """Return the claims of the user's files; None where there are none."""
+    """Return the claims of the user's files; None if none exists."""
     from tombola.analysis.claims import load_claims
 
     return [claim for path in paths for claim in load_claims(path)] or None
 
 
 def _folder_of(study: str, out: Path | None) -> Path:
-    """Return the results folder of a study that has been run."""
+    """Return the existing results folder of a study."""
     from tombola.studies.loading import STUDY_FILE
 
     folder = out if out is not None else _load(study, (), None)[1]
     if not (folder / STUDY_FILE).is_file():
-        raise InputError(f"there are no results in {str(folder)!r}; `tombola run {study}` makes them")
+        raise InputError(f"{str(folder)!r} contains no results; create them with: tombola run {study}")
     return folder
 
 
 def _opened(folder: str | Path, data: Path | None) -> Results:
-    """Return the results of a folder; of those that are damaged, and so left out, say which."""
+    """Return the results of a folder, and report the damaged results that it omits."""
     from tombola.running.results import Results
 
     found = Results.open(folder, data)
     for message in found.damaged():
-        say(f"tombola: {message}; it is left out, and `tombola run` repeats it")
+        say(f"tombola: {message}; the table omits it, and `tombola run` repeats it")
     return found
 
 
@@ -478,17 +544,20 @@ def _print_summary(results: Results, file: IO[str] | None = None) -> None:
     if results.study.connectivity is not None and not (points := results.connectivity()).empty:
         console.print(barrier_table(points, results.study.connectivity.threshold))
     if missing := results.missing():
-        console.print(f"{missing} of {len(results.plan.work)} are not done yet.")
+        trainer = results.study.trainer
+        how = "your script" if trainer is not None and trainer.is_loop else f"tombola run {results.store.root}"
+        text = f"{missing} of {len(results.plan.work)} work items are missing. Resume with: {how}"
+        console.print(text, markup=False, soft_wrap=True)
         if others := results.store.finished() - results.plan.work.keys():
             console.print(
-                f"The folder also holds {len(others)} results of other settings, or of an earlier version of the code "
-                "or the data.",
+                f"The folder also contains {len(others)} results of other settings, or of an earlier version of the "
+                "code or the data.",
                 soft_wrap=True,
             )
 
 
 def _console(file: IO[str] | None = None) -> Any:
-    # What is piped or written to a file is not cut at 80 columns.
+    # Piped output and files are not cut at 80 columns.
     return terminal_console(file, highlight=False, width=None if file is None and sys.stdout.isatty() else 120)
 
 
@@ -496,7 +565,7 @@ cli.add_command(measure_command)
 
 
 def main() -> None:
-    """Run the command line; a user's mistake gives one message and status 2, never a traceback."""
+    """Run the command line. A user's mistake gives one message and status 2, never a traceback."""
     try:
         status = _status()
         _hear_no_more(status)
@@ -524,7 +593,7 @@ def _status() -> int:
             error.show()
         return 2
     except BrokenPipeError:
-        return 0  # the reader has gone, as `| head` does
+        return 0  # the reader closed the pipe, as `| head` does
     except TombolaError as error:
         say(f"tombola: {error}")
         return error.exit_status

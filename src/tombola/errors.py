@@ -1,4 +1,4 @@
-"""Errors that a user can cause, as opposed to bugs, which keep their traceback."""
+"""Errors that a user can cause. Bugs keep their traceback."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from collections.abc import Iterable
 
 
 class TombolaError(Exception):
-    """Something outside the code is wrong. The message says what, where, and what to do about it."""
+    """Base class of all errors that a user can cause. The message says what is wrong, where, and what to do."""
 
     exit_status = 1
 
 
 class InputError(TombolaError):
-    """What the user wrote - a study, an option, a path, a data file - can't be used as it is."""
+    """tombola can't use an input: a study, an option, a path or a data file."""
 
     exit_status = 2
 
 
 class DataError(InputError):
-    """A data set is missing, damaged, or not of the shape that it should have."""
+    """A data set is missing, damaged, or has the wrong shape."""
 
 
 class StoreError(TombolaError):
-    """The results folder can't be read or written."""
+    """tombola can't read or write the results folder."""
 
 
 class StoppedByUser(TombolaError):
-    """The run was interrupted; the same command goes on from there.
+    """The user stopped the run. The same command resumes it.
 
     Args:
         message: for the user.
-        number: of the signal; the exit status is 128 more, as a shell has it: 130 of Ctrl-C, 143 of SIGTERM.
+        number: of the signal. The exit status is 128 more, as in a shell: 130 for Ctrl-C, 143 for SIGTERM.
     """
 
     def __init__(self, message: str, number: int = signal.SIGINT):
@@ -41,20 +41,20 @@ class StoppedByUser(TombolaError):
 
 
 class WorkFailed(TombolaError):
-    """Some work could not be done; the rest is done."""
+    """Some work items failed. All others are finished."""
 
 
 LONGEST_NAME = 100  # characters of a name that a near one is looked for
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """Return a value as it would be written in Python, cut where it is long."""
+    """Return a value in Python's notation, shortened."""
     text = repr(value)
     return text if len(text) < limit else text[: limit - 3] + "..."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'a' or 'b'?"`, or the list of what is known where nothing comes close and it is short."""
+    """Return `"; did you mean 'a' or 'b'?"`. Without a near name, return the known names if they are few."""
     if len(name) > LONGEST_NAME:
         return ""
     names = sorted(known)

@@ -1,4 +1,4 @@
-"""Optional packages: each serves one feature, and the package extra of that feature installs it."""
+"""Optional packages: each supports one feature. The extra of that feature installs the package."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ EXTRAS |= dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx")
 
 INTEGRATIONS = {"accelerate": "accelerate", "lightning": "lightning", "transformers": "transformers"}
 INTEGRATIONS |= {"mlflow": "mlflow", "tensorboard": "tensorboard", "wandb": "wandb"}
-"""The same for trainers and trackers of other libraries. The extra `all` leaves them out."""
+INTEGRATIONS |= {"huggingface_hub": "hub"}
+"""The same for trainers, trackers and the Hub of other libraries. The extra `all` leaves them out."""
 
 
 def installed(module: str) -> bool:
-    """Return whether an optional module is installed; it is not imported."""
+    """Return whether an optional module is installed, without an import."""
     return importlib.util.find_spec(module) is not None
 
 
@@ -30,7 +31,7 @@ def need(module: str, feature: str) -> None:
 
     Args:
         module: a key of `EXTRAS` or `INTEGRATIONS`.
-        feature: what needs it, as a user asks for it; it begins the message.
+        feature: the option or command that needs it; it begins the message.
 
     Raises:
         InputError: the module is not installed. The message gives the command that installs it.

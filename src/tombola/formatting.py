@@ -1,4 +1,4 @@
-"""Numbers and names as a person reads them, the same in messages, tables, figures and pages."""
+"""Formats numbers and names for messages, tables, figures and pages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tombola.tasks.metric import Metric
 if TYPE_CHECKING:
     import pandas as pd
 
-MINUS = "−"  # of texts that are set in type; messages and terminals use the hyphen
+MINUS = "−"  # for typeset texts; messages and terminals use the hyphen
 
 
 def plain(name: object, longest: int = 40) -> str:
-    """Return a name on one line, without control characters and not too long: names come from users' files."""
+    """Return a name on one line, shortened and without control characters: names come from users' files."""
     text = "".join(" " if unicodedata.category(c).startswith(("C", "Z")) else c for c in str(name))
     text = " ".join(text.split())
     return text if len(text) <= longest else text[: longest - 1] + "…"
@@ -50,7 +50,7 @@ def text_of_csv(cell: str) -> str:
 
 
 def percent(density: float) -> str:
-    """Return a density (0 to 1) as the paper writes it, without the sign: 100, 51.3, 7.0; two digits below 1 %."""
+    """Return a density (0 to 1) in the paper's form, without the % sign: 100, 51.3, 7.0; two digits below 1 %."""
     value = 100 * density
     if value >= 99.95:
         return "100"
@@ -74,30 +74,30 @@ def digits(value: float, sign: bool = False) -> str:
 
 
 def number(value: float, metric: Metric) -> str:
-    """Return a shown value without its unit: percentages to two decimals, all else to three significant digits."""
+    """Return a displayed value without its unit: percentages to two decimals, others to three significant digits."""
     return f"{value:.2f}" if metric.unit == "%" else digits(value)
 
 
 def value(stored: float, metric: Metric) -> str:
-    """Return a stored value as it is shown, with its unit: "97.92 %", "0.0123 kW", "24.1"."""
+    """Return a stored value for display, with its unit: "97.92 %", "0.0123 kW", "24.1"."""
     return f"{number(metric.scale * stored, metric)} {metric.unit}".rstrip()
 
 
 def signed(difference: float, metric: Metric) -> str:
-    """Return a difference of shown values with its sign and without its unit: "+0.36", "-0.0123"."""
+    """Return a difference of displayed values with its sign and without its unit: "+0.36", "-0.0123"."""
     return f"{difference:+.2f}" if metric.unit == "%" else digits(difference, sign=True)
 
 
 def with_unit(text: str, metric: Metric) -> str:
-    """Return a formatted difference with its unit behind it: "+0.36 points"."""
+    """Return a formatted difference followed by its unit: "+0.36 points"."""
     return f"{text} {metric.difference_unit}".rstrip()
 
 
 def axis_label(text: str, unit: str) -> str:
-    """Return the label of an axis: "test accuracy (%)"; without a unit the text alone."""
+    """Return the label of an axis: "test accuracy (%)"; without a unit, only the text."""
     return f"{text} ({unit})" if unit else text
 
 
 def margin_in_words(margin: float, metric: Metric) -> str:
-    """Return a margin as verdicts and break-down use it: "0.1 points", or "0.1 % of the dense network's value"."""
+    """Return the margin of verdicts and break-down: "0.1 points", or "0.1 % of the dense network's value"."""
     return f"{100 * margin:g} " + ("points" if metric.unit == "%" else "% of the dense network's value")

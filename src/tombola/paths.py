@@ -24,7 +24,7 @@ def local_path(text: str | Path, what: str) -> Path:
     """Return a path with `~` replaced by the home folder.
 
     Args:
-        text: as someone wrote it.
+        text: as the user wrote it.
         what: the field or option, for the message.
 
     Raises:
@@ -35,20 +35,22 @@ def local_path(text: str | Path, what: str) -> Path:
     if not name:
         raise InputError(f"{what} is empty; give a path")
     if "\0" in name:
-        raise InputError(f"{what}={shown}: a path can't hold the character NUL")
+        raise InputError(f"{what}={shown}: a path can't contain the character NUL")
     try:
         encoded = os.fsencode(name)
     except UnicodeEncodeError:
-        raise InputError(f"{what}={shown}: a path can't hold half of a character pair") from None
+        raise InputError(f"{what}={shown}: a path can't contain half of a character pair") from None
     longest = max(len(part) for part in encoded.split(b"/"))
     if longest > MAX_NAME:
-        raise InputError(f"{what}={shown}: a name in it has {longest:,} bytes; a file system takes {MAX_NAME}")
+        raise InputError(f"{what}={shown}: a name in it has {longest:,} bytes; a file system allows {MAX_NAME}")
     if len(encoded) >= MAX_PATH:
-        raise InputError(f"{what}={shown}: it has {len(encoded):,} bytes; a file system takes {MAX_PATH - 1:,}")
+        raise InputError(f"{what}={shown}: it has {len(encoded):,} bytes; a file system allows {MAX_PATH - 1:,}")
     try:
         return Path(name).expanduser()
     except RuntimeError:
-        raise InputError(f"{what}={shown}: there is no user {name.split('/')[0][1:]!r}; give the whole path") from None
+        raise InputError(
+            f"{what}={shown}: the user {name.split('/')[0][1:]!r} does not exist; give the whole path"
+        ) from None
 
 
 def regular_file(path: Path) -> os.stat_result:
@@ -61,7 +63,7 @@ def regular_file(path: Path) -> os.stat_result:
     try:
         found = path.stat()
     except ValueError as error:  # a NUL
-        raise InputError(f"{str(path)!r} is no path: {error}") from error
+        raise InputError(f"{str(path)!r} is not a path: {error}") from error
     kind = stat.S_IFMT(found.st_mode)
     if kind == stat.S_IFDIR:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -79,7 +81,7 @@ def read_text(path: Path, limit: int) -> str:
     try:
         size = regular_file(path).st_size
         if size > limit:
-            raise InputError(f"{path} has {size:,} bytes; at most {limit:,} are read")
+            raise InputError(f"{path} has {size:,} bytes; the limit is {limit:,}")
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error

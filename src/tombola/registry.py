@@ -1,11 +1,11 @@
-"""Things that a study names: one of ours by its short name, a package's by its own, a user's as `package.module:name`.
+"""Resolves the names in a study: short names of tombola and of packages, and `package.module:name` of a user.
 
-An installed package adds a short name by an entry point, without touching tombola. In its pyproject.toml:
+An installed package adds a short name by an entry point in its pyproject.toml:
 
     [project.entry-points."tombola.criteria"]
     my-criterion = "my_package.criteria:my_criterion"
 
-The groups are those of `GROUPS`. Tombola's own names can't be replaced.
+`GROUPS` lists the groups. A package can't replace tombola's own names.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ GROUPS = {
 
 
 class NotWhileReading(InputError):
-    """A study names a user's own function, and its folder is only being read."""
+    """A study names a user's own function, but tombola only reads its folder."""
 
 
 IMPORTING: ContextVar[str] = ContextVar("IMPORTING", default="")  # the user's module that is being imported now
 _READING: ContextVar[str] = ContextVar("_READING", default="")  # the folder that is only being read
-_REMEMBERED: dict[tuple[str, str], tuple[list[tuple[Any, ...]], Closure]] = {}  # planning asks once a job
+_REMEMBERED: dict[tuple[str, str], tuple[list[tuple[Any, ...]], Closure]] = {}  # planning asks once a run
 _AS_IMPORTED: WeakKeyDictionary[ModuleType, Source] = WeakKeyDictionary()
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def reading(what: str = "a results folder") -> Iterator[None]:
     """Refuse, within the `with` block, to import anything that a study names: reading runs no code.
 
     Args:
-        what: is read, for the message.
+        what: the thing to read, for the message.
     """
     before = _READING.set(what)
     try:
@@ -85,24 +85,24 @@ def reading(what: str = "a results folder") -> Iterator[None]:
 
 
 def names(table: Mapping[str, Any], what: str) -> list[str]:
-    """Return all short names: ours, and those that installed packages add. Nothing is imported."""
+    """Return all short names, of tombola and of installed packages, without an import."""
     return sorted({*table, *(entry.name for entry in _entry_points(what))})
 
 
 def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Callable[..., Any]:
-    """Return `table[name]`, or what an installed package adds under that name, or what `package.module:name` names.
+    """Return the object of a name: `table[name]`, an installed package's, or that of `package.module:name`.
 
     Raises:
-        InputError: there is no such thing, or it belongs to Python itself; `what` ("network", "criterion", ...) says
-            what was looked for.
-        NotWhileReading: it is not tombola's own, and a folder is only being read.
+        InputError: the name is unknown, or belongs to Python itself; `what` ("network", "criterion", ...) begins the
+            message.
+        NotWhileReading: the name is not tombola's own, and tombola only reads a folder.
     """
     if name in table:
         return table[name]
     module_name, attribute, _ = _target(name, table, what)
     if folder := _READING.get():
         raise NotWhileReading(
-            f"{what} {name!r} is not imported, because reading {folder} runs no code; `tombola run` imports it: run "
+            f"{what} {name!r} is not imported, because reading {folder} runs no code; `tombola run` imports it. Run "
             "the study only if you trust its author"
         )
     with searching():
@@ -111,7 +111,7 @@ def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Ca
     found = getattr(module, attribute, None)
     if not callable(found):
         public = [other for other, value in vars(module).items() if callable(value) and not other.startswith("_")]
-        reason = "is not callable" if found is not None else "is not there" + nearest(attribute, public)
+        reason = "is not callable" if found is not None else "does not exist" + nearest(attribute, public)
         raise InputError(f"{what} {name!r}: {attribute!r} in {module_name!r} {reason}")
     home = getattr(found, "__module__", None) if inspect.isroutine(found) or inspect.isclass(found) else None
     if isinstance(home, str) and in_stdlib(home):
@@ -128,7 +128,7 @@ def code_fingerprint(name: str, table: Mapping[str, Callable[..., Any]], what: s
     reach do not count; nor do libraries, whose versions are the environment's business.
 
     Raises:
-        InputError: there is no such thing, or a file that counts has changed since this process first asked.
+        InputError: the name does not exist, or a file that counts has changed since this process first asked.
     """
     if name in table:
         return ""
@@ -143,13 +143,13 @@ def code_fingerprint(name: str, table: Mapping[str, Callable[..., Any]], what: s
     if present.fragments != imported.fragments:
         changed = [each for each in present.modules if source_of(each) != _source_as_imported(each)]
         where = getattr(spec_of((changed or [module])[0]), "origin", None) or module
-        raise InputError(f"{what} {name!r}: {where} has changed since it was imported; start Python anew")
+        raise InputError(f"{what} {name!r}: {where} has changed since its import; restart Python")
     _REMEMBERED[module, attribute] = _stamps(present.modules), present
     return present.digest
 
 
 def _stamps(modules: Iterable[str]) -> list[tuple[Any, ...]]:
-    """Return what differs once one of these modules has been edited or imported anew."""
+    """Return what differs once one of these modules has been edited or imported again."""
     found: list[tuple[Any, ...]] = []
     for name in modules:
         origin = getattr(spec_of(name), "origin", None)
@@ -177,18 +177,18 @@ def _target(name: str, table: Mapping[str, Any], what: str) -> tuple[str, str, E
         module, _, attribute = name.partition(":")
         if module == "__main__":
             raise InputError(
-                f"{what} {name!r}: other processes can't see what a script or notebook defines itself; put it into a "
-                f"module, such as my_code.py, and name it my_code:{attribute}"
+                f"{what} {name!r}: other processes can't import it from a script or notebook; move it into a module, "
+                f"such as my_code.py, and name it my_code:{attribute}"
             )
         if not all(part.isidentifier() for part in (*module.split("."), attribute)):
-            raise InputError(f"{what} {name!r}: not of the form package.module:name, such as my_nets:make")
+            raise InputError(f"{what} {name!r}: write package.module:name, such as my_nets:make")
         return module, attribute, None
     found = [entry for entry in _entry_points(what) if entry.name == name]
     if not found:
         raise InputError(f"unknown {what} {name!r}{nearest(name, names(table, what))} (your own: package.module:name)")
     if len({entry.value for entry in found}) > 1:
         packages = " and ".join(sorted(entry.dist.name if entry.dist else entry.value for entry in found))
-        raise InputError(f"{what} {name!r} is added by {packages}; uninstall one of them, or give package.module:name")
+        raise InputError(f"{what} {name!r} comes from {packages}; uninstall one of them, or write package.module:name")
     return found[0].module, found[0].attr, found[0]
 
 
@@ -199,8 +199,8 @@ def _entry_points(what: str) -> list[EntryPoint]:
 def _imported(module_name: str, name: str, what: str) -> ModuleType:
     if in_stdlib(module_name):
         raise InputError(
-            f"{what} {name!r}: {module_name!r} is part of Python itself, and a study names the user's functions; "
-            "if you have a module of that name, rename it"
+            f"{what} {name!r}: {module_name!r} is part of Python itself, but a study may name only your own "
+            "functions; if you have a module of that name, rename it"
         )
     before = IMPORTING.set(module_name)
     try:
@@ -228,6 +228,6 @@ def _check_origin(module_name: str, name: str, what: str) -> None:
     if spec is None or own is None or own.origin is None or own.origin == spec.origin:
         return
     raise InputError(
-        f"{what} {name!r}: {own.origin} is hidden by {spec.origin or 'a package'}, which has the same name {top!r} and "
-        "is found first; rename yours"
+        f"{what} {name!r}: {own.origin} is hidden by {spec.origin or 'a package'}, which has the same name {top!r} "
+        "and comes first; rename yours"
     )

@@ -28,7 +28,7 @@ class Section(BaseModel):
         """Refuse `trials: true`, which would else pass for 1."""
         if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
             section = cls._is_section(info.field_name or "")
-            raise ValueError("true and false have no meaning here" + ("; {} takes the defaults" if section else ""))
+            raise ValueError("this field does not take true or false" + ("; {} takes the defaults" if section else ""))
         return value
 
     @classmethod

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 PURPOSES = ("init", "split", "order", "augment", "mask", "dropout", "criterion", "examples", "scores", "redraw")
-NOISE = ("order", "augment", "dropout")  # what a run of the same network on the same data may have anew
+NOISE = ("order", "augment", "dropout")  # what a run of the same network on the same data may have again
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Seeds:
     def value(self, purpose: str, counter: int | str = 0) -> int:
         """Return a 63-bit seed; `counter` tells independent draws of one purpose apart (an epoch, a repeat)."""
         if purpose not in PURPOSES:
-            raise ValueError(f"no purpose {purpose!r}: one of {', '.join(PURPOSES)}")
+            raise ValueError(f"unknown purpose {purpose!r}: one of {', '.join(PURPOSES)}")
         text = f"{self.study}/{self.trial}/{purpose}/{counter}"
         if self.noise and purpose in NOISE:
             text += f"/{self.noise}"

@@ -1,25 +1,38 @@
-"""Running a study from beginning to end: its work, its tables, its figures."""
+"""Runs a study from beginning to end: its work, its tables, its figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tombola import terminal
 from tombola.analysis.connectivity import barrier_statistics
 from tombola.figures import Setting, draw
 from tombola.formatting import as_csv
+from tombola.notebook import Results
 from tombola.running.files import write_whole, writing
-from tombola.running.results import Results
-from tombola.running.rounds import rounds as loop_rounds
-from tombola.running.run import run as run_work
+from tombola.running.progress import Display
+from tombola.running.results import Results as RunningResults
+from tombola.running.rounds import ARMS, Loop, pruning_section, trainer_section
+from tombola.running.run import (
+    check_tracker,
+    chosen_study,
+    data_folder,
+    default_workers,
+    execute,
+    prepare,
+    require_success,
+)
+from tombola.running.store import Store
+from tombola.running.trackers import Tracking
 from tombola.studies.plan import MAX_RUNS
 from tombola.studies.study import Study
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from tombola.running.rounds import LoopRun
+    from tombola.running.loop_run import LoopRun
 
 
 def run(
@@ -38,63 +51,128 @@ def run(
     tracker: str | None = None,
     max_runs: int = MAX_RUNS,
 ) -> Results:
-    """Run a study and return its results; finished work is not repeated.
+    """Run or resume a study, and return its results. It does not repeat finished work.
 
     >>> results = tombola.run(tombola.Study.load("demo", trials=1))         # doctest: +SKIP
 
     Args:
-        study: a `Study`, or what `Study.load` takes.
-        out: the results folder; `results/<name of the study>` where it is not given.
-        data: folder of data sets, which must exist; else the environment variable TOMBOLA_DATA, else the cache.
-        workers: jobs at a time, each in a process of its own; 0 runs them in this process. By default one a core. Each
-            job is computed by one thread, or, where its training steps are large (see `threads_each`), by its share of
-            the cores.
-        device: "cpu", "cuda", or "auto", which takes a GPU where there is one.
-        engine: forces one; "auto" chooses.
-        checkpoint_every: seconds between checkpoints of a running job.
-        energy: measure the energy that each job takes; needs the extra `tombola[energy]`.
-        figures: also draw them, in `<out>/figures`.
-        quiet: write nothing but what goes wrong.
-        verbose: write more.
+        study: a `Study`; or a preset, a study file or a results folder, as for `Study.load`.
+        out: the results folder; by default `results/<name of the study>`.
+        data: an existing folder of data sets; by default the environment variable TOMBOLA_DATA, else the cache.
+        workers: the number of parallel runs, each in its own process; 0 uses this process. By default one per core.
+            Each run has one thread; a run with large training steps has its share of the cores (see `threads_each`).
+        device: "cpu", "cuda", or "auto", which uses a GPU if one exists.
+        engine: the training engine; "auto" chooses.
+        checkpoint_every: seconds between checkpoints.
+        energy: measure the energy of each run; needs the extra `tombola[energy]`.
+        figures: draw figures into `<out>/figures`.
+        quiet: write only errors.
+        verbose: write more details.
         tracker: logs each finished run: "tensorboard", "mlflow", "wandb", or `package.module:function`.
-        max_runs: a study that comes to more runs than this is refused.
+        max_runs: refuse a study with more runs than this.
 
     Raises:
-        InputError: the study, its data or the folder can't be used; nothing has been written then.
-        StoreError: results can't be written.
-        StoppedByUser: Ctrl-C: what runs is saved. A second Ctrl-C ends the workers at once; what they have done since
-            their last checkpoints is then lost.
-        WorkFailed: a job failed by a bug, in tombola or in the user's own network.
+        InputError: tombola can't use the study, its data or the folder; it has written nothing.
+        StoreError: tombola can't write results.
+        StoppedByUser: Ctrl-C, after saving running work. A second Ctrl-C ends the workers at once and loses the work
+            since their last checkpoints.
+        WorkFailed: a run failed by a bug, in tombola or in the user's own network.
     """
-    return run_work(
-        study,
-        out,
-        data=data,
-        workers=workers,
-        device=device,
-        engine=engine,
-        checkpoint_every=checkpoint_every,
-        energy=energy,
-        quiet=quiet,
-        verbose=verbose,
-        tracker=tracker,
-        max_runs=max_runs,
-        finish=lambda results: save(results, figures),
+    loaded, folder = chosen_study(study, out)
+    check_tracker(tracker)
+    plan, options = prepare(loaded, data_folder(data), workers, device, engine, checkpoint_every, energy, max_runs)
+    store = Store(folder)
+    store.create()
+    workers = default_workers(options.device, len(plan.work)) if workers is None else workers
+    display = Display(plan, store, workers or 1, terminal.console(stderr=True), quiet, verbose)
+    display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
+    tally = execute(plan, store, options, workers, display)
+    results = Results(plan, store)
+    save(results, figures)
+    require_success(plan, tally)
+    return results
+
+
+def rounds(
+    make_model: Callable[..., nn.Module],
+    *,
+    out: str | Path,
+    rounds: int | None = None,
+    rate: float = 0.2,
+    arms: Sequence[str | Mapping[str, Any]] = ARMS,
+    trials: int = 3,
+    name: str = "loop",
+    settings: Mapping[str, Any] | None = None,
+    metric: str | Mapping[str, Any] = "accuracy",
+    inputs: Any = None,
+    rewind: int | str | Sequence[int | str] = 0,
+    pruning: Mapping[str, Any] | None = None,
+    connectivity: Mapping[str, Any] | None = None,
+    evaluate: Callable[[nn.Module], Mapping[str, Any]] | None = None,
+    noise: str = "trial",
+    seed: int = 0,
+    tracker: str | None = None,
+    quiet: bool = False,
+    figures: bool = True,
+) -> Iterator[LoopRun]:
+    """Return the runs of iterative pruning, one at a time, for any training loop.
+
+    >>> for run in tombola.rounds(make_model, out="results/mine"):          # doctest: +SKIP
+    ...     fit(run.model)
+    ...     run.report(accuracy=evaluate(run.model))
+
+    The dense run of a trial comes first, then the levels of each arm. A run is stored when the body of the loop ends
+    normally. After `break`, an error or a kill, the same loop continues at the run it was in. Tables and figures are
+    written after the last run; `tombola.Results.open(out)` reads what is done at any time.
+
+    Before each run the global generators of torch, numpy and random are seeded, equally for all arms and levels of a
+    trial.
+
+    Args:
+        make_model: returns a fresh model. It takes a `seed`, or draws from torch's global generator.
+        out: the results folder.
+        rounds: number of pruning rounds; 10 unless `pruning` says how many.
+        rate: share of the remaining weights that a round removes; the output layer's is half of it.
+        arms: as in a study file.
+        trials: independent repetitions.
+        name: of the loop. Tombola does not see what the body does: give another name, or other settings, once it
+            trains differently, and all runs are trained again.
+        settings: of the training, such as {"lr": 0.1, "epochs": 10}. Part of each run's identity; nothing else.
+        metric: the one that decides, or {"metric": name, "better": "lower", "unit": "kW"}.
+        inputs: a batch, or the shape of one example, for a model from which tombola can't tell.
+        rewind: the snapshot that kept weights go back to, such as "step-500"; 0 is the initialisation.
+        pruning: further fields of the section `pruning` of a study file, such as {"scope": "global"}.
+        connectivity: as in a study file, such as {"levels": [0, 3]}: are runs joined by lines of low error? Its copies
+            are further runs of the loop; needs `evaluate`.
+        evaluate: returns the metrics of a model by the names that are reported, such as {"accuracy": 0.9, "loss": 0.3}.
+        noise: "trial", or "level": each level has a `seed` of its own.
+        seed: all randomness follows from it and the trial's number.
+        tracker: logs each finished run: "tensorboard", "mlflow", "wandb", or `package.module:function`.
+        quiet: write only errors.
+        figures: also draw them after the last run, in `<out>/figures`.
+
+    Raises:
+        InputError: something can't be as it is asked for. Nothing has been written then.
+    """
+    fields = {
+        "name": name,
+        "seed": seed,
+        "trainer": trainer_section(name, settings, metric, evaluate),
+        "pruning": pruning_section(rounds, rate, pruning),
+        "connectivity": None if connectivity is None else dict(connectivity),
+        "noise": noise,
+        "rewind": list(rewind) if isinstance(rewind, list | tuple) else rewind,
+        "arms": list(arms) if not isinstance(arms, str) else [arms],
+        "trials": trials,
+    }
+    loop = Loop.of(make_model, inputs, fields, Results, evaluate)
+    check_tracker(tracker)
+    return loop.runs(
+        Store(out), tracker, terminal.console(stderr=True, quiet=quiet), lambda results: save(results, figures)
     )
 
 
-def rounds(make_model: Callable[..., nn.Module], *, figures: bool = True, **options: Any) -> Iterator[LoopRun]:
-    """Return the runs of iterative pruning, one after the other, for any training loop.
-
-    Args:
-        make_model: returns a fresh model.
-        figures: also draw them after the last run.
-        options: of `tombola.running.rounds.rounds`, where they are described.
-    """
-    return loop_rounds(make_model, finish=lambda results: save(results, figures), **options)
-
-
-def save(results: Results, figures: bool = True) -> list[Path]:
+def save(results: RunningResults, figures: bool = True) -> list[Path]:
     """Write the tables and figures of a study into its results folder; return the paths of the figures.
 
     The tables are those of `Results.save`. A study that asks for connectivity also gets `barriers.csv`, a row per kind,
@@ -112,4 +190,4 @@ def save(results: Results, figures: bool = True) -> list[Path]:
         return []
     settings = {results.study.name: Setting.of_results(results)}
     with writing(folder / "figures"):
-        return draw(results.frame(), results.curves(), folder / "figures", lines=points, settings=settings)
+        return draw(results.frame(), results.curves(), folder / "figures", interpolations=points, settings=settings)

@@ -43,11 +43,11 @@ def unpack_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], Any
         raise Damaged(f"{path} can't be read ({error})") from error
     text = metadata.get("about", "")
     if not prefix and metadata.get("sha256") != _digest(tensors, text):
-        raise Damaged(f"{path} is not what was written: its checksum differs")
+        raise Damaged(f"{path} is damaged: its checksum differs")
     try:
         return tensors, json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"{path} does not say what it holds ({error})") from error
+        raise Damaged(f"{path} has no valid description ({error})") from error
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

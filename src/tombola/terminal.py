@@ -66,7 +66,7 @@ def say(text: str) -> None:
 def printing(what: str = "standard output") -> Iterator[None]:
     """Turn a failure to write to a stream, such as `> /dev/full` or a closed one, into an error of one sentence.
 
-    A reader that has gone, as `| head` does, is no failure: `BrokenPipeError` passes.
+    A reader that has gone, as `| head` does, is not a failure: `BrokenPipeError` passes.
     """
     try:
         yield

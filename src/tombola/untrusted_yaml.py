@@ -35,7 +35,7 @@ def read_yaml_file(path: Path, kind: Literal["rt", "safe"] = "rt") -> Any:
     """Return what a YAML file holds; see `read_yaml`.
 
     Raises:
-        InputError: it can't be read, is no regular file, or is refused.
+        InputError: it can't be read, is not a regular file, or is refused.
     """
     return read_yaml(read_text(path, MAX_BYTES), str(path), kind)
 
@@ -52,7 +52,7 @@ def read_yaml(text: str, source: str, kind: Literal["rt", "safe"] = "rt") -> Any
         InputError: it is no YAML, or is longer, deeper or larger than any study. The message names the line.
     """
     if len(text) > MAX_BYTES:
-        raise InputError(f"{source}: has {len(text):,} characters; at most {MAX_BYTES:,} are read")
+        raise InputError(f"{source}: has {len(text):,} characters; the limit is {MAX_BYTES:,}")
     try:
         _check(YAML(typ="rt", pure=True).parse(text), source)
         return YAML(typ=kind, pure=True).load(text)
@@ -77,13 +77,13 @@ def _check(events: Iterable[Event], source: str) -> None:
         if isinstance(event, AliasEvent):
             size = anchors.get(event.anchor, 1)
             if size is None:
-                raise InputError(f"{where}: *{event.anchor} stands inside what it stands for")
+                raise InputError(f"{where}: *{event.anchor} contains itself")
             sizes[-1] += size
         elif isinstance(event, NodeEvent):
             _check_node(event, where)
             if isinstance(event, CollectionStartEvent):
                 if len(opened) >= MAX_DEPTH:
-                    raise InputError(f"{where}: more than {MAX_DEPTH} lists or maps inside each other")
+                    raise InputError(f"{where}: more than {MAX_DEPTH} nested lists or maps")
                 opened.append(event.anchor)
                 sizes.append(1)
                 if event.anchor:
@@ -98,14 +98,16 @@ def _check(events: Iterable[Event], source: str) -> None:
             if anchor:
                 anchors[anchor] = size
         if sum(sizes) > MAX_NODES:
-            raise InputError(f"{where}: more than {MAX_NODES:,} values; give rates and densities by rate or target")
+            raise InputError(f"{where}: more than {MAX_NODES:,} values; set rates and densities by rate or target")
 
 
 def _check_node(event: NodeEvent, where: str) -> None:
     tag = getattr(event, "tag", None)
     if tag is not None:
-        raise InputError(f"{where}: the tag {str(tag)[:60]!r} has no meaning here; leave it out")
+        raise InputError(f"{where}: the tag {str(tag)[:60]!r} is not supported; remove it")
     if isinstance(event, ScalarEvent) and not event.style:  # in quotes it is a text
         number = event.value.replace("_", "").lstrip("+-")
         if len(number) > MAX_DIGITS and number[0].isdigit() and number.replace(".", "").isalnum():
-            raise InputError(f"{where}: {event.value[:20]}... is a number of {len(number):,} digits; no field takes it")
+            raise InputError(
+                f"{where}: {event.value[:20]}... is a number of {len(number):,} digits; no field accepts it"
+            )

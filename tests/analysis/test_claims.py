@@ -143,7 +143,7 @@ def test_what_is_left_out_is_counted_and_nothing_is_concluded(levels):
         found = outcome(lost, expression)
         assert (found.outcome, found.n) == ("inconclusive", 4)
         assert "only 4 of 5 trials" in found.reason
-        assert "1 diverged run is left out" in found.reason
+        assert "1 diverged run is omitted" in found.reason
     assert "2 diverged runs" in outcome(lost, 'difference("ticket", "reinit", 0.512) > 0').reason
     assert "diverged" not in outcome(lost, 'gain("ticket", 0.8) > 0').reason
     dense = levels.assign(status=np.where((levels.level == 0) & (levels.trial == 1), "diverged", "ok"))
@@ -393,7 +393,7 @@ def test_any_text_is_either_an_expression_or_refused(text):
         ('breaks("ticket", -1)', ["character 18", "margin in percentage points"]),
         (
             'difference("dense", "ticket", 0.2)',
-            ["character 12", '"dense"', "dense can only be what it is compared with"],
+            ["character 12", '"dense"', "dense can only be the arm to compare with"],
         ),
         ('gain("ticket", 0.2) # or so', ["character 21", "#", "ignored"]),
         ('gain("ticket",\n0.2)', ["more than one line"]),
@@ -421,7 +421,7 @@ claims:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("gain", "gian"), "own.yaml, claim 'first': expression: at character 1: gian: is no function"),
+        (("gain", "gian"), "own.yaml, claim 'first': expression: at character 1: gian: is not a function"),
         (("expected: 1, ", ""), "own.yaml, claim 'second': an expression without a comparison needs expected"),
         ((", tolerance: 0.5", ""), "claim 'second': an expression without a comparison needs expected and tolerance"),
         (("tolerance: 0.5", "tolerance: -1"), "claim 'second': tolerance=-1: Input should be greater than 0"),
@@ -430,15 +430,18 @@ claims:
         (("sentence: s, ", ""), "claim 'first': sentence is missing"),
         (("id: first, ", ""), "own.yaml, claim 1: id is missing"),
         (("second", "first"), "claim 'first': another claim has the same id"),
-        ((" > 0'", " > 0', expected: 1, tolerance: 1"), "claim 'first': expected and tolerance have no meaning"),
-        (("claims:", "claim:"), "own.yaml: a claims file has a list `claims:`"),
+        (
+            (" > 0'", " > 0', expected: 1, tolerance: 1"),
+            "claim 'first': a comparison takes neither expected nor tolerance",
+        ),
+        (("claims:", "claim:"), "own.yaml: a claims file needs a list `claims:`"),
         (("  - {id: first", "  - {id: first}}"), "own.yaml, line 4: not valid YAML"),
         (("minimum: 4", "applies: {network.nmae: x}"), "a study has no field 'network.nmae'; did you mean 'name'"),
         (("minimum: 4", "recipe: {traning.lr: 1}"), "no field 'traning.lr'; did you mean 'training'"),
         (("minimum: 4", "stated: later"), "claim 'second': stated='later'"),
         (("source: a paper", "source: 1"), "claim 'first': source=1: "),
-        ((GOOD, ""), "own.yaml: a claims file has a list"),
-        ((GOOD, "claims: []"), "own.yaml: a claims file has a list"),
+        ((GOOD, ""), "own.yaml: a claims file needs a list"),
+        ((GOOD, "claims: []"), "own.yaml: a claims file needs a list"),
         ((GOOD, "claims: [1]"), "own.yaml, claim 1: a claim is a list of"),
         ((GOOD, "claims: [!!python/object/apply:os.system ['true']]"), "own.yaml"),
     ],

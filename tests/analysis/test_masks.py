@@ -168,7 +168,7 @@ def test_units_of_other_matrices_are_not_guessed(module, name):
     coverage = None if "parametrizations" in name else examine(module, (2,))
     mask = Mask({"weight": torch.ones(2, 2, dtype=torch.bool)}) if coverage is None else Mask.full(coverage.shapes())
     assert coverage is None or any(name in each for each in coverage.sizes())
-    with pytest.raises(Untraceable, match=f"{name} is no weight of a linear or convolution layer"):
+    with pytest.raises(Untraceable, match=f"{name} is not a weight of a linear or convolution layer"):
         live_paths(module, mask, (2,))
 
 
@@ -201,7 +201,7 @@ class Table(nn.Linear):
         (nn.Sequential(nn.Linear(2, 2), nn.Softmax(1)), "softmax"),
         (nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), "layer_norm"),
         (Squares(2, 2), "mul"),
-        (Table(), "table is no weight"),
+        (Table(), "table is not a weight"),
     ],
 )
 def test_what_cannot_be_followed_is_said(module, why):

@@ -54,7 +54,7 @@ def test_the_words_and_the_numbers_agree():
 def test_one_trial_is_never_conclusive():
     row = one(0.99, 10, trials=1)
     assert row["verdict"] == "inconclusive"
-    assert "one trial tells nothing" in row["reason"]
+    assert "one trial shows no variation" in row["reason"]
     assert math.isnan(row["accuracy_difference_low"])
 
 

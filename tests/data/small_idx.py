@@ -99,7 +99,11 @@ def serve() -> Iterator[Mirror]:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Stay silent: clients that break off are part of the tests."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     mirror = Mirror(f"http://127.0.0.1:{server.server_address[1]}/data/")
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()

@@ -93,7 +93,7 @@ def test_what_is_not_the_published_file_is_never_parsed(tmp_path, made, monkeypa
         read = getattr(cifar, reader)
         monkeypatch.setattr(cifar, reader, lambda *args, read=read: parsed.append(args[2]) or read(*args))
     with pytest.raises(
-        DataError, match=r"truncated or altered: .*md5.*delete it; it will be downloaded again"
+        DataError, match=r"truncated or altered: .*md5.*delete it, and tombola downloads it again"
     ) as caught:
         cifar.load(name, tmp_path, False)
     assert str(path) in str(caught.value)
@@ -196,17 +196,17 @@ def test_the_made_pickles_name_what_the_published_ones_do():
 
 
 FAULTS = {
-    "no dict": ("data_batch_2", small_cifar.pickled([1]), "holds a list where a dict should be"),
-    "no data": ("data_batch_2", small_cifar.pickled({b"labels": [1, 2]}), r"no uint8 array of shape \(2, 60\)"),
+    "no dict": ("data_batch_2", small_cifar.pickled([1]), "contains a list instead of a dict"),
+    "no data": ("data_batch_2", small_cifar.pickled({b"labels": [1, 2]}), r"not a uint8 array of shape \(2, 60\)"),
     "fewer": (
         "data_batch_2",
         small_cifar.pickled(GOOD | {b"data": np.zeros((1, 60), np.uint8)}),
-        r"no uint8 array of shape \(2, 60\)",
+        r"not a uint8 array of shape \(2, 60\)",
     ),
-    "no labels": ("data_batch_2", small_cifar.pickled({b"data": GOOD[b"data"]}), "no list of 2 class numbers"),
+    "no labels": ("data_batch_2", small_cifar.pickled({b"data": GOOD[b"data"]}), "not a list of 2 class numbers"),
     "a label of no class": ("data_batch_2", small_cifar.pickled(GOOD | {b"labels": [1, 10]}), "1 to 10, of 10 classes"),
     "a negative label": ("data_batch_2", small_cifar.pickled(GOOD | {b"labels": [-1, 2]}), "-1 to 2, of 10 classes"),
-    "words": ("data_batch_2", small_cifar.pickled(GOOD | {b"labels": [b"a", b"b"]}), "no list of 2 class numbers"),
+    "words": ("data_batch_2", small_cifar.pickled(GOOD | {b"labels": [b"a", b"b"]}), "not a list of 2 class numbers"),
     "short": ("data_batch_2.bin", bytes(121), "121 bytes where 2 examples take 122"),
     "long": ("data_batch_2.bin", bytes(123), "123 bytes where 2 examples take 122"),
     "a byte of no class": ("data_batch_2.bin", b"\x0a" + bytes(121), "0 to 10, of 10 classes"),
@@ -255,7 +255,7 @@ def test_what_stands_for_a_file_in_an_archive_is_not_followed(tmp_path, made, ki
     link = member("cifar-10-batches-bin/data_batch_4.bin", kind, str(tmp_path / "secret"))
     archive = small_cifar.packed(version, content, [link])
     small_cifar.write(tmp_path, made("cifar10", changes={version.archive: archive}), version.archive)
-    with pytest.raises(DataError, match=r"holds no cifar-10-batches-bin/data_batch_4\.bin; delete it"):
+    with pytest.raises(DataError, match=r"lacks cifar-10-batches-bin/data_batch_4\.bin; delete it"):
         load(settings("cifar10"), tmp_path, download=False)
 
 
@@ -272,7 +272,7 @@ def test_an_archive_that_is_none(tmp_path, made, cut):
     version = cifar.CIFAR["cifar10"].versions[0]
     archive = small_cifar.packed(version, small_cifar.files("cifar10", version))[:cut]
     small_cifar.write(tmp_path, made("cifar10", changes={version.archive: archive}), version.archive)
-    with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz: (not a whole \.tar\.gz file|holds no)"):
+    with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz: (not a whole \.tar\.gz file|lacks)"):
         load(settings("cifar10"), tmp_path, download=False)
 
 

@@ -57,5 +57,5 @@ def test_a_damaged_copy_is_refused(monkeypatch, tmp_path: Path, damage):
     elif damage == "cut":
         path.write_bytes(digits.FILE.read_bytes()[:20_000])
     monkeypatch.setattr(digits, "FILE", path)
-    with pytest.raises(DataError, match="is damaged; reinstall it: pip install"):
+    with pytest.raises(DataError, match="is damaged; reinstall tombola: pip install"):
         digits.load()

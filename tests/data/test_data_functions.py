@@ -47,10 +47,10 @@ def test_arguments_reach_the_function_and_the_content_is_the_identity():
     [
         ("growing", r"own_data:growing returned \d+ train examples on its first call and \d+ on its second"),
         ("unseeded", "own_data:unseeded returned other values on its second call"),
-        ("with_nan", "train: inputs holds NaN or infinity in 1 of 90 examples, the first of them number 7"),
+        ("with_nan", "train: inputs holds NaN or infinity in 1 of 90 examples, the first at number 7"),
         ("uneven", "train has arrays of 89 and 90 examples"),
         ("ragged", r"item 1 has arrays of shape"),
-        ("stream", "can only be read from its start.*map-style"),
+        ("stream", "can be read only from its start.*map-style"),
         ("channels_last", r"channels last; return array.transpose\(0, 3, 1, 2\)"),
         ("nothing", r"returned a NoneType; it must return \(train, test\)"),
         ("failing", r"own_data:failing\(\) failed: RuntimeError: no disk"),
@@ -65,7 +65,7 @@ def test_what_cannot_be_trained_on_is_named(name, message):
 def test_a_frame_must_say_where_its_targets_are():
     pytest.importorskip("pandas")
     assert describe(settings("frames", arguments={"target": "label", "named": False})).classes == 3
-    with pytest.raises(DataError, match="train has no column 'colour'; there are: a, b, c, d, e, f, kind"):
+    with pytest.raises(DataError, match="train has no column 'colour'; its columns are: a, b, c, d, e, f, kind"):
         describe(settings("frames", arguments={"said": "colour"}))
 
 
@@ -105,7 +105,7 @@ def test_a_function_sets_examples_aside(name):
     ("name", "message"),
     [
         ("too_many", "set 90 of 90 training examples aside"),
-        ("varying", "each trial needs as many"),
+        ("varying", "each trial needs the same number"),
         ("nothing", "failed: TypeError.*function\\(inputs, targets, generator\\)"),
     ],
 )
@@ -121,7 +121,7 @@ def test_validation_is_a_number_a_share_or_a_function(validation):
 
 
 def test_more_validation_than_training_examples():
-    with pytest.raises(InputError, match="leaves 0 of 90 examples to train on"):
+    with pytest.raises(InputError, match="leaves 0 of 90 training examples"):
         make_plan(small_study(data={"source": "own_data:arrays", "validation": 200}))
 
 
@@ -143,7 +143,7 @@ def test_a_function_is_called_twice_when_a_study_is_planned(monkeypatch):
 
 
 def test_arguments_belong_to_functions():
-    with pytest.raises(ValidationError, match="arguments belong to a function"):
+    with pytest.raises(ValidationError, match="arguments need your own function"):
         DataSettings(source="mnist", validation=10, arguments={"a": 1})
 
 
@@ -160,11 +160,17 @@ def test_a_study_runs_on_data_of_ones_own(tmp_path):
 
 def test_training_keeps_no_second_copy_of_floats(tmp_path):
     """What is left after a split is what training reads."""
+    from tombola.running.options import RunOptions
     from tombola.running.problem import prepared
 
     prepared.cache_clear()
     sources._remember.cache_clear()
     prepared(
-        settings("arrays").model_dump_json(), Seeds(0, 0), None, torch.device("cpu"), "", '{"name": "classification"}'
+        settings("arrays").model_dump_json(),
+        Seeds(0, 0),
+        RunOptions(),
+        torch.device("cpu"),
+        "",
+        '{"name": "classification"}',
     )
     assert sources._remember.cache_info().currsize == 0

@@ -104,10 +104,13 @@ def test_the_fingerprint_is_of_the_content_not_of_the_place(tmp_path):
 X, Y = good()["x_train"], good()["y_train"]
 FAULTS = {
     # keys
-    "missing": (good(y_test=None), "no array y_test; there are: x_train, y_train, x_test"),
+    "missing": (good(y_test=None), "no array y_test; the file contains: x_train, y_train, x_test"),
     "misnamed": (good(x_train=None, X_train=X), "no array x_train.*for x_train did you mean 'X_train'"),
-    "other names": ({"images": X, "labels": Y}, "no array x_train nor .* nor y_test; there are: images, labels$"),
-    "no arrays": ({}, "there are: none"),
+    "other names": (
+        {"images": X, "labels": Y},
+        "no array x_train nor .* nor y_test; the file contains: images, labels$",
+    ),
+    "no arrays": ({}, "the file contains: none"),
     # inputs
     "integers": (good(x_train=X.astype(int)), r"x_train is int64; save it as uint8.*x_train.astype\('float32'\)"),
     "bool": (good(x_test=good()["x_test"] > 9), "x_test is bool"),
@@ -123,17 +126,20 @@ FAULTS = {
     "objects": (good(x_train=np.array([[1], None], dtype=object)), "x_train holds Python objects"),
     "NaN": (
         good(x_train=np.where(np.arange(9)[:, None] == 4, np.nan, np.ones((9, 40))), x_test=np.ones((6, 40))),
-        r"x_train holds NaN or infinity in 1 of 9 examples, the first of them x_train\[4\]",
+        r"x_train holds NaN or infinity in 1 of 9 examples, the first at x_train\[4\]",
     ),
     "infinity": (good(x_train=np.ones((9, 2), "f4"), x_test=np.full((6, 2), -np.inf, "f4")), "x_test holds NaN or inf"),
     # labels
     "negative": (good(y_train=Y - 1), "y_train holds the label -1; classes are numbered from 0"),
     "from one": (good(y_train=Y + 1, y_test=good()["y_test"] + 1), "none is 0; number the classes from 0"),
     "a gap": (good(y_train=np.where(Y == 1, 5, Y)), "none is 1, 3, 4;"),
-    "enormous": (good(y_train=np.array([2**63 + 1] * 9, np.uint64)), "9223372036854775809, which is no class number"),
+    "enormous": (
+        good(y_train=np.array([2**63 + 1] * 9, np.uint64)),
+        "9223372036854775809, which is not a class number",
+    ),
     "identifiers": (good(y_train=Y + 10**6), "none is 0, 1, 2, 3, 4;"),
     "one class": (good(y_train=Y * 0, y_test=good()["y_test"] * 0), "single label 0"),
-    "unknown in test": (good(y_test=np.arange(6)), "y_test holds the label 5, but training has classes 0 to 2"),
+    "unknown in test": (good(y_test=np.arange(6)), "y_test holds the label 5, but training has only classes 0 to 2"),
     "floating labels": (good(y_train=Y.astype("f4")), r"y_train is float32.*y_train.astype\('int64'\)"),
     "bool labels": (good(y_train=Y > 1), "y_train is bool"),
     "text labels": (good(y_train=np.array(["cat"] * 9)), "y_train is <U3.*names, y_train = numpy.unique"),
@@ -186,7 +192,7 @@ def test_nothing_is_unpickled(tmp_path):
 def test_no_such_file(tmp_path):
     wanted = DataSettings(source="npz", validation=2, path=str(tmp_path / "own.npz"))
     for ask in (load, describe, fingerprint):
-        with pytest.raises(DataError, match=r"own\.npz: no such file"):
+        with pytest.raises(DataError, match=r"own\.npz: this file does not exist"):
             ask(wanted)
 
 

@@ -91,7 +91,7 @@ def test_truncated_or_longer(tmp_path, small, compressed, damage):
     folder = small_idx.write(tmp_path, compressed)
     path = folder / (IMAGES + (".gz" if compressed else ""))
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=r"truncated or altered.*delete it; it will be downloaded again") as caught:
+    with pytest.raises(DataError, match=r"truncated or altered.*delete it, and tombola downloads it again") as caught:
         load(MNIST, tmp_path, download=False)
     assert str(path) in str(caught.value)
 
@@ -142,7 +142,7 @@ FAULTS = {
     "truncated": (IMAGES, small_idx.encode(ARRAYS[IMAGES])[:-1], "truncated: 239 bytes"),
     "longer": (IMAGES, small_idx.encode(ARRAYS[IMAGES]) + b"\0", "too long: 241 bytes"),
     "huge": (IMAGES, b"\0\0\x08\x03" + struct.pack(">3I", *[2**32 - 1] * 3), "truncated: 0 bytes"),
-    "fewer": (IMAGES, small_idx.encode(ARRAYS[IMAGES][:-1]), r"shape \(11, 4, 5\) where \(12, 4, 5\)"),
+    "fewer": (IMAGES, small_idx.encode(ARRAYS[IMAGES][:-1]), r"shape \(11, 4, 5\) instead of \(12, 4, 5\)"),
     "turned": (IMAGES, small_idx.encode(ARRAYS[IMAGES].swapaxes(1, 2)), r"shape \(12, 5, 4\)"),
     "labels for images": (IMAGES, small_idx.encode(ARRAYS[LABELS]), r"shape \(6,\)"),
     "label out of range": (LABELS, small_idx.encode(ARRAYS[LABELS] + small_idx.CLASSES), "beyond the 3 classes"),

@@ -12,7 +12,7 @@ from tombola.errors import InputError
 
 @pytest.mark.parametrize("ask", [describe, fingerprint, load])
 def test_an_unknown_source_names_its_neighbours(ask):
-    with pytest.raises(InputError, match="no source 'minst'; did you mean 'mnist'"):
+    with pytest.raises(InputError, match="unknown source 'minst'; did you mean 'mnist'"):
         ask(DataSettings(source="minst", validation=1))
     with pytest.raises(InputError, match="known: cifar10, cifar100, digits, fashion-mnist, mnist, npz"):
         ask(DataSettings(source="zzz", validation=1))
@@ -26,7 +26,7 @@ def test_npz_needs_a_path(path):
 
 @pytest.mark.parametrize("source", ["mnist", "fashion-mnist", "cifar10", "cifar100", "digits"])
 def test_other_sources_have_none(source):
-    with pytest.raises(ValidationError, match="path belongs to source: npz alone"):
+    with pytest.raises(ValidationError, match="path needs source: npz"):
         DataSettings(source=source, validation=1, path="own.npz")
 
 

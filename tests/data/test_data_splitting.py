@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tombola.data import Dataset, split, splitting
+from tombola.data import Dataset, held, split, splitting
 from tombola.errors import DataError, InputError
 from tombola.pruning import Mask
 from tombola.running.ticket import Ticket
@@ -86,7 +86,8 @@ def test_drawn_evenly():
 @pytest.mark.parametrize("kind", ["uint8", "float16", "float32", "float64"])
 @pytest.mark.parametrize("block", [1, 100, 2**20])
 def test_images_are_normalised_per_channel_by_the_training_part_alone(kind, block, monkeypatch):
-    monkeypatch.setattr(splitting, "_BLOCK", block)
+    monkeypatch.setattr(splitting, "BLOCK", block)
+    monkeypatch.setattr(held, "BLOCK", block)
     raw, test = images(kind), images(kind, 8)[1:]
     splits = split(made(raw, test), 10, SEEDS)
     scaled = raw.astype(np.float64) / (255 if kind == "uint8" else 1)

@@ -252,7 +252,7 @@ def test_what_c_can_not_hold(layer, shape, words):
 
 @pytest.mark.parametrize("name", ["1net", "a-b", "", "a b", 'x"', "é"])
 def test_names_must_be_identifiers(name):
-    with pytest.raises(InputError, match="no C identifier"):
+    with pytest.raises(InputError, match="not a C identifier"):
         sources_of(trace(nn.Linear(2, 2), (2,)), name)
 
 

@@ -165,9 +165,9 @@ def test_a_damaged_file_is_refused(place, tmp_path):
 def test_other_files_are_refused(tmp_path):
     ticket = ticket_of(hidden=[9], density=0.5)
     ticket.save(tmp_path / "ticket")
-    with pytest.raises(InputError, match="is no compact network"):
+    with pytest.raises(InputError, match="is not a compact network"):
         load_compact(tmp_path / "ticket")
-    with pytest.raises(InputError, match="there is no file"):
+    with pytest.raises(InputError, match="is not a file"):
         load_compact(tmp_path / "nothing")
 
 

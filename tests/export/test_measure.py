@@ -91,9 +91,9 @@ def test_without_a_compiler_the_rest_is_measured(monkeypatch):
     ("options", "words"),
     [
         ({"rivals": ["Pytorch"]}, "unknown rival 'Pytorch'; did you mean 'PyTorch'"),
-        ({"batches": (0,)}, "give numbers from 1 up"),
-        ({"threads": (0,)}, "give numbers from 1 up"),
-        ({"rounds": 0}, "give numbers from 1 up"),
+        ({"batches": (0,)}, "give whole numbers of 1 or more"),
+        ({"threads": (0,)}, "give whole numbers of 1 or more"),
+        ({"rounds": 0}, "give whole numbers of 1 or more"),
     ],
 )
 def test_what_can_not_be_measured(options, words):

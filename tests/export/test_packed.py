@@ -157,7 +157,7 @@ def test_a_header_that_makes_no_sense_is_an_error(line, monkeypatch):
     import tombola.export.packed.encode as encode
 
     monkeypatch.setattr(encode, "_line", lambda entry: line)
-    with pytest.raises(InputError, match="header that can't be read"):
+    with pytest.raises(InputError, match="unreadable header"):
         unpack(_with_header(decode.Entry("w", "book", (2, 2), 1)))
 
 
@@ -199,7 +199,7 @@ def test_a_ticket_without_live_paths_is_refused(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
-    with pytest.raises(tombola.StoreError, match="name a folder that exists and has room; nothing was written"):
+    with pytest.raises(tombola.StoreError, match="name an existing folder with free space; tombola wrote nothing"):
         ticket_of(hidden=[5], density=0.5).export("packed", tmp_path / "no" / "x")
 
 

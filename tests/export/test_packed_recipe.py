@@ -62,9 +62,12 @@ def test_what_no_seed_gives_is_refused(tmp_path):
     ticket = drawn_ticket()
     other = {key: value + 1 for key, value in ticket.weights.items()}
     for made, match in [
-        (replace(ticket, weights=other), "are not the initialisation that its seed gives"),
+        (replace(ticket, weights=other), "differ from the initialisation of its seed"),
         (replace(ticket, origin={**ticket.origin, "rewind": 100}), "starts from iteration 100"),
-        (replace(ticket, origin={key: ticket.origin[key] for key in ticket.origin if key != "seed"}), "which seed"),
+        (
+            replace(ticket, origin={key: ticket.origin[key] for key in ticket.origin if key != "seed"}),
+            "its study's seed",
+        ),
     ]:
         with pytest.raises(InputError, match=match):
             made.export("packed", tmp_path / "x", form="recipe")
@@ -76,5 +79,5 @@ def test_another_generator_is_noticed(tmp_path, monkeypatch):
 
     path = drawn_ticket().export("packed", tmp_path / "x", form="recipe")
     monkeypatch.setattr(module, "drawn", lambda origin, recipe, mask: drawn(origin, {**recipe, "seed": 6}, mask))
-    with pytest.raises(InputError, match="gives other weights here"):
+    with pytest.raises(InputError, match="gives other weights on this machine"):
         load_packed(path)

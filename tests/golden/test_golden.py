@@ -7,7 +7,7 @@ close as rounding allows: `golden_compare` says how close.
 import math
 
 import pytest
-from golden_cases import CASES, FAMILIES, SENSITIVE
+from golden_cases import CASES, DEEP, FAMILIES, SENSITIVE
 from golden_compare import CLOSE, differences, tolerance_of
 from golden_numbers import family_of, numbers_of, read, signature
 
@@ -26,11 +26,14 @@ def compare(name, folder, workers=0):
     assert not found, f"{len(found)} numbers of {name} are not {kind}; the first:\n" + "\n".join(found[:10])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in CASES]
+)
 def test_the_numbers_are_the_frozen_ones(name, tmp_path):
     compare(name, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_numbers_do_not_depend_on_workers(tmp_path):
     compare("lenet-mnist", tmp_path, workers=2)
 

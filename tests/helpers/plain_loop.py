@@ -9,7 +9,7 @@ from tombola.data import Part, Splits
 from tombola.networks import examine, initialised
 from tombola.pruning import Mask
 from tombola.seeds import Seeds
-from tombola.training.engine import Start
+from tombola.training.engine import ReplicaState
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
@@ -39,7 +39,7 @@ def random_mask(build, shape, density, seed=1):
 
 def begin(build, mask, data, seeds=SEEDS):
     """Return a start at iteration 0."""
-    return Start(mask.apply(initialised(build, "glorot-normal", 3).state_dict()), mask, seeds, data)
+    return ReplicaState(mask.apply(initialised(build, "glorot-normal", 3).state_dict()), mask, seeds, data)
 
 
 def engine_at(build, start, recipe, budget=1000):

@@ -1,9 +1,14 @@
 """The examples of docs/own-models.md run as they stand there."""
 
+import difflib
+import importlib.util
 import re
+import sys
+import warnings
 from pathlib import Path
 
 import own_trainer
+import pytest
 import torch
 from ruamel.yaml import YAML
 
@@ -45,3 +50,35 @@ def test_the_study_file(tmp_path):
     study = tombola.Study.model_validate(YAML(typ="safe").load(text))
     assert study.trainer.name == "my_train:fit"
     assert study.trainer.metric == "accuracy"
+
+
+def coverage_table():
+    file = Path(__file__).parents[2] / "benchmarks" / "coverage_table.py"
+    spec = importlib.util.spec_from_file_location("coverage_table_of_the_page", file)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_table_of_families_is_current():
+    """Rows of packages that are not installed here are taken as they are; the script has written them."""
+    script = coverage_table()
+    table = PAGE.partition(script.BEGIN)[2].partition(script.END)[0].splitlines()
+    assert "\n".join(table[:2]) == script.HEAD
+    families = script.FAMILIES
+    assert len(families) == len(table) - 2 >= 14
+    for line, (name, family) in zip(table[2:], families.items(), strict=True):
+        assert line.startswith(f"| {name} |")
+        if script.installed(family):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # those of other packages
+                torch.manual_seed(0)
+                assert script.row(name, family) == line
+
+
+def test_the_number_of_changed_lines_is_that_of_the_plain_example():
+    examples = Path(__file__).parents[2] / "examples"
+    before, after = ((examples / f"plain_{name}.py").read_text().splitlines()[1:] for name in ("before", "after"))
+    added = [line for line in difflib.ndiff(before, after) if line.startswith("+ ") and line.strip("+ ")]
+    assert {family.lines for family in coverage_table().FAMILIES.values()} == {len(added), len(added) + 1}

@@ -140,7 +140,7 @@ def test_a_trainer_of_another_module_is_refused(tmp_path):
         break
 
 
-def test_several_processes_are_refused(tmp_path, monkeypatch):
+def test_several_processes_without_a_group_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match=r"WORLD_SIZE=2: tombola\.rounds runs in one process"):
+    with pytest.raises(InputError, match="WORLD_SIZE=2: several processes run this script"):
         tombola.rounds(own_trainer.make, out=tmp_path, **SMALL)

@@ -58,6 +58,7 @@ def test_a_trainer_is_told_which_run_it_has(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_workers_train_in_parallel(tmp_path, monkeypatch):
     with tombola.registry.user_path(own_trainer.__file__.rpartition("/")[0]):
         found = run(tmp_path / "two", workers=2)
@@ -114,10 +115,10 @@ def test_items_survive_json():
 
 
 REFUSED = [
-    ({"data": "mnist"}, "data: the trainer brings its own; leave data out"),
-    ({"training": {"lr": 0.1, "batch_size": 10, "epochs": 2}}, "training: the trainer brings its own"),
-    ({"retraining": {"lr": 0.1}}, "retraining: the trainer brings its own"),
-    ({"task": "regression"}, "task: the trainer brings its own"),
+    ({"data": "mnist"}, "data: the trainer has its own; remove data"),
+    ({"training": {"lr": 0.1, "batch_size": 10, "epochs": 2}}, "training: the trainer has its own"),
+    ({"retraining": {"lr": 0.1}}, "retraining: the trainer has its own"),
+    ({"task": "regression"}, "task: the trainer has its own"),
 ]
 
 
@@ -131,8 +132,11 @@ IMPOSSIBLE = [
     ({"trainer": "own_trainer:fitt"}, "did you mean 'fit'"),
     ({"trainer": "own_trainer:make"}, r"is called as function\(run\), and can't be"),
     ({"trainer": {"name": "own_trainer:fit", "arguments": {"rate": 1}}}, "unexpected keyword argument 'rate'"),
-    ({"connectivity": {"levels": [0]}}, "connectivity evaluates networks between two runs"),
-    ({"arms": [{"rule": "ticket", "training": {"lr": 1.0}}]}, "training of 'ticket' belongs to tombola's own training"),
+    ({"connectivity": {"levels": [0]}}, "connectivity evaluates networks between two runs; give `evaluate`"),
+    (
+        {"arms": [{"rule": "ticket", "training": {"lr": 1.0}}]},
+        "training of 'ticket' applies only to tombola's own training",
+    ),
     ({"network": "own_trainer:pretrained"}, "'reinit' needs a second initialisation"),
     ({"trainer": {"name": "own_trainer:fit", "inputs": [7]}}, "the network can't be run on inputs of shape"),
 ]
@@ -145,5 +149,5 @@ def test_what_planning_refuses(changes, message):
 
 
 def test_a_snapshot_is_nothing_to_a_study_without_a_trainer():
-    with pytest.raises(InputError, match="only a user's own trainer takes those"):
+    with pytest.raises(InputError, match="which only a user's own trainer takes"):
         tombola.studies.make_plan(load_study("demo", {"rewind": "step-500"}))

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,3 +86,9 @@ def test_divergence_is_of_losses_and_the_deciding_metric(tmp_path):
 def test_names_that_a_column_can_not_have(tmp_path, name):
     with pytest.raises(InputError, match="can't be called"):
         reported(tmp_path).note(1, {name: 1.0}, 0.0)
+
+
+def test_a_tensor_with_a_graph_is_a_number(tmp_path):
+    found = reported(tmp_path)
+    found.note(1, {"accuracy": torch.tensor(0.5, requires_grad=True)}, 0.0)
+    assert found.rows == {1: {"test_accuracy": 0.5}}

@@ -372,7 +372,7 @@ def test_a_weight_that_is_computed_is_skipped_by_name(how, name, operation, trai
     assert operation in skipped.why
     assert coverage.matrix_weights == 48 + 18
     assert coverage.density(9) == (48 + 9) / 66
-    assert "of 66 weights in matrices 18 are prunable" in coverage.text()
+    assert "18 of 66 matrix weights are prunable" in coverage.text()
     if how == "weight_norm":
         (lengths,) = coverage.unmultiplied
         assert lengths.name == "0.parametrizations.weight.original0"
@@ -393,7 +393,7 @@ def test_a_parametrised_layer_costs_what_it_costs():
 
 
 def test_where_all_is_computed_there_is_nothing_to_prune():
-    with pytest.raises(InputError, match=r"nothing to prune.*'parametrizations\.weight\.original1'.*weight_norm"):
+    with pytest.raises(InputError, match=r"no prunable layer.*'parametrizations\.weight\.original1'.*weight_norm"):
         examine(parametrizations.weight_norm(nn.Linear(8, 6)), (8,))
 
 
@@ -429,7 +429,7 @@ def test_the_density_of_an_lstm_classifier_of_which_the_head_alone_is_pruned():
 
 def test_shares_are_rounded_to_all_only_where_they_are_all():
     module = nn.Sequential(nn.Linear(2000, 10, bias=False), nn.Linear(10, 1))
-    assert "of 20,010 weights in matrices 20,010 are prunable (99.9 % of all 20,011 parameters, 100 % of" in (
+    assert "20,010 of 20,010 matrix weights are prunable (99.9 % of all 20,011 parameters, 100 % of" in (
         examine(module, (2000,)).summary()
     )
 
@@ -440,7 +440,7 @@ def test_the_text_has_a_line_for_each_parameter():
     assert lines[1].split() == ["2.weight", "linear", "3x6", "18", "18"]
     assert lines[2].split()[:5] == ["0.parametrizations.weight.original1", "-", "6x8", "48", "48"]
     assert "not prunable: products take a tensor computed from it" in lines[2]
-    assert lines[-1].startswith("of 66 weights in matrices 18 are prunable (22.2 % of all 81 parameters")
+    assert lines[-1].startswith("18 of 66 matrix weights are prunable (22.2 % of all 81 parameters")
 
 
 # Batches and results

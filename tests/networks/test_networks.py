@@ -342,7 +342,7 @@ class Returns(nn.Module):
     ("module", "message"),
     [
         (lenet(MNIST, 10), r"can't be run on inputs of shape \(5,\)"),
-        (nn.Sequential(nn.Flatten(), nn.ReLU()), "nothing to prune"),
+        (nn.Sequential(nn.Flatten(), nn.ReLU()), "no prunable layer"),
         (Returns(lambda y: y.sum()), r"one row of class scores per example; for 2 .*gave \(\)"),
         (Returns(lambda y: y.sum(1)), r"for 2 .*gave \(2,\)"),
         (Returns(lambda y: y[:1]), r"for 2 .*gave \(1, 3\)"),
@@ -390,7 +390,7 @@ def test_each_call_builds_anew():
         ("lenet-300", r"unknown network 'lenet-300'; did you mean 'lenet-300-100'.*package\.module:name"),
         ("quite-other", "unknown network 'quite-other'; known: .*lenet-300-100"),
         ("no_such_module:net", "module 'no_such_module' can't be imported"),
-        ("small_nets:mpl", "'mpl' in 'small_nets' is not there; did you mean 'mlp'"),
+        ("small_nets:mpl", "'mpl' in 'small_nets' does not exist; did you mean 'mlp'"),
         ("small_nets:not_callable", "'not_callable' in 'small_nets' is not callable"),
     ],
 )

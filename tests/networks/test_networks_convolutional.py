@@ -129,14 +129,14 @@ def test_every_convolution_is_drawn_by_the_scheme(name):
 @pytest.mark.parametrize(
     ("name", "shape", "arguments", "message"),
     [
-        ("vgg-19", (3, 8, 8), {}, "network 'vgg-19': images of 8x8 are too small: .* less than 16x16"),
-        ("conv-6", (3, 32, 7), {}, "network 'conv-6': images of 32x7 are too small: .* less than 8x8"),
+        ("vgg-19", (3, 8, 8), {}, "network 'vgg-19': images of 8x8 are too small: .* at least 16x16"),
+        ("conv-6", (3, 32, 7), {}, "network 'conv-6': images of 32x7 are too small: .* at least 8x8"),
         ("conv-2", (784,), {}, r"network 'conv-2': it takes images .*an example has shape \(784,\)"),
         ("resnet-20", (784,), {}, r"network 'resnet-20': it takes images"),
         ("resnet-18", (784,), {}, r"network 'resnet-18': it takes images"),
-        ("resnet-20", CIFAR, {"depth": 18}, r"depth 18 is not 6n\+2; take 8, 14, 20"),
+        ("resnet-20", CIFAR, {"depth": 18}, r"depth 18 is not 6n\+2; choose 8, 14, 20"),
         ("resnet-20", CIFAR, {"depth": 2}, r"depth 2 is not 6n\+2"),
-        ("vgg-19", CIFAR, {"depth": 18}, "there is no depth 18; take one of 11, 13, 16, 19"),
+        ("vgg-19", CIFAR, {"depth": 18}, "depth 18 is unknown; choose one of 11, 13, 16, 19"),
         ("resnet-20", CIFAR, {"deep": 20}, "can't be built with .*deep"),
     ],
 )

@@ -210,11 +210,13 @@ class Inside(nn.Module):
     ("module", "where"),
     [
         (nn.Sequential(nn.Linear(4, 4), nn.Sequential(Rectified(), nn.Linear(4, 3))), r"its layer '1.0' \(Rectified\)"),
-        (Inside(), "something that it computes"),
+        (Inside(), "one of its operations"),
     ],
 )
 def test_a_network_that_can_not_be_differentiated_twice_is_refused_by_name(module, where):
-    match = rf"grasp needs second derivatives of the network, and {where} has none \(.*once_differentiable.*\); snip"
+    match = (
+        rf"grasp needs second derivatives of the network, but {where} has none \(.*once_differentiable.*\); use snip"
+    )
     with pytest.raises(InputError, match=match):
         AT_INIT["grasp"](seen(module))
     shapes = {name: tuple(weight.shape) for name, weight in weights_of(module).items()}
@@ -232,7 +234,7 @@ def test_grasp_on_a_network_whose_scores_do_not_bend():
     inputs, targets = torch.zeros_like(snapshots.examples()[0]), snapshots.examples()[1]
     loss = {"loss": lambda module, temperature: functional.cross_entropy(module(inputs) / temperature, targets)}
     still = Snapshots(**{**vars(snapshots), "examples": lambda: (inputs, targets), **loss})
-    with pytest.raises(InputError, match="grasp tells no weights apart"):
+    with pytest.raises(InputError, match="grasp scores all weights equally"):
         AT_INIT["grasp"](still)
 
 
@@ -297,8 +299,8 @@ def test_synflow_keeps_every_layer_where_others_empty_some():
         for method in ("synflow", "snip", "initial-magnitude")
     }
     assert lost["synflow"] == ""
-    assert lost["initial-magnitude"] == "nothing is left in layer 0, and no path leads from an input to the output"
-    assert "nothing is left in layer" in lost["snip"]
+    assert lost["initial-magnitude"] == "the mask empties layer 0, and no path leads from an input to the output"
+    assert "the mask empties layer" in lost["snip"]
 
 
 def test_synflow_sees_no_data_and_leaves_the_network_as_it_was():
@@ -332,7 +334,7 @@ def test_a_network_too_deep_for_double_precision():
     with torch.no_grad():
         module[0].weight.fill_(1e200)
         module[2].weight.fill_(1e200)
-    with pytest.raises(InputError, match=r"beyond the range of double precision; another network\.init may help"):
+    with pytest.raises(InputError, match=r"exceeds the range of double precision; use another network\.init"):
         AT_INIT["synflow"](seen(module))
 
 
@@ -347,7 +349,7 @@ class SinglePrecision(nn.Module):
 
 def test_a_network_that_insists_on_single_precision():
     with pytest.raises(
-        InputError, match=r"synflow runs the network in double precision .* fails \(.*\); snip and grasp"
+        InputError, match=r"synflow runs the network in double precision .* fails \(.*\); use snip or grasp"
     ):
         AT_INIT["synflow"](seen(SinglePrecision()))
     with pytest.raises(InputError, match="synflow runs the network in double precision"):  # before anything is trained
@@ -422,7 +424,7 @@ def test_any_number_of_weights_is_apportioned_exactly(sizes, share, minimum):
 
 
 def test_more_weights_than_there_are_can_not_be_apportioned():
-    with pytest.raises(ValueError, match="7 weights can't be kept of 6, at least 4"):
+    with pytest.raises(ValueError, match="7 weights can't be kept: the layers allow 4 to 6"):
         apportioned({"a": 1, "b": 1}, {"a": 3, "b": 3}, Goal(("a", "b"), 7, 2))
 
 

@@ -13,7 +13,7 @@ from test_holding import net, sparse, train
 from torch.nn.utils import prune
 
 from tombola.errors import InputError, StoreError
-from tombola.pruning import Mask
+from tombola.pruning import Mask, weights_from_openlth
 
 MASKS = st.dictionaries(
     st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1, max_size=12).filter(
@@ -111,7 +111,7 @@ def test_pruning_by_pytorch_trains_to_the_same_weights():
 
 def test_what_pytorch_pruning_can_not_take():
     module = net()
-    with pytest.raises(InputError, match="has pruned nothing here"):
+    with pytest.raises(InputError, match="did not prune this module"):
         Mask.from_prune(module)
     mask = sparse(module)
     hold = mask.hold_(module)
@@ -125,11 +125,11 @@ def test_what_pytorch_pruning_can_not_take():
 
 def test_bad_masks_of_pytorch_pruning_are_refused():
     state = pruned_net().state_dict()
-    with pytest.raises(InputError, match=r"the mask of '0.weight' has shape \(2, 2\), and the weights \(16, 12\)"):
+    with pytest.raises(InputError, match=r"the mask of '0.weight' has shape \(2, 2\), but the weights have \(16, 12\)"):
         Mask.from_prune(state | {"0.weight_mask": torch.ones(2, 2)})
     with pytest.raises(InputError, match=r"'0.weight' has 0.5 among its values"):
         Mask.from_prune(state | {"0.weight_mask": torch.full((16, 12), 0.5)})
-    with pytest.raises(InputError, match=r"the mask of 'w' has shape \(3,\), and the weights \(4,\)"):
+    with pytest.raises(InputError, match=r"the mask of 'w' has shape \(3,\), but the weights have \(4,\)"):
         drawn({"w": [3]}).to_prune_state({"w": torch.ones(4)})
     with pytest.raises(InputError, match="the weights have no 'w'"):
         drawn({"w": [3]}).to_prune_state({"v": torch.ones(3)})
@@ -164,6 +164,27 @@ def test_openlth_reads_and_writes(tmp_path):
     assert list(Mask.from_openlth(folder)) == list(mask)
 
 
+def test_openlth_models(tmp_path):
+    weights = net().state_dict()
+    drawn({"0.weight": [16, 12]}).to_openlth(tmp_path / "own", weights)
+    for path in (tmp_path / "own", tmp_path / "own" / "model.pth"):
+        found = weights_from_openlth(path)
+        assert found.keys() == weights.keys()
+        assert all(torch.equal(found[name], weights[name]) for name in weights)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for step, value in (("ep2_it0", 1.0), ("ep10_it5", 2.0), ("ep10_it0", 3.0)):
+        state = {"model.fc.weight": torch.full((2, 2), value), "mask_fc___weight": torch.ones(2, 2)}
+        torch.save(state, theirs / f"model_{step}.pth")
+    torch.save({"fc.weight": torch.zeros(1)}, theirs / "model_epX_it0.pth")
+    assert {name: tensor[0, 0].item() for name, tensor in weights_from_openlth(theirs).items()} == {"fc.weight": 2.0}
+    with pytest.raises(InputError, match=r"model\.pth does not exist: give OpenLTH's model\.pth, or its folder"):
+        weights_from_openlth(tmp_path)
+    torch.save({"w": Hostile()}, tmp_path / "model.pth")
+    with pytest.raises(InputError, match="can't be read as OpenLTH's model"):
+        weights_from_openlth(tmp_path)
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.float32, torch.uint8, torch.bool])
 def test_openlth_masks_of_any_type(tmp_path, dtype):
     keep = drawn({"w": [4, 4]})
@@ -189,8 +210,8 @@ def test_openlth_files_that_are_no_masks(tmp_path, monkeypatch):
         ("hostile.pth", "can't be read as OpenLTH's mask"),
         ("empty.pth", "can't be read"),
         ("text.pth", "can't be read"),
-        ("none.pth", "there is no none.pth"),
-        (".", r"there is no mask.pth"),
+        ("none.pth", "none.pth does not exist"),
+        (".", r"mask.pth does not exist"),
     ):
         with pytest.raises(InputError, match=match):
             Mask.from_openlth(name)

@@ -291,7 +291,7 @@ def test_the_planned_counts_are_those_that_selection_keeps(sizes, rates, scope, 
     if fault is None:
         assert plan_counts(sizes, [rates] * rounds, scope, minimum) == counts
         return
-    with pytest.raises(InputError, match=f"round {fault} .*at most {fault - 1} rounds"):
+    with pytest.raises(InputError, match=f"round {fault} .*pruning.rounds to {fault - 1}"):
         plan_counts(sizes, [rates] * rounds, scope, minimum)
     assert plan_counts(sizes, [rates] * (fault - 1), scope, minimum) == counts
 
@@ -311,7 +311,7 @@ def test_a_network_that_would_be_emptied_is_refused():
 
 
 def test_a_round_that_removes_nothing_is_refused():
-    with pytest.raises(InputError, match=r"round 1 leaves nothing to prune.*266,200.*at most 0 rounds"):
+    with pytest.raises(InputError, match=r"round 1 would prune nothing.*266,200.*pruning.rounds to 0"):
         plan_counts({"fc.weight": 266_200}, [{"fc.weight": 0.0}] * 2, "layer")
 
 

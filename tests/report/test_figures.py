@@ -225,7 +225,7 @@ def test_diverged_runs_are_left_out_of_every_figure(make):
     for figure in (figure_1(levels), figure_3(levels, curves), figure_4(levels)):
         small = texts(figure).replace("\n", " ")
         assert "n = 2 to 3 trials" in small
-        assert "1 diverged run left out (ticket)" in small
+        assert "1 diverged run omitted (ticket)" in small
     sound = curves[(curves.level == 2) & (curves.trial != 1)].groupby("iteration")["test_accuracy"].mean()
     means = [line.get_ydata() for line in figure_3(levels, curves).axes[0].lines]
     assert any(len(m) == len(sound) and np.allclose(m, 100 * sound.to_numpy()) for m in means)
@@ -319,7 +319,7 @@ def test_a_choice_of_figures(make, tmp_path):
     assert names(draw(*tables, tmp_path, ["figure-4", "figure-4"])) == ["figure-4.png", "figure-4.svg"]
     with pytest.raises(InputError, match=r"no figure 'figure-2'; did you mean 'figure-"):
         draw(*tables, tmp_path, ["figure-2"])
-    with pytest.raises(InputError, match="no format 'gif'; known: png, svg, pdf"):
+    with pytest.raises(InputError, match="unknown format 'gif'; known: png, svg, pdf"):
         draw(*tables, tmp_path, formats=["gif"])
     assert draw(*tables, tmp_path, []) == []
 

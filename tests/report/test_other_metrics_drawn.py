@@ -17,7 +17,7 @@ from tombola.analysis import break_down, level_statistics, paired_gains, verdict
 from tombola.errors import InputError
 from tombola.figures import Setting, draw
 from tombola.figures.density import figure_1, figure_4
-from tombola.figures.interpolation import barriers, lines
+from tombola.figures.interpolation import barriers, error_curves
 from tombola.figures.rounds import rounds
 from tombola.figures.training import figure_3
 from tombola.formatting import digits, margin_in_words, number, signed, value, with_unit
@@ -199,7 +199,7 @@ def test_barriers_in_loss() -> None:
     assert "test barrier at most 0.02\n" in text
     assert "points" not in text
     levels = pd.DataFrame({"study": ["s"], "network": ["n"], "arm": ["ticket"], "level": [1]})
-    figure = lines(levels, points, "copies")
+    figure = error_curves(levels, points, "copies")
     assert figure is not None
     assert figure.axes[0].get_ylabel() == "loss"
     assert figure.axes[0].get_ylim()[1] == pytest.approx(0.5123, abs=0.03)

@@ -27,7 +27,6 @@ from tombola.analysis.statistics import level_statistics
 from tombola.cli import cli
 from tombola.errors import InputError
 from tombola.formatting import plain
-from tombola.html.command import command
 from tombola.html.embedded import signed, table
 from tombola.html.figures import density_figures
 from tombola.html.series import series_of, ticket_arm
@@ -35,6 +34,7 @@ from tombola.html.weights import input_pictures, weight_histograms
 from tombola.html.write import write_comparison, write_report
 from tombola.pruning.mask import Mask
 from tombola.running.ticket import Ticket
+from tombola.studies.command import command
 from tombola.studies.loading import load_study
 from tombola.tasks.metric import ACCURACY
 
@@ -133,8 +133,8 @@ def test_a_study_with_nothing_done_has_a_page_too(hostile: Path, tmp_path: Path)
     (folder / "jobs").mkdir(parents=True)
     shutil.copy(hostile / "study.yaml", folder)
     text = write_report(tombola.Results.open(folder)).read_text()
-    assert "Nothing has been trained yet." in text
-    assert "are still to be done" in text
+    assert "The study has no finished run yet." in text
+    assert "work items are missing" in text
     assert "data-plot=" not in text.split("<script>")[0]
 
 
@@ -145,7 +145,7 @@ def test_a_comparison_keeps_studies_of_one_name_apart(hostile: Path, tmp_path: P
     reader = Reader()
     reader.feed(text)
     assert reader.text["h1"] == ["hostile · other"]
-    assert "Where the settings differ" not in text
+    assert "Differing settings" not in text
     changed = (tmp_path / "other" / "study.yaml").read_text().replace("lr: 0.0012", "lr: 0.5")
     (tmp_path / "other" / "study.yaml").write_text(changed)
     studies = [tombola.Results.open(folder) for folder in (hostile, tmp_path / "other")]
@@ -280,7 +280,7 @@ def test_the_input_mask_counts_the_weights_of_each_pixel() -> None:
     keep[3, 6 + 5] = True
     (picture,) = input_pictures({3: _ticket(keep)}, "fc1.weight", (2, 2, 3)).pictures
     assert (picture.width, picture.height, picture.level) == (3, 2, 3)
-    assert picture.text.endswith("0 to 4 weights a pixel, 4 of 6 pixels unused")
+    assert picture.text.endswith("0 to 4 weights per pixel, 4 of 6 pixels unused")
     brightness = _pixels(picture.source)[..., :3].astype(int).sum(axis=2)
     assert brightness.shape == (2, 3)
     assert brightness[0, 0] > brightness[1, 2] > brightness[0, 1] == brightness[1, 0]
@@ -291,7 +291,7 @@ def test_filters_of_a_convolution_are_tiles() -> None:
     keep[1] = False
     keep[4, :2, 1, 0] = False
     (picture,) = input_pictures({1: _ticket(keep)}, "fc1.weight", (3, 8, 8)).pictures
-    assert picture.text.endswith("0 to 3 weights a place, 1 of 5 filters unused")
+    assert picture.text.endswith("0 to 3 weights per place, 1 of 5 filters unused")
     pixels = _pixels(picture.source).astype(int)
     assert pixels.shape == (5, 8, 4)
     opaque = pixels[..., 3] == 255

@@ -71,8 +71,8 @@ def winning() -> pd.DataFrame:
 
 def test_winning_tickets_are_counted_with_their_densities() -> None:
     first, second, third = found(winning())
-    assert first.startswith("Winning tickets at 2 of 3 levels, with 80.0 and 50.0 % of the weights: there ticket ")
-    assert first.endswith("; the other levels: 1 inconclusive.")
+    assert first.startswith("Arm ticket wins at 2 of 3 levels, with 80.0 and 50.0 % of the weights. At these levels")
+    assert first.endswith(" The other levels: 1 inconclusive.")
     assert "2 of them stand after Holm's correction" in first
     assert "within 0.1 points" in first
     assert "5 trials" in first
@@ -87,7 +87,7 @@ def test_winning_tickets_are_counted_with_their_densities() -> None:
 def test_every_level_may_win() -> None:
     levels = winning()
     first = found(levels[levels["level"] < 3])[0]
-    assert first.startswith("Winning tickets at 2 of 2 levels")
+    assert first.startswith("Arm ticket wins at 2 of 2 levels")
     assert "other levels" not in first
 
 
@@ -111,7 +111,7 @@ def test_levels_between_winning_ones_are_not_said_to_win() -> None:
     levels.loc[levels["level"] == 3, [ACCURACY]] = levels.loc[levels["level"] == 1, ACCURACY].to_numpy()
     levels.loc[levels["level"] == 2, [ACCURACY]] = 0.9
     first = found(levels)[0]
-    assert first.startswith("Winning tickets at 2 of 3 levels, with 80.0 and 20.0 % of the weights")
+    assert first.startswith("Arm ticket wins at 2 of 3 levels, with 80.0 and 20.0 % of the weights")
 
 
 def test_trials_are_those_that_were_judged() -> None:
@@ -119,7 +119,7 @@ def test_trials_are_those_that_were_judged() -> None:
     unfinished = levels[(levels["level"] < 2) | (levels["trial"] < 2)]
     assert "over 2 to 5 trials" in found(unfinished)[0]
     one = found(levels[(levels["level"] == 0) | (levels["trial"] == 1)])
-    assert one[0].startswith("Only one trial has both dense and pruned runs, so nothing can be concluded")
+    assert one[0].startswith("Only one trial has both dense and pruned runs, so you can conclude nothing")
     assert "the dense network's 97.02 %" in one[1]  # that of trial 1
 
 
@@ -132,15 +132,16 @@ def test_the_gain_over_a_control_is_that_of_the_table() -> None:
 
 def test_no_winning_ticket_is_said_as_it_is() -> None:
     first = found(table({"ticket": REINIT, "reinit": REINIT}, {"ticket": LATER, "reinit": LATER}))[0]
-    assert first.startswith("None of the 3 levels of ticket is shown to hold a winning ticket over 5 trials: ")
-    assert "Winning tickets" not in first
+    assert first.startswith("Arm ticket has no confirmed winning ticket at its 3 levels over 5 trials: ")
+    assert " wins " not in first
 
 
 def test_one_trial_allows_no_conclusion() -> None:
     sentences = found(table({"ticket": TICKET[:1], "reinit": REINIT[:1]}))
-    assert "nothing can be concluded about variation" in sentences[0]
+    assert "you can conclude nothing about variation" in sentences[0]
     assert "+0.41 points from the dense network's 97.00 %" in sentences[1]  # 0.9741 at level 1
     text = " ".join(sentences)
+    assert " wins " not in text
     assert "inning ticket" not in text
     assert " to +" not in text  # no interval
     assert len(sentences) == 3
@@ -159,7 +160,7 @@ def test_the_break_down_is_told_by_the_range_of_trials_and_its_rule() -> None:
     unequal = [ends[trial % 2] for trial in range(5)]
     last = found(table({"ticket": unequal, "reinit": [ends[0]] * 5}))[-1]
     assert "down to 66.3 % in ticket (80.0 to 50.0 % by trial)" in last  # (0.8 ** 3 * 0.5 ** 2) ** (1 / 5)
-    assert "down to 80.0 % in reinit. This is the sparsest level before two levels in a row" in last
+    assert "down to 80.0 % in reinit. Each density is that of the sparsest level before two levels in a row" in last
     assert "geometric mean" in last
 
 
@@ -172,13 +173,15 @@ def test_trials_of_unequal_depth_that_never_broke_down_have_no_mean_level() -> N
 def test_nothing_and_nothing_but_divergence() -> None:
     levels = table({"ticket": TICKET})
     nothing = pd.DataFrame()
-    assert findings(nothing, nothing, nothing, nothing, 0.001) == ("Nothing has been trained yet.",)
+    assert findings(nothing, nothing, nothing, nothing, 0.001) == ("The study has no finished run yet.",)
     levels[[ACCURACY, "early_stop_iteration", "final_test_accuracy", "final_train_accuracy"]] = np.nan
-    assert found(levels.assign(status="diverged")) == ("Every run so far has diverged: there is nothing to report.",)
+    assert found(levels.assign(status="diverged")) == (
+        "Every run so far diverged, so the page has no results to report.",
+    )
 
 
 def test_a_study_without_a_ticket_speaks_of_its_first_arm() -> None:
-    assert "levels of mine" in found(table({"mine": REINIT}, {"mine": LATER}), "mine")[0]
+    assert "Arm mine " in found(table({"mine": REINIT}, {"mine": LATER}), "mine")[0]
 
 
 @pytest.mark.parametrize("trials", [1, 3])

@@ -47,7 +47,7 @@ def test_diverged_runs_are_left_out_and_counted(rewound):
     small_print = " ".join(text.get_text() for text in figure.texts)
     curve = figure.axes[1].containers[1].lines[0]
     assert min(curve.get_ydata()) > 90
-    assert "1 diverged run left out (ticket)" in small_print
+    assert "1 diverged run omitted (ticket)" in small_print
 
 
 def test_without_several_iterations_there_is_no_figure(make, rewound):

@@ -67,4 +67,4 @@ def test_diverged_runs_are_left_out(make):
         table.loc[chosen, column] = "diverged" if table is levels else 0.0
     figure = rounds(levels, curves)
     assert figure.axes[0].lines[3].get_ydata()[-1] > 90
-    assert "1 diverged run left out (ticket)" in figure.texts[-1].get_text().replace("\n", " ")
+    assert "1 diverged run omitted (ticket)" in figure.texts[-1].get_text().replace("\n", " ")

@@ -157,7 +157,7 @@ def test_what_is_asked_for_is_drawn_for_any_network(make, tmp_path, name):
 
 def test_figure_6_says_what_it_needs(make_several, tmp_path):
     tables = make_several(CONV, trials=1, rounds=1, arms=("ticket",))
-    with pytest.raises(InputError, match=r"two studies of one network, one with network.arguments.dropout"):
+    with pytest.raises(InputError, match=r"two studies of one network: one with network.arguments.dropout"):
         draw(*tables, tmp_path, ["figure-6"])
 
 

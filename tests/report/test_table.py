@@ -78,7 +78,7 @@ def test_diverged_runs_are_marked(make):
     accuracy = cells(text, "test accuracy at early stop, %")
     assert accuracy["2"][1] == "diverged"
     assert accuracy["1"][2].endswith("*")
-    assert "* 3 diverged runs left out (ticket, reinit)" in text
+    assert "* 3 diverged runs omitted (ticket, reinit)" in text
     assert "n = 2 trials (ticket); 1 to 2 trials (reinit)" in text
 
 

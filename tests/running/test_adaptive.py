@@ -132,7 +132,7 @@ def test_a_round_without_scores_keeps_the_mask_and_says_so(tmp_path, capsys):
     assert results.frame().remaining_weights.nunique() == 1
     facts = results.store.facts(find(results.plan, "ticket", 1).id)
     assert facts["remarks"] == {"skipped": "all weights are alike"}
-    assert "its round removed nothing: all weights are alike" in capsys.readouterr().err
+    assert "its round pruned nothing: all weights are alike" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("criterion", ["stability", "gradient", "random", "movement", "magnitude-increase"])

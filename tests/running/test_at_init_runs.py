@@ -167,14 +167,14 @@ def test_a_layer_that_is_emptied_is_named_everywhere(tmp_path):
     display = Display(plan, store, 1, Console(file=text, width=500), quiet=True)
     display.finished(job, "done")
     assert text.getvalue() == (
-        f"collapsed {job.label}: nothing is left in layer 5, and no path leads from an input to the output; fewer "
-        "rounds, a pruning.minimum or another arm keep more of it\n"
+        f"collapsed {job.label}: the mask empties layer 5, and no path leads from an input to the output; lower "
+        "pruning.rounds, set pruning.minimum, or choose another arm\n"
     )
     from tombola.html.reproducibility import sheet
 
     results = Results(plan, store)
     (runs,) = [dict(group.facts) for group in sheet(results, results.frame()).groups if group.title == "Runs"]
-    assert runs["collapsed"].startswith("1 run; ticket at level 2: nothing is left in layer 5, and no path")
+    assert runs["collapsed"].startswith("1 run; ticket at level 2: the mask empties layer 5, and no path")
     assert "diverged" not in runs
 
 

@@ -174,6 +174,6 @@ def test_too_few_evaluations_for_a_mask_to_settle_are_said(tmp_path, capsys):
     tombola.run(study, tmp_path / "a", workers=0, figures=False, quiet=True)
     said = " ".join(capsys.readouterr().err.split())
     assert "pruning.early_bird.window=5, but the dense run is evaluated 3 times after its start" in said
-    assert "its mask never settled; it is that of the final weights" in said
+    assert "its mask never settled; the mask comes from the final weights" in said
     tombola.run(small_study(**WATCHED, pruning__early_bird={"window": 3}), tmp_path / "b", workers=0, quiet=True)
     assert "is evaluated 3 times" not in capsys.readouterr().err

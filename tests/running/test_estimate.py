@@ -12,9 +12,18 @@ import torch
 
 import tombola
 from tombola.running import estimate
-from tombola.running.estimate import SECONDS, SECONDS_EACH, Pace, measure_pace, measured_batch
+from tombola.running.estimate import (
+    SECONDS,
+    SECONDS_EACH,
+    Pace,
+    layer_shares,
+    measure_pace,
+    measured_batch,
+    random_mask,
+)
 from tombola.studies.loading import preset_names
 from tombola.studies.plan import Plan, make_plan
+from tombola.tables.overview import engine_lines
 from tombola.training.engines.dense import DenseEngine
 
 
@@ -133,3 +142,32 @@ def test_the_caller_keeps_its_threads():
     before = torch.get_num_threads()
     measure_pace(make_plan(tombola.Study.load("demo", **fields())), "dense", "cpu", before + 1)
     assert torch.get_num_threads() == before
+
+
+def test_each_layer_keeps_what_the_level_leaves_it():
+    """Under equal densities a convolution would keep 12 % where the schedule leaves it 48 %."""
+    plan = make_plan(tombola.Study.load("conv2-cifar10", trials=1))
+    rates = plan.study.pruning.resolve(plan.coverage)
+    mask = random_mask(plan, 6, torch.Generator().manual_seed(0))
+    for name, shape in plan.coverage.shapes().items():
+        expected = np.prod([1 - rates[level][name] for level in range(6)])
+        assert layer_shares(plan, 6)[name] == pytest.approx(expected, rel=0.01)
+        assert mask[name].float().mean().item() == pytest.approx(expected, abs=0.02), shape
+    sizes = plan.coverage.sizes()
+    assert sum(layer_shares(plan, 6)[name] * sizes[name] for name in sizes) == pytest.approx(plan.remaining[6])
+
+
+def test_under_global_pruning_every_pruned_layer_keeps_an_equal_share():
+    plan = make_plan(tombola.Study.load("lenet-mnist-global", trials=1))
+    shares = layer_shares(plan, 3)
+    assert sum(shares[name] * size for name, size in plan.coverage.sizes().items()) == pytest.approx(plan.remaining[3])
+    assert len(set(shares.values())) <= 2
+
+
+def test_a_verbose_plan_names_the_engine_and_what_stays_dense():
+    plan = make_plan(tombola.Study.load("conv2-cifar10", trials=1))
+    head, *reasons = engine_lines(plan)[1:]
+    assert head == "engine at the last level on the CPU: sparse"
+    assert reasons == ["  mlp: conv1: a multilayer perceptron has no Conv2d"]
+    muon = make_plan(tombola.Study.load("demo", **fields(), **{"training.optimizer": "muon"}))
+    assert "only the dense engine trains with optimizer muon" in engine_lines(muon)[-1]

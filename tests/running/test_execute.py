@@ -95,7 +95,7 @@ def test_a_network_that_is_edited_in_a_session_is_refused(tmp_path, monkeypatch)
     (tmp_path / "edited_net.py").write_text(
         "from small_nets import mlp\ndef make():\n    return mlp((64,), 10, (7,))\n"
     )
-    with pytest.raises(InputError, match="has changed since it was imported; start Python anew"):
+    with pytest.raises(InputError, match="has changed since its import; restart Python"):
         make_plan(study)
 
 
@@ -125,8 +125,8 @@ def test_a_checkpoint_of_another_mask_is_not_taken_up(tmp_path):
     for digest, taken in ((training._digest(result.mask), True), ("another", False)):
         about = {"engine": facts, "mask": digest, "iteration": 5}
         store.save_checkpoint(job.id, about, weights, record)
-        lane = training._begin_run(job, store, OPTIONS)
-        assert (lane.start.iteration == 5) is taken
+        replica = training._begin_run(job, store, OPTIONS)
+        assert (replica.start.iteration == 5) is taken
 
 
 def test_when_memory_runs_out_a_stack_is_halved_and_nothing_of_it_is_kept(tmp_path, monkeypatch):
@@ -135,12 +135,12 @@ def test_when_memory_runs_out_a_stack_is_halved_and_nothing_of_it_is_kept(tmp_pa
     class Greedy(StackedEngine):
         def __init__(self, build, starts, *rest):
             super().__init__(build, starts, *rest)
-            alive.append(self.lanes)
+            alive.append(self.replicas)
             if sum(alive) > 2:
                 raise torch.OutOfMemoryError("made up")
 
         def __del__(self):
-            alive.remove(self.lanes)
+            alive.remove(self.replicas)
 
     monkeypatch.setattr(training, "choose_engine", lambda *_: Greedy)
     study = small_study(trials=4, pruning__rounds=0)

@@ -29,7 +29,7 @@ from tombola.running.store import Store
 from tombola.studies import make_plan
 from tombola.tasks import Classification
 from tombola.training.engines import dense
-from tombola.training.interpolation import along, between
+from tombola.training.interpolation import between, interpolate
 
 SHAPE = (1, 4, 4)
 CONNECTIVITY = {"levels": [0, 2], "points": 3}
@@ -82,7 +82,7 @@ def by_hand(
 def test_points_are_as_plain_pytorch_has_them(make: Any) -> None:
     splits, build = parts(), lambda: make(SHAPE, 3)
     one, other = weights(build(), 1), weights(build(), 2)
-    found = pd.DataFrame(along(one, other, build, splits, points=3))
+    found = pd.DataFrame(interpolate(one, other, build, splits, points=3))
     expected = np.array([by_hand(build(), one, other, position, splits) for position in (0.0, 0.5, 1.0)])
     np.testing.assert_allclose(found.to_numpy(), expected, rtol=1e-4, atol=1e-6)
 
@@ -92,13 +92,13 @@ def test_statistics_are_taken_anew_and_it_matters() -> None:
     splits, build = parts(), lambda: conv_norm(SHAPE, 3)
     one, other = weights(build(), 1), weights(build(), 2)
     spoilt = {name: tensor * 50 + 3 if "running" in name else tensor for name, tensor in one.items()}
-    assert along(one, other, build, splits, 3) == along(spoilt, other, build, splits, 3)
+    assert interpolate(one, other, build, splits, 3) == interpolate(spoilt, other, build, splits, 3)
     module = build()
     module.load_state_dict(one)
     module.eval()
     with torch.no_grad():
         as_they_were = functional.cross_entropy(module(splits.test.inputs), splits.test.targets).item()
-    assert along(one, other, build, splits, 3)["test_loss"][0] != pytest.approx(as_they_were, rel=0.01)
+    assert interpolate(one, other, build, splits, 3)["test_loss"][0] != pytest.approx(as_they_were, rel=0.01)
 
 
 def test_statistics_come_from_all_examples_in_even_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_statistics_come_from_all_examples_in_even_batches(monkeypatch: pytest.M
 
     splits, build = parts(train=61), lambda: conv_norm(SHAPE, 3)
     one = weights(build(), 1)
-    whole = along(one, one, build, splits, 3)
+    whole = interpolate(one, one, build, splits, 3)
     monkeypatch.setattr(Classification, "block", 30)  # two of thirty and a remnant of one
     order = splits.train.inputs.flatten(1).mean(1).argsort()
     splits.train.inputs.copy_(splits.train.inputs[order])
@@ -115,7 +115,7 @@ def test_statistics_come_from_all_examples_in_even_batches(monkeypatch: pytest.M
     sizes: list[int] = []
     forward = line.output_of
     monkeypatch.setattr(line, "output_of", lambda *all_of_it: sizes.append(len(all_of_it[2])) or forward(*all_of_it))
-    batched = along(one, one, build, splits, 3)
+    batched = interpolate(one, one, build, splits, 3)
     assert sizes == [21, 20, 20] * 3
     assert batched["train_loss"] == pytest.approx(whole["train_loss"], rel=0.05)
 
@@ -125,9 +125,9 @@ def test_nothing_global_is_drawn_from_or_left_behind() -> None:
     one, other = weights(build(), 1), weights(build(), 2)
     kept = {name: tensor.clone() for name, tensor in one.items()}
     before = torch.random.get_rng_state()
-    first = along(one, other, build, splits, 4, seed=3)
+    first = interpolate(one, other, build, splits, 4, seed=3)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert first == along(one, other, build, splits, 4, seed=3)
+    assert first == interpolate(one, other, build, splits, 4, seed=3)
     assert all(torch.equal(one[name], kept[name]) for name in one)
 
 
@@ -145,14 +145,14 @@ def test_what_can_not_be_interpolated_is_the_nearer_end_s() -> None:
 def test_a_line_from_a_network_to_itself_is_flat() -> None:
     splits, build = parts(), lambda: conv_norm(SHAPE, 3)
     one = weights(build(), 1)
-    found = along(one, one, build, splits, 5)
+    found = interpolate(one, one, build, splits, 5)
     assert [len(set(found[column])) for column in ("train_error", "test_error", "test_loss")] == [1, 1, 1]
 
 
 def test_bfloat16_is_near_float32_and_another() -> None:
     splits, build = parts(), lambda: conv_norm(SHAPE, 3)
     one, other = weights(build(), 1), weights(build(), 2)
-    full, half = (along(one, other, build, splits, 3, precision) for precision in ("float32", "bfloat16"))
+    full, half = (interpolate(one, other, build, splits, 3, precision) for precision in ("float32", "bfloat16"))
     assert half["test_loss"] != full["test_loss"]
     assert half["test_loss"] == pytest.approx(full["test_loss"], rel=0.05)
 
@@ -303,7 +303,7 @@ def test_lines_at_a_diverged_end_are_left_out(tmp_path: Path, capsys: pytest.Cap
     results = start(study, tmp_path / "results")
     assert results.connectivity().empty
     assert results.missing() == 0
-    assert "were left out: what they need diverged" in " ".join(capsys.readouterr().err.split())
+    assert "were skipped: they need work that diverged" in " ".join(capsys.readouterr().err.split())
     assert pd.read_csv(tmp_path / "results" / "barriers.csv").empty
 
 
@@ -318,6 +318,7 @@ def test_levels_behind_the_end_of_an_arm_are_trained_for_a_line(tmp_path: Path) 
     assert not any(results.store.has(job) for job in chain)
 
 
+@pytest.mark.slow
 def test_the_same_with_workers_and_a_display(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alone = start(connected(), tmp_path / "a" / "alone").connectivity()
     results = tombola.run(connected(), tmp_path / "b" / "workers", workers=2, figures=False, verbose=True)

@@ -12,8 +12,8 @@ from small_runs import assert_same_outcomes
 
 import tombola
 from tombola.running.heartbeat import Heartbeat
+from tombola.running.notes import lost_checkpoints
 from tombola.running.options import RunOptions
-from tombola.running.run import lost_checkpoints
 from tombola.running.store import Store
 from tombola.studies import make_plan
 from tombola.training import loop

@@ -92,10 +92,14 @@ def test_edited_code_is_said(folder: Path) -> None:
     assert tombola.Results.open(folder / "results/small").missing() == 0
     done = run(folder)
     assert done.returncode == 0
-    assert "the code of network 'test_small_network:make' has changed since results/small was last run" in done.stderr
-    assert "3 results of the earlier version stay in its jobs folder and are not used" in done.stderr
+    assert (
+        "network 'test_small_network:make' (its code or its shapes) has changed since the last run of results/small"
+        in done.stderr
+    )
+    assert "3 results of the earlier version stay in the folder jobs/, unused" in done.stderr
 
 
+@pytest.mark.slow
 def test_other_data_are_said(folder: Path) -> None:
     path = folder / "small.npz"
     path.write_bytes(path.read_bytes() + b"\0")  # the same arrays in a file of another length
@@ -120,7 +124,7 @@ def test_changed_settings_are_said(tmp_path: Path, capsys: pytest.CaptureFixture
     for changes, said in (
         ({"trials": 1}, ""),
         ({"trials": 1}, ""),
-        ({"trials": 2, "training.lr": 0.01}, "was last run (training.lr, trials): its study.yaml"),
+        ({"trials": 2, "training.lr": 0.01}, "(training.lr, trials): a run writes study.yaml"),
         ({"trials": 2, "training.lr": 0.01}, ""),
     ):
         study = tombola.Study.load("demo", **few, **changes)
@@ -148,11 +152,29 @@ def test_an_edited_study_file_is_believed(copied: Path) -> None:
     assert results.missing() == 0
 
 
+@pytest.mark.slow
 def test_what_is_left_of_other_settings_is_said(copied: Path) -> None:
     text = (copied / "study.yaml").read_text().replace("seed: 0", "seed: 1")
     (copied / "study.yaml").write_text(text)
     done = tombola_in(copied, "results", ".")
-    assert "16 of 16 are not done yet" in done.stdout
-    assert "holds 16 results of other settings, or of an earlier version of the code or the data" in done.stdout
+    assert "16 of 16 work items are missing" in done.stdout
+    assert "contains 16 results of other settings, or of an earlier version of the code or the data" in done.stdout
     shutil.rmtree(copied / "jobs")
     assert "other settings" not in tombola_in(copied, "results", ".").stdout
+
+
+def test_other_shapes_of_a_network_are_other_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A factory may read what decides its shapes from a file, which its code does not show."""
+    (tmp_path / "nets_of_a_file.py").write_text(
+        "from pathlib import Path\nfrom torch import nn\n\n\ndef make(input_shape, classes):\n"
+        "    width = int((Path(__file__).parent / 'width').read_text())\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    for width in ("8", "9", "8"):
+        (tmp_path / "width").write_text(width)
+        study = tombola.Study.load("demo", trials=1, network="nets_of_a_file:make", **{"pruning.rounds": 1})
+        found.append(set(make_plan(study).work))
+    assert found[0] == found[2]
+    assert not found[0] & found[1]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from rich.console import Console
 
 import tombola
-from tombola.running import progress
+from tombola.running import progress, screens
+from tombola.running.forecast import Forecast, UnderWay
 from tombola.running.progress import Display
+from tombola.running.screens import lines, screen_for
 from tombola.running.store import PROGRESS, Store
 from tombola.studies.plan import Plan, make_plan
 from tombola.work import Item
@@ -39,12 +44,12 @@ def test_labels_are_whole_on_a_narrow_terminal(plan: Plan, tmp_path: Path) -> No
     display = Display(plan, Store(tmp_path), 2, console)
     display.begin(list(plan.work.values()))
     jobs = under_way(plan, display.store)
-    console.print(display._lines(jobs))
-    lines = [line.rstrip() for line in text.getvalue().splitlines()]
-    assert lines[0].split() == ["trial-0.dense", "12,300/50,000", "val", "97.12%"]
-    assert lines[1].split() == ["trial-0.one-shot-reinit-2.level-10", "12,300/50,000", "val", "97.12%"]
-    assert lines[2].endswith(f"0/{len(plan.work)} done")
-    assert max(map(len, lines)) <= 60
+    console.print(lines(display.view(jobs)))
+    seen = [line.rstrip() for line in text.getvalue().splitlines()]
+    assert seen[0].split() == ["trial-0.dense", "12,300/50,000", "val", "97.12%"]
+    assert seen[1].split() == ["trial-0.one-shot-reinit-2.level-10", "12,300/50,000", "val", "97.12%"]
+    assert f"0/{len(plan.work)} done" in seen[2]
+    assert max(map(len, seen)) <= 60
 
 
 def test_log_lines_say_how_far_jobs_and_study_are(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,3 +64,105 @@ def test_log_lines_say_how_far_jobs_and_study_are(plan: Plan, tmp_path: Path, mo
     first = f"running  {jobs[0].label}  12,300/50,000 iterations  validation 97.12%  8/{len(waiting)} done"
     assert text.getvalue().splitlines()[0] == first
     assert len(text.getvalue().splitlines()) == 2
+
+
+def test_the_bar_moves_within_a_run(plan: Plan, tmp_path: Path) -> None:
+    display = Display(plan, Store(tmp_path), 2, Console(file=io.StringIO(), force_terminal=True))
+    display.begin(list(plan.work.values()))
+    jobs = under_way(plan, display.store)
+    assert display.view([]).share == 0
+    assert display.view(jobs).share == pytest.approx(2 * 12_300 / 50_000 / len(plan.work))
+    part = display.store.part(jobs[0].id) / PROGRESS  # of a user's trainer, whose last step nobody knows
+    part.write_text(json.dumps({"label": "x", "iteration": 1_234, "budget": 0}))
+    assert display.view(jobs).rows[0][1] == "1,234"
+    assert display.view(jobs[:1]).share == 0
+
+
+class Shell:
+    kernel = None
+
+
+def test_a_notebook_has_one_table_that_changes(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    handles: list[object] = []
+
+    class Handle:
+        def update(self, content: str) -> None:
+            shown.append(content)
+
+    def display_one(content: str, display_id: bool) -> Handle:
+        shown.append(content)
+        handles.append(Handle())
+        return handles[-1]
+
+    ipython, part = ModuleType("IPython"), ModuleType("IPython.display")
+    ipython.get_ipython = Shell  # type: ignore[attr-defined]
+    part.HTML, part.display = str, display_one  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", part)
+    monkeypatch.setattr(screens, "EVERY", 0.0)
+    text = io.StringIO()
+    display = Display(plan, Store(tmp_path), 2, Console(file=text), in_script=True)
+    display.begin(list(plan.work.values()))
+    jobs = under_way(plan, display.store)
+    with display:
+        for _ in range(5):
+            display.tick(jobs)
+        display.open.clear()
+    assert len(handles) == 1
+    assert len(shown) == 6
+    assert "<td>12,300/50,000</td>" in shown[0]
+    assert f"{len(plan.work)}/{len(plan.work)} done" in shown[-1]
+    assert text.getvalue() == ""  # no flood of lines
+
+
+def test_where_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, log = Console(file=io.StringIO(), force_terminal=True), Console(file=io.StringIO())
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    assert screen_for(terminal) is not None
+    assert screen_for(terminal, in_script=True) is None  # a user's own loop may write to it
+    assert screen_for(log) is None
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize(("each", "saved"), [(1.0, 0.0), (0.3, 0.7), (0.05, 0.0)])
+def test_the_time_left_is_right_within_half_after_a_tenth(plan: Plan, workers: int, each: float, saved: float) -> None:
+    """A run of density d takes each + saved * d minutes here; evaluations and searches are cheap."""
+
+    def takes(item: Item) -> float:
+        return 60 * (each + saved * item.cost.density) if item.kind == "run" else 0.5
+
+    ends = simulate(plan, workers, takes)
+    whole, forecast = max(end for _, end in ends.values()), Forecast(plan, workers)
+    now = whole / 10
+    for key, (_, end) in sorted(ends.items(), key=lambda pair: pair[1]):
+        if end <= now:
+            forecast.learn(plan.work[key], takes(plan.work[key]))
+    running = {
+        key: UnderWay((now - begun) / (end - begun), now - begun)
+        for key, (begun, end) in ends.items()
+        if begun < now < end
+    }
+    left = forecast.left([plan.work[key] for key, (begun, _) in ends.items() if begun >= now], running)
+    assert left is not None
+    assert 1 / 1.5 < left / (whole - now) < 1.5
+
+
+def simulate(plan: Plan, workers: int, takes: Callable[[Item], float]) -> dict[str, tuple[float, float]]:
+    """Return when each item begins and ends if the next one that can start always does."""
+    free, ends = [0.0] * workers, dict[str, tuple[float, float]]()
+    waiting = list(plan.work.values())
+    while waiting:
+        at, item = min(
+            ((max([0.0, *(ends[need][1] for need in item.needs)]), item) for item in waiting if ready(item, ends)),
+            key=lambda pair: pair[0],
+        )
+        begun = max(at, min(free))
+        free[free.index(min(free))] = begun + takes(item)
+        ends[item.id] = begun, begun + takes(item)
+        waiting.remove(item)
+    return ends
+
+
+def ready(item: Item, ends: dict[str, tuple[float, float]]) -> bool:
+    return all(need in ends for need in item.needs)

@@ -233,7 +233,7 @@ def test_a_diverging_job_leaves_the_rest_alone(
     err = capsys.readouterr().err
     assert err.count("diverged test_small_network") == 2
     assert "the loss was not finite at iteration" in err
-    assert "3 of 10 were left out: what they need diverged or failed" in err
+    assert "3 of 10 work items were skipped: they need work that diverged or failed" in err
     frame = results.frame()
     status = {(row.arm, row.level): row.status for row in frame.itertuples()}
     for arm in ("ticket", "reinit"):
@@ -260,7 +260,7 @@ def test_a_network_that_raises_is_told_of_with_its_traceback(
     small: Callable[..., tombola.Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = changed(small(), "raise", 0.4)
-    with pytest.raises(running.WorkFailed, match="2 of 10 failed") as caught:
+    with pytest.raises(running.WorkFailed, match="2 of 10 work items failed") as caught:
         tombola.run(study, tmp_path / "out", workers=0, figures=False, quiet=True)
     assert caught.value.exit_status == 1
     err = capsys.readouterr().err

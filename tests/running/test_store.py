@@ -159,7 +159,7 @@ def test_damaged_results_are_done_again_and_equal(
     err = capsys.readouterr().err
     for folder in (folders[0], folders[3], folders[5]):
         assert folder.name in err.replace("\n", "")
-    assert err.count("is done again") == 3
+    assert err.count("tombola runs that item again") == 3
     assert_same_outcomes(copied, finished)
     assert (folders[1] / "result.json").stat().st_mtime_ns == untouched.st_mtime_ns
 
@@ -219,7 +219,7 @@ def test_a_run_takes_over_what_its_neighbour_has(
     other = demo.model_copy(update={"name": "second", "pruning": demo.pruning.model_copy(update={"rate": 0.5})})
     tombola.run(other, tmp_path / "results" / "second", workers=0, figures=False)
     lines = capsys.readouterr().err.splitlines()
-    assert "copied 1 results from results folders beside this one" in lines[0]
+    assert "copied 1 results from neighbouring results folders" in lines[0]
     counts = [int(re.search(r"(\d+)/16 done", line)[1]) for line in lines[1:]]
     assert (len(counts), counts, counts[-1]) == (12, sorted(counts), 16)  # a line for each run, none for masks
     # Seconds and all: it was not trained again.
@@ -348,7 +348,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_done(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fill)
-        with pytest.raises(StoreError, match=r"No space left on device.*run the same command again: what is done"):
+        with pytest.raises(StoreError, match=r"No space left on device.*run the same command again: finished work"):
             quiet_run(small(), out)
     done = small_runs.outcomes(out)
     expected = small_runs.outcomes(uninterrupted)

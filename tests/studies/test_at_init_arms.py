@@ -62,7 +62,7 @@ def test_repeats_draw_anew_where_there_is_something_to_draw():
         draws = [(search_of(found, job).level, search_of(found, job).repeat) for job in jobs]
         assert len(set(draws)) == 4
     for arm in ("synflow", "magnitude-at-init"):
-        refused("its repeats are all the same run; leave per_trial out", arms=[{arm: {"per_trial": 2}}])
+        refused("all its repeats would be the same run; remove per_trial", arms=[{arm: {"per_trial": 2}}])
 
 
 def test_the_number_of_examples_is_part_of_what_looks_at_them_and_of_nothing_else():
@@ -164,16 +164,16 @@ def test_ways_to_write_a_control():
     [
         ({"of": "snpi", "shuffle": True}, "unknown arm 'snpi'; did you mean 'snip'"),
         ({"of": "snip"}, "a control of snip has shuffle: true, reinit: true, or both"),
-        ({"of": "snip", "rule": "snip", "shuffle": True}, "either its rule, or `of`"),
+        ({"of": "snip", "rule": "snip", "shuffle": True}, "either `rule`, or `of`"),
         ({"of": "snip", "shuffel": True, "reinit": True}, "unknown field 'arms.0.shuffel'; did you mean 'shuffle'"),
         ({"of": "snip", "shuffle": "twice"}, "arms.0.shuffle='twice': must be "),
         (
             {"of": "snip", "shuffle": "no", "reinit": "off"},
             "a control of snip has shuffle: true, reinit: true, or both",
         ),
-        ({"of": "edge-popup", "shuffle": True}, "shuffle: true}: the mask of such an arm .*edge-popup-trained"),
-        ({"of": "edge-popup", "reinit": True}, "reinit: true}: the mask of such an arm .*edge-popup-trained"),
-        ({"of": "small_nets:no_such", "reinit": True}, "'no_such' in 'small_nets' is not there"),
+        ({"of": "edge-popup", "shuffle": True}, "shuffle: true}: the mask of edge-popup .*edge-popup-trained"),
+        ({"of": "edge-popup", "reinit": True}, "reinit: true}: the mask of edge-popup .*edge-popup-trained"),
+        ({"of": "small_nets:no_such", "reinit": True}, "'no_such' in 'small_nets' does not exist"),
         ({"of": "small_nets:no_rule", "reinit": True}, r"must return \(InitialState, MaskUse\)"),
     ],
 )
@@ -188,7 +188,7 @@ def test_more_layers_than_weights():
     """Global rounds may go so far; at initialisation that would be no network."""
     settings = {"pruning__scope": "global", "pruning__rate": 0.95}
     assert plan(**settings).remaining == (944, 47, 2)
-    refused(r"pruning\.rounds: level 2 leaves 2 weights to 3 layers, .*at most 1 rounds", arms=["snip"], **settings)
+    refused(r"pruning\.rounds: level 2 leaves 2 weights for 3 layers, .*pruning.rounds to 1", arms=["snip"], **settings)
 
 
 def test_no_examples_at_all():

@@ -31,9 +31,9 @@ def of_kind(plan, kind):
 @pytest.mark.parametrize(
     ("connectivity", "match"),
     [
-        ({"copies": 1}, "connectivity.copies=1: a line joins two runs, so give 2 copies or more"),
+        ({"copies": 1}, "connectivity.copies=1: an interpolation joins two runs: set copies to 2 or more"),
         ({"points": 2}, "connectivity.points=2: .* 3 or more"),
-        ({"levels": [0, 3]}, "connectivity.levels names level 3, but with pruning.rounds=2 there are levels 0 to 2"),
+        ({"levels": [0, 3]}, "connectivity.levels names level 3, but with pruning.rounds=2 the levels are 0 to 2"),
         ({"levels": []}, "connectivity.levels=.*at least 1"),
         ({"levels": [1, 1]}, "connectivity.levels.*names 1 twice"),
         ({"levels": [-1]}, "connectivity.levels.0=-1"),
@@ -43,8 +43,8 @@ def of_kind(plan, kind):
         ({"rewind": [0, "inf"]}, "connectivity.rewind=.*must be an iteration"),
         ({"rewind": []}, r"connectivity.rewind=\[\]: name at least one"),
         ({"between": ["twins"]}, "between.0='twins': must be 'copies', 'dense-ticket' or 'levels'"),
-        ({"between": ["dense-ticket"]}, "between names dense-ticket, but levels names no level above 0"),
-        ({"levels": [1], "between": ["levels"]}, "between names levels, but levels names a single one"),
+        ({"between": ["dense-ticket"]}, "between has dense-ticket, but levels has no level above 0"),
+        ({"levels": [1], "between": ["levels"]}, "between has levels, but levels has a single level"),
         ({"threshold": 1}, "connectivity.threshold=1"),
         ({"copys": 3}, "unknown field 'connectivity.copys'; did you mean 'copies'"),
     ],
@@ -56,9 +56,9 @@ def test_what_can_not_be(connectivity, match):
 
 
 def test_patience_could_end_the_dense_run_too_early():
-    with pytest.raises(InputError, match=r"before iteration 5, which connectivity\.rewind asks for"):
+    with pytest.raises(InputError, match=r"before iteration 5, which connectivity\.rewind needs"):
         planned({"rewind": [0, 5]}, training={"iterations": 12, "patience": 1})
-    with pytest.raises(InputError, match=r"before iteration 3, which rewind asks for"):
+    with pytest.raises(InputError, match=r"before iteration 3, which rewind needs"):
         planned({"rewind": [0, 5]}, rewind=3, training={"iterations": 12, "patience": 1})
 
 

@@ -106,20 +106,20 @@ def test_a_chain_of_files_and_presets():
 def test_a_circle_is_said_however_it_is_spelt(first, second):
     Path("sub").mkdir()
     write("b.yaml", f"extends: {second}\nname: b\n")
-    assert len(refused("extends runs in a circle: .*a.yaml -> .*b.yaml", write("a.yaml", f"extends: {first}\n"))) < 300
+    assert len(refused("extends refers to itself: .*a.yaml -> .*b.yaml", write("a.yaml", f"extends: {first}\n"))) < 300
 
 
 def test_a_file_that_extends_itself_is_a_circle():
-    refused("circle", write("a.yaml", "extends: a.yaml\nname: a\n"))
+    refused("refers to itself", write("a.yaml", "extends: a.yaml\nname: a\n"))
 
 
 @pytest.mark.parametrize(
     ("base", "match"),
     [
         ("lenet-mnits", "unknown study 'lenet-mnits'; did you mean 'lenet-mnist'"),
-        ("nowhere.yaml", r"no study file or results folder '.*nowhere\.yaml'"),
-        ("[demo, lenet-mnist]", "extends names one preset or file"),
-        ("3", "extends names one preset or file"),
+        ("nowhere.yaml", r"no study file or results folder has the name '.*nowhere\.yaml'"),
+        ("[demo, lenet-mnist]", "extends must name one preset or file"),
+        ("3", "extends must name one preset or file"),
     ],
 )
 def test_what_is_extended_must_be_there(base, match):
@@ -178,7 +178,7 @@ def test_a_study_is_named_by_its_results_folder():
     assert load_study(str(Path("results/mine").absolute())) == study
     assert Study.load(Path("results/mine"), trials=1).trials == 1
     Path("empty").mkdir()
-    refused(r"'empty' is no results folder: it has no study\.yaml", "empty")
+    refused(r"'empty' is not a results folder: it has no study\.yaml", "empty")
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -278,7 +278,7 @@ def test_iterations_and_epochs_replace_each_other():
     path = write("a.yaml", "extends: lenet-mnist\nname: a\ntraining: {epochs: 3}\n")
     assert load_study(path).training.iterations is None
     assert load_study(path, {"training.iterations": 9}).training.epochs is None
-    refused("exactly one of them", "lenet-mnist", {"training": {"epochs": 1, "iterations": 9}})
+    refused("exactly one of iterations and epochs", "lenet-mnist", {"training": {"epochs": 1, "iterations": 9}})
 
 
 def test_global_scope_leaves_the_bases_layer_rates_behind():
@@ -288,7 +288,7 @@ def test_global_scope_leaves_the_bases_layer_rates_behind():
     write("b.yaml", "extends: lenet-mnist\nname: b\npruning: {rates: {fc1: 0.1}}\n")
     assert load_study("b.yaml", {"pruning.scope": "global"}).pruning.rates == {}
     assert load_study("b.yaml", assignments=["pruning.output_rate=null"]).pruning.output_rate is None
-    refused("belong to scope: layer", "demo", {"pruning": {"scope": "global", "output_rate": 0.1}})
+    refused("need scope: layer", "demo", {"pruning": {"scope": "global", "output_rate": 0.1}})
 
 
 def test_a_description_is_of_its_own_file():
@@ -303,9 +303,9 @@ def test_a_path_object_is_a_path():
 
 
 WORDED = {
-    "rewind=1.0": "rewind=1.0: a fraction of the budget lies below 1; iteration 1 is written 1",
+    "rewind=1.0": "rewind=1.0: a fraction of the budget must be below 1; write iteration 1 as 1",
     "arms=[{of: snip, shufle: true}]": "unknown field 'arms.0.shufle'; did you mean 'shuffle' or 'rule'?",
-    "connectivity=true": "connectivity=True: true and false have no meaning here; {} takes the defaults",
+    "connectivity=true": "connectivity=True: this field does not take true or false; {} takes the defaults",
     "arms=[]": "arms=[]: must name at least 1",
     "arms=3": "arms=3: must be a list, such as [a, b]",
     "arms=[3]": "arms.0=3: must be a section of `field: value` lines",
@@ -393,7 +393,7 @@ def test_another_source_leaves_the_users_file_behind():
         ("pruning: {scope: global, output_rate: 0.1}", "line 3: pruning: scope: global compares .*exclude"),
         ("network: {name: x, init: he}", r"line 3: network\.init='he': .*'glorot-normal'"),
         ("data: {source: npz}", "line 3: data: source: npz needs path"),
-        ("data: {source: digits, path: a.npz}", "line 3: data: path belongs to source: npz"),
+        ("data: {source: digits, path: a.npz}", "line 3: data: path needs source: npz"),
         ("arms: []", r"line 3: arms.*at least 1"),
         ("arms: [ticket, ticket]", "line 3: arms.*two arms are called 'ticket'"),
         ("arms:\n  - ticket\n  - reinit: {per_trial: 0}", r"line 5: arms\.1.*per_trial=0: "),
@@ -420,7 +420,7 @@ def test_all_that_is_wrong_is_said_at_once():
 def test_a_study_without_its_parts_says_which():
     message = refused("network is missing", write("a.yaml", "name: a\ntrials: 2\n"))
     assert all(f"{part} is missing" in message for part in ("data", "training", "pruning", "arms"))
-    refused("has no name: add a line `name: my-study`", write("b.yaml", "trials: 2\n"))
+    refused("has no name: add the line `name: my-study`", write("b.yaml", "trials: 2\n"))
 
 
 def test_a_file_that_was_overridden_is_not_blamed():
@@ -445,12 +445,12 @@ def test_a_file_that_was_overridden_is_not_blamed():
         ("traning.lr=3", "unknown field 'traning'; did you mean 'training'"),
         ("training.rate=3", "command line: unknown field 'training.rate'"),
         ("training.lr.x=3", r"command line: training\.lr="),
-        ("trials", "'trials' is not of the form field=value"),
-        ("=3", "'=3' is not of the form field=value"),
-        ("arms=[ticket", "arms=.*not valid YAML.*quote it, .arms=\\[a, b\\]."),
+        ("trials", "'trials' is not an override: write FIELD=VALUE"),
+        ("=3", "'=3' is not an override: write FIELD=VALUE"),
+        ("arms=[ticket", "arms=.*not valid YAML.*quote the argument, .arms=\\[a, b\\]."),
         ("pruning.densities=[50]", "less than 1; it is a fraction, 0.5 for 50 %"),
         ("trials=", "command line: trials=None: .*integer"),
-        ("extends=demo", "extends belongs into a study file"),
+        ("extends=demo", "extends belongs in a study file"),
     ],
 )
 def test_a_wrong_assignment_is_said(text, match):
@@ -466,9 +466,9 @@ def test_a_wrong_assignment_is_said(text, match):
         ("name: *nothing\n", r"a\.yaml, line 1: not valid YAML: .*alias"),
         ("name: a\x00b\n", r"a\.yaml.*not valid YAML"),
         ("name: a\n---\nname: b\n", r"a\.yaml.*not valid YAML"),
-        ("", r"a\.yaml: a study file is a list of `field: value` lines"),
-        ("- demo\n", r"a\.yaml: a study file is a list of `field: value` lines"),
-        ("just words\n", r"a\.yaml: a study file is a list of `field: value` lines"),
+        ("", r"a\.yaml: a study file needs `field: value` lines"),
+        ("- demo\n", r"a\.yaml: a study file needs `field: value` lines"),
+        ("just words\n", r"a\.yaml: a study file needs `field: value` lines"),
         ("extends: demo\nname: !!python/object/apply:os.system ['exit 3']\n", r"a\.yaml"),
         ("extends: demo\nname: !mine {a: b}\n", r"a\.yaml"),
     ],
@@ -494,9 +494,9 @@ def test_merged_and_repeated_yaml_nodes_are_read():
     ("name", "match"),
     [
         ("lenet-mnits", "unknown study 'lenet-mnits'; did you mean 'lenet-mnist'"),
-        ("quite other", "unknown study 'quite other' .*`tombola presets` lists"),
-        ("results/none", "no study file or results folder 'results/none'"),
-        ("mine.yml", r"no study file or results folder 'mine\.yml'"),
+        ("quite other", "unknown study 'quite other' .*list the presets with `tombola presets`"),
+        ("results/none", "no study file or results folder has the name 'results/none'"),
+        ("mine.yml", r"no study file or results folder has the name 'mine\.yml'"),
     ],
 )
 def test_an_unknown_study_is_said(name, match):
@@ -549,5 +549,5 @@ def test_a_study_that_was_run_is_found_by_its_name():
 def test_what_a_script_defines_itself_can_not_be_named():
     from tombola.studies import make_plan
 
-    with pytest.raises(InputError, match=r"can't see what a script or notebook defines itself.*my_code:make"):
+    with pytest.raises(InputError, match=r"can't import it from a script or notebook.*my_code:make"):
         make_plan(load_study("demo", {"network": "__main__:make"}))

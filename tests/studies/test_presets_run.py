@@ -30,7 +30,22 @@ def made(tmp_path_factory):
     return archive
 
 
-@pytest.mark.parametrize("name", preset_names())
+QUICK = (
+    "demo",
+    "lenet-mnist",
+    "lenet-mnist-global",
+    "lenet-mnist-rewind",
+    "lenet-mnist-supermask",
+    "lenet-fashion",
+    "conv2-cifar10-at-init-10k",
+    "conv4-cifar10-stability-10k",
+)
+"""The presets that `make test` runs; `make test-all` runs every one."""
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in preset_names()]
+)
 def test_a_preset_runs_for_two_tiny_levels(name, made, tmp_path):
     preset = load_study(name)
     shape = (3, 32, 32) if preset.data.source == "npz" else describe(preset.data).input_shape

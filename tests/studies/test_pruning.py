@@ -105,7 +105,7 @@ def test_densities_are_reached_to_a_weight_a_layer(densities, scope):
         ({"rate": 0.2, "target": 0.1, "rounds": 2}, "exactly one of rate, target and densities"),
         ({"rate": [0.2, 0.3], "rounds": 3}, "lists 2 values for 3 rounds"),
         ({"rate": 0.2, "output_rate": [0.1], "rounds": 3}, "output_rate lists 1 values for 3 rounds"),
-        ({"densities": [0.5, 0.5]}, "densities fall"),
+        ({"densities": [0.5, 0.5]}, "densities must fall"),
         ({"rate": 1.5, "rounds": 1}, r"the rate is 1.5: it must lie between 0 and 1"),
         ({"rate": "fast", "rounds": 1}, r"the rate is fast: it must lie between 0 and 1"),
         ({"rate": 0.1, "rates": {"fc1": [0.1, 2]}, "rounds": 2}, r"the rate of 'fc1' is 2"),
@@ -121,7 +121,7 @@ def test_what_can_not_be(settings, message):
     ("settings", "message"),
     [
         ({"rate": 0.2, "rates": {"pool*": 0.1}, "rounds": 1}, "no prunable layer matches 'pool"),
-        ({"rate": 0.2, "exclude": ["conv", "linear"], "rounds": 1}, "every prunable layer is excluded"),
+        ({"rate": 0.2, "exclude": ["conv", "linear"], "rounds": 1}, "it excludes every prunable layer"),
         ({"rate": 0.2, "exclude": ["fc1"], "rates": {"fc1": 0.1}, "rounds": 1}, "both in exclude and in rates"),
         ({"target": 0.1, "minimum": 1000, "rounds": 3}, r"0\.1 can't be reached"),
         ({"target": 0.01, "exclude": ["fc1"], "rounds": 3}, r"0\.01 can't be reached: .* allow 0\.8"),

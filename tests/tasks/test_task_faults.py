@@ -9,7 +9,9 @@ from test_task_studies import run, study
 
 import tombola
 from tombola.data import Dataset, sources
+from tombola.errors import InputError
 from tombola.studies import make_plan
+from tombola.tasks import Metric
 from tombola.training.engines import choose_engine
 
 
@@ -32,9 +34,9 @@ def refused_at_the_start(match, folder, name="regression-2", **changes):
     ("task", "message"),
     [
         ("regresion", r"unknown task 'regresion'; did you mean 'regression'"),
-        ("task_nets:Missing", r"'Missing' in 'task_nets' is not there"),
-        ("task_nets:mlp", r"task 'task_nets:mlp' can't be made with \{\}: TypeError"),
-        ("task_nets:Lstm", r"task 'task_nets:Lstm' can't be made"),
+        ("task_nets:Missing", r"'Missing' in 'task_nets' does not exist"),
+        ("task_nets:mlp", r"task 'task_nets:mlp' can't be built with \{\}: TypeError"),
+        ("task_nets:Lstm", r"task 'task_nets:Lstm' can't be built"),
         ({"name": "task_nets:Distance", "radius": "wide"}, r"task.radius='wide'"),
         ({"name": "task_nets:Distance", "radios": 1}, r"no option 'radios'; did you mean 'radius'"),
     ],
@@ -49,7 +51,7 @@ def test_a_task_that_there_is_not(task, message):
         ({"name": "regression", "metric": "r3"}, r"task.metric='r3': must be 'rmse', 'mae' or 'r2'"),
         ({"label_smooting": 0.1}, r"has no option 'label_smooting'; did you mean 'label_smoothing'"),
         ({"label_smoothing": 1.0}, r"task.label_smoothing=1.0: must be less than 1"),
-        ({"class_weights": [1, -1]}, r"task.class_weights=\[1, -1\]: must be 0 or more each"),
+        ({"class_weights": [1, -1]}, r"task.class_weights=\[1, -1\]: must be 0 or more"),
         ({"name": "multilabel", "threshold": 0}, r"task.threshold=0: must be greater than 0"),
         ({"name": "multilabel", "pos_weight": 0}, r"task.pos_weight=0: must be above 0"),
         ({"name": "segmentation", "classes": 1}, r"task.classes=1"),
@@ -66,12 +68,12 @@ def test_an_option_that_does_not_fit(task, message, tmp_path):
         (
             "regression",
             "classification",
-            r"one class number for each example, and regression has targets of type float32",
+            r"one class number for each example, but regression has targets of type float32",
         ),
-        ("tokens", "multilabel", r"shape \(N, labels\), and tokens has class numbers of 2 classes"),
+        ("tokens", "multilabel", r"shape \(N, labels\), but tokens has class numbers of 2 classes"),
         ("tokens", "segmentation", r"an integer class number for each pixel"),
         ("regression", "language-model", r"int64 token ids of shape \(N, tokens\)"),
-        ("text", "regression", r"one array of numbers as targets, and text has no targets"),
+        ("text", "regression", r"one array of numbers as targets, but text has no targets"),
         ("tokens", "language-model", r"language-model needs no targets, or an int64 token id for each position"),
     ],
 )
@@ -85,21 +87,25 @@ def test_data_of_another_kind(data, task, message):
         (
             "regression",
             {"name": "task_nets:mlp", "arguments": {"classes": 2}},
-            r"of shape \(4,\) for 4 .*gave \(4, 2\)",
+            r"of shape \(4,\) for 4 .*returned \(4, 2\)",
         ),
-        ("multilabel", {"name": "task_nets:small_cnn", "arguments": {"classes": 2}}, r"shape \(4, 3\).*gave \(4, 2\)"),
+        (
+            "multilabel",
+            {"name": "task_nets:small_cnn", "arguments": {"classes": 2}},
+            r"shape \(4, 3\).*returned \(4, 2\)",
+        ),
         ("tokens", {"name": "task_nets:Lstm", "arguments": {"classes": 1}}, r"returns 1 scores.* has 2 classes"),
         (
             "segmentation",
             {"name": "task_nets:UNet", "arguments": {"classes": 2}},
-            r"\(4, 3, 8, 8\).*gave \(4, 2, 8, 8\)",
+            r"\(4, 3, 8, 8\).*returned \(4, 2, 8, 8\)",
         ),
-        ("segmentation", {"name": "task_nets:small_cnn"}, r"class scores of shape \(4, 3, 8, 8\).*gave \(4, 3\)"),
-        ("language-model", {"name": "task_nets:Lstm", "arguments": {"classes": 6}}, r"\(4, 9, 6\).*gave \(4, 6\)"),
+        ("segmentation", {"name": "task_nets:small_cnn"}, r"class scores of shape \(4, 3, 8, 8\).*returned \(4, 3\)"),
+        ("language-model", {"name": "task_nets:Lstm", "arguments": {"classes": 6}}, r"\(4, 9, 6\).*returned \(4, 6\)"),
         (
             "language-model",
             {"name": "task_nets:Transformer", "arguments": {"causal": False}},
-            r"depend on later tokens, so it sees what it is to predict",
+            r"depend on later tokens, so it sees the tokens that it must predict",
         ),
     ],
 )
@@ -174,9 +180,9 @@ def test_a_loss_of_ones_own_is_not_taken_for_cross_entropy(tmp_path):
             "regression",
             "stop_margin",
             0.1,
-            r"pruning.stop_margin=0.1: the rmse of a guess is not known for task: regression",
+            r"pruning.stop_margin=0.1: the rmse of a guess is unknown for task: regression",
         ),
-        ("segmentation", "stop_margin", 0.1, r"the iou of a guess is not known"),
+        ("segmentation", "stop_margin", 0.1, r"the iou of a guess is unknown"),
         ("tokens", "stop_margin", 1.5, r"pruning.stop_margin=1.5: must be less than 1; .*accuracy"),
         ("tokens", "back_off", {"margin": 1.0}, r"pruning.back_off.margin=1: must be less than 1"),
     ],
@@ -204,7 +210,7 @@ def test_targets_that_are_no_labels(monkeypatch, tmp_path):
     targets = task_nets.dataset("multilabel").test_targets.copy()
     targets[3, 1] = 2
     data = changed_source(monkeypatch, "multilabel", test_targets=targets)
-    with pytest.raises(tombola.InputError, match="targets of 0 and 1, and multilabel-changed has the target 2"):
+    with pytest.raises(tombola.InputError, match="targets of 0 and 1, but multilabel-changed has the target 2"):
         run(study("multilabel", data=data), tmp_path / "out")
 
 
@@ -234,10 +240,10 @@ def test_pixels_that_are_ignored_are_no_class(monkeypatch, tmp_path):
 
 def test_weights_of_another_number(tmp_path):
     refused(
-        r"task.class_weights lists 3 weights, and tokens has 2 classes", "tokens", task={"class_weights": [1, 1, 1]}
+        r"task.class_weights lists 3 weights, but tokens has 2 classes", "tokens", task={"class_weights": [1, 1, 1]}
     )
     refused(
-        r"task.pos_weight lists 2 weights, and multilabel has 3",
+        r"task.pos_weight lists 2 weights, but multilabel has 3",
         "multilabel",
         task={"name": "multilabel", "pos_weight": [1, 1]},
     )
@@ -263,3 +269,8 @@ def test_the_task_in_the_docs_runs(tmp_path, monkeypatch):
     planned = study("regression", task=task, data=data, arms=["ticket"], pruning__rounds=1)
     frame = run(planned, tmp_path / "out").frame()
     assert list(frame["metric"].unique()) == ["distance"]
+
+
+def test_a_metric_of_no_known_direction_is_refused():
+    with pytest.raises(InputError, match="metric 'distance': better is 'down'"):
+        Metric("distance", "down", "cm")  # type: ignore[arg-type]

@@ -123,7 +123,7 @@ def test_a_network_with_several_inputs(data, network, tmp_path):
     ticket.save(tmp_path / "one.ticket")
     module = tombola.Ticket.load(tmp_path / "one.ticket").build(trust=True)
     assert all(bool((dict(module.named_parameters())[name][~keep] == 0).all()) for name, keep in ticket.mask.items())
-    with pytest.raises(tombola.InputError, match="not normalised"):
+    with pytest.raises(tombola.InputError, match="without normalisation"):
         ticket.normalise(torch.zeros(1, 3))
 
 

@@ -18,7 +18,7 @@ from tombola.errors import InputError
 from tombola.networks import NETWORKS, NetworkSettings, factory, initialised
 from tombola.seeds import Seeds
 from tombola.studies import load_study, make_plan
-from tombola.training.engine import Start
+from tombola.training.engine import ReplicaState
 from tombola.training.engines import choose_engine
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.mlp import MlpEngine
@@ -39,13 +39,18 @@ NORMS = ("running_mean", "running_var", "num_batches_tracked")
 def start_of(build, density=0.3, number=0, seeds=SEEDS):
     mask = random_mask(build, IMAGES, density, seed=number)
     weights = mask.apply(initialised(build, "glorot-normal", number).state_dict())
-    return Start(weights, mask, seeds, splits(IMAGES))
+    return ReplicaState(weights, mask, seeds, splits(IMAGES))
 
 
-def again(engine, start, lane=0):
+def again(engine, start, replica=0):
     """Return a start from where an engine is."""
-    return Start(
-        engine.weights(lane), start.mask, start.seeds, start.splits, engine.iteration, engine.optimizer_state(lane)
+    return ReplicaState(
+        engine.weights(replica),
+        start.mask,
+        start.seeds,
+        start.splits,
+        engine.iteration,
+        engine.optimizer_state(replica),
     )
 
 
@@ -169,7 +174,7 @@ def test_dropout_is_a_function_of_seeds_and_iteration():
     losses = []
     for iteration in (0, 5, 5):
         torch.manual_seed(len(losses))
-        begun = Start(start.weights, start.mask, start.seeds, start.splits, iteration)
+        begun = ReplicaState(start.weights, start.mask, start.seeds, start.splits, iteration)
         # The same batch each time, so that a loss depends on the iteration through dropout alone.
         engine = engine_at(build, begun, settings)
         engine._order.batches = lambda first, count: torch.arange(20)[None].expand(count, -1)
@@ -182,7 +187,7 @@ def test_dropout_is_off_in_evaluation():
     start = start_of(dropping)
     engine = engine_at(dropping, start, recipe(**SGD))
     engine.advance(5)
-    same = engine_at(whole, Start(engine.weights(), start.mask, SEEDS, start.splits), recipe(**SGD))
+    same = engine_at(whole, ReplicaState(engine.weights(), start.mask, SEEDS, start.splits), recipe(**SGD))
     for part in ("train", "validation", "test"):
         assert engine.evaluate(part) == same.evaluate(part)
     engine.advance(1)
@@ -250,9 +255,9 @@ def test_what_is_no_image_cannot_be_augmented(tmp_path):
     settings = {"source": "npz", "path": str(tmp_path / "vectors.npz"), "validation": 5}
     changes = {"data": settings, "training.batch_size": 5, "pruning.rounds": 1}
     make_plan(load_study("demo", changes))
-    with pytest.raises(InputError, match=r"training\.augment is for images .* has shape \(6,\)"):
+    with pytest.raises(InputError, match=r"training\.augment needs images .* has shape \(6,\)"):
         make_plan(load_study("demo", changes | {"training.augment": ["flip"]}))
-    with pytest.raises(InputError, match=r"training\.augment is for images"):
+    with pytest.raises(InputError, match=r"training\.augment needs images"):
         make_plan(load_study("demo", changes | {"retraining.augment": ["flip"]}))
 
 
@@ -285,24 +290,24 @@ def several(build):
     starts = []
     for number, density in enumerate((1.0, 0.3, 0.1)):
         start = start_of(build, density, number, seeds[number % 2])
-        starts.append(Start(start.weights, start.mask, start.seeds, data_of[number % 2]))
+        starts.append(ReplicaState(start.weights, start.mask, start.seeds, data_of[number % 2]))
     return starts
 
 
 @pytest.mark.parametrize("kinds", [(), BOTH], ids=["plain", "augmented"])
-def test_a_stack_of_resnets_trains_as_its_lanes_would_alone(kinds):
-    """Running statistics are each lane's own, and so are flips and crops."""
+def test_a_stack_of_resnets_trains_as_its_replicas_would_alone(kinds):
+    """Running statistics are each replica's own, and so are flips and crops."""
     assert StackedEngine.fits(RESNET, torch.zeros(1, *IMAGES))
     starts, settings = several(RESNET), recipe(**SGD, augment=kinds)
     together, alone = stack(RESNET, starts, settings), [engine_at(RESNET, start, settings) for start in starts]
     assert together.advance(5) == pytest.approx([engine.advance(5)[0] for engine in alone], rel=1e-4)
-    for lane, (engine, start) in enumerate(zip(alone, starts, strict=True)):
-        weights = together.weights(lane)
+    for replica, (engine, start) in enumerate(zip(alone, starts, strict=True)):
+        weights = together.weights(replica)
         for name, tensor in engine.weights().items():
             torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-5)
         assert all(bool((weights[name][~keep] == 0.0).all()) for name, keep in start.mask.items())
         assert all(tensor == 5 for name, tensor in statistics(weights).items() if name.endswith("tracked"))
-    means = [together.weights(lane)["norm.running_mean"] for lane in range(3)]
+    means = [together.weights(replica)["norm.running_mean"] for replica in range(3)]
     assert not torch.allclose(means[0], means[2], rtol=1e-2)
     for score, engine in zip(together.evaluate("validation"), alone, strict=True):
         assert score.loss == pytest.approx(engine.evaluate("validation")[0].loss, rel=1e-3)
@@ -314,7 +319,7 @@ def test_an_augmented_stack_goes_on_as_if_never_interrupted(precision):
     whole, first = stack(RESNET, starts, settings), stack(RESNET, starts, settings)
     whole.advance(9)
     first.advance(4)
-    second = stack(RESNET, [again(first, start, lane) for lane, start in enumerate(starts)], settings)
+    second = stack(RESNET, [again(first, start, replica) for replica, start in enumerate(starts)], settings)
     second.advance(5)
-    for lane in range(3):
-        assert_equal_states(second.weights(lane), whole.weights(lane))
+    for replica in range(3):
+        assert_equal_states(second.weights(replica), whole.weights(replica))

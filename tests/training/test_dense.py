@@ -14,7 +14,7 @@ from tombola.data import Part
 from tombola.pruning import Mask
 from tombola.seeds import Seeds
 from tombola.tasks import Classification
-from tombola.training.engine import Start
+from tombola.training.engine import ReplicaState
 from tombola.training.engines import dense
 from tombola.training.engines.dense import EVALUATION_BLOCK, EVALUATION_PIECE, piece_of, score
 
@@ -35,7 +35,7 @@ def start_of(build, density=0.3):
 
 def resumed(engine, build, start, settings, budget=1000):
     """Return a new engine that begins where this one is."""
-    again = Start(
+    again = ReplicaState(
         engine.weights(), start.mask, start.seeds, start.splits, engine.iteration, dict(engine.optimizer_state())
     )
     return engine_at(build, again, settings, budget)
@@ -105,7 +105,7 @@ def test_a_start_in_the_middle_goes_on_with_order_and_schedule():
     """A network rewound to iteration k sees the batches and learning rates from k on, with a fresh optimiser."""
     settings = recipe(**SGD, **STEPS)
     begun = start_of(MLP)
-    start = Start(begun.weights, begun.mask, begun.seeds, begun.splits, iteration=8)
+    start = ReplicaState(begun.weights, begun.mask, begun.seeds, begun.splits, iteration=8)
     plain = Plain(MLP, start, settings, lambda i: 0.05 * 0.5 ** ((i >= 10) + (i >= 14)))
     engine = engine_at(MLP, start, settings)
     for _ in range(12):
@@ -127,9 +127,9 @@ def test_a_frozen_layer_can_be_masked():
     assert not torch.equal(engine.weights()["3.weight"], start.weights["3.weight"])
 
 
-def test_two_lanes_are_refused():
+def test_two_replicas_are_refused():
     start = start_of(MLP)
-    with pytest.raises(ValueError, match="one lane"):
+    with pytest.raises(ValueError, match="one replica"):
         dense.DenseEngine(MLP, [start, start], recipe(), 100, CPU)
 
 
@@ -226,7 +226,7 @@ def test_dropout_follows_the_seeds_and_nothing_else():
         def value(self, purpose, counter=0):
             return super().value(purpose, counter) + (purpose == "dropout")
 
-    other = Start(start.weights, start.mask, OtherDropout(SEEDS.study, SEEDS.trial), start.splits)
+    other = ReplicaState(start.weights, start.mask, OtherDropout(SEEDS.study, SEEDS.trial), start.splits)
     engine = engine_at(DROPPING, other, settings)
     engine.advance(10)
     assert not torch.equal(engine.weights()["fc1.weight"], runs[0]["fc1.weight"])
@@ -370,7 +370,7 @@ def test_a_start_is_not_trained_into(settings):
     start, settings = start_of(CONV), recipe(**settings)
     first = engine_at(CONV, start, settings)
     first.advance(4)
-    middle = Start(first.weights(), start.mask, SEEDS, start.splits, 4, first.optimizer_state())
+    middle = ReplicaState(first.weights(), start.mask, SEEDS, start.splits, 4, first.optimizer_state())
     given = [{name: t.clone() for name, t in tensors.items()} for tensors in (middle.weights, middle.optimizer)]
     engine_at(CONV, middle, settings).advance(4)
     assert_equal_states(middle.weights, given[0])

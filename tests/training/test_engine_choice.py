@@ -67,7 +67,7 @@ def test_reasons_against_the_sparse_engines():
     assert reasons_against(LENET, random_mask(LENET, (1, 28, 28), 0.1), PLAIN) == {}
     against = reasons_against(CONV_2, mask, PLAIN)
     assert against["mlp"] == "conv1: a multilayer perceptron has no Conv2d"
-    assert against["fc1"].endswith("of its weights are left; a sparse layer pays below 30%")
+    assert against["fc1"].endswith("of its weights remain; a sparse layer is faster only below 30%")
     assert "conv2" not in against
     assert reasons_against(LENET, mask, HALF)["sparse"] == "precision: bfloat16; sparse layers compute in float32"
     assert "augment" in reasons_against(CONV_2, mask, recipe(augment=("flip",)))["mlp"]

@@ -25,7 +25,7 @@ from tombola.running.store import CHECKPOINT, Store
 from tombola.seeds import PURPOSES, Seeds
 from tombola.studies import make_plan
 from tombola.training import loop
-from tombola.training.engine import Start
+from tombola.training.engine import ReplicaState
 from tombola.training.order import Order
 from tombola.training.popup import initial_scores
 
@@ -94,7 +94,7 @@ def test_3_buffers_optimiser_and_schedule_are_fresh_at_each_level(tmp_path):
     build = partial(small_nets.conv_norm, (1, 8, 8), 10)
     weights = initialised(build, job.spec.network.init, job.spec.seeds.value("init")).state_dict()
     digits = data.split(data.load(job.spec.data), job.spec.data.validation, job.spec.seeds)
-    start = Start(result.mask.apply(weights), result.mask, job.spec.seeds, digits)
+    start = ReplicaState(result.mask.apply(weights), result.mask, job.spec.seeds, digits)
     plain = Plain(build, start, job.spec.training, lambda i: min(1, (i + 1) / 4) * 0.05 * (0.1 if i >= 8 else 1))
     for _ in range(12):
         plain.step()

@@ -12,14 +12,14 @@ from plain_loop import assert_equal_states, begin, engine_at, random_mask, recip
 
 from tombola.tasks import Classification
 from tombola.training import loop
-from tombola.training.engine import Score, Start
+from tombola.training.engine import ReplicaState, Score
 from tombola.training.loop import Interrupted, Record, train
 
 
 class Scripted:
     """An engine whose losses are written down; its weights are its iteration."""
 
-    name, lanes = "scripted", 1
+    name, replicas = "scripted", 1
 
     def __init__(self, validation=None, losses=None, iteration=0, blocks=3):
         self.iteration, self.blocks = iteration, blocks
@@ -39,10 +39,10 @@ class Scripted:
         loss = self.validation.get(self.iteration, 1.0) if part == "validation" else 5.0 + self.iteration
         return [Score(loss, 0.5)]
 
-    def weights(self, lane=0):
+    def weights(self, replica=0):
         return {"w": torch.tensor(float(self.iteration))}
 
-    def optimizer_state(self, lane=0):
+    def optimizer_state(self, replica=0):
         return {}
 
 
@@ -240,7 +240,7 @@ def run_in_pieces(looks, **training):
 
         def save(engine=engine, record=record):
             at = (engine.weights(), begun.mask, begun.seeds, begun.splits, engine.iteration, engine.optimizer_state())
-            box.update(start=Start(*at), record=copy.deepcopy(record))
+            box.update(start=ReplicaState(*at), record=copy.deepcopy(record))
 
         try:
             train(engine, [record], budget=budget, evaluate_every=6, keep=(6, 7), save=save, check=stopping_at(look))
@@ -311,11 +311,11 @@ def test_snapshots_do_not_go_on_training():
     assert not torch.equal(record.snapshots["iteration-3"]["1.weight"], record.snapshots["final"]["1.weight"])
 
 
-# Several lanes
+# Several replicas
 
 
-class TwoLanes(Scripted):
-    lanes = 2
+class TwoReplicas(Scripted):
+    replicas = 2
 
     def advance(self, iterations):
         (loss,) = super().advance(iterations)
@@ -325,13 +325,13 @@ class TwoLanes(Scripted):
         (score,) = super().evaluate(part, check)
         return [score, Score(7.0 - self.iteration, 0.25)]
 
-    def weights(self, lane=0):
-        return {"w": torch.tensor(float(self.iteration + 1000 * lane))}
+    def weights(self, replica=0):
+        return {"w": torch.tensor(float(self.iteration + 1000 * replica))}
 
 
-def test_lanes_have_their_own_records():
+def test_replicas_have_their_own_records():
     records = [Record(), Record()]
-    train(TwoLanes({3: 0.5}), records, budget=6, evaluate_every=3)
+    train(TwoReplicas({3: 0.5}), records, budget=6, evaluate_every=3)
     assert [rows(record) for record in records] == [[0, 3, 6]] * 2
     assert records[1].history["val_loss"] == [7.0, 4.0, 1.0]
     assert moments(records[0]) == {"start": 0, "best": 3, "final": 6}
@@ -339,18 +339,18 @@ def test_lanes_have_their_own_records():
     assert records[1].train == (1.0, 0.25)
 
 
-def test_a_lane_that_diverges_does_not_end_the_others():
+def test_a_replica_that_diverges_does_not_end_the_others():
     records = [Record(), Record()]
-    train(TwoLanes({3: math.nan}), records, budget=9, evaluate_every=3)
+    train(TwoReplicas({3: math.nan}), records, budget=9, evaluate_every=3)
     assert records[0].diverged_at == 3
     assert records[1].diverged_at is None
     assert rows(records[1]) == [0, 3, 6, 9]
     assert moments(records[1])["best"] == 1009
 
 
-def test_resuming_beside_a_lane_that_diverged_adds_no_row_twice():
-    """The first lane has no row of this iteration, for it had diverged; the second one has."""
-    records, engine = [Record(), Record()], TwoLanes({3: math.nan}, blocks=0)
+def test_resuming_beside_a_replica_that_diverged_adds_no_row_twice():
+    """The first replica has no row of this iteration, for it had diverged; the second one has."""
+    records, engine = [Record(), Record()], TwoReplicas({3: math.nan}, blocks=0)
     with pytest.raises(Interrupted):
         train(engine, records, budget=9, evaluate_every=3, check=lambda: stop_when(engine.iteration == 6))
     assert rows(records[1]) == [0, 3, 6]
@@ -359,14 +359,14 @@ def test_resuming_beside_a_lane_that_diverged_adds_no_row_twice():
 
 
 @pytest.mark.parametrize("further", [0, 1])
-def test_a_lane_that_has_its_row_goes_with_one_that_has_not(further):
+def test_a_replica_that_has_its_row_goes_with_one_that_has_not(further):
     """Two jobs at iteration 0 may be stacked: one stopped after its first evaluation, the other not begun."""
     records = [Record(), Record()]
     row = {"iteration": 0, "val_loss": 1.0, "val_accuracy": 0.5, "test_loss": 5.0, "test_accuracy": 0.5}
     for column, value in row.items():
         records[further].history[column].append(value)
     records[further].snapshots = {"start": {"w": torch.tensor(0.0)}, "best": {"w": torch.tensor(0.0)}}
-    train(TwoLanes(), records, budget=6, evaluate_every=3)
+    train(TwoReplicas(), records, budget=6, evaluate_every=3)
     assert [rows(record) for record in records] == [[0, 3, 6]] * 2
     assert set(records[0].snapshots) == set(records[1].snapshots) == {"start", "best", "final"}
 

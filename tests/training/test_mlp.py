@@ -13,7 +13,7 @@ from torch.nn import functional
 from tombola.data.parts import Part, Splits
 from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
-from tombola.training.engine import Start, Weights
+from tombola.training.engine import ReplicaState, Weights
 from tombola.training.engines.mlp import MlpEngine
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
@@ -117,7 +117,7 @@ def engine(
     iteration: int = 0,
     optimizer: dict[str, Tensor] | None = None,
 ) -> MlpEngine:
-    start = Start(weights, mask, SEEDS, splits, iteration, optimizer or {})
+    start = ReplicaState(weights, mask, SEEDS, splits, iteration, optimizer or {})
     return MlpEngine(build, [start], recipe, 1000, CPU)
 
 
@@ -291,12 +291,12 @@ def test_where_it_pays() -> None:
 
 def test_what_it_cannot_train() -> None:
     mask, recipe = random_mask(SMALL, 0.5), Recipe(**ADAM)
-    start = Start(initial(SMALL, mask), mask, SEEDS, TINY)
-    with pytest.raises(ValueError, match="one lane"):
+    start = ReplicaState(initial(SMALL, mask), mask, SEEDS, TINY)
+    with pytest.raises(ValueError, match="one replica"):
         MlpEngine(SMALL, [start, start], recipe, 1000, CPU)
     with pytest.raises(ValueError, match="on the CPU"):
         MlpEngine(SMALL, [start], recipe, 1000, torch.device("meta"))
-    with pytest.raises(ValueError, match="no multilayer perceptron"):
+    with pytest.raises(ValueError, match="not a multilayer perceptron"):
         MlpEngine(lambda: nn.Sequential(nn.Linear(36, 5), nn.Tanh()), [start], recipe, 1000, CPU)
     with pytest.raises(ValueError, match="the data are"):
         engine(SMALL, start.weights, mask, IMAGES, recipe)

@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 from tombola.errors import InputError
 from tombola.pruning import Mask
 from tombola.studies import make_plan
-from tombola.training.engine import Start
+from tombola.training.engine import ReplicaState
 from tombola.training.engines import choose_engine, reasons_against
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.mlp import MlpEngine
@@ -133,7 +133,7 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(settings):
     first.advance(5)
     state = first.optimizer_state()
     assert state
-    again = engine_at(MLP, Start(first.weights(), start.mask, start.seeds, start.splits, 5, state), settings)
+    again = engine_at(MLP, ReplicaState(first.weights(), start.mask, start.seeds, start.splits, 5, state), settings)
     again.advance(7)
     assert_equal_states(again.weights(), straight.weights())
     assert_equal_states(again.optimizer_state(), straight.optimizer_state())
@@ -250,7 +250,7 @@ def test_an_augmentation_of_ones_own_is_seeded_and_leaves_the_data_alone():
     straight.advance(6)
     again.advance(2)
     state = again.optimizer_state()
-    again = engine_at(MLP, Start(again.weights(), start.mask, start.seeds, start.splits, 2, state), settings)
+    again = engine_at(MLP, ReplicaState(again.weights(), start.mask, start.seeds, start.splits, 2, state), settings)
     again.advance(4)
     assert_equal_states(straight.weights(), again.weights())
     assert torch.equal(start.splits.train.inputs, before)
@@ -301,14 +301,16 @@ def test_engines_agree(settings):
     for other in (StackedEngine, SparseEngine):
         engine = other(MLP, [start], settings, 1000, CPU)
         engine.advance(10)
-        resumed = Start(engine.weights(), start.mask, start.seeds, start.splits, 10, dict(engine.optimizer_state()))
+        resumed = ReplicaState(
+            engine.weights(), start.mask, start.seeds, start.splits, 10, dict(engine.optimizer_state())
+        )
         engine = other(MLP, [resumed], settings, 1000, CPU)
         engine.advance(15)
         assert_close(engine.weights(), dense.weights(), 1e-4)
 
 
 @pytest.mark.parametrize("settings", [{"clip_norm": 1.0}, {"optimizer": "muon"}, {"augment": ["own_training:noise"]}])
-def test_lanes_are_not_stacked_where_they_would_mix(settings):
+def test_replicas_are_not_stacked_where_they_would_mix(settings):
     assert choose_engine("stacked", MLP, Mask({}), recipe(**settings), torch.zeros(1, 20)) is DenseEngine
 
 
@@ -320,7 +322,7 @@ def test_lanes_are_not_stacked_where_they_would_mix(settings):
     [
         ({"optimizer": "torch.optim:LBFGS"}, "closure"),
         ({"optimizer": "optimizers:SAM"}, "SAM|named_parameters"),
-        ({"optimizer": "own_training:no_optimizer"}, "gave a str"),
+        ({"optimizer": "own_training:no_optimizer"}, "returned a str"),
         ({"optimizer": "own_training:missing"}, "missing"),
         ({"optimizer": "own_training:Forgetful"}, "can't be resumed"),
         ({"optimizer": "own_training:Hoarding"}, "keeps 'history'"),

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from tombola.pruning import Mask
-from tombola.training.engine import Start
+from tombola.training.engine import ReplicaState
 from tombola.training.engines.popup import PopupEngine
 from tombola.training.order import Order
 from tombola.training.popup import Popup, counts_of, seen, signed_constant
@@ -131,7 +131,7 @@ def test_resumed_is_bit_equal(build, settings):
     for steps in (7, 1, 12):
         broken.advance(steps)
         broken.evaluate("validation")
-        again = Start(
+        again = ReplicaState(
             broken.weights(), start.mask, SEEDS, start.splits, broken.iteration, broken.optimizer_state(), start.popup
         )
         broken = engine_of(build, again, settings, 20)

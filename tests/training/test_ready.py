@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 from numba import njit
 
 from tombola.running.options import RunOptions
@@ -50,6 +51,7 @@ def train(cache: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_new_machine_gives_the_same_bits_at_once_and_later(tmp_path):
     at_once = train(tmp_path)
     assert at_once.count("\n") == 4

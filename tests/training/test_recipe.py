@@ -101,8 +101,8 @@ def test_the_budget(settings, epoch_length, budget):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 3}, "exactly one of them"),
-        ({"iterations": None}, "exactly one of them"),
+        ({"epochs": 3}, "exactly one of iterations and epochs"),
+        ({"iterations": None}, "exactly one of iterations and epochs"),
         ({"iterations": 0}, "greater than or equal to 1"),
         ({"iterations": None, "epochs": 0}, "greater than 0"),
         ({"lr": 0}, "greater than 0"),
@@ -124,9 +124,9 @@ def test_the_budget(settings, epoch_length, budget):
         ({"clip_norm": 0}, "greater than 0"),
         ({"clip_value": -1}, "greater than 0"),
         ({"schedule": "liner"}, "unknown schedule 'liner'; did you mean 'linear'"),
-        ({"schedule": "onecycle", "warmup": 3}, "warmup of its own"),
-        ({"schedule": "step"}, "milestones and schedule: step go together"),
-        ({"milestones": (3,)}, "milestones and schedule: step go together"),
+        ({"schedule": "onecycle", "warmup": 3}, "its own warmup"),
+        ({"schedule": "step"}, "milestones and schedule: step need each other"),
+        ({"milestones": (3,)}, "milestones and schedule: step need each other"),
         ({"schedule": "step", "milestones": (5, 3)}, "rising"),
         ({"schedule": "step", "milestones": (3, 3)}, "rising"),
         ({"schedule": "step", "milestones": (0, 3)}, "above 0"),

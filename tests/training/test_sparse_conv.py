@@ -16,7 +16,7 @@ from torch.nn import functional
 from tombola.networks import NETWORKS
 from tombola.networks.resnet import ResNet
 from tombola.pruning.mask import Mask
-from tombola.training.engine import Start
+from tombola.training.engine import ReplicaState
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.example_last import (
     CHUNK,
@@ -252,7 +252,7 @@ def test_augments_and_resumes_bit_equal(name: str) -> None:
     first = SparseEngine(build, [start], settings, 1000, CPU)
     first.advance(5)
     state = first.optimizer_state()
-    again = Start(first.weights(), start.mask, SEEDS, start.splits, 5, state)
+    again = ReplicaState(first.weights(), start.mask, SEEDS, start.splits, 5, state)
     second = SparseEngine(build, [again], settings, 1000, CPU)
     assert second.advance(9) == loss
     assert_equal_states(second.weights(), whole.weights())
@@ -369,8 +369,8 @@ def test_why_layers_stay_dense() -> None:
     mask = Mask({"0.weight": torch.zeros(4, 3, 3, 3) > 0, "1.weight": torch.ones(4, 4, 1, 1) > 0})
     reasons = why_dense(module, mask)
     assert reasons["0"] == "it pads with 'reflect', not with zeros"
-    assert reasons["1"] == "100% of its weights are left; a sparse layer pays below 75%"
-    assert reasons["3"] == "100% of its weights are left; a sparse layer pays below 30%"
+    assert reasons["1"] == "100% of its weights remain; a sparse layer is faster only below 75%"
+    assert reasons["3"] == "100% of its weights remain; a sparse layer is faster only below 30%"
     assert not SparseEngine.pays(module, mask)
     assert SparseEngine.why_not(module, mask, recipe()) == ""  # it could, at another density
     padded = Mask({"0.weight": mask["0.weight"]})

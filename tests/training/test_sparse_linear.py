@@ -12,7 +12,7 @@ from torch.nn import functional
 from tombola.data.parts import Part, Splits
 from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
-from tombola.training.engine import Start, Weights
+from tombola.training.engine import ReplicaState, Weights
 from tombola.training.engines import kernels
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.replacing import sparsify
@@ -165,16 +165,16 @@ def splits() -> Splits:
     return Splits(*parts, mean=(0.0,), std=(1.0,), classes=5)
 
 
-def start(data: Splits) -> Start:
+def start(data: Splits) -> ReplicaState:
     """Two sparse linear layers, one dense one, and a masked convolution."""
     module = ConvNet()
     densities = {"conv.weight": 0.5, "fc1.weight": 0.05, "fc2.weight": 0.1, "out.weight": 0.6}
     parameters = dict(module.named_parameters())
     mask = Mask({name: torch.rand(parameters[name].shape) < density for name, density in densities.items()})
-    return Start(mask.apply(module.state_dict()), mask, SEEDS, data)
+    return ReplicaState(mask.apply(module.state_dict()), mask, SEEDS, data)
 
 
-def plain(begin: Start, recipe: Recipe, steps: int) -> tuple[list[float], Weights]:
+def plain(begin: ReplicaState, recipe: Recipe, steps: int) -> tuple[list[float], Weights]:
     module = ConvNet()
     module.load_state_dict(begin.weights)
     if recipe.optimizer == "adam":
@@ -239,7 +239,7 @@ def test_engine_goes_on_bit_equal(recipe: Recipe) -> None:
     first = SparseEngine(build, [begin], recipe, 200, CPU)
     first.advance(13)
     state = first.optimizer_state()
-    again = Start(first.weights(), begin.mask, SEEDS, begin.splits, 13, state)
+    again = ReplicaState(first.weights(), begin.mask, SEEDS, begin.splits, 13, state)
     second = SparseEngine(build, [again], recipe, 200, CPU)
     assert second.advance(17) == loss
     assert all(torch.equal(tensor, second.weights()[name]) for name, tensor in whole.weights().items())
@@ -249,7 +249,7 @@ def test_engine_goes_on_bit_equal(recipe: Recipe) -> None:
 
 def test_what_the_engine_cannot_train() -> None:
     begin = start(splits())
-    with pytest.raises(ValueError, match="one lane"):
+    with pytest.raises(ValueError, match="one replica"):
         SparseEngine(ConvNet, [begin, begin], RECIPES["adam"], 200, CPU)
     with pytest.raises(ValueError, match="on the CPU"):
         SparseEngine(ConvNet, [begin], RECIPES["adam"], 200, torch.device("meta"))

@@ -9,7 +9,7 @@ from plain_loop import CPU, assert_equal_states, engine_at, random_mask, recipe,
 
 from tombola.networks import initialised
 from tombola.seeds import Seeds
-from tombola.training.engine import Start
+from tombola.training.engine import ReplicaState
 from tombola.training.engines.stacked import StackedEngine
 
 VECTORS, IMAGES = (20,), (2, 6, 6)
@@ -28,7 +28,7 @@ def starts_of(build, shape, densities=DENSITIES):
     for number, density in enumerate(densities):
         mask = random_mask(build, shape, density, seed=number)
         weights = mask.apply(initialised(build, "glorot-normal", number).state_dict())
-        found.append(Start(weights, mask, Seeds(5, number % 2), data[number % 2]))
+        found.append(ReplicaState(weights, mask, Seeds(5, number % 2), data[number % 2]))
     return found
 
 
@@ -42,7 +42,7 @@ def stack(build, starts, settings, budget=1000):
     [(MLP, VECTORS, ADAM), (MLP, VECTORS, SGD), (CONV, IMAGES, SGD)],
     ids=["mlp-adam", "mlp-sgd", "conv-batch-norm-sgd"],
 )
-def test_each_lane_trains_as_it_would_alone(build, shape, settings):
+def test_each_replica_trains_as_it_would_alone(build, shape, settings):
     starts, settings = starts_of(build, shape), recipe(**settings)
     together = stack(build, starts, settings)
     alone = [engine_at(build, start, settings) for start in starts]
@@ -58,23 +58,23 @@ def test_each_lane_trains_as_it_would_alone(build, shape, settings):
 
 
 def test_the_first_steps_agree_to_the_last_digits():
-    """Before rounding has had time to grow: the weights themselves, of each lane and not of its neighbour."""
+    """Before rounding has had time to grow: the weights themselves, of each replica and not of its neighbour."""
     starts, settings = starts_of(MLP, VECTORS), recipe(**SGD)
     together = stack(MLP, starts, settings)
     together.advance(5)
-    for lane, start in enumerate(starts):
+    for replica, start in enumerate(starts):
         engine = engine_at(MLP, start, settings)
         engine.advance(5)
         for name, tensor in engine.weights().items():
-            torch.testing.assert_close(together.weights(lane)[name], tensor, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(together.weights(replica)[name], tensor, rtol=1e-5, atol=1e-6)
 
 
 def test_pruned_weights_stay_at_zero():
     starts = starts_of(CONV, IMAGES)
     together = stack(CONV, starts, recipe(**SGD))
     together.advance(20)
-    for lane, start in enumerate(starts):
-        weights = together.weights(lane)
+    for replica, start in enumerate(starts):
+        weights = together.weights(replica)
         for name, keep in start.mask.items():
             assert bool((weights[name][~keep] == 0.0).all())
             assert keep.sum() == 0 or bool((weights[name][keep] != start.weights[name][keep]).any())
@@ -88,18 +88,18 @@ def test_a_stack_goes_on_as_if_never_interrupted(settings):
     whole.advance(17)
     first.advance(6)
     again = [
-        Start(first.weights(lane), start.mask, start.seeds, start.splits, 6, first.optimizer_state(lane))
-        for lane, start in enumerate(starts)
+        ReplicaState(first.weights(replica), start.mask, start.seeds, start.splits, 6, first.optimizer_state(replica))
+        for replica, start in enumerate(starts)
     ]
     second = stack(CONV, again, settings)
     second.advance(11)
-    for lane in range(len(starts)):
-        assert_equal_states(second.weights(lane), whole.weights(lane))
-        assert_equal_states(second.optimizer_state(lane), whole.optimizer_state(lane))
+    for replica in range(len(starts)):
+        assert_equal_states(second.weights(replica), whole.weights(replica))
+        assert_equal_states(second.optimizer_state(replica), whole.optimizer_state(replica))
 
 
 def test_a_job_of_a_stack_can_go_on_alone():
-    """Its checkpoint is the dense engine's: another number of lanes may be there next time, or another machine."""
+    """Its checkpoint is the dense engine's: another number of replicas may be there next time, or another machine."""
     settings = recipe(**ADAM)
     starts = starts_of(MLP, VECTORS)
     together = stack(MLP, starts, settings)
@@ -107,7 +107,7 @@ def test_a_job_of_a_stack_can_go_on_alone():
     start = starts[2]
     alone = engine_at(
         MLP,
-        Start(together.weights(2), start.mask, start.seeds, start.splits, 10, together.optimizer_state(2)),
+        ReplicaState(together.weights(2), start.mask, start.seeds, start.splits, 10, together.optimizer_state(2)),
         settings,
     )
     together.advance(5)
@@ -116,7 +116,7 @@ def test_a_job_of_a_stack_can_go_on_alone():
         torch.testing.assert_close(together.weights(2)[name], tensor, rtol=1e-4, atol=1e-6)
 
 
-def test_a_lane_that_diverges_does_not_touch_the_others():
+def test_a_replica_that_diverges_does_not_touch_the_others():
     starts = starts_of(MLP, VECTORS, (1.0, 1.0, 1.0))
     next(iter(starts[1].weights.values())).fill_(float("inf"))
     together = stack(MLP, starts, recipe(**ADAM))
@@ -128,7 +128,7 @@ def test_a_lane_that_diverges_does_not_touch_the_others():
 
 def test_what_cannot_be_stacked_is_refused():
     start = starts_of(MLP, VECTORS, (1.0,))[0]
-    later = Start(start.weights, start.mask, start.seeds, start.splits, 3)
+    later = ReplicaState(start.weights, start.mask, start.seeds, start.splits, 3)
     with pytest.raises(ValueError, match="same iteration"):
         stack(MLP, [start, later], recipe(**ADAM))
     dropping = starts_of(DROPPING, VECTORS, (1.0,))

@@ -22,8 +22,8 @@ def break_down(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 
     true break-down lies between the density given and that of the next level.
 
     Arguments:
-        levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
-        margin: the loss that still counts as none, as a fraction: 0.001 is 0.1 percentage points of a percentage, and
+        levels: a row per (study, arm, trial, repeat, level), as returned by `Results.frame()`.
+        margin: the accepted loss, as a fraction: 0.001 is 0.1 percentage points of a percentage, and
             0.1 % of the dense network's value of any other metric.
         confidence: of the interval.
 
@@ -58,7 +58,7 @@ def break_downs(levels: pd.DataFrame, margin: float = 0.001) -> pd.DataFrame:
     A level is worse where its test metric at early stop is worse than the dense network's by more than the margin, or
     where its run diverged. A trial breaks down at its last level before the first two worse ones in a row; a worse last
     level counts as two. `censored` marks trials that never break down; their `density` is that of the sparsest level.
-    Trials without a dense run are left out.
+    Trials without a dense run are omitted.
 
     Raises:
         InputError: `margin` is not between 0 and 1, or the studies have different metrics.

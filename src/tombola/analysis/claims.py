@@ -26,22 +26,22 @@ from tombola.untrusted_yaml import MAX_BYTES, read_yaml
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive", "not measured"
-BOTH_SIDES = "the interval is partly inside and partly outside of the expected range"
+BOTH_SIDES = "the interval lies partly inside and partly outside the expected range"
 
 
 class Claim(Section):
     """One claim, as a claims file has it.
 
     Args:
-        id: what it is called in tables; unique in its file.
+        id: its name in tables; unique in its file.
         source: the publication, and where in it.
         sentence: the claim in words.
-        expression: what is measured; see `tombola.analysis.expressions`.
-        expected: the value that the claim gives, where the expression is no comparison.
-        tolerance: how far from it a value may be that still bears the claim out.
-        stated: whether expression, expected value and tolerance were written down "before the run" that they are held
-            against, or "after first runs" had been seen; None where that is not said.
-        minimum: the number of trials below which nothing is concluded.
+        expression: the measured quantity; see `tombola.analysis.expressions`.
+        expected: the value that the claim gives, where the expression is not a comparison.
+        tolerance: the accepted distance from the expected value.
+        stated: whether expression, expected value and tolerance were stated "before the run" or "after first runs";
+            None if unknown.
+        minimum: the smallest number of trials for a conclusion.
         nearest: how far a level's density may be from the one asked for: 0.12 allows 12 % more or less.
         metric: of the studies that the claim is about: gains, expected value and tolerance are in its unit.
         applies: field of a study -> the value, or list of values, that it must have: `network.name: lenet-300-100`.
@@ -81,7 +81,7 @@ class Claim(Section):
         except BadExpression as error:
             raise ValueError(f"expression: {error}") from None
         if compares and (self.expected is not None or self.tolerance is not None):
-            raise ValueError("expected and tolerance have no meaning beside a comparison; leave them out")
+            raise ValueError("a comparison takes neither expected nor tolerance; remove them")
         if not compares and (self.expected is None or self.tolerance is None):
             raise ValueError("an expression without a comparison needs expected and tolerance")
         return self
@@ -93,7 +93,7 @@ class Claim(Section):
 
     @property
     def expectation(self) -> str:
-        """What is expected, in a few characters."""
+        """The expected value, in a few characters."""
         if self.parsed.side is None:
             return f"{self.expected:g} ± {self.tolerance:g}"
         sign = (">" if self.parsed.side == "greater" else "<") + ("" if self.parsed.strict else "=")
@@ -156,27 +156,28 @@ def evaluate(
 ) -> list[Outcome]:
     """Check each claim against each study of a results table.
 
-    With [low, high] the interval (Student's t) of the mean over trials of what the expression gives:
+    [low, high] is the interval (Student's t) of the mean of the expression over trials:
 
     - of a claim with an expected value: `reproduced` where the whole interval lies within expected ± tolerance, `not
       reproduced` where none of it does;
     - of a comparison: `reproduced` where the whole interval lies on the right side, `not reproduced` where it all lies
-      on the wrong one; a bound of the interval that equals what is compared with is on the right side of `>=` and
-      `<=` only. Where all trials give the same, there is no variation to judge a comparison by: `inconclusive`;
+      on the wrong one; a bound that equals the other side is on the right side of `>=` and `<=` only. If all trials
+      give the same value, a comparison is `inconclusive`;
     - `inconclusive` otherwise; also with fewer trials than the claim's minimum, and where a diverged run or a trial is
       left out, because the remaining trials are a biased sample;
     - `not measured` where the claim is about another metric, study or recipe, or where the results lack the arm, the
       level or the break-down.
 
     Arguments:
-        frame: as `Results.frame()` gives, of one study or several.
+        frame: as returned by `Results.frame()`, of one study or several.
         claims: see `load_claims` and `published_claims`.
-        settings: study's name -> its settings, as `Study.model_dump()` gives. Of a study that is not in there, only the
+        settings: study's name -> its settings, as returned by `Study.model_dump()`. Of a study that is not in there,
+            only the
             network's name is known, and compared.
         confidence: of the interval.
 
     Raises:
-        InputError: `confidence` is no number between 0 and 1.
+        InputError: `confidence` is not a number between 0 and 1.
     """
     outcomes = []
     for study, levels in frame.groupby("study", sort=False):
@@ -218,14 +219,14 @@ def _evaluate(study: str, levels: pd.DataFrame, claim: Claim, confidence: float)
 
 def _no_trial(evidence: Evidence) -> str:
     lost = len(evidence.lost)
-    return "no trial has everything that the expression asks for" + (f"; {lost} diverged" if lost else "")
+    return "no trial has all values that the expression needs" + (f"; {lost} diverged" if lost else "")
 
 
 def _left_out(evidence: Evidence, n: int) -> str:
-    """Return what of the study is not in a sample of n trials; nothing where all of it is."""
+    """Return the trials and runs that a sample of n trials lacks; "" if none."""
     trials, lost = evidence.levels["trial"].nunique(), len(evidence.lost)
-    parts = [f"only {n} of {trials} trials have everything that the expression asks for"] if n < trials else []
-    parts += [f"{lost} diverged {'run is' if lost == 1 else 'runs are'} left out"] if lost else []
+    parts = [f"only {n} of {trials} trials have all values that the expression needs"] if n < trials else []
+    parts += [f"{lost} diverged {'run is' if lost == 1 else 'runs are'} omitted"] if lost else []
     return ", and ".join(parts)
 
 
@@ -245,14 +246,14 @@ def _judge(claim: Claim, n: int, low: float, high: float, flat: bool) -> tuple[s
             bound, low, high = -bound, -high, -low
         right, wrong = (low > bound, high <= bound) if strict else (low >= bound, high < bound)
     if right:
-        return REPRODUCED, "the whole interval is inside of the expected range"
+        return REPRODUCED, "the whole interval lies inside the expected range"
     if wrong:
-        return NOT_REPRODUCED, "the whole interval is outside of the expected range"
+        return NOT_REPRODUCED, "the whole interval lies outside the expected range"
     return INCONCLUSIVE, BOTH_SIDES
 
 
 def _differs(fields: Mapping[str, Any], settings: Mapping[str, Any] | None, network: str) -> str | None:
-    """Return in what a study is not as a claim has it; None where it is, as far as is known."""
+    """Return the first setting of a study that differs from the claim's; None if none differs, as far as known."""
     for field, wanted in fields.items():
         if settings is None and field != "network.name":
             continue
@@ -277,7 +278,7 @@ def load_claims(path: str | Path) -> list[Claim]:
     """Return the claims of a file.
 
     Raises:
-        InputError: the file can't be read or is no claims file; the message names file, claim, and what is allowed.
+        InputError: the file can't be read or is not a claims file; the message names file, claim, and allowed values.
     """
     return read_claims(read_text(local_path(path, "the claims file"), MAX_BYTES), str(path))
 
@@ -286,11 +287,11 @@ def read_claims(text: str, source: str) -> list[Claim]:
     """Return the claims of a file's text. Fields beside `claims` are defaults of all of them.
 
     Raises:
-        InputError: it is no claims file; `source` is what the message calls it.
+        InputError: it is not a claims file; `source` is its name in the message.
     """
     content = read_yaml(text, source, "safe")
     if not isinstance(content, dict) or not isinstance(content.get("claims"), list) or not content["claims"]:
-        raise InputError(f"{source}: a claims file has a list `claims:`, and what is common to all of them beside it")
+        raise InputError(f"{source}: a claims file needs a list `claims:`; fields beside it apply to all claims")
     common = {key: value for key, value in content.items() if key != "claims"}
     claims: list[Claim] = []
     for number, fields in enumerate(content["claims"], start=1):

@@ -41,7 +41,9 @@ def height_of(points: pd.DataFrame) -> str:
     known = points.groupby("study", observed=True)["test_error"].count() > 0
     if known.nunique() > 1:
         names = " and ".join(str(study) for study in known.index)
-        raise InputError(f"the barriers of {names} can't be compared: errors and losses; show them one by one")
+        raise InputError(
+            f"the barriers of {names} can't be compared: some are errors, others losses; show each study alone"
+        )
     return ERROR if known.all() else LOSS
 
 
@@ -52,7 +54,7 @@ def barriers(points: pd.DataFrame) -> pd.DataFrame:
     a barrier of half their difference even without a bump in between.
 
     Arguments:
-        points: as `Results.connectivity()` gives them.
+        points: as returned by `Results.connectivity()`.
 
     Returns:
         A row for each line under each kind, in their order: LINE; `density` of the sparser run; `test_barrier` and
@@ -78,7 +80,7 @@ def barrier_statistics(points: pd.DataFrame, threshold: float) -> pd.DataFrame:
     are averaged within the trial first, and each trial counts once.
 
     Arguments:
-        points: as `Results.connectivity()` gives them.
+        points: as returned by `Results.connectivity()`.
         threshold: the highest barrier that is called stable, as a fraction (the paper's is 0.02, its Section 3) or in
             units of the loss, as `height_of` says.
 

@@ -5,8 +5,8 @@
     product     = factor { ("*" | "/") factor }
     factor      = [ "-" | "+" ] ( number | function "(" argument { "," argument } ")" | "(" sum ")" )
 
-Python's parser makes the tree, for its grammar holds this one; of the tree only what is listed here is let through, and
-it is worked out by walking it.
+Python's parser makes the tree, because its grammar contains this one. Only the listed nodes of the tree are allowed.
+The value is computed by walking the tree.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Side = Literal["greater", "less"]
 
 
 class BadExpression(Exception):
-    """An expression that is not of the language; the message says where, what, and what is allowed."""
+    """An expression outside the language; the message names the place, the fault and the allowed syntax."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Expression:
 
     Args:
         text: as it was written.
-        left: what is measured.
-        side: of a comparison, "greater" or "less"; None where there is none.
+        left: the measured quantity.
+        side: of a comparison, "greater" or "less"; None for none.
         right: what it is compared with; None where there is no comparison.
         strict: of a comparison, whether it is < or >, which equality does not satisfy.
     """
@@ -77,12 +77,12 @@ class Expression:
         return float(_value(self.right, None))
 
     def measure(self, evidence: Evidence) -> pd.Series:
-        """Return what each trial gives: the left side, less the right one where that is measured as well.
+        """Return the value of each trial: the left side, minus the right one if it is measured too.
 
-        Trials in which a part is missing are left out.
+        Trials in which a part is missing are omitted.
 
         Raises:
-            NotMeasured: the study does not hold what is asked for.
+            NotMeasured: the study lacks a part of the expression.
         """
         values = _value(self.left, evidence)
         if self.right is not None and self.bound is None:
@@ -103,11 +103,13 @@ def parse(text: str) -> Expression:
     """
     text = text.strip()
     if len(text) > LONGEST:
-        raise BadExpression(f"it has {len(text)} characters; {LONGEST} are allowed")
+        raise BadExpression(f"it has {len(text)} characters; at most {LONGEST} are allowed")
     if len(text.splitlines()) > 1:
         raise BadExpression(f"it has more than one line; {ALLOWED}")
     if (place := QUOTED.sub(lambda found: "x" * len(found[0]), text).find("#")) >= 0:
-        raise BadExpression(f"at character {place + 1}: # is not allowed, for what follows would be ignored; {ALLOWED}")
+        raise BadExpression(
+            f"at character {place + 1}: # is not allowed, because the rest of the line would be ignored; {ALLOWED}"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Python, about what is refused below anyway
@@ -130,7 +132,7 @@ def _expression(text: str, tree: ast.expr) -> Expression:
     if isinstance(tree, ast.Compare):
         greater = GREATER.get(type(tree.ops[0]))
         if greater is None or len(tree.ops) > 1:
-            raise _Refused(tree, "there may be one comparison, and it is < <= > or >=")
+            raise _Refused(tree, "an expression may have one comparison: < <= > or >=")
         strict = isinstance(tree.ops[0], ast.Gt | ast.Lt)
         found = Expression(text, tree.left, "greater" if greater else "less", tree.comparators[0], strict)
     for side in (found.left, found.right):
@@ -139,12 +141,12 @@ def _expression(text: str, tree: ast.expr) -> Expression:
     if not any(isinstance(node, ast.Call) for node in ast.walk(found.left)):
         raise _Refused(found.left, "there must be something measured" + (" on the left" if found.side else ""))
     if found.right is not None and found.bound is not None and not math.isfinite(found.bound):
-        raise _Refused(found.right, "is no finite number")
+        raise _Refused(found.right, "is not a finite number")
     return found
 
 
 def _check(node: ast.AST, depth: int = 0) -> None:
-    """Refuse whatever is not of the language."""
+    """Refuse everything outside the language."""
     if depth > DEEPEST:
         raise _Refused(node, f"is nested more than {DEEPEST} deep")
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
@@ -162,9 +164,9 @@ def _check_call(node: ast.Call) -> None:
     name = node.func.id if isinstance(node.func, ast.Name) else ""
     if name not in FUNCTIONS:
         known = nearest(name, FUNCTIONS) if name else ""
-        raise _Refused(node.func, f"is no function of this language{known}")
+        raise _Refused(node.func, f"is not a function of this language{known}")
     if node.keywords:
-        raise _Refused(node, f"{name} takes its arguments by place, not by name")
+        raise _Refused(node, f"{name} takes positional arguments only; remove the names")
     _, kinds, optional = FUNCTIONS[name]
     if not len(kinds) - optional <= len(node.args) <= len(kinds):
         required = len(kinds) - optional
@@ -188,7 +190,7 @@ def _constant(node: ast.expr) -> Any:
 
 
 def _value(node: ast.expr, evidence: Evidence | None) -> Any:
-    """Work out a checked node: a number, or a Series over trials."""
+    """Compute a checked node: a number, or a Series over trials."""
     if isinstance(node, ast.BinOp):
         return OPERATIONS[type(node.op)](_value(node.left, evidence), _value(node.right, evidence))
     if isinstance(node, ast.UnaryOp):

@@ -47,7 +47,7 @@ def means(samples: Sequence[np.ndarray], confidence: float = 0.95, method: Metho
             confidence intervals"), 10,000 resamples drawn with a fixed seed.
 
     Raises:
-        InputError: `confidence` is no number between 0 and 1, or `method` unknown.
+        InputError: `confidence` is not a number between 0 and 1, or `method` unknown.
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")

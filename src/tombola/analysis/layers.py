@@ -1,4 +1,4 @@
-"""What is left of the layers of a network as it is pruned: densities, dead units, live weights."""
+"""The layers of a network under pruning: densities, dead units, live weights."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def dead_units(
     """Return, for each level and layer, the units without a live path, and the weights that lie on one.
 
     A unit - an output of a linear layer, an output channel of a convolution - is dead when all its incoming or all its
-    outgoing weights are gone, those from and to dead units included. What only a bias keeps going counts as
-    dead: it is a constant. Of repeats of an arm the first is looked at.
+    outgoing weights are gone, those from and to dead units included. A unit that only a bias drives counts as dead,
+    because it is a constant. The function uses the first repeat of an arm.
 
     Arguments:
         results: of a study, finished or not; masks are read from its store.
@@ -64,8 +64,8 @@ def dead_units(
         and how many of them are `dead` (of "input", pixels or features where the first layer is linear, channels where
         it is a convolution); `remaining` weights, how many of those are `live`, and the layer's `size`; `density` and
         `effective_density`, remaining and live of size. "input" has no weights: zeros, and NaN densities.
-        Where the forward pass does what paths can't be followed through, the table is empty. `table.attrs["untraced"]`
-        then says what that was; else it is "".
+        If paths can't be followed through the forward pass, the table is empty, and `table.attrs["untraced"]` has the
+        reason; else it is "".
 
     Raises:
         InputError: the study has no such arm or trial.

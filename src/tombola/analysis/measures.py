@@ -58,12 +58,12 @@ def better_of(measure: str, metric: Metric) -> Direction:
 
 
 def unit_of(measure: str, metric: Metric) -> str:
-    """Return the unit of differences of shown values: "iterations", "points", "kW", or "" where there is none."""
+    """Return the unit of differences of shown values: "iterations", "points", "kW", or "" if none exists."""
     return ITERATIONS if measure == STOP else metric.difference_unit
 
 
 def allowed_loss(metric: Metric, margin: float, dense: float) -> float:
-    """Return by how much a network may be worse than the dense one and still count as equal, in stored units.
+    """Return how much a network may be worse than the dense one and still count as equal, in stored units.
 
     Shares have a scale of their own: there the margin is the loss itself, and 0.001 is 0.1 percentage points. Other
     metrics have none, so the margin is a share of the dense network's value: 0.001 of an RMSE of 2.5 kW is 0.0025 kW.

@@ -24,7 +24,7 @@ def mask_overlap(results: Results) -> pd.DataFrame:
     """Return, for each level >= 1 and layer, the Jaccard index of the masks of each two trials.
 
     The index is the number of weights kept by both over the number kept by either: 1 for equal masks. Of repeats of an
-    arm the first is compared. Levels with fewer than two trials are left out.
+    arm the first is compared. Levels with fewer than two trials are omitted.
 
     Returns:
         `study`, `arm`, `level`; `layer`, a name or "all"; `density`; `trials` and `pairs` of them; `jaccard`, the mean

@@ -24,13 +24,13 @@ def paired_differences(
 ) -> pd.DataFrame:
     """Return one row per (study, level >= 1) of `arm`: how it differs from `baseline` in the same trials.
 
-    Trials share initialisation and data order between arms, so what differs by trial alone cancels in the
-    difference. The test is the two-sided paired t test; `p_holm` is its p value adjusted for the number of levels of
-    the study (Holm 1979). Level 0 is the same run in all arms and is left out. Studies without `arm` are left out.
+    Trials share initialisation and data order between arms, so differences between trials cancel. The test is the
+    two-sided paired t test; `p_holm` is its p value adjusted for the number of levels of
+    the study (Holm 1979). Level 0 is the same run in all arms and is omitted. Studies without `arm` are omitted.
 
     Arguments:
-        levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
-        arm: the arm that is looked at.
+        levels: a row per (study, arm, trial, repeat, level), as returned by `Results.frame()`.
+        arm: the arm to compare.
         baseline: another arm, compared at the same level; or "dense": level 0 of the same trial.
         measure: one of `measures_of` the study's metric.
         confidence: of each level's interval.
@@ -84,7 +84,7 @@ def differences(levels: pd.DataFrame, arm: str, baseline: str, measure: str) -> 
     """Return arm minus baseline of each trial that has both: `study`, `level`, `trial`, `difference`.
 
     Arguments are those of `paired_differences`, and differences have its units. Repeats of a trial are averaged first;
-    diverged runs are left out.
+    diverged runs are omitted.
 
     Raises:
         InputError: the measure is unknown, or the studies have different metrics.

@@ -1,4 +1,4 @@
-"""What the expression of a claim can ask of a study: one number for each trial."""
+"""The quantities in the expression of a claim: one number per trial."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tombola.tasks.metric import Metric, metric_of
 
 
 class NotMeasured(Exception):
-    """The results do not hold what is asked for; the message says what is missing."""
+    """The results lack a requested quantity; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Evidence:
 
 
 def _over(evidence: Evidence, levels: list[int], of_level: Callable[[int], pd.Series]) -> pd.Series:
-    """Return each trial's mean over levels; trials that lack one of them are left out."""
+    """Return each trial's mean over levels; trials that lack one of them are omitted."""
     table = pd.concat([of_level(level) for level in levels], axis=1)
     return table.mean(axis=1, skipna=False).dropna()
 
@@ -161,12 +161,12 @@ sooner = _compared(STOP, lambda mine, other: other / mine)
 
 
 def gain(evidence: Evidence, arm: str, density: float, last: float | None = None) -> pd.Series:
-    """Return by how much the test metric at early stop is better than that of dense; percentages in points."""
+    """Return how much the test metric at early stop is better than that of dense; percentages in points."""
     return difference(evidence, arm, DENSE, density, last)
 
 
 def final_gain(evidence: Evidence, arm: str, density: float, last: float | None = None) -> pd.Series:
-    """Return by how much the test metric at the end of training is better than that of dense."""
+    """Return how much the test metric at the end of training is better than that of dense."""
     return final_difference(evidence, arm, DENSE, density, last)
 
 
@@ -201,7 +201,7 @@ def breaks(evidence: Evidence, arm: str, margin: float = 0.1) -> pd.Series:
 
 MEASURES = f"{', '.join(measures_of())}, or the same of another metric"
 
-# Each function's arguments after the evidence: what they are, and how many of them may be left out at the end.
+# Each function's arguments after the evidence: what they are, and how many of them may be omitted at the end.
 FUNCTIONS: dict[str, tuple[Callable[..., pd.Series], tuple[str, ...], int]] = {
     "best": (best, ("arm", "measure"), 0),
     "breaks": (breaks, ("arm", "margin"), 1),
@@ -222,7 +222,7 @@ def wanted_of(kind: str, argument: str | float | None) -> str | None:
         "arm": (
             isinstance(argument, str) and argument not in ("", DENSE),
             'an arm in quotes, such as "ticket"'
-            + (" (dense can only be what it is compared with)" * (argument == DENSE)),
+            + (" (dense can only be the arm to compare with)" * (argument == DENSE)),
         ),
         "arm or dense": (
             isinstance(argument, str) and argument != "",

@@ -7,26 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tombola.analysis.measures import measures_of
+from tombola.analysis.schema import COLUMNS, NO_CURVES, checked, checked_curves
 from tombola.errors import InputError
 from tombola.formatting import text_of_csv
-from tombola.tasks.metric import COLUMNS as METRIC_COLUMNS
-from tombola.tasks.metric import metric_of
 
 if TYPE_CHECKING:
     from tombola.studies.study import Study
 
-NEEDED = (
-    "study",
-    "network",
-    "arm",
-    "trial",
-    "repeat",
-    "level",
-    "density",
-)
-NUMBERS = NEEDED[3:]
-NAMES = ("study", "network", "arm", *METRIC_COLUMNS)  # text, be it "NA" or "null"
+TEXTS = tuple(column.name for column in COLUMNS if column.kind == "text")  # be it "NA" or "null"
 NOTHING = ("", "nan", "NaN", "NA")  # where a number is expected
 
 
@@ -50,32 +38,56 @@ def read_levels(path: Path, data: Path | None = None) -> tuple[pd.DataFrame, dic
         study: Study | None = results.study
     else:
         file = path / "results.csv" if path.is_dir() else path
-        levels = _table(file)
+        levels = read_table(file)
         beside = file.parent / STUDY_FILE
         study = load_study(str(beside)) if beside.is_file() else None
     if levels.empty:
-        raise InputError(f"{path} holds no results yet")
+        raise InputError(f"{path} contains no results yet")
     return levels, {} if study is None else {study.name: study.model_dump(mode="json")}
 
 
-def _table(file: Path) -> pd.DataFrame:
+def read_curves(file: Path, levels: pd.DataFrame) -> pd.DataFrame:
+    """Return the learning curves beside a table of levels: of `curves.csv`, or of `<name>-curves.csv`.
+
+    Args:
+        file: of the levels.
+        levels: what it holds, checked.
+
+    Returns:
+        A row per evaluation, as `Results.curves()` gives them; empty where there is no such file.
+
+    Raises:
+        InputError: the file is there, and can't be used.
+    """
+    beside = file.with_name("curves.csv" if file.name == "results.csv" else f"{file.stem}-curves.csv")
+    if not beside.is_file():
+        return NO_CURVES
+    return checked_curves(_csv(beside), levels, str(beside))
+
+
+def read_table(file: Path) -> pd.DataFrame:
+    """Return the levels in a CSV file, whoever wrote it: see `tombola.analysis.schema`.
+
+    Raises:
+        InputError: it can't be read, or does not follow the schema.
+    """
     if not file.is_file():
         raise InputError(
-            f"{str(file.parent if file.name == 'results.csv' else file)!r} holds no results: give a "
-            "results folder, or a results.csv"
+            f"{str(file.parent if file.name == 'results.csv' else file)!r} contains no results: give a results "
+            "folder, or a results.csv"
         )
+    table = _csv(file)
+    name = file.absolute().parent.name if file.name == "results.csv" else file.stem
+    return checked(table, str(file), name)
+
+
+def _csv(file: Path) -> pd.DataFrame:
     try:
         columns = pd.read_csv(file, nrows=0).columns
-        missing_as = {column: NOTHING for column in columns if column not in NAMES}
-        levels = pd.read_csv(file, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=missing_as)
+        missing_as = {column: NOTHING for column in columns if column not in TEXTS}
+        table = pd.read_csv(file, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=missing_as)
     except (OSError, ValueError) as error:  # what is no text and what is no table are ValueErrors, too
         raise InputError(f"{file} can't be read as a results table: {str(error).splitlines()[0]}") from error
-    for column in set(NAMES) & set(levels.columns):
-        levels[column] = levels[column].map(text_of_csv)
-    measures = measures_of(metric_of(levels))
-    if missing := [column for column in (*NEEDED, *measures) if column not in levels]:
-        raise InputError(f"{file} is no results table: these columns are missing: {', '.join(missing)}")
-    for column in (*NUMBERS, *measures):
-        if len(levels) and not pd.api.types.is_numeric_dtype(levels[column]):
-            raise InputError(f"{file}: the column {column} holds something other than numbers")
-    return levels
+    for column in set(TEXTS) & set(table.columns):
+        table[column] = table[column].map(text_of_csv)
+    return table

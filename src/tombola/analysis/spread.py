@@ -40,7 +40,7 @@ def spread(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd
 def trial_means(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
     """Return one row per group and trial: the mean of each measure over the trial's repeats.
 
-    The repeats of one trial share its initialisation, its data order and its mask, so they are no independent
+    The repeats of one trial share its initialisation, its data order and its mask, so they are not independent
     evidence: they are averaged within the trial first, and the trial then counts once.
 
     Arguments:

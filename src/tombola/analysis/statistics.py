@@ -21,10 +21,10 @@ def level_statistics(
 ) -> pd.DataFrame:
     """Return one row per (study, arm, level, measure), with the interval of the mean over trials.
 
-    Each trial counts once: its repeats are averaged first. Diverged runs are left out.
+    Each trial counts once: its repeats are averaged first. Diverged runs are omitted.
 
     Arguments:
-        levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
+        levels: a row per (study, arm, trial, repeat, level), as returned by `Results.frame()`.
         measures: columns of `levels` to describe; by default those of the study's metric.
         confidence: of the interval.
         method: "t", Student's; or "bootstrap", BCa with 10,000 resamples and a fixed seed. With few trials a

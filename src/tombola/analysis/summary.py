@@ -17,7 +17,7 @@ def summarise(levels: pd.DataFrame, measures: Sequence[str] | None = None) -> pd
     """Return one row per (study, arm, level), with each measure's mean and spread over the trials.
 
     Each trial counts once: its repeats are averaged before the mean and the standard deviation are taken, while
-    minimum and maximum are those of single runs. A run that diverged has no result to average; it is left out
+    minimum and maximum are those of single runs. A run that diverged has no result to average; it is omitted
     of every statistic and counted, because how often an arm diverges is a result too.
 
     Arguments:

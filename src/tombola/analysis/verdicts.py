@@ -16,7 +16,7 @@ from tombola.tasks.metric import Metric, metric_of
 
 WINNING, MATCHING, LOSING, INCONCLUSIVE = "winning ticket", "matching", "losing", "inconclusive"
 GROUP = ["study", "arm", "level"]
-NO_VARIATION = "without variation between trials there is no interval to judge by"
+NO_VARIATION = "without variation between trials, no interval can be computed"
 
 
 def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.95) -> pd.DataFrame:
@@ -43,14 +43,14 @@ def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.
     such an arm is at most `matching` where that took longer than the dense network.
 
     Arguments:
-        levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
-        margin: the loss that still counts as none, as a fraction: 0.001 is 0.1 percentage points of a percentage, and
+        levels: a row per (study, arm, trial, repeat, level), as returned by `Results.frame()`.
+        margin: the accepted loss, as a fraction: 0.001 is 0.1 percentage points of a percentage, and
             0.1 % of the dense networks' mean of any other metric.
         confidence: of the two-sided intervals.
 
     Returns:
         `study`, `arm`, `level`, `density`; `n`, the trials compared, of the measure that fewer have; `verdict`;
-        `reason`, in words with numbers;
+        `reason`, as text with numbers;
         `accuracy_difference`, `accuracy_difference_low`, `accuracy_difference_high`, in percentage points - of another
         metric, columns with its name, in its unit: sparse minus dense;
         `iteration_difference`, `iteration_difference_low`, `iteration_difference_high`; `p`, the larger of the two
@@ -97,7 +97,7 @@ def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.
 
 
 def _allowed(levels: pd.DataFrame, metric: Metric, margin: float) -> dict[str, float]:
-    """Return, for each study, the loss that still counts as none, in shown units."""
+    """Return, for each study, the accepted loss, in shown units."""
     if metric.unit == "%":
         return dict.fromkeys(levels["study"], 100 * margin)
     dense = levels[(levels["level"] == 0) & ~diverged(levels)]
@@ -134,7 +134,7 @@ def _judge(row: dict, metric: Metric, margin: float, confidence: float) -> tuple
     found, iteration = _difference(row, metric), _iterations(row)
     if n == 1:
         text = f"{name} {found}, early stop {iteration} against dense"
-        return INCONCLUSIVE, f"{text}; n = 1: one trial tells nothing of the variation between trials"
+        return INCONCLUSIVE, f"{text}; n = 1: one trial shows no variation between trials"
     given = f"({100 * confidence:g} % intervals, n = {n})"
     if row["gain_flat"]:
         same = with_unit(signed(row[f"{metric.name}_difference"], metric), metric)

@@ -1,8 +1,9 @@
-"""Data sets: where they come from, how they are split, what training sees of them."""
+"""Data sets: sources, splits, and the inputs of training."""
 
 from tombola.data.balanced import balanced
-from tombola.data.dataset import Arrays, Dataset, Description, Shape, first_array, is_one_shape
-from tombola.data.parts import Part, Splits, Tensors, blank_inputs, each_tensor, first_tensor
+from tombola.data.dataset import Arrays, Description, Shape, first_array, is_one_shape
+from tombola.data.held import Dataset
+from tombola.data.parts import Examples, Part, Splits, Tensors, blank_inputs, each_tensor, first_tensor
 from tombola.data.settings import DataSettings
 from tombola.data.sources import (
     SOURCES,
@@ -11,14 +12,16 @@ from tombola.data.sources import (
     forget_copies,
     load,
 )
-from tombola.data.splitting import rows_of, split
+from tombola.data.splitting import AnyDataset, rows_of, split
 
 __all__ = [
     "SOURCES",
+    "AnyDataset",
     "Arrays",
     "DataSettings",
     "Dataset",
     "Description",
+    "Examples",
     "Part",
     "Shape",
     "Splits",

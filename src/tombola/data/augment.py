@@ -22,7 +22,7 @@ PADDING = 4  # pixels on each side that a crop may reach beyond the image
 
 
 class Augmentation:
-    """What is drawn for the batches of one lane, as a pure function of the iteration.
+    """What is drawn for the batches of one replica, as a pure function of the iteration.
 
     "flip" mirrors an image left to right with probability 1/2. "crop" moves it by -4 to 4 pixels down and across, as
     cropping it after padding by 4 pixels does (He et al. 2016, Section 4.2; Frankle & Carbin 2019, Appendix H). What
@@ -51,9 +51,9 @@ class Augmentation:
         self._batch_size, self._seeds = batch_size, seeds
         mean, std = torch.tensor(splits.mean, dtype=torch.float64), torch.tensor(splits.std, dtype=torch.float64)
         if len(mean):
-            self.black = (-mean / std).to(first_tensor(splits.train.inputs))
+            self.black = (-mean / std).to(first_tensor(splits.train.example.inputs))
         else:  # inputs as they are
-            images = first_tensor(splits.train.inputs)
+            images = first_tensor(splits.train.example.inputs)
             self.black = images.new_zeros(images.shape[1] if images.dim() == 4 else 0)
 
     def draws(self, first: int, count: int) -> Tensor:
@@ -82,7 +82,7 @@ class Augmentation:
 
 
 def changed_by(name: str, function: Any, inputs: Tensors, generator: torch.Generator) -> Tensors:
-    """Return what a user's augmentation makes of a batch.
+    """Return a batch after a user's augmentation.
 
     Raises:
         InputError: it fails, or returns something of another shape or type.
@@ -93,7 +93,7 @@ def changed_by(name: str, function: Any, inputs: Tensors, generator: torch.Gener
         changed = function(each_tensor(torch.clone, inputs), generator)
     except Exception as error:
         raise InputError(
-            f"{where} failed: {type(error).__name__}: {error}; it is called as function(inputs, generator)"
+            f"{where} failed: {type(error).__name__}: {error}; tombola calls it as function(inputs, generator)"
         ) from error
     if _kinds_of(changed) != _kinds_of(inputs):
         raise InputError(f"{where} turned {_kinds_of(inputs)} into {_kinds_of(changed)}; it must keep shape and type")
@@ -111,7 +111,7 @@ def augment(images: Tensor, draws: Tensor, black: Tensor) -> Tensor:
 
     Args:
         images: float [batch, channels, height, width], normalised.
-        draws: int64 [batch, 3], as `Augmentation.draws` gives them, on the same device.
+        draws: int64 [batch, 3], as returned by `Augmentation.draws`, on the same device.
         black: float [channels] or [batch, channels]: what stands outside the images.
     """
     examples, channels, height, width = images.shape

@@ -9,7 +9,7 @@ from tombola.errors import InputError
 
 
 def balanced(targets: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
-    """Return int64 [N]: the places of `per_class` examples of each class that is there, in random order.
+    """Return int64 [N]: the places of `per_class` examples of each class that exists, in random order.
 
     Args:
         targets: int64 [examples], class numbers, on any device.
@@ -26,7 +26,7 @@ def balanced(targets: Tensor, per_class: int, generator: torch.Generator) -> Ten
         if len(places) < per_class:
             raise InputError(
                 f"pruning.init_examples={per_class}: class {label} has {len(places)} training examples in this trial; "
-                "ask for at most so many of each class"
+                "lower pruning.init_examples"
             )
         found.append(places[torch.randperm(len(places), generator=generator)[:per_class]])
     chosen = torch.cat(found)

@@ -16,11 +16,12 @@ import numpy as np
 import platformdirs
 
 from tombola.data import python2_pickle
-from tombola.data.dataset import Dataset, Description
+from tombola.data.dataset import Description
+from tombola.data.held import Dataset
 from tombola.errors import DataError
 from tombola.paths import regular_file
 
-REMEDY = "delete it; it will be downloaded again"
+REMEDY = "delete it, and tombola downloads it again"
 LARGEST = 1 << 30  # bytes of a file that is read; the published ones have 186 MB at most
 
 
@@ -213,7 +214,7 @@ def _contents(version: Version, path: Path) -> Iterator[tuple[str, bytes]]:
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DataError(f"{path}: not a whole .tar.gz file ({error}); {REMEDY}") from error
     if wanted:
-        raise DataError(f"{path}: holds no {', '.join(wanted)}; {REMEDY}")
+        raise DataError(f"{path}: lacks {', '.join(wanted)}; {REMEDY}")
 
 
 def _verified(path: Path, md5: str) -> bytes:
@@ -248,9 +249,9 @@ def _python(cifar: Cifar, content: bytes, name: str, size: int) -> tuple[np.ndar
     images, labels = batch.get(b"data"), batch.get(cifar.key)
     shape = (size, int(np.prod(cifar.description.input_shape)))
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != shape:
-        raise DataError(f"{name}: its data are no uint8 array of shape {shape}; {REMEDY}")
+        raise DataError(f"{name}: its data are not a uint8 array of shape {shape}; {REMEDY}")
     if not isinstance(labels, list) or len(labels) != size or not all(type(label) is int for label in labels):
-        raise DataError(f"{name}: its {cifar.key.decode()} are no list of {size:,} class numbers; {REMEDY}")
+        raise DataError(f"{name}: its {cifar.key.decode()} are not a list of {size:,} class numbers; {REMEDY}")
     return images, _labels(cifar, np.array(labels), name)
 
 

@@ -1,9 +1,8 @@
-"""A data set as it was published or saved, before it is split and normalised."""
+"""What is known of a data set before it is split and normalised, and structures of arrays."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,13 +52,13 @@ class Description:
     Args:
         input_shape: of one example: (channels, height, width), (features,), (tokens,) or any other. A tuple or dict of
             such shapes where a network takes several inputs.
-        classes: number of classes; None where the targets are no class numbers.
+        classes: number of classes; None where the targets are not class numbers.
         train, test: number of examples as published; validation is still part of `train`.
         output_shape: of one example's targets: () for a class number. None: the task takes its targets from the inputs.
         input_dtype: as networks see it: "float32", or "int64" for token ids; structured as `input_shape`.
         target_dtype: "int64", "float32" or another; structured as `output_shape`.
         tokens: number of token ids, where the inputs are token ids, else None; structured as `input_shape`.
-        validation: how many of the training examples the study sets aside; 0 where nobody has asked.
+        validation: how many of the training examples the study sets aside; 0 if unknown.
     """
 
     input_shape: Shape
@@ -73,65 +72,30 @@ class Description:
     validation: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Raw arrays, shared by everything in the process and therefore read-only.
+def described(
+    inputs: Arrays, targets: Arrays, classes: int | None, tokens: Tokens, train: int, test: int
+) -> Description:
+    """Return the description of a data set of which some examples are at hand.
 
     Args:
-        name: for messages: the source, or the file it was read from.
-        train_inputs, test_inputs: uint8 or floating, [N, channels, height, width] or [N, features]; or of an integer
-            type, [N, ...], for token ids. A tuple or dict of such arrays where a network takes several inputs.
-        train_targets, test_targets: int64 [N], class numbers from 0; or what else the task learns, [N, ...]. None
-            where the task takes its targets from the inputs.
-        classes: number of classes; None where the targets are no class numbers.
-        fingerprint: identity of the content where the source's name doesn't say it, else "".
+        inputs, targets: arrays [N, ...] of raw examples.
+        classes, tokens, train, test: as in `Description`.
     """
-
-    name: str
-    train_inputs: Arrays
-    train_targets: Arrays
-    test_inputs: Arrays
-    test_targets: Arrays
-    classes: int | None
-    fingerprint: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("train_inputs", "train_targets", "test_inputs", "test_targets"):
-            object.__setattr__(self, name, each_array(_read_only, getattr(self, name)))
-
-    @cached_property
-    def tokens(self) -> Tokens:
-        """Number of token ids, structured as the inputs; None where an input is not of token ids."""
-        if not isinstance(self.train_inputs, tuple | dict):
-            return _tokens(self.train_inputs, self.test_inputs)
-        if isinstance(self.train_inputs, tuple):
-            return tuple(map(_tokens, self.train_inputs, self.test_inputs))
-        return {name: _tokens(array, self.test_inputs[name]) for name, array in self.train_inputs.items()}
-
-    @property
-    def description(self) -> Description:
-        """The same facts that `describe` gives without loading."""
-        return Description(
-            input_shape=each_array(_shape, self.train_inputs),
-            classes=self.classes,
-            train=len(first_array(self.train_inputs)),
-            test=len(first_array(self.test_inputs)),
-            output_shape=each_array(_shape, self.train_targets),
-            input_dtype=each_array(_input_dtype, self.train_inputs),
-            target_dtype=each_array(_target_dtype, self.train_targets),
-            tokens=self.tokens,
-        )
+    return Description(
+        input_shape=each_array(_shape, inputs),
+        classes=classes,
+        train=train,
+        test=test,
+        output_shape=each_array(_shape, targets),
+        input_dtype=each_array(_input_dtype, inputs),
+        target_dtype=each_array(_target_dtype, targets),
+        tokens=tokens,
+    )
 
 
 def are_tokens(array: np.ndarray) -> bool:
     """Return whether an array of inputs holds token ids, which are never normalised; uint8 counts as pixels."""
     return array.dtype.kind in "iu" and array.dtype != np.uint8
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()  # the caller's own array stays as writeable as it was
-    view.flags.writeable = False
-    return view
 
 
 def _shape(array: np.ndarray) -> OneShape:
@@ -144,7 +108,3 @@ def _input_dtype(array: np.ndarray) -> str:
 
 def _target_dtype(array: np.ndarray) -> str:
     return {"i": "int64", "u": "int64", "b": "bool"}.get(array.dtype.kind, "float32")
-
-
-def _tokens(train: np.ndarray, test: np.ndarray) -> int | None:
-    return 1 + max(int(train.max()), int(test.max())) if are_tokens(train) else None

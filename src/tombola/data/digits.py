@@ -1,4 +1,4 @@
-"""The small digits: 1,797 images of 8 by 8 pixels, part of this package, so there is nothing to download.
+"""The small digits: 1,797 images of 8 by 8 pixels. The package contains them, so they need no download.
 
 They are the test part of "Optical Recognition of Handwritten Digits" by E. Alpaydin and C. Kaynak (1998, UCI Machine
 Learning Repository, https://doi.org/10.24432/C50P49, licence CC BY 4.0), the same set and order as scikit-learn's
@@ -14,7 +14,8 @@ from importlib import resources
 
 import numpy as np
 
-from tombola.data.dataset import Dataset, Description
+from tombola.data.dataset import Description
+from tombola.data.held import Dataset
 from tombola.errors import DataError
 
 DESCRIPTION = Description(input_shape=(1, 8, 8), classes=10, train=1_438, test=359)
@@ -26,7 +27,7 @@ _BRIGHTEST = 16
 SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 
 FILE = resources.files("tombola.data") / "digits.npz"
-DAMAGED = "digits: tombola's copy of the data set is damaged; reinstall it: pip install --force-reinstall tombola"
+DAMAGED = "digits: tombola's copy of the data set is damaged; reinstall tombola: pip install --force-reinstall tombola"
 
 
 def load() -> Dataset:

@@ -71,7 +71,7 @@ def fetch(
         ) from error
     except (OSError, NotImplementedError) as error:
         raise DataError(
-            f"{name}: {folder} can't be written to ({_reason(error)}); make room or choose another data folder; "
+            f"{name}: {folder} can't be written ({_reason(error)}); free space, or choose another data folder; "
             + by_hand(sums, mirrors, folder, known_by)
         ) from error
 
@@ -86,7 +86,7 @@ def _writable(name: str, places: Sequence[Path]) -> Path:
                 return place
         except OSError as error:
             faults.append(f"{place} ({_reason(error)})")
-    raise DataError(f"{name}: nowhere to download to: {', '.join(faults)}; give a data folder that can be written to")
+    raise DataError(f"{name}: no folder to download to: {', '.join(faults)}; choose a writable data folder")
 
 
 def _fetch_one(
@@ -124,7 +124,7 @@ class _NotBounded(ConnectionError):
 def _bounded(url: str, output_file: Any, _pooch: Any) -> None:
     """Transfer a file to `output_file`, a path or an open file, but no more than MAX_BYTES and not for ever.
 
-    The transfer runs in a thread of its own, because a server that sends a byte now and then keeps a read waiting
+    The transfer runs in a thread of its own, because a server that sends a byte from time to time keeps a read waiting
     without its timeout ever passing.
     """
     state = _Transfer()
@@ -136,7 +136,7 @@ def _bounded(url: str, output_file: Any, _pooch: Any) -> None:
         taken = time.monotonic() - began
         if thread.is_alive() and (taken > MAX_SECONDS or (taken > GRACE and state.received < MIN_RATE * taken)):
             state.given_up = True
-            raise _NotBounded(f"it sent {state.received:,} bytes in {taken:.0f} s; that is too slow to wait for")
+            raise _NotBounded(f"it sent {state.received:,} bytes in {taken:.0f} s; that is too slow")
     if state.error is not None:
         raise state.error
 
@@ -168,7 +168,7 @@ class _Transfer:
         for piece in answer.iter_content(chunk_size=1 << 14):
             self.received += len(piece)
             if self.received > MAX_BYTES:
-                raise _NotBounded(f"it sends more than {MAX_BYTES:,} bytes, which no published file has")
+                raise _NotBounded(f"it sent more than {MAX_BYTES:,} bytes, which no published file has")
             if self.given_up:
                 return
             file.write(piece)
@@ -193,7 +193,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, requests.Timeout):
         return f"no answer within {TIMEOUTS[1]:.0f} s"
     if isinstance(error, ValueError) and not isinstance(error, OSError):
-        return "what it sends is not the published file: its checksum differs"
+        return "the file it sent is not the published file: its checksum differs"
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.strerror:

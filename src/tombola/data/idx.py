@@ -46,7 +46,7 @@ def parse(content: bytes, name: str, remedy: str) -> np.ndarray:
 
 
 def unzip(content: bytes, name: str, remedy: str) -> bytes:
-    """Return what a gzip file holds; DataError where it is damaged."""
+    """Return the content of a gzip file; DataError if it is damaged."""
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:

@@ -24,6 +24,6 @@ def check_fits(where: str, size: int) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > SHARE * memory:
         raise DataError(
-            f"{where} takes {size / 1e9:.1f} GB, and this machine has {memory / 1e9:.1f} GB of memory; tombola trains "
-            "on data in memory: return fewer or smaller examples, or uint8 instead of float32"
+            f"{where} takes {size / 1e9:.1f} GB, but this machine has {memory / 1e9:.1f} GB of memory; tombola keeps "
+            "training data in memory. Return fewer or smaller examples, or uint8 instead of float32"
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tombola.data.dataset import Arrays, are_tokens
+from tombola.data.dataset import Arrays, are_tokens, each_array
+from tombola.errors import DataError
 
 Normalise = Literal["default", "channel", "feature", "none"]
 Layout = Literal["together", "channel", "feature", "step", "none"]
@@ -44,6 +46,53 @@ def grouped(examples: np.ndarray, layout: Layout) -> np.ndarray:
     if groups == -1:
         return examples.reshape(len(examples), -1, 1)
     return examples.reshape(len(examples), groups, -1)
+
+
+def as_floats(examples: np.ndarray, layout: Layout) -> np.ndarray:
+    """Return float64 [examples, groups, values], uint8 scaled to 0..1."""
+    values = grouped(examples, layout).astype(np.float64)
+    return values / 255 if examples.dtype == np.uint8 else values
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """What makes raw inputs those that a network sees.
+
+    Args:
+        layout: which values share their constants.
+        mean, std: float64 [groups]; empty where inputs stay as they are.
+    """
+
+    layout: Layout = "none"
+    mean: np.ndarray = field(default_factory=lambda: np.empty(0))
+    std: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def apply(self, inputs: Arrays) -> Arrays:
+        """Return float32 or int64 inputs, one array for each of `inputs`."""
+        return each_array(self._scaled, inputs)
+
+    def check(self, values: Arrays, source: str, what: str) -> None:
+        """Check that what `apply` returned is finite.
+
+        Raises:
+            DataError: it is not; `what` of `source` is to blame.
+        """
+        if self.layout != "none" and not np.isfinite(values).all():
+            raise DataError(
+                f"{source}: after normalisation, {what} exceed the range of float32; look for "
+                "outliers, or scale the inputs before you save them"
+            )
+
+    def _scaled(self, examples: np.ndarray) -> np.ndarray:
+        if are_tokens(examples):
+            return examples.astype(np.int64)
+        if self.layout == "none":
+            return examples.astype(np.float32) / (255 if examples.dtype == np.uint8 else 1)
+        result = np.empty(examples.shape, dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # computed in float64, rounded once
+            scaled = (as_floats(examples, self.layout) - self.mean[:, None]) / self.std[:, None]
+            grouped(result, self.layout)[:] = scaled
+        return result
 
 
 def spread(constants: Sequence[float], shape: tuple[int, ...]) -> Tensor:

@@ -51,7 +51,7 @@ class Archive:
     def header(self, name: str) -> Header:
         """Return the header of one array, once it agrees with the number of bytes that follow it."""
         if name not in self.names():
-            hint = nearest(name, self.names()) or "; it holds no arrays at all"
+            hint = nearest(name, self.names()) or "; it contains no arrays"
             raise DataError(f"{self.path}: no array {name!r}{hint}")
         info = self._members.getinfo(name + ".npy")
         with _damage(self.path, name), self._members.open(info) as member:
@@ -70,8 +70,8 @@ class Archive:
             )
         if info.file_size > LARGE and info.file_size > LARGEST_RATIO * max(1, info.compress_size):
             raise DataError(
-                f"{self.path}: {name} unfolds from {info.compress_size:,} to {info.file_size:,} bytes, as hardly any "
-                "data do; if yours do, save them with numpy.savez, which does not compress"
+                f"{self.path}: {name} unfolds from {info.compress_size:,} to {info.file_size:,} bytes, an implausible "
+                "ratio; if the file is correct, save it with numpy.savez, which does not compress"
             )
         return Header(shape, dtype)
 
@@ -89,15 +89,15 @@ def open_archive(path: Path) -> Iterator[Archive]:
     """Open an archive for reading.
 
     Raises:
-        DataError: there is no such file, it can't be read, or it is no .npz archive.
+        DataError: the file does not exist, can't be read, or is not an .npz archive.
     """
     try:
         regular_file(path)
         file = path.open("rb")
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: no such file; data.path names the .npz file that holds your arrays, and where {path.name} lies "
-            "in another folder, --data or TOMBOLA_DATA may name that folder"
+            f"{path}: this file does not exist; set data.path to the .npz file of your arrays. If {path.name} lies in "
+            "another folder, name that folder with --data or TOMBOLA_DATA"
         ) from error
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
@@ -124,6 +124,6 @@ def _damage(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise DataError(f"{path}: {what} doesn't fit into memory") from error
+        raise DataError(f"{path}: {what} does not fit into memory") from error
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{path}: {what} can't be read ({error}); the file is damaged, make it again") from error

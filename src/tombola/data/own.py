@@ -1,4 +1,4 @@
-"""A user's own arrays in a .npz file: what they must be, and what to do where they are not."""
+"""A user's own arrays in an .npz file: checks, with a remedy for each fault."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tombola.data.dataset import Dataset, Description
+from tombola.data.dataset import Description
+from tombola.data.held import Dataset
 from tombola.data.npz import Archive, Header, open_archive
 from tombola.errors import DataError, nearest
 
@@ -19,7 +20,7 @@ def describe(path: Path, kind: str = "image") -> Description:
 
     Args:
         path: of the archive.
-        kind: what inputs of three dimensions are: "image" or "sequence".
+        kind: the meaning of inputs with three dimensions: "image" or "sequence".
 
     Raises:
         DataError: the archive or the arrays are not as `load` needs them.
@@ -47,7 +48,7 @@ def load(path: Path, kind: str = "image") -> Dataset:
     """Read all four arrays; `kind` as in `describe`.
 
     Raises:
-        DataError: the file is missing or damaged, or an array is not as it must be.
+        DataError: the file is missing or damaged, or an array is invalid.
     """
     with open_archive(path) as archive:
         _check_kind(path, kind, _headers(archive)["x_train"])
@@ -73,7 +74,7 @@ def _headers(archive: Archive) -> dict[str, Header]:
         close = {key: hint for key in missing if "did you mean" in (hint := nearest(key, others))}
         hints = "".join(f"; for {key}{hint[1:]}" for key, hint in close.items())
         raise DataError(
-            f"{archive.path}: no array {' nor '.join(missing)}; there are: {', '.join(names) or 'none'}{hints}"
+            f"{archive.path}: no array {' nor '.join(missing)}; the file contains: {', '.join(names) or 'none'}{hints}"
         )
     headers = {key: archive.header(key) for key in KEYS}
     for key in KEYS:
@@ -84,29 +85,29 @@ def _headers(archive: Archive) -> dict[str, Header]:
         if headers[inputs].shape[0] != headers[labels].shape[0]:
             raise DataError(
                 f"{archive.path}: {inputs} has {headers[inputs].shape[0]:,} examples and {labels} "
-                f"{headers[labels].shape[0]:,} labels; there must be one label for every example"
+                f"{headers[labels].shape[0]:,} labels; every example needs one label"
             )
     train, test = headers["x_train"], headers["x_test"]
     if train.shape[1:] != test.shape[1:]:
         raise DataError(
             f"{archive.path}: an example of x_train has shape {train.shape[1:]}, one of x_test {test.shape[1:]}; "
-            "both must be alike"
+            "both need one shape"
         )
     if train.dtype.kind != test.dtype.kind:
         raise DataError(
-            f"{archive.path}: x_train is {train.dtype} and x_test {test.dtype}; uint8 is divided by 255 and "
-            "floating values are not, so save both as the one or as the other"
+            f"{archive.path}: x_train is {train.dtype} and x_test {test.dtype}; tombola divides uint8 by 255 but not "
+            "floating values, so save both with one type"
         )
     return headers
 
 
 def _input_fault(key: str, header: Header) -> str:
-    """Return what is wrong with an array of inputs, and the remedy; "" where nothing is."""
+    """Return the fault of an array of inputs, and the remedy; "" for none."""
     shape, dtype = header.shape, header.dtype
     if dtype.hasobject:
         return "holds Python objects, which are never loaded; save one array of uint8 or float32"
     if not (dtype == np.uint8 or (dtype.kind == "f" and dtype.itemsize <= 8)):
-        return f"is {dtype}; save it as uint8 (0 to 255, divided by 255 here) or {key}.astype('float32')"
+        return f"is {dtype}; save it as uint8 (0 to 255; tombola divides by 255) or {key}.astype('float32')"
     if not 2 <= len(shape) <= 4:
         return (
             f"has shape {shape}; it must be (N, features), (N, height, width) or (N, channels, height, width): "
@@ -124,7 +125,7 @@ def _input_fault(key: str, header: Header) -> str:
 
 
 def _label_fault(key: str, header: Header) -> str:
-    """Return what is wrong with an array of labels, and the remedy; "" where nothing is."""
+    """Return the fault of an array of labels, and the remedy; "" for none."""
     shape, dtype = header.shape, header.dtype
     if dtype.hasobject:
         return "holds Python objects, which are never loaded; save class numbers from 0 as int64"
@@ -153,7 +154,7 @@ def _labels(archive: Archive) -> tuple[np.ndarray, np.ndarray]:
         if lowest < 0:
             raise DataError(f"{archive.path}: {key} holds the label {lowest}; classes are numbered from 0")
         if highest >= 2**31:
-            raise DataError(f"{archive.path}: {key} holds the label {highest}, which is no class number")
+            raise DataError(f"{archive.path}: {key} holds the label {highest}, which is not a class number")
         found.append(labels.astype(np.int64))
     return found[0], found[1]
 
@@ -169,11 +170,11 @@ def _classes(path: Path, train: np.ndarray, test: np.ndarray) -> int:
             f"{', '.join(map(str, absent))}; number the classes from 0 without gaps: {_RENUMBER}"
         )
     if classes < 2:
-        raise DataError(f"{path}: y_train holds the single label 0; there must be two classes or more")
+        raise DataError(f"{path}: y_train holds the single label 0; a study needs two or more classes")
     if test.max() >= classes:
         raise DataError(
-            f"{path}: y_test holds the label {test.max()}, but training has classes 0 to {classes - 1} alone; "
-            "leave those test examples out, or number both parts alike"
+            f"{path}: y_test holds the label {test.max()}, but training has only classes 0 to {classes - 1}; remove "
+            "those test examples, or use the same numbers in both parts"
         )
     return classes
 
@@ -182,7 +183,7 @@ def _check_kind(path: Path, kind: str, inputs: Header) -> None:
     if kind == "sequence" and (len(inputs.shape) != 3 or inputs.dtype.kind != "f"):
         raise DataError(
             f"{path}: data.kind=sequence needs floating x_train of shape (N, steps, features); it is {inputs.dtype} of "
-            f"shape {inputs.shape}; leave kind out"
+            f"shape {inputs.shape}; remove kind"
         )
 
 
@@ -194,6 +195,6 @@ def _inputs(archive: Archive, key: str, kind: str) -> np.ndarray:
         if bad:
             raise DataError(
                 f"{archive.path}: {key} holds NaN or infinity in {len(bad):,} of {len(inputs):,} examples, the first "
-                f"of them {key}[{bad[0]}]; replace those values or leave the examples out"
+                f"at {key}[{bad[0]}]; replace those values, or remove the examples"
             )
     return inputs[:, None] if inputs.ndim == 3 and kind == "image" else inputs

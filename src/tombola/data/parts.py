@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import count
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from tombola.data.dataset import Description, Shape, Tokens, is_one_shape
+
+AHEAD = 64  # iterations whose example numbers are drawn together
 
 # A tensor, a tuple of tensors or a dict of tensors: `module(x)`, `module(*tuple)` or `module(**dict)`.
 Tensors = Any
@@ -54,6 +57,56 @@ def blank_inputs(data: Description, examples: int = 2) -> Tensors:
     return zeros(data.input_shape, data.input_dtype)
 
 
+Order = Callable[[int, int], Tensor]  # (first, count) -> int64 [count, batch]: the examples of these iterations
+
+
+class Examples(Protocol):
+    """All examples of a part of the data: a `Part` that lies on the device, or a `StreamedPart` that is read.
+
+    Attributes:
+        streams: whether examples are read when they are needed; only a `Part` has them as tensors.
+    """
+
+    streams: ClassVar[bool]
+
+    def __len__(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where training gets its batches."""
+        ...
+
+    @property
+    def targets(self) -> Tensors:
+        """The targets of all examples."""
+        ...
+
+    @property
+    def example(self) -> Part:
+        """The first example, as a batch of one."""
+        ...
+
+    def select(self, rows: Tensor | slice) -> Part:
+        """Return some examples: those that an int64 tensor names, or a slice."""
+        ...
+
+    def blocks(self, rows: Iterable[slice]) -> Iterator[Part]:
+        """Yield the examples of each slice."""
+        ...
+
+    def batches(self, order: Order, first: int) -> Iterator[Part]:
+        """Yield the batch of iteration `first`, and of all that follow."""
+        ...
+
+    def with_targets(self, function: Callable[[Tensors], Tensors]) -> Examples:
+        """Return the examples with what a function makes of their targets."""
+        ...
+
+    def close(self) -> None:
+        """End the processes that read."""
+        ...
+
+
 @dataclass(frozen=True)
 class Part:
     """Examples that are used together: all of a part of the data, or a batch of it.
@@ -66,6 +119,7 @@ class Part:
 
     inputs: Tensors
     targets: Tensors = None
+    streams: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(first_tensor(self.inputs))
@@ -91,6 +145,39 @@ class Part:
         """Where the tensors lie."""
         return first_tensor(self.inputs).device
 
+    @property
+    def example(self) -> Part:
+        """The first example, as a batch of one."""
+        return self.select(slice(1))
+
+    def blocks(self, rows: Iterable[slice]) -> Iterator[Part]:
+        """Yield the examples of each slice, as views."""
+        return map(self.select, rows)
+
+    def batches(self, order: Order, first: int) -> Iterator[Part]:
+        """Yield the batch of iteration `first`, and of all that follow."""
+        for iteration in count(first, AHEAD):
+            # Moved to the device together: a transfer takes longer than a small step.
+            yield from map(self.select, order(iteration, AHEAD).to(self.device))
+
+    def with_targets(self, function: Callable[[Tensors], Tensors]) -> Part:
+        """Return the part with what a function makes of its targets."""
+        return replace(self, targets=function(self.targets))
+
+    def close(self) -> None:
+        """Do nothing: no process reads a part that is in memory."""
+
+
+def held(examples: Examples) -> Part:
+    """Return examples that an engine needs as tensors.
+
+    Raises:
+        ValueError: they are streamed.
+    """
+    if not isinstance(examples, Part):
+        raise ValueError("this engine needs its data in memory; the dense engine trains on streamed data")
+    return examples
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -100,13 +187,13 @@ class Splits:
         train, validation, test: the parts. Validation is drawn from the training set; selection looks at it alone.
         mean, std: constants of the normalisation, one a channel or feature or one in all, measured on `train`, in units
             of the raw data / scale. Empty where inputs stay as they are.
-        classes: number of classes; None where the targets are no class numbers.
+        classes: number of classes; None where the targets are not class numbers.
         tokens: number of token ids, structured as the inputs; None where they are not token ids.
     """
 
-    train: Part
-    validation: Part
-    test: Part
+    train: Examples
+    validation: Examples
+    test: Examples
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int | None = None
@@ -115,27 +202,34 @@ class Splits:
     def with_targets(self, function: Callable[[Tensors], Tensors]) -> Splits:
         """Return the splits with what a function makes of each part's targets."""
 
-        def changed(part: Part) -> Part:
-            return replace(part, targets=function(part.targets))
+        return replace(
+            self,
+            train=self.train.with_targets(function),
+            validation=self.validation.with_targets(function),
+            test=self.test.with_targets(function),
+        )
 
-        parts = {"train": changed(self.train), "validation": changed(self.validation), "test": changed(self.test)}
-        return replace(self, **parts)  # type: ignore[arg-type]  # of three of the fields
+    def close(self) -> None:
+        """End the processes that read streamed data; the next use starts them again."""
+        for part in (self.train, self.validation, self.test):
+            part.close()
 
     @property
     def input_shape(self) -> Shape:
         """Shape of one example."""
-        return each_tensor(_shape, self.train.inputs)
+        return each_tensor(_shape, self.train.example.inputs)
 
     @property
     def description(self) -> Description:
         """What a network and a task must know of the data, in the form of a data set that is not split."""
+        example = self.train.example
         return Description(
             input_shape=self.input_shape,
             classes=self.classes,
             train=len(self.train) + len(self.validation),
             test=len(self.test),
-            output_shape=each_tensor(_shape, self.train.targets),
-            input_dtype=each_tensor(_dtype, self.train.inputs),
-            target_dtype=each_tensor(_dtype, self.train.targets),
+            output_shape=each_tensor(_shape, example.targets),
+            input_dtype=each_tensor(_dtype, example.inputs),
+            target_dtype=each_tensor(_dtype, example.targets),
             tokens=self.tokens,
         )

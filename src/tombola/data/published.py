@@ -1,4 +1,4 @@
-"""Data sets published as four IDX files each: where they lie, what they must contain."""
+"""Data sets published as four IDX files each: their location and their content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import platformdirs
 
 from tombola.data import idx
-from tombola.data.dataset import Dataset, Description
+from tombola.data.dataset import Description
+from tombola.data.held import Dataset
 from tombola.errors import DataError
 from tombola.paths import regular_file
 
@@ -129,7 +130,7 @@ def find(places: list[Path], stem: str) -> Path | None:
 
 def _read(published: Published, stem: str, path: Path | None, shape: tuple[int, ...]) -> np.ndarray:
     assert path is not None
-    remedy = "delete it; it will be downloaded again"
+    remedy = "delete it, and tombola downloads it again"
     try:
         regular_file(path)
         content = path.read_bytes()
@@ -147,7 +148,7 @@ def _read(published: Published, stem: str, path: Path | None, shape: tuple[int, 
         content = idx.unzip(content, str(path), remedy)
     array = idx.parse(content, str(path), remedy)
     if array.shape != shape:
-        raise DataError(f"{path}: holds an array of shape {array.shape} where {shape} should be; {remedy}")
+        raise DataError(f"{path}: contains an array of shape {array.shape} instead of {shape}; {remedy}")
     if len(shape) == 1 and array.max() >= published.description.classes:
         raise DataError(
             f"{path}: holds label {array.max()}, beyond the {published.description.classes} classes; {remedy}"

@@ -34,7 +34,7 @@ def parse(content: bytes, name: str, remedy: str) -> dict[bytes, Any]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: can't be unpickled ({reason}); {remedy}") from error
     if not isinstance(found, dict):
-        raise DataError(f"{name}: holds a {type(found).__name__} where a dict should be; {remedy}")
+        raise DataError(f"{name}: contains a {type(found).__name__} instead of a dict; {remedy}")
     return {key: value.content if type(value) is _Array else value for key, value in found.items()}
 
 
@@ -66,7 +66,7 @@ class _Uint8:
 
     def __init__(self, kind: bytes, *_arguments: object):
         if kind != b"u1":
-            raise pickle.UnpicklingError(f"an array of {shown(kind)} where uint8 should be")
+            raise pickle.UnpicklingError(f"an array of {shown(kind)} instead of uint8")
 
     def __setstate__(self, state: Any) -> None:
         """Byte order and the like mean nothing to bytes."""

@@ -12,6 +12,7 @@ from tombola.section import MOST_ITERATIONS, Section
 
 Own = Field(pattern=r"^[^:]+:[^:]+$")  # package.module:function
 
+MOST_READERS = 256  # processes
 OURS = ("mnist", "fashion-mnist", "cifar10", "cifar100", "digits", "npz")  # the keys of `SOURCES`
 
 
@@ -25,12 +26,15 @@ class DataSettings(Section):
             `package.module:function`, called as `function(inputs, targets, generator)`, which returns the numbers of
             the training examples to set aside, or a mask of them; as many in each trial.
         arguments: of the user's function.
+        stream: read the examples of the user's function when they are needed, instead of holding all in memory.
+        stream_workers: processes of each run that read ahead; 0: the run itself reads, as in PyTorch. It changes no
+            result.
         path: the user's own archive; for "npz" alone, and required there.
         normalise: which inputs share a mean and a standard deviation: "channel", those of an image's channel, or all
             values of a feature vector; "feature", those at one place of the examples (of a sequence, one feature over
             all steps); "none", inputs stay as they are, uint8 divided by 255. By default images are normalised by
             channel, feature vectors by feature, and sequences not at all.
-        kind: what an npz array [N, a, b] holds: "image", pictures without channels, or "sequence", a steps of b
+        kind: the content of an npz array [N, a, b]: "image", pictures without channels, or "sequence", a steps of b
             features.
     """
 
@@ -39,6 +43,8 @@ class DataSettings(Section):
         Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] | Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Own]
     )
     arguments: dict[str, Any] = Field(default_factory=dict)
+    stream: bool = False
+    stream_workers: int = Field(default=0, ge=0, le=MOST_READERS)
     path: str | None = None
     normalise: Normalise = "default"
     kind: Literal["image", "sequence"] = "image"
@@ -46,15 +52,29 @@ class DataSettings(Section):
     @model_validator(mode="after")
     def _check(self) -> DataSettings:
         if self.source == "npz" and not self.path:
-            raise ValueError("source: npz needs path, the .npz file that holds the arrays")
+            raise ValueError("source: npz needs path, the .npz file of the arrays")
         if self.source != "npz" and self.path is not None:
-            raise ValueError(f"path belongs to source: npz alone, and source is {self.source!r}; leave path out")
+            raise ValueError(f"path needs source: npz, but source is {self.source!r}; remove path")
         if self.arguments and self.source in OURS:
-            raise ValueError(f"arguments belong to a function of your own, and source is {self.source!r}")
+            raise ValueError(
+                f"arguments need your own function as source, but source is {self.source!r}; remove arguments"
+            )
+        if self.stream and self.source in OURS:
+            raise ValueError(
+                f"stream needs your own function as source, but source is {self.source!r}, which fits into memory; "
+                "remove stream"
+            )
+        if self.stream and isinstance(self.validation, str):
+            raise ValueError(
+                f"validation: {self.validation} gets all inputs in memory, and stream is set; give validation a "
+                "number or a share, or remove stream"
+            )
+        if self.stream_workers and not self.stream:
+            raise ValueError("stream_workers needs stream: true; set that, or remove stream_workers")
         try:
             json.dumps(self.arguments, allow_nan=False)
         except (TypeError, ValueError):
-            raise ValueError("arguments must hold numbers, texts, lists and maps alone") from None
+            raise ValueError("arguments may contain only numbers, texts, lists and maps") from None
         if self.source != "npz" and self.kind != "image":
-            raise ValueError(f"kind belongs to source: npz alone, and source is {self.source!r}; leave kind out")
+            raise ValueError(f"kind needs source: npz, but source is {self.source!r}; remove kind")
         return self

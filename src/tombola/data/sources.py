@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tombola.data import cifar, digits, functions, own, published
-from tombola.data.dataset import Dataset, Description, each_leaf
+from tombola.data.dataset import Description
 from tombola.data.settings import DataSettings
-from tombola.data.splitting import held_out, own_rows
+from tombola.data.splitting import AnyDataset, held_out, own_rows
 from tombola.errors import InputError, nearest
 from tombola.paths import local_path
 from tombola.registry import code_fingerprint, names
@@ -29,6 +30,7 @@ class Place:
         path: a user's own file, absolute.
         stamp: changes when that file does.
         arguments: of the user's function, as JSON.
+        stream: that examples are read when they are needed.
         kind: what the file's arrays hold, as in the `data` section.
         may_download: doesn't count in the key, since it doesn't change what is loaded.
     """
@@ -37,6 +39,7 @@ class Place:
     path: Path | None = None
     stamp: tuple[int, ...] = ()
     arguments: str = ""
+    stream: bool = False
     kind: str = "image"
     may_download: bool = field(default=True, compare=False)
 
@@ -58,7 +61,7 @@ class Source:
     """
 
     describe: Callable[[Place], Description]
-    load: Callable[[Place], Dataset]
+    load: Callable[[Place], AnyDataset]
     fingerprint: Callable[[Place], str] = lambda place: ""
 
 
@@ -100,7 +103,7 @@ def describe(settings: DataSettings, root: Path | None = None) -> Description:
 
     Raises:
         InputError: no such source.
-        DataError: the user's own file is missing or not as it must be.
+        DataError: the user's own file is missing or invalid.
     """
     place = _place(settings, root)
     found = _remember_description(settings.source, place)
@@ -126,13 +129,13 @@ def fingerprint(settings: DataSettings, root: Path | None = None) -> str:
     return hashlib.sha256(f"{content}/{code}".encode()).hexdigest()
 
 
-def load(settings: DataSettings, root: Path | None = None, download: bool = True) -> Dataset:
-    """Return the data set, downloaded first where that is needed and allowed; remembered by the process.
+def load(settings: DataSettings, root: Path | None = None, download: bool = True) -> Any:
+    """Return the data set, a `Dataset` or a `Streamed`; downloaded first where needed; remembered by the process.
 
     Args:
         settings: the `data` section of a study; `path` as in `describe`.
         root: the user's data folder, in torchvision's layout; None: what the environment variable TOMBOLA_DATA
-            names, if it is set. What is not there is looked for in the user's cache folder.
+            names, if it is set. What is missing is looked for in the user's cache folder.
         download: False: what is in neither is an error.
 
     Raises:
@@ -143,9 +146,9 @@ def load(settings: DataSettings, root: Path | None = None, download: bool = True
     return _remember(settings.source, _place(settings, root, download))
 
 
-# A worker runs many jobs on one data set; a few are kept for a process that goes through several studies.
+# A worker runs many runs on one data set; a few are kept for a process that goes through several studies.
 @lru_cache(maxsize=4)
-def _remember(source: str, place: Place) -> Dataset:
+def _remember(source: str, place: Place) -> Any:
     return _source_named(source).load(place)
 
 
@@ -159,9 +162,9 @@ def _remember_description(source: str, place: Place) -> Description:
     return _source_named(source).describe(place)
 
 
-def forget_copies(dataset: Dataset) -> None:
+def forget_copies(dataset: AnyDataset) -> None:
     """Let go of a loaded data set whose values training holds as float32 too; it is read again for another trial."""
-    if any(array.dtype.kind == "f" for array in each_leaf(dataset.train_inputs)):
+    if dataset.is_copied:
         _remember.cache_clear()
 
 
@@ -173,14 +176,24 @@ def _source_named(name: str) -> Source:
     if name in SOURCES:
         return SOURCES[name]
     if ":" not in name and name not in names(SOURCES, "data source"):
-        raise InputError(f"data.source: no source {name!r}{nearest(name, SOURCES)}")
+        raise InputError(f"data.source: unknown source {name!r}{nearest(name, SOURCES)}")
 
-    def again(place: Place) -> Dataset:
-        return functions.check_same_again(_remember(name, place), name, json.loads(place.arguments))
+    def make(place: Place) -> AnyDataset:
+        arguments = json.loads(place.arguments)
+        if not place.stream:
+            return functions.load(name, arguments)
+        from tombola.data import streamed  # PyTorch's loader and loky take a while to import
+
+        return streamed.Streamed(name, arguments)
+
+    def again(place: Place) -> AnyDataset:
+        first = _remember(name, place)
+        functions.check_same_again(first, make(place))
+        return first
 
     return Source(
         describe=lambda place: again(place).description,
-        load=lambda place: functions.load(name, json.loads(place.arguments)),
+        load=make,
         fingerprint=lambda place: _remember(name, place).fingerprint,
     )
 
@@ -198,7 +211,7 @@ def _place(settings: DataSettings, root: Path | None, may_download: bool = True)
         stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         return Place(path=path, stamp=stamp, kind=settings.kind)
     if settings.source not in SOURCES:
-        return Place(arguments=json.dumps(settings.arguments, sort_keys=True))
+        return Place(arguments=json.dumps(settings.arguments, sort_keys=True), stream=settings.stream)
     chosen = root or os.environ.get("TOMBOLA_DATA")
     return Place(root=_absolute(str(chosen)) if chosen else None, may_download=may_download)
 

@@ -2,28 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from tombola.data.dataset import Arrays, Dataset, are_tokens, each_array, first_array
-from tombola.data.normalising import Layout, Normalise, grouped, layout_of
-from tombola.data.parts import Part, Splits, Tensors
+from tombola.data.dataset import Arrays, Description, Tokens
+from tombola.data.held import BLOCK, Dataset
+from tombola.data.normalising import Layout, Normalise, Scaling, as_floats, grouped, layout_of
+from tombola.data.parts import Examples, Splits
 from tombola.errors import DataError, InputError
 from tombola.registry import resolve
 from tombola.seeds import Seeds
 
-# Values converted to float64 at a time: bounds the memory that a large data set takes beside its own.
-_BLOCK = 2**20
+
+class AnyDataset(Protocol):
+    """A data set before it is split: `Dataset`, in memory, or `Streamed`."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes; None where the targets are not class numbers."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """Number of token ids, structured as the inputs."""
+
+    @property
+    def description(self) -> Description:
+        """What a network must know of the data."""
+
+    @property
+    def examples(self) -> int:
+        """Number of training examples, validation included."""
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether training holds the same floats once more, normalised."""
+
+    @property
+    def train_targets(self) -> Arrays:
+        """The targets of all training examples."""
+
+    @property
+    def sample(self) -> Arrays:
+        """Inputs of the first training example, [1, ...]."""
+
+    def opened(self, workers: int) -> AnyDataset:
+        """Return the data set ready to be read, of streamed data by so many processes."""
+
+    def close(self) -> None:
+        """End the processes that read."""
+
+    def raw(self, rows: np.ndarray, step: int) -> Iterator[np.ndarray]:
+        """Yield the inputs of some training examples, `step` at a time; of data with a single array of inputs."""
+
+    def parts(
+        self, kept: np.ndarray, aside: np.ndarray, scaling: Scaling, device: Any
+    ) -> tuple[Examples, Examples, Examples]:
+        """Return the training, validation and test examples, normalised and for a device.
+
+        Args:
+            kept, aside: int64, numbers of the published training examples that become training and validation.
+            scaling: what makes raw inputs those that a network sees.
+            device: where training gets its batches.
+
+        Raises:
+            DataError: the values span a range that float32 can't hold.
+        """
 
 
 def split(
-    dataset: Dataset,
+    dataset: AnyDataset,
     validation: int | float | str,
     seeds: Seeds,
     device: str | torch.device = "cpu",
     normalise: Normalise = "default",
+    workers: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> Splits:
     """Draw the validation examples, normalise all three parts and move them to the device.
 
@@ -38,63 +98,46 @@ def split(
         seeds: of the trial; purpose "split" decides which examples are drawn.
         device: where the tensors go.
         normalise: as in the `data` section of a study.
+        workers: processes that read streamed data; data in memory need none.
+        check: called now and then while the normalisation is measured; may raise to stop.
 
     Raises:
         InputError: `validation` doesn't fit the training set.
         DataError: the values span a range that float32 can't hold.
     """
     aside, kept = rows_of(dataset, validation, seeds)
-    layout = layout_of(dataset.train_inputs, normalise)
-    normalised = layout != "none"
-    mean, std = _measure(dataset, kept, layout) if normalised else (np.empty(0), np.empty(0))
-
-    def inputs_of(inputs: Arrays, rows: np.ndarray, which: str) -> Tensors:
-        if not normalised:
-            return each_array(lambda array: _as_is(array[rows]).to(device), inputs)
-        values = _normalise(inputs, rows, mean, std, layout)
-        if not np.isfinite(values).all():
-            raise DataError(
-                f"{dataset.name}: once normalised, the {which} inputs exceed the range of float32; "
-                "look for outliers in them, or scale them before they are saved"
-            )
-        return torch.from_numpy(values).to(device)
-
-    def part(inputs: Arrays, targets: Arrays, rows: np.ndarray, which: str) -> Part:
-        chosen = each_array(lambda array: torch.from_numpy(array[rows]).to(device), targets)
-        return Part(inputs_of(inputs, rows, which), chosen)
-
-    every = np.arange(len(first_array(dataset.test_inputs)))
+    layout, opened = layout_of(dataset.sample, normalise), dataset.opened(workers)
+    try:
+        scaling = Scaling() if layout == "none" else _measured(opened, kept, layout, check)
+        train, chosen, test = opened.parts(kept, aside, scaling, device)
+    except BaseException:
+        opened.close()
+        raise
     return Splits(
-        train=part(dataset.train_inputs, dataset.train_targets, kept, "training"),
-        validation=part(dataset.train_inputs, dataset.train_targets, aside, "validation"),
-        test=part(dataset.test_inputs, dataset.test_targets, every, "test"),
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
+        train=train,
+        validation=chosen,
+        test=test,
+        mean=tuple(scaling.mean.tolist()),
+        std=tuple(scaling.std.tolist()),
         classes=dataset.classes,
         tokens=dataset.tokens,
     )
 
 
-def _as_is(array: np.ndarray) -> torch.Tensor:
-    """Return int64 token ids, or float32 values: of uint8 from 0 to 1."""
-    if are_tokens(array):
-        return torch.from_numpy(array.astype(np.int64))
-    return torch.from_numpy(array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1))
-
-
-def rows_of(dataset: Dataset, validation: int | float | str, seeds: Seeds) -> tuple[np.ndarray, np.ndarray]:
+def rows_of(dataset: AnyDataset, validation: int | float | str, seeds: Seeds) -> tuple[np.ndarray, np.ndarray]:
     """Return which of the published training examples a trial validates on, and which it trains on.
 
     Raises:
         InputError: `validation` doesn't fit the training set.
     """
-    available = len(first_array(dataset.train_inputs))
+    available = dataset.examples
     if isinstance(validation, str):
+        assert isinstance(dataset, Dataset)  # `DataSettings` has seen to that
         aside = own_rows(dataset, validation, seeds)
         if (planned := len(own_rows(dataset, validation, Seeds(0, 0)))) != len(aside):
             raise InputError(
                 f"data.validation={validation!r} set {planned} examples aside with one generator and {len(aside)} with "
-                "another; each trial needs as many"
+                "another; each trial needs the same number"
             )
         return aside, np.setdiff1d(np.arange(available), aside)
     count = held_out(validation, available)
@@ -115,22 +158,22 @@ def own_rows(dataset: Dataset, name: str, seeds: Seeds) -> np.ndarray:
     """Return int64, ascending: the training examples that a user's function sets aside.
 
     Raises:
-        InputError: there is no such function, it fails, or it returns no such numbers.
+        InputError: the function does not exist, it fails, or it returns no such numbers.
     """
     where = f"data.validation={name!r}"
     function = resolve(name, {}, "validation split")
-    available = len(first_array(dataset.train_inputs))
+    available = dataset.examples
     try:
         rows = np.asarray(function(dataset.train_inputs, dataset.train_targets, seeds.generator("split")))
     except Exception as error:
         raise InputError(
-            f"{where} failed: {type(error).__name__}: {error}; it is called as function(inputs, targets, generator)"
+            f"{where} failed: {type(error).__name__}: {error}; tombola calls it as function(inputs, targets, generator)"
         ) from error
     if rows.dtype == bool and rows.shape == (available,):
         rows = np.flatnonzero(rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or len(np.unique(rows)) != len(rows):
         raise InputError(
-            f"{where} must return different numbers of examples as integers [n], or a mask [{available}]; it gave "
+            f"{where} must return different numbers of examples as integers [n], or a mask [{available}]; it returned "
             f"{rows.dtype} of shape {rows.shape}"
         )
     if not 1 <= len(rows) < available or rows.min() < 0 or rows.max() >= available:
@@ -148,47 +191,36 @@ def drawn_rows(available: int, validation: int, seeds: Seeds) -> tuple[np.ndarra
     return np.sort(drawn[:validation]), np.sort(drawn[validation:])
 
 
-def _measure(dataset: Dataset, rows: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Return float64 mean and standard deviation, [groups] each, of those training examples."""
-    channels = grouped(dataset.train_inputs[:1], layout).shape[1]
-    lowest, highest = np.full(channels, np.inf), np.full(channels, -np.inf)
-    total, squares, count = np.zeros(channels), np.zeros(channels), 0
+def _measured(dataset: AnyDataset, rows: np.ndarray, layout: Layout, check: Callable[[], None]) -> Scaling:
+    """Return the scaling of those training examples: mean 0 and standard deviation 1 in each group of values."""
+    sample = dataset.sample
+    groups, step = grouped(sample, layout).shape[1], max(1, BLOCK // max(1, sample[0].size))
+
+    lowest, highest = np.full(groups, np.inf), np.full(groups, -np.inf)
+    total, squares, count = np.zeros(groups), np.zeros(groups), 0
+
+    def blocks() -> Iterator[np.ndarray]:
+        for block in dataset.raw(rows, step):
+            check()
+            yield as_floats(block, layout)
+
     with np.errstate(over="ignore", invalid="ignore"):
-        for _, block in _blocks(dataset.train_inputs, rows, layout):
+        for block in blocks():
             total += block.sum(axis=(0, 2))
             count += block.shape[0] * block.shape[2]
             lowest = np.minimum(lowest, block.min(axis=(0, 2)))
             highest = np.maximum(highest, block.max(axis=(0, 2)))
         mean = total / count
         # A second pass: E[x^2] - E[x]^2 would lose every digit where the mean is large beside the spread.
-        for _, block in _blocks(dataset.train_inputs, rows, layout):
+        for block in blocks():
             squares += ((block - mean[:, None]) ** 2).sum(axis=(0, 2))
         std = np.sqrt(squares / count)
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
         raise DataError(
             f"{dataset.name}: the training inputs are too large to be normalised (up to {highest.max():.3g}, "
-            f"down to {lowest.min():.3g}); scale them before they are saved"
+            f"down to {lowest.min():.3g}); scale them before you save them"
         )
     # Compared exactly, not by std == 0: the mean of equal values is rounded, and what is left of them is noise.
     constant = lowest == highest
     mean = np.where(constant, lowest, mean)
-    return mean, np.where(constant | (std == 0), 1.0, std)
-
-
-def _normalise(inputs: np.ndarray, rows: np.ndarray, mean: np.ndarray, std: np.ndarray, layout: Layout) -> np.ndarray:
-    """Return float32 [rows, ...]: computed in float64, rounded once."""
-    result = np.empty((len(rows), *inputs.shape[1:]), dtype=np.float32)
-    flat = grouped(result, layout)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start, block in _blocks(inputs, rows, layout):
-            flat[start : start + len(block)] = (block - mean[:, None]) / std[:, None]
-    return result
-
-
-def _blocks(inputs: np.ndarray, rows: np.ndarray, layout: Layout) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (position in `rows`, float64 [examples, groups, values]), uint8 scaled to 0..1."""
-    step = max(1, _BLOCK // max(1, inputs[0].size))
-    for start in range(0, len(rows), step):
-        chosen = inputs[rows[start : start + step]]
-        block = grouped(chosen, layout).astype(np.float64)
-        yield start, block / 255 if inputs.dtype == np.uint8 else block
+    return Scaling(layout, mean, np.where(constant | (std == 0), 1.0, std))

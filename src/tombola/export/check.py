@@ -18,7 +18,7 @@ TOLERANCE = 1e-4
 
 
 def examples_for(ticket: Ticket, count: int = EXAMPLES) -> Tensor:
-    """Return made-up inputs of a ticket's network, always the same: float32 [count, ...], as normalised ones are."""
+    """Return synthetic inputs of a ticket's network, always the same: float32 [count, ...], as normalised ones are."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(count, *ticket.origin["input_shape"], generator=generator)
 
@@ -40,7 +40,7 @@ def check_same(expected: Tensor, found: Tensor, what: str, tolerance: float = TO
     relative = largest / max(float(expected.abs().max()), 1e-30)
     if not relative <= tolerance:
         raise InputError(
-            f"{what} does not give what PyTorch gives: the largest difference is {largest:.3g}, {relative:.2%} of the "
-            f"largest output, and {tolerance:.2%} is allowed; nothing was written"
+            f"{what} does not match PyTorch: the largest difference is {largest:.3g}, {relative:.2%} of the largest "
+            f"output, but at most {tolerance:.2%} is allowed; tombola wrote nothing"
         )
     return relative

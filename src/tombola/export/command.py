@@ -12,28 +12,43 @@ from tombola.errors import InputError
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
 
-EPILOG = (
-    "Options of compact: weights=trained|start. Of packed: bits=1..8, other_bits=1..8 (biases and batch norm), "
-    "values=kmeans|grid, finetune=ITERATIONS (needs a results folder and its data), form=values|recipe (mask and seed "
-    "alone), weights. Of c: inputs=normalised|raw|bytes, name=PREFIX, weights. Of pytorch: weights. Of onnx: "
-    "variant=dense|compact|int8|compact-int8, opset=18, weights."
-)
+EPILOG = """\b
+Options of all formats:
+  weights=trained|start
+Options of packed:
+  bits=1..8, other_bits=1..8 (biases and batch norm), values=kmeans|grid,
+  finetune=ITERATIONS (needs a results folder and its data),
+  form=values|recipe (recipe: mask and seed alone)
+Options of c:
+  inputs=normalised|raw|bytes, name=PREFIX
+Options of onnx:
+  variant=dense|compact|int8|compact-int8, opset=18
+"""
 
 
 @click.command(name="export", epilog=EPILOG)
 @click.argument("source", metavar="RESULTS|TICKET")
 @click.argument("options", nargs=-1, metavar="[OPTION=VALUE]...")
-@click.option("--to", "form", required=True, help="Format: compact, packed, c, pytorch, onnx.")
-@click.option("--out", type=click.Path(path_type=Path), help="File to write. [named after the ticket, in this folder]")
-@click.option("--trial", type=int, help="Trial of a results folder. [0]")
+@click.option("--to", "form", required=True, help="Choose the format: compact, packed, c, pytorch or onnx.")
 @click.option(
-    "--level", type=int, help="Level of a results folder. [the sparsest as good as dense in validation accuracy]"
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Set the file to write. [default: named after the ticket, in this folder]",
 )
-@click.option("--arm", help="Arm of a results folder. [ticket]")
-@click.option("--repeat", type=int, help="Repeat of a results folder. [0]")
-@click.option("--trust", is_flag=True, help="Import the function that makes your own network. [off]")
+@click.option("--trial", type=int, help="Choose the trial of a results folder. [default: 0]")
 @click.option(
-    "--data", type=click.Path(path_type=Path), envvar="TOMBOLA_DATA", help="Folder of data sets. [$TOMBOLA_DATA]"
+    "--level",
+    type=int,
+    help="Choose the level of a results folder. [default: the sparsest as good as dense in validation accuracy]",
+)
+@click.option("--arm", help="Choose the arm of a results folder. [default: ticket]")
+@click.option("--repeat", type=int, help="Choose the repeat of a results folder. [default: 0]")
+@click.option("--trust", is_flag=True, help="Import the function of your own network. [default: off]")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    envvar="TOMBOLA_DATA",
+    help="Set the folder of data sets, in torchvision's layout. [default: $TOMBOLA_DATA, or the cache]",
 )
 def export(
     source: str,
@@ -47,9 +62,10 @@ def export(
     trust: bool,
     data: Path | None,
 ) -> None:
-    """Export a ticket to a smaller network, a small file or another runtime.
+    """Export a ticket to a smaller form.
 
-    RESULTS is a results folder, TICKET a file that Ticket.save wrote.
+    The form is a smaller network, a small file, or a model for another runtime.
+    RESULTS is a results folder. TICKET is a file from Ticket.save.
     """
     from tombola.errors import nearest
     from tombola.export import FORMATS, default_path
@@ -66,13 +82,13 @@ def export(
     written = ticket.export(form, path, **given)
     dense = sum(tensor.numel() * tensor.element_size() for tensor in ticket.trained.values())
     size = written.stat().st_size
-    click.echo(f"{written}: {size:,} bytes; the dense network's tensors take {dense:,} ({dense / size:.1f}x)")
+    click.echo(f"{written}: {size:,} bytes; the dense network's tensors have {dense:,} ({dense / size:.1f}x)")
 
 
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise InputError(f"{text!r} is no option of a format: write NAME=VALUE, such as bits=4")
+        raise InputError(f"{text!r} is not an option of a format: write NAME=VALUE, such as bits=4")
     return name, _value(value)
 
 
@@ -88,6 +104,7 @@ def _value(text: str) -> Any:
 
 def _with_examples(form: str, given: dict[str, Any], source: str, ticket: Ticket, data: Path | None) -> dict[str, Any]:
     """Return the options with the training examples that some of them need."""
+    from tombola.data import Part
     from tombola.export.source import splits_of
     from tombola.running.results import Results
 
@@ -97,15 +114,22 @@ def _with_examples(form: str, given: dict[str, Any], source: str, ticket: Ticket
 
         iterations = given.pop("finetune")
         if not isinstance(iterations, int) or iterations < 0:
-            raise InputError(f"finetune={iterations}: give a number of iterations, such as 4000")
+            raise InputError(
+                f"finetune={iterations} is not a number of iterations: write a whole number, such as finetune=4000"
+            )
         if not iterations:
             return given
         if not Path(source).is_dir():
-            raise InputError(f"finetune={iterations} needs a results folder, whose data it trains on, not a ticket")
+            raise InputError(f"finetune={iterations} needs training data: pass a results folder instead of {source!r}")
         train = splits_of(Results.open(source, data), trial, data).train
+        if not isinstance(train, Part):
+            raise InputError(
+                f"finetune={iterations} needs all training examples in memory, and data.stream is set; leave finetune "
+                "out"
+            )
         return given | {"finetune": (train.inputs, train.targets), "tuning": Tuning(iterations=iterations)}
     if form == "onnx" and str(given.get("variant", "")).endswith("int8") and Path(source).is_dir():
         from tombola.export.onnx import CALIBRATION
 
-        given["examples"] = splits_of(Results.open(source, data), trial, data).train.inputs[:CALIBRATION]
+        given["examples"] = splits_of(Results.open(source, data), trial, data).train.select(slice(CALIBRATION)).inputs
     return given

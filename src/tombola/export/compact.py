@@ -49,7 +49,7 @@ class Reduced:
 
 
 def reduce(whole: g.Graph) -> Reduced:
-    """Return the smaller graph that computes the same, but for the rounding of sums.
+    """Return the smaller graph that computes the same, except for the rounding of sums.
 
     Raises:
         NoPath: the output is the same for every example.
@@ -57,8 +57,8 @@ def reduce(whole: g.Graph) -> Reduced:
     live = liveness(whole)
     if not (live.varies[whole.output] & live.needed[whole.output]).any():
         raise NoPath(
-            "no path of kept weights leads from an input to an output: the network gives every example the same "
-            "answer; export a level with more weights"
+            "no path of kept weights leads from an input to an output, so the network gives every example the same "
+            "outputs; export a level with more weights"
         )
     kept = kept_channels(whole, live)
     folded = {
@@ -175,11 +175,11 @@ def compact(ticket: Ticket, weights: str = "trained") -> Compact:
     """Return a ticket's network without its dead units and channels.
 
     It computes what `ticket.build(trained=True)` computes. Only the order of float32 sums may differ, which is checked
-    on made-up examples: by at most 1e-4 of the largest output.
+    on synthetic examples: by at most 1e-4 of the largest output.
 
     Args:
         ticket: mask and weights.
-        weights: "trained", or "start" for those that training starts from.
+        weights: "trained", or "start" for the starting weights.
 
     Raises:
         Unsupported: the network has an operator that can't be followed; the message names layer and operator.

@@ -111,7 +111,7 @@ def _addmm(step: Step) -> g.Node:
         raise step.refuse()
     weight, bias = step.constant(given["mat2"]), step.constant(given["self"])
     if bias.shape != (weight.shape[1],):
-        raise step.refuse("with a bias that is no vector")
+        raise step.refuse("with a bias that is not a vector")
     return g.Linear(*step.base(given["mat1"]), weight.t().contiguous(), bias, "", step.name_of(given["self"]))
 
 

@@ -1,6 +1,6 @@
 """Makes a graph of a module: `torch.export` follows its forward pass, and each of its operators becomes a node.
 
-The graph is compared with the module on made-up examples before it is returned, so that no operator is silently read
+The graph is compared with the module on synthetic examples before it is returned, so that no operator is silently read
 as another one.
 """
 
@@ -63,10 +63,10 @@ def trace_ticket(ticket: Ticket, trained: bool = True) -> g.Graph:
 
     Args:
         ticket: mask and weights.
-        trained: take the weights after training, not those that training starts from.
+        trained: take the weights after training, not the starting weights.
 
     Raises:
-        InputError: as `trace`, and where the network's code is not what it was.
+        InputError: as `trace`, and where the network's code has changed.
     """
     return trace(ticket.build(trained), tuple(ticket.origin["input_shape"]))
 
@@ -81,8 +81,8 @@ def _followed(module: nn.Module, examples: Tensor) -> torch.export.ExportedProgr
     except Exception as error:  # whatever a forward pass does that can't be followed
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"the network's forward pass can't be followed on examples of shape {tuple(examples.shape[1:])} "
-            f"({type(error).__name__}: {reason}); let it depend on the shape of its one input alone"
+            f"the network's forward pass can't be traced on examples of shape {tuple(examples.shape[1:])} "
+            f"({type(error).__name__}: {reason}); let it depend only on the shape of its one input"
         ) from error
     finally:
         logging.disable(disabled)
@@ -96,8 +96,8 @@ def _compare(graph: g.Graph, module: nn.Module, examples: Tensor) -> None:
         raise InputError("the network's outputs on random inputs are not finite: its weights can't be exported")
     if expected.shape != found.shape or float((expected - found).abs().max()) > TOLERANCE * scale:
         raise InputError(
-            "the network's forward pass does not compute the same twice, or it changes tensors in place in a way that "
-            "can't be followed; make it a function of its input and parameters"
+            "the network's forward pass computes different outputs in two calls, or changes tensors in place in a way "
+            "that can't be traced; make it a function of its input and parameters"
         )
 
 
@@ -137,7 +137,7 @@ class _Reader:
             self.constants[node] = self.program.constants[name]
             return
         if self.nodes:
-            raise InputError("the network takes several inputs; export takes networks of one input")
+            raise InputError("the network takes several inputs, but export supports only networks with one input")
         self._add(node, g.Input(node.name, "", (), _shape(node)))
 
     def _add(self, node: fx.Node, made: g.Node) -> None:

@@ -69,7 +69,7 @@ def liveness(graph: g.Graph) -> Liveness:
 
 
 def _spread(node: g.Node, flags: list[Tensor], values: list[Tensor]) -> Tensor:
-    """Return numbers that are positive where the result varies, differentiable but for maxima."""
+    """Return numbers that are positive where the result varies, differentiable except for maxima."""
     if isinstance(node, g.Linear | g.Conv):
         return apply(replace(node, weight=(node.weight != 0).double(), bias=None), flags)
     if isinstance(node, g.Norm):

@@ -107,7 +107,9 @@ def measure(
     cores = os.cpu_count() or 1
     threads = sorted({1, cores}) if threads is None else list(threads)
     if min([*batches, *threads, rounds], default=1) < 1:
-        raise InputError(f"batches {list(batches)}, threads {threads}, rounds {rounds}: give numbers from 1 up")
+        raise InputError(
+            f"batches {list(batches)}, threads {threads}, rounds {rounds}: give whole numbers of 1 or more"
+        )
     inputs = _inputs(ticket, examples, max([CALIBRATION, *batches]))
     notes: list[str] = []
     whole = dense(ticket)

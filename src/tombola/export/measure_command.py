@@ -17,31 +17,45 @@ if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
 
 
-@click.command("measure", epilog="TICKET is a ticket's file, or a results folder: then --trial and --level choose.")
-@click.argument("tickets", metavar="TICKET...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--trial", type=int, help="Trial of a results folder. [0]")
-@click.option(
-    "--level", type=int, help="Level of a results folder. [the sparsest as good as dense in validation accuracy]"
+@click.command(
+    "measure", epilog="TICKET is a ticket's file, or a results folder. Choose its ticket with --trial and --level."
 )
-@click.option("--arm", help="Arm of a results folder. [ticket]")
-@click.option("--trust", is_flag=True, help="Import the function that makes your own network. [off]")
+@click.argument("tickets", metavar="TICKET...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--trial", type=int, help="Choose the trial of a results folder. [default: 0]")
 @click.option(
-    "--test", "test_set", help="Data set to test on: mnist, ..., or an .npz file. [that of the results folder]"
+    "--level",
+    type=int,
+    help="Choose the level of a results folder. [default: the sparsest as good as dense in validation accuracy]",
+)
+@click.option("--arm", help="Choose the arm of a results folder. [default: ticket]")
+@click.option("--trust", is_flag=True, help="Import the function of your own network. [default: off]")
+@click.option(
+    "--test",
+    "test_set",
+    help="Test on this data set: mnist, ..., or an .npz file. [default: that of the results folder]",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     envvar="TOMBOLA_DATA",
-    help="Folder of data sets, in torchvision's layout. [$TOMBOLA_DATA, or the cache]",
+    help="Set the folder of data sets, in torchvision's layout. [default: $TOMBOLA_DATA, or the cache]",
 )
 @click.option(
-    "--rival", "rivals", multiple=True, help="Compare with this one only; repeat for several. [all installed]"
+    "--rival", "rivals", multiple=True, help="Compare with this runtime; repeat for several. [default: all installed]"
 )
-@click.option("--batch", "batches", type=int, multiple=True, help="Batch size; repeat for several. [1 and 64]")
-@click.option("--threads", type=int, multiple=True, help="Number of threads; repeat for several. [1 and all cores]")
-@click.option("--rounds", type=int, default=20, help="How often each contender has its turn. [20]")
 @click.option(
-    "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", help="table, json or csv. [table]"
+    "--batch", "batches", type=int, multiple=True, help="Set a batch size; repeat for several. [default: 1 and 64]"
+)
+@click.option(
+    "--threads", type=int, multiple=True, help="Set a number of threads; repeat for several. [default: 1 and all cores]"
+)
+@click.option("--rounds", type=int, default=20, help="Set the number of measurements of each runtime. [default: 20]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    help="Choose the format. [default: table]",
 )
 def measure_command(
     tickets: tuple[Path, ...],
@@ -57,7 +71,10 @@ def measure_command(
     rounds: int,
     form: str,
 ) -> None:
-    """Measure size, speed and accuracy of exported tickets beside dense networks and other runtimes."""
+    """Measure exported tickets.
+
+    The command compares their size, latency and accuracy with dense networks and other runtimes.
+    """
     from tombola.export.measure import measure
 
     found = []
@@ -73,7 +90,7 @@ def measure_command(
 def _opened(
     path: Path, trial: int | None, level: int | None, arm: str | None, data: Path | None
 ) -> tuple[Ticket, str | None]:
-    """Return a ticket and the name or file of the data set that it was found on, None where the file does not say."""
+    """Return a ticket, and the name or file of its data set (None if the file does not name one)."""
     from tombola.export.source import ticket_of
     from tombola.running.results import Results
 
@@ -85,10 +102,10 @@ def _opened(
 
 
 def _examples(ticket: Ticket, source: str | None, data: Path | None) -> Examples | None:
-    """Return the test set, normalised as the ticket takes it; None without a source.
+    """Return the test set, normalised for the ticket; None without a source.
 
     Raises:
-        InputError: there is no such data set, or it has examples of another shape.
+        InputError: the data set does not exist, or its examples have another shape.
     """
     from tombola.data import DataSettings, load
     from tombola.export.measure import Examples
@@ -101,8 +118,8 @@ def _examples(ticket: Ticket, source: str | None, data: Path | None) -> Examples
     shape = tuple(ticket.origin["input_shape"])
     if dataset.test_inputs.shape[1:] != shape:
         raise InputError(
-            f"--test {source}: its examples have shape {dataset.test_inputs.shape[1:]}, and the ticket takes {shape}; "
-            "name the data set that the ticket was found on"
+            f"--test {source}: its examples have shape {dataset.test_inputs.shape[1:]}, but the ticket takes {shape}; "
+            "name the data set of the ticket's study"
         )
     return Examples(ticket.normalise(dataset.test_inputs.copy()).numpy(), dataset.test_targets)
 
@@ -124,7 +141,7 @@ def _show(found: list[Measurement], form: str) -> None:
 
 
 def as_json(measured: Measurement) -> dict[str, object]:
-    """Return a measurement as JSON holds it; what was not measured is null."""
+    """Return a measurement as JSON; missing values are null."""
     return {
         "ticket": measured.ticket,
         "machine": measured.machine,

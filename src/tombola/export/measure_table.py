@@ -58,7 +58,7 @@ def _latencies(rows: list[dict[str, Any]], batch: int, threads: int) -> Table:
         name = row["contender"] if row["float32"] else f"{row['contender']} *"
         times = (duration(row[column]) for column in ("p50_us", "p95_us", "least_us"))
         table.add_row(name, *times, f"{row['speedup']:.2f}x" if not math.isnan(row["speedup"]) else "-")
-    table.caption = "speedup: over the best dense rival in float32; * computes in lower precision"
+    table.caption = "speedup: relative to the fastest dense runtime in float32; * computes in lower precision"
     table.caption_justify = "left"
     return table
 

@@ -52,9 +52,9 @@ def export_onnx(
         path: of the file.
         variant: "dense", "compact" (dead units removed), "int8" or "compact-int8". In int8 weights and activations
             have 8 bits: of linear layers chosen while it runs, of convolutions measured on examples beforehand.
-        weights: "trained", or "start" for those that training starts from.
+        weights: "trained", or "start" for the starting weights.
         opset: version of the ONNX operators.
-        examples: inputs as the network takes them, [N, ...], for int8 with convolutions; made-up ones by default.
+        examples: inputs as the network takes them, [N, ...], for int8 with convolutions; synthetic ones by default.
 
     Raises:
         InputError: tombola[onnx] is not installed, an option is unknown, PyTorch can't export the network, or the model

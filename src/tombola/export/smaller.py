@@ -193,18 +193,18 @@ def load_compact(path: str | Path) -> Compact:
     >>> scores = network(ticket.normalise(images))                      # doctest: +SKIP
 
     Raises:
-        InputError: the file is not there, damaged, or does not describe a network.
+        InputError: the file is missing, damaged, or does not describe a network.
     """
     from tombola.running.files import Damaged, unpack_tensors
 
     if not Path(path).is_file():
-        raise InputError(f"there is no file {str(path)!r}: `tombola export --to compact` writes one")
+        raise InputError(f"{str(path)!r} is not a file; create one with: tombola export --to compact")
     try:
         tensors, about = unpack_tensors(Path(path))
     except (Damaged, json.JSONDecodeError) as error:
         raise InputError(str(error)) from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(f"{path} is no compact network: `tombola export --to compact` writes one")
+        raise InputError(f"{path} is not a compact network; create one with: tombola export --to compact")
     try:
         nodes = tuple(_node(each, tensors) for each in about["nodes"])
         network = Compact(g.Graph(nodes, about["output"]), about["about"])

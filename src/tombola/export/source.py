@@ -32,10 +32,10 @@ def ticket_of(
 
     if Path(source).is_file():
         if given := [name for name, value in _options(trial, level, arm, repeat).items() if value is not None]:
-            raise InputError(f"--{given[0]} chooses a ticket of a results folder, and {source!r} is a file")
+            raise InputError(f"--{given[0]} needs a results folder, but {source!r} is a file; remove the option")
         return Ticket.load(source)
     if not Path(source).is_dir():
-        raise InputError(f"there is no {source!r}: give a results folder, or a ticket that Ticket.save wrote")
+        raise InputError(f"{source!r} does not exist; give a results folder, or a file from Ticket.save")
     results = Results.open(source, data)
     arm = arm or "ticket"
     return results.ticket(trial or 0, best_level(results, arm) if level is None else level, arm, repeat or 0)
@@ -56,7 +56,9 @@ def best_level(results: Results, arm: str = "ticket") -> int:
     curves = results.curves()
     mine = curves[curves["arm"] == arm]
     if mine.empty:
-        raise InputError(f"no run of arm {arm!r} is finished in {str(results.store.root)!r}; `tombola run` makes them")
+        raise InputError(
+            f"{str(results.store.root)!r} contains no finished run of arm {arm!r}; resume the study with `tombola run`"
+        )
     ends = mine.loc[mine.groupby(["trial", "repeat", "level"])["iteration"].idxmax()]
     means = ends.groupby("level")["val_accuracy"].mean()
     good = means[means >= means.get(0, 1.0)]

@@ -119,7 +119,7 @@ def _compile(module: nn.Module, shape: tuple[int, ...], wanted: bool | None) -> 
     if wanted is False:
         return None, "compiled=False"
     if wanted is None and compiler() is None:
-        return None, "no C compiler was found: install gcc or clang, or set CC"
+        return None, "found no C compiler: install gcc or clang, or set CC"
     parameters = {name: each.requires_grad for name, each in module.named_parameters()}
     try:
         graph = trace(module, shape)
@@ -138,14 +138,14 @@ def sparse_module(ticket: Ticket, weights: str = "trained", compiled: bool | Non
 
     Args:
         ticket: mask and weights.
-        weights: "trained", or "start" for those that training starts from.
+        weights: "trained", or "start" for the starting weights.
         compiled: as in `SparseModule`.
 
     Raises:
-        InputError: the network's code is not what it was, or `weights` is neither.
+        InputError: the network's code has changed, or `weights` is neither.
     """
     if weights not in ("trained", "start"):
-        raise InputError(f"weights {weights!r}: take trained or start")
+        raise InputError(f"weights {weights!r}: choose trained or start")
     module = ticket.build(weights == "trained")
     return SparseModule(module, ticket.mask, tuple(ticket.origin["input_shape"]), compiled)
 
@@ -156,14 +156,14 @@ def export_pytorch(ticket: Ticket, path: Path, weights: str = "trained") -> None
     Args:
         ticket: what to write.
         path: of the file.
-        weights: "trained", or "start" for those that training starts from.
+        weights: "trained", or "start" for the starting weights.
 
     Raises:
         InputError: `weights` is neither.
         StoreError: the file can't be written.
     """
     if weights not in ("trained", "start"):
-        raise InputError(f"weights {weights!r}: take trained or start")
+        raise InputError(f"weights {weights!r}: choose trained or start")
     values = ticket.trained if weights == "trained" else ticket.weights
     tensors = {f"mask/{name}": bits for name, bits in ticket.mask.pack().items()}
     for name, tensor in values.items():
@@ -174,7 +174,7 @@ def export_pytorch(ticket: Ticket, path: Path, weights: str = "trained") -> None
         "normalisation": ticket.normalisation,
         "mask": ticket.mask.shapes(),
     }
-    write_whole(Path(path), pack_tensors(tensors, about), "name a folder that exists and has room")
+    write_whole(Path(path), pack_tensors(tensors, about), "name an existing folder with free space")
 
 
 def load(path: str | Path, compiled: bool | None = None) -> SparseModule:
@@ -185,18 +185,18 @@ def load(path: str | Path, compiled: bool | None = None) -> SparseModule:
         compiled: as in `SparseModule`.
 
     Raises:
-        InputError: the file is missing, damaged, or none of `export_pytorch`; or the network's code is not what it was.
+        InputError: the file is missing, damaged, or none of `export_pytorch`; or the network's code has changed.
     """
     from tombola.running.ticket import Ticket
 
     if not Path(path).is_file():
-        raise InputError(f"there is no file {str(path)!r}: give one that `tombola export --to pytorch` wrote")
+        raise InputError(f"{str(path)!r} is not a file; create one with: tombola export --to pytorch")
     try:
         tensors, about = unpack_tensors(Path(path))
     except Damaged as error:
         raise InputError(str(error)) from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(f"{path} is none of the files that `tombola export --to pytorch` writes")
+        raise InputError(f"{path} is not a sparse module; create one with: tombola export --to pytorch")
     mask = Mask.unpack(under("mask", tensors), {name: tuple(shape) for name, shape in about["mask"].items()})
     weights: dict[str, Any] = under("value", tensors)
     for name, keep in mask.items():

@@ -42,7 +42,7 @@ class Timing:
 
     @property
     def least(self) -> float:
-        """The shortest, in seconds: what is left where other programs disturb the others."""
+        """The shortest, in seconds: what remains where other programs disturb the others."""
         return float(self.samples.min())
 
 

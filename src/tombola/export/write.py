@@ -13,4 +13,4 @@ def write(path: Path, content: bytes) -> None:
     """
     from tombola.running.files import write_whole  # the only place that knows where it lives
 
-    write_whole(path, content, "name a folder that exists and has room; nothing was written")
+    write_whole(path, content, "name an existing folder with free space; tombola wrote nothing")

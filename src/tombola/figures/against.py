@@ -63,7 +63,7 @@ def against_density(
     Arguments:
         levels: a row per (study, arm, trial, repeat, level); what `study` says is what the legend says.
         arms: those to draw.
-        panels: measures among the columns of `levels`; one that holds no number is left out.
+        panels: measures among the columns of `levels`; one that holds no number is omitted.
         about: what the figure shows, for its title.
         form: sizes and bars.
         style_of: arm -> style, where it isn't the arm's own.

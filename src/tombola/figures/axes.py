@@ -103,7 +103,7 @@ def bar_ends(rows: pd.DataFrame, measure: str, bars: Bars) -> tuple[np.ndarray, 
 
 
 def points_with_bars(axes: Axes, x: Any, mean: Any, low: Any, high: Any, options: dict[str, Any]) -> None:
-    """Draw means, each with a bar from `low` to `high`, but for those where these are NaN."""
+    """Draw means, each with a bar from `low` to `high`, except for those where these are NaN."""
     mean = np.asarray(mean, dtype=float)
     # Rounding can put a mean a hair outside its own extremes, which matplotlib refuses.
     lengths = np.clip([mean - np.asarray(low), np.asarray(high) - mean], 0, None)

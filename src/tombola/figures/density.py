@@ -111,7 +111,7 @@ def _while_training(
         return None
     levels, panels = at_fractions(levels, curves, fractions)
     levels = _named(levels, {study: f"learning rate {setting.learning_rate}" for study, setting in settings.items()})
-    about = f"test {metric_of(levels).words} while training, against weights remaining"
+    about = f"test {metric_of(levels).words} during training, against weights remaining"
     arms = [arm for arm in in_order(levels["arm"]) if arm != "random-mask"]
     return against_density(levels, arms, panels, about, form)
 

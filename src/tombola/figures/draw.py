@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """What there is to know of a figure before it is drawn.
+    """The record of a figure.
 
     Args:
-        needs: what results it is drawn from.
+        needs: the results that it needs.
         together: whether several studies share one figure; else each has its own.
         networks: what the names of the networks begin with for which it is drawn unasked.
     """
@@ -43,7 +43,7 @@ KINDS = {
     "figure-4": Kind("an arm other than random-mask"),
     "figure-5": Kind("an arm ticket or reinit", together=True, networks="conv-"),
     "figure-6": Kind(
-        "two studies of one network, one with network.arguments.dropout above 0 and one without it",
+        "two studies of one network: one with network.arguments.dropout above 0, one without",
         together=True,
         networks="conv-",
     ),
@@ -53,10 +53,12 @@ KINDS = {
     "criteria": Kind("an arm ticket", together=True),
     "rewinding": Kind("a study that rewinds to several iterations"),
     "mask-distance": Kind("mask distances: an arm early-bird, or pruning.early_bird"),
-    "lines-copies": Kind("a line between copies, see connectivity in docs/studies.md"),
-    "lines-dense-ticket": Kind("a line between dense network and ticket, see connectivity in docs/studies.md"),
-    "lines-levels": Kind("a line between tickets of two levels, see connectivity in docs/studies.md"),
-    "barriers": Kind("lines at two levels, or between copies from two iterations, see connectivity in docs/studies.md"),
+    "lines-copies": Kind("interpolations between copies; see connectivity in docs/studies.md"),
+    "lines-dense-ticket": Kind("interpolations between dense network and ticket; see connectivity in docs/studies.md"),
+    "lines-levels": Kind("interpolations between tickets of two levels; see connectivity in docs/studies.md"),
+    "barriers": Kind(
+        "interpolations at two levels, or between copies from two iterations; see connectivity in docs/studies.md"
+    ),
 }
 FIGURES = tuple(KINDS)
 FORMATS = ("png", "svg", "pdf")
@@ -71,7 +73,7 @@ def draw(
     folder: Path,
     figures: Sequence[str] | None = None,
     *,
-    lines: pd.DataFrame | None = None,
+    interpolations: pd.DataFrame | None = None,
     settings: Mapping[str, Setting] | None = None,
     form: Form = SCREEN,
     formats: Sequence[str] = ("png", "svg"),
@@ -86,22 +88,22 @@ def draw(
         curves: a row per evaluation.
         folder: made where it is missing; files of the same names are replaced.
         figures: which of `FIGURES` to draw; by default each that the data support and that is made for their network.
-        lines: a row per point of a line between runs, as `Results.connectivity` gives them.
+        interpolations: a row per point of each interpolation, from `Results.connectivity`.
         settings: study -> what else is known of it; by default as of a study that says nothing.
         form: sizes, and what bars are.
         formats: any of "png", "svg" and "pdf".
 
     Raises:
-        InputError: there is no such figure or format, the data do not support one that is asked for, or the studies
+        InputError: the figure or format does not exist, the data do not support one that is asked for, or the studies
             have different metrics. Nothing is written.
         StoreError: a file can't be written.
     """
     for name in figures or ():
         if name not in FIGURES:
-            raise InputError(f"no figure {name!r}{nearest(name, FIGURES)}")
+            raise InputError(f"unknown figure {name!r}{nearest(name, FIGURES)}")
     for suffix in formats:
         if suffix not in FORMATS:
-            raise InputError(f"no format {suffix!r}; known: {', '.join(FORMATS)}")
+            raise InputError(f"unknown format {suffix!r}; known: {', '.join(FORMATS)}")
     if levels.empty:
         return []
     import pandas as pd
@@ -115,12 +117,39 @@ def draw(
         for ending, studies in _groups(name, levels, settings, asked=figures is not None):
             some = levels[levels["study"].isin(studies)]
             some_curves = curves if curves.empty else curves[curves["study"].isin(studies)]
-            some_lines = pd.DataFrame() if lines is None or lines.empty else lines[lines["study"].isin(studies)]
-            for suffix, content in _render(name, some, some_curves, some_lines, settings, form, formats).items():
+            found = pd.DataFrame() if interpolations is None else interpolations
+            points = found if found.empty else found[found["study"].isin(studies)]
+            for suffix, content in _render(name, some, some_curves, points, settings, form, formats).items():
                 contents[Path(folder) / f"{name}{ending}{form.suffix}.{suffix}"] = content
         if figures is not None and len(contents) == before:
             raise InputError(f"{name} can't be drawn from these results: it needs {KINDS[name].needs}")
     return [_write(path, content) for path, content in contents.items()]
+
+
+def rendered(
+    levels: pd.DataFrame,
+    curves: pd.DataFrame,
+    figure: str,
+    *,
+    lines: pd.DataFrame | None = None,
+    settings: Mapping[str, Setting] | None = None,
+    form: Form = SCREEN,
+    formats: Sequence[str] = ("png",),
+) -> dict[str, bytes]:
+    """Return one figure of one study as the content of a file, by format; arguments are those of `draw`.
+
+    Raises:
+        InputError: the data do not support the figure.
+    """
+    import pandas as pd
+
+    levels, curves = _plain_columns(levels), curves if curves.empty else _plain_columns(curves)
+    settings = {study: (settings or {}).get(study, Setting()) for study in levels["study"].unique()}
+    points = pd.DataFrame() if lines is None else lines
+    contents = _render(figure, levels, curves, points, settings, form, formats)
+    if not contents:
+        raise InputError(f"{figure} can't be drawn from these results: it needs {KINDS[figure].needs}")
+    return contents
 
 
 def _plain_columns(table: pd.DataFrame) -> pd.DataFrame:
@@ -172,9 +201,9 @@ def _render(
         "criteria": lambda: density.criteria(levels, settings, form),
         "rewinding": lambda: rewinding(levels, form),
         "mask-distance": lambda: mask_distance(levels, settings[levels["study"].iloc[0]], form),
-        "lines-copies": lambda: interpolation.lines(levels, points, "copies", form),
-        "lines-dense-ticket": lambda: interpolation.lines(levels, points, "dense-ticket", form),
-        "lines-levels": lambda: interpolation.lines(levels, points, "levels", form),
+        "lines-copies": lambda: interpolation.error_curves(levels, points, "copies", form),
+        "lines-dense-ticket": lambda: interpolation.error_curves(levels, points, "dense-ticket", form),
+        "lines-levels": lambda: interpolation.error_curves(levels, points, "levels", form),
         "barriers": lambda: interpolation.barriers(levels, points, settings, form),
     }
     # A user's own matplotlibrc (usetex, say) must neither break a figure nor change its bytes; and without a
@@ -206,13 +235,13 @@ def _write(path: Path, content: bytes) -> Path:
             aside.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(
-            f"can't write the figure {path}: {error.strerror or error}; free the folder or name another"
+            f"can't write the figure {path}: {error.strerror or error}; make the folder writable, or name another"
         ) from error
     return path
 
 
 def _endings(studies: Iterable[object]) -> list[str]:
-    """Return what to add to the files' names to tell the studies apart: nothing for a single one."""
+    """Return a suffix for the file names of each study; "" for a single study."""
     studies = list(studies)
     if len(studies) == 1:
         return [""]

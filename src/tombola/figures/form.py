@@ -1,4 +1,4 @@
-"""The medium a figure is made for: how wide it is, how large what stands on it, and what its bars mean."""
+"""The medium of a figure: its width, its text sizes, and the meaning of its bars."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ class BarrierCurve:
     rows: pd.DataFrame
 
 
-def lines(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SCREEN) -> Figure | None:
-    """Return test and training error (or loss) on the interpolations of a kind, or None where there are none.
+def error_curves(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SCREEN) -> Figure | None:
+    """Return test and training error (or loss) on the interpolations of a kind, or None if none exists.
 
     There is a panel for each level and a curve for each iteration from which runs part, or the other way round,
     whichever are fewer panels.
@@ -60,7 +60,7 @@ def lines(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Form = SC
     statistics = spread(shown, by, errors).sort_values("position", kind="stable")
     low, high = _reach(statistics, errors, height, form)
     figure, all_axes = page(
-        page_title(levels, f"{name} on the line between {BETWEEN[kind]}"),
+        page_title(levels, f"{name} on the interpolation between {BETWEEN[kind]}"),
         panels=len(panels),
         legend=[
             [(legend_line(replace(style, marker=""), form), label) for label, style in looks.values()],
@@ -118,7 +118,7 @@ def barriers(
     entries = [[(legend_line(style, form), label) for label, style in side.items()] for side in sides.values()]
     dotted: dict[str, Any] = {"color": GREY, "linewidth": 0.65 * form.line, "linestyle": (0, (1, 1.5))}
     figure, all_axes = page(
-        page_title(levels, f"test {name} barriers on lines between runs"),
+        page_title(levels, f"test {name} barriers on interpolations between runs"),
         panels=len(panels),
         legend=[*entries, [(Line2D([], [], **dotted), f"stable at or below {axis_threshold}")]],
         small_print=_small_print(points, points, form, "points are means over trials, bars"),
@@ -200,13 +200,13 @@ def _reach(rows: pd.DataFrame, measures: Sequence[str], height: Metric, form: Fo
 def _position_axis(axes: Axes, kind: str, form: Form) -> None:
     one, other = ENDS[kind]
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel(f"position on the line (0: {one}, 1: {other})", size=form.label)
+    axes.set_xlabel(f"position on the interpolation (0: {one}, 1: {other})", size=form.label)
     axes.xaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
     axes.xaxis.set_major_formatter(FixedFormatter(["0", "0.25", "0.5", "0.75", "1"]))
 
 
 def _parting_axis(axes: Axes, rewinds: pd.Series, form: Form) -> None:
-    """Make x the iteration at which copies part: logarithmic but for 0, which is mostly among them."""
+    """Make x the iteration at which copies part: logarithmic except for 0, which is mostly among them."""
     found = sorted(int(value) for value in rewinds.unique())
     axes.set_xscale("symlog", linthresh=min(value for value in found if value))
     axes.margins(x=0.05)
@@ -214,7 +214,7 @@ def _parting_axis(axes: Axes, rewinds: pd.Series, form: Form) -> None:
 
 
 def _small_print(shown: pd.DataFrame, points: pd.DataFrame, form: Form, drawn: str) -> str:
-    """Return sample size, what is drawn, and what is left out."""
+    """Return sample size, what is drawn, and what is omitted."""
     trials, pairs = shown["trial"].nunique(), shown["line"].nunique()
     if pairs < 2 or (form.bars == "interval" and trials < 2):
         spans = "single pairs" if pairs < 2 else "one trial, so no intervals"
@@ -223,5 +223,5 @@ def _small_print(shown: pd.DataFrame, points: pd.DataFrame, form: Form, drawn: s
     else:
         spans = f"{drawn} are 95 % t intervals of the mean"
     left = points["line"].nunique() - pairs
-    parts = [f"n = {counted(trials, 'trial')}, {counted(pairs, 'line')}", spans]
-    return "; ".join([*parts, *([f"{counted(left, 'line')} not shown"] if left else [])]) + "."
+    parts = [f"n = {counted(trials, 'trial')}, {counted(pairs, 'interpolation')}", spans]
+    return "; ".join([*parts, *([f"{counted(left, 'interpolation')} not shown"] if left else [])]) + "."

@@ -19,7 +19,7 @@ from tombola.tables.captions import small_print
 
 
 def mask_distance(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -> Figure | None:
-    """Return the mask distances of every level against the iteration, means over trials; None where there are none.
+    """Return the mask distances of every level against the iteration, means over trials; None if none exists.
 
     A dot stands where a trial's mask settled (You et al. 2020, Section 3.3).
     """
@@ -30,14 +30,14 @@ def mask_distance(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -
     density_of = settling.groupby("level")["density"].mean().sort_values(ascending=False)
     dense = levels[(levels["level"] == 0) & (levels["arm"] == in_order(levels["arm"])[0])]
     figure, (axes,) = page(
-        page_title(levels, "mask distance while the dense network trains"),
+        page_title(levels, "mask distance during the dense run"),
         panels=1,
         legend=[],
         small_print=small_print(
             summarise(dense),
             "curves",
             None,
-            f"dots: where a mask has settled; the threshold (dashed) is {100 * setting.settles_below:g} %",
+            f"dots: iterations at which a mask settles; the threshold (dashed) is {100 * setting.settles_below:g} %",
         ),
         form=form,
         margin=MARGIN,
@@ -51,7 +51,7 @@ def mask_distance(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -
         axes.plot(first["iteration"], 100 * first["distance"], "o", color=color, markersize=2.5 * form.line)
     axes.axhline(100 * setting.settles_below, color=GREY, linestyle="--", linewidth=0.6 * form.line)
     highest_shown = max(100 * float(np.nanmax(settling["distance"])), 100 * setting.settles_below)
-    value_axis(axes, "weights that changed sides (%)", 0.0, highest_shown, form)
+    value_axis(axes, "mask distance (% of weights)", 0.0, highest_shown, form)
     iteration_axis(axes, form)
     add_colour_bar(figure, colours, density_of.to_numpy(), form)
     return figure

@@ -28,7 +28,7 @@ MOST_NUMBERS = 8  # beside the colour bar
 
 
 def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
-    """Return the learning curves of all levels of the tickets, or of the first arm where there are none."""
+    """Return the learning curves of all levels of the tickets, or of the first arm if none exists."""
     curves = of_sound_runs(levels, curves)
     if curves.empty:
         return None

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from tombola.errors import InputError
 from tombola.training.tracking import EarlyBird
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from tombola.running.results import Results
@@ -52,12 +55,12 @@ class Setting:
 
     @classmethod
     def of_results(cls, results: Results) -> Setting:
-        """Return the settings of a study, and what its dense runs watched."""
+        """Return the settings of a study, and the masks that its dense runs tracked."""
         return replace(cls.of(results.study), settling=results.settling())
 
 
-def gather_lines(all_results: Sequence[Results], settings: Mapping[str, Setting]) -> pd.DataFrame:
-    """Return the points of all lines of several results folders as one table; `settings` are `gather`'s of the same."""
+def gather_interpolations(all_results: Sequence[Results], settings: Mapping[str, Setting]) -> pd.DataFrame:
+    """Return the points of all interpolations of several results as one table; `settings` come from `gather`."""
     import pandas as pd
 
     tables = [results.connectivity().assign(study=name) for results, name in zip(all_results, settings, strict=True)]
@@ -86,3 +89,22 @@ def gather(all_results: Sequence[Results]) -> tuple[pd.DataFrame, pd.DataFrame, 
     # An empty table's columns have no types; pandas would warn that they decide those of the others.
     levels, curves = (pd.concat([t for t in some if not t.empty] or some[:1], ignore_index=True) for some in tables)
     return levels, curves, settings
+
+
+def gather_tables(files: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the levels and curves of CSV files as one table each; docs/results.md has their columns.
+
+    Raises:
+        InputError: a file can't be read, or two hold a study of one name.
+    """
+    import pandas as pd
+
+    from tombola.analysis.reading import read_curves, read_table
+
+    levels = [read_table(file) for file in files]
+    names = [name for table in levels for name in table["study"].unique()]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"two tables hold a study {twice[0]!r}; give each a name of its own in the column study")
+    curves = [read_curves(file, table) for file, table in zip(files, levels, strict=True)]
+    known = [table for table in curves if not table.empty] or curves[:1]
+    return pd.concat(levels, ignore_index=True), pd.concat(known, ignore_index=True)

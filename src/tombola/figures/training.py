@@ -128,7 +128,7 @@ def _drawn(
     shown = levels["arm"].eq("ticket") & levels["level"].isin(chosen)
     shown |= levels["arm"].eq("reinit") & levels["level"].isin(compared)
     figure, all_axes = page(
-        page_title(levels, f"test {metric.words} while training"),
+        page_title(levels, f"test {metric.words} during training"),
         panels=len(panels),
         legend=[[(legend_line(style, form), label) for label, style in entries.items()]],
         small_print=small_print(summarise(levels[shown]), "curves", form.bars, "percentages are weights remaining"),

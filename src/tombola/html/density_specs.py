@@ -87,7 +87,7 @@ def _interval(form: str) -> Spec:
 
 
 def gains(differences: pd.DataFrame, series: Sequence[Series], arm: str, metric: Metric) -> Spec | None:
-    """Return by how much `arm` is better than its controls, paired by trial.
+    """Return how much `arm` is better than its controls, paired by trial.
 
     Args:
         differences: `tombola.analysis.paired_gains` over each control, in the metric's unit.

@@ -1,4 +1,4 @@
-"""The figures of the page: plots with their captions, their controls, and the words for what can't be shown."""
+"""The figures of the page: plots with captions and controls."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from tombola.html.series import Series
 from tombola.html.spec_parts import Spec
 from tombola.tasks.metric import Metric
 
-INTERVALS = "Points are means over trials, bars 95 % intervals (Student's t); the dotted line is the dense network."
-ONE_TRIAL = (
-    "One trial: points are that trial's values, and there are no intervals. The dotted line is the dense network."
-)
+INTERVALS = "Points are means over trials. Bars are 95 % intervals (Student's t). The dotted line is the dense network."
+ONE_TRIAL = "One trial: points are its values, without intervals. The dotted line is the dense network."
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A control of one figure: which signal it sets, to which values, and the one that it starts with."""
+    """A control of one figure: the signal that it sets, its values, and the initial one."""
 
     signal: str
     label: str
@@ -70,7 +68,7 @@ def density_figures(statistics: pd.DataFrame, series: Sequence[Series], metric: 
 
 
 def gain_figure(found: Found, series: Sequence[Series]) -> PlotFigure | None:
-    """Return the gain over the controls; None for a study that has none."""
+    """Return the gain over the controls; None for a study without controls."""
     if found.gains.empty or found.arm is None:
         return None
     arm = plain(found.arm)
@@ -87,7 +85,7 @@ def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
     """Return learning curves: arms at one density, and densities of one arm."""
     if found.curves.empty or found.arm is None:
         return []
-    thinned = f" One evaluation in {found.every} is drawn." if found.every > 1 else ""
+    thinned = f" The plot shows one evaluation in {found.every}." if found.every > 1 else ""
     levels = _levels(found.curves)
     level = levels[len(levels) // 2][0]
     arms = _arms(found.curves, series)
@@ -95,7 +93,7 @@ def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
         PlotFigure(
             "curves-at-level",
             "Learning curves: all arms at one density",
-            f"Lines are means over trials, bands reach from the lowest to the highest run.{thinned}",
+            f"Lines are means over trials. Bands span the lowest to the highest run.{thinned}",
             training_specs.curves_at_level(found.curves, series, level, found.metric),
             (Choice("level", "Weights remaining", tuple(levels), level),),
             whole=True,
@@ -119,7 +117,7 @@ def layer_figure(found: Found, series: Sequence[Series]) -> PlotFigure | None:
     return PlotFigure(
         "layers",
         "Density of each layer",
-        "What remains of each layer against what remains of the whole network; means over trials.",
+        "Weights remaining in each layer, against weights remaining in the whole network. Means over trials.",
         density_specs.layers_against_density(found.layers, key),
         (Choice("arm", "Arm", tuple(_arms(found.layers, series)), key),),
     )
@@ -135,28 +133,28 @@ def weight_figure(found: Found) -> PlotFigure | None:
     return PlotFigure(
         "weights",
         "Kept weights at the start and after training",
-        f"Arm {plain(found.arm)}, trial 0. The outermost bins also hold the few weights beyond them.",
+        f"Arm {plain(found.arm)}, trial 0. The outermost bins include the few weights beyond them.",
         training_specs.weight_distribution(layers[0][0], level),
         (Choice("layer", "Layer", layers, layers[0][0]), Choice("level", "Weights remaining", tuple(levels), level)),
     )
 
 
 def dead_figure(found: Found) -> PlotFigure | None:
-    """Return the units that no path leads through any more."""
+    """Return the units without a live path."""
     if found.dead.empty or found.arm is None:
         return None
     last = found.dead[(found.dead["layer"] == "all") & (found.dead["level"] == found.dead["level"].max())].iloc[0]
     caption = (
-        "Inputs, neurons or channels that no path of kept weights from input to output leads through; arm "
-        f"{plain(found.arm)}, trial 0. Without the weights at them, the {percent(last['density'])} % that remain at "
-        f"the sparsest level are {percent(last['effective_density'])} %."
+        "Inputs, neurons or channels without a path of kept weights from input to output. Arm "
+        f"{plain(found.arm)}, trial 0. The sparsest level keeps {percent(last['density'])} % of the weights; without "
+        f"the weights at these units, {percent(last['effective_density'])} %."
     )
     spec = density_specs.dead_units_against_density(found.dead)
     return PlotFigure("dead-units", "Units without a live path", caption, spec)
 
 
 def overlap_figure(found: Found, series: Sequence[Series]) -> PlotFigure | None:
-    """Return how alike the masks of different trials are."""
+    """Return the overlap of the masks of different trials."""
     if found.overlap.empty:
         return None
     names = list(dict.fromkeys(found.overlap["layer"]))
@@ -165,8 +163,8 @@ def overlap_figure(found: Found, series: Sequence[Series]) -> PlotFigure | None:
     return PlotFigure(
         "overlap",
         "Overlap of the masks of different trials",
-        "Weights kept in both masks of a pair / kept in either; points are means over pairs of trials, bars reach from "
-        "the lowest to the highest pair. Dotted: what masks of the same layer densities would share by chance.",
+        "Weights kept in both masks of a pair / kept in either. Points are means over pairs of trials. Bars span the "
+        "lowest to the highest pair. The dotted line is the overlap by chance of masks with the same layer densities.",
         density_specs.overlap_against_density(found.overlap, series, layers[0][0]),
         (Choice("layer", "Layer", layers, layers[0][0]),),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -45,7 +46,7 @@ class Found:
         metric: of the study.
         height: what barriers are measured in.
         levels: `Results.frame()`.
-        statistics, verdicts, break_down: as `tombola.analysis` gives them.
+        statistics, verdicts, break_down: as returned by `tombola.analysis`.
         gains: of the ticket arm over each other arm, test metric at early stop, paired by trial.
         curves: mean, min and max of the test metric at a few levels, thinned; `every` says to which evaluation.
         layers: density of each layer, mean over trials.
@@ -91,6 +92,51 @@ class Found:
         return ticket_arm(arms) if arms else None
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What the tables of levels and curves alone say: fields as in `Found`.
+
+    Args:
+        arm: that is compared with the others; None where nothing is known.
+        chosen: the few levels that curves are shown at.
+    """
+
+    metric: Metric
+    statistics: pd.DataFrame
+    verdicts: pd.DataFrame
+    break_down: pd.DataFrame
+    gains: pd.DataFrame
+    curves: pd.DataFrame
+    every: int
+    findings: tuple[str, ...]
+    arm: str | None
+    chosen: list[int]
+
+
+def judge(levels: pd.DataFrame, curves: pd.DataFrame, margin: float) -> Judged:
+    """Return what tables say.
+
+    Args:
+        levels: a row per (arm, trial, repeat, level) of one study.
+        curves: a row per evaluation.
+        margin: the loss that still counts as none, as a fraction: see `verdicts`.
+
+    Raises:
+        InputError: `margin` is no number between 0 and 1.
+    """
+    begun, metric = not levels.empty, metric_of(levels)
+    statistics = level_statistics(levels) if begun else pd.DataFrame()
+    judged = verdicts(levels, margin) if begun else pd.DataFrame()
+    broken = break_down(levels, margin) if begun else pd.DataFrame()
+    arms = in_order(levels["arm"])
+    arm = ticket_arm(arms) if begun else None
+    gains = _together([paired_gains(levels, arm, other, early_of(metric)) for other in arms if arm and other != arm])
+    chosen = _chosen(levels, arm)
+    curves, every = _thinned(curves, chosen, metric)
+    said = findings(statistics, judged, gains, broken, margin, metric)
+    return Judged(metric, statistics, judged, broken, gains, curves, every, said, arm, chosen)
+
+
 def gather(
     results: Results, name: str | None = None, claims: Sequence[Claim] | None = None, margin: float = MARGIN
 ) -> Found:
@@ -100,23 +146,15 @@ def gather(
         results: of the study.
         name: to call it by, where its own would not tell it from others.
         claims: to check; the published ones where they are not given.
-        margin: the loss that still counts as none, as a fraction: see `verdicts`.
+        margin: the accepted loss, as a fraction: see `verdicts`.
 
     Raises:
-        InputError: `margin` is no number between 0 and 1.
+        InputError: `margin` is not a number between 0 and 1.
     """
     name = results.study.name if name is None else name
     levels = results.frame().assign(study=name)
-    begun, metric = not levels.empty, metric_of(levels)
-    statistics = level_statistics(levels) if begun else pd.DataFrame()
-    judged = verdicts(levels, margin) if begun else pd.DataFrame()
-    broken = break_down(levels, margin) if begun else pd.DataFrame()
-    arms = in_order(levels["arm"])
-    arm = ticket_arm(arms) if begun else None
-    gains = _together([paired_gains(levels, arm, other, early_of(metric)) for other in arms if arm and other != arm])
-    chosen = _chosen(levels, arm)
-    curves, every = _thinned(results.curves().assign(study=name), chosen, metric)
-    held = tickets(results, chosen, arm) if arm else {}
+    judged = judge(levels, results.curves().assign(study=name), margin)
+    held = tickets(results, judged.chosen, judged.arm) if judged.arm else {}
     points = results.connectivity().assign(study=name)
     first = results.plan.coverage.layers[0]
     return Found(
@@ -124,33 +162,37 @@ def gather(
         description=results.study.description,
         study_file=dump_study(results.study.without_folder()),
         settings=flat_settings(results.study),
-        metric=metric,
+        metric=judged.metric,
         height=HEIGHTS[height_of(points)],
         levels=levels,
-        statistics=statistics,
-        verdicts=judged,
-        break_down=broken,
-        gains=gains,
-        curves=curves,
-        every=every,
+        statistics=judged.statistics,
+        verdicts=judged.verdicts,
+        break_down=judged.break_down,
+        gains=judged.gains,
+        curves=judged.curves,
+        every=judged.every,
         layers=_layers(results, name),
-        dead=_dead(results, name, arm),
+        dead=_dead(results, name, judged.arm),
         overlap=_overlap(results, name),
         barriers=_barriers(results, points),
         histograms=weight_histograms(held),
         pictures=_pictures(held, first.name, results.plan.data.input_shape),
-        claims=_checked(levels, results, published_claims() if claims is None else claims),
-        findings=findings(statistics, judged, gains, broken, margin, metric),
+        claims=checked_claims(levels, results.study.model_dump(mode="json"), claims),
+        findings=judged.findings,
         sheet=sheet(results, levels),
         margin=margin,
     )
 
 
-def _checked(levels: pd.DataFrame, results: Results, claims: Sequence[Claim]) -> tuple[Outcome, ...]:
+def checked_claims(
+    levels: pd.DataFrame, settings: dict[str, Any], claims: Sequence[Claim] | None = None
+) -> tuple[Outcome, ...]:
+    """Return what a study says of the claims that are about studies like it; the published ones by default."""
     if levels.empty:
         return ()
-    settings = {str(levels["study"].iloc[0]): results.study.model_dump(mode="json")}
-    return tuple(outcome for outcome in evaluate(levels, claims, settings) if outcome.applies)
+    known = {str(levels["study"].iloc[0]): settings} if settings else {}
+    wanted = published_claims() if claims is None else claims
+    return tuple(outcome for outcome in evaluate(levels, wanted, known) if outcome.applies)
 
 
 def _together(pieces: list[pd.DataFrame]) -> pd.DataFrame:

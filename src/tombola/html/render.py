@@ -1,4 +1,4 @@
-"""From what was found to a page: one HTML text that needs nothing but a browser."""
+"""Turns the findings into a page: one HTML text that needs only a browser."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SYMBOLS = {"winning ticket": "●", "matching": "◐", "losing": "○", "inconcl
 
 @dataclass(frozen=True)
 class Section:
-    """Figures under one heading; `short` is what the page's table of contents calls it."""
+    """Figures under one heading; `short` is its name in the page's table of contents."""
 
     key: str
     short: str
@@ -55,33 +55,37 @@ def report(found: Found) -> str:
             figures.overlap_figure(found, series),
         ]
         sections = [
-            _section("density", "Density", "Against the weights that remain", [*density, gain]),
-            _section("curves", "Learning curves", "While training", figures.curve_figures(found, series)),
-            _section("inside", "Inside the tickets", "What the tickets are made of", inside),
+            _section("density", "Density", "Against weights remaining", [*density, gain]),
+            _section("curves", "Learning curves", "Learning curves", figures.curve_figures(found, series)),
+            _section("inside", "Inside the tickets", "Structure of the tickets", inside),
         ]
     barriers = found.height.metric.name.capitalize()
     tables = [
-        table("results", "A row per run: arm, trial, repeat, level", found.levels, exact=True),
+        table("results", "One row per run: arm, trial, repeat, level", found.levels, exact=True),
         table("statistics", "Mean and 95 % interval of each measure, per arm and level", found.statistics),
         table("verdicts", "Verdict on each level, with its reason and the differences to dense", found.verdicts),
         table("break_down", "Break-down density of each arm", found.break_down),
         table(
             "gains",
-            f"How much better the ticket arm is than each control in {found.metric.words}, paired by trial",
+            f"Gain of the ticket arm over each control in {found.metric.words}, paired by trial",
             found.gains,
         ),
-        table("curves", "Learning curves at the levels shown, means and extremes over runs", found.curves),
+        table("curves", "Learning curves at the displayed levels, means and extremes over runs", found.curves),
         table("layers", "Density of each layer, per arm and level", found.layers),
         table("weights", "Histograms of the kept weights, trial 0", found.histograms),
         table("dead_units", "Units without a live path, ticket arm, trial 0, per level and layer", found.dead),
         table("overlap", "Overlap of the masks of different trials, per level and layer", found.overlap),
-        table("barriers", f"{barriers} barriers on lines between runs, per kind, iteration and level", found.barriers),
+        table(
+            "barriers",
+            f"{barriers} barriers on interpolations between runs, per kind, iteration and level",
+            found.barriers,
+        ),
     ]
     return _render("report.html.j2", (found,), series, sections, tables)
 
 
 def compare(studies: Sequence[Found]) -> str:
-    """Return the page that shows several studies side by side; their names must differ, and all have one margin."""
+    """Return the page that compares several studies. Their names must differ, and all need one margin."""
     levels, statistics, judged, broken = (
         _stacked([getattr(found, name) for found in studies])
         for name in ("levels", "statistics", "verdicts", "break_down")
@@ -90,12 +94,12 @@ def compare(studies: Sequence[Found]) -> str:
     series = series_of(levels)
     density = figures.density_figures(statistics, series, metric) if series else []
     tables = [
-        table("results", "A row per run: study, arm, trial, repeat, level", levels, exact=True),
+        table("results", "One row per run: study, arm, trial, repeat, level", levels, exact=True),
         table("statistics", "Mean and 95 % interval of each measure, per study, arm and level", statistics),
         table("verdicts", "Verdict on each level, with its reason and the differences to dense", judged),
         table("break_down", "Break-down density of each study and arm", broken),
     ]
-    sections = [_section("density", "Density", "Against the weights that remain", density)]
+    sections = [_section("density", "Density", "Against weights remaining", density)]
     more = {"side": _side_by_side(statistics, series, metric), "settings": _differing(studies)}
     return _render("compare.html.j2", studies, series, sections, tables, **more)
 
@@ -179,7 +183,7 @@ def _difference(row: dict[str, Any], metric: Metric) -> dict[str, float]:
 
 
 def _side_by_side(statistics: pd.DataFrame, series: Sequence[Series], metric: Metric) -> list[dict[str, Any]]:
-    """Return the metric and early stop of all series at the same densities, as near as their levels come.
+    """Return the metric and early stop of all series at the same densities, from the nearest levels.
 
     The densities are those of the curve that has the most levels.
     """
@@ -199,7 +203,7 @@ def _side_by_side(statistics: pd.DataFrame, series: Sequence[Series], metric: Me
 
 
 def _differing(studies: Sequence[Found]) -> list[tuple[str, list[str]]]:
-    """Return the settings that are not the same in all studies, with the value of each."""
+    """Return the settings that differ between the studies, with the value of each."""
     names = dict.fromkeys(name for found in studies for name in found.settings)
     rows = [(name, [found.settings.get(name, "–") for found in studies]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]
@@ -223,10 +227,10 @@ def _vega() -> str:
 
 
 def _inline(script: str) -> str:
-    """Return JavaScript as it may stand in a page: no text in it ends the element."""
+    """Return JavaScript for a page: no text in it ends the element."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _source(script: str) -> str:
-    """Return what the page's content security policy knows a script by; a browser runs no other."""
+    """Return the source of a script in the content security policy; a browser runs no other script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -12,10 +12,10 @@ import pandas as pd
 from tombola.data.digits import SHA256 as DIGITS_SHA256
 from tombola.data.published import PUBLISHED
 from tombola.formatting import counted, plain
-from tombola.html.command import command
 from tombola.running.collapse import said
 from tombola.running.results import Results
 from tombola.seeds import PURPOSES
+from tombola.studies.command import command
 from tombola.studies.study import ArmSettings, Study
 
 UNKNOWN = "not recorded"
@@ -23,7 +23,7 @@ UNKNOWN = "not recorded"
 
 @dataclass(frozen=True)
 class Group:
-    """Facts that belong together, in the order in which they are shown."""
+    """Related facts, in display order."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
@@ -31,7 +31,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Sheet:
-    """All that is needed to do a study again.
+    """Everything needed to repeat a study.
 
     Args:
         command: of the shell.
@@ -69,7 +69,7 @@ def sheet(results: Results, levels: pd.DataFrame) -> Sheet:
 
 
 def flat_settings(study: Study) -> dict[str, str]:
-    """Return every setting by its dotted name; name and description, which decide nothing, are left out."""
+    """Return every setting by its dotted name, without name and description, which decide nothing."""
     found: dict[str, str] = {}
     for name, value in study.model_dump(mode="json", exclude={"name", "description"}).items():
         if isinstance(value, dict):
@@ -87,7 +87,7 @@ def _arm(arm: ArmSettings) -> str:
 
 
 def _rewind(rewind: Any) -> str:
-    """Return where kept weights go back to, in words."""
+    """Return the rewind step as text."""
     if isinstance(rewind, tuple):
         return ", ".join(map(_rewind, rewind))
     if isinstance(rewind, float):
@@ -98,7 +98,7 @@ def _rewind(rewind: Any) -> str:
 
 
 def _training(results: Results, settings: dict[str, Any], facts: list[dict[str, Any]]) -> list[Group]:
-    """Return the groups on data and training; of a user's own trainer, what tombola knows of it."""
+    """Return the groups on data and training; for a user's own trainer, its settings."""
     if results.study.trainer is not None:
         return [Group("Training", tuple(_settings(settings["trainer"])))]
     budget = ("budget", counted(results.plan.budget(), "iteration"))
@@ -126,7 +126,7 @@ def _data(results: Results) -> list[tuple[str, str]]:
     about, source = results.plan.data, results.study.data.source
     shape = " × ".join(map(str, about.input_shape))
     facts = [
-        ("examples", f"{about.train:,} of the training set, validation among them; {about.test:,} of the test set"),
+        ("examples", f"{about.train:,} of the training set, validation included; {about.test:,} of the test set"),
         ("inputs", f"{shape}, {about.classes} classes"),
     ]
     if source in PUBLISHED:
@@ -150,7 +150,7 @@ def _runs(results: Results, levels: pd.DataFrame) -> list[tuple[str, str]]:
     done, diverged = levels.drop_duplicates("job"), levels["status"].eq("diverged")
     runs = counted(len(done), "training run")
     if missing := results.missing():
-        runs += f"; {missing:,} of {len(results.plan.work):,} are still to be done"
+        runs += f"; {missing:,} of {len(results.plan.work):,} work items are missing"
     facts = [("trials", str(results.study.trials)), ("number of runs", runs)]
     if diverged.any():
         facts.append(("diverged", counted(int(levels[diverged]["job"].nunique()), "run")))
@@ -160,7 +160,7 @@ def _runs(results: Results, levels: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _collapsed(results: Results, levels: pd.DataFrame) -> str:
-    """Return which runs had a mask that empties a layer or leaves no path, and what of it; "" for none."""
+    """Return the runs whose mask empties a layer or leaves no path, with the layers; "" for none."""
     runs = levels[levels["status"].eq("collapsed")]
     places: dict[tuple[str, str], list[int]] = {}
     for row in runs.to_dict("records"):
@@ -179,7 +179,7 @@ def _seeds(results: Results) -> tuple[tuple[str, str], ...]:
         (
             "each draw",
             f"its own generator, from study seed, trial, purpose ({', '.join(PURPOSES)}) and counter; "
-            "the global generator is not used",
+            "tombola does not use the global generator",
         ),
     )
 
@@ -193,12 +193,12 @@ def _compute(results: Results, levels: pd.DataFrame, facts: list[dict[str, Any]]
         ("machine", _distinct(fact["versions"].get("machine") for fact in facts)),
         ("device", _distinct(engine.get("device") for engine in engines)),
         ("engine", _distinct(engine.get("name") for engine in engines)),
-        ("threads a run", _distinct(engine.get("threads") for engine in engines)),
+        ("threads per run", _distinct(engine.get("threads") for engine in engines)),
         ("training time", f"{seconds:,.0f} s ({seconds / 3600:,.2f} h) summed over runs, evaluations included"),
         (
             "operations",
-            f"{operations:.3g} floating-point operations, estimated: a multiply-add is two, pruned weights cost "
-            "nothing, backward twice forward, evaluations included",
+            f"{operations:.3g} floating-point operations, estimated: two per multiply-add, none for pruned weights, "
+            "backward twice forward, evaluations included",
         ),
     ]
     energy = runs["energy_kwh"].dropna() if "energy_kwh" in runs else pd.Series(dtype=float)

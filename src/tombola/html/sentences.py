@@ -1,4 +1,4 @@
-"""What was found, in three sentences with numbers, made from the tables."""
+"""The findings, in three short paragraphs with numbers from the tables."""
 
 from __future__ import annotations
 
@@ -26,29 +26,28 @@ def findings(
     margin: float,
     metric: Metric = ACCURACY,
 ) -> tuple[str, ...]:
-    """Return what one study found: at which levels its tickets win, what the controls say, and down to where.
+    """Return the findings of one study: its winning levels, the gains over controls, and the break-down densities.
 
     Args:
         statistics: `tombola.analysis.level_statistics`.
         verdicts: `tombola.analysis.verdicts`, made with `margin`.
         gains: `tombola.analysis.paired_gains` of the ticket arm over each other arm.
         break_down: `tombola.analysis.break_down`.
-        margin: the loss that still counts as none, as a fraction.
+        margin: the accepted loss, as a fraction.
         metric: of the study.
     """
     if statistics.empty:
-        return ("Nothing has been trained yet.",)
+        return ("The study has no finished run yet.",)
     arm = ticket_arm(in_order(statistics["arm"]))
     trials = int(statistics.loc[statistics["arm"] == arm, "n"].max())
     if trials == 0:
-        return ("Every run so far has diverged: there is nothing to report.",)
+        return ("Every run so far diverged, so the page has no results to report.",)
     judged = verdicts[verdicts["arm"] == arm]
     compared = trials if judged.empty else int(judged["n"].max())
     if compared == 1:
-        alone = "One trial has been run" if trials == 1 else "Only one trial has both dense and pruned runs"
+        alone = "The results contain one trial" if trials == 1 else "Only one trial has both dense and pruned runs"
         return (
-            f"{alone}, so nothing can be concluded about variation: what follows describes that trial, "
-            "without intervals.",
+            f"{alone}, so you can conclude nothing about variation. The page describes that trial, without intervals.",
             *_present(
                 _best(statistics, judged, arm, metric),
                 _controls(gains, arm, _best_level(statistics, arm, metric), "", metric),
@@ -78,16 +77,16 @@ def _winning(verdicts: pd.DataFrame, arm: str, margin: float, metric: Metric) ->
     others = _listed([f"{counts[kind]} {kind}" for kind in (MATCHING, LOSING, INCONCLUSIVE) if kind in counts])
     if won.empty:
         return (
-            f"None of the {counted(len(rows), 'level')} of {name} is shown to hold a winning ticket over "
-            f"{trials}: {others}."
+            f"Arm {name} has no confirmed winning ticket at its {counted(len(rows), 'level')} over {trials}: {others}."
         )
     stand = int((won["p_holm"] <= STANDS).sum())
     standing = "none stands" if stand == 0 else f"{stand} of them {'stands' if stand == 1 else 'stand'}"
     return (
-        f"Winning tickets at {len(won)} of {counted(len(rows), 'level')}, with {_densities(won, rows)} % of the "
-        f"weights: there {name} is {no_worse} the dense network (within {within}) and stops no later, on "
-        f"intervals over {trials}, each level judged by itself; {standing} after Holm's correction for the number of "
-        "levels" + (f"; the other levels: {others}." if others else ".")
+        f"Arm {name} wins at {len(won)} of {counted(len(rows), 'level')}, with {_densities(won, rows)} % of the "
+        "weights. "
+        f"At these levels, it is {no_worse} the dense network (within {within}) and stops no later. The verdicts use "
+        f"intervals over {trials}, for each level alone; {standing} after Holm's correction for the number of levels."
+        + (f" The other levels: {others}." if others else "")
     )
 
 
@@ -109,7 +108,7 @@ def _densities(won: pd.DataFrame, rows: pd.DataFrame) -> str:
 
 
 def _trials(rows: pd.DataFrame) -> str:
-    """Return how many trials the verdicts of some levels rest on, such as "2 to 5 trials"."""
+    """Return the number of trials behind the verdicts of some levels, such as "2 to 5 trials"."""
     fewest, most = int(rows["n"].min()), int(rows["n"].max())
     return counted(most, "trial") if fewest == most else f"{fewest} to {counted(most, 'trial')}"
 
@@ -117,7 +116,7 @@ def _trials(rows: pd.DataFrame) -> str:
 def _telling_level(
     verdicts: pd.DataFrame, statistics: pd.DataFrame, arm: str, metric: Metric
 ) -> tuple[int | None, str]:
-    """Return the level at which the controls are asked, and why it is that one.
+    """Return the level at which to compare with the controls, and the reason for it.
 
     Not the level of the largest gain: at the sparsest levels controls collapse, and a gain over them says little.
     """
@@ -141,7 +140,7 @@ def _best_level(statistics: pd.DataFrame, arm: str, metric: Metric) -> int | Non
 
 
 def _best(statistics: pd.DataFrame, judged: pd.DataFrame, arm: str, metric: Metric) -> str:
-    """Return where one trial was best, beside its dense network."""
+    """Return the best level of one trial, compared with its dense network."""
     rows = statistics[(statistics["arm"] == arm) & (statistics["measure"] == early_of(metric))].set_index("level")
     level = _best_level(statistics, arm, metric)
     if level is None:
@@ -153,7 +152,7 @@ def _best(statistics: pd.DataFrame, judged: pd.DataFrame, arm: str, metric: Metr
     density = percent(rows.loc[level, "density"])
     most = "most accurate" if metric == ACCURACY else f"best in {metric.words}"
     return (
-        f"In it {plain(arm)} is {most} at early stop with {density} % of the weights: {_shown(best, metric)}, "
+        f"In this trial, {plain(arm)} is {most} at early stop with {density} % of the weights: {_shown(best, metric)}, "
         f"{with_unit(signed(difference, metric), metric)} from the dense network's {_shown(best - difference, metric)}."
     )
 
@@ -193,13 +192,13 @@ def _break_down(break_down: pd.DataFrame, arm: str, margin: float, metric: Metri
     subject = f"{metric.words[:1].upper()}{metric.words[1:]}"
     return (
         f"{subject} at early stop stays within {within} of the dense network's {_listed(parts)}. "
-        "This is the sparsest level before two levels in a row, or the last one, leave that margin; over trials, the "
-        "geometric mean."
+        "Each density is that of the sparsest level before two levels in a row, or the last one, leave that margin. "
+        "Over trials, it is the geometric mean."
     )
 
 
 def _holds_down_to(name: str, row: dict[str, Any]) -> str:
-    """Return how far one arm holds; of trials that differ, their range, for an interval reaches beyond the levels."""
+    """Return the break-down density of one arm, with its range over trials."""
     first, last = percent(row["first"]), percent(row["last"])
     if row["censored"] == row["n"]:
         where = f"{first} %" if first == last else f"{first} to {last} % by trial"
@@ -215,7 +214,7 @@ def _holds_down_to(name: str, row: dict[str, Any]) -> str:
 
 
 def _listed(parts: list[str]) -> str:
-    """Return "a, b and c"; nothing of nothing."""
+    """Return "a, b and c"; "" for no parts."""
     if not parts:
         return ""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

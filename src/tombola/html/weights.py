@@ -1,4 +1,4 @@
-"""Weights of one trial, counted: how the kept ones are distributed, and which inputs the first layer still looks at."""
+"""The kept weights of one trial: their distribution, and the inputs that the first layer still uses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Picture:
         density: of the whole network, from 0 to 1.
         source: the PNG as a data URI.
         width, height: in cells.
-        text: what it shows, in words with numbers.
+        text: what it shows, as text with numbers.
     """
 
     level: int
@@ -45,14 +45,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a study, or why there are none."""
+    """The pictures of a study, or the reason for their absence."""
 
     about: str
     pictures: tuple[Picture, ...] = ()
 
 
 def tickets(results: Results, levels: Sequence[int], arm: str, trial: int = 0) -> dict[int, Ticket]:
-    """Return the tickets of one trial at those of `levels` that are done."""
+    """Return the finished tickets of one trial at `levels`."""
     found = {}
     for level in levels:
         try:
@@ -63,7 +63,7 @@ def tickets(results: Results, levels: Sequence[int], arm: str, trial: int = 0) -
 
 
 def weight_histograms(found: dict[int, Ticket]) -> pd.DataFrame:
-    """Return how the kept weights are distributed at their start and after training.
+    """Return the distribution of the kept weights at the start and after training.
 
     Returns:
         A row per (layer, level, snapshot, bin), with the columns COLUMNS: `snapshot` is "start" (what training started
@@ -94,7 +94,7 @@ def weight_histograms(found: dict[int, Ticket]) -> pd.DataFrame:
 
 
 def input_pictures(found: dict[int, Ticket], layer: str, input_shape: tuple[int, ...]) -> Pictures:
-    """Return, for each ticket, a picture of what the first layer still looks at.
+    """Return, for each ticket, a picture of the inputs that the first layer still uses.
 
     Where that layer is linear and the inputs are images: for each pixel, how many kept weights use it, over all
     channels and units. Where it is a convolution: for each place in each filter, how many weights are kept over all
@@ -106,27 +106,30 @@ def input_pictures(found: dict[int, Ticket], layer: str, input_shape: tuple[int,
         input_shape: of one example.
     """
     if not found:
-        return Pictures("No ticket of trial 0 is there yet.")
+        return Pictures("No ticket of trial 0 is finished yet.")
     shape = next(iter(found.values())).mask[layer].shape
     name = layer.removesuffix(".weight")
     if len(shape) == 2 and len(input_shape) == 3 and shape[1] == int(np.prod(input_shape)):
-        about = f"Each pixel's brightness says how many of the {shape[0]} weights that leave it in {name} are kept"
+        about = f"The brightness of a pixel shows how many of its {shape[0]} weights in {name} are kept"
         if input_shape[0] > 1:
             about += f", over all {input_shape[0]} channels"
         pictures = [_of_pixels(level, ticket, layer, input_shape) for level, ticket in found.items()]
     elif len(shape) > 2:
-        about = f"Each tile is one of the {shape[0]} filters of {name}. Brightness says how many weights are kept there"
+        about = (
+            f"Each tile is one of the {shape[0]} filters of {name}. The brightness shows how many weights are kept at "
+            "a place"
+        )
         if shape[1] > 1:
             about += f", over its {shape[1]} input channels"
         pictures = [_of_filters(level, ticket, layer) for level, ticket in found.items()]
     else:
-        return Pictures("The inputs are not images, so there is nothing to show as one.")
-    return Pictures(f"{about}, from none (darkest) to the most in that picture (brightest).", tuple(pictures))
+        return Pictures("The inputs are not images, so this part shows no picture.")
+    return Pictures(f"{about}, from none (darkest) to the highest number in the picture (brightest).", tuple(pictures))
 
 
 def _of_pixels(level: int, ticket: Ticket, layer: str, input_shape: tuple[int, ...]) -> Picture:
     counts = ticket.mask[layer].sum(0).reshape(*input_shape).sum(0).numpy()
-    text = f"{_range(counts)} weights a pixel, {int((counts == 0).sum())} of {counts.size} pixels unused"
+    text = f"{_range(counts)} weights per pixel, {int((counts == 0).sum())} of {counts.size} pixels unused"
     return _picture(level, ticket, counts, text)
 
 
@@ -141,7 +144,7 @@ def _of_filters(level: int, ticket: Ticket, layer: str) -> Picture:
     for place, tile in enumerate(filters):
         top, left = place // across * (height + 1), place % across * (width + 1)
         tiles[top : top + height, left : left + width] = tile
-    text = f"{_range(filters)} weights a place, {unused} of {count} filters unused"
+    text = f"{_range(filters)} weights per place, {unused} of {count} filters unused"
     return _picture(level, ticket, tiles, text)
 
 

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from tombola.analysis.claims import Claim
+from tombola.analysis.schema import NO_CURVES, checked, checked_curves
 from tombola.formatting import plain
 from tombola.html.gather import MARGIN, gather
+from tombola.html.own_table import gather_table
 from tombola.html.render import compare, report
 from tombola.running.files import write_whole, writing
 from tombola.running.results import Results
@@ -30,15 +33,42 @@ def write_report(
         results: of the study.
         path: of the page; `report.html` in the results folder where it is not given.
         claims: to check; the published ones where they are not given.
-        margin: the loss that still counts as none, as a fraction: see `verdicts`.
+        margin: the accepted loss, as a fraction: see `verdicts`.
 
     Raises:
-        InputError: `margin` is no number between 0 and 1.
+        InputError: `margin` is not a number between 0 and 1.
         StoreError: it can't be written.
     """
     with _one_thread():
         found = gather(results, claims=claims, margin=margin)
     return _write(report(found), path or results.store.root / "report.html")
+
+
+def write_table_report(
+    levels: pd.DataFrame,
+    path: Path,
+    curves: pd.DataFrame | None = None,
+    file: Path | None = None,
+    claims: Sequence[Claim] | None = None,
+    margin: float = MARGIN,
+) -> Path:
+    """Write the page of a table that others have measured, and return its path.
+
+    Args:
+        levels: a row per run: see docs/results.md.
+        path: of the page.
+        curves: a row per evaluation; None where there are none.
+        file: that the table was read from; the page names it.
+        claims, margin: as in `write_report`.
+
+    Raises:
+        InputError: a table does not follow the schema, is empty, or holds several studies.
+        StoreError: the page can't be written.
+    """
+    where = "the table" if file is None else str(file)
+    levels = checked(levels, where)
+    found = NO_CURVES if curves is None or curves.empty else checked_curves(curves, levels)
+    return _write(report(gather_table(levels, found, file, claims, margin)), path)
 
 
 def write_comparison(studies: Sequence[Results], path: Path, margin: float = MARGIN) -> Path:
@@ -47,10 +77,10 @@ def write_comparison(studies: Sequence[Results], path: Path, margin: float = MAR
     Args:
         studies: their results, finished or not.
         path: of the page.
-        margin: the loss that still counts as none, as a fraction: see `verdicts`.
+        margin: the accepted loss, as a fraction: see `verdicts`.
 
     Raises:
-        InputError: `margin` is no number between 0 and 1.
+        InputError: `margin` is not a number between 0 and 1.
         StoreError: it can't be written.
     """
     with _one_thread():

@@ -1,4 +1,4 @@
-"""Thin callbacks for trainers of other libraries: they report metrics and take the snapshots that are rewound to.
+"""Callbacks for trainers of other libraries. They report metrics and take the snapshots of `rewind`.
 
-The mask needs none of them: `run.model` holds it under any trainer.
+The mask does not need them: `run.model` holds it under any trainer.
 """

@@ -1,4 +1,4 @@
-"""A tracker for Hugging Face Accelerate: what a loop logs is reported.
+"""A tracker for Hugging Face Accelerate, which reports the values that a loop logs.
 
 >>> for run in tombola.rounds(make_model, out="results/mine"):              # doctest: +SKIP
 ...     tracker = TombolaTracker(run, {"val_loss": "val_loss", "accuracy": "accuracy"})
@@ -23,10 +23,10 @@ from accelerate.tracking import GeneralTracker  # noqa: E402
 
 
 class TombolaTracker(GeneralTracker):
-    """Reports logged metrics; `stepped` takes the snapshots that are rewound to.
+    """Reports logged metrics; `stepped` takes the snapshots of `rewind`.
 
     Args:
-        run: whose model is trained.
+        run: the run whose model the loop trains.
         metrics: the loop's names -> names in tombola.
     """
 
@@ -43,12 +43,12 @@ class TombolaTracker(GeneralTracker):
         return self._reporting.run
 
     def store_init_configuration(self, values: dict[str, Any]) -> None:
-        """Do nothing: settings of the training belong to `tombola.rounds(settings=...)`."""
+        """Do nothing: pass settings of the training to `tombola.rounds(settings=...)`."""
 
     def log(self, values: Mapping[str, Any], step: int | None = None, **_: Any) -> None:
-        """Report what was logged; values without a step join the last ones."""
+        """Report the logged values; values without a step join the last step."""
         self._reporting.logged(step, values)
 
     def stepped(self, step: int) -> None:
-        """Take the snapshot of this step, if there is one; call it after each optimiser step."""
+        """Take the snapshot of this step, if the run wants one. Call it after each optimiser step."""
         self._reporting.stepped(step)

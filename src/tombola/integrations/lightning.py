@@ -19,11 +19,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402
 
 
 class TombolaCallback(Callback):
-    """Reports logged metrics after each validation, and takes the snapshots that are rewound to.
+    """Reports logged metrics after each validation, and takes the snapshots of `rewind`.
 
     Args:
-        run: whose model is trained: the LightningModule is it, or contains it.
-        metrics: names that the module logs -> names in tombola.
+        run: the run whose model is trained. The LightningModule is this model, or contains it.
+        metrics: the module's names -> names in tombola.
     """
 
     def __init__(self, run: UserRun, metrics: Mapping[str, str]):
@@ -34,7 +34,7 @@ class TombolaCallback(Callback):
         self._reporting.check_model(pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Take the snapshot of this step, if there is one."""
+        """Take the snapshot of this step, if the run wants one."""
         if trainer.is_global_zero:
             self._reporting.stepped(trainer.global_step)
 

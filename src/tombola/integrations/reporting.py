@@ -1,4 +1,4 @@
-"""What all callbacks share: which logged values are reported, and which steps are kept."""
+"""The shared part of all callbacks: the values to report and the snapshots to take."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tombola.running.user_run import UserRun
 
 
 class Reporting:
-    """Reports to a run what a trainer logs.
+    """Reports a trainer's logged values to a run.
 
     Args:
         run: of `tombola.rounds` or of a study's trainer.
-        metrics: the trainer's name of each value that is reported -> its name in tombola, such as
-            {"eval_loss": "val_loss", "test_acc": "accuracy"}.
+        metrics: the trainer's name of each value -> its name in tombola, such as {"eval_loss": "val_loss", "test_acc":
+            "accuracy"}. Other values are not reported.
     """
 
     def __init__(self, run: UserRun, metrics: Mapping[str, str]):
         if not isinstance(run, UserRun):
             raise InputError(
-                f"a {type(run).__name__} is no run; give what tombola.rounds or a study's trainer is given"
+                f"a {type(run).__name__} is not a run; pass the run that tombola.rounds or a study's trainer receives"
             )
         if not isinstance(metrics, Mapping) or not metrics:
             raise InputError(
@@ -39,7 +39,7 @@ class Reporting:
             self.run.snapshot(self._steps[step])
 
     def logged(self, step: int | None, values: Mapping[str, Any]) -> None:
-        """Report those of some values that `metrics` names."""
+        """Report the values that `metrics` names."""
         found = {ours: values[theirs] for theirs, ours in self.metrics.items() if theirs in values}
         if found:
             self.run.report(step=step, **found)
@@ -55,6 +55,6 @@ class Reporting:
         for name in self.run.mask:
             if id(parameters[name]) not in trained or held_weight(parameters[name]) is None:
                 raise InputError(
-                    f"run {self.run.label}: the trainer trains another module: it does not have {name!r} of run.model; "
+                    f"run {self.run.label}: the trainer trains another module: it lacks {name!r} of run.model; "
                     "give run.model to the trainer"
                 )

@@ -19,10 +19,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class TombolaCallback(TrainerCallback):
-    """Reports metrics after each evaluation, and takes the snapshots that are rewound to.
+    """Reports metrics after each evaluation, and takes the snapshots of `rewind`.
 
     Args:
-        run: whose model is trained.
+        run: the run whose model is trained.
         metrics: the trainer's names -> names in tombola.
     """
 
@@ -36,7 +36,7 @@ class TombolaCallback(TrainerCallback):
         self._reporting.check_model(model)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take the snapshot of this step, if there is one."""
+        """Take the snapshot of this step, if the run wants one."""
         if state.is_world_process_zero:
             self._reporting.stepped(state.global_step)
 
@@ -48,6 +48,6 @@ class TombolaCallback(TrainerCallback):
         metrics: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Report what was measured."""
+        """Report the measured values."""
         if state.is_world_process_zero and metrics:
             self._reporting.logged(state.global_step, metrics)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -61,12 +63,13 @@ class NetworkSettings(Section):
     """The `network` section of a study; a plain string is its name.
 
     Args:
-        name: one of ours, or `package.module:factory` returning an `nn.Module` that maps a batch to class scores.
+        name: one of tombola's, or `package.module:factory` returning an `nn.Module` that maps a batch to class scores.
         arguments: passed to the factory. `input_shape`, `classes` and `tokens` are added where the factory takes them:
             shape of an example, how many numbers the task needs for each example or position, and the number of token
             ids.
         init: how linear and convolution weights are drawn. "pytorch" leaves all weights as the constructor made them,
-            and is the default for `package.module:factory`: its weights may be pretrained. The default for one of ours
+            and is the default for `package.module:factory`: its weights may be pretrained. The default for one of
+            tombola's
             is "glorot-normal".
         output: name of the output layer, where the last layer of the forward pass is not it.
         embeddings: makes embedding tables prunable too.
@@ -96,6 +99,20 @@ class NetworkSettings(Section):
         """Return a fingerprint of a user's own factory, "" for ours."""
         return code_fingerprint(self.name, NETWORKS, "network")
 
+    def fingerprint(self, module: nn.Module) -> str:
+        """Return `code`, then a hash of the shapes of a module of this factory; "" for our factories.
+
+        The shapes may follow from what the code does not show, such as a file that it reads.
+        """
+        if not (code := self.code()):
+            return ""
+        shapes = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
+        return f"{code}.{hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]}"
+
+    def is_code(self, fingerprint: str) -> bool:
+        """Return whether a fingerprint is of the code as it is now."""
+        return fingerprint.partition(".")[0] == self.code()
+
 
 def network_for(settings: NetworkSettings, data: Description, task: Task) -> Callable[[], nn.Module]:
     """Return a function that builds the module for a task on a data set; errors are those of `factory`."""
@@ -119,7 +136,7 @@ def factory(
         input_shape, classes, tokens: offered to the factory; None is not.
 
     Raises:
-        InputError: there is no such network. The returned function raises it where arguments do not fit, or what
+        InputError: the network does not exist. The returned function raises it where arguments do not fit, or what
             comes back is no `nn.Module`.
     """
     function = resolve(settings.name, NETWORKS, "network")

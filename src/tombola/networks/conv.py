@@ -30,7 +30,7 @@ def conv(
         dropout: probability, after each hidden fully connected layer (the paper's Figure 6 uses 0.5).
 
     Raises:
-        InputError: examples that are no images, or too small for so many poolings.
+        InputError: examples that are not images, or too small for so many poolings.
     """
     channels, height, width = image_shape(input_shape, smallest=2 ** len(widths))
     layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -54,7 +54,7 @@ class Unpruned:
     Args:
         name: of the parameter.
         shape: of the parameter.
-        why: the reason, in words.
+        why: the reason, as text.
         multiply_adds: of one example, in the products that take a tensor computed from it.
     """
 
@@ -163,7 +163,7 @@ class Coverage:
 
     def summary(self) -> str:
         """Return the totals in one line."""
-        line = f"of {self.matrix_weights:,} weights in matrices {self.prunable:,} are prunable"
+        line = f"{self.prunable:,} of {self.matrix_weights:,} matrix weights are prunable"
         shares = []
         if self.parameters:
             shares.append(f"{_percent(self.prunable, self.parameters)} of all {self.parameters:,} parameters")
@@ -256,7 +256,7 @@ def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embedd
     if not layers:
         reasons = "".join(f"; {each.name!r}: {each.why}" for each in (*skipped, *unmultiplied)[:3])
         raise InputError(
-            f"there is nothing to prune: no product of the network takes a parameter of two dimensions or more{reasons}"
+            f"the network has no prunable layer: no product takes a parameter of two dimensions or more{reasons}"
         )
     products = [layer.name for layer in layers if layer.uses] or [layers[-1].name]
     prunable = {layer.name for layer in layers}
@@ -280,13 +280,13 @@ def _why_not(name: str, parameter: Tensor, use: Use, trace: ProductTrace, embedd
     if name in trace.shared:
         return f"it lies in the memory of {trace.shared[name]!r}; make both the same nn.Parameter"
     if name in trace.unseen:
-        return f"it is a {type(parameter).__name__}, which can't be followed through the forward pass"
+        return f"it is a {type(parameter).__name__}, which can't be traced through the forward pass"
     if use.how is not None:
         operation, names = use.how
         others = [other for other in names if other != name]
         together = f" together with {', '.join(others)}" if others else ""
         if is_vector(parameter) and others:
-            return f"it scales {', '.join(others)} ({operation}), and is no matrix"
+            return f"it scales {', '.join(others)} ({operation}), and is not a matrix"
         return f"products take a tensor computed from it{together} ({operation}), not the parameter itself"
     if use.multiply_adds:
         return ""

@@ -42,7 +42,7 @@ SCHEMES: dict[str, Callable[[Tensor, Generator], None]] = {
 }
 CONSTRUCTOR = 0x5DEECE66D  # keeps what a constructor draws apart from what a scheme draws with the same seed
 
-# "pytorch" leaves the module as its constructor made it; it is no scheme of ours.
+# "pytorch" leaves the module as its constructor made it; it is not a scheme of ours.
 NAMES = (*SCHEMES, "pytorch")
 
 
@@ -69,7 +69,7 @@ def initialised(build: Callable[[], nn.Module], scheme: str, seed: int) -> nn.Mo
                     if not isinstance(layer.weight, nn.Parameter):
                         raise InputError(
                             f"network.init: {scheme} can't draw the weight of layer {name!r}, which is computed from "
-                            "other parameters (weight norm and its like); set network.init to pytorch"
+                            "other parameters (for example by weight norm); set network.init to pytorch"
                         )
                     SCHEMES[scheme](layer.weight, generator)
                     if layer.bias is not None:
@@ -86,7 +86,7 @@ def require_sizes(module: nn.Module) -> None:
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if is_lazy(tensor):
             raise InputError(
-                f"the network's {name!r} has no size before the first batch; give lazy layers their sizes, or run a "
+                f"the network's {name!r} has no size before the first batch; give lazy layers their sizes, or run one "
                 "batch through the module in the factory"
             )
 

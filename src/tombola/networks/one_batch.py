@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from tombola.errors import InputError
 from tombola.networks.products import ProductTrace
 
-EXAMPLES = 2  # in a made-up batch
+EXAMPLES = 2  # in a synthetic batch
 
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]  # a batch, or the shape of one example
 

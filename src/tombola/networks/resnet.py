@@ -89,7 +89,7 @@ def cifar_resnet(input_shape: tuple[int, ...], classes: int, depth: int = 20, wi
         InputError: another depth or a greater one, or examples that are no images.
     """
     if not 8 <= depth <= DEEPEST or depth % 6 != 2:
-        raise InputError(f"depth {shown(depth)} is not 6n+2; take 8, 14, 20, 32, 44, 56 or 110, at most {DEEPEST}")
+        raise InputError(f"depth {shown(depth)} is not 6n+2; choose 8, 14, 20, 32, 44, 56 or 110, at most {DEEPEST}")
     channels, _, _ = image_shape(input_shape)
     return ResNet(channels, classes, [(depth - 2) // 6] * 3, [width, 2 * width, 4 * width])
 

@@ -13,17 +13,17 @@ def image_shape(input_shape: tuple[int, ...], smallest: int = 1) -> tuple[int, i
         smallest: the least height and width that leave a pixel after all pooling.
 
     Raises:
-        InputError: the examples are no images, or smaller than that.
+        InputError: the examples are not images, or smaller than that.
     """
     if len(input_shape) != 3:
         raise InputError(
-            f"it takes images (channels, height, width), and an example has shape {tuple(input_shape)}; choose a fully "
-            "connected network, or data that are images"
+            f"it takes images (channels, height, width), but an example has shape {tuple(input_shape)}; choose a "
+            "fully connected network, or image data"
         )
     channels, height, width = input_shape
     if min(height, width) < smallest:
         raise InputError(
-            f"images of {height}x{width} are too small: pooling leaves nothing of less than {smallest}x{smallest}; "
+            f"images of {height}x{width} are too small: pooling needs at least {smallest}x{smallest}; "
             "choose a network with fewer poolings"
         )
     return channels, height, width

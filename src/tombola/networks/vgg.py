@@ -29,7 +29,7 @@ def vgg(input_shape: tuple[int, ...], classes: int, depth: int = 19, width: int 
         InputError: no such depth, or images that are too small.
     """
     if depth not in GROUPS:
-        raise InputError(f"there is no depth {depth!r}; take one of {', '.join(map(str, GROUPS))}")
+        raise InputError(f"depth {depth!r} is unknown; choose one of {', '.join(map(str, GROUPS))}")
     channels, _, _ = image_shape(input_shape, smallest=16)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     number = 0

@@ -5,6 +5,7 @@ from tombola.pruning.controls import shuffled, shuffled_weights, sign_preserving
 from tombola.pruning.criteria import CRITERIA, Criterion, Goal, SkipRound, Snapshots, magnitude
 from tombola.pruning.holding import Hold, release
 from tombola.pruning.mask import Mask
+from tombola.pruning.mask_formats import weights_from_openlth
 from tombola.pruning.scoring import scores_of, try_criterion
 from tombola.pruning.select import kept_after, kept_of, plan_counts, removed, select
 
@@ -29,4 +30,5 @@ __all__ = [
     "shuffled_weights",
     "sign_preserving_redraw",
     "try_criterion",
+    "weights_from_openlth",
 ]

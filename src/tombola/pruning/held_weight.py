@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,26 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 # The held weight of a parameter, by `id(parameter)`: an optimiser knows its parameters and nothing of their modules.
 _HELD: weakref.WeakValueDictionary[int, HeldWeight] = weakref.WeakValueDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Owner:
+    """Who holds some weights: it may let go, and messages speak of it.
+
+    Args:
+        where: begins a message, such as "run lenet.trial-0.dense: ".
+        on_change: what to do where a held parameter or module was replaced.
+        on_state: what to do where an optimiser has state from before.
+    """
+
+    where: str = ""
+    on_change: str = (
+        "release the mask before you change the module (`tombola.pruning.release(module)`), then hold it again"
+    )
+    on_state: str = "create the optimiser after hold_, or call mask.hold_(module, optimizer, reset_state=True)"
+
+
+NOBODY = Owner()
 
 
 class HeldWeight:
@@ -36,7 +57,7 @@ class HeldWeight:
 
     def __init__(self, name: str, parameter: nn.Parameter, keep: Tensor):
         self.parameter = parameter
-        self.holder: object = None  # the mark of the `Hold` that may let go
+        self.owner = NOBODY  # of a copy: no `Hold` may let go
         self._gradient_hook: RemovableHandle | None = None
         self.change(name, keep)
         _HELD[id(parameter)] = self
@@ -99,8 +120,8 @@ class HeldWeight:
         weights = self.parameter.data  # not the parameter: a new version would spoil a graph that waits for `backward`
         if weights.shape != self.keep.shape:
             raise InputError(
-                f"{self.name!r} has shape {tuple(weights.shape)} now, and its mask {tuple(self.keep.shape)}: "
-                "release the mask before the module is changed, and hold one that fits"
+                f"{self.name!r} has shape {tuple(weights.shape)} now, but its mask has {tuple(self.keep.shape)}: "
+                "release the mask before you change the module, then hold a mask that fits"
             )
         self.prune_(weights)
         self._trained = False
@@ -139,9 +160,9 @@ class HeldWeight:
             count = count_revived(self.parameter.data, self.keep)
             if count:
                 raise InputError(
-                    f"{count:,} pruned weights of {self.name!r} came back, and the loss was computed with them: no "
-                    "torch.optim.Optimizer made the step, and the module was not called in a way that its mask sees; "
-                    "call `apply()` of what `hold_` returned after each step"
+                    f"{count:,} pruned weights of {self.name!r} changed, and the loss used them: no "
+                    "torch.optim.Optimizer made the step, and the mask could not see the module's call; after each "
+                    "step, call `apply()` on the result of `hold_`"
                 )
         self._trained = True
         return self.masked_gradient(gradient)

@@ -1,6 +1,6 @@
-"""Hold a mask on a module: pruned weights stay at exactly 0.0 whatever trains it.
+"""Hold a mask on a module: pruned weights stay exactly 0.0, whatever trains it.
 
-Five hooks do it together. Each covers what the others can't see:
+Five hooks work together. Each covers cases that the others can't see:
 
 1. on each parameter, a **gradient hook**: zeros for pruned weights before gradients are summed, clipped, averaged over
    processes, scaled or searched for infinities. Optimisers that move each weight by its own gradient need no more, and
@@ -11,11 +11,12 @@ Five hooks do it together. Each covers what the others can't see:
    change between two steps (LBFGS evaluates the loss within its step). It also notices a replaced parameter or module.
 4. on each module with held weights, **after load_state_dict**: zeros again, and a hold on the new parameters where
    `assign=True` replaced them.
-5. on each optimiser, **before its first step**: its state at pruned places must be zero, or it is from before.
+5. on each optimiser, **before its first step**: its state at pruned places must be zero, or it dates from before the
+hold.
 
 Hooks 3 and 4 are attributes of the module, so deepcopy and pickle copy them, and the copied `HeldWeight` inside puts
 hook 1 on the copied parameter. torch.compile leaves hook 3 out of its graphs (it would break them); there hook 1 checks
-what hook 3 would have mended, and raises if weights came back unseen.
+the weights that hook 3 would reset, and raises if pruned weights changed unseen.
 """
 
 from __future__ import annotations
@@ -29,49 +30,52 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from tombola.errors import InputError
-from tombola.pruning.held_weight import HeldWeight, held_weight
+from tombola.pruning.held_weight import HeldWeight, Owner, held_weight
 from tombola.pruning.optimizer_hooks import check_optimizer, watch_optimizers
 from tombola.pruning.parameters import matching_parameters, unwrapped
 from tombola.pruning.ranks import require_same_on_all_ranks
 
-INSTEAD = "release the mask before the module is changed (`tombola.pruning.release(module)`), and hold it again after"
-
 
 class Hold:
-    """What `hold` returns: the way to let go of the parameters."""
+    """The handle that `hold` returns; it releases the parameters."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module, owner: Owner | None = None):
         self._module = module
-        self._mark = object()  # the weights carry it instead of this handle, which would keep the module alive
+        self._owner = owner or Owner()  # the weights carry it instead of this handle, which would keep the module alive
 
     def _weights(self) -> list[HeldWeight]:
-        """Return the weights that this holds still: not those that another `hold` took over."""
-        return [weight for weight in _held_weights(self._module).values() if weight.holder is self._mark]
+        """Return the weights that this handle still holds, without those that a later `hold` took over."""
+        return [weight for weight in _held_weights(self._module).values() if weight.owner is self._owner]
 
     def release(self) -> None:
-        """Let the pruned weights train again. Nothing happens where they were released already."""
+        """Let the pruned weights train again. A second call does nothing."""
         for weight in self._weights():
             weight.release()
         _remove_idle_hooks(self._module)
 
     def apply(self) -> None:
-        """Set the pruned weights to exactly 0.0 now, after a step that PyTorch's hooks don't see."""
+        """Set the pruned weights to exactly 0.0 now. Call it after a step that PyTorch's hooks don't see."""
         for weight in self._weights():
             weight.prune()
 
 
 def hold(
-    keep: Mapping[str, Tensor], module: nn.Module, optimizer: Optimizer | None = None, reset_state: bool = False
+    keep: Mapping[str, Tensor],
+    module: nn.Module,
+    optimizer: Optimizer | None = None,
+    reset_state: bool = False,
+    owner: Owner | None = None,
 ) -> Hold:
-    """Prune `module` in place and keep it so, under any optimiser and any loop.
+    """Prune `module` in place, and keep it pruned under any optimiser and any loop.
 
-    A mask that holds some of these parameters already is replaced.
+    It replaces an earlier mask of the same parameters.
 
     Args:
-        keep: bool tensors by parameter name: True where the weight is kept. Nobody may change them.
-        module: also one that torch.compile or DistributedDataParallel wraps.
-        optimizer: an optimiser whose state is checked now. Without it, each optimiser is checked before its first step.
+        keep: bool tensors by parameter name: True for kept weights. Do not change them.
+        module: the network, also inside the wrapper of torch.compile or DistributedDataParallel.
+        optimizer: the optimiser to check now. Without it, `hold` checks each optimiser before its first step.
         reset_state: clear the optimiser's state at pruned places instead of refusing it.
+        owner: whom messages speak of; no other hold may have it.
 
     Raises:
         InputError: the mask is of another network, a parameter can't be held, the optimiser has state at pruned places
@@ -83,23 +87,23 @@ def hold(
     if isinstance(module, DistributedDataParallel):
         require_same_on_all_ranks(keep, module)
     check_optimizer(optimizer, parameters, keep, reset_state)
-    handle = Hold(root)
+    handle = Hold(root, owner)
     weights = {name: _hold_parameter(name, parameter, keep[name]) for name, parameter in parameters.items()}
     _hook_modules(root, weights)
     for weight in weights.values():
-        weight.holder = handle._mark
+        weight.owner = handle._owner
         weight.prune()
     watch_optimizers()
     return handle
 
 
 def held(module: nn.Module) -> dict[str, Tensor]:
-    """Return the mask that holds a module, by parameter name; empty where nothing is held."""
+    """Return the mask on a module, by parameter name; empty without a mask."""
     return {name: weight.keep for name, weight in _held_weights(module).items()}
 
 
 def release(module: nn.Module) -> None:
-    """Let go of all that is held in a module: of a copy, say, for which there is no `Hold`."""
+    """Release all masks on a module, for example on a copy, which has no `Hold`."""
     for weight in _held_weights(module).values():
         weight.release()
     _remove_idle_hooks(module)
@@ -123,16 +127,19 @@ class _HeldModule:
         for local, weight in self.weights.items():
             if not weight.released:
                 if module._parameters.get(local) is not weight.parameter:
-                    raise InputError(f"{weight.name!r} is another object than the one that its mask holds: {INSTEAD}")
+                    owner = weight.owner
+                    raise InputError(
+                        f"{owner.where}{weight.name!r} was replaced by another object after hold_: {owner.on_change}"
+                    )
                 weight.refresh()
 
     def after_load(self, module: nn.Module) -> None:
-        """Prune what load_state_dict wrote; with assign=True it made new parameters."""
+        """Prune the weights that load_state_dict wrote; with assign=True it created new parameters."""
         for local, weight in self.weights.items():
             parameter = module._parameters.get(local)
             if parameter is not None and parameter is not weight.parameter and not weight.released:
                 self.weights[local] = held_weight(parameter) or HeldWeight(weight.name, parameter, weight.keep)
-                self.weights[local].holder = weight.holder
+                self.weights[local].owner = weight.owner
                 weight.release()
             self.weights[local].prune()
 
@@ -148,7 +155,7 @@ class _AfterLoad:
 
 
 class _Below:
-    """Called before the forward of the module that `hold` was given: its parts may not be called themselves.
+    """Called before the forward of the module that `hold` received, because its parts may not be called themselves.
 
     nn.MultiheadAttention reads the weights of its `out_proj`, and a tied decoder those of the embedding.
     """
@@ -163,8 +170,12 @@ class _Below:
             found: nn.Module | None = module
             for step in path:
                 found = found._modules.get(step) if found is not None else None
-            if found is not part and any(not weight.released for weight in held_module.weights.values()):
-                raise InputError(f"{'.'.join(path)!r} is another module than the one that a mask holds: {INSTEAD}")
+            held_weights = [weight for weight in held_module.weights.values() if not weight.released]
+            if found is not part and held_weights:
+                owner = held_weights[0].owner
+                raise InputError(
+                    f"{owner.where}{'.'.join(path)!r} was replaced by another module after hold_: {owner.on_change}"
+                )
             held_module(part, inputs)
 
 
@@ -177,7 +188,7 @@ def _hold_parameter(name: str, parameter: nn.Parameter, keep: Tensor) -> HeldWei
 
 
 def _hook_modules(root: nn.Module, weights: Mapping[str, HeldWeight]) -> None:
-    """Put the hooks on each module that owns a held parameter, under whatever name, and on `root`."""
+    """Put the hooks on each module that owns a held parameter, under any name, and on `root`."""
     by_parameter = {id(weight.parameter): weight for weight in weights.values()}
     below = next((hook for hook in root._forward_pre_hooks.values() if isinstance(hook, _Below)), _Below())
     for path, part in root.named_modules(remove_duplicate=False):
@@ -243,4 +254,4 @@ def _require_same_where_tied(keep: Mapping[str, Tensor], parameters: Mapping[str
     for name, parameter in parameters.items():
         other = first.setdefault(id(parameter), name)
         if not torch.equal(keep[other], keep[name]):
-            raise InputError(f"{other!r} and {name!r} are one parameter, and the mask keeps other weights of each")
+            raise InputError(f"{other!r} and {name!r} are one parameter, but the mask keeps different weights of each")

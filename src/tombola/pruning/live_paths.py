@@ -57,7 +57,7 @@ def live_paths(module: nn.Module, mask: Mask, input_shape: Any) -> LivePaths:
 
     The network is run once with every kept weight positive, biases zero and all inputs one, and differentiated once: a
     weight lies on a path exactly where its derivative is positive. That is the same as taking away each unit whose
-    incoming or outgoing weights are all gone, until no such unit is left. Weights without a mask count as kept.
+    incoming or outgoing weights are all gone, until no such unit remains. Weights without a mask count as kept.
 
     A unit that only its bias keeps from being zero counts as dead: what it adds is a constant, whatever the input.
 
@@ -73,7 +73,7 @@ def live_paths(module: nn.Module, mask: Mask, input_shape: Any) -> LivePaths:
     weights = {}
     for name, parameter in parameters.items():
         if parameter.dim() > 1 and id(parameter) not in layers:  # a mask on it does not say where its units are
-            raise Untraceable(f"{name} is no weight of a linear or convolution layer")
+            raise Untraceable(f"{name} is not a weight of a linear or convolution layer")
         weights[name] = _positive(name, parameter, mask).requires_grad_()
     example = torch.ones(1, *input_shape, dtype=torch.float64, requires_grad=True)
     modes = [(each, each.training) for each in module.modules()]
@@ -128,7 +128,7 @@ class _OnlyKnownCalls(TorchFunctionMode):
 
 
 def _averaging(pool: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return the average in the place of a maximum, which would hide the paths through all inputs but one."""
+    """Return the average instead of a maximum, which would hide the paths through all inputs but one."""
 
     def average(
         input: Tensor,

@@ -1,4 +1,4 @@
-"""Which weights of which parameters are kept."""
+"""Masks: the kept weights of each parameter."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tombola.pruning.parameters import matching_parameters, unwrapped
 
 
 class Mask(Mapping[str, Tensor]):
-    """A map from parameter name to a bool tensor of its shape: True where the weight is kept.
+    """A map from parameter name to a bool tensor of its shape: True for kept weights.
 
-    Nothing here changes a mask once it is made; do not change the tensors that it hands out either.
+    A mask never changes. Do not change the tensors that it returns.
 
     >>> mask = Mask({"fc.weight": torch.tensor([[True, False], [True, True]])})
     >>> mask.remaining, mask.total, mask.density
@@ -40,7 +40,7 @@ class Mask(Mapping[str, Tensor]):
 
     @classmethod
     def full(cls, shapes: Mapping[str, tuple[int, ...]]) -> Mask:
-        """Return the mask of a dense network: everything kept."""
+        """Return the mask of a dense network, which keeps all weights."""
         return cls({name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()})
 
     def __getitem__(self, name: str) -> Tensor:
@@ -100,13 +100,13 @@ class Mask(Mapping[str, Tensor]):
         return all(bool((self[name] <= other[name]).all()) for name in self)
 
     def overlap(self, other: Mask) -> float:
-        """Return the Jaccard index: kept in both / kept in either; 1 where neither keeps anything."""
+        """Return the Jaccard index: kept in both / kept in either; 1 if neither keeps a weight."""
         self._require_same_layers(other)
         either = sum(int((self[name] | other[name]).sum()) for name in self)
         return (self & other).remaining / either if either else 1.0
 
     def apply(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return a copy of `weights` in which every pruned weight is exactly 0.0; other tensors are copied as is."""
+        """Return a copy of `weights` with exactly 0.0 for every pruned weight. Other tensors are copied unchanged."""
         return {
             name: tensor.detach().masked_fill(~self[name].to(tensor.device), 0.0)
             if name in self
@@ -126,11 +126,11 @@ class Mask(Mapping[str, Tensor]):
                 parameters[name].masked_fill_(~keep.to(parameters[name].device), 0.0)
 
     def hold_(self, module: nn.Module, optimizer: Optimizer | None = None, reset_state: bool = False) -> Hold:
-        """Prune `module` in place and keep it so while anyone's loop trains it, under any optimiser.
+        """Prune `module` in place, and keep it pruned while any loop trains it, under any optimiser.
 
-        Pruned weights are exactly 0.0 after each step and in each forward; copies of the module hold the mask too. Any
-        earlier mask of the same parameters is replaced. See `tombola.pruning.holding` for how, and docs/api.md for what
-        can't be held.
+        Pruned weights are exactly 0.0 after each step and in each forward. Copies of the module hold the mask too. A
+        second call replaces the mask. `tombola.pruning.holding` explains the hooks, and docs/api.md lists the
+        exceptions.
 
         >>> model = nn.Linear(2, 1)
         >>> hold = Mask({"weight": torch.tensor([[True, False]])}).hold_(model)
@@ -140,7 +140,7 @@ class Mask(Mapping[str, Tensor]):
 
         Args:
             module: the network, also inside torch.compile's or DDP's wrapper.
-            optimizer: an optimiser whose state is checked now. Without it, each is checked before its first step.
+            optimizer: the optimiser to check now. Without it, `hold_` checks each optimiser before its first step.
             reset_state: clear the state of `optimizer` at pruned places instead of refusing it.
 
         Returns:
@@ -155,19 +155,19 @@ class Mask(Mapping[str, Tensor]):
 
     @classmethod
     def held(cls, module: nn.Module) -> Mask:
-        """Return the mask that holds `module`: of no layers where none does."""
+        """Return the mask that holds `module`; a mask without layers if none does."""
         return cls(held(module))
 
     def pack(self) -> dict[str, Tensor]:
-        """Return each layer's mask as uint8 bits, eight weights a byte, row-major."""
+        """Return each layer's mask as uint8 bits, eight weights per byte, row-major."""
         return {name: torch.from_numpy(np.packbits(keep.numpy())) for name, keep in self.items()}
 
     @classmethod
     def unpack(cls, packed: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Mask:
-        """Return the mask that `pack` gave `packed` for; `shapes` has the shape of each layer.
+        """Return the mask from the output of `pack`; `shapes` has the shape of each layer.
 
         Raises:
-            ValueError: the bits of a layer are not as many as its shape asks for.
+            ValueError: the number of bits of a layer does not fit its shape.
         """
         keep = {}
         for name, bits in packed.items():
@@ -194,20 +194,21 @@ class Mask(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: str | Path, unchecked: bool = False) -> Mask:
-        """Read what `save` wrote.
+        """Read a file from `save`.
 
         Args:
             path: the file.
-            unchecked: also read a file of tombola 0.1, which has no checksum: an altered one loads as another mask.
+            unchecked: also read a file of tombola 0.1, which has no checksum. An altered file then loads as another
+                mask.
 
         Raises:
-            InputError: the file is missing, damaged, or holds no mask.
+            InputError: the file is missing, damaged, or not a mask.
         """
         packed, shapes = read_mask(Path(path), unchecked)
         try:
             return cls.unpack(packed, shapes)
         except ValueError as error:
-            raise InputError(f"{path} is damaged: {error}; make the mask again") from error
+            raise InputError(f"{path} is damaged: {error}; create the mask again") from error
 
     @classmethod
     def from_weights(cls, weights: Mapping[str, Tensor], names: Iterable[str] | None = None) -> Mask:
@@ -227,7 +228,7 @@ class Mask(Mapping[str, Tensor]):
         """Return the mask of a module that `torch.nn.utils.prune` has pruned, or of its state_dict.
 
         Raises:
-            InputError: nothing in it is pruned, or a mask doesn't fit its weights or has other values than 0 and 1.
+            InputError: it has no pruned parameter, or a mask does not fit its weights or has values other than 0 and 1.
         """
         return cls(formats.from_prune(source))
 
@@ -240,29 +241,33 @@ class Mask(Mapping[str, Tensor]):
         formats.to_prune_(self, module)
 
     def to_prune_state(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return a copy of a plain state_dict as a module pruned by `torch.nn.utils.prune` has it.
+        """Return a copy of a plain state_dict in the form of a module pruned by `torch.nn.utils.prune`.
 
         Raises:
-            InputError: the state_dict has no such layer, or of another shape.
+            InputError: the state_dict lacks a layer, or has another shape.
         """
         return formats.to_prune_state(self, weights)
 
     @classmethod
     def from_openlth(cls, path: str | Path) -> Mask:
-        """Read the `mask.pth` of OpenLTH: the file, or the folder of a level that has it. No code in it is run.
+        """Read the `mask.pth` of OpenLTH: the file, or the folder of a level. It runs no code of the file.
 
         Raises:
             InputError: the file is missing, damaged, or no mask.
         """
         return cls(formats.from_openlth(Path(path)))
 
-    def to_openlth(self, path: str | Path) -> None:
+    def to_openlth(self, path: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the `mask.pth` and `sparsity_report.json` of OpenLTH into a folder.
+
+        Args:
+            path: the folder; it is created if missing.
+            weights: a state_dict to write as `model.pth`; `tombola.pruning.weights_from_openlth` reads it.
 
         Raises:
             StoreError: they can't be written.
         """
-        formats.to_openlth(self, Path(path))
+        formats.to_openlth(self, Path(path), weights)
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks: each layer's shape, kept weights and density."""

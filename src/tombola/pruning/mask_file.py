@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tombola.errors import InputError, StoreError, shown
+from tombola.errors import InputError, StoreError
 from tombola.tensor_files import Damaged, pack_tensors, unpack_tensors
 
 MOST_AXES = 32
@@ -29,7 +29,7 @@ def write_mask(packed: Mapping[str, Tensor], shapes: Shapes, path: Path) -> None
         path.write_bytes(pack_tensors(packed, {"mask": shapes}))
     except OSError as error:
         raise StoreError(
-            f"can't write {path}: {error.strerror or error}; name a folder that exists and has room"
+            f"can't write {path}: {error.strerror or error}; name an existing folder with free space"
         ) from error
 
 
@@ -52,7 +52,7 @@ def read_mask(path: Path, unchecked: bool = False) -> tuple[dict[str, Tensor], S
             raise _no_mask(path)
         packed, about = unpack_tensors(path)
     except Damaged as error:
-        raise InputError(f"{error}; bring back a copy of it, or make the mask again") from error
+        raise InputError(f"{error}; restore a copy of it, or create the mask again") from error
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} can't be read as a mask: {error}") from error
     return _ordered(path, packed, about.get("mask") if isinstance(about, dict) and about.keys() == {"mask"} else None)
@@ -61,8 +61,8 @@ def read_mask(path: Path, unchecked: bool = False) -> tuple[dict[str, Tensor], S
 def _read_without_checksum(path: Path, unchecked: bool) -> tuple[dict[str, Tensor], Shapes]:
     if not unchecked:
         raise InputError(
-            f"{path} has no checksum (tombola 0.1 wrote none), so damage would go unnoticed; "
-            "read it by Mask.load(path, unchecked=True) and save it again"
+            f"{path} has no checksum (tombola 0.1 wrote none), so tombola could not detect damage; read it with "
+            "Mask.load(path, unchecked=True), then save it again"
         )
     with safe_open(str(path), framework="pt") as file:
         packed = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -79,11 +79,11 @@ def _ordered(path: Path, packed: Mapping[str, Tensor], shapes: Any) -> tuple[dic
         raise _no_mask(path)
     for name, shape in shapes.items():
         if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
-            raise InputError(f"{path} says that {name!r} has shape {shown(shape)}: it is damaged; make the mask again")
+            raise InputError(f"{path} says that {name!r} has shape {shape!r}: it is damaged; create the mask again")
         if len(shape) > MOST_AXES or math.prod(max(1, size) for size in shape) > LARGEST:
-            raise InputError(f"{path} says that {name!r} has shape {shown(shape)}: no tensor has; make the mask again")
+            raise InputError(f"{path} says that {name!r} has shape {shape!r}: it is too large; create the mask again")
     return {name: packed[name] for name in shapes}, {name: tuple(shape) for name, shape in shapes.items()}
 
 
 def _no_mask(path: Path) -> InputError:
-    return InputError(f"{path} holds no mask that `Mask.save` wrote (of a ticket: Ticket.load(...).mask)")
+    return InputError(f"{path} is not a file from Mask.save (for a ticket's file, use Ticket.load(...).mask)")

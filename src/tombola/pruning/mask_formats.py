@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tombola.errors import InputError, StoreError, nearest
 from tombola.pruning.holding import held
 from tombola.pruning.parameters import matching_parameters, unwrapped
 
+STEP = re.compile(r"model_ep(\d{1,9})_it(\d{1,9})\.pth")
 Keep = Mapping[str, Tensor]  # bool tensors by parameter name: True where the weight is kept
 
 
@@ -41,8 +43,8 @@ def from_prune(source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = [key.removesuffix("_orig") for key in state if key.endswith("_orig") and _mask_key(key) in state]
     if not names:
         raise InputError(
-            "torch.nn.utils.prune has pruned nothing here (no `X_orig` with its `X_mask`); "
-            "if its zeros are the mask, use Mask.from_weights"
+            "torch.nn.utils.prune did not prune this module (it has no `X_orig` with its `X_mask`); if its zeros are "
+            "the mask, use Mask.from_weights"
         )
     for name in names:
         _require_shape(name, state[f"{name}_mask"], state[f"{name}_orig"])
@@ -59,8 +61,8 @@ def to_prune_(keep: Keep, module: nn.Module) -> None:
     parameters = matching_parameters(keep, module)
     if held(module):
         raise InputError(
-            "a mask holds this module, and torch.nn.utils.prune replaces its parameters: call `release()` of what "
-            "`hold_` returned, or tombola.pruning.release(module), first"
+            "a mask holds this module, but torch.nn.utils.prune replaces its parameters: first call `release()` on "
+            "the result of `hold_`, or tombola.pruning.release(module)"
         )
     pattern = {id(parameter): keep[name] for name, parameter in parameters.items()}
     for part in list(module.modules()):
@@ -90,19 +92,58 @@ def from_openlth(path: Path) -> dict[str, Tensor]:
         InputError: the file is missing, damaged, or no mask.
     """
     file = path / "mask.pth" if path.is_dir() else path
+    return {name: _as_bool(name, tensor, f" of {file}") for name, tensor in _tensors_of(file, "mask").items()}
+
+
+def weights_from_openlth(path: str | Path) -> dict[str, Tensor]:
+    """Return the state_dict of OpenLTH's `model.pth`, or of the last `model_ep<epoch>_it<iteration>.pth` of a folder.
+
+    A model that OpenLTH pruned has its weights behind `model.` and its masks in `mask_...`; both are undone. No code in
+    the file is run.
+
+    Args:
+        path: the file, or the folder of a level that has it.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds no tensors by name.
+    """
+    found = _tensors_of(_model_file(Path(path)), "model")
+    weights = {name: tensor for name, tensor in found.items() if not name.startswith("mask_")}
+    if len(weights) < len(found):
+        weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+    return weights
+
+
+def _model_file(path: Path) -> Path:
+    if not path.is_dir() or (path / "model.pth").is_file():
+        return path / "model.pth" if path.is_dir() else path
+    steps = {
+        (int(match[1]), int(match[2])): file
+        for file in path.glob("model_ep*_it*.pth")
+        if (match := STEP.fullmatch(file.name))
+    }
+    return steps[max(steps)] if steps else path / "model.pth"
+
+
+def _tensors_of(file: Path, what: str) -> dict[str, Tensor]:
+    """Read a dict of tensors by name.
+
+    Raises:
+        InputError: the file is missing, damaged, or something else.
+    """
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise InputError(f"there is no {file}: give OpenLTH's mask.pth, or the folder that has it") from error
+        raise InputError(f"{file} does not exist: give OpenLTH's {what}.pth, or its folder") from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise InputError(f"{file} can't be read as OpenLTH's mask: {_first_line(error)}") from error
+        raise InputError(f"{file} can't be read as OpenLTH's {what}: {_first_line(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
-        raise InputError(f"{file} is not OpenLTH's mask: it has no dict of tensors by name")
-    return {name: _as_bool(name, tensor, f" of {file}") for name, tensor in found.items()}
+        raise InputError(f"{file} is not OpenLTH's {what}: it contains no dict of tensors by name")
+    return dict(found)
 
 
-def to_openlth(keep: Keep, folder: Path) -> None:
-    """Write `mask.pth` and `sparsity_report.json`.
+def to_openlth(keep: Keep, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write `mask.pth` and `sparsity_report.json`, and of `weights` a `model.pth`.
 
     Raises:
         StoreError: they can't be written.
@@ -111,13 +152,17 @@ def to_openlth(keep: Keep, folder: Path) -> None:
         "total": float(sum(pattern.numel() for pattern in keep.values())),
         "unpruned": float(sum(int(pattern.sum()) for pattern in keep.values())),
     }
+    contents: dict[str, Mapping[str, Tensor]] = {"mask.pth": {name: pattern.int() for name, pattern in keep.items()}}
+    if weights is not None:
+        contents["model.pth"] = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "mask.pth").open("wb") as file:
-            torch.save({name: pattern.int() for name, pattern in keep.items()}, file)
+        for name, content in contents.items():
+            with (folder / name).open("wb") as file:
+                torch.save(content, file)
         (folder / "sparsity_report.json").write_text(json.dumps(report, indent=4))
     except OSError as error:
-        raise StoreError(f"can't write {folder}: {error.strerror or error}; name a folder that has room") from error
+        raise StoreError(f"can't write {folder}: {error.strerror or error}; name a folder with free space") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -135,7 +180,7 @@ def _is_matrix(tensor: Tensor) -> bool:
 def _require_shape(name: str, pattern: Tensor, weights: Tensor) -> None:
     if pattern.shape != weights.shape:
         raise InputError(
-            f"the mask of {name!r} has shape {tuple(pattern.shape)}, and the weights {tuple(weights.shape)}: "
+            f"the mask of {name!r} has shape {tuple(pattern.shape)}, but the weights have {tuple(weights.shape)}: "
             "give the mask and the weights of one network"
         )
 
@@ -145,7 +190,7 @@ def _as_bool(name: str, values: Tensor, where: str = "") -> Tensor:
     other = values[(values != 0) & (values != 1)]
     if other.numel():
         raise InputError(
-            f"{name!r}{where} has {other[0].item()!r} among its values, and a mask 0 and 1 only; "
-            "if these are weights whose zeros are the mask, use Mask.from_weights"
+            f"{name!r}{where} has {other[0].item()!r} among its values, but a mask has only 0 and 1; if these are "
+            "weights whose zeros are the mask, use Mask.from_weights"
         )
     return values != 0

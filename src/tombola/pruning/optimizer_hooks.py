@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from tombola.errors import InputError
-from tombola.pruning.held_weight import HeldWeight, count_revived, held_weight
+from tombola.pruning.held_weight import NOBODY, HeldWeight, Owner, count_revived, held_weight
 
 # The newest held weight against which each optimiser's state was checked.
 _CHECKED: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
@@ -51,21 +51,24 @@ def check_optimizer(
     """
     if optimizer is None:
         if reset_state:
-            raise InputError("reset_state=True clears the state of an optimiser: give the optimiser too")
+            raise InputError(
+                "reset_state=True needs the optimiser: call mask.hold_(module, optimizer, reset_state=True)"
+            )
         return
     if not isinstance(optimizer, Optimizer):
-        raise InputError(f"optimizer is a {type(optimizer).__name__}: give a torch.optim.Optimizer, or leave it out")
+        raise InputError(f"optimizer is a {type(optimizer).__name__}: give a torch.optim.Optimizer, or omit it")
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     mine = {name: parameter for name, parameter in parameters.items() if id(parameter) in trained}
     if parameters and not mine:
         raise InputError(
-            f"{type(optimizer).__name__} trains no masked weight of this module: make it from this module's parameters"
+            f"{type(optimizer).__name__} trains no masked weight of this module: create it from this module's "
+            "parameters"
         )
     for name, parameter in mine.items():
         if reset_state:
             _reset(optimizer, parameter, keep[name])
         else:
-            _require_clean(optimizer, name, parameter, keep[name], strict=True)
+            _require_clean(optimizer, name, parameter, keep[name], NOBODY, strict=True)
 
 
 def _reset(optimizer: Optimizer, parameter: nn.Parameter, keep: Tensor) -> None:
@@ -87,7 +90,7 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         return
     for weight in _held_by(optimizer):
         if weight.number > seen:
-            _require_clean(optimizer, weight.name, weight.parameter, weight.keep, strict=False)
+            _require_clean(optimizer, weight.name, weight.parameter, weight.keep, weight.owner, strict=False)
     if optimizer not in _CHECKED:
         optimizer.register_load_state_dict_post_hook(_forget)
     _CHECKED[optimizer] = HeldWeight.newest
@@ -111,7 +114,9 @@ def _held_by(optimizer: Optimizer) -> Iterator[HeldWeight]:
                 yield weight
 
 
-def _require_clean(optimizer: Optimizer, name: str, parameter: nn.Parameter, keep: Tensor, strict: bool) -> None:
+def _require_clean(
+    optimizer: Optimizer, name: str, parameter: nn.Parameter, keep: Tensor, owner: Owner, strict: bool
+) -> None:
     state = optimizer.state.get(parameter, {})
     if _is_fresh(state) or bool(keep.all()):
         return
@@ -123,8 +128,8 @@ def _require_clean(optimizer: Optimizer, name: str, parameter: nn.Parameter, kee
             if count or (strict and tensor.shape != keep.shape):
                 where = f"at {count:,} pruned weights" if count else f"of shape {tuple(tensor.shape)}"
                 raise InputError(
-                    f"{type(optimizer).__name__} has {key!r} of {name!r} {where}, from before the mask was held: "
-                    "make the optimiser after hold_, or call mask.hold_(module, optimizer, reset_state=True)"
+                    f"{owner.where}{type(optimizer).__name__} has {key!r} of {name!r} {where}, from before hold_: "
+                    f"{owner.on_state}"
                 )
 
 
@@ -135,7 +140,7 @@ def _is_fresh(state: dict[str, Any]) -> bool:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors of an optimiser's state, however deep; numbers such as a step count are left out."""
+    """Yield the tensors of an optimiser's state, however deep; numbers such as a step count are omitted."""
     if isinstance(value, Tensor):
         if value.numel() > 1:
             yield value

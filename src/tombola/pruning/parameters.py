@@ -21,7 +21,7 @@ def matching_parameters(keep: Mapping[str, Tensor], module: nn.Module) -> dict[s
     for name, pattern in keep.items():
         problem = _problem(name, tuple(pattern.shape), parameters)
         if problem:
-            raise InputError(f"the mask has {name!r} of shape {tuple(pattern.shape)}, and this module {problem}")
+            raise InputError(f"the mask has {name!r} of shape {tuple(pattern.shape)}, but this module {problem}")
     return {name: parameters[name] for name in keep}
 
 
@@ -43,14 +43,14 @@ def _problem(name: str, shape: tuple[int, ...], parameters: Mapping[str, nn.Para
         return "no parameter of that name" + _reason(name, parameters)
     parameter = parameters[name]
     if is_lazy(parameter):
-        return "has not made that parameter yet (a lazy layer): run one batch through the module first"
+        return "has not created that parameter yet (a lazy layer): run one batch through the module first"
     if type(parameter.data) is not Tensor:
         kind = type(parameter.data).__name__
-        return f"keeps it as a {kind}: apply the mask before the module is sharded or quantised"
+        return f"keeps it as a {kind}: apply the mask before you shard or quantise the module"
     if tuple(parameter.shape) != shape:
         return str(tuple(parameter.shape))
     if parameter.is_inference():
-        return "was made under torch.inference_mode: make the module outside of it"
+        return "was created under torch.inference_mode: create the module outside of it"
     return ""
 
 

@@ -31,7 +31,7 @@ class Pattern(Section):
             fewer than m inputs keeps n of them too.
         block: (rows, columns) of a weight's [outputs, inputs * kernel] matrix that are kept or pruned as one. Blocks
             at the edges may be smaller; their sums of scores are scaled up to a whole block's.
-        channel: whole output units or channels. The output layer is left whole.
+        channel: whole output units or channels. The output layer remains whole.
     """
 
     n: int | None = Field(default=None, ge=1)
@@ -44,7 +44,7 @@ class Pattern(Section):
     def _word(cls, value: Any) -> Any:
         if isinstance(value, str):
             if value != "channel":
-                raise ValueError(f"{value!r} is no pattern: write channel, {{n: 2, m: 4}} or {{block: [4, 1]}}")
+                raise ValueError(f"{value!r} is not a pattern: write channel, {{n: 2, m: 4}} or {{block: [4, 1]}}")
             return {"channel": True}
         return value
 
@@ -81,7 +81,7 @@ class Pattern(Section):
         return (rows // high * across + columns // wide).reshape(places.shape)
 
     def least(self, shape: Sequence[int]) -> int:
-        """Return the smallest number of weights that a layer can be pruned to: 0 but for n:m."""
+        """Return the smallest number of weights that a layer can be pruned to: 0 except for n:m."""
         if self.n is None:
             return 0
         return int(torch.bincount(self.groups(shape).flatten()).clamp(max=self.n).sum())
@@ -232,8 +232,8 @@ def fitting_rates(
     for number, rates in enumerate(fitted):
         if not any(rates.values()):
             raise InputError(
-                f"pruning.pattern: round {number + 1} would remove nothing: {_limit(pattern)}; ask for at most "
-                f"{number} rounds, or for a higher rate"
+                f"pruning.pattern: round {number + 1} would remove nothing: {_limit(pattern)}; lower pruning.rounds "
+                f"to {number}, or raise the rate"
             )
     return tuple(fitted)
 

@@ -28,5 +28,5 @@ def require_same_on_all_ranks(keep: Mapping[str, Tensor], module: DistributedDat
     other = [rank for rank, one in enumerate(found) if one != found[0]]
     if other:
         raise InputError(
-            f"rank {other[0]} holds another mask than rank 0: load one file on all ranks, or broadcast rank 0's mask"
+            f"rank {other[0]} has a different mask from rank 0: load one file on all ranks, or broadcast rank 0's mask"
         )

@@ -70,9 +70,9 @@ def _solve(density: Callable[[float], float], wanted: float, what: str) -> float
     most, least = density(low), density(high)
     if not least <= wanted <= most:
         raise InputError(
-            f"{what}: a density of {wanted:g} can't be reached: layers that are excluded or have rates of their own "
-            f"allow {least:.4g} to {most:.4g} (such a rate has the output layer under scope layer: half of the others' "
-            "unless pruning.output_rate says otherwise)"
+            f"{what}: a density of {wanted:g} can't be reached: excluded layers and layers with their own rates "
+            f"allow {least:.4g} to {most:.4g} (under scope layer, the output layer has its own rate: half of the "
+            "others', unless pruning.output_rate sets it)"
         )
     for _ in range(STEPS):
         middle = (low + high) / 2

@@ -30,7 +30,7 @@ def scores_of(name: str, snapshots: Snapshots) -> Mapping[str, Tensor]:
 
     Raises:
         SkipRound: it has nothing to tell weights apart by.
-        InputError: there is no such criterion, a user's own fails or answers with something else than tensors, or a
+        InputError: the criterion does not exist, a user's own fails or answers with something else than tensors, or a
             method at initialisation finds no numbers.
     """
     return _answer(name, resolve(name, KNOWN, "criterion"), snapshots)
@@ -51,7 +51,7 @@ def _answer(name: str, criterion: Criterion, snapshots: Snapshots) -> Mapping[st
     if unknown := [layer for layer, score in scores.items() if name in AT_INIT and bool(score.isnan().any())]:
         raise InputError(
             f"{name}: scores of {unknown[0]!r} are not numbers: the network can't be differentiated at its "
-            "initialisation; another network.init, or another arm, may do"
+            "initialisation; use another network.init, or another arm"
         )
     return scores
 
@@ -64,14 +64,14 @@ def try_criterion(
     task: Task = CLASSIFICATION,
     examples: bool = False,
 ) -> None:
-    """Ask a criterion that may fail about made-up weights, so that a fault shows before hours of training.
+    """Ask a criterion that may fail about synthetic weights, so that a fault shows before hours of training.
 
     Args:
         name: of a criterion. Of ours, only those in TRIED ask for something that not every network has.
         shapes: of the prunable weights, by name.
         network: gives the untrained network.
         data: what is known of the data.
-        task: what is learned.
+        task: the task to learn.
         examples: whether it will be given examples.
 
     Raises:

@@ -24,7 +24,7 @@ def find_mask(
     """Return `mask` without the weights that a criterion scores lowest.
 
     Args:
-        criterion: one of ours, or `package.module:function`.
+        criterion: one of tombola's, or `package.module:function`.
         snapshots: what the criterion may look at.
         mask: what is kept so far.
         rounds, scope, minimum: as in `select`.
@@ -40,5 +40,5 @@ def find_mask(
     except ValueError as error:
         raise InputError(f"criterion {criterion!r}: {error}") from error
     if found == mask:
-        raise SkipRound("so few weights are left, at rates so low, that the round removes none")
+        raise SkipRound("too few weights remain, at too low rates, so the round removes none")
     return found

@@ -1,4 +1,4 @@
-"""Selection: from scores to a mask that keeps exactly as many weights as asked."""
+"""Selection: turns scores into a mask with an exact number of weights."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Rates = Mapping[str, float]  # layer -> fraction of its remaining weights that o
 
 
 def removed(remaining: int, rate: float, minimum: int = 0) -> int:
-    """Return how many of `remaining` weights one round at `rate` removes.
+    """Return the number of weights that one round at `rate` removes from `remaining`.
 
-    That is `round(rate * remaining)`, as in `torch.nn.utils.prune`, but never so many that fewer than `minimum` are
-    left. Rate 0 removes none, rate 1 all but the minimum; below half a weight, none.
+    This is `round(rate * remaining)`, as in `torch.nn.utils.prune`, but at least `minimum` weights remain. Rate 0
+    removes none, rate 1 all but the minimum. Less than half a weight rounds to none.
     """
     return max(0, min(round(rate * remaining), remaining - minimum))
 
 
 def kept_after(remaining: int, rates: Sequence[float], minimum: int = 0) -> int:
-    """Return how many of `remaining` weights are left after a round at each of `rates`, each rounded by itself."""
+    """Return the number of `remaining` weights after a round at each of `rates`, each rounded separately."""
     for rate in rates:
         remaining -= removed(remaining, rate, minimum)
     return remaining
 
 
 def kept_of(counts: Mapping[str, int], rounds: Sequence[Rates], scope: Scope = "layer", minimum: int = 0) -> int:
-    """Return how many weights `select` leaves in all of the layers that `rounds` name, which have `counts` now."""
+    """Return the number of weights that `select` leaves in the layers of `rounds`, which have `counts` now."""
     if scope == "layer":
         return sum(kept_after(counts[name], [rates[name] for rates in rounds], minimum) for name in rounds[0])
     pool, floor = sum(counts[name] for name in rounds[0]), sum(min(minimum, counts[name]) for name in rounds[0])
@@ -48,23 +48,23 @@ def select(
     scope: Scope = "layer",
     minimum: int = 0,
 ) -> Mask:
-    """Return `mask` without its lowest-scored weights: exactly the asked number, and nothing comes back.
+    """Return `mask` without its lowest-scored weights. It removes an exact number, and restores no weight.
 
     Among equal scores the weight that comes first - in the order of `mask`'s layers, then row-major - goes first.
 
     Args:
-        scores: one tensor per layer of the mask, of its shape; higher means kept longer. Scores of weights that are
-            gone already are ignored, whatever they are.
-        mask: what is kept so far.
-        rates: layer -> fraction of its remaining weights that one round removes, 0 to 1. A layer that is not named
-            is left alone. With scope "global" all rates are the same number. A list removes at once as many as a
-            round at each of its rates would, one after the other (one-shot pruning to a level's density).
+        scores: one tensor per layer of the mask, of its shape; higher means kept longer. Scores of pruned weights have
+            no effect.
+        mask: the kept weights so far.
+        rates: layer -> fraction of its remaining weights that one round removes, 0 to 1. Other layers do not change.
+            With scope "global" all rates must be equal. A list removes at once as many weights as successive rounds at
+            its rates (one-shot pruning to a level's density).
         scope: "layer" compares weights within each layer, "global" across all the named layers together.
         minimum: the least number of weights that a layer keeps, if it has them.
 
     Raises:
-        ValueError: scores that are missing, of another shape, or NaN; rates out of range, unequal under "global",
-            or for unknown layers.
+        ValueError: scores are missing, NaN or of another shape; rates are out of range, unequal under "global", or name
+            unknown layers.
     """
     rounds = [rates] if isinstance(rates, Mapping) else list(rates)
     check_selection(scores, mask, rounds, scope)
@@ -106,7 +106,8 @@ def _remove_lowest(names: list[str], count: int, scores: Scores, keep: dict[str,
 
 
 def lowest(values: Tensor, count: int) -> Tensor:
-    """Return bool [len(values)]: the `count` lowest; of equal ones those that come first, so always the same ones."""
+    """Return bool [len(values)]: True for the `count` lowest values. Among equal values, the first ones count as
+    lower."""
     if not count:
         return torch.zeros(len(values), dtype=torch.bool, device=values.device)
     # NumPy's selection is an order of magnitude faster than PyTorch's, on the CPU.
@@ -119,19 +120,19 @@ def lowest(values: Tensor, count: int) -> Tensor:
 
 
 def check_selection(scores: Scores, mask: Mask, rounds: Sequence[Rates], scope: Scope) -> None:
-    """Raise ValueError where `select` can't work with its arguments."""
+    """Raise ValueError if `select` can't use its arguments."""
     if scope not in ("layer", "global"):
-        raise ValueError(f"scope is 'layer' or 'global', not {scope!r}")
+        raise ValueError(f"scope must be 'layer' or 'global', not {scope!r}")
     for rates in rounds:
         if rates.keys() != rounds[0].keys():
             raise ValueError("all rounds must name the same layers")
         for name, rate in rates.items():
             if name not in mask:
-                raise ValueError(f"a rate for {name!r}, which the mask does not have")
+                raise ValueError(f"the mask has no layer {name!r}, but rates names it")
             if not 0 <= rate <= 1:
                 raise ValueError(f"rate of {name!r} is {rate}: it must lie between 0 and 1")
         if scope == "global" and len(set(rates.values())) > 1:
-            raise ValueError("scope 'global' has one rate for all layers")
+            raise ValueError("scope 'global' needs one rate for all layers")
     for name in rounds[0] if rounds else ():
         if name not in scores:
             raise ValueError(f"no scores for {name!r}")
@@ -146,9 +147,9 @@ def check_selection(scores: Scores, mask: Mask, rounds: Sequence[Rates], scope: 
 def after_round(
     counts: Mapping[str, int], rates: Rates, scope: Scope, sizes: Mapping[str, int], minimum: int = 0
 ) -> dict[str, int]:
-    """Return how many of `counts` weights each layer has left after a round.
+    """Return the number of weights of each layer after a round.
 
-    With scope "global" it depends on the scores which layer loses what: then only the sum over all layers counts.
+    With scope "global", the scores decide the losses of each layer. Then only the sum over all layers is exact.
 
     Args:
         sizes: layer -> number of its weights, kept or not.
@@ -170,7 +171,7 @@ def plan_counts(sizes: Mapping[str, int], rounds: Sequence[Rates], scope: Scope,
     """Return the number of weights that remain in the whole network at level 0 and after each of the rounds.
 
     Raises:
-        InputError: a round would leave a layer (scope "layer") or the network empty, or remove nothing.
+        InputError: a round would empty a layer (scope "layer") or the network, or remove nothing.
     """
     counts = dict(sizes)
     totals = [sum(counts.values())]
@@ -181,14 +182,16 @@ def plan_counts(sizes: Mapping[str, int], rounds: Sequence[Rates], scope: Scope,
         if scope == "layer" and empty:
             raise InputError(
                 f"pruning.rounds: round {level} would empty layer {empty[0]!r}; "
-                f"ask for at most {level - 1} rounds, or set pruning.minimum to keep some weights"
+                f"lower pruning.rounds to {level - 1}, or set pruning.minimum to keep some weights"
             )
         if scope == "global" and len(empty) == len(rates) and totals[-1] < totals[-2]:
-            raise InputError(f"pruning.rounds: round {level} would leave no weight; ask for at most {level - 1} rounds")
-        if totals[-1] == totals[-2]:
-            less = f", or for a lower pruning.minimum than {minimum:,}" if minimum else ""
             raise InputError(
-                f"pruning: round {level} leaves nothing to prune: it would remove none of the {totals[-1]:,} "
-                f"weights that remain; ask for at most {level - 1} rounds, or for a higher rate{less}"
+                f"pruning.rounds: round {level} would leave no weight; lower pruning.rounds to {level - 1}"
+            )
+        if totals[-1] == totals[-2]:
+            less = f", or lower pruning.minimum below {minimum:,}" if minimum else ""
+            raise InputError(
+                f"pruning: round {level} would prune nothing: it would remove none of the {totals[-1]:,} "
+                f"remaining weights; lower pruning.rounds to {level - 1}, or raise the rate{less}"
             )
     return totals

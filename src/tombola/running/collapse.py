@@ -10,7 +10,7 @@ from torch import nn
 from tombola.pruning.live_paths import Untraceable, live_paths
 from tombola.pruning.mask import Mask
 
-REMEDIES = "fewer rounds, a pruning.minimum or another arm keep more of it"
+REMEDIES = "lower pruning.rounds, set pruning.minimum, or choose another arm"
 
 
 def collapse(module: nn.Module, mask: Mask, input_shape: Any) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def collapse(module: nn.Module, mask: Mask, input_shape: Any) -> dict[str, Any]:
 def said(remarks: Mapping[str, Any]) -> str:
     """Return in words what `collapse` found; "" where all is well."""
     layers = [name.removesuffix(".weight") for name in remarks.get("collapsed", ())]
-    parts = [f"nothing is left in layer {', '.join(layers)}"] if layers else []
+    parts = [f"the mask empties layer {', '.join(layers)}"] if layers else []
     if remarks.get("no_path"):
         parts.append("no path leads from an input to the output")
     return ", and ".join(parts)

@@ -11,7 +11,7 @@ from tombola.training.loop import ROUNDING, early_stop_metric
 
 
 class Ends:
-    """Which rows and work are left out, because an earlier level of the same arm, trial and repeat has collapsed.
+    """Which rows and work are omitted, because an earlier level of the same arm, trial and repeat has collapsed.
 
     That is so where the task's metric on the validation examples at early stop is not better than chance by
     `pruning.stop_margin`: of classification, where accuracy is below 1 / classes + margin. A run behind an end is still
@@ -21,7 +21,7 @@ class Ends:
         plan: of the study.
 
     Attributes:
-        left_out: identities of the work that is left out, as far as is known.
+        left_out: identities of the work that is omitted, as far as is known.
     """
 
     def __init__(self, plan: Plan):
@@ -43,12 +43,12 @@ class Ends:
         """Whether levels may end at all."""
         return self._margin is not None
 
-    def note(self, job_id: str, facts: dict[str, Any]) -> bool:
+    def note(self, work_id: str, facts: dict[str, Any]) -> bool:
         """Take in the result of work that did not diverge; return whether it ends an arm that had not ended before."""
-        if self._margin is None or job_id not in self._rows or self._is_good(facts["history"], self._margin):
+        if self._margin is None or work_id not in self._rows or self._is_good(facts["history"], self._margin):
             return False
         news = False
-        for row in self._rows[job_id]:
+        for row in self._rows[work_id]:
             key = (row.arm, row.trial, row.repeat if row.level else None)
             news = news or not self.behind(row)
             self._last[key] = min(row.level, self._last.get(key, row.level))

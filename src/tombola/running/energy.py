@@ -23,11 +23,11 @@ def check_energy() -> None:
 def metered(records: Sequence[Record], on: bool) -> Iterator[Callable[[], None]]:
     """Measure the energy of what this process does within; the function it gives writes it down in the records.
 
-    Jobs that are trained together share it equally. Like the seconds, it adds up over interruptions; a job of which
+    Runs that are trained together share it equally. Like the seconds, it adds up over interruptions; a run of which
     a part went by unmeasured has none, rather than too little.
 
     Args:
-        records: of the jobs, as they are before they are trained on.
+        records: of the runs, as they are before they are trained on.
         on: whether to measure at all.
     """
     for record in records:

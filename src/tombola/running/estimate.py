@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from tombola.data import Part, Splits
 from tombola.networks import initialised, network_for
 from tombola.pruning.mask import Mask
+from tombola.pruning.select import after_round
 from tombola.seeds import Seeds
 from tombola.studies.plan import Plan
-from tombola.training.engine import Engine, Start
+from tombola.training.engine import Engine, ReplicaState
 from tombola.training.engines import choose_engine
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.stacked import StackedEngine
@@ -92,6 +94,32 @@ def _operations(plan: Plan) -> float:
     return 2.0 * plan.multiply_adds
 
 
+def random_mask(plan: Plan, level: int, generator: torch.Generator) -> Mask:
+    """Return a random mask in which each layer keeps the share of its weights that a level leaves it.
+
+    With scope "global" the scores decide what each layer keeps. Then every pruned layer keeps an equal share.
+    """
+    shapes, shares = plan.coverage.shapes(), layer_shares(plan, level)
+    keep: dict[str, Tensor] = {
+        name: torch.rand(shape, generator=generator) < shares[name] for name, shape in shapes.items()
+    }
+    return Mask(keep)
+
+
+def layer_shares(plan: Plan, level: int) -> dict[str, float]:
+    """Return the share of each layer's weights, 0 to 1, that remains at a level; see `random_mask`."""
+    pruning, sizes = plan.study.pruning, plan.coverage.sizes()
+    rounds = pruning.resolve(plan.coverage)[:level]
+    if pruning.scope == "global" and rounds:
+        pool = sum(sizes[name] for name in rounds[0])
+        share = 1 - (plan.remaining[0] - plan.remaining[level]) / pool
+        return {name: share if name in rounds[0] else 1.0 for name in sizes}
+    counts = dict(sizes)
+    for rates in rounds:
+        counts = after_round(counts, rates, pruning.scope, sizes, pruning.minimum)
+    return {name: counts[name] / size for name, size in sizes.items()}
+
+
 class _Measurement:
     """Times steps and evaluations of one network, level by level."""
 
@@ -118,9 +146,8 @@ class _Measurement:
             if found and self.clock() >= end:
                 break
             density = self.plan.density(level)
-            mask = self._mask(density) if level else Mask.full(self.plan.coverage.shapes())
-            example = self.splits.train.select(slice(1)).inputs
-            made = choose_engine(self.engine, self._same_module, mask, self._recipe, example, task=self.task)
+            mask = random_mask(self.plan, level, self.generator)
+            made = self._engine_for(mask)
             seconds = at_any_density.get(made) or self._times(made, mask)
             if made in SAME_AT_ANY_DENSITY:
                 at_any_density[made] = seconds
@@ -128,6 +155,12 @@ class _Measurement:
         densities = sorted(found)
         iteration, example = zip(*(found[density] for density in densities), strict=True)
         return Pace(tuple(densities), iteration, example, self.batch, self.batch < self._recipe.batch_size)
+
+    def _engine_for(self, mask: Mask) -> Any:
+        example, streams = self.splits.train.example.inputs, self.plan.study.data.stream
+        return choose_engine(
+            self.engine, self._same_module, mask, self._recipe, example, task=self.task, streams=streams
+        )
 
     @property
     def _recipe(self) -> Recipe:
@@ -139,16 +172,9 @@ class _Measurement:
     def _part(self, examples: int) -> Part:
         return self.task.made_up(self.plan.data, examples, self.generator).to(self.device)
 
-    def _mask(self, density: float) -> Mask:
-        shapes = self.plan.coverage.shapes()
-        keep: dict[str, Tensor] = {
-            name: torch.rand(shape, generator=self.generator) < density for name, shape in shapes.items()
-        }
-        return Mask(keep)
-
     def _times(self, made: Callable[..., Engine], mask: Mask) -> tuple[float, float]:
         """Return the seconds of an iteration with the study's batches, and of an evaluated example."""
-        start = Start(mask.apply(self.module.state_dict()), mask, Seeds(0, 0), self.splits, task=self.task)
+        start = ReplicaState(mask.apply(self.module.state_dict()), mask, Seeds(0, 0), self.splits, task=self.task)
         recipe = self._recipe.changed({"batch_size": self.batch})
         runner = made(self.build, [start], recipe, self.plan.budget(), self.device)
         iteration = self._time(lambda: runner.advance(1))

@@ -18,7 +18,7 @@ def execute(items: Sequence[dict[str, Any]], address: str, options: RunOptions) 
     """Execute items of one kind and store each one's result.
 
     Args:
-        items: as `Item.as_json` gives them.
+        items: as returned by `Item.as_json`.
         address: of the store, where the results that they need are.
         options: how to execute them.
 

@@ -1,6 +1,6 @@
 """Where work is executed. Everything here is a `concurrent.futures.Executor`; a cluster's own is used in the same way.
 
-A future whose worker died raises `BrokenProcessPool`, and the executor goes on to take calls.
+A future whose worker died raises `BrokenProcessPool`, and the executor continues to take calls.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class RemoteTraceback(Exception):
 
 
 class InProcess(Executor):
-    """Runs each job at once, in the calling thread: for debugging, and where no process may be started."""
+    """Executes each work item at once, in the calling thread: for debugging, and where no process may be started."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
         """Run the function now, and return a future that is done."""

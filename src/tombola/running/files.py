@@ -55,7 +55,7 @@ _CHECKED = re.compile(r'\{"sha256": "([0-9a-f]{64})", "content":\n(.*)\n\}\n', r
 SUMS = "SHA256SUMS"  # in the format of `sha256sum`, so that a person can check too
 
 
-AGAIN = "make room or give another --out, and run the same command again: what is done is kept"
+AGAIN = "free space or choose another --out, then run the same command again: finished work is kept"
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def read_json_checked(path: Path, limit: int = MAX_JSON) -> Any:
     """Read what `write_json_checked` wrote, to the last bit.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         Damaged: it is truncated, altered, too large, or was written by something else.
     """
     try:
@@ -124,7 +124,7 @@ def read_json_checked(path: Path, limit: int = MAX_JSON) -> Any:
     try:
         return json.loads(found[2])
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"{path} holds no JSON ({error})") from error
+        raise Damaged(f"{path} is not JSON ({error})") from error
 
 
 def is_leftover(path: Path) -> bool:

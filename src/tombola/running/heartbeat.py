@@ -17,6 +17,17 @@ PROGRESS_EVERY = 0.5  # seconds between two notes of how far a piece of work is
 State = Mapping[str, Any]
 
 
+def check_wanted(options: RunOptions) -> None:
+    """Check that the work is still wanted.
+
+    Raises:
+        Interrupted: the stop file or the parent process is gone.
+    """
+    orphaned = options.parent is not None and os.getppid() != options.parent
+    if orphaned or (options.stop_file is not None and not os.path.exists(options.stop_file)):
+        raise Interrupted
+
+
 class Heartbeat:
     """Called several times a second while work is executed.
 
@@ -43,10 +54,7 @@ class Heartbeat:
                 # A full disk must not end a run for the sake of a progress note; saving will report it.
                 with contextlib.suppress(OSError):
                     self._note(identity, state)
-        options = self._options
-        orphaned = options.parent is not None and os.getppid() != options.parent
-        if orphaned or (options.stop_file is not None and not os.path.exists(options.stop_file)):
-            raise Interrupted
+        check_wanted(self._options)
 
     def _note(self, identity: str, state: State) -> None:
         path = self._store.part(identity) / PROGRESS

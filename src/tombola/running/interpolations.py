@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
+from tombola.data import Splits
 from tombola.running.heartbeat import Heartbeat
 from tombola.running.options import RunOptions
 from tombola.running.problem import build_of, engine_facts, splits_of, versions
 from tombola.running.store import Store
-from tombola.training.interpolation import along
+from tombola.training.interpolation import interpolate
 from tombola.work import Interpolation, Item
 
 
@@ -21,13 +23,13 @@ def execute(items: Sequence[Item], store: Store, options: RunOptions) -> None:
         Interrupted: it is to stop.
     """
     for item in items:
-        _interpolate(item, store, options)
+        with closing(splits_of(item, options)) as splits:
+            _interpolate(item, splits, store, options)
 
 
-def _interpolate(item: Item, store: Store, options: RunOptions) -> None:
+def _interpolate(item: Item, splits: Splits, store: Store, options: RunOptions) -> None:
     begun, spec = time.perf_counter(), item.spec
     assert isinstance(spec, Interpolation)
-    splits = splits_of(item, options)
     one, other = store.load(spec.one), store.load(spec.other)
     state: dict[str, Any] = {
         "label": item.label,
@@ -35,7 +37,7 @@ def _interpolate(item: Item, store: Store, options: RunOptions) -> None:
         "budget": spec.points,
         "unit": "points",
     }
-    found = along(
+    found = interpolate(
         one.snapshots["final"],
         other.snapshots["final"],
         build_of(item, splits),

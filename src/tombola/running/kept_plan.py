@@ -1,7 +1,7 @@
 """The plan that a results folder was last run with, kept beside its results.
 
 With it the tables can be read where the user's own network, criterion or data file is no longer at hand, or has been
-edited since: what was run is known, and need not be worked out again.
+edited since: what was run is known, and need not be computed again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tombola.studies.loading import STUDY_FILE, dump_study
 from tombola.studies.plan import Plan, Row
 from tombola.studies.study import Study
 from tombola.tasks import CLASSIFICATION, Measures
-from tombola.work import Item, MaskSearch, Observations, OpaqueSpec, OwnRun, Training, opaque_item_from_json
+from tombola.work import Item, Observations, OpaqueSpec, opaque_item_from_json
 
 PLAN_FILE = "plan.json"
 FIRST_EDITION = b'{"study":'  # what such a file begins with
@@ -54,7 +54,7 @@ def keep_plan(root: Path, plan: Plan) -> None:
 
 
 def kept_plan(root: Path) -> Plan | None:
-    """Return the plan that a results folder was last run with; None where there is none.
+    """Return the plan that a results folder was last run with; None for none.
 
     Raises:
         Damaged: the file is not what was written.
@@ -143,22 +143,22 @@ def what_changed(store: Store, plan: Plan) -> str:
         return ""
     if fields := _different(before.study, plan.study):
         return (
-            f"settings have changed since {store.root} was last run ({', '.join(fields)}): its study.yaml and tables "
-            "now follow the new ones; results of the earlier ones stay in its jobs folder"
+            f"settings have changed since the last run of {store.root} ({', '.join(fields)}): a run writes "
+            "study.yaml and the tables with the new settings; results of the earlier settings stay in the folder jobs/"
         )
     gone = (before.work.keys() - plan.work.keys()) & store.finished()
     if not gone:
         return ""
     return (
-        f"{_cause(before, plan)} has changed since {store.root} was last run; {len(gone)} results of the earlier "
-        "version stay in its jobs folder and are not used"
+        f"{_cause(before, plan)} has changed since the last run of {store.root}; {len(gone)} results of the earlier "
+        "version stay in the folder jobs/, unused"
     )
 
 
 def _different(before: Study, after: Study) -> list[str]:
     """Return the names of the fields that differ, those of a section one by one.
 
-    Where a data file lies does not count: it is known by its content.
+    Where a data file lies does not count: it is known by its content. Nor does how many processes read.
     """
     old, new = before.model_dump(), after.model_dump()
     found: list[str] = []
@@ -167,33 +167,22 @@ def _different(before: Study, after: Study) -> list[str]:
             found += [f"{name}.{field}" for field in new[name] if old[name].get(field) != new[name][field]]
         elif old[name] != new[name]:
             found.append(name)
-    return [name for name in found if name != "data.path"]
+    return [name for name in found if name not in ("data.path", "data.stream_workers")]
 
 
 def _cause(before: Plan, after: Plan) -> str:
     """Return why two plans of equal settings hold different work."""
     if any(isinstance(item.spec, OpaqueSpec) for item in before.work.values()):
         return "tombola's own numerics (version 0.1 wrote this folder)"
-    network = f"the code of network {after.study.network.name!r}"
-    path = f"the data of {after.study.data.path or after.study.data.source}"
-    trainer = f"the code of trainer {after.study.trainer.name!r}" if after.study.trainer else ""
-    task = f"the code of task {after.study.task.name!r}"
-
-    def codes(plan: Plan) -> dict[str, str]:
-        """What may change -> its fingerprint; methods at initialisation are criteria too, under their own names."""
-        found: dict[str, str] = {}
-        for item in plan.work.values():
-            spec = item.spec
-            if isinstance(spec, Training | MaskSearch):
-                found |= {network: spec.network_code, path: spec.data_code, task: spec.task_code}
-            if isinstance(spec, Training):
-                found |= {f"the code of {name!r}": code for name, code in spec.recipe_code.items()}
-            if isinstance(spec, OwnRun):
-                found[trainer] = spec.trainer_code
-            if isinstance(spec, MaskSearch):
-                found[f"the code of criterion {spec.criterion!r}"] = spec.code
-        return found
-
-    old, new = codes(before), codes(after)
-    changed = [name for name in new if name in old and old[name] != new[name]]
+    old, new = (
+        {name: code for item in plan.work.values() for name, code in item.spec.codes().items()}
+        for plan in (before, after)
+    )
+    study = after.study
+    readable = {
+        "network": f"network {study.network.name!r} (its code or its shapes)",
+        "data": f"the data of {study.data.path or study.data.source}",
+        "task": f"the code of task {study.task.name!r}",
+    }
+    changed = [readable.get(name, name) for name in new if name in old and old[name] != new[name]]
     return " and ".join(changed) or "the code of an arm, or tombola itself,"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,12 +94,21 @@ def _found(item: Item, store: Store, options: RunOptions) -> tuple[Mask, dict[st
         found = _settled(search, search.early_bird, run, store)
         if found is not None:
             return found[0], remarks | {"settled_at": found[1]}
-        remarks |= {"settled_at": None, "never_settled": "the mask is that of the final weights"}
-    splits = splits_of(item, options)
-    build = build_of(item, splits)
-    parent = _untrained(search, build, splits) if run is None else Parent.of_result(store.load(run))
+        remarks |= {"settled_at": None, "never_settled": "the mask comes from the final weights"}
     rounds = [{name: factor * rate for name, rate in rates.items()} for rates in search.schedule]
-    snapshots = _snapshots(search, parent, rounds, build, splits, remarks)
+    with closing(splits_of(item, options)) as splits:
+        build = build_of(item, splits)
+        parent = _untrained(search, build, splits) if run is None else Parent.of_result(store.load(run))
+        return _searched(search, parent, rounds, _snapshots(search, parent, rounds, build, splits, remarks), remarks)
+
+
+def _searched(
+    search: MaskSearch,
+    parent: Parent,
+    rounds: Sequence[dict[str, float]],
+    snapshots: Snapshots,
+    remarks: dict[str, Any],
+) -> tuple[Mask, dict[str, Any]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(search.seeds.value("dropout"))  # a module may draw in evaluation mode too
         try:
@@ -131,11 +141,11 @@ def _settled(search: MaskSearch, early_bird: EarlyBird, run: str, store: Store) 
                 return None
             bits = store.tensors(run, f"settled-{number}/{level}")
             return Mask.unpack(bits, store.mask(run).shapes()), iteration
-    raise Damaged(f"the result of run {run} has no curve of mask distances; run the same command again")
+    raise Damaged(f"the result of run {run} has no mask distances; run the same command again")
 
 
 def _last_good(search: MaskSearch, tried: str, store: Store) -> tuple[str, float]:
-    """Return the run whose mask is to be pruned on, and the factor of the rates.
+    """Return the run whose mask will be pruned on, and the factor of the rates.
 
     That is the run `tried`; but where it has lost more than the margin, the one that its mask was made from.
     """
@@ -175,7 +185,7 @@ def _snapshots(
 
     def batch() -> data.Part:
         if not search.examples:
-            raise ValueError("examples are for methods that prune at initialisation; see snapshots.gradients")
+            raise ValueError("examples exist only for methods at initialisation; use snapshots.gradients instead")
         generator = search.seeds.generator("examples", search.repeat)
         places = task.few(splits.train, search.examples, generator)
         remarks["examples"] = places.tolist()
@@ -204,15 +214,15 @@ def _snapshots(
 def _gradients(search: MaskSearch, parent: Parent, build: Callable[[], nn.Module], splits: data.Splits) -> Weights:
     """Return the gradient at the end of a run, on the batch that would have come next, not augmented, in float32."""
     if parent.run is None:
-        raise ValueError("the untrained network has no next batch; a method at initialisation takes its examples")
+        raise ValueError("the untrained network has no next batch; use snapshots.examples instead")
     device = splits.train.device
     module = initialised(build, "pytorch", 0).to(device).eval()
     module.load_state_dict(parent.final)
     seeds = parent.run.seeds
-    (batch,) = Order(len(splits.train), parent.run.training.batch_size, seeds).batches(parent.iteration, 1).to(device)
+    (batch,) = Order(len(splits.train), parent.run.training.batch_size, seeds).batches(parent.iteration, 1)
     with own_draws(device):
         seed_draws(seeds.value("dropout", parent.iteration), device)  # a module may draw in evaluation mode too
-        search.task.make().tempered_loss(module, splits.train.select(batch)).backward()
+        search.task.make().tempered_loss(module, splits.train.select(batch.to(device))).backward()
     return {
         name: torch.zeros_like(parameter, device="cpu") if parameter.grad is None else copied(parameter.grad)
         for name, parameter in module.named_parameters()

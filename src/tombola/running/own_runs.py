@@ -21,7 +21,7 @@ from tombola.running.store import Store
 from tombola.running.user_run import UserRun
 from tombola.studies.own import Make
 from tombola.training.engine import Weights
-from tombola.work import Item, OwnMaskSearch, OwnRun
+from tombola.work import Item, OwnInterpolation, OwnMaskSearch, OwnRun
 
 
 def execute_runs(items: Sequence[Item], store: Store, options: RunOptions) -> None:
@@ -37,7 +37,7 @@ def execute_runs(items: Sequence[Item], store: Store, options: RunOptions) -> No
         train = resolve(spec.trainer, {}, "trainer")
         if spec.trainer_code != code_fingerprint(spec.trainer, {}, "trainer"):
             raise InputError(f"the code of {spec.trainer} has changed since the study was planned; start again")
-        run = UserRun(item, store, _factory_of(spec), options.device)
+        run = UserRun(item, store, factory_of(spec), options.device)
         run.beat = Heartbeat(store, options, run.progress)
         run.beat()
         run.seed_all()
@@ -63,16 +63,16 @@ def execute_searches(items: Sequence[Item], store: Store, options: RunOptions) -
     for item in items:
         spec = item.spec
         assert isinstance(spec, OwnMaskSearch)
-        search_mask(item, store, options, _factory_of(spec))
+        search_mask(item, store, options, factory_of(spec))
 
 
-def _factory_of(spec: OwnRun | OwnMaskSearch) -> Make:
+def factory_of(spec: OwnRun | OwnMaskSearch | OwnInterpolation) -> Make:
     """Return the function that builds a spec's network from a seed.
 
     Raises:
         InputError: its code has changed.
     """
-    if spec.network_code != spec.network.code():
+    if not spec.network.is_code(spec.network_code):
         raise InputError(f"the code of {spec.network.name} has changed since the study was planned; start again")
     build = factory(spec.network, spec.input_shape, None)
     return partial(initialised, build, spec.network.init)
@@ -82,7 +82,9 @@ class _NotKept(Mapping[str, Any]):
     """Stands for weights that a user's own trainer does not leave."""
 
     def __getitem__(self, name: str) -> Any:
-        raise ValueError("a trainer's run has no weights at the lowest validation loss; use snapshots.final")
+        raise ValueError(
+            "a trainer's run does not store the weights at the lowest validation loss; use snapshots.final"
+        )
 
     def __iter__(self) -> Iterator[str]:
         self[""]

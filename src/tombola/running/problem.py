@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tombola import __version__
 from tombola.errors import InputError
 from tombola.networks import network_for
 from tombola.running.commit import commit
+from tombola.running.heartbeat import check_wanted
 from tombola.running.machine import machine
 from tombola.running.options import RunOptions
 from tombola.seeds import Seeds
@@ -34,35 +35,40 @@ def splits_of(item: Item, options: RunOptions, device: str | None = None) -> dat
     spec = item.spec
     assert isinstance(spec, OnData)
     root = Path(options.root) if options.root else None
-    settings = spec.data.model_copy(update={"path": item.data_file})
+    settings = spec.data.model_copy(update={"path": item.data_file, "stream_workers": item.readers})
     if spec.data_code and spec.data_code != data.fingerprint(settings, root):
         raise InputError(
             f"{item.data_file or settings.source} has changed since the study was planned; run the command again"
         )
-    if spec.network_code != spec.network.code():
+    if not spec.network.is_code(spec.network_code):
         raise InputError(f"the code of {spec.network.name} has changed since the study was planned; start again")
     if spec.task_code != spec.task.code():
         raise InputError(f"the code of {spec.task.name} has changed since the study was planned; start again")
     place = torch.device(device or options.device)
     task = json.dumps(spec.task.model_dump(mode="json"))
-    return prepared(settings.model_dump_json(), Seeds(spec.seed, spec.trial), options.root, place, spec.data_code, task)
+    return prepared(settings.model_dump_json(), Seeds(spec.seed, spec.trial), options, place, spec.data_code, task)
 
 
 @lru_cache(maxsize=1)  # a worker runs much work of one trial; a second split would double its memory
-def prepared(about: str, seeds: Seeds, root: str | None, device: torch.device, content: str, task: str) -> data.Splits:
+def prepared(
+    about: str, seeds: Seeds, options: RunOptions, device: torch.device, content: str, task: str
+) -> data.Splits:
     """Return a trial's data on the device, with targets as the task takes them.
 
     Args:
         about: the `data` section as JSON.
-        seeds, root, device: as in `tombola.data`.
+        seeds, device: as in `tombola.data`.
+        options: of the run, which may be asked to stop while streamed data are measured.
         content: the data's fingerprint.
         task: settings of the task as JSON.
     """
     settings = data.DataSettings.model_validate_json(about)
-    dataset = data.load(settings, Path(root) if root else None)
-    splits: data.Splits = data.split(dataset, settings.validation, seeds, device, settings.normalise)
+    dataset = data.load(settings, Path(options.root) if options.root else None)
+    check = partial(check_wanted, options)
+    splits = data.split(dataset, settings.validation, seeds, device, settings.normalise, settings.stream_workers, check)
     data.forget_copies(dataset)
-    return splits.with_targets(TaskSettings.model_validate_json(task).make().prepared)
+    made, source = TaskSettings.model_validate_json(task).make(), settings.source
+    return splits.with_targets(lambda targets: made.checked(targets, source))
 
 
 def build_of(item: Item, splits: data.Splits) -> Callable[[], nn.Module]:

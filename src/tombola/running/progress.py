@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.console import Console
 
 from tombola.errors import InputError
 from tombola.paths import read_text
 from tombola.running.collapse import REMEDIES, said
+from tombola.running.forecast import Forecast, UnderWay
+from tombola.running.screens import View, screen_for
 from tombola.running.store import PROGRESS, Store
 from tombola.running.trackers import Tracking
 from tombola.studies.plan import Plan
@@ -24,16 +22,16 @@ from tombola.terminal import markup
 from tombola.work import Item
 
 MAX_NOTE = 64 * 1024  # bytes of a note of how far work is
-LOG_EVERY = 30.0  # seconds between two lines about running jobs where the output is no terminal
+LOG_EVERY = 600.0  # seconds between two lines about running work in a log, which otherwise has one for each run
 
 
 State = dict[str, Any]  # how far a piece of work is
 
 
-def read_progress(store: Store, job_id: str) -> State | None:
+def read_progress(store: Store, work_id: str) -> State | None:
     """Return the last note of work under way: label, iteration, budget, metrics; None without one that makes sense."""
     try:
-        return _Note.model_validate_json(read_text(store.part(job_id) / PROGRESS, MAX_NOTE)).model_dump()
+        return _Note.model_validate_json(read_text(store.part(work_id) / PROGRESS, MAX_NOTE)).model_dump()
     except (InputError, ValidationError):
         return None
 
@@ -45,88 +43,34 @@ class _Note(BaseModel):
 
     label: str
     iteration: int = Field(ge=0, le=10**15)
-    budget: int = Field(ge=1, le=10**15)
+    budget: int = Field(default=0, ge=0, le=10**15)  # 0: nobody knows
     metrics: dict[str, float] = {}
     unit: str = "iterations"
-
-
-class Forecast:
-    """Guesses how long the rest takes, from what the work so far has taken.
-
-    The seconds of each kind of work are fitted as a part for each unit of work (an iteration, an evaluated example) and
-    a part for each operation of live weights.
-    """
-
-    def __init__(self, plan: Plan, workers: int):
-        self.plan, self.workers = plan, workers
-        self._seen: dict[str, list[tuple[float, float, float]]] = {}
-
-    def learn(self, item: Item, seconds: float) -> None:
-        """Take in the seconds that an item has taken."""
-        self._seen.setdefault(item.kind, []).append((_units(item), self.plan.operations(item), seconds))
-
-    def item(self, item: Item) -> float:
-        """Return the guess for one item in seconds; 0 where nothing is known of work that could tell."""
-        units, operations = _units(item), self.plan.operations(item)
-        if item.kind not in self._seen:
-            others = [each for kind in self._seen.values() for each in kind if each[1]]
-            if not others or not operations:
-                return 0.0
-            return sum(each[2] for each in others) / sum(each[1] for each in others) * operations
-        seen = self._table(item.kind)
-        if not units or not seen[:, 0].all():
-            return float(seen[:, 2].mean())
-        per_unit = np.linalg.lstsq(seen[:, :2], seen[:, 2], rcond=None)[0]
-        pace = seen[:, 2] / seen[:, 0]
-        # Few or like points can tilt the fit anywhere; stay near what has been seen.
-        return float(min(max(per_unit @ (units, operations), units * pace.min() / 4), units * pace.max()))
-
-    def left(self, waiting: list[Item], running: dict[str, float]) -> float | None:
-        """Return the seconds left, None before anything is known; `running` has the fraction done of each item."""
-        items = [*(self.plan.work[item] for item in running), *waiting]
-        dear = {item.kind for item in items if self.plan.operations(item)}
-        if not any(item.kind in self._seen for item in items) or not (dear <= self._seen.keys() or self._dear()):
-            return None
-        under_way = {item: self.item(self.plan.work[item]) * (1 - done) for item, done in running.items()}
-        todo = under_way | {item.id: self.item(item) for item in waiting}
-        return elapsed(self.plan, todo, self.workers)
-
-    def _table(self, kind: str) -> np.ndarray:
-        """Return the latest of what is known of a kind: [items, (units, operations, seconds)]."""
-        return np.array(self._seen[kind][-500:])
-
-    def _dear(self) -> bool:
-        """Return whether something is known of work that has operations, by which others can be guessed."""
-        return any(each[1] for kind in self._seen.values() for each in kind)
-
-
-def _units(item: Item) -> int:
-    """Return the iterations that an item trains for, or the examples that it evaluates where it trains for none."""
-    return item.cost.iterations or item.cost.evaluated
-
-
-def elapsed(plan: Plan, seconds: dict[str, float], workers: int) -> float:
-    """Return how long work takes together: all of it shared among workers, or the longest chain if that is longer."""
-    chains: dict[str, float] = {}
-    for item in plan.work.values():  # parents come first
-        before = max((chains.get(parent, 0.0) for parent in item.needs), default=0.0)
-        chains[item.id] = before + seconds.get(item.id, 0.0)
-    return max(sum(seconds.values()) / max(1, workers), max(chains.values(), default=0.0))
 
 
 class Display:
     """A `Listener` that writes to a console.
 
+    A terminal or notebook gets a live view, anything else a line for each finished run.
+
     Args:
         plan, store: what is run, and where to.
         workers: items at a time.
-        console: a terminal gets live lines, anything else log lines.
+        console: where lines go.
         quiet: write nothing but what went wrong.
         verbose: also say which engine and folder each item has.
+        in_script: whether a user's own loop runs in this process: see `screen_for`.
     """
 
     def __init__(
-        self, plan: Plan, store: Store, workers: int, console: Console, quiet: bool = False, verbose: bool = False
+        self,
+        plan: Plan,
+        store: Store,
+        workers: int,
+        console: Console,
+        quiet: bool = False,
+        verbose: bool = False,
+        in_script: bool = False,
     ):
         self.plan, self.store, self.console = plan, store, console
         self.quiet, self.verbose = quiet, verbose
@@ -134,19 +78,19 @@ class Display:
         self.tracking: Tracking | None = None  # is told of each finished item
         self.open: set[str] = set()  # items still to be done
         self.forecast = Forecast(plan, workers)
+        self._started: dict[str, float] = {}  # when each item was
+        self._states: Callable[[Item], State | None] = lambda item: read_progress(store, item.id)
         self._logged = time.monotonic()
-        self._live: Live | None = None
-        if console.is_terminal and not quiet:
-            self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._screen = None if quiet else screen_for(console, in_script)
 
     def __enter__(self) -> Display:
-        if self._live:
-            self._live.__enter__()
+        if self._screen:
+            self._screen.open()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._live:
-            self._live.__exit__(*error)
+        if self._screen:
+            self._screen.close(lambda: self.view([]))
 
     def begin(self, waiting: Sequence[Item]) -> None:
         """Take note of the items that are to be done."""
@@ -154,12 +98,14 @@ class Display:
 
     def started(self, item: Item) -> None:
         """Say which item starts."""
+        self._started[item.id] = time.monotonic()
         if self.verbose:
             self._say(f"started  {item.label}")
 
     def finished(self, item: Item, outcome: str) -> None:
         """Say what an item came to."""
         self.open.discard(item.id)
+        self._started.pop(item.id, None)
         if outcome == "skipped":
             return  # how many there are is said at the end
         if outcome == "failed":
@@ -171,9 +117,9 @@ class Display:
         self.forecast.learn(item, facts["seconds"])
         for word, text in remarks_of(facts):
             self._say(f"{word:<8} {item.label}: {text}", always=True)
-        if outcome == "done" and (self.verbose or (self._live is None and item.id in self.plan.wanted)):
+        if outcome == "done" and (self.verbose or (self._screen is None and item.id in self.plan.wanted)):
             found = result_of(facts, self.metric)
-            line = f"done     {item.label}{found}  {facts['seconds']:.1f} s  {self._totals({})}"
+            line = f"done     {item.label}{found}  {facts['seconds']:.1f} s  {self._totals([])}"
             engine = f"  {facts['engine']['name']} engine" if "engine" in facts else ""
             self._say(line + (f"{engine}  {item.folder}" if self.verbose else ""))
 
@@ -181,57 +127,66 @@ class Display:
         """Say something that a person should know, quiet or not."""
         self._say(message, always=True)
 
-    def tick(self, running: list[Item]) -> None:
-        """Bring the live lines up to date, or write log lines when it is time."""
+    def tick(self, running: Sequence[Item], states: Callable[[Item], State | None] | None = None) -> None:
+        """Bring the live view up to date, or write log lines when it is time.
+
+        Args:
+            running: items under way.
+            states: returns how far an item is; by default what its worker has noted in the store.
+        """
+        if states is not None:
+            self._states = states
         if self.quiet:
             return
-        if self._live is not None:
-            self._live.update(self._lines(running))
+        if self._screen is not None:
+            self._screen.show(lambda: self.view(running))
         elif time.monotonic() - self._logged > LOG_EVERY:
             self._logged = time.monotonic()
-            states = self._states(running)
-            totals = self._totals(states)
+            totals = self._totals(running)
             for item in running:
-                if state := states[item.id]:
+                if state := self._states(item):
                     self._say(f"running  {item.label}  {_position(state)}{self._metric(state)}  {totals}")
+
+    def view(self, running: Sequence[Item]) -> View:
+        """Return what a live display shows."""
+        study, rows = self.plan.study, []
+        for item in running:
+            state = self._states(item)
+            # Network and data are the same in all of them, and a terminal may be narrow.
+            short = item.label.removeprefix(f"{study.network.name}.{study.data.source}.")
+            where = _position(state).rpartition(" ")[0] if state else "starting"
+            rows.append((short, where, self._metric(state, "val ")))
+        return View(tuple(rows), self._totals(running), self._share(running))
 
     def _say(self, text: str, always: bool = False) -> None:
         if always or not self.quiet:
             self.console.print(markup(text), highlight=False, soft_wrap=True)
 
-    def _states(self, running: list[Item]) -> dict[str, State | None]:
-        return {item.id: read_progress(self.store, item.id) for item in running}
+    def _under_way(self, running: Sequence[Item]) -> dict[str, UnderWay]:
+        """Return how far the items are that run, or that the scheduler has started."""
+        now, found = time.monotonic(), {}
+        for item in running:
+            state = self._states(item)
+            known = state and state["budget"]
+            share = min(1.0, state["iteration"] / state["budget"]) if state and known else None
+            found[item.id] = UnderWay(share, now - self._started.get(item.id, now))
+        return found
 
-    def _totals(self, states: dict[str, State | None]) -> str:
-        done = len(self.plan.work) - len(self.open)
-        fractions = {
-            item: min(1.0, state["iteration"] / state["budget"]) if state else 0.0 for item, state in states.items()
-        }
-        waiting = [self.plan.work[item] for item in self.open if item not in fractions]
-        left = self.forecast.left(waiting, fractions)
+    def _share(self, running: Sequence[Item]) -> float:
+        """Return the share of the items that is done; those under way count in part."""
+        part = sum(each.share or 0.0 for each in self._under_way(running).values())
+        return min(1.0, (len(self.plan.work) - len(self.open) + part) / max(1, len(self.plan.work)))
+
+    def _totals(self, running: Sequence[Item]) -> str:
+        done, under_way = len(self.plan.work) - len(self.open), self._under_way(running)
+        waiting = [self.plan.work[item] for item in self.open if item not in under_way]
+        left = self.forecast.left(waiting, under_way)
         return f"{done}/{len(self.plan.work)} done" + (f", about {duration(left)} left" if left else "")
 
     def _metric(self, state: State | None, before: str = "  validation ") -> str:
-        """Return the latest value of the metric on the validation examples; "" where there is none."""
-        value = (state or {"metrics": {}})["metrics"].get(self.metric.name)
+        """Return the latest value of the metric on the validation examples; "" for none."""
+        value = (state or {}).get("metrics", {}).get(self.metric.name)
         return "" if value is None else f"{before}{self.metric.text(value)}"
-
-    def _lines(self, running: list[Item]) -> Group:
-        states = self._states(running)
-        study = self.plan.study
-        grid = Table.grid(padding=(0, 1))
-        for _ in range(3):
-            grid.add_column(no_wrap=True)
-        for item in running:
-            state = states[item.id]
-            # Network and data are the same in all of them, and a terminal may be narrow.
-            short = item.label.removeprefix(f"{study.network.name}.{study.data.source}.")
-            where = f"{state['iteration']:,}/{state['budget']:,}" if state else "starting"
-            grid.add_row(markup(short), where, self._metric(state, "val "))
-        bar = Progress(BarColumn(), TextColumn("{task.description}"))
-        done = len(self.plan.work) - len(self.open)
-        bar.add_task(self._totals(states), total=len(self.plan.work), completed=done)
-        return Group(grid, bar)
 
 
 def remarks_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -242,9 +197,9 @@ def remarks_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     # Of a mask, the search that found it tells: runs that share the mask would repeat it.
     if "history" not in facts:
         if skipped := remarks.get("skipped"):
-            found.append(("skipped", f"its round removed nothing: {skipped}"))
+            found.append(("skipped", f"its round pruned nothing: {skipped}"))
         if remarks.get("never_settled"):
-            found.append(("note", "its mask never settled; it is that of the final weights"))
+            found.append(("note", "its mask never settled; the mask comes from the final weights"))
     elif collapsed := said(remarks):
         found.append(("collapsed", f"{collapsed}; {REMEDIES}"))
     return found
@@ -263,7 +218,8 @@ def result_of(facts: dict[str, Any], metric: Metric) -> str:
 
 
 def _position(state: State) -> str:
-    return f"{state['iteration']:,}/{state['budget']:,} {state['unit']}"
+    of = f"/{state['budget']:,}" if state["budget"] else ""  # a user's trainer says nothing of its last step
+    return f"{state['iteration']:,}{of} {state.get('unit', 'iterations')}"
 
 
 def duration(seconds: float) -> str:

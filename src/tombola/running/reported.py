@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tombola.errors import InputError
 from tombola.running.files import writing
 from tombola.tasks import Metric
@@ -24,25 +26,25 @@ class Reported:
     A name is kept as a column: `val_loss` and `train_accuracy` as they are, `accuracy` as `test_accuracy`.
 
     Args:
-        path: a file with a JSON value in each line, which survives a kill.
+        path: a file with a JSON value in each line, which survives a kill. None keeps none.
         metric: the one that decides.
         label: of the run, for messages.
         resumed: whether the trainer may continue from a checkpoint. Else earlier reports are deleted.
     """
 
-    def __init__(self, path: Path, metric: Metric, label: str, resumed: bool):
+    def __init__(self, path: Path | None, metric: Metric, label: str, resumed: bool):
         self._path, self._metric, self._label = path, metric, label
         self.rows: dict[int, dict[str, float]] = {}
         self.seconds = 0.0  # of the processes that worked on the run before
         self._earlier = False  # whether the rows are from before a kill
-        if resumed:
-            self._read()
-        else:
+        if path is not None and resumed:
+            self._read(path)
+        elif path is not None:
             path.unlink(missing_ok=True)
 
-    def _read(self) -> None:
+    def _read(self, path: Path) -> None:
         try:
-            lines = self._path.read_text("utf-8").splitlines()
+            lines = path.read_text("utf-8").splitlines()
         except OSError:
             return
         for line in lines:
@@ -75,6 +77,8 @@ class Reported:
             raise InputError(f"run {self._label}: report was called without a metric; report {self._metric.name}=...")
         at = self._step(step, columns)
         self._put(at, columns)
+        if self._path is None:
+            return
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
@@ -95,7 +99,7 @@ class Reported:
             raise InputError(f"run {self._label}: step={step!r} must be a whole number, 0 or more")
         if last is not None and step < last and not self._earlier:
             raise InputError(
-                f"run {self._label}: step {step} was reported after step {last}; steps must not fall, so count them "
+                f"run {self._label}: step {step} was reported after step {last}; steps must not decrease: count them "
                 "over the whole run"
             )
         self._earlier = False
@@ -108,15 +112,15 @@ class Reported:
 
     def _number(self, name: str, value: Any) -> float:
         try:
-            number = float(value)
+            number = float(value.detach() if isinstance(value, Tensor) else value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"run {self._label}: {name} was reported as a {type(value).__name__}; it must be one number"
+                f"run {self._label}: {name} was reported as a {type(value).__name__}; report one number"
             ) from error
         is_share = self._metric.unit == "%" and name.removeprefix("val_").removeprefix("train_") == self._metric.name
         if is_share and (number > 1 or number < 0):
             raise InputError(
-                f"run {self._label}: {name}={number:g} was reported, and {self._metric.name} is a share from 0 to 1; "
+                f"run {self._label}: {name}={number:g} was reported, but {self._metric.name} is a share from 0 to 1; "
                 f"report {name}={number / 100:g}, or set the metric's unit"
             )
         return number

@@ -1,4 +1,4 @@
-"""What a study has found so far, read from its results folder."""
+"""The results of a study, read from its results folder."""
 
 from __future__ import annotations
 
@@ -86,18 +86,18 @@ class Results:
         """Open a results folder.
 
         Args:
-            folder: what `--out` was.
-            data: folder of data sets. Only needed where the study was edited after its last run, and its own data no
-                longer lie where they lay.
+            folder: the results folder (`--out`).
+            data: folder of data sets. Needed only if the study was edited after its last run, and its own data have
+                moved.
 
         Raises:
-            InputError: it is no results folder, or its study was edited since its last run and names a user's own
-                function: reading a folder runs no code, whoever made it.
+            InputError: it is not a results folder; or the study was edited since its last run and names a user's own
+                function, because reading a folder runs no code.
         """
         if not isinstance(folder, str | Path):
-            raise InputError(f"{folder!r} is no results folder: give its path")
+            raise InputError(f"{folder!r} is not a results folder: give the path of one")
         if not (Path(folder) / STUDY_FILE).is_file():
-            raise InputError(f"{str(folder)!r} is no results folder: it has no {STUDY_FILE}")
+            raise InputError(f"{str(folder)!r} is not a results folder: it has no {STUDY_FILE}")
         study = load_study(str(Path(folder) / STUDY_FILE))
         try:
             plan = kept_plan(Path(folder))
@@ -113,23 +113,23 @@ class Results:
         return f"Results({self.study.name!r} in {str(self.store.root)!r}, {len(done)} of {len(self.plan.work)} done)"
 
     def frame(self) -> pd.DataFrame:
-        """Return a row for each (arm, trial, repeat, level) that is done.
+        """Return one row for each finished (arm, trial, repeat, level).
 
-        The columns are those of `level_columns`; of classification, LEVEL_COLUMNS. Densities, accuracies and other
-        metrics in percent lie from 0 to 1; losses are the task's, of classification mean cross-entropies in nats.
-        `metric`, `metric_better` and `metric_unit` say which metric decides. `sparsity` is the share of prunable
-        weights that are exactly 0.0 after training, counted rather than taken from the mask (NaN for results of
-        versions that did not count). `early_stop_iteration` is the iteration of minimum validation loss (the paper's
+        The columns are those of `level_columns`; for classification, LEVEL_COLUMNS. Densities, accuracies and other
+        metrics in percent lie from 0 to 1. Losses are the task's; for classification, mean cross-entropies in nats.
+        `metric`, `metric_better` and `metric_unit` describe the deciding metric. `sparsity` is the share of prunable
+        weights that are exactly 0.0 after training, counted, not taken from the mask (NaN for results of versions that
+        did not count). `early_stop_iteration` is the iteration of minimum validation loss (the paper's
         Section 2), and a metric "at early stop" is that of the test examples there. A diverged run has status
         "diverged" and no metrics; one whose mask empties a layer, or leaves no path from input to output, has status
-        "collapsed". `energy_kwh` is NaN where it was not measured. The dense network is level 0 of every arm: one job,
-        shown as repeat 0 of each.
+        "collapsed". `energy_kwh` is NaN if not measured. The dense network is level 0 of every arm: one run, shown as
+        repeat 0 of each.
         """
         rows = [self._level(row, facts) for row, facts in self._done]
         return pd.DataFrame(rows, columns=list(level_columns(self.plan.measures)))
 
     def curves(self) -> pd.DataFrame:
-        """Return a row for each evaluation of each row of `frame`."""
+        """Return one row for each evaluation of each row of `frame`."""
         first, columns = (
             ["study", "arm", "trial", "repeat", "level", "density"],
             history_columns(self.plan.measures.metrics),
@@ -144,12 +144,12 @@ class Results:
         return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=[*first, *columns])
 
     def settling(self) -> pd.DataFrame:
-        """Return how far masks moved while the dense networks trained: a row for each trial, level and evaluation.
+        """Return the mask distances during the dense runs: one row for each trial, level and evaluation.
 
         The columns are SETTLING_COLUMNS. `distance` is the share of prunable weights, 0 to 1, that are in the mask
         which pruning the dense network by magnitude to the level's density gives at this iteration or at the
-        evaluation before, but not in both; `settled` says whether the mask has settled by then (You et al. 2020,
-        Section 3.3). Empty where nothing was watched: no arm `early-bird`, and `pruning.early_bird` not set.
+        evaluation before, but not in both; `settled` is whether the mask has settled by then (You et al. 2020, Section
+        3.3). Empty unless the study has an arm `early-bird` or sets `pruning.early_bird`.
         """
         rows: list[tuple[Any, ...]] = []
         for item in self.plan.work.values():
@@ -171,7 +171,7 @@ class Results:
         return pd.DataFrame(rows, columns=list(SETTLING_COLUMNS))
 
     def connectivity(self) -> pd.DataFrame:
-        """Return a row for each point of each line that the study's `connectivity` asks for and that is done.
+        """Return one row for each point of each finished interpolation of the study's `connectivity`.
 
         The columns are those of `point_columns`; of classification, POINT_COLUMNS. `kind` is "copies", "dense-ticket"
         or "levels", as in `tombola.studies.Connectivity`; a line may stand under two kinds. `position` 0 is the end of
@@ -198,7 +198,7 @@ class Results:
         """Return the mask and starting weights of one row.
 
         Raises:
-            InputError: the study has no such row, or it is not done yet.
+            InputError: the study has no such row, or its run is not finished.
         """
         wanted = (arm, trial, repeat if level else 0, level)
         for row in self.plan.rows:
@@ -213,7 +213,7 @@ class Results:
         try:
             result = self.store.load(row.job)
         except Damaged as error:
-            raise InputError(f"that ticket is not there yet: {error}") from error
+            raise InputError(f"that ticket is not finished yet: {error}") from error
         data = self.plan.data
         return Ticket(
             mask=result.mask,
@@ -240,8 +240,8 @@ class Results:
     def save(self) -> None:
         """Write the tables `results.csv` and `curves.csv` into the results folder.
 
-        Where masks were watched, there is `mask_distance.csv` too: see `settling`. A study that asks for connectivity
-        gets `connectivity.csv`, a row per point. `tombola.session.save` also writes barriers and draws figures.
+        If the study records mask distances, it also writes `mask_distance.csv`: see `settling`. With `connectivity`, it
+            writes `connectivity.csv`, one row per point. `tombola.session.save` also writes barriers and draws figures.
 
         Raises:
             StoreError: they can't be written.
@@ -255,7 +255,7 @@ class Results:
             write_whole(self.store.root / f"{name}.csv", as_csv(table))
 
     def damaged(self) -> list[str]:
-        """Return what is wrong with each result of a row, or of a line, that is there but is not what was written."""
+        """Return the fault of each damaged result of a run or interpolation."""
         found = []
         rows = dict.fromkeys(row.job for row in self.plan.rows)
         lines = dict.fromkeys(pair.line for pair in self.plan.pairs)
@@ -269,7 +269,7 @@ class Results:
         return found
 
     def missing(self) -> int:
-        """Return how much work of the study, in items of its plan, is still to be done."""
+        """Return the number of missing work items."""
         lost: set[str] = set()  # diverged, or after one that did: there is nothing to wait for
         ends, missing = Ends(self.plan), []
         for item in self.plan.work.values():
@@ -352,7 +352,7 @@ class Results:
     def _iterations_before(self, facts: dict[str, Any]) -> int:
         """Return the iterations behind the starting weights that the run's own iterations do not count.
 
-        That is 0 but for runs that start from trained weights, as those of `fine-tune` and `lr-rewind` do.
+        That is 0 except for runs that start from trained weights, as those of `fine-tune` and `lr-rewind` do.
         """
         spec = facts["spec"]
         initial = spec.get("initial") or spec.get("origin") or {}  # of version 0.1: origin

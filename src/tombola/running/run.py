@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tombola import terminal
-from tombola.data import Dataset, balanced, rows_of, split
+from tombola.data import AnyDataset, balanced, rows_of, split
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
 from tombola.networks import initialised, network_for
 from tombola.registry import IMPORTING, resolve
 from tombola.running.energy import check_energy
 from tombola.running.executors import InProcess, Workers
-from tombola.running.kept_plan import keep_plan, what_changed
+from tombola.running.kept_plan import keep_plan
+from tombola.running.notes import lost_checkpoints, notes_on
 from tombola.running.options import RunOptions
 from tombola.running.progress import Display
-from tombola.running.results import Results
 from tombola.running.scheduler import Stop, Tally, run_plan
 from tombola.running.store import Store
-from tombola.running.trackers import TRACKERS, Tracking
+from tombola.running.trackers import TRACKERS
 from tombola.running.worker import STOPPING
 from tombola.seeds import Seeds
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
@@ -36,7 +33,6 @@ from tombola.studies.plan import Plan, make_plan
 from tombola.studies.size import MAX_RUNS
 from tombola.studies.study import Study
 from tombola.studies.task_checks import check_start
-from tombola.studies.trial import epoch_length
 from tombola.tasks import Classification
 from tombola.training.engines import check_engine, slower_than_possible
 from tombola.work import MaskSearch
@@ -46,63 +42,31 @@ FAILURES_SHOWN = 20  # in the summary of a run
 LARGE_STEP = 1e9  # floating-point operations: some ten milliseconds of a core
 
 
-def run(
-    study: Study | str | Path,
-    out: str | Path | None = None,
-    *,
-    data: str | Path | None = None,
-    workers: int | None = None,
-    device: str = "auto",
-    engine: str = "auto",
-    checkpoint_every: float = 30.0,
-    energy: bool = False,
-    quiet: bool = False,
-    verbose: bool = False,
-    tracker: str | None = None,
-    max_runs: int = MAX_RUNS,
-    finish: Callable[[Results], object] = Results.save,
-) -> Results:
-    """Do the work of a study, save its tables and return its results; finished work is not repeated.
-
-    Arguments are those of `tombola.session.run`, which also draws figures.
-
-    Args:
-        finish: what saves the results, also where some of the work failed.
+def chosen_study(study: Study | str | Path, out: str | Path | None) -> tuple[Study, Path]:
+    """Return the study to run and its results folder.
 
     Raises:
-        InputError: the study, its data or the folder can't be used; nothing has been written then.
-        StoreError: results can't be written.
-        StoppedByUser: Ctrl-C: what runs is saved. A second Ctrl-C ends the workers at once; what they have done since
-            their last checkpoints is then lost.
-        WorkFailed: a job failed by a bug, in tombola or in the user's own network.
+        InputError: it is not a study, or it is run by the import of a module that it names.
     """
-    console = terminal.console(stderr=True)
     if module := IMPORTING.get():  # it would start workers that import it again, and so on
         raise InputError(
-            f"tombola.run is called while {module!r} is being imported for a study that names it; put the call under "
-            '`if __name__ == "__main__":`, or what the study names into a module of its own'
+            f"tombola.run was called during the import of {module!r}, which the study names; put the call under "
+            '`if __name__ == "__main__":`, or move the functions of the study into another module'
         )
     if not isinstance(study, Study | str | Path):
-        raise InputError(f"{study!r} is no study: give a tombola.Study, or the name or path of one")
-    if out is None:
-        out = default_folder(study)
-    if not isinstance(study, Study):
-        study = load_study(str(study))
-    root = data_folder(data)
-    if tracker is not None:
-        resolve(tracker, TRACKERS, "tracker")
-    plan, options = prepare(study, root, workers, device, engine, checkpoint_every, energy, max_runs)
-    store = Store(out)
-    store.create()
-    workers = default_workers(options.device, len(plan.work)) if workers is None else workers
-    display = Display(plan, store, workers or 1, console, quiet, verbose)
-    display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
-    tally = _run_plan(plan, store, options, workers, display)
-    results = Results(plan, store)
-    finish(results)
-    if tally.failed:
-        raise WorkFailed(_summary(plan, tally))
-    return results
+        raise InputError(f"{study!r} is not a study: give a tombola.Study, or the name or path of one")
+    folder = Path(out) if out is not None else default_folder(study)
+    return (study if isinstance(study, Study) else load_study(str(study))), folder
+
+
+def check_tracker(name: str | None) -> None:
+    """Refuse an unknown tracker.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name is not None:
+        resolve(name, TRACKERS, "tracker")
 
 
 def prepare(
@@ -145,7 +109,7 @@ def prepare(
     )
 
 
-def check_examples(plan: Plan, dataset: Dataset) -> None:
+def check_examples(plan: Plan, dataset: AnyDataset) -> None:
     """Refuse more examples of each class, for methods that prune at initialisation, than some trial has.
 
     Raises:
@@ -167,20 +131,17 @@ def check_examples(plan: Plan, dataset: Dataset) -> None:
         balanced(targets[rows], examples, seeds.generator("examples"))
 
 
-def check_first_batch(plan: Plan, dataset: Dataset) -> None:
+def check_first_batch(plan: Plan, dataset: AnyDataset) -> None:
     """Try the task's loss and metrics on a few examples, with the untrained network.
 
     Raises:
-        InputError: the loss is no finite scalar, the metrics depend on the batch size, or targets are impossible.
+        InputError: the loss is not a finite scalar, the metrics depend on the batch size, or targets are impossible.
     """
     study, task = plan.study, plan.study.task.make()
     if task.plain_cross_entropy:
         return
-    splits = split(dataset, study.data.validation, Seeds(study.seed, 0), normalise=study.data.normalise).with_targets(
-        task.prepared
-    )
-    for part in (splits.train, splits.validation, splits.test):
-        task.check_targets(part.targets, study.data.source)
+    splits = split(dataset, study.data.validation, Seeds(study.seed, 0), normalise=study.data.normalise)
+    splits = splits.with_targets(lambda targets: task.checked(targets, study.data.source))
     module = initialised(network_for(study.network, plan.data, task), study.network.init, 0)
     batch = splits.train.select(slice(study.training.batch_size))
     check_start(task, module, batch, splits.validation, study.data.source)
@@ -190,11 +151,11 @@ def data_folder(data: str | Path | None) -> Path | None:
     """Return the folder of data sets that was asked for, None where none was.
 
     Raises:
-        InputError: it is not there. It is not made: a mistyped one would be filled with downloads.
+        InputError: it is missing. It is not made: a mistyped one would be filled with downloads.
     """
     if data is None or Path(data).is_dir():
         return Path(data) if data is not None else None
-    raise InputError(f"--data {data}: there is no such folder; make it first if data sets are to be downloaded to it")
+    raise InputError(f"--data {data}: this folder does not exist; create it, and tombola downloads data sets into it")
 
 
 def default_folder(study: Study | str | Path, changes: Sequence[str] = ()) -> Path:
@@ -210,7 +171,7 @@ def choose_device(device: str) -> str:
     """Return the device to train on.
 
     Raises:
-        InputError: it is not there.
+        InputError: it is missing.
     """
     import torch
 
@@ -219,9 +180,9 @@ def choose_device(device: str) -> str:
     if device == "cpu":
         return device
     if device.partition(":")[0] != "cuda":
-        raise InputError(f"device={device!r}: one of auto, cpu, cuda")
+        raise InputError(f"device={device!r}: choose auto, cpu or cuda")
     if not torch.cuda.is_available():
-        raise InputError(f"device={device!r}: PyTorch finds no GPU here; --device cpu works anywhere")
+        raise InputError(f"device={device!r}: PyTorch finds no GPU here; use --device cpu")
     number = device.partition(":")[2] or "0"
     if not number.isdigit() or int(number) >= torch.cuda.device_count():
         raise InputError(f"device={device!r}: PyTorch finds {torch.cuda.device_count()} GPUs, counted from cuda:0")
@@ -233,13 +194,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_workers(device: str, jobs: int) -> int:
-    """Return how many jobs to run at a time: one a core, for small networks gain little from a second thread."""
-    return 1 if device != "cpu" else max(1, min(cores(), jobs))
+def default_workers(device: str, items: int) -> int:
+    """Return how many runs to run at a time: one per core, because small networks gain little from a second thread."""
+    return 1 if device != "cpu" else max(1, min(cores(), items))
 
 
 def threads_each(plan: Plan, workers: int) -> int:
-    """Return how many threads compute a job: its share of the cores, or one where a dense training step is small.
+    """Return how many threads compute a run: its share of the cores, or one where a dense training step is small.
 
     Threads of a small step gain nothing, and wait for each other wherever another program needs a core.
     """
@@ -249,84 +210,30 @@ def threads_each(plan: Plan, workers: int) -> int:
     return max(1, cores() // max(1, workers)) if step >= LARGE_STEP else 1
 
 
-def surplus_outputs(plan: Plan) -> str:
-    """Return in one line that the network has more outputs than there are classes; "" where it hasn't."""
-    outputs, classes = plan.coverage.classes, plan.data.classes
-    if (
-        outputs is None
-        or classes is None
-        or outputs == classes
-        or not isinstance(plan.study.task.make(), Classification)
-    ):
-        return ""
-    return f"note: the network returns {outputs} scores per example, but {plan.study.data.source} has {classes} classes"
+def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display: Display) -> Tally:
+    """Run all work of a plan that is not done.
 
+    Args:
+        plan: what to run.
+        store: where the results go; it exists.
+        options: how to run.
+        workers: items at a time, each in a process; 0 runs them in this process.
+        display: tells a person how it goes.
 
-def skipped_rounds(plan: Plan) -> str:
-    """Return in one line that a skipped round would be followed by the same training again; "" where it can't be."""
-    if plan.study.pruning.criterion != "stability" or plan.study.noise == "level":
-        return ""
-    return (
-        "note: stability skips a round in which the last evaluation was the best one, and with noise: trial the levels "
-        "after it then repeat the same training; noise: level gives each level its own data order"
-    )
-
-
-def never_settles(plan: Plan) -> str:
-    """Return in one line that the dense run is evaluated too seldom for a mask to settle; "" where it is not."""
-    dense, recipe = next(iter(plan.work.values())), plan.study.training
-    if not dense.observe.masks:
-        return ""
-    watched = [tracked.early_bird.window for tracked in dense.observe.masks]
-    distances = math.ceil(plan.budget() / recipe.interval(epoch_length(plan.study, plan.data, recipe)))
-    if not any(window > distances for window in watched):
-        return ""
-    return (
-        f"note: pruning.early_bird.window={watched[0]}, but the dense run is evaluated {distances} times after its "
-        "start: no mask can settle, and early-bird takes that of the final weights; lower training.evaluate_every"
-    )
-
-
-def lost_checkpoints(plan: Plan, store: Store, options: RunOptions) -> str:
-    """Return in one line that checkpoints can't be continued, and how they could; "" where all can.
-
-    Sums of another number of threads, another device or another PyTorch round otherwise, so a run that began with one
-    and ended with the other could not be repeated to the last bit.
+    Raises:
+        StoreError: results can't be written.
+        StoppedByUser: Ctrl-C: what runs is saved. After a second one, work since the last checkpoints is lost.
     """
-    import torch
-
-    now = {"threads": options.threads, "device": options.device, "torch": torch.__version__}
-    lost: Counter[str] = Counter()
-    for item in plan.work.values():
-        made = store.checkpoint_made_with(item.id) or {}
-        differing = [f"{key} {made[key]} instead of {now[key]}" for key in now if made.get(key, now[key]) != now[key]]
-        if differing:
-            lost[", ".join(differing)] += 1
-    if not lost:
-        return ""
-    how = "; ".join(f"{count} made with {text}" for text, count in lost.items())
-    return (
-        f"checkpoints that can't be continued to the last bit: {how}. That work starts again; the earlier --workers "
-        "and --device would continue it"
-    )
-
-
-def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, display: Display) -> Tally:
-    remarks = (
-        what_changed(store, plan),
-        surplus_outputs(plan),
-        skipped_rounds(plan),
-        never_settles(plan),
-        *plan.notes,
+    for remark in (
+        *notes_on(plan, store),
         "" if display.quiet else slower_than_possible(options.engine, options.device),
-    )
-    for remark in remarks:
+    ):
         if remark:
             display.note(remark)
     keep_plan(store.root, plan)
     adopted = sum(store.adopt(item) for item in plan.work.values() if not store.has(item))
     if adopted:
-        display.note(f"copied {adopted} results from results folders beside this one")
+        display.note(f"copied {adopted} results from neighbouring results folders")
     threads = threads_each(plan, workers)
     options = replace(options, threads=threads)
     if lost := lost_checkpoints(plan, store, options):
@@ -337,35 +244,41 @@ def _run_plan(plan: Plan, store: Store, options: RunOptions, workers: int, displ
         with store.running_file() as path:
             stop = Stop(path)
             options = replace(options, stop_file=str(path), parent=os.getpid() if workers else None)
-            with _stopped_by_signals(stop, in_process=not workers), display:
+            with _stopped_by_signals(stop, display.note, in_process=not workers), display:
                 tally = run_plan(plan, store, options, max(1, workers), make, display, stop)
     except KeyboardInterrupt:
         raise StoppedByUser(
-            "stopped at once; what was done since the last checkpoints is lost. The same command continues from there"
+            "stopped at once; the work since the last checkpoints is lost. The same command resumes from them"
         ) from None
     if stop.asked:
         raise StoppedByUser(
-            f"stopped; {len(tally.done) + len(tally.diverged)} of {len(plan.work)} are done and the rest is saved. The "
-            "same command continues from here",
+            f"stopped; {len(tally.done) + len(tally.diverged)} of {len(plan.work)} work items are finished, and "
+            "running work is saved. The same command resumes",
             stop.number,
         )
     if tally.skipped:
-        display.note(f"{len(tally.skipped)} of {len(plan.work)} were left out: what they need diverged or failed")
+        display.note(
+            f"{len(tally.skipped)} of {len(plan.work)} work items were skipped: they need work that diverged or failed"
+        )
     return tally
 
 
-def _summary(plan: Plan, tally: Tally) -> str:
-    """Return which work failed, each failure with its reason in one line."""
+def require_success(plan: Plan, tally: Tally) -> None:
+    """Name the work that failed, each failure with its reason in one line.
+
+    Raises:
+        WorkFailed: some has.
+    """
+    if not tally.failed:
+        return
     lines = [f"  {plan.work[item].label}: {_last_line(reason)}" for item, reason in tally.failed.items()]
     shown, more = lines[:FAILURES_SHOWN], len(lines) - FAILURES_SHOWN
-    rest = [f"  and {more} more; their messages stand above"] if more > 0 else []
-    return "\n".join(
-        [
-            f"{len(lines)} of {len(plan.work)} failed; all else is done, and the same command tries them again:",
-            *shown,
-            *rest,
-        ]
+    rest = [f"  and {more} more; see their messages above"] if more > 0 else []
+    head = (
+        f"{len(lines)} of {len(plan.work)} work items failed; {len(tally.done) + len(tally.diverged)} are finished. "
+        "The same command tries these again:"
     )
+    raise WorkFailed("\n".join([head, *shown, *rest]))
 
 
 def _last_line(reason: str) -> str:
@@ -374,7 +287,7 @@ def _last_line(reason: str) -> str:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop: Stop, in_process: bool) -> Iterator[None]:
+def _stopped_by_signals(stop: Stop, tell: Callable[[str], None], in_process: bool) -> Iterator[None]:
     """Turn Ctrl-C, SIGTERM and a lost terminal into a wish to stop, and a later Ctrl-C into one to stop at once.
 
     What trains in this process can only be stopped at once by an exception; for workers the scheduler sees to it.
@@ -385,8 +298,11 @@ def _stopped_by_signals(stop: Stop, in_process: bool) -> Iterator[None]:
     before = {}
 
     def hear(number: int, _frame: object) -> None:
+        first = not stop.asked
         if stop.hear(number) and in_process:
             raise KeyboardInterrupt
+        if first and number in (signal.SIGINT, signal.SIGTERM):  # at once, whatever this process is doing
+            tell("stopping: tombola saves running work (a second Ctrl-C stops at once)")
 
     for number in STOPPING:
         if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:  # of nohup, say

@@ -25,10 +25,10 @@ from tombola.running.store import Store
 from tombola.studies.plan import Plan
 from tombola.work import Item, kind_named
 
-MAX_DEATHS = 3  # of workers, while they ran the same job, before that job is given up
+MAX_DEATHS = 3  # of workers, while they ran the same work item, before that work item is given up
 BOUNCE = 0.5  # seconds in which more presses of Ctrl-C count as one: shells and `timeout` pass a signal on twice
 TICK = 0.2  # seconds between two looks at what is under way
-PATIENCE = 1.0  # seconds until a job that another run holds is asked for again
+PATIENCE = 1.0  # seconds until a work item that another run holds is asked for again
 
 
 class Listener(Protocol):
@@ -112,7 +112,7 @@ def run_plan(
     Args:
         workers: calls at a time.
         make_executor: makes what executes the work. A future whose worker died raises `BrokenProcessPool`, and the
-            others go on.
+            others continue.
         stop: once it is requested, nothing more is started; work under way saves itself and ends.
 
     Raises:
@@ -147,15 +147,11 @@ class _Scheduler:
         self.listener.begin(self.waiting)
         if not self.waiting:
             return self.tally
-        told = False
         self.executor = self.make_executor()
         try:
             while (self.waiting and not self.stop.asked) or self.running:
                 if not self.stop.asked:
                     self._submit()
-                elif not told and not all(future.done() for future in self.running):
-                    told = True
-                    self.listener.note("stopping: work under way is being saved (a second Ctrl-C ends it at once)")
                 if self.stop.at_once:
                     raise KeyboardInterrupt
                 self._collect()
@@ -178,7 +174,7 @@ class _Scheduler:
             else:
                 self.waiting.append(item)
         for message in damaged:
-            self.listener.note(f"{message}; that item is done again")
+            self.listener.note(f"{message}; tombola runs that item again")
         depth: Counter[str] = Counter()
         for item in reversed(self.waiting):  # every item stands behind those that it needs
             for parent in item.needs:
@@ -188,7 +184,7 @@ class _Scheduler:
     def _count(self, item: Item, outcome: str) -> None:
         (self.tally.diverged if outcome == "diverged" else self.tally.done).add(item.id)
         if self.ends.asked_for and outcome == "done" and self.ends.note(item.id, self.store.facts(item.id)):
-            self.listener.note(f"{item.label} is hardly better than guessing; its sparser levels are left out")
+            self.listener.note(f"{item.label} is hardly better than guessing; tombola skips its sparser levels")
 
     def _submit(self) -> None:
         now = time.monotonic()
@@ -225,7 +221,8 @@ class _Scheduler:
         if most < 2:
             return [first]
         alike = [item for item in ready if item.kind == first.kind and item.id not in self.single]
-        return [item for item in alike if kind.together(item) == kind.together(first)][:most]
+        common = kind.together(first)
+        return [item for item in alike if kind.together(item) == common][:most]
 
     def _collect(self) -> None:
         if not self.running:
@@ -254,7 +251,7 @@ class _Scheduler:
     def _try_again(self, items: list[Item]) -> None:
         self.stillborn += 1
         if self.stillborn > MAX_DEATHS:
-            raise StoreError("workers die as soon as they start; --workers 0 does without them, and shows why")
+            raise StoreError("workers die as soon as they start; run with --workers 0 to see the error")
         self.waiting[:0] = items
 
     def _settle(self, item: Item, outcome: str) -> None:
@@ -263,28 +260,30 @@ class _Scheduler:
             self.waiting.insert(0, item)
         elif outcome == "stopped":
             if not self.stop.asked and not self.stop.path.exists():
-                raise StoreError(f"{self.stop.path} was removed while the run went on; run the same command again")
+                raise StoreError(f"{self.stop.path} was removed during the run; run the same command again")
             self.waiting.insert(0, item)
         else:
             self._count(item, outcome)
             self.listener.finished(item, outcome)
 
     def _bury(self, items: list[Item]) -> None:
-        """A worker died. What it ran goes on from its checkpoints, unless workers keep dying on the same item."""
+        """A worker died. What it ran continues from its checkpoints, unless workers keep dying on the same item."""
         if len(items) == 1:
             self.deaths[items[0].id] += 1
             if self.deaths[items[0].id] >= MAX_DEATHS:
-                self._give_up(items[0], f"workers died {MAX_DEATHS} times on this item; is there enough memory?")
+                self._give_up(
+                    items[0], f"workers died {MAX_DEATHS} times on this item; check the memory, or lower --workers"
+                )
                 return
         for item in items:
             self.single.add(item.id)
-            self.listener.note(f"a worker died during {item.label}; it continues from its last checkpoint")
+            self.listener.note(f"a worker died during {item.label}; it resumes from its last checkpoint")
         self.waiting[:0] = items
 
     def _give_up(self, item: Item, reason: str) -> None:
         self.tally.failed[item.id] = reason
         self.listener.finished(item, "failed")
-        self.listener.note(f"{item.label} failed; the rest continues:\n{reason}")
+        self.listener.note(f"{item.label} failed; all other work continues:\n{reason}")
 
 
 def _reason(error: BaseException) -> str:

@@ -100,15 +100,15 @@ class Store:
             probe.unlink()
         except OSError as error:
             raise InputError(
-                f"the results folder {self.root} can't be written to ({error.strerror or error}); give another --out"
+                f"the results folder {self.root} can't be written ({error.strerror or error}); give another --out"
             ) from error
 
-    def folder(self, job_id: str) -> Path | None:
-        """Return the folder of a finished job, unverified, or None."""
-        found = self._found.get(job_id)
+    def folder(self, work_id: str) -> Path | None:
+        """Return the folder of a finished work item, unverified, or None."""
+        found = self._found.get(work_id)
         if found is None or not found.is_dir():
             self._look()
-        return self._found.get(job_id)
+        return self._found.get(work_id)
 
     def _look(self) -> None:
         with contextlib.suppress(OSError):  # no such folder yet, or none of ours
@@ -116,7 +116,7 @@ class Store:
             self._found = {name.rpartition("-")[2]: self.jobs / name for name in names}
 
     def finished(self) -> set[str]:
-        """Return the identities of all finished jobs that are there, unverified, of whatever study."""
+        """Return the identities of all finished work items that are there, unverified, of whatever study."""
         self._look()
         return set(self._found)
 
@@ -136,13 +136,13 @@ class Store:
             return False
         return facts["diverged_at"] is not None or observed.with_(item.observe) == observed
 
-    def observed(self, job_id: str) -> Observations:
+    def observed(self, work_id: str) -> Observations:
         """Return what was observed while a finished piece of work was executed.
 
         Raises:
             Damaged: its result is missing or damaged.
         """
-        return _observed(self.facts(job_id))
+        return _observed(self.facts(work_id))
 
     def with_observations(self, item: Item) -> Item:
         """Return an item that also observes what its result, which lacks something, already holds.
@@ -183,49 +183,49 @@ class Store:
                 self._move_into_place(aside, item)
         return True
 
-    def load(self, job_id: str) -> Result:
-        """Return a finished job's result.
+    def load(self, work_id: str) -> Result:
+        """Return a finished work item's result.
 
         Raises:
-            Damaged: it is not there, or not what was written.
+            Damaged: it is missing, or not what was written.
         """
-        facts = self.facts(job_id)
-        tensors, about = unpack_tensors(self._found[job_id] / WEIGHTS)
+        facts = self.facts(work_id)
+        tensors, about = unpack_tensors(self._found[work_id] / WEIGHTS)
         mask = _mask(tensors, about)
         snapshots = {name: _unpack(tensors, name, mask) for name in about["snapshots"]}
-        return Result(job_id, mask, snapshots, facts.pop("history"), facts)
+        return Result(work_id, mask, snapshots, facts.pop("history"), facts)
 
-    def facts(self, job_id: str) -> dict[str, Any]:
-        """Return what `result.json` of a finished job says, history included, without reading its weights.
-
-        Raises:
-            Damaged: it is not there, or not what was written.
-        """
-        return self._read(self._whole(job_id))
-
-    def mask(self, job_id: str) -> Mask:
-        """Return a finished job's mask, without reading its weights.
+    def facts(self, work_id: str) -> dict[str, Any]:
+        """Return what `result.json` of a finished work item says, history included, without reading its weights.
 
         Raises:
-            Damaged: it is not there, or not what was written.
+            Damaged: it is missing, or not what was written.
         """
-        return _mask(*unpack_tensors(self._whole(job_id) / WEIGHTS, "mask/"))
+        return self._read(self._whole(work_id))
 
-    def tensors(self, job_id: str, prefix: str) -> dict[str, Tensor]:
-        """Return what else a finished job's result holds under "prefix/", without reading its weights.
+    def mask(self, work_id: str) -> Mask:
+        """Return a finished work item's mask, without reading its weights.
 
         Raises:
-            Damaged: it is not there, or not what was written.
+            Damaged: it is missing, or not what was written.
         """
-        return under(prefix, unpack_tensors(self._whole(job_id) / WEIGHTS, f"{prefix}/")[0])
+        return _mask(*unpack_tensors(self._whole(work_id) / WEIGHTS, "mask/"))
 
-    def outcome(self, job_id: str) -> str:
-        """Return what a finished job came to: "done", or "diverged" where a loss was not finite.
+    def tensors(self, work_id: str, prefix: str) -> dict[str, Tensor]:
+        """Return what else a finished work item's result holds under "prefix/", without reading its weights.
 
         Raises:
-            Damaged: it is not there, or not what was written.
+            Damaged: it is missing, or not what was written.
         """
-        return "done" if self.facts(job_id)["diverged_at"] is None else "diverged"
+        return under(prefix, unpack_tensors(self._whole(work_id) / WEIGHTS, f"{prefix}/")[0])
+
+    def outcome(self, work_id: str) -> str:
+        """Return what a finished work item came to: "done", or "diverged" where a loss was not finite.
+
+        Raises:
+            Damaged: it is missing, or not what was written.
+        """
+        return "done" if self.facts(work_id)["diverged_at"] is None else "diverged"
 
     def save(
         self, item: Item, facts: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None, about: Any = None
@@ -305,7 +305,7 @@ class Store:
         self.save(item, result, tensors, {"mask": mask.shapes(), "snapshots": list(record.snapshots)})
 
     def _emptied_part(self, item: Item) -> Path:
-        """Return the folder of a job under way, with nothing in it but a checkpoint."""
+        """Return the folder of a work item under way, with nothing in it but a checkpoint."""
         part = self.part(item.id)
         with writing(part):
             part.mkdir(parents=True, exist_ok=True)
@@ -316,15 +316,15 @@ class Store:
                     leftover.unlink()
         return part
 
-    def part(self, job_id: str) -> Path:
-        """Return the folder of a job under way."""
-        return self.jobs / f".{job_id}.part"
+    def part(self, work_id: str) -> Path:
+        """Return the folder of a work item under way."""
+        return self.jobs / f".{work_id}.part"
 
     def save_checkpoint(
-        self, job_id: str, engine: Mapping[str, Any], tensors: Mapping[str, Tensor], record: Record
+        self, work_id: str, engine: Mapping[str, Any], tensors: Mapping[str, Tensor], record: Record
     ) -> None:
-        """Write what is needed to go on from here; `engine` is compared when it is loaded."""
-        part = self.part(job_id)
+        """Write what is needed to continue from here; `engine` is compared when it is loaded."""
+        part = self.part(work_id)
         with writing(part):
             part.mkdir(parents=True, exist_ok=True)
         everything = dict(tensors)
@@ -333,15 +333,15 @@ class Store:
         about = {"engine": dict(engine), "record": {**asdict(record), "snapshots": list(record.snapshots)}}
         write_whole(part / CHECKPOINT, pack_tensors(everything, about))
 
-    def load_checkpoint(self, job_id: str) -> tuple[dict[str, Any], dict[str, Tensor], Record] | None:
-        """Return (engine, tensors, record) of the last checkpoint, or None where there is none that is whole."""
-        path = self.part(job_id) / CHECKPOINT
+    def load_checkpoint(self, work_id: str) -> tuple[dict[str, Any], dict[str, Tensor], Record] | None:
+        """Return (engine, tensors, record) of the last checkpoint, or None if there is none that is whole."""
+        path = self.part(work_id) / CHECKPOINT
         if not path.exists():
             return None
         try:
             tensors, about = unpack_tensors(path)
         except Damaged:
-            return None  # it is only a shortcut: the job starts again
+            return None  # it is only a shortcut: the work item starts again
         try:
             record = about["record"]
             snapshots = {name: under(f"snapshot/{name}", tensors) for name in record.pop("snapshots")}
@@ -351,9 +351,9 @@ class Store:
         except (KeyError, TypeError, ValueError):
             return None  # of another version of tombola
 
-    def checkpoint_made_with(self, job_id: str) -> dict[str, Any] | None:
-        """Return what the last checkpoint was made with: engine, threads, device, PyTorch; None where there is none."""
-        path = self.part(job_id) / CHECKPOINT
+    def checkpoint_made_with(self, work_id: str) -> dict[str, Any] | None:
+        """Return what the last checkpoint was made with: engine, threads, device, PyTorch; None for none."""
+        path = self.part(work_id) / CHECKPOINT
         if not path.exists():
             return None
         try:
@@ -362,12 +362,12 @@ class Store:
             return None
 
     @contextmanager
-    def claim(self, job_id: str) -> Iterator[bool]:
-        """Hold a job, so that no other process trains it; yields False where another one holds it.
+    def claim(self, work_id: str) -> Iterator[bool]:
+        """Hold a work item, so that no other process trains it; yields False where another one holds it.
 
         The operating system lets go of the lock when its holder dies, however it dies.
         """
-        lock = FileLock(self.jobs / ".locks" / job_id)
+        lock = FileLock(self.jobs / ".locks" / work_id)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -380,13 +380,13 @@ class Store:
         finally:
             lock.release()
 
-    def is_claimed(self, job_id: str) -> bool:
-        """Return whether some process holds the job now; nothing is written."""
-        return is_locked(self.jobs / ".locks" / job_id)
+    def is_claimed(self, work_id: str) -> bool:
+        """Return whether some process holds the work item now; nothing is written."""
+        return is_locked(self.jobs / ".locks" / work_id)
 
     @contextmanager
     def running_file(self) -> Iterator[Path]:
-        """Yield a new file that is there, and locked, while this process runs a study; workers stop when it goes.
+        """Yield a new file that exists, and locked, while this process runs a study; workers stop when it goes.
 
         Raises:
             StoreError: it can't be written.
@@ -408,7 +408,7 @@ class Store:
             clean_leftovers(folder)
 
     def _move_into_place(self, aside: Path, item: Item) -> None:
-        """Put a whole folder where the result belongs, in the place of a damaged or poorer one."""
+        """Put a whole folder where the result belongs, instead of a damaged or poorer one."""
         old = self.folder(item.id)
         trash = self.jobs / f".{item.id}.old"
         if trash.exists():
@@ -421,11 +421,11 @@ class Store:
         if trash.exists():
             shutil.rmtree(trash)
 
-    def _whole(self, job_id: str) -> Path:
-        """Return the folder of a finished job, verified; Damaged where it is not there, or not what was written."""
-        folder = self.folder(job_id)
+    def _whole(self, work_id: str) -> Path:
+        """Return the folder of a finished work item, verified; Damaged where it is missing, or not what was written."""
+        folder = self.folder(work_id)
         if folder is None:
-            raise Damaged(f"{self.jobs} has no result of job {job_id}")
+            raise Damaged(f"{self.jobs} has no result of run {work_id}")
         self._verify(folder)
         return folder
 
@@ -465,7 +465,7 @@ class Store:
             raise Damaged(f"{folder / RESULT} can't be read ({error})") from error
         named = folder.name.rpartition("-")[2]
         if identity != named or (settings is not None and identity_of(settings) != identity):
-            raise Damaged(f"{folder} holds the result of other work ({shown(identity)}); delete the folder")
+            raise Damaged(f"{folder} contains the result of another work item ({shown(identity)}); delete the folder")
         try:
             check_facts(facts)
         except (ValueError, TypeError, RecursionError) as error:
@@ -485,7 +485,8 @@ def _mask(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Mask:
 def _pack(weights: Weights, snapshot: str, mask: Mask) -> dict[str, Tensor]:
     """Return a snapshot's tensors for a file: of masked layers the live weights only.
 
-    A layer in which others live too is whole: of a job that finds its mask, what it started from and passed through.
+    A layer in which others live too is whole: of a work item that finds its mask, what it started from and passed
+    through.
     """
 
     def live(name: str, tensor: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""A ticket: a mask and the weights it is rewound to, with where they came from."""
+"""A ticket: a mask, the weights to train it from, and their origin."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from tombola.data import is_one_shape
 from tombola.data.normalising import spread
 from tombola.errors import InputError, shown
+from tombola.formatting import plain
 from tombola.networks import NetworkSettings, check_shapes
 from tombola.networks import factory as named_factory
 from tombola.pruning.mask import Mask
@@ -24,6 +26,9 @@ from tombola.registry import NotWhileReading, reading
 from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors, write_whole
 from tombola.studies.explaining import explain
 from tombola.training.engine import Weights
+
+if TYPE_CHECKING:
+    from tombola.running.results import Results
 
 Size = Annotated[int, Field(ge=1, le=2**31)]
 
@@ -48,8 +53,8 @@ class _Origin(BaseModel):
     tokens: Size | list[Size | None] | dict[str, Size | None] | None = None
 
 
-class _About(BaseModel):
-    """What a ticket's file says beside its tensors. Whoever made the file may have written anything."""
+class About(BaseModel):
+    """The description in a ticket's file. A stranger may have written anything into it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -63,11 +68,11 @@ class Ticket:
     """A sparse subnetwork.
 
     Args:
-        mask: which weights are kept.
-        weights: the state_dict that it is to be trained from; pruned weights are 0.0.
-        trained: the state_dict after it was trained.
-        normalisation: "mean" and "std" of the inputs, one number a channel or feature, or one in all, measured on the
-            trial's training examples; of uint8 data in units of 255. Empty where inputs are not normalised.
+        mask: the kept weights.
+        weights: the state_dict to start training from; pruned weights are 0.0.
+        trained: the state_dict after training.
+        normalisation: "mean" and "std" of the inputs, one number per channel or feature, or a single one, from the
+            trial's training examples; for uint8 data in units of 255. Empty without normalisation.
         origin: study, arm, trial, repeat, level, rewind iteration, job, network, input shape, the numbers of classes
             and token ids that the network's factory was given, the study's seed and the draw of the initialisation.
     """
@@ -81,11 +86,11 @@ class Ticket:
     _trust: bool = False
 
     def trusted(self, factory: Callable[[], nn.Module] | None = None) -> Ticket:
-        """Return the ticket with leave to make a user's own network, for `build` and `export`.
+        """Return the ticket with permission to build a user's own network, for `build` and `export`.
 
         Args:
-            factory: makes the untrained network; without one, the function that the ticket names is imported and
-                called. A ticket from a stranger may name any function: trust only what you have made, or read.
+            factory: builds the untrained network. Without it, tombola imports and calls the function that the ticket
+                names. A ticket from a stranger may name any function: trust only tickets that you made or read.
         """
         return replace(self, _factory=factory, _trust=factory is None)
 
@@ -95,29 +100,29 @@ class Ticket:
         factory: Callable[[], nn.Module] | None = None,
         trust: bool = False,
     ) -> nn.Module:
-        """Return the network with the ticket's starting weights, or with the trained ones.
+        """Return the network with the ticket's starting weights, or with the trained weights.
 
         >>> ticket.build(factory=lambda: my_nets.make(width=3))         # doctest: +SKIP
 
         Args:
-            trained: whether with the weights after training.
-            factory: makes the untrained network. Not needed for tombola's own networks.
-            trust: import the function that the ticket names, and call it. A ticket from a stranger may name any
-                function of any module: trust only what you have made yourself, or read.
+            trained: True for the weights after training.
+            factory: builds the untrained network. tombola's own networks do not need it.
+            trust: import and call the function that the ticket names. A ticket from a stranger may name any function of
+                any module: trust only tickets that you made or read.
 
-        Pruned weights are exactly 0.0. A training loop of one's own must keep them so: `ticket.mask.hold_(module)`
-        does it. The network expects inputs as `normalise` returns them.
+        Pruned weights are exactly 0.0. To keep them so in your own training loop, call `ticket.mask.hold_(module)`. The
+        network expects the output of `normalise`.
 
         Raises:
-            InputError: the network is a user's own, and there is neither `factory` nor `trust`; its code is not
-                there, or is not what it was when the ticket was found.
+            InputError: a user's own network needs `factory` or `trust`; or its code is missing, or has changed since
+                the ticket's run.
         """
         factory, trust = factory or self._factory, trust or self._trust
         try:
             network = NetworkSettings.model_validate(self.origin["network"])
         except ValidationError as error:
             fault = explain(error, NetworkSettings)
-            raise InputError(f"the ticket's network can't be made by this version of tombola: {fault}") from None
+            raise InputError(f"the ticket's network can't be built by this version of tombola: {fault}") from None
         with torch.random.fork_rng(devices=[]):
             module = factory() if factory else self._named(network, trust)
         try:
@@ -136,7 +141,7 @@ class Ticket:
                 return make()
         except NotWhileReading:
             raise InputError(
-                f"the ticket's network is {network.name!r}, a function of a user's: give `factory`, which makes the "
+                f"the ticket's network is {network.name!r}, a user's function: pass `factory`, which builds the "
                 "network, or `trust=True` (on the command line: --trust) to import and call the function"
             ) from None
 
@@ -147,18 +152,18 @@ class Ticket:
             raise _changed(name, str(error)) from error
 
     def normalise(self, inputs: Tensor | np.ndarray) -> Tensor:
-        """Return raw examples as the network was trained on them: float32, (x - mean) / std.
+        """Return raw examples in the form of the training inputs: float32, (x - mean) / std.
 
         Args:
-            inputs: [N, ...], each of the ticket's input shape, or without the channel where there is but one. As in
-                the data set: uint8 is divided by 255 first, floats are taken as they are.
+            inputs: [N, ...], each of the ticket's input shape, or without a single channel. As in the data set: uint8
+                is divided by 255 first, floats are not scaled.
 
         Raises:
             InputError: the examples have another shape.
         """
         shape = _tuples(self.origin["input_shape"])
         if self.origin.get("tokens") is not None or not is_one_shape(shape):
-            raise InputError("the inputs of this ticket's network are not normalised; give them to it as they are")
+            raise InputError("this ticket's network takes inputs without normalisation; pass them unchanged")
         values = torch.as_tensor(inputs)
         if values.shape[1:] == shape[1:] and shape[0] == 1 and len(shape) > 1:
             values = values[:, None]
@@ -176,7 +181,7 @@ class Ticket:
         return ((exact - mean.to(exact.device)) / std.to(exact.device)).float()
 
     def save(self, path: str | Path) -> None:
-        """Write all of it as one safetensors file.
+        """Write the ticket as one safetensors file.
 
         Raises:
             StoreError: it can't be written.
@@ -185,28 +190,28 @@ class Ticket:
         for prefix, weights in (("start", self.weights), ("trained", self.trained)):
             tensors |= {f"{prefix}/{name}": tensor for name, tensor in weights.items()}
         about = {"origin": self.origin, "normalisation": self.normalisation, "mask": self.mask.shapes()}
-        write_whole(Path(path), pack_tensors(tensors, about), "name a folder that is there and has room")
+        write_whole(Path(path), pack_tensors(tensors, about), "name an existing folder with free space")
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
-        """Read what `save` wrote.
+        """Read a file from `save`.
 
         Raises:
-            InputError: the file is not there, damaged, or no ticket.
+            InputError: the file is missing, damaged, or not a ticket.
         """
         if not Path(path).is_file():
-            raise InputError(f"there is no ticket {str(path)!r}: give the file that Ticket.save wrote")
+            raise InputError(f"no ticket's file is at {str(path)!r}: give a file from Ticket.save")
         try:
             tensors, about = unpack_tensors(Path(path))
         except Damaged as error:
             raise InputError(str(error)) from error
         try:
-            described = _About.model_validate(about)
+            described = About.model_validate(about)
             mask = _unpacked(under("mask", tensors), described.mask)
         except ValidationError as error:
-            raise InputError(f"{path} is no ticket: {explain(error, _About)}") from None
+            raise InputError(f"{path} is not a ticket: {explain(error, About)}") from None
         except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise InputError(f"{path} is no ticket: its mask does not fit its shapes ({error})") from error
+            raise InputError(f"{path} is not a ticket: its mask does not fit its shapes ({error})") from error
         return cls(
             mask=mask,
             weights=under("start", tensors),
@@ -218,20 +223,45 @@ class Ticket:
     def export(self, to: str, path: str | Path | None = None, **options: Any) -> Path:
         """Write the ticket in another format, such as "compact" or "packed", and return the file's path.
 
-        A ticket of a user's own network must be `trusted` before.
+        A ticket of a user's own network must first be `trusted`.
 
         Args:
             to: a name in `tombola.export.FORMATS`.
-            path: of the file; by default in the present folder, named after study, arm, trial and level.
+            path: the file; by default in the current folder, named after study, arm, trial and level.
             options: of the format.
 
         Raises:
-            InputError: the format or an option is unknown, or the format can't hold the ticket.
+            InputError: the format or an option is unknown, or the format does not support the ticket.
             StoreError: the file can't be written.
         """
         from tombola.export import export
 
         return export(self, to, path, **options)
+
+    def save_pretrained(self, folder: str | Path, results: Results | None = None) -> Path:
+        """Write the ticket into a folder in the Hub's layout: see `tombola.export.hub.save_pretrained`."""
+        from tombola.export import hub
+
+        return hub.save_pretrained(self, folder, results)
+
+    def push_to_hub(self, repo: str, results: Results | None = None, **options: Any) -> str:
+        """Upload the ticket to the Hub and return its address: see `tombola.export.hub.push_to_hub`.
+
+        >>> ticket.push_to_hub("me/lenet-ticket", results)              # doctest: +SKIP
+        """
+        from tombola.export import hub
+
+        return hub.push_to_hub(self, repo, results, **options)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Ticket:
+        """Return the ticket of a folder, or of a repository of the Hub: see `tombola.export.hub.from_pretrained`.
+
+        >>> ticket = tombola.Ticket.from_pretrained("me/lenet-ticket")  # doctest: +SKIP
+        """
+        from tombola.export import hub
+
+        return hub.from_pretrained(name, **options)
 
     def __eq__(self, other: object) -> bool:
         """Return whether mask, starting and trained weights are the same to the last bit."""
@@ -241,6 +271,12 @@ class Ticket:
 
     __hash__ = None  # type: ignore[assignment]  # compared by content, and too large to hash by it
 
+    def _repr_html_(self) -> str:
+        """Return where the ticket is from, and its mask, for notebooks."""
+        names = ("study", "arm", "trial", "repeat", "level", "rewind")
+        facts = [f"{name} {plain(self.origin[name])}" for name in names if name in self.origin]
+        return f"<p>Ticket: {escape(', '.join(facts))}</p>{self.mask._repr_html_()}"
+
     def __repr__(self) -> str:
         where = ", ".join(f"{name}={self.origin.get(name)!r}" for name in ("study", "arm", "trial", "repeat", "level"))
         return f"Ticket({where}, {self.mask!r})"
@@ -248,7 +284,7 @@ class Ticket:
 
 def _changed(name: str, reason: str) -> InputError:
     return InputError(
-        f"network {shown(name)} is not what it was when the ticket was found ({reason}); bring its code back, or use "
+        f"network {shown(name)} has changed since the ticket's run ({reason}); restore its code, or use "
         "ticket.weights and ticket.mask"
     )
 

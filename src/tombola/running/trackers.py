@@ -1,4 +1,4 @@
-"""Trackers: finished runs are logged to TensorBoard, MLflow or Weights & Biases, or to a tracker of a user's own."""
+"""Trackers: finished runs are logged to TensorBoard, MLflow or Weights & Biases, or to a user's own tracker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tombola.work import Item
 
 
 class Tracker(Protocol):
-    """Takes the numbers of one run."""
+    """Receives the metrics of one run."""
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Take the metrics of a step."""
@@ -26,14 +26,14 @@ class Tracker(Protocol):
 
 
 class RunName(NamedTuple):
-    """What a tracker calls a run.
+    """The name of a run in a tracker.
 
     Args:
-        folder: of the study's results.
+        folder: the results folder.
         study: its name.
         group: the arm and level, such as "ticket/level-03".
         name: of the run, such as "ticket.level-03.trial-1".
-        settings: of the run, to be shown beside it.
+        settings: the run's settings, for display.
     """
 
     folder: Path
@@ -124,15 +124,15 @@ TRACKERS: dict[str, Callable[[RunName], Tracker]] = {
 
 
 class Tracking:
-    """Logs each finished run of a plan. What a tracker raises ends the logging, and never a run.
+    """Logs each finished run of a plan. An error in a tracker ends the logging, and never a run.
 
     Args:
         name: one of TRACKERS, or `package.module:function` that is called with a `RunName` and returns a tracker.
         plan, store: of the study.
-        note: tells a person something.
+        note: shows a message.
 
     Raises:
-        InputError: there is no such tracker.
+        InputError: the tracker does not exist.
     """
 
     def __init__(self, name: str, plan: Plan, store: Store, note: Callable[[str], None]):
@@ -141,7 +141,7 @@ class Tracking:
         self._works = True
 
     def finished(self, item: Item) -> None:
-        """Log a stored run: the rows of its history under their steps. Other work has none."""
+        """Log a stored run: the rows of its history under their steps. Other work has no history."""
         facts = self._store.facts(item.id)
         if not self._works or "history" not in facts:
             return
@@ -155,7 +155,7 @@ class Tracking:
         except Exception as error:
             self._works = False
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            self._note(f"tracker {self._name} failed, and nothing more is logged; the runs continue ({reason})")
+            self._note(f"tracker {self._name} failed and logs nothing more; the runs continue ({reason})")
 
     def _named(self, item: Item, facts: Mapping[str, Any]) -> RunName:
         study = self._plan.study

@@ -21,7 +21,7 @@ from tombola.running.initial_state import frozen_state, masked_state
 from tombola.running.options import RunOptions
 from tombola.running.problem import build_of, engine_facts, splits_of, versions
 from tombola.running.store import Store
-from tombola.training.engine import Engine, Start, Weights
+from tombola.training.engine import Engine, ReplicaState, Weights
 from tombola.training.engines import choose_engine
 from tombola.training.engines.popup import PopupEngine
 from tombola.training.loop import Record, new_history, train
@@ -30,7 +30,7 @@ from tombola.work import Item, Run, Supermask, Training
 
 
 @dataclass
-class Lane:
+class Replica:
     """A training that is about to begin or to continue.
 
     Args:
@@ -44,7 +44,7 @@ class Lane:
     """
 
     item: Item
-    start: Start
+    start: ReplicaState
     engine: Any
     record: Record
     remarks: dict[str, Any]
@@ -58,7 +58,7 @@ class Lane:
         return self.item.spec
 
 
-Begin = Callable[[Item, Store, RunOptions], Lane]
+Begin = Callable[[Item, Store, RunOptions], Replica]
 
 
 def execute_runs(items: Sequence[Item], store: Store, options: RunOptions) -> None:
@@ -80,10 +80,14 @@ def execute_supermasks(items: Sequence[Item], store: Store, options: RunOptions)
 
 
 def _execute(items: Sequence[Item], store: Store, options: RunOptions, begin: Begin) -> None:
-    lanes = [begin(item, store, options) for item in sorted(items, key=_trial)]
-    # Lanes train in lockstep, so those that continue from a checkpoint go with others that are as far.
-    for _, together in groupby(sorted(lanes, key=_iteration), key=_iteration):
-        _train_together(list(together), store, options, begin)
+    replicas = [begin(item, store, options) for item in sorted(items, key=_trial)]
+    try:
+        # Replicas train in lockstep, so those that continue from a checkpoint go with others that are as far.
+        for _, together in groupby(sorted(replicas, key=_iteration), key=_iteration):
+            _train_together(list(together), store, options, begin)
+    finally:
+        for replica in replicas:
+            replica.start.splits.close()
 
 
 def _trial(item: Item) -> int:
@@ -91,33 +95,37 @@ def _trial(item: Item) -> int:
     return item.spec.trial
 
 
-def _iteration(lane: Lane) -> int:
-    return lane.start.iteration
+def _iteration(replica: Replica) -> int:
+    return replica.start.iteration
 
 
-def _begin_run(item: Item, store: Store, options: RunOptions) -> Lane:
+def _begin_run(item: Item, store: Store, options: RunOptions) -> Replica:
     run, splits = item.spec, splits_of(item, options)
     assert isinstance(run, Run)
     _check_code(run)
     build = build_of(item, splits)
     mask, weights, remarks = masked_state(run, store, build, splits)
     task = run.task.make()
-    example = splits.train.select(slice(1)).inputs
-    engine = choose_engine(options.engine, build, mask, run.training, example, options.stack > 1, task)
-    start = Start(weights, mask, run.seeds, splits, run.initial.iteration, task=task)
-    return _resumed(Lane(item, start, engine, Record(new_history(task.metrics)), remarks), store, options)
+    train = splits.train
+    engine = choose_engine(
+        options.engine, build, mask, run.training, train.example.inputs, options.stack > 1, task, train.streams
+    )
+    start = ReplicaState(weights, mask, run.seeds, splits, run.initial.iteration, task=task)
+    return _resumed(Replica(item, start, engine, Record(new_history(task.metrics)), remarks), store, options)
 
 
-def _begin_supermask(item: Item, store: Store, options: RunOptions) -> Lane:
+def _begin_supermask(item: Item, store: Store, options: RunOptions) -> Replica:
     supermask, splits = item.spec, splits_of(item, options)
     assert isinstance(supermask, Supermask)
     _check_code(supermask)
     mask, weights, remarks = frozen_state(supermask, store, build_of(item, splits), splits)
     task = supermask.task.make()
-    start = Start(weights, mask, supermask.seeds, splits, supermask.initial.iteration, popup=supermask.popup, task=task)
+    start = ReplicaState(
+        weights, mask, supermask.seeds, splits, supermask.initial.iteration, popup=supermask.popup, task=task
+    )
     # Scores are trained for all weights, and the mask is what is found: "start" holds all of them.
     record = Record(new_history(task.metrics), snapshots={"start": weights})
-    return _resumed(Lane(item, start, PopupEngine, record, remarks, finds_mask=True), store, options)
+    return _resumed(Replica(item, start, PopupEngine, record, remarks, finds_mask=True), store, options)
 
 
 def _check_code(training: Training) -> None:
@@ -132,27 +140,27 @@ def _check_code(training: Training) -> None:
             raise InputError(f"the code of {name} has changed since the study was planned; start again")
 
 
-def _resumed(lane: Lane, store: Store, options: RunOptions) -> Lane:
-    """Return a lane at its last checkpoint, or as it is where there is none that fits."""
-    item, start = lane.item, lane.start
-    lane.trackers = [MaskTracker(tracked, start.mask) for tracked in item.observe.masks]
+def _resumed(replica: Replica, store: Store, options: RunOptions) -> Replica:
+    """Return a replica at its last checkpoint, or as it is if there is none that fits."""
+    item, start = replica.item, replica.start
+    replica.trackers = [MaskTracker(tracked, start.mask) for tracked in item.observe.masks]
     found = store.load_checkpoint(item.id)
     if found is None:
-        return lane
+        return replica
     facts, tensors, record = found
     snapshots = {f"iteration-{k}" for k in item.observe.snapshots if start.iteration <= k <= facts["iteration"]}
-    same = facts.get("engine") == engine_facts(options, lane.engine.name)
+    same = facts.get("engine") == engine_facts(options, replica.engine.name)
     same = same and facts.get("tracked", []) == _tracked(item)
     if not (same and facts.get("mask") == _digest(start.mask) and snapshots <= record.snapshots.keys()):
-        return lane
+        return replica
     weights, optimizer = under("weights", tensors), under("optimizer", tensors)
-    lane.start = replace(start, weights=weights, iteration=facts["iteration"], optimizer=optimizer)
-    lane.record = record
-    lane.trackers = [
+    replica.start = replace(start, weights=weights, iteration=facts["iteration"], optimizer=optimizer)
+    replica.record = record
+    replica.trackers = [
         MaskTracker(tracked, start.mask, facts["tracking"][number], under(f"tracked-{number}", tensors))
         for number, tracked in enumerate(item.observe.masks)
     ]
-    return lane
+    return replica
 
 
 def _tracked(item: Item) -> list[Any]:
@@ -165,52 +173,54 @@ def _digest(mask: Mask) -> str:
     return hashlib.sha256(bits).hexdigest()
 
 
-def _train_together(lanes: Sequence[Lane], store: Store, options: RunOptions, begin: Begin) -> None:
-    """Train lanes that are at the same iteration, as many at a time as the engine and the memory allow."""
-    first = lanes[0]
+def _train_together(replicas: Sequence[Replica], store: Store, options: RunOptions, begin: Begin) -> None:
+    """Train replicas that are at the same iteration, as many at a time as the engine and the memory allow."""
+    first = replicas[0]
     recipe, splits = first.spec.training, first.start.splits
-    if len(lanes) > 1 and (first.engine.name != "stacked" or recipe.patience):  # each ends when its patience does
-        for lane in lanes:
-            _train_together([lane], store, options, begin)
+    if len(replicas) > 1 and (first.engine.name != "stacked" or recipe.patience):  # each ends when its patience does
+        for replica in replicas:
+            _train_together([replica], store, options, begin)
         return
     budget = recipe.budget(len(splits.train) // recipe.batch_size)
-    parts: list[Sequence[Lane]] = []
+    parts: list[Sequence[Replica]] = []
     try:
         build = build_of(first.item, splits)
-        engine = first.engine(build, [lane.start for lane in lanes], recipe, budget, torch.device(options.device))
-        _train_engine(engine, lanes, store, options, budget)
+        engine = first.engine(
+            build, [replica.start for replica in replicas], recipe, budget, torch.device(options.device)
+        )
+        _train_engine(engine, replicas, store, options, budget)
     except torch.OutOfMemoryError:
-        if len(lanes) == 1:
+        if len(replicas) == 1:
             raise
-        parts = [lanes[: len(lanes) // 2], lanes[len(lanes) // 2 :]]
+        parts = [replicas[: len(replicas) // 2], replicas[len(replicas) // 2 :]]
     # Out here, because the exception holds on to all that filled the memory.
     engine = None
     if parts and torch.cuda.is_available():
         torch.cuda.empty_cache()
     for part in parts:
-        _train_together([begin(lane.item, store, options) for lane in part], store, options, begin)
+        _train_together([begin(replica.item, store, options) for replica in part], store, options, begin)
 
 
-def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, options: RunOptions, budget: int) -> None:
+def _train_engine(engine: Engine, replicas: Sequence[Replica], store: Store, options: RunOptions, budget: int) -> None:
     facts = engine_facts(options, engine.name)
-    records = [lane.record for lane in lanes]
+    records = [replica.record for replica in replicas]
 
     def save() -> None:
         note_energy()
-        for number, lane in enumerate(lanes):
+        for number, replica in enumerate(replicas):
             tensors = {f"weights/{name}": tensor for name, tensor in engine.weights(number).items()}
             tensors |= {f"optimizer/{name}": tensor for name, tensor in engine.optimizer_state(number).items()}
-            about = {"engine": facts, "mask": _digest(lane.start.mask), "iteration": engine.iteration}
-            about |= {"tracked": _tracked(lane.item), "tracking": [tracker.facts for tracker in lane.trackers]}
-            for place, tracker in enumerate(lane.trackers):
+            about = {"engine": facts, "mask": _digest(replica.start.mask), "iteration": engine.iteration}
+            about |= {"tracked": _tracked(replica.item), "tracking": [tracker.facts for tracker in replica.trackers]}
+            for place, tracker in enumerate(replica.trackers):
                 tensors |= {f"tracked-{place}/{name}": tensor for name, tensor in tracker.tensors.items()}
-            store.save_checkpoint(lane.item.id, about, tensors, lane.record)
+            store.save_checkpoint(replica.item.id, about, tensors, replica.record)
 
     def observe(number: int) -> None:
-        for tracker in lanes[number].trackers:
+        for tracker in replicas[number].trackers:
             tracker.note(engine.iteration, engine.weights(number))
 
-    spec, splits = lanes[0].spec, lanes[0].start.splits
+    spec, splits = replicas[0].spec, replicas[0].start.splits
     recipe = spec.training
     end = min(budget, spec.until or budget)  # the schedule is that of the whole budget
     with metered(records, options.energy) as note_energy:
@@ -220,50 +230,52 @@ def _train_engine(engine: Engine, lanes: Sequence[Lane], store: Store, options: 
             budget=end,
             evaluate_every=recipe.interval(len(splits.train) // recipe.batch_size),
             patience=recipe.patience,
-            keep={iteration for lane in lanes for iteration in lane.item.observe.snapshots},
+            keep={iteration for replica in replicas for iteration in replica.item.observe.snapshots},
             observe=observe,
             save=save,
             save_every=options.checkpoint_every,
-            check=Heartbeat(store, options, lambda: {lane.item.id: _state(lane, engine, end) for lane in lanes}),
+            check=Heartbeat(
+                store, options, lambda: {replica.item.id: _state(replica, engine, end) for replica in replicas}
+            ),
         )
         note_energy()
-    for lane in lanes:
-        _store_result(lane, engine, facts, store, options)
+    for replica in replicas:
+        _store_result(replica, engine, facts, store, options)
 
 
-def _store_result(lane: Lane, engine: Engine, facts: dict[str, Any], store: Store, options: RunOptions) -> None:
-    splits, mask, remarks = lane.start.splits, lane.start.mask, lane.remarks
-    if lane.finds_mask:
+def _store_result(replica: Replica, engine: Engine, facts: dict[str, Any], store: Store, options: RunOptions) -> None:
+    splits, mask, remarks = replica.start.splits, replica.start.mask, replica.remarks
+    if replica.finds_mask:
         mask = engine.mask  # type: ignore[attr-defined]  # of an engine that trains scores
-        module = initialised(build_of(lane.item, splits), "pytorch", 0)
+        module = initialised(build_of(replica.item, splits), "pytorch", 0)
         remarks |= collapse(module, mask, splits.input_shape)
     about = {
         "engine": facts,
-        "iterations": engine.iteration - lane.spec.initial.iteration,
-        "zeros": zeros(lane.record.snapshots["final"], mask),
+        "iterations": engine.iteration - replica.spec.initial.iteration,
+        "zeros": zeros(replica.record.snapshots["final"], mask),
         "remarks": remarks,
         "normalisation": {"mean": splits.mean, "std": splits.std},
         "versions": versions(options),
     }
-    if lane.record.energy_kwh is not None:
-        about["energy_kwh"] = lane.record.energy_kwh
-    if lane.trackers:
-        about["settling"] = [tracker.facts for tracker in lane.trackers]
+    if replica.record.energy_kwh is not None:
+        about["energy_kwh"] = replica.record.energy_kwh
+    if replica.trackers:
+        about["settling"] = [tracker.facts for tracker in replica.trackers]
     settled = {
         f"settled-{number}/{name.removeprefix('settled/')}": bits
-        for number, tracker in enumerate(lane.trackers)
+        for number, tracker in enumerate(replica.trackers)
         for name, bits in tracker.tensors.items()
         if name.startswith("settled/")
     }
-    store.save_training(lane.item, mask, lane.record, about, settled)
+    store.save_training(replica.item, mask, replica.record, about, settled)
 
 
-def _state(lane: Lane, engine: Engine, budget: int) -> dict[str, Any]:
+def _state(replica: Replica, engine: Engine, budget: int) -> dict[str, Any]:
     """Return how far a training is, with the latest value of each metric on the validation examples."""
-    history = lane.record.history
-    measured = {metric.name: history[f"val_{metric.name}"] for metric in lane.start.task.metrics}
+    history = replica.record.history
+    measured = {metric.name: history[f"val_{metric.name}"] for metric in replica.start.task.metrics}
     return {
-        "label": lane.item.label,
+        "label": replica.item.label,
         "iteration": engine.iteration,
         "budget": budget,
         "metrics": {name: values[-1] for name, values in measured.items() if values},

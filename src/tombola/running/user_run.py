@@ -1,4 +1,4 @@
-"""The `run` object that a user's own trainer is given: a model under a mask, and what to tell tombola of it."""
+"""The `run` object of a user's own trainer: a model under a mask, and methods that report to tombola."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from torch import nn
 
 from tombola.errors import InputError
 from tombola.pruning import Mask
-from tombola.pruning.held_weight import held_weight
+from tombola.pruning.held_weight import Owner, held_weight
+from tombola.pruning.holding import hold
 from tombola.running.files import Damaged, pack_tensors, unpack_tensors, write_whole, writing
 from tombola.running.initial_state import state_under_mask
 from tombola.running.reported import Reported
@@ -29,6 +30,7 @@ from tombola.training.loop import Record
 from tombola.work import Item, Observations, OwnRun
 
 SNAPSHOTS, REPORTS, DIGEST = "snapshots", "reports.jsonl", "mask.sha256"
+IN_PLACE = "train the parameters of run.model in place, or copy weights with run.model.load_state_dict(...)"
 SEED_LIMIT = 2**31  # numpy's global generator takes no larger seed
 
 
@@ -40,16 +42,16 @@ class UserRun:
     """One training of a user's own loop or trainer.
 
     Train `model`, call `report` with the deciding metric, and leave the rest to tombola. Pruned weights stay exactly
-    0.0 whatever trains the model.
+    0.0, whatever trains the model.
 
     Attributes:
-        seed: for the data order, dropout and the like: equal for all arms and levels of a trial.
-        arm, level, trial, repeat: which run this is. A run that several arms share is trained once, under the first
-            arm's name, and the dense run under "dense": let no setting of the training depend on the arm.
+        seed: the seed for data order and dropout; equal for all arms and levels of a trial.
+        arm, level, trial, repeat: the run's place. A run that several arms share trains once, under the first arm's
+            name; the dense run has the arm "dense". The training must not depend on the arm.
         start: the snapshot that the weights come from: "start", "step-500" or "final".
         start_step: the number in that name, 500; 0 without one. Training continues there.
-        device: to train on. The model lies there.
-        mask: which weights may live.
+        device: the device to train on; the model lies on it.
+        mask: the kept weights.
         rng: a torch.Generator on the CPU, seeded with `seed`.
     """
 
@@ -68,30 +70,41 @@ class UserRun:
         self._closed = False
         self._make(make)
         self._part = store.part(item.id)
-        resumed = self._resume()
-        self._reported = Reported(self._part / REPORTS, spec.primary, item.label, resumed)
-        self._snapshots = self._saved_snapshots() if resumed else {}
+        self._resumed = self._resume()
+        self._reported = Reported(self._reports(), spec.primary, item.label, self._resumed)
+        self._snapshots = self._saved_snapshots() if self._resumed else {}
         self._begun = time.perf_counter() - self._reported.seconds
 
     def _make(self, make: Make) -> None:
         """Build the model, set its weights and hold its mask."""
+        self._model = make(0)
+        self.mask, self._start, self._remarks = self._initial(make)
+        self._model.load_state_dict(self._start)
+        self._model.to(self.device).train()
+        self._parameters = dict(self._model.named_parameters())
+        owner = Owner(
+            f"run {self.label}: ", IN_PLACE, "make a new optimiser in each run, or load the state that this run saved"
+        )
+        self._hold = hold(self.mask, self._model, owner=owner)
+
+    def _initial(self, make: Make) -> tuple[Mask, Weights, dict[str, Any]]:
+        """Return the mask, the weights under it, and remarks on the mask."""
         spec = self._spec
 
         def drawn(seed: int) -> Weights:
             return make(seed).state_dict()
 
-        self._model = make(0)
-        found = state_under_mask(
-            spec, self._store, self._model, drawn, lambda: Mask.full(spec.prunable), spec.input_shape
-        )
-        self.mask, self._start, self._remarks = found
-        self._model.load_state_dict(self._start)
-        self._model.to(self.device).train()
-        self._parameters = dict(self._model.named_parameters())
-        self._hold = self.mask.hold_(self._model)
+        def full() -> Mask:
+            return Mask.full(spec.prunable)
+
+        return state_under_mask(spec, self._store, self._model, drawn, full, spec.input_shape)
+
+    def _reports(self) -> Path | None:
+        """Return the file of the reports; None where another process writes it."""
+        return self._part / REPORTS
 
     def _resume(self) -> bool:
-        """Return whether a checkpoint of the trainer's may be continued; delete those of another mask."""
+        """Return whether the trainer may resume from its checkpoint; delete checkpoints of another mask."""
         digest = hashlib.sha256(b"".join(bits.numpy().tobytes() for bits in self.mask.pack().values())).hexdigest()
         try:
             same = (self._part / DIGEST).read_text() == digest and any((self._part / CHECKPOINTS).iterdir())
@@ -129,12 +142,12 @@ class UserRun:
 
     @property
     def wanted_snapshots(self) -> tuple[str, ...]:
-        """The snapshots that other runs start from: this run must take them."""
+        """The snapshots that this run must take, because other runs start from them."""
         return self._item.observe.named
 
     @property
     def density(self) -> float:
-        """Share of the prunable weights that are kept, 0 to 1."""
+        """Share of kept weights among the prunable ones, 0 to 1."""
         return self.mask.density
 
     @property
@@ -145,13 +158,14 @@ class UserRun:
     @model.setter
     def model(self, other: Any) -> None:
         raise InputError(
-            f"run {self.label}: run.model was replaced by a {type(other).__name__}; train the module that run.model "
-            "is, or copy weights into it with run.model.load_state_dict(...)"
+            f"run {self.label}: run.model was replaced by a {type(other).__name__}; train run.model itself, or copy "
+            "weights into it with run.model.load_state_dict(...)"
         )
 
     @property
     def checkpoint_dir(self) -> Path:
-        """A folder for the trainer's own checkpoints. It survives a kill, and is deleted once the run is stored."""
+        """A folder for the trainer's own checkpoints. It survives a kill. Tombola deletes it after it stores the
+        run."""
         self._require_open("checkpoint_dir was used")
         folder = self._part / CHECKPOINTS
         with writing(folder):
@@ -165,19 +179,19 @@ class UserRun:
 
         Args:
             step: training steps (or epochs) so far; None adds to the last report.
-            **metrics: numbers by name. A name that begins with `val_` or `train_` is of that part of the data; any
-                other is measured on test examples. The deciding metric must be reported once or more.
+            **metrics: numbers by name. A name that begins with `val_` or `train_` belongs to that part of the data; any
+                other name belongs to the test examples. Report the deciding metric at least once.
 
         Raises:
             InputError: the run has ended, or a name, value or step can't be used.
-            Interrupted: someone asked to stop; the trainer should let it pass.
+            Interrupted: a stop was requested; do not catch it.
         """
         self._require_open(f"{next(iter(metrics), 'a metric')} was reported")
         self._reported.note(step, metrics, self._seconds())
         self.beat()
 
     def snapshot(self, name: str) -> None:
-        """Keep the present weights under a name such as "step-500", which `rewind` may name.
+        """Store the current weights under a name such as "step-500", for `rewind`.
 
         Raises:
             InputError: the run has ended, or the name has another form.
@@ -186,13 +200,19 @@ class UserRun:
         if not isinstance(name, str) or not SNAPSHOT.fullmatch(name):
             raise InputError(f"run {self.label}: a snapshot can't be called {name!r}; use a name such as step-500")
         self._hold.apply()
-        weights = self._weights()
+        self._keep(name, self._weights())
+        self.beat()
+
+    def _keep(self, name: str, weights: Weights) -> None:
         path = self._part / SNAPSHOTS / f"{name}.safetensors"
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, pack_tensors(weights, None))
         self._snapshots[name] = weights
-        self.beat()
+
+    def close(self) -> None:
+        """End the run: it accepts no report or snapshot after that."""
+        self._closed = True
 
     def seed_all(self) -> None:
         """Seed the global generators of torch, numpy and random with `seed`."""
@@ -201,19 +221,27 @@ class UserRun:
         random.seed(self.seed)
 
     def progress(self) -> dict[str, Any]:
-        """Return how far the run is, for the progress display; empty before the first report."""
+        """Return the progress of the run for display; empty before the first report."""
         step = self._reported.last_step
         if not step:
             return {}
-        return {self._item.id: {"label": self.label, "iteration": step, "budget": max(step, self._budget())}}
+        budget = self._budget()
+        return {self._item.id: {"label": self.label, "iteration": step, "budget": max(step, budget) if budget else 0}}
 
     def _budget(self) -> int:
-        """Return the steps that the run whose mask was pruned took; 0 where none was."""
-        source = self._spec.initial.run
-        try:
-            return int(self._store.facts(source)["iterations"]) if source else 0
-        except Damaged:
-            return 0
+        """Return the last step of the run whose weights or mask this run has; 0 where it has those of none.
+
+        The trainer does not say where it will stop, and runs of one study mostly stop at one step.
+        """
+        for source in self._item.needs:
+            try:
+                facts = self._store.facts(source)
+                if "history" not in facts:  # a mask search
+                    facts = self._store.facts(facts["spec"].get("run") or "")
+                return int(facts["history"]["iteration"][-1])
+            except Damaged:
+                continue
+        return 0
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._begun
@@ -221,32 +249,31 @@ class UserRun:
     def _require_open(self, what: str) -> None:
         if self._closed:
             raise InputError(
-                f"run {self.label} has ended, and {what} after that; use the run that the loop or the scheduler gives "
-                "now"
+                f"run {self.label} has ended, but {what} after that; use the current run of the loop or the scheduler"
             )
 
     def _weights(self) -> Weights:
         return {name: tensor.detach().cpu().clone() for name, tensor in self._model.state_dict().items()}
 
     def result(self) -> tuple[Item, Mask, Record, dict[str, Any]]:
-        """End the run, and return what the store keeps of it.
+        """End the run, and return the content for the store.
 
         Returns:
             The item with all snapshots that were taken, the mask, the record and the facts.
 
         Raises:
-            InputError: the metric was never reported, or `model` is not what was trained.
+            InputError: the metric was never reported, or the code trained another module.
         """
         self._require_open("it was ended again")
         self._reported.require_metric()
         if missing := [name for name in self._item.observe.named if name not in self._snapshots]:
             raise InputError(
-                f"run {self.label} ended without the snapshot {missing[0]!r} that rewind names; call "
+                f"run {self.label} ended without the snapshot {missing[0]!r} of rewind; call "
                 f"run.snapshot({missing[0]!r}) at that step"
             )
         final = self._final()
         seconds = self._seconds()
-        self._closed = True
+        self.close()
         reported = self._reported
         history = reported.history()
         diverged = reported.diverged_at
@@ -269,19 +296,19 @@ class UserRun:
         """Return the trained weights, after checking that the mask held them.
 
         Raises:
-            InputError: parameters were replaced, none was trained, or pruned weights live.
+            InputError: parameters were replaced, none changed, or pruned weights are not zero.
         """
-        remedy = "train the parameters of run.model in place, or copy weights with run.model.load_state_dict(...)"
+        remedy = IN_PLACE
         now = dict(self._model.named_parameters())
         if now.keys() != self._parameters.keys():
             name = sorted(now.keys() ^ self._parameters.keys())[0]
             raise InputError(
-                f"run {self.label}: run.model must keep its parameters, and {name!r} was added or removed; {remedy}"
+                f"run {self.label}: run.model must keep its parameters, but {name!r} was added or removed; {remedy}"
             )
         if replaced := [name for name in self.mask if held_weight(now[name]) is None]:
             raise InputError(
-                f"run {self.label}: {replaced[0]!r} of run.model was replaced by another parameter, which no mask "
-                f"holds; {remedy}"
+                f"run {self.label}: {replaced[0]!r} of run.model was replaced by another parameter, which has no "
+                f"mask; {remedy}"
             )
         self._hold.apply()
         final = self._weights()
@@ -289,6 +316,7 @@ class UserRun:
             raise InputError(f"run {self.label}: pruned weights of run.model are not zero; {remedy}")
         if all(torch.equal(final[name], self._start[name]) for name in self._parameters):
             raise InputError(
-                f"run {self.label}: no weight of run.model has changed, so another module was trained or none; {remedy}"
+                f"run {self.label}: no weight of run.model changed, so the code trained another module or none; "
+                f"{remedy}"
             )
         return final

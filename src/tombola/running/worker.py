@@ -92,7 +92,7 @@ def _ignore_signals() -> None:
     """Leave Ctrl-C and the ends that systems ask for to the parent: it tells its workers to save what they do.
 
     They were held back while Python started. Processes that a user's code starts can be ended as usual, but Ctrl-C is
-    not for them either: the work that needs them is to be saved.
+    not for them either: the work that needs them will be saved.
     """
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else _leave_it_to_the_parent)

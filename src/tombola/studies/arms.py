@@ -3,9 +3,9 @@
 A rule is a function `(trial, level, repeat) -> (InitialState, MaskUse)` for levels 1 and up; level 0, the dense
 network, is shared. `trial` offers the pieces: `trial.rewound` (the trial's own weights at the rewind iteration) and
 `trial.initial` (at iteration 0), `trial.iterative(level)`, `trial.one_shot(level)` and `trial.at_init(method, level)`
-(masks), and for an arm whose levels build on its own ones `trial.run(rule, level)` and `trial.pruned(run, level)`. An
-arm with a recipe of its own returns that as a third thing; one that trains scores instead of weights returns a `Popup`
-in place of the mask.
+(masks), and, for an arm whose levels build on its own levels, `trial.run(rule, level)` and `trial.pruned(run, level)`.
+An arm with its own recipe returns the recipe as a third value. An arm that trains scores instead of weights returns a
+`Popup` instead of the mask.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def ticket(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse
 def reinit(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     """The ticket's mask with a fresh initialisation (the paper's dashed lines in Figures 3 to 5).
 
-    Each repeat is one initialisation, seen at all levels.
+    Each repeat is one initialisation, used at all levels.
     """
     return InitialState(draw=repeat + 1), trial.iterative(level)
 
@@ -57,7 +57,8 @@ def one_shot_reinit(trial: Trial, level: int, repeat: int) -> tuple[InitialState
 
 
 def fine_tune(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse, Recipe]:
-    """Keep the final weights and train on at the last learning rate (Han et al. 2015; Renda et al. 2020, Section 3).
+    """Keep the final weights and train further at the last learning rate (Han et al. 2015; Renda et al. 2020, Section
+    3).
 
     It trains for as many iterations as a ticket that is rewound to the study's `rewind`.
     """
@@ -78,7 +79,7 @@ def lr_rewind(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Mask
 def late_reinit(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     """The ticket's mask on a fresh initialisation that has been trained to the rewind iteration without a mask.
 
-    The control of late rewinding (Frankle et al. 2019): is it the ticket's own early weights that count, or any?
+    The control of late rewinding (Frankle et al. 2019): do the ticket's own early weights matter, or any?
     """
     return trial.other_start(repeat + 1), trial.iterative(level)
 
@@ -86,7 +87,7 @@ def late_reinit(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Ma
 def shuffled_weights(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     """The ticket's mask, its starting weights permuted within each layer: for networks without a second initialisation.
 
-    Each repeat and level has a permutation of its own.
+    Each repeat and level has its own permutation.
     """
     change = {"redraw": "shuffled", "repeat": repeat, "level": level}
     return trial.rewound.model_copy(update=change), trial.iterative(level)
@@ -95,7 +96,7 @@ def shuffled_weights(trial: Trial, level: int, repeat: int) -> tuple[InitialStat
 def redrawn_magnitudes(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     """The ticket's mask and signs, its magnitudes permuted within each layer (after Zhou et al. 2019, Section 4).
 
-    Each repeat and level has a permutation of its own.
+    Each repeat and level has its own permutation.
     """
     change = {"redraw": "signs", "repeat": repeat, "level": level}
     return trial.rewound.model_copy(update=change), trial.iterative(level)
@@ -122,17 +123,17 @@ def magnitude_at_init(trial: Trial, level: int, repeat: int) -> tuple[InitialSta
 
 
 def random(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
-    """Random places, the same density in each layer, drawn anew at each level."""
+    """Random places, the same density in each layer, drawn again at each level."""
     return trial.initial, trial.at_init("random-uniform", level, repeat)
 
 
 def random_erk(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
-    """Random places with Erdos-Renyi-kernel layer densities (Evci et al. 2020), drawn anew at each level."""
+    """Random places with Erdos-Renyi-kernel layer densities (Evci et al. 2020), drawn again at each level."""
     return trial.initial, trial.at_init("random-erk", level, repeat)
 
 
 def edge_popup(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Popup]:
-    """Scores are trained instead of weights (Ramanujan et al. 2020): the untrained weights under the mask found.
+    """Train scores instead of weights (Ramanujan et al. 2020): the untrained weights under the mask found.
 
     The mask has as many weights as the level has: in each layer under scope `layer`, and the same share of every
     pruned layer under `global`.
@@ -141,7 +142,7 @@ def edge_popup(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Pop
 
 
 def edge_popup_trained(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
-    """The mask that `edge-popup` found, trained from the weights that it was found with, as a ticket is."""
+    """The mask of `edge-popup`, trained from the weights of `edge-popup` as a ticket."""
     found = trial.supermask(level, draw=repeat)
     return InitialState(run=found.id), trial.own_mask(found)
 
@@ -153,14 +154,14 @@ def early_bird(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Mas
 
 @dataclass(frozen=True)
 class Arm:
-    """All that is known of an arm.
+    """The record of an arm.
 
     Args:
         rule: plans its work.
         start: the weights that its runs start from: "rewound" follows the study's `rewind`, "initial" always starts at
             iteration 0, "trained" continues from the weights at the end of the level before.
         control: whether it is a control, which figures draw with hollow markers.
-        fresh: whether it draws initial weights anew, which a network with pretrained weights can't.
+        fresh: whether it draws initial weights again, which a network with pretrained weights can't.
         source: the paper, for tables.
     """
 
@@ -197,12 +198,12 @@ ARMS: dict[str, Arm] = {
 
 
 def arm_named(name: str) -> Arm:
-    """Return the record of an arm: one of ours, or of a user's own, given as `package.module:function`.
+    """Return the record of an arm: one of tombola's, or of a user's own, given as `package.module:function`.
 
-    The name may stand for a rule or for an `Arm`.
+    The name may refer to a rule or to an `Arm`.
 
     Raises:
-        InputError: there is no such arm.
+        InputError: the arm does not exist.
     """
     found: Any = resolve(name, ARMS, "arm")  # type: ignore[arg-type]  # records instead of functions
     return found if isinstance(found, Arm) else Arm(found)
@@ -212,6 +213,6 @@ def rule_named(name: str) -> Rule:
     """Return the rule of an arm.
 
     Raises:
-        InputError: there is no such arm.
+        InputError: the arm does not exist.
     """
     return arm_named(name).rule

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tombola.section import MOST_LEVELS, MOST_POINTS, MOST_REPEATS, Section
 from tombola.studies.rewind import RewindStep, rewind_steps
-from tombola.work import Cost, Interpolation
+from tombola.work import Cost
 
 if TYPE_CHECKING:
     from tombola.studies.trial import Trial
@@ -28,18 +28,18 @@ def _rewind_steps(value: Any) -> Any:
 
 
 class Connectivity(Section):
-    """Which runs are joined by lines.
+    """The interpolations between runs to evaluate.
 
     Args:
-        levels: of the ticket that are tested; 0 is the dense network.
+        levels: the levels of the ticket to test; 0 is the dense network.
         rewind: iterations of the dense run from which copies are trained, in the forms of the study's `rewind`; None
             takes the study's own.
-        copies: runs from each of these, which differ in data order, augmentation and dropout alone.
-        points: of a line that are evaluated, both ends included.
+        copies: runs from each of these; they differ only in data order, augmentation and dropout.
+        points: the number of evaluated points per interpolation, both ends included.
         between: "copies": each two copies of one level; "dense-ticket": the dense network and the ticket of a level,
             both as the study itself trains them; "levels": the tickets of each two successive levels of `levels`.
-            None takes all that these levels have.
-        threshold: a barrier at or below this is called stable; 0.02 is the 2 % of the paper's Section 3.
+            None takes all kinds that these levels have.
+        threshold: a barrier at or below it is stable; 0.02 is the 2 % of the paper's Section 3.
     """
 
     levels: tuple[Annotated[int, Field(ge=0, le=MOST_LEVELS)], ...] = Field(
@@ -55,14 +55,14 @@ class Connectivity(Section):
     @classmethod
     def _two_copies(cls, copies: int) -> int:
         if copies < 2:
-            raise ValueError("a line joins two runs, so give 2 copies or more")
+            raise ValueError("an interpolation joins two runs: set copies to 2 or more")
         return copies
 
     @field_validator("points")
     @classmethod
     def _three_points(cls, points: int) -> int:
         if points < 3:
-            raise ValueError("both ends are among the points, so give 3 or more")
+            raise ValueError("the points include both ends: set points to 3 or more")
         return points
 
     @field_validator("levels", "between")
@@ -81,14 +81,18 @@ class Connectivity(Section):
     @model_validator(mode="after")
     def _there_are_such(self) -> Connectivity:
         if "dense-ticket" in (self.between or ()) and not any(self.levels):
-            raise ValueError("between names dense-ticket, but levels names no level above 0; name one, or leave it out")
+            raise ValueError(
+                "between has dense-ticket, but levels has no level above 0; add one, or remove dense-ticket"
+            )
         if "levels" in (self.between or ()) and len(self.levels) < 2:
-            raise ValueError("between names levels, but levels names a single one; name two, or leave it out")
+            raise ValueError(
+                "between has levels, but levels has a single level; add another, or remove levels from between"
+            )
         return self
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """What is joined, with None replaced by all that the levels have."""
+        """The kinds of interpolations, with None replaced by all kinds that the levels have."""
         if self.between is not None:
             return self.between
         others: tuple[tuple[Kind, bool], ...] = (("dense-ticket", any(self.levels)), ("levels", len(self.levels) > 1))
@@ -97,7 +101,7 @@ class Connectivity(Section):
 
 @dataclass(frozen=True)
 class Pair:
-    """What an interpolation shows.
+    """The place of an interpolation in the tables.
 
     Args:
         kind: see `Connectivity.between`.
@@ -128,20 +132,7 @@ def connect(trial: Trial, settings: Connectivity) -> Iterator[Pair]:
             else:
                 one, other = trial.ticket(level), trial.ticket(other_level)
             item = trial.add(
-                Interpolation(
-                    one=one.id,
-                    other=other.id,
-                    points=settings.points,
-                    precision=one.training.precision,
-                    network=one.network,
-                    data=one.data,
-                    seed=one.seed,
-                    trial=one.trial,
-                    task=one.task,
-                    network_code=one.network_code,
-                    data_code=one.data_code,
-                    task_code=one.task_code,
-                ),
+                trial.interpolation(one, other, settings.points),
                 f"line.from-{trial.rewind}.level-{level:02}-{copy}.level-{other_level:02}-{other_copy}",
                 "interpolations, for connectivity",
                 Cost(evaluated=settings.points * examples),

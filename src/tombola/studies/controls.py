@@ -1,8 +1,8 @@
-"""Sanity controls of any arm: is it the weights that were chosen, or only how many of them in each layer?
+"""Sanity controls of any arm: do the chosen weights matter, or only their number in each layer?
 
 Su et al. 2020 ("Sanity-Checking Pruning Methods") and Frankle et al. 2021 ("Pruning Neural Networks at Initialization:
 Why Are We Missing the Mark?"): a method that does as well with its mask shuffled within layers, or on another
-initialisation, has found layer densities, no more.
+initialisation, has found only layer densities.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def control(name: str, arm: Rule, shuffle: bool, reinit: bool) -> Rule:
     """Return the arm with its masks shuffled within layers, on fresh initialisations, or both.
 
-    Repeats draw places and weights anew, for the mask of the arm's first repeat. A fresh initialisation is trained for
+    Repeats draw places and weights again, for the mask of the arm's first repeat. A fresh initialisation is trained for
     the whole budget by the study's recipe. Of `ticket`, these are the arms `random-mask` and `reinit`.
 
     Args:
@@ -40,8 +40,8 @@ def control(name: str, arm: Rule, shuffle: bool, reinit: bool) -> Rule:
         if isinstance(mask, Popup):  # on other weights, training scores would find another mask
             option = f"{'shuffle' if shuffle else 'reinit'}: true"
             raise InputError(
-                f"{{of: edge-popup, {option}}}: the mask of such an arm is not there before its scores are trained; "
-                f"its control is {{of: edge-popup-trained, {option}}}"
+                f"{{of: edge-popup, {option}}}: the mask of edge-popup does not exist before its scores are trained; "
+                f"use {{of: edge-popup-trained, {option}}}"
             )
         if shuffle:
             mask = mask.model_copy(update={"shuffle": trial.shuffle(name, level, repeat)})

@@ -39,7 +39,7 @@ def explain(error: ValidationError, model: type[BaseModel], where: Callable[[Pla
     Args:
         error: what pydantic found.
         model: what the settings should have been.
-        where: gives the file and line, or the like, in which a field was set; "" where nobody knows.
+        where: gives the file and line, or the like, in which a field was set; "" if unknown.
     """
     found = error.errors()
     # A list with a bad entry also counts as too short, which is nothing to tell.
@@ -47,7 +47,7 @@ def explain(error: ValidationError, model: type[BaseModel], where: Callable[[Pla
     telling = [details for details in found if details["type"] != "too_short" or details["loc"] not in lists]
     lines = list(dict.fromkeys(_line(model, details, where) for details in telling[:MOST_FAULTS]))
     if len(telling) > MOST_FAULTS:
-        lines.append(f"and {len(telling) - MOST_FAULTS:,} more faults")
+        lines.append(f"and {len(telling) - MOST_FAULTS:,} more errors")
     return "\n".join(lines)
 
 
@@ -58,7 +58,7 @@ def _line(model: type[BaseModel], details: Any, where: Callable[[Place], str]) -
     prefix = f"{start}: " if start else ""
     field_name = ".".join(str(part) for part in place)
     if place == ("extends",):
-        return f"{prefix}extends belongs into a study file; here, name the study that is to be changed first"
+        return f"{prefix}extends belongs in a study file; here, give the name of that study as the first argument"
     if kind == "extra_forbidden":
         return f"{prefix}unknown field {shown(field_name, 100)}{nearest(str(place[-1]), fields_of(model, place[:-1]))}"
     if kind == "missing":

@@ -1,4 +1,4 @@
-"""Reading a study: presets, files, results folders, `extends`, overrides - and saying clearly what is wrong."""
+"""Reads a study from presets, files, results folders, `extends` and overrides. Errors name file and line."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ DEFAULT_RESULTS = "results"  # where those folders are, unless said otherwise
 
 @dataclass
 class Draft:
-    """Settings before they are validated, and where each was written."""
+    """Settings before validation, with the file and line of each."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     written: dict[Place, str] = field(default_factory=dict)
     parents: set[Place] = field(default_factory=set)  # places that hold others
 
     def where(self, place: Place) -> str:
-        """Return "file, line n" for a field, or for the nearest field around it that someone wrote."""
+        """Return "file, line n" for a field, or for the nearest section around it."""
         return _nearest_place(self.written, place)
 
     def lay(self, settings: dict[str, Any], where: Callable[[Place], str]) -> None:
-        """Lay settings over the draft: sections field by field, everything else whole."""
+        """Merge settings into the draft: sections field by field, other values as a whole."""
         for section, value in settings.items():
             base = self.settings.get(section)
             self.settings[section] = copy.deepcopy(_over(section, base, value))
@@ -71,10 +71,10 @@ def preset_names() -> list[str]:
 
 
 def preset_text(name: str) -> str:
-    """Return a preset's file as it is, to be copied.
+    """Return the text of a preset's file.
 
     Raises:
-        InputError: there is no such preset.
+        InputError: the preset does not exist.
     """
     if name not in preset_names():
         raise InputError(f"unknown preset {name!r}{nearest(name, preset_names())}")
@@ -82,7 +82,7 @@ def preset_text(name: str) -> str:
 
 
 def load_study(name: str, overrides: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()) -> Study:
-    """Load the study that `name` stands for, and replace fields.
+    """Load a study, and replace fields.
 
     Args:
         name: a preset, a study file, or a results folder.
@@ -90,7 +90,7 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None, assignment
         assignments: "field=value" texts from the command line; values are read as YAML.
 
     Raises:
-        InputError: anything that is not as it must be.
+        InputError: the study does not exist or is not valid.
     """
     draft = _read(name, ())
     for key, value in (overrides or {}).items():
@@ -99,13 +99,13 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None, assignment
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise InputError(f"{text!r} is not of the form field=value, such as training.lr=2e-4")
+            raise InputError(f"{text!r} is not an override: write FIELD=VALUE, such as training.lr=2e-4")
         try:
             settings = _nested(key, read_yaml(value, f"{key[:60]}=..."))
         except InputError as error:
             if value.count("[") + value.count("{") == value.count("]") + value.count("}"):
                 raise
-            raise InputError(f"{error}; a shell takes what has spaces apart: quote it, '{key}=[a, b]'") from None
+            raise InputError(f"{error}; a shell splits values at spaces: quote the argument, '{key}=[a, b]'") from None
         for section in settings.keys() & together.keys():
             if isinstance(together[section], str):  # a short form, which fields are now added to
                 draft.lay(_from_here({section: together.pop(section)}), lambda place: "command line")
@@ -131,7 +131,7 @@ def dump_study(study: Study) -> str:
 
 
 def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft:
-    """Read one study and all that it extends."""
+    """Read one study and all studies that it extends."""
     if not name:
         raise InputError("the study's name is empty; give a preset, a study file or a results folder")
     path = relative_to / local_path(name, "study")
@@ -141,26 +141,27 @@ def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft
         if path.is_dir():
             path = path / STUDY_FILE
             if not path.is_file():
-                raise InputError(f"{str(path.parent)!r} is no results folder: it has no {STUDY_FILE}")
+                raise InputError(f"{str(path.parent)!r} is not a results folder: it has no {STUDY_FILE}")
         elif not path.is_file():
             if path.suffix in (".yaml", ".yml") or "/" in name:
-                raise InputError(f"there is no study file or results folder {str(path)!r}")
+                raise InputError(f"no study file or results folder has the name {str(path)!r}")
             if seen == () and (Path(DEFAULT_RESULTS) / name / STUDY_FILE).is_file():
                 return _read(str(Path(DEFAULT_RESULTS) / name), seen)
             hint = nearest(name, preset_names())
             raise InputError(
-                f"unknown study {name!r}{hint} (`tombola presets` lists all; or give the path of a study file)"
+                f"unknown study {name!r}{hint} (list the presets with `tombola presets`, or give the path of a study "
+                "file)"
             )
         source, text, folder = str(path), read_text(path, MAX_BYTES), path.parent
     real = source if name in preset_names() else str(path.resolve())
     if real in seen:
-        raise InputError(f"extends runs in a circle: {' -> '.join([*seen, real])}")
+        raise InputError(f"extends refers to itself: {' -> '.join([*seen, real])}")
     loaded = read_yaml(text, source)
     if not isinstance(loaded, CommentedMap):
-        raise InputError(f"{source}: a study file is a list of `field: value` lines")
+        raise InputError(f"{source}: a study file needs `field: value` lines")
     base = loaded.pop("extends", None)
     if base is not None and not isinstance(base, str):
-        raise InputError(f"{source}: extends names one preset or file, not {base!r}")
+        raise InputError(f"{source}: extends must name one preset or file, not {base!r}")
     draft = _read(base, (*seen, real), folder) if base else Draft()
     draft.settings.pop("description", None)  # it describes the base
     lines = dict(_lines(loaded, source))
@@ -171,7 +172,7 @@ def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft
 
 
 def _from_here(settings: dict[str, Any], folder: Path = Path()) -> dict[str, Any]:
-    """Make the data's path absolute: the folder that it is relative to will be forgotten.
+    """Make the data's path absolute, because the study does not store the folder that it is relative to.
 
     That of a preset is relative to the current directory; see `tombola.data.load` for where else it is looked for.
     """
@@ -215,7 +216,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     """Turn ("training.lr", 1) into {"training": {"lr": 1}}."""
     parts = key.strip().split(".")
     if len(parts) > MAX_DEPTH:
-        raise InputError(f"{shown(key)}: more than {MAX_DEPTH} fields inside each other")
+        raise InputError(f"{shown(key)}: more than {MAX_DEPTH} nested fields")
     for part in reversed(parts):
         value = {part: value}
     return dict(_plain(value))
@@ -271,7 +272,7 @@ def _deep(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _validated(draft: Draft) -> Study:
     if "name" not in draft.settings:
-        raise InputError("the study has no name: add a line `name: my-study`")
+        raise InputError("the study has no name: add the line `name: my-study`")
     settings = dict(draft.settings)
     for section, value in settings.items():
         if isinstance(value, dict):  # null stands for a field's default

@@ -1,77 +1,57 @@
 """Planning a study whose runs a user's own trainer trains.
 
-Arms, controls, rewinding and criteria are those of every study, as far as they need no more than weights. What needs
-tombola's own data, gradients or schedule is refused by name.
+Arms, controls, rewinding and criteria work as in every study if they need only weights. Tombola refuses, by name, those
+that need its own data, gradients or schedule.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.data import Description
 from tombola.errors import InputError
 from tombola.networks import Coverage, examine, factory, initialised
 from tombola.pruning import CRITERIA, try_criterion
-from tombola.pruning.at_init import WITH_EXAMPLES
 from tombola.pruning.select import plan_counts
 from tombola.registry import code_fingerprint, resolve
 from tombola.studies.arms import arm_named
+from tombola.studies.connectivity import Pair, connect
 from tombola.studies.controls import control
-from tombola.studies.plan import Plan, rows_of
+from tombola.studies.own_trial import REFUSED_ARMS, OwnTrial
+from tombola.studies.plan import Plan, check_levels, rows_of
 from tombola.studies.rewind import SNAPSHOT
 from tombola.studies.size import MAX_RUNS, check_size, runs_of
 from tombola.studies.study import ArmSettings, Study
 from tombola.studies.trainer import Trainer
-from tombola.studies.trial import Codes, Trial
+from tombola.studies.trial import Codes
 from tombola.tasks import Measures
-from tombola.training.popup import Popup
-from tombola.training.recipe import Recipe
-from tombola.work import (
-    Cost,
-    InitialState,
-    Item,
-    MaskSearch,
-    MaskUse,
-    Observations,
-    OwnMaskSearch,
-    OwnRun,
-    SgdNoise,
-    Spec,
-    Training,
-)
+from tombola.work import Item
 
 Make = Callable[[int], nn.Module]  # an initialised module from a seed
 
-REFUSED_ARMS = {
-    "fine-tune": "it sets the learning rate, which the trainer sets itself; lr-rewind keeps the final weights too",
-    "edge-popup": "it trains scores in the place of weights",
-    "edge-popup-trained": "its mask comes from training scores in the place of weights",
-    "early-bird": "it watches masks at iterations that tombola does not see",
-    "snip": "it needs gradients on examples that tombola does not have",
-    "grasp": "it needs gradients on examples that tombola does not have",
-}
 REFUSED_CRITERIA = {
     "gradient": "it needs gradients on a batch that tombola does not have",
     "stability": "it needs the weights at the lowest validation loss, which tombola does not see",
 }
-USABLE = "magnitude, initial-magnitude, magnitude-increase, movement and random need weights alone"
+USABLE = "use magnitude, initial-magnitude, magnitude-increase, movement or random, which need only weights"
 
 
 @dataclass(frozen=True)
 class OwnProblem:
-    """What is trained, as far as tombola knows it.
+    """The network to train, as far as tombola knows it.
 
     Args:
         make: returns an initialised module from a seed.
         inputs: a batch or the shape of one example; None looks for one on the module.
-        network_code, trainer_code: fingerprints.
+        network_code, trainer_code, evaluate_code: fingerprints.
         what: names the factory in messages.
     """
 
@@ -80,19 +60,20 @@ class OwnProblem:
     network_code: str = ""
     trainer_code: str = ""
     what: str = "the network"
+    evaluate_code: str = ""
 
     @classmethod
     def of(cls, study: Study) -> OwnProblem:
         """Return the problem that a study file names.
 
         Raises:
-            InputError: a function is not there, or the trainer can't be called with a run.
+            InputError: a function is missing, or the trainer can't be called with a run.
         """
         trainer = study.trainer
         assert trainer is not None
         if trainer.is_loop:
             raise InputError(
-                f"study {study.name!r} belongs to a loop over tombola.rounds; run the script that has the loop"
+                f"study {study.name!r} belongs to a loop over tombola.rounds; start the script of that loop"
             )
         check_call(trainer)
         inputs: Any = trainer.inputs
@@ -102,9 +83,10 @@ class OwnProblem:
         return cls(
             partial(_make, study, shape),
             inputs,
-            study.network.code(),
+            study.network.fingerprint(_make(study, shape, 0)),
             code_fingerprint(trainer.name, {}, "trainer"),
             f"network {study.network.name!r}",
+            "" if trainer.evaluate is None else code_fingerprint(trainer.evaluate, {}, "trainer.evaluate"),
         )
 
 
@@ -134,17 +116,19 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
     Args:
         study: what to plan.
         max_runs: more are refused.
-        problem: where the network is no function that a study can name: that of a loop.
+        problem: the problem of a loop, whose network a study can't name.
 
     Raises:
-        InputError: a function does not exist or does not fit, or the study asks for what needs tombola's own training.
+        InputError: a function does not exist or does not fit, or the study needs tombola's own training.
     """
     trainer = study.trainer
     assert trainer is not None
     check_size(runs_of(study), max_runs)
     _refuse(study)
     problem = problem or OwnProblem.of(study)
-    names = _snapshots(study)
+    names = _snapshots(study.rewind)
+    rewinds, partings = tuple(names), _partings(study, names)
+    names |= partings
     fresh = [arm.label for arm in study.arms if arm.reinit or arm_named(arm.rule).fresh]
     module = _checked(problem)
     inputs = example_inputs(module, problem.inputs, problem.what)
@@ -159,7 +143,7 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
     arms = [control(arm.rule, arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
     items: dict[str, Item] = {}
 
-    def trial(number: int, rewind: int, settings: ArmSettings | None) -> Trial:
+    def trial(number: int, rewind: int, settings: ArmSettings | None) -> OwnTrial:
         return OwnTrial(
             study,
             number,
@@ -175,57 +159,97 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
             trainer=trainer,
             trainer_code=problem.trainer_code,
             names=names,
+            evaluate_code=problem.evaluate_code,
         )
 
-    rows = rows_of(study, arms, tuple(names), trial)
+    rows = rows_of(study, arms, rewinds, trial)
+    pairs: list[Pair] = []
+    for rewind in partings:
+        assert study.connectivity is not None
+        _check_between(module, problem.what)
+        for number in range(study.trials):
+            pairs += connect(trial(number, rewind, None), study.connectivity)
     measures = Measures((trainer.primary,), trainer.primary)
-    return Plan(study, data, coverage, tuple(remaining), items, tuple(rows), (), measures)
+    return Plan(study, data, coverage, tuple(remaining), items, tuple(rows), tuple(pairs), measures)
+
+
+def _check_between(module: nn.Module, what: str) -> None:
+    """Refuse networks whose buffers mean nothing between two runs.
+
+    Raises:
+        InputError: there is a batch norm with running statistics.
+    """
+    for name, part in module.named_modules():
+        if isinstance(part, _BatchNorm) and part.track_running_stats:
+            raise InputError(
+                f"connectivity: {what} has a batch norm ({name!r}), whose running statistics are wrong between two "
+                "runs, and tombola has no examples to renew them; leave connectivity out, or use another norm"
+            )
 
 
 def _refuse(study: Study) -> None:
-    """Refuse what needs tombola's own data, gradients or schedule.
+    """Refuse settings that need tombola's own data, gradients or schedule.
 
     Raises:
         InputError: the study asks for some of it; the message names it.
     """
-    pruning = study.pruning
+    pruning, trainer = study.pruning, study.trainer
+    assert trainer is not None
     if pruning.criterion in REFUSED_CRITERIA:
         why = REFUSED_CRITERIA[pruning.criterion]
         raise InputError(f"pruning.criterion={pruning.criterion} can't be used with a trainer: {why}; {USABLE}")
     for arm in study.arms:
         if arm.rule in REFUSED_ARMS:
-            raise InputError(f"arm {arm.label!r} can't be used with a trainer: {REFUSED_ARMS[arm.rule]}; leave it out")
+            raise InputError(f"arm {arm.label!r} can't be used with a trainer: {REFUSED_ARMS[arm.rule]}; remove it")
         if arm.training:
-            raise InputError(f"arms: training of {arm.label!r} belongs to tombola's own training; the trainer sets it")
+            raise InputError(
+                f"arms: training of {arm.label!r} applies only to tombola's own training; remove it, "
+                "because the trainer sets its own"
+            )
     for field_name in ("back_off", "early_bird", "stop_margin"):
         if getattr(pruning, field_name) is not None:
-            raise InputError(f"pruning.{field_name} needs tombola's own training, and the study has a trainer")
-    if study.connectivity is not None:
+            raise InputError(
+                f"pruning.{field_name} needs tombola's own training, but the study has a trainer; remove the field"
+            )
+    if study.connectivity is not None and trainer.evaluate is None:
         raise InputError(
-            "connectivity evaluates networks between two runs, and tombola can't evaluate what a trainer trains; leave "
-            "connectivity out"
+            "connectivity evaluates networks between two runs; give `evaluate`, a function that returns the metrics of "
+            "a model, or remove connectivity"
         )
 
 
-def _snapshots(study: Study) -> dict[int, str | None]:
+def _partings(study: Study, rewinds: Mapping[int, str | None]) -> dict[int, str | None]:
+    """Return the snapshots from which copies are trained, by the number in their names.
+
+    Raises:
+        InputError: `connectivity` names a level or a snapshot that can't be.
+    """
+    settings = study.connectivity
+    if settings is None:
+        return {}
+    check_levels(study)
+    return dict(rewinds) if settings.rewind is None else _snapshots(settings.rewind)
+
+
+def _snapshots(rewind: Any) -> dict[int, str | None]:
     """Return the snapshots that are rewound to, by the number in their names; 0 is the initialisation, None.
 
     Raises:
-        InputError: a rewind step is no name of a snapshot, or two have one number.
+        InputError: a rewind step is not a name of a snapshot, or two have one number.
     """
-    steps = study.rewind if isinstance(study.rewind, tuple) else (study.rewind,)
+    steps = rewind if isinstance(rewind, tuple) else (rewind,)
     found: dict[int, str | None] = {}
     for step in steps:
         name = f"step-{step}" if isinstance(step, int) and step else step
         match = SNAPSHOT.fullmatch(name) if isinstance(name, str) else None
         if name != 0 and match is None:
             raise InputError(
-                f"rewind={step}: with a trainer, rewind names a snapshot that the trainer takes, such as step-500; "
+                f"rewind={step}: with a trainer, rewind must name a snapshot of the trainer, such as step-500; "
                 'the trainer calls run.snapshot("step-500")'
             )
         number = int(match[1]) if match else 0
         if number in found or (match and not number):
-            raise InputError(f"rewind names {step} and another step of the same number; leave one of them out")
+            raise InputError(f"rewind names {step} and another step of the same number; remove one of them")
         found[number] = str(name) if match else None
     if not found:
         raise InputError("rewind=[]: name at least one snapshot, or 0 for the initialisation")
@@ -262,7 +286,7 @@ def _check_fresh(problem: OwnProblem, coverage: Coverage, arm: str) -> None:
     if all(torch.equal(one[name], other[name]) for name in coverage.shapes()):
         raise InputError(
             f"arm {arm!r} needs a second initialisation, but {problem.what} builds equal weights from every seed, so "
-            "that control would be the ticket itself; use shuffled-weights or redrawn-magnitudes"
+            "this control would equal the ticket; use shuffled-weights or redrawn-magnitudes"
         )
 
 
@@ -287,13 +311,13 @@ def example_inputs(module: nn.Module, given: Any, what: str) -> Any:
     if isinstance(first, nn.Linear):
         return (first.in_features,)
     raise InputError(
-        f"{what}: tombola runs one batch to find the prunable layers, and knows none; give inputs, the shape of one "
-        "example such as [3, 32, 32], or a batch"
+        f"{what}: tombola runs one batch to find the prunable layers, but has no batch; set inputs to the shape of "
+        "one example, such as [3, 32, 32], or to a batch"
     )
 
 
 def _described(inputs: Any) -> Description:
-    """Return what is known of the data: the shape of an example, where it is one tensor."""
+    """Return the known facts about the data: the shape of an example, if it is one tensor."""
     if isinstance(inputs, tuple) and len(inputs) == 1 and isinstance(inputs[0], Tensor):
         inputs = inputs[0]
     if isinstance(inputs, Tensor):
@@ -302,142 +326,3 @@ def _described(inputs: Any) -> Description:
     if isinstance(inputs, tuple) and all(isinstance(size, int) for size in inputs):
         return Description(inputs, None, 0, 0)
     return Description((), None, 0, 0)
-
-
-@dataclass
-class OwnTrial(Trial):
-    """One trial of a study with a trainer, while it is planned.
-
-    Args:
-        trainer: that trains all runs.
-        trainer_code: its fingerprint.
-        names: of the snapshots that are rewound to, by number.
-    """
-
-    trainer: Trainer = field(default_factory=lambda: Trainer(name="unknown"))
-    trainer_code: str = ""
-    names: Mapping[int, str | None] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._place = ("dense", 0)
-        named = tuple(sorted(name for name in self.names.values() if name))
-        self.dense = self._train("dense", "dense", 0, InitialState(), None, observe=Observations(named=named))
-        self._chains = {}
-
-    @property
-    def rewound(self) -> InitialState:
-        """The trial's own weights at the snapshot that is rewound to."""
-        return InitialState(run=self.dense.id, name=self.names[self.rewind])
-
-    def other_start(self, draw: int) -> InitialState:
-        """Return the weights of another initialisation, at the snapshot of a run without a mask."""
-        name = self.names[self.rewind]
-        if name is None:
-            return InitialState(draw=draw)
-        observe = Observations(named=(name,))
-        label = f"late-reinit-{draw - 1}.start"
-        run = self._train(label, "late-reinit", 0, InitialState(draw=draw), None, observe=observe)
-        return InitialState(run=run.id, name=name)
-
-    def early_bird(self, level: int) -> MaskUse:
-        """Refuse masks that are watched while the dense network trains."""
-        raise InputError(f"early-bird masks can't be used with a trainer: {REFUSED_ARMS['early-bird']}")
-
-    def popup(self, level: int, draw: int) -> Popup:
-        """Refuse supermasks."""
-        raise InputError(f"supermasks can't be used with a trainer: {REFUSED_ARMS['edge-popup']}")
-
-    def last_rate(self, level: int) -> Recipe:
-        """Refuse recipes."""
-        raise InputError(f"a recipe can't be used with a trainer: {REFUSED_ARMS['fine-tune']}")
-
-    def at_init(self, method: str, level: int, repeat: int = 0) -> MaskUse:
-        """Return the mask found by pruning the untrained network once, by its weights alone."""
-        if method in WITH_EXAMPLES:
-            raise InputError(f"{method} can't be used with a trainer: {REFUSED_ARMS['snip']}")
-        if method == "synflow" and not self._input_shape:
-            raise InputError("synflow needs inputs that are one float32 tensor; give the shape of one example")
-        return super().at_init(method, level, repeat)
-
-    def add(
-        self, spec: Spec, label: str, group: str, cost: Cost | None = None, observe: Observations | None = None
-    ) -> Item:
-        """Add work of any kind to the plan, with the arm and repeat that a trainer is told."""
-        known = spec.id in self.items
-        item = super().add(spec, label, group, cost, observe)
-        if not known:
-            item = self.items[item.id] = replace(item, arm=self._place[0], repeat=self._place[1])
-        return item
-
-    def plan_arm(
-        self,
-        label: str,
-        rule: Any,
-        level: int,
-        repeat: int,
-        repeats: int,
-        training: Mapping[str, Any] | None = None,
-        group: str = "",
-    ) -> Training:
-        """Plan what an arm asks for at a level."""
-        before, self._place = self._place, (label, repeat)
-        try:
-            return super().plan_arm(label, rule, level, repeat, repeats, training, group)
-        finally:
-            self._place = before
-
-    @property
-    def _input_shape(self) -> tuple[int, ...] | None:
-        shape = self.data.input_shape
-        return shape if shape and self.data.input_dtype == "float32" else None
-
-    def spec(self, kind: type[Any], **fields: Any) -> Any:
-        """Return a spec of own work with the network, seed and trial of the study."""
-        study = self.study
-        if kind is MaskSearch:
-            kind, fields = OwnMaskSearch, fields | {"examples": 0} if "examples" in fields else fields
-        return kind(
-            network=study.network.model_copy(update={"output": None}),
-            seed=study.seed,
-            trial=self.number,
-            network_code=self.codes.network,
-            prunable=self.coverage.shapes(),
-            input_shape=self._input_shape,
-            **fields,
-        )
-
-    def _train(
-        self,
-        label: str,
-        group: str,
-        level: int,
-        initial: InitialState,
-        mask: MaskUse | Popup | None,
-        recipe: Recipe | None = None,
-        observe: Observations | None = None,
-        until: int | None = None,
-        copy_number: int = 0,
-    ) -> Training:
-        if isinstance(mask, Popup) or (recipe is not None and recipe != self.study.training):
-            raise InputError(f"arm {label!r} returns a recipe or trains scores, and the study has a trainer of its own")
-        trainer = self.trainer
-        if initial.trained:  # only tombola's own training continues a schedule there
-            initial = initial.model_copy(update={"iteration": 0})
-        spec = self.spec(
-            OwnRun,
-            mask=mask,
-            initial=initial,
-            noise=SgdNoise(level=level if self.study.noise == "level" else 0, copy_number=copy_number),
-            level=level,
-            trainer=trainer.name,
-            arguments=trainer.arguments,
-            trainer_code=self.trainer_code,
-            metric=trainer.metric,
-            better=trainer.better,
-            unit=trainer.unit,
-        )
-        density = self.coverage.density(self.remaining[level])
-        cost = Cost(iterations=1, batch_size=1, density=density)
-        item = self.add(spec, f"{label}.level-{level:02}" if level else label, group, cost, observe)
-        assert isinstance(item.spec, OwnRun)
-        return item.spec

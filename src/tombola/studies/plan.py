@@ -1,4 +1,4 @@
-"""From a study to the work that it needs and the table rows that the results fill."""
+"""Turns a study into work items and the table rows that their results fill."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tombola.work import Item, MaskSearch
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the results table: which run it shows, and as what.
+    """One row of the results table: its run and its place.
 
     Args:
         arm, trial, repeat, level: its place.
@@ -46,18 +46,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a study comes to.
+    """The work and the tables of a study.
 
     Args:
-        study: what was planned.
+        study: the planned study.
         data: shape and size of the data set.
         coverage: the network's prunable layers.
         remaining: number of weights that remain at each level, the dense level 0 included; where `pruning.back_off`
             is set, or a criterion skips rounds, the fewest that can remain.
         work: items by identity, each after those that it needs.
         rows: of the results table, in the study's order of arms.
-        pairs: what the interpolations show; two may share one.
-        measures: what the task measures.
+        pairs: the places of the interpolations; two places may share one.
+        measures: the task's measures.
     """
 
     study: Study
@@ -76,7 +76,7 @@ class Plan:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know before anything is trained, a line each."""
+        """Notes for the user before training, one line each."""
         if self.study.trainer is not None:
             return ()
         recipes = (self.study.recipe(level) for level in (0, 1))
@@ -106,15 +106,15 @@ class Plan:
 
 
 def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) -> Plan:
-    """Plan the work of a study. Nothing is downloaded, trained or written.
+    """Plan the work of a study. It downloads, trains and writes nothing.
 
     Args:
         study: what to plan.
         root: folder of data sets.
-        max_runs: more are refused before any of them is worked out.
+        max_runs: refuse a study with more runs.
 
     Raises:
-        InputError: a network, criterion or arm does not exist or does not fit, or the study asks for what can't be.
+        InputError: a network, criterion or arm does not exist or does not fit, or a setting is impossible.
     """
     if study.trainer is not None:
         from tombola.studies.own import make_own_plan  # which needs this module
@@ -144,7 +144,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
         who, asked = ("rewind", rewinds) if any(rewinds) else ("connectivity.rewind", parting)
         raise InputError(
             f"training.patience={study.training.patience} could end the dense run before iteration {max(asked)}, "
-            f"which {who} asks for; give patience to the pruned levels alone, as retraining.patience"
+            f"which {who} needs; set patience for the pruned levels only, as retraining.patience"
         )
     _check_second_initialisation(study, build, coverage)
     rates = study.pruning.resolve(coverage)
@@ -152,7 +152,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task)
     arms = [control(arm.rule, arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
-    codes = Codes(study.network.code(), fingerprint(study.data, root), study.task.code())
+    codes = Codes(study.network.fingerprint(untrained()), fingerprint(study.data, root), study.task.code())
 
     items: dict[str, Item] = {}
 
@@ -212,13 +212,13 @@ def _check_second_initialisation(study: Study, build: Callable[[], nn.Module], c
         return
     raise InputError(
         f"arms: {fresh[0]!r} needs a second initialisation, but {study.network.name!r} builds equal weights from every "
-        "seed, so that control would be the ticket itself; use shuffled-weights or redrawn-magnitudes, or set "
+        "seed, so this control would equal the ticket; use shuffled-weights or redrawn-magnitudes, or set "
         "network.init to a scheme such as kaiming-normal"
     )
 
 
 def _partings(study: Study, rewinds: tuple[int, ...], budget: int, data: Description) -> tuple[int, ...]:
-    """Return the iterations from which copies are trained; none where the study does not ask for any.
+    """Return the iterations from which copies train; none without `connectivity`.
 
     Raises:
         InputError: an iteration or a level is beyond what the study has.
@@ -226,14 +226,24 @@ def _partings(study: Study, rewinds: tuple[int, ...], budget: int, data: Descrip
     settings = study.connectivity
     if settings is None:
         return ()
-    if settings.levels[-1] > study.pruning.rounds:
-        raise InputError(
-            f"connectivity.levels names level {settings.levels[-1]}, but with pruning.rounds={study.pruning.rounds} "
-            f"there are levels 0 to {study.pruning.rounds}"
-        )
+    check_levels(study)
     if settings.rewind is None:
         return rewinds
     return iterations(settings.rewind, epoch_length(study, data, study.training), budget, "connectivity.rewind")
+
+
+def check_levels(study: Study) -> None:
+    """Refuse levels that the study does not have.
+
+    Raises:
+        InputError: `connectivity` names one.
+    """
+    settings, rounds = study.connectivity, study.pruning.rounds
+    if settings is not None and settings.levels[-1] > rounds:
+        raise InputError(
+            f"connectivity.levels names level {settings.levels[-1]}, but with pruning.rounds={rounds} the levels are "
+            f"0 to {rounds}"
+        )
 
 
 def _rows(settings: ArmSettings, arm: Rule, trial: Trial) -> list[Row]:
@@ -244,7 +254,7 @@ def _rows(settings: ArmSettings, arm: Rule, trial: Trial) -> list[Row]:
         for level in range(1, trial.study.pruning.rounds + 1):
             run = trial.plan_arm(settings.label, arm, level, repeat, settings.per_trial, settings.training)
             if repeat and run.id in seen:
-                raise InputError(f"arm {settings.label!r}: its repeats are all the same run; leave per_trial out")
+                raise InputError(f"arm {settings.label!r}: all its repeats would be the same run; remove per_trial")
             seen.add(run.id)
             rows.append(Row(settings.label, trial.number, repeat, level, run.id))
     return rows

@@ -1,4 +1,4 @@
-"""The `pruning` section of a study: what each round removes."""
+"""The `pruning` section of a study: the weights that each round removes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Rate = float | tuple[float, ...]  # of every round, or a list with one for each
 
 
 class BackOff(Section):
-    """What happens when a level has lost too much: its mask is given up, and the last good one is pruned by less.
+    """Back-off: after a level with too large a loss, tombola discards its mask and prunes the last good mask by less.
 
     Args:
-        margin: the loss that is borne: how much worse than the dense network's the task's metric may be on the
-            validation examples at early stop. A fraction for percentages: 0.01 is 1 percentage point of accuracy.
-        factor: of the rates, each time that a level has lost more.
+        margin: the accepted loss of the task's metric, compared with the dense network, on the validation examples at
+            early stop. A fraction for percentages: 0.01 is 1 percentage point of accuracy.
+        factor: multiplies the rates after each failure.
     """
 
     margin: float = Field(ge=0)
@@ -33,18 +33,18 @@ class BackOff(Section):
 
 
 class Pruning(Section):
-    """The `pruning` section: what one round removes.
+    """The `pruning` section: the weights that each round removes.
 
-    A rate is the fraction of the remaining weights that one round removes; density is the fraction kept. Exactly one
-    of `rate`, `target` and `densities` says how much goes.
+    A rate is the fraction of the remaining weights that one round removes; density is the fraction kept. Set exactly
+    one of `rate`, `target` and `densities`.
 
     Args:
         criterion: scores the weights; the lowest scores go first. One of ours or `package.module:function`.
         scope: "layer" compares weights within each layer, "global" across all layers together.
-        rate: of every layer that nothing else is said about; a list has one for each round.
+        rate: the rate of every layer that no other field sets; a list has one rate per round.
         target: density of the whole network after the last round, reached at one constant rate.
         densities: of the whole network at levels 1, 2, ..., falling.
-        output_rate: of the output layer, under scope "layer"; half of the others' where it is not given (the paper's
+        output_rate: the rate of the output layer, under scope "layer"; by default half of the others' (the paper's
             Figure 2).
         rates: layer -> rate, under scope "layer". A key is a layer, a pattern such as "conv*", or a kind: "conv",
             "linear", "recurrent", "attention", "embedding" or "parameter". A layer's own name comes before a pattern,
@@ -52,13 +52,13 @@ class Pruning(Section):
         exclude: layers, patterns or kinds that are never pruned; "output" stands for the output layer.
         rounds: number of rounds; level n has been pruned n times. Follows from a list of rates or densities.
         minimum: the least number of weights that a layer keeps.
-        back_off: prunes by less once a level has lost too much. Densities are then known only as they are found.
-        early_bird: watches, while the dense network trains, the mask that pruning it by magnitude to each level would
-            give, and says when one has settled; on its own where the study has an arm `early-bird`.
-        stop_margin: an arm's levels end once one's metric on the validation examples is not better than chance by
-            this: of classification, once the accuracy is below 1 / classes plus this.
-        init_examples: of each class, that `snip` and `grasp` look at (Tanaka et al. 2020 take ten); where the targets
-            are no class numbers, ten times as many of all examples.
+        back_off: prunes by less after a level with too large a loss. Densities are then unknown before the run.
+        early_bird: tracks, during the dense run, the mask of magnitude pruning to each level, and records when it
+            settles; set by default with an arm `early-bird`.
+        stop_margin: an arm ends at the level whose validation metric is not better than chance by this margin; for
+            classification, when the accuracy is below 1 / classes plus this.
+        init_examples: examples of each class for `snip` and `grasp` (Tanaka et al. 2020 take ten); if the targets are
+            not class numbers, ten times as many of all examples.
         pattern: weights that are pruned together: "channel", {"n": 2, "m": 4} or {"block": [4, 1]}.
     """
 
@@ -102,29 +102,29 @@ class Pruning(Section):
     @model_validator(mode="after")
     def _check(self) -> Pruning:
         if (self.rate is not None) + (self.target is not None) + bool(self.densities) != 1:
-            raise ValueError("give exactly one of rate, target and densities")
+            raise ValueError("set exactly one of rate, target and densities")
         if self.scope == "global" and (self.rates or self.output_rate is not None):
             raise ValueError(
-                "scope: global compares all layers at one rate; rates and output_rate belong to scope: layer "
-                "(a layer that is to be left alone goes into exclude)"
+                "scope: global compares all layers at one rate; rates and output_rate need scope: layer (to keep a "
+                "layer whole, add it to exclude)"
             )
         lists = {"rate": self.rate, "output_rate": self.output_rate, "densities": self.densities or None}
         lists |= {f"rates.{layer}": rate for layer, rate in self.rates.items()}
         for name, steps in lists.items():
             if isinstance(steps, tuple) and len(steps) != self.rounds:
                 raise ValueError(
-                    f"{name} lists {len(steps)} values for {self.rounds} rounds; leave rounds out, or match it"
+                    f"{name} lists {len(steps)} values for {self.rounds} rounds; remove rounds, or set it to that "
+                    "number"
                 )
         if any(later >= earlier for earlier, later in zip(self.densities, self.densities[1:], strict=False)):
-            raise ValueError("densities fall from level to level")
+            raise ValueError("densities must fall from level to level")
         return self
 
     def resolve(self, coverage: Coverage) -> tuple[dict[str, float], ...]:
         """Return weight name -> rate for every layer that is pruned, for each round.
 
         Raises:
-            InputError: a layer is named that the network does not have, nothing is left to prune, or a density can't
-                be reached.
+            InputError: the network lacks a named layer, no layer remains to prune, or a density can't be reached.
         """
         excluded = {name for key in self.exclude for name in _layers(key, coverage, "pruning.exclude")}
         if self.pattern is not None and self.pattern.channel:
@@ -134,11 +134,11 @@ class Pruning(Section):
         for key, rate in sorted(self.rates.items(), key=lambda item: _precedence(item[0])):
             found = _layers(key, coverage, "pruning.rates")
             if len(found) == 1 and found[0] in excluded:
-                raise InputError(f"pruning: {found[0]!r} stands both in exclude and in rates")
+                raise InputError(f"pruning: {found[0]!r} is both in exclude and in rates; remove one")
             (kinds if key in KINDS else named).update(dict.fromkeys(found, rate))
         pruned = [layer.name for layer in coverage.layers if layer.name not in excluded]
         if not pruned:
-            raise InputError("pruning.exclude: every prunable layer is excluded; there is nothing to prune")
+            raise InputError("pruning.exclude: it excludes every prunable layer; remove at least one")
 
         def rates_at(number: int, base: float) -> dict[str, float]:
             rates = {name: _of(kinds.get(name, base), number) for name in pruned}
@@ -153,7 +153,8 @@ class Pruning(Section):
         elif self.target is not None:
             if any(isinstance(rate, tuple) for rate in (self.output_rate, *self.rates.values())):
                 raise InputError(
-                    "pruning.target goes at one constant rate; output_rate and rates can't be lists with it"
+                    "pruning.target uses one constant rate, so output_rate and rates can't be lists; give single "
+                    "numbers"
                 )
             base = constant_rate(
                 sizes, self.target, self.rounds, self.scope, self.minimum, lambda base: rates_at(0, base)
@@ -198,7 +199,7 @@ def _precedence(key: str) -> int:
 
 
 def _layers(key: str, coverage: Coverage, field: str) -> list[str]:
-    """Return the weight names that a key of `rates` or `exclude` stands for."""
+    """Return the weight names that match a key of `rates` or `exclude`."""
     names = [layer.name for layer in coverage.layers]
     if key in KINDS:  # a layer that is called so is there as "conv.weight"
         found = [layer.name for layer in coverage.layers if layer.kind == key]
@@ -212,5 +213,5 @@ def _layers(key: str, coverage: Coverage, field: str) -> list[str]:
         return [coverage.select(key, field)]  # which says what there is
     if not found:
         known = ", ".join(name.removesuffix(".weight") for name in names)
-        raise InputError(f"{field}: no prunable layer matches {key!r}; there are {known}")
+        raise InputError(f"{field}: no prunable layer matches {key!r}; the layers are {known}")
     return found

@@ -1,4 +1,4 @@
-"""Can a study's networks be trained as its recipes say? Checked before anything is trained."""
+"""Checks, before training, that a study's recipes fit its network and data."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def check_recipe(
     """Check the optimiser, schedule and augmentation of a recipe against the network and the data.
 
     Args:
-        recipe: how networks are trained.
+        recipe: the training recipe.
         budget: in iterations.
-        build: makes the untrained network; called only for an optimiser of the user's own.
-        data, task: what is learned.
+        build: makes the untrained network; called only for a user's own optimiser.
+        data, task: the data and the task.
         settings: the `data` section.
 
     Raises:
@@ -36,12 +36,12 @@ def check_recipe(
     is_image = is_one_shape(data.input_shape) and len(data.input_shape) == 3 and data.input_dtype == "float32"
     if any(kind in KINDS for kind in recipe.augment) and not is_image:
         raise InputError(
-            f"training.augment is for images (channels, height, width), and an example of {settings.source} has "
-            f"shape {data.input_shape}; leave augment out"
+            f"training.augment needs images (channels, height, width), but an example of {settings.source} has "
+            f"shape {data.input_shape}; remove augment"
         )
     if any(kind in KINDS for kind in recipe.augment) and settings.normalise == "feature":
         raise InputError(
-            "training.augment moves pixels, and data.normalise=feature gives each place constants of its own; use "
+            "training.augment moves pixels, but data.normalise=feature gives each place its own constants; set "
             "normalise: channel"
         )
     if recipe.own_augment:
@@ -51,8 +51,8 @@ def check_recipe(
             twice = [changed_by(name, function, inputs, torch.Generator().manual_seed(0)) for _ in range(2)]
             if not _equal(*twice):
                 raise InputError(
-                    f"training.augment={name!r} gave two results from equal generators; draw from the generator that "
-                    "it is given alone, or no run can be resumed"
+                    f"training.augment={name!r} gave two results from equal generators; draw only from the generator "
+                    "that it receives, or no run can resume"
                 )
     if recipe.optimizer == "muon" or not recipe.knows_optimizer:
         check_optimizer(recipe, build())
@@ -65,7 +65,7 @@ def _equal(one: Tensors, other: Tensors) -> bool:
 
 
 def unreached_milestones(recipe: Recipe, budget: int) -> str:
-    """Return in one line which milestones training never reaches; "" where it reaches all."""
+    """Return one line about milestones that training never reaches; "" if it reaches all."""
     beyond = recipe.beyond(budget)
     if not beyond:
         return ""

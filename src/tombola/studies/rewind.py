@@ -1,4 +1,4 @@
-"""Where kept weights go back to: an iteration of the dense run, in any of the ways in which it may be said."""
+"""The rewind step: an iteration of the dense run, in any of its notations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SNAPSHOT = re.compile(r"[a-z][a-z0-9_]*-(\d{1,12})")  # the name of one that a u
 
 
 def _rewind_step(value: Any) -> Any:
-    """Return a rewind step as it is kept: an iteration, a fraction of the budget, epochs, or a snapshot's name."""
+    """Return a validated rewind step: an iteration, a fraction of the budget, epochs, or a snapshot's name."""
     text = " ".join(str(value).split())
     if isinstance(value, str) and len(text) < 40 and (EPOCHS.fullmatch(text) or SNAPSHOT.fullmatch(text)):
         return text
@@ -26,16 +26,16 @@ def _rewind_step(value: Any) -> Any:
     if 0 < number < 1:
         return number
     if isinstance(value, float) and number == 1:
-        raise ValueError("a fraction of the budget lies below 1; iteration 1 is written 1")
+        raise ValueError("a fraction of the budget must be below 1; write iteration 1 as 1")
     if 0 <= number <= MOST_ITERATIONS and number == int(number):
         return int(number)
     raise ValueError("must be an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')")
 
 
 def rewind_steps(value: Any) -> Any:
-    """Return one rewind step or several as they are kept; ValueError where it is none."""
+    """Return one or several validated rewind steps; ValueError if one is invalid."""
     if isinstance(value, list | tuple) and len(value) > MOST_REWINDS:
-        raise ValueError(f"names {len(value):,} iterations; at most {MOST_REWINDS} are rewound to")
+        raise ValueError(f"lists {len(value):,} iterations; at most {MOST_REWINDS} are allowed")
     return [_rewind_step(each) for each in value] if isinstance(value, list | tuple) else _rewind_step(value)
 
 
@@ -51,7 +51,7 @@ def iterations(
     Args:
         rewind: one rewind step or several.
         epoch_length: iterations in an epoch.
-        budget: iterations of the shortest run among those that are rewound and the dense one.
+        budget: iterations of the shortest run among the rewound ones and the dense one.
         field: its name, for messages.
 
     Raises:
@@ -66,8 +66,8 @@ def iterations(
             match = EPOCHS.fullmatch(step)
             if match is None:
                 raise InputError(
-                    f"{field}={step} names a snapshot, and only a user's own trainer takes those; without a trainer, "
-                    "give an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')"
+                    f"{field}={step} names a snapshot, which only a user's own trainer takes; without a trainer, give "
+                    "an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')"
                 )
             iteration = round(float(match[1]) * epoch_length)
         else:

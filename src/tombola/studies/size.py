@@ -1,4 +1,4 @@
-"""How many runs a study comes to, counted before any of them is planned."""
+"""The number of runs of a study, counted before the plan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_RUNS = 100_000  # of a plan, unless more are allowed
 
 
 def runs_of(study: Study) -> int:
-    """Return about how many runs and interpolations a study comes to; shared ones are counted once an arm."""
+    """Return the approximate number of runs and interpolations of a study; shared ones count once per arm."""
     rewinds = len(study.rewind) if isinstance(study.rewind, tuple) else 1
     each = 1 + sum(arm.per_trial * study.pruning.rounds * rewinds for arm in study.arms)
     if study.connectivity is not None:
@@ -28,10 +28,10 @@ def check_size(runs: int, limit: int = MAX_RUNS) -> None:
     """Refuse a plan of more than `limit` runs.
 
     Raises:
-        InputError: the message says how many there would be, and how to allow them.
+        InputError: the message gives the number of runs, and how to allow them.
     """
     if runs > limit:
         raise InputError(
-            f"the study comes to about {runs:,} runs, and at most {limit:,} are planned; lower trials, per_trial, "
-            f"pruning.rounds, rewind or connectivity.copies, or allow them with --max-runs {runs}"
+            f"the study needs about {runs:,} runs, but at most {limit:,} are allowed; lower trials, per_trial, "
+            f"pruning.rounds, rewind or connectivity.copies, or allow more with --max-runs {runs}"
         )

@@ -26,12 +26,12 @@ class ArmSettings(Section):
     """One arm of a study.
 
     Args:
-        rule: one of ours (see `tombola.studies.arms`), or `package.module:function`.
-        name: of the curve in tables and figures; what it is where it is not given: "snip", "snip-shuffled".
+        rule: one of tombola's (see `tombola.studies.arms`), or `package.module:function`.
+        name: of the curve in tables and figures; by default such as "snip" or "snip-shuffled".
         per_trial: repetitions in each trial.
         shuffle: a control: the rule's mask, shuffled within each layer (Su et al. 2020; Frankle et al. 2021).
         reinit: a control: the rule's mask on a fresh initialisation.
-        training: fields of the recipe that are others at levels 1 and up of this arm, such as `{lr: 0.1}`.
+        training: fields of the recipe that change at levels 1 and up of this arm, such as `{lr: 0.1}`.
         weights: of `edge-popup`: see `tombola.training.popup.Popup`.
     """
 
@@ -53,7 +53,7 @@ class ArmSettings(Section):
             return {"rule": value}
         if isinstance(value, dict) and "of" in value:
             if "rule" in value:
-                raise ValueError("give an arm either its rule, or `of`, the arm that it is a control of")
+                raise ValueError("give an arm either `rule`, or `of` (the arm that it controls)")
             value = {"rule": value["of"], **{name: option for name, option in value.items() if name != "of"}}
             known = value.keys() <= cls.model_fields.keys()  # else the unknown option is what is wrong
             if known and not any(_is_on(value.get(control)) for control in ("shuffle", "reinit")):
@@ -68,7 +68,7 @@ class ArmSettings(Section):
     @model_validator(mode="after")
     def _options_fit(self) -> ArmSettings:
         if self.weights and self.rule != "edge-popup":
-            raise ValueError(f"weights belongs to the arm edge-popup, not to {self.rule!r}")
+            raise ValueError(f"only the arm edge-popup takes weights, not {self.rule!r}")
         return self
 
     @property
@@ -105,25 +105,26 @@ def _changed(recipe: Recipe, fields: dict[str, Any], where: str) -> Recipe:
 
 
 class Study(Section):
-    """What `tombola run` runs.
+    """A study: the input of `tombola run`.
 
     Args:
-        name: of the study, and of its results folder unless another is asked for.
+        name: the name of the study, and of its default results folder.
         description: one line for lists.
         seed: all randomness follows from it and the trial's number.
         network, data, training, pruning: see those sections.
-        task: what is learned: "classification", or another of `tombola.tasks.TASKS`, or `package.module:Class`; with
+        task: "classification", or another of `tombola.tasks.TASKS`, or `package.module:Class`; with
             options as `{name: regression, metric: mae}`.
-        trainer: a user's own function that trains all runs, in the place of `data`, `task`, `training` and
+        trainer: a user's own function that trains all runs, instead of `data`, `task`, `training` and
             `retraining`. See `tombola.studies.trainer.Trainer`.
-        retraining: fields of `training` that are others at levels 1 and up, such as `{epochs: 25}`.
-        noise: "trial": all runs of a trial see the same batches in the same order; "level": each level has a data
-            order, augmentation and dropout of its own.
-        rewind: the iteration of the dense run that kept weights go back to; 0 is the initialisation. Or a fraction of
+        retraining: fields of `training` that change at levels 1 and up, such as `{epochs: 25}`.
+        noise: "trial": all runs of a trial see the same batches in the same order; "level": each level has its own data
+            order, augmentation and dropout.
+        rewind: the iteration of the dense run whose weights tickets start from; 0 is the initialisation. Or a fraction
+            of
             the budget (0.1), or epochs ("2 epochs"), or a list of those: then every arm that depends on it has one
-            curve for each, called "ticket@500". A rewound network goes on from there: schedule and data order
+            curve for each, called "ticket@500". A rewound network continues from there: schedule and data order
             continue, and the budget counts from 0.
-        connectivity: which runs are tested for being joined by a line of low error; None tests none.
+        connectivity: the interpolations between runs to evaluate; None for none.
         arms: the curves.
         trials: independent repetitions: own initialisation, data order and split.
     """
@@ -147,16 +148,16 @@ class Study(Section):
     @model_validator(mode="before")
     @classmethod
     def _trainer_alone(cls, value: Any) -> Any:
-        """Fill in placeholders for what a trainer brings itself, and refuse anything else in their place."""
+        """Fill in placeholders for the sections that a trainer replaces, and refuse other values."""
         if not isinstance(value, dict) or value.get("trainer") is None:
             return value
         blanks: dict[str, Section] = {"data": OWN_DATA, "training": OWN_RECIPE, "task": TaskSettings()}
         for section, blank in blanks.items():
             given = value.get(section)
             if given is not None and not _is_blank(given, blank):
-                raise ValueError(f"{section}: the trainer brings its own; leave {section} out, or leave trainer out")
+                raise ValueError(f"{section}: the trainer has its own; remove {section} or trainer")
         if value.get("retraining"):
-            raise ValueError("retraining: the trainer brings its own; leave retraining out, or leave trainer out")
+            raise ValueError("retraining: the trainer has its own; remove retraining or trainer")
         return {**value, **blanks}
 
     @field_validator("network", mode="before")
@@ -191,7 +192,7 @@ class Study(Section):
         return self
 
     def recipe(self, level: int) -> Recipe:
-        """Return how the networks of a level are trained."""
+        """Return the training recipe of a level."""
         return self.training.changed(self.retraining) if level else self.training
 
     @classmethod
@@ -207,8 +208,8 @@ class Study(Section):
                 `**{"training.iterations": 2000}`.
 
         Raises:
-            InputError: the study does not exist or says something that can't be; the message names field, value,
-                what is allowed, file and line.
+            InputError: the study does not exist or is not valid; the message names field, value, allowed values, file
+                and line.
         """
         from tombola.studies.loading import load_study
 

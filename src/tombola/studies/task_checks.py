@@ -1,4 +1,4 @@
-"""Does a study's network fit its task and its data? Checked before anything is trained."""
+"""Checks, before training, that a study's network fits its task and its data."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tombola.data import Description, Part
+from tombola.data import Description, Examples, Part
 from tombola.errors import InputError
 from tombola.tasks import CLASSIFICATION, Task
 
 if TYPE_CHECKING:
     from tombola.studies.study import Study
 
-EXAMPLES = 4  # of the made-up batch that shapes are checked with
+EXAMPLES = 4  # of the synthetic batch that shapes are checked with
 LIMIT = 256  # examples of the data themselves that the loss and the metrics are tried on
 AGREE = 1e-4  # relative difference of sums in another order; float32 products differ by block size
 
 
 def check_outputs(task: Task, module: nn.Module, data: Description, source: str) -> None:
-    """Check what a network returns for a made-up batch.
+    """Check the output of a network for a synthetic batch.
 
     Raises:
         InputError: it does not fit the task or the data.
@@ -41,7 +41,7 @@ def check_margins(study: Study, task: Task, data: Description) -> None:
     """Check the margins of a study, which are differences of the task's metric.
 
     Raises:
-        InputError: a margin is impossible, or there is no chance level to measure it from.
+        InputError: a margin is impossible, or the chance level is unknown.
     """
     pruning, metric = study.pruning, task.primary
     margins = {"pruning.stop_margin": pruning.stop_margin}
@@ -54,25 +54,25 @@ def check_margins(study: Study, task: Task, data: Description) -> None:
             )
     if pruning.stop_margin is not None and task.chance(data) is None:
         raise InputError(
-            f"pruning.stop_margin={pruning.stop_margin:g}: the {metric.words} of a guess is not known for task: "
-            f"{study.task.name}; leave stop_margin out, or set pruning.rounds to where levels should end"
+            f"pruning.stop_margin={pruning.stop_margin:g}: the {metric.words} of a guess is unknown for task: "
+            f"{study.task.name}; remove stop_margin, and set pruning.rounds to the last level that you need"
         )
 
 
-def check_start(task: Task, module: nn.Module, train: Part, validation: Part, source: str) -> None:
+def check_start(task: Task, module: nn.Module, train: Part, validation: Examples, source: str) -> None:
     """Try loss and metrics on the data themselves, with the untrained network on the CPU.
 
-    Plain classification is not tried: its loss and its accuracy are known to be sound.
+    It skips plain classification, whose loss and accuracy are known to be correct.
 
     Args:
-        task: what is learned.
+        task: the task to learn.
         module: the untrained network.
         train: a batch of training examples.
         validation: validation examples.
         source: the data's name, for messages.
 
     Raises:
-        InputError: the loss is no finite scalar that can be differentiated, or loss or metrics depend on how many
+        InputError: the loss is not a finite scalar that can be differentiated, or loss or metrics depend on how many
             examples are evaluated at a time.
     """
     if task.plain_cross_entropy and task.metrics == CLASSIFICATION.metrics:
@@ -108,12 +108,12 @@ def _check_loss(loss: object) -> None:
     if not bool(loss.isfinite()):
         raise InputError(
             f"the task's loss is {loss.item()} at the start of training, before any step; look for NaN or infinity in "
-            "the data, or for targets that the loss does not take"
+            "the data, or for targets that the loss does not accept"
         )
     if not loss.requires_grad:
         raise InputError(
-            "the task's loss does not depend on any parameter of the network, so nothing could be trained; don't "
-            "detach the output, and leave the parameters trainable"
+            "the task's loss does not depend on any parameter of the network, so training can change nothing; do not "
+            "detach the output, and keep the parameters trainable"
         )
 
 
@@ -147,7 +147,7 @@ def _sums(task: Task, module: nn.Module, batch: Part) -> Any:
 
 
 def _tried(what: str, task: Task, function: Callable[[], Any]) -> Any:
-    """Return what a method of a task returns; its own failure becomes an error that names it."""
+    """Return the result of a task's method; a failure becomes an error that names the method."""
     try:
         return function()
     except InputError:

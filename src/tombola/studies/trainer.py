@@ -1,4 +1,4 @@
-"""The `trainer` section of a study: training by a user's own function, on data that it loads itself."""
+"""The `trainer` section of a study: a user's own function trains the runs, on data that it loads."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ PERCENT = ("accuracy", "error")  # shown in percent, by their names
 
 
 class Trainer(Section):
-    """Who trains the runs of a study, in the place of the sections `data` and `training`.
+    """The function that trains the runs of a study, instead of the sections `data` and `training`.
 
     Args:
-        name: `package.module:function`; it is called with one run and trains `run.model`.
-        arguments: passed on to it as keyword arguments. They are part of every run's identity.
-        metric: the reported metric that decides, measured on examples that training never saw.
+        name: `package.module:function`; tombola calls it with one run, and it trains `run.model`.
+        arguments: keyword arguments of the function. They are part of every run's identity.
+        metric: the deciding metric, measured on examples that training never sees.
         better: "higher" or "lower"; known for names such as accuracy or loss, "higher" for all others.
-        unit: shown behind the number. "%" means that shares from 0 to 1 are reported; known for accuracy and error.
+        unit: of displayed values. "%" means that the function reports shares from 0 to 1; known for accuracy and error.
         inputs: the shape of one example, or `package.module:function` returning a batch. Not needed where the model
             has an `example_input_array` or `dummy_inputs`, or begins with a linear layer.
+        evaluate: `package.module:function`, called with a model; it returns metrics by the names that are reported.
+            `connectivity` needs it.
     """
 
     name: str = Field(min_length=1, max_length=200)
@@ -36,6 +38,7 @@ class Trainer(Section):
     better: Direction = "higher"
     unit: str = ""
     inputs: tuple[int, ...] | str | None = None
+    evaluate: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -64,7 +67,7 @@ class Trainer(Section):
 
     @property
     def primary(self) -> Metric:
-        """The metric that decides how good a run is."""
+        """The deciding metric."""
         return Metric(self.metric, self.better, self.unit)
 
     @property

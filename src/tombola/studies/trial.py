@@ -27,6 +27,7 @@ from tombola.training.tracking import EarlyBird, TrackedMasks
 from tombola.work import (
     Cost,
     InitialState,
+    Interpolation,
     Item,
     Limit,
     MaskSearch,
@@ -44,7 +45,7 @@ PASSES = {"synflow": 300, "grasp": 9, "snip": 3, "gradient": 3}  # of the exampl
 
 
 def set_aside(study: Study, data: Description) -> int:
-    """Return how many of the training examples each trial validates on."""
+    """Return the number of validation examples of each trial."""
     asked = study.data.validation
     return asked if isinstance(asked, int) else data.validation
 
@@ -58,8 +59,8 @@ def epoch_length(study: Study, data: Description, recipe: Recipe) -> int:
     examples = data.train - set_aside(study, data)
     if examples < recipe.batch_size:
         raise InputError(
-            f"data.validation={study.data.validation} leaves {max(0, examples)} of {data.train} examples to train on: "
-            f"too few for training.batch_size={recipe.batch_size}"
+            f"data.validation={study.data.validation} leaves {max(0, examples)} of {data.train} training examples: "
+            f"too few for training.batch_size={recipe.batch_size}; lower one of them"
         )
     return examples // recipe.batch_size
 
@@ -74,7 +75,7 @@ class Codes(NamedTuple):
 
 @dataclass
 class Trial:
-    """One trial of a study while it is planned: what arms build their rules from.
+    """One trial of a study while it is planned: arms build their rules from its methods.
 
     Args:
         remaining: number of weights of the whole network at each level.
@@ -104,7 +105,7 @@ class Trial:
 
     @property
     def set_aside(self) -> int:
-        """How many of the training examples the trial validates on."""
+        """The number of validation examples of the trial."""
         return set_aside(self.study, self.data)
 
     @cached_property
@@ -123,7 +124,7 @@ class Trial:
 
     @property
     def initial(self) -> InitialState:
-        """The trial's own weights at initialisation, wherever others rewind to."""
+        """The trial's own weights at initialisation, whatever the value of `rewind`."""
         return InitialState()
 
     def other_start(self, draw: int) -> InitialState:
@@ -184,6 +185,10 @@ class Trial:
         label = f"copy-{number}.from-{self.rewind}"
         return self._train(label, "copies, for connectivity", level, initial, mask, copy_number=number)
 
+    def interpolation(self, one: Training, other: Training, points: int) -> Spec:
+        """Return the spec of the line between two runs."""
+        return self.spec(Interpolation, one=one.id, other=other.id, points=points, precision=one.training.precision)
+
     def pruned(self, run: Training, level: int) -> MaskUse:
         """Return the mask found by pruning a run of the level before by one round."""
         return self._prune(run, level - 1, level)
@@ -194,7 +199,7 @@ class Trial:
 
     @property
     def tracked_masks(self) -> TrackedMasks | None:
-        """The masks that are tracked while the dense network trains, if any are."""
+        """The masks that are tracked during the dense run, or None."""
         pruning = self.study.pruning
         early_bird = pruning.early_bird
         if early_bird is None and any(arm.rule == "early-bird" for arm in self.study.arms):
@@ -210,7 +215,7 @@ class Trial:
             InputError: no masks are tracked.
         """
         if self.tracked_masks is None:
-            raise InputError("pruning.early_bird must be set for an arm of one's own that asks for early-bird masks")
+            raise InputError("your own arm uses early-bird masks: set pruning.early_bird, for example to {}")
         self._refuse_pattern("early-bird masks")
         search = self._search(self.dense, 0, level)
         update = {"criterion": "magnitude", "code": "", "early_bird": self.tracked_masks.early_bird}
@@ -232,8 +237,8 @@ class Trial:
             counts = counts_of(sizes, sum(counts.values()), pruning.minimum)
         if empty := [name.removesuffix(".weight") for name, count in counts.items() if not count]:
             raise InputError(
-                f"edge-popup at level {level} would leave layer {empty[0]!r} no weight; ask for at most {level - 1} "
-                "rounds, set pruning.minimum, or exclude the layer"
+                f"edge-popup at level {level} would leave layer {empty[0]!r} no weight; lower pruning.rounds to "
+                f"{level - 1}, set pruning.minimum, or exclude the layer"
             )
         weights = self.settings.weights if self.settings else None
         return Popup(counts=counts, draw=draw) if weights is None else Popup(counts=counts, draw=draw, weights=weights)
@@ -248,7 +253,7 @@ class Trial:
         if len(found) > 1:
             names = ", ".join(arm.label for arm in found)
             raise InputError(
-                f"edge-popup-trained: of which arm are the masks? there are {names}; leave all but one out"
+                f"edge-popup-trained: the study has several arms with masks for it: {names}; keep only one of them"
             )
         settings = found[0] if found else ArmSettings(rule="edge-popup")
         finder = replace(self, settings=settings)
@@ -269,7 +274,7 @@ class Trial:
             name = self.settings.label if self.settings else "fine-tune"
             raise InputError(
                 f"arm {name!r} trains at the last learning rate of schedule: {recipe.schedule}, which ends at 0: it "
-                "would train nothing; use lr-rewind, another schedule, or give the arm a rate, as training: {lr: 0.001}"
+                "would change nothing; use lr-rewind or another schedule, or give the arm a rate: training: {lr: 0.001}"
             )
         constant = {
             "lr": recipe.learning_rate(budget - 1, budget),
@@ -310,7 +315,7 @@ class Trial:
                 finds one mask for all repeats only where this is 0.
 
         Raises:
-            InputError: there is no such method, or fewer weights would be left than there are layers.
+            InputError: the method does not exist, or fewer weights would be left than there are layers.
         """
         sizes = self.coverage.sizes()
         layers = [name for name in sizes if any(rates.get(name) for rates in self.rates)]
@@ -318,8 +323,8 @@ class Trial:
         keep = self.remaining[level] - (self.remaining[0] - pool)
         if keep < len(layers):
             raise InputError(
-                f"pruning.rounds: level {level} leaves {keep} weights to {len(layers)} layers, and a method at "
-                f"initialisation can't keep one in each; ask for at most {level - 1} rounds, or for a lower rate"
+                f"pruning.rounds: level {level} leaves {keep} weights for {len(layers)} layers, but a method at "
+                f"initialisation needs at least one in each; lower pruning.rounds to {level - 1}, or lower the rate"
             )
         if method in ("random-uniform", "random-erk"):
             self._refuse_pattern(f"the method {method}")
@@ -364,6 +369,7 @@ class Trial:
             cost=cost or Cost(),
             observe=wanted,
             data_file=None if study.data.path is None else str(study.data.path),
+            readers=study.data.stream_workers,
         )
         self.items[item.id] = item
         return item
@@ -386,7 +392,7 @@ class Trial:
         except Exception as error:
             raise InputError(
                 f"arm {label!r} failed at level {level}: {type(error).__name__}: {error}; "
-                "an arm is called as arm(trial, level, repeat) and returns (InitialState, MaskUse)"
+                "tombola calls an arm as arm(trial, level, repeat); it must return (InitialState, MaskUse)"
             ) from error
         try:
             initial, mask, *others = found
@@ -395,7 +401,8 @@ class Trial:
             assert not others or (len(others) == 1 and isinstance(others[0], Recipe))
         except (TypeError, ValueError, AssertionError):
             raise InputError(
-                f"arm {label!r} must return (InitialState, MaskUse), or those and a Recipe; it gave {found!r}"
+                f"arm {label!r} must return (InitialState, MaskUse), or (InitialState, MaskUse, Recipe); it returned "
+                f"{found!r}"
             ) from None
         parent = self.items.get(initial.run) if initial.run else None
         known = parent is not None and (initial.trained or initial.iteration in (0, *parent.observe.snapshots))
@@ -407,7 +414,7 @@ class Trial:
             recipe = (others[0] if others else self.study.recipe(level)).changed(training or {})
         except ValidationError as error:
             message = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise InputError(f"arm {label!r}: its training can't be changed so: {message}") from None
+            raise InputError(f"arm {label!r}: its training is invalid: {message}") from None
         number = f"-{repeat}" if repeats > 1 else ""
         return self._train(f"{label}{number}", group or label, level, initial, mask, recipe=recipe)
 
@@ -416,7 +423,9 @@ class Trial:
         study = self.study
         return kind(
             network=study.network.model_copy(update={"output": None}),  # decides rates alone, which are there by name
-            data=study.data.model_copy(update={"path": f"content:{self.codes.data}"} if study.data.path else {}),
+            data=study.data.model_copy(
+                update={"stream_workers": 0} | ({"path": f"content:{self.codes.data}"} if study.data.path else {})
+            ),
             seed=study.seed,
             trial=self.number,
             task=self._deciding,
@@ -437,7 +446,7 @@ class Trial:
 
     def _refuse_pattern(self, what: str) -> None:
         if self.study.pruning.pattern is not None:
-            raise InputError(f"pruning.pattern: {what} can't follow a pattern; leave out the arm, or the pattern")
+            raise InputError(f"pruning.pattern: {what} can't follow a pattern; remove the arm or the pattern")
 
     def _prune(self, parent: Training, first: int, last: int) -> MaskUse:
         """Return the mask found by pruning `parent`, of level `first`, to level `last`."""

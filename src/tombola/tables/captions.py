@@ -1,4 +1,4 @@
-"""What tables and figures say of themselves: sample sizes, what points and bars are, what is left out."""
+"""Captions of tables and figures: sample sizes, the meaning of points and bars, omitted runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Bars = Literal["range", "interval"]
 
 @dataclass(frozen=True)
 class Height:
-    """How barriers are shown.
+    """The display of barriers.
 
     Args:
         metric: the error rate or the loss, with its unit.
@@ -29,11 +29,11 @@ class Height:
     title: str
 
     def number(self, stored: float) -> str:
-        """Return a stored barrier as it is shown, without its unit."""
+        """Return a stored barrier for display, without its unit."""
         return number(self.metric.scale * stored, self.metric)
 
     def threshold(self, stored: float) -> str:
-        """Return the highest barrier that is called stable, with its unit."""
+        """Return the highest stable barrier, with its unit."""
         return f"{self.metric.scale * stored:g} {self.metric.difference_unit}".rstrip()
 
 
@@ -42,7 +42,7 @@ HEIGHTS = {
     LOSS: Height(Metric("loss", "lower"), "loss barriers"),
 }
 
-# What an interpolation joins, by the kind that `Results.connectivity` gives.
+# The ends of an interpolation, by the kind in `Results.connectivity`.
 BETWEEN = {"copies": "copies", "dense-ticket": "dense and ticket", "levels": "successive tickets"}
 BARS_ARE = {"range": "bars span the lowest and highest run", "interval": "bars are 95 % t intervals of the mean"}
 
@@ -58,12 +58,12 @@ def sample_size(summary: pd.DataFrame) -> str:
 
 
 def small_print(summary: pd.DataFrame, marks: str, bars: Bars | None, *more: str) -> str:
-    """Return what a figure says of itself: sample size, what points or curves and bars are, what is left out.
+    """Return the caption of a figure: sample size, the meaning of points or curves and bars, omitted runs.
 
     Arguments:
-        summary: of what the figure shows.
-        marks: what stands for a mean: "points" or "curves".
-        bars: what the bars are; None where the figure has none.
+        summary: the runs in the figure.
+        marks: the marks of means: "points" or "curves".
+        bars: the meaning of the bars; None for a figure without bars.
     """
     if bars is None:
         drawn = f"{marks} are means over trials" if (summary["runs"] > 1).any() else "single runs"
@@ -77,12 +77,12 @@ def small_print(summary: pd.DataFrame, marks: str, bars: Bars | None, *more: str
 
 
 def left_out(summary: pd.DataFrame) -> str:
-    """Return "2 diverged runs left out (reinit)", or nothing where no run diverged."""
+    """Return "2 diverged runs omitted (reinit)"; "" if no run diverged."""
     diverged = summary[summary["diverged"] > 0]
     if diverged.empty:
         return ""
     arms = ", ".join(plain(arm) for arm in in_order(diverged["arm"]))
-    return f"{counted(int(diverged['diverged'].sum()), 'diverged run')} left out ({arms})"
+    return f"{counted(int(diverged['diverged'].sum()), 'diverged run')} omitted ({arms})"
 
 
 def _sample_sizes(summary: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Outcomes of claims, as a person reads them and as a script does."""
+"""Results of claims, as a terminal table and as records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STYLES = {"reproduced": "green", "not reproduced": "red", "inconclusive": "yello
 
 
 def claims_table(found: Found) -> Group:
-    """Return a table for each study, and how many claims are about other studies."""
+    """Return a table for each study, and the number of claims about other studies."""
     parts: list[RenderableType] = []
     for (path, study), group in groupby(found, key=lambda each: (each[0], each[1].study)):
         outcomes = [outcome for _, outcome in group]
@@ -37,7 +37,7 @@ def claims_table(found: Found) -> Group:
 
 
 def as_rows(found: Found) -> list[dict[str, Any]]:
-    """Return a flat mapping for each outcome: `results`, then what `Outcome.as_json` gives."""
+    """Return a flat mapping for each outcome: `results`, then the fields of `Outcome.as_json`."""
     return [{"results": path} | outcome.as_json() for path, outcome in found]
 
 

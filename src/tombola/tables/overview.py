@@ -1,4 +1,4 @@
-"""Terminal tables about work rather than findings: what a plan comes to, and how far studies are."""
+"""Terminal tables about work: the size of a plan, and the progress of studies."""
 
 from __future__ import annotations
 
@@ -6,32 +6,42 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Group
 from rich.table import Table
 
 from tombola.errors import InputError
 from tombola.formatting import counted
-from tombola.networks import Coverage
-from tombola.running.estimate import measure_pace
+from tombola.networks import Coverage, network_for
+from tombola.running.estimate import measure_pace, random_mask
+from tombola.running.forecast import elapsed
 from tombola.running.kept_plan import what_changed
-from tombola.running.progress import duration, elapsed, read_progress
+from tombola.running.notes import skipped_rounds, surplus_outputs
+from tombola.running.progress import duration, read_progress
 from tombola.running.results import Results
-from tombola.running.run import default_workers, skipped_rounds, surplus_outputs, threads_each
+from tombola.running.run import default_workers, threads_each
 from tombola.running.store import Store
 from tombola.studies.plan import Plan
 from tombola.terminal import markup
-from tombola.training.engines import slower_than_possible
+from tombola.training.engines import choose_engine, reasons_against, slower_than_possible, why_dense_alone
 
 
-def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None) -> Group:
-    """Return what a plan comes to: work by arm, weights, floating-point operations, and the time it takes here."""
+def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None, verbose: bool = False) -> Group:
+    """Return the size of a plan: work by arm, weights, floating-point operations, and time on this machine.
+
+    Args:
+        plan: of the study.
+        store: of its results folder.
+        device, engine, workers: as in `tombola.run`.
+        verbose: add the layers that no sparse engine trains, with the reason.
+    """
     workers = default_workers(device, len(plan.work)) if workers is None else max(1, workers)
     # A trainer's own steps can't be measured.
     pace = None if plan.study.trainer else measure_pace(plan, engine, device, threads_each(plan, workers))
     left = [item for item in plan.work.values() if not (store.has(item) or store.elsewhere(item))]
     todo = {item.id: pace.seconds(item) if pace else 0.0 for item in left}
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("work", "to do", "done", "operations", "time of one worker"):
+    for header in ("work", "missing", "finished", "operations", "time on one worker"):
         table.add_column(header, justify="left" if header == "work" else "right")
     study = plan.study
     groups: dict[str, list[str]] = {}
@@ -58,7 +68,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         if study.pruning.rounds and arm not in groups:
             table.add_row(markup(f"{arm} (shares all its runs with other arms)"), "0", "0", "", "")
     table.add_row(
-        "all",
+        "total",
         f"{totals[0]:,.0f}",
         f"{totals[1]:,.0f}",
         f"{totals[2]:.2e}" if pace else "",
@@ -67,20 +77,20 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
     counts, last = plan.remaining, plan.density(len(plan.remaining) - 1)
     lines = [
         f"{study.name}: {study.network.name} {_trained(plan)}, {counted(study.trials, 'trial')}, "
-        f"levels 0 to {study.pruning.rounds}" + ("" if study.trainer else f", {plan.budget():,} iterations a run"),
+        f"levels 0 to {study.pruning.rounds}" + ("" if study.trainer else f", {plan.budget():,} iterations per run"),
         f"{counts[-1]:,} of {counts[0]:,} prunable weights remain at the last level: {last:.2%} of all matrix weights",
         "",
         *coverage_lines(plan.coverage),
     ]
     at_a_time = f"{counted(workers, 'worker')}"
     end = (
-        "the time is not known: the trainer's steps can't be measured"
+        "time unknown: tombola can't measure the trainer's steps"
         if not pace
         else (
             f"about {duration(elapsed(plan, todo, workers))} on this machine with {at_a_time}, by a short measurement"
             + (f" with batches of {pace.batch} instead of {study.training.batch_size}" if pace.scaled else "")
             if totals[0]
-            else "done"
+            else "finished"
         )
     )
     remarks = (
@@ -91,19 +101,36 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         slower_than_possible(engine, device),
     )
     lines += [line for line in remarks if line]
+    if verbose and not plan.study.trainer:
+        lines += engine_lines(plan)
     return Group(*(markup(line) for line in lines), "", table, "", markup(end))
 
 
+def engine_lines(plan: Plan) -> list[str]:
+    """Return which engine `auto` takes for the sparsest level on the CPU, and what stays dense, with the reason."""
+    study, task = plan.study, plan.study.task.make()
+    generator = torch.Generator().manual_seed(0)
+    mask = random_mask(plan, len(plan.remaining) - 1, generator)
+    example = task.made_up(plan.data, 1, generator).inputs
+    build = network_for(study.network, plan.data, task)
+    chosen = choose_engine("auto", build, mask, study.training, example, task=task)
+    lines = ["", f"engine at the last level on the CPU: {chosen.name}"]
+    if alone := why_dense_alone(task, example, study.training):
+        return [*lines, f"  no sparse engine: {alone}"]
+    against = reasons_against(build, mask, study.training)
+    return [*lines, *(f"  {name}: {reason}" for name, reason in against.items())]
+
+
 def _trained(plan: Plan) -> str:
-    """Return on what data a study's runs are trained, or by whom."""
+    """Return the data or the trainer of a study's runs."""
     trainer = plan.study.trainer
     if trainer is None:
         return f"on {plan.study.data.source}"
-    return "trained by a loop of a script's own" if trainer.is_loop else f"trained by {trainer.name}"
+    return "trained by a script's own loop" if trainer.is_loop else f"trained by {trainer.name}"
 
 
 def coverage_lines(coverage: Coverage, most: int = 40) -> list[str]:
-    """Return which parameters are prunable and which are not, with the reason; of very many layers the first ones."""
+    """Return the prunable parameters, and the others with the reason. Long lists are shortened."""
     lines = coverage.text().splitlines()
     if len(lines) - 2 <= most:
         return lines
@@ -113,10 +140,10 @@ def coverage_lines(coverage: Coverage, most: int = 40) -> list[str]:
 
 
 def status_table(folders: Sequence[Path]) -> Table:
-    """Return how far each study is, and what runs now or was interrupted."""
+    """Return the progress of each study, with running and interrupted work."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for header in ("results folder", "study", "done", "diverged", "all", "under way"):
-        table.add_column(header, justify="right" if header in ("done", "diverged", "all") else "left")
+    for header in ("results folder", "study", "finished", "diverged", "total", "running"):
+        table.add_column(header, justify="right" if header in ("finished", "diverged", "total") else "left")
     for folder in folders:
         store = Store(folder)
         try:

@@ -33,10 +33,10 @@ MISSING = "-"
 
 
 def summary_table(levels: pd.DataFrame) -> Group:
-    """Return the summary of each study in `levels`: a table of its metric and one of early-stop iterations.
+    """Return the summary of each study in `levels`: a table of its metric, and one of early-stop iterations.
 
-    Print it with a `rich.console.Console`. It fits in 100 columns, and it is plain text where the output is not a
-    terminal. A table holds up to five arms; more arms get further tables.
+    Print it with a `rich.console.Console`. It fits in 100 columns. Outside a terminal it is plain text. A table has up
+    to five arms; more arms get further tables.
     """
     parts: list[RenderableType] = []
     for study, mine in levels.groupby("study", sort=False, observed=True):
@@ -57,9 +57,9 @@ def summary_table(levels: pd.DataFrame) -> Group:
 
 
 def ticket_versus_reinit(levels: pd.DataFrame) -> Group:
-    """Return, for each study that has both arms, tickets beside the same masks with fresh random weights.
+    """Return tables that compare tickets with the same masks on fresh random weights, for each study with both arms.
 
-    Values are means of the test metric at the end of training; the difference is ticket minus reinit.
+    Values are means of the final test metric. The difference is ticket minus reinit.
     """
     parts: list[RenderableType] = []
     both = levels[levels["arm"].isin(["ticket", "reinit"])]
@@ -74,10 +74,10 @@ def ticket_versus_reinit(levels: pd.DataFrame) -> Group:
 def barrier_table(points: pd.DataFrame, threshold: float) -> Group:
     """Return the barriers on the interpolations of each study, a row per kind, iteration and level.
 
-    Barriers in error are in percentage points; those of a task without an error rate are in loss.
+    Barriers in error are in percentage points. A task without an error rate has barriers in loss.
 
     Arguments:
-        points: as `Results.connectivity` gives them.
+        points: the table of `Results.connectivity`.
         threshold: as in `tombola.analysis.barrier_statistics`.
     """
     parts: list[RenderableType] = []
@@ -140,7 +140,7 @@ def _table(headers: Sequence[str]) -> Table:
 
 
 def _collapsed(levels: pd.DataFrame) -> str:
-    """Return which runs of a study trained a network of which a layer, or every path, was gone; "" where none did."""
+    """Return the arms and levels of a study with collapsed runs; "" for none."""
     if "status" not in levels or not (levels["status"] == "collapsed").any():
         return ""
     found = levels[levels["status"] == "collapsed"].groupby("arm", observed=True)["level"].unique()
@@ -149,9 +149,9 @@ def _collapsed(levels: pd.DataFrame) -> str:
 
 
 def _titled(title: str, table: Table, rows: pd.DataFrame, about: str = "") -> list[RenderableType]:
-    """Return the table between its title and what its numbers rest on.
+    """Return the table between its title and its caption.
 
-    Not rich's own title and caption: those are wrapped to the width of the table.
+    Rich's own title and caption would be wrapped to the width of the table.
     """
     without = left_out(rows)
     caption = "; ".join(part for part in (sample_size(rows), about, without and f"* {without}") if part)

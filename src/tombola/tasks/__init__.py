@@ -1,6 +1,6 @@
 """Tasks: what is learned. How a batch becomes a loss, which metrics there are, and which one decides.
 
-A task of one's own is a subclass of `Task`; a study names it as `task: package.module:Class`.
+A user's own task is a subclass of `Task`; a study names it as `task: package.module:Class`.
 """
 
 from tombola.tasks.classification import Classification

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from tombola.data import Description, Part, balanced
+from tombola.data import Description, Examples, Part, balanced
 from tombola.data.dataset import Shape
 from tombola.errors import InputError
 from tombola.tasks.metric import ACCURACY, Metric
@@ -40,7 +40,7 @@ class Classification(Task):
     @classmethod
     def _positive(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if weights is not None and (not all(weight >= 0 for weight in weights) or not any(weights)):
-            raise ValueError("must be 0 or more each, and not all 0")
+            raise ValueError("must be 0 or more, and at least one above 0")
         return weights
 
     @property
@@ -83,12 +83,12 @@ class Classification(Task):
         """Check that the targets are class numbers."""
         if data.classes is None or data.output_shape != ():
             raise InputError(
-                f"task: classification needs one class number for each example, and {source} has {kind_of(data)}; "
-                "choose another task, or class numbers from 0 as int64 [N]"
+                f"task: classification needs one class number for each example, but {source} has {kind_of(data)}; "
+                "choose another task, or give class numbers from 0 as int64 [N]"
             )
         if self.class_weights is not None and len(self.class_weights) != data.classes:
             raise InputError(
-                f"task.class_weights lists {len(self.class_weights)} weights, and {source} has {data.classes} classes"
+                f"task.class_weights lists {len(self.class_weights)} weights, but {source} has {data.classes} classes"
             )
 
     def check_output(self, output: Any, batch: Part, data: Description, source: str) -> None:
@@ -111,7 +111,7 @@ class Classification(Task):
         """Return class numbers, every class as often as the others."""
         return torch.arange(data.classes or 1).repeat(-(-examples // (data.classes or 1)))[:examples]
 
-    def few(self, part: Part, each: int, generator: Generator) -> Tensor:
+    def few(self, part: Examples, each: int, generator: Generator) -> Tensor:
         """Return as many examples of each class, in random order."""
         return balanced(part.targets, each, generator)
 

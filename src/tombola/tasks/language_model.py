@@ -86,17 +86,17 @@ class LanguageModel(Task):
         first = first[0] if first and isinstance(first[0], tuple) else first
         if tokens is None or len(first) != 1:
             raise InputError(
-                "task: language-model needs int64 token ids of shape (N, tokens) as inputs, and an example of "
+                f"task: language-model needs int64 token ids of shape (N, tokens) as inputs, but an example of "
                 f"{source} has shape {shape} and type {data.input_dtype}; choose another task, or save such inputs"
             )
         if data.output_shape is None and first[0] < 2:
             raise InputError(
-                f"task: language-model needs two tokens or more in an example, and {source} has {first[0]}"
+                f"task: language-model needs two tokens or more in an example, but {source} has {first[0]}"
             )
         if data.output_shape is not None and (data.target_dtype != "int64" or data.output_shape != first):
             raise InputError(
-                f"task: language-model needs no targets, or an int64 token id for each position, and {source} has "
-                f"{kind_of(data)}; leave the targets out, and each token is the target of the one before"
+                f"task: language-model needs no targets, or an int64 token id for each position, but {source} has "
+                f"{kind_of(data)}; remove the targets: each token is then the target of the one before"
             )
 
     def check_output(self, output: Any, batch: Part, data: Description, source: str) -> None:
@@ -105,7 +105,7 @@ class LanguageModel(Task):
         wanted = f"token scores of shape {(examples, positions, self.outputs(data))} for {examples} examples"
         shape = tuple(require_tensor(output, wanted).shape)
         if len(shape) != 3 or shape[:2] != (examples, positions) or shape[2] < (self.outputs(data) or 0):
-            raise InputError(f"the network must return {wanted}; it gave {shape}")
+            raise InputError(f"the network must return {wanted}; it returned {shape}")
 
     @torch.no_grad()
     def check_network(self, module: nn.Module, batch: Part) -> None:
@@ -118,8 +118,8 @@ class LanguageModel(Task):
         one, two = (self.forward(module, Part(_with_first(batch.inputs, each))) for each in (tokens, other))
         if not torch.allclose(one[:, :-1], two[:, :-1], rtol=1e-4, atol=1e-5):
             raise InputError(
-                "task: language-model: the network's scores depend on later tokens, so it sees what it is to predict; "
-                "give it a causal mask, or give targets of their own with the data"
+                "task: language-model: the network's scores depend on later tokens, so it sees the tokens that it "
+                "must predict; add a causal mask, or give separate targets with the data"
             )
 
     def chance(self, data: Description) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from tombola.errors import InputError
 
@@ -29,6 +29,10 @@ class Metric:
     name: str
     better: Direction = "higher"
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.better not in get_args(Direction):
+            raise InputError(f'metric {self.name!r}: better is {self.better!r}; a metric is better "higher" or "lower"')
 
     @property
     def scale(self) -> float:
@@ -56,7 +60,7 @@ class Metric:
         return one > other if self.better == "higher" else one < other
 
     def gain(self, one: float, other: float) -> float:
-        """Return by how much `one` is better than `other`, in stored units; negative where it is worse."""
+        """Return how much `one` is better than `other`, in stored units; negative where it is worse."""
         return one - other if self.better == "higher" else other - one
 
     def best(self, values: Sequence[float]) -> float:
@@ -109,7 +113,7 @@ def metric_of(levels: pd.DataFrame) -> Metric:
     found = levels[list(COLUMNS)].fillna("").drop_duplicates()
     if len(found) > 1:
         names = " and ".join(str(name) for name in found["metric"])
-        raise InputError(f"these studies can't be compared: their metrics are {names}; show them one by one")
+        raise InputError(f"these studies can't be compared: their metrics are {names}; show each study alone")
     row: Mapping[str, str] = found.iloc[0].to_dict()
     better: Direction = "lower" if row["metric_better"] == "lower" else "higher"
     return Metric(str(row["metric"]), better, str(row["metric_unit"]))

@@ -93,23 +93,23 @@ class Multilabel(Task):
         labels = self.outputs(data)
         if labels is None:
             raise InputError(
-                f"task: multilabel needs targets of 0 and 1 of shape (N, labels), and {source} has {kind_of(data)}; "
+                f"task: multilabel needs targets of 0 and 1 of shape (N, labels), but {source} has {kind_of(data)}; "
                 "choose another task, or save such targets"
             )
         if isinstance(self.pos_weight, tuple) and len(self.pos_weight) != labels:
-            raise InputError(f"task.pos_weight lists {len(self.pos_weight)} weights, and {source} has {labels} labels")
+            raise InputError(f"task.pos_weight lists {len(self.pos_weight)} weights, but {source} has {labels} labels")
 
     def check_output(self, output: Any, batch: Part, data: Description, source: str) -> None:
         """Check that there is a score for each label."""
         wanted = f"one score for each label, of shape {tuple(batch.targets.shape)} for {len(batch)} examples"
         if require_tensor(output, wanted).shape != batch.targets.shape:
-            raise InputError(f"the network must return {wanted}; it gave {tuple(output.shape)}")
+            raise InputError(f"the network must return {wanted}; it returned {tuple(output.shape)}")
 
     def check_targets(self, targets: Tensor, source: str) -> None:
         """Check that all targets are 0 or 1."""
         if not bool(((targets == 0) | (targets == 1)).all()):
             wrong = targets[(targets != 0) & (targets != 1)][0].item()
-            raise InputError(f"task: multilabel takes targets of 0 and 1, and {source} has the target {wrong:g}")
+            raise InputError(f"task: multilabel takes targets of 0 and 1, but {source} has the target {wrong:g}")
 
     def made_up_targets(self, data: Description, examples: int, generator: Generator) -> Tensor:
         """Return random labels."""

@@ -79,7 +79,7 @@ class Regression(Task):
         """Check that the targets are numbers."""
         if not self.outputs(data):
             raise InputError(
-                f"task: regression needs one array of numbers as targets, and {source} has {kind_of(data)}; choose "
+                f"task: regression needs one array of numbers as targets, but {source} has {kind_of(data)}; choose "
                 "another task, or give such targets"
             )
 
@@ -89,7 +89,7 @@ class Regression(Task):
             f"as many numbers as there are targets, of shape {tuple(batch.targets.shape)} for {len(batch)} examples"
         )
         if _like(require_tensor(output, wanted), batch.targets).shape != batch.targets.shape:
-            raise InputError(f"the network must return {wanted}; it gave {tuple(output.shape)}")
+            raise InputError(f"the network must return {wanted}; it returned {tuple(output.shape)}")
 
     def chance(self, data: Description) -> float | None:
         """Return 0 for R2, which is that of the mean; errors of a guess depend on the data."""

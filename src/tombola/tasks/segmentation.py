@@ -86,14 +86,14 @@ class Segmentation(Task):
         """Check that there is a class number for each pixel."""
         if data.target_dtype != "int64" or not data.output_shape or not self.outputs(data):
             raise InputError(
-                f"task: segmentation needs an integer class number for each pixel, as (N, height, width), and {source} "
-                f"has {kind_of(data)}; choose another task, or save such targets"
+                f"task: segmentation needs an integer class number for each pixel, as (N, height, width), but "
+                f"{source} has {kind_of(data)}; choose another task, or save such targets"
             )
         ignored = self.ignore_index
         if self.classes is None and ignored is not None and ignored >= 0 and data.classes == ignored + 1:
             raise InputError(
-                f"task.ignore_index={ignored} is the largest class number of {source}, so the number of classes does "
-                "not follow from the data: set task.classes"
+                f"task.ignore_index={ignored} is the largest class number of {source}, so the data do not give the "
+                "number of classes: set task.classes"
             )
 
     def check_output(self, output: Any, batch: Part, data: Description, source: str) -> None:
@@ -102,7 +102,7 @@ class Segmentation(Task):
         wanted = f"class scores of shape {(len(batch), classes, *pixels)} for {len(batch)} examples"
         shape = tuple(require_tensor(output, wanted).shape)
         if len(shape) < 2 or shape[1] < classes or (shape[0], *shape[2:]) != (len(batch), *pixels):
-            raise InputError(f"the network must return {wanted}; it gave {shape}")
+            raise InputError(f"the network must return {wanted}; it returned {shape}")
 
     def check_targets(self, targets: Tensor, source: str) -> None:
         """Check that every pixel has a known class or is ignored."""

@@ -67,7 +67,7 @@ class TaskSettings(Section):
         """Return the task.
 
         Raises:
-            InputError: there is no such task, or an option does not fit.
+            InputError: the task does not exist, or an option does not fit.
         """
         return self._made(resolve(self.name, TASKS, "task"))
 
@@ -95,12 +95,12 @@ class TaskSettings(Section):
             raise
         except Exception as error:
             raise InputError(
-                f"task {self.name!r} can't be made with {self.options}: {type(error).__name__}: {error}"
+                f"task {self.name!r} can't be built with {self.options}: {type(error).__name__}: {error}"
             ) from error
         if not isinstance(task, Task):
-            raise InputError(f"task {self.name!r} gave a {type(task).__name__}; it must be a tombola.tasks.Task")
+            raise InputError(f"task {self.name!r} returned a {type(task).__name__}; it must be a tombola.tasks.Task")
         if not getattr(task, "metrics", ()) or task.primary.name not in [metric.name for metric in task.metrics]:
-            raise InputError(f"task {self.name!r} must have metrics, with the one that decides among them")
+            raise InputError(f"task {self.name!r} must have metrics, including the deciding one")
         return task
 
 

@@ -1,4 +1,4 @@
-"""The contract of a task. A task of one's own is a subclass of `Task`, named in a study as `package.module:Class`."""
+"""The contract of a task. A user's own task is a subclass of `Task`, named in a study as `package.module:Class`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from tombola.data import Description, Part, Shape, Tensors, each_tensor
+from tombola.data import Description, Examples, Part, Shape, Tensors, each_tensor
 from tombola.errors import InputError
 from tombola.section import Section
 from tombola.tasks.metric import Measures, Metric
@@ -38,7 +38,7 @@ class Task(Section):
 
     Attributes:
         metrics: all that are measured. The first one decides, unless the field `metric` names another.
-        example: what the mean loss is a mean over, in words.
+        example: what the mean loss is a mean over, as text.
         block: examples of an evaluation that are computed at a time.
         plain_cross_entropy: whether loss and metrics are exactly mean cross-entropy and accuracy: engines with a loss
             of their own serve such a task alone.
@@ -70,15 +70,15 @@ class Task(Section):
 
     def loss(self, output: Any, batch: Part) -> Tensor:
         """Return the mean loss of a batch, a scalar that can be differentiated."""
-        raise NotImplementedError
+        raise _undefined("loss", "the mean loss of a batch")
 
     def sums(self, output: Any, batch: Part) -> Tensor:
         """Return float64 [k]: numbers which, added up over the blocks of a part, give its loss and metrics."""
-        raise NotImplementedError
+        raise _undefined("sums", "sums from which its loss and metrics follow")
 
     def scores(self, sums: Sequence[float]) -> tuple[float, ...]:
         """Return the mean loss and the value of each of `metrics`, from the sums of a whole part."""
-        raise NotImplementedError
+        raise _undefined("scores", "the loss and the metrics")
 
     # What a subclass may change.
 
@@ -119,8 +119,8 @@ class Task(Section):
         """Check that an output fits the data, before anything is trained.
 
         Args:
-            output: what `forward` gave for a made-up batch.
-            batch: that batch, with made-up targets.
+            output: what `forward` gave for a synthetic batch.
+            batch: that batch, with synthetic targets.
             data: what is known of the data.
             source: their name, for messages.
 
@@ -132,15 +132,25 @@ class Task(Section):
         """Check the targets of the data themselves.
 
         Args:
-            targets: of all training examples, as `prepared` returned them.
+            targets: of examples, as `prepared` returned them.
             source: the data's name, for messages.
 
         Raises:
             InputError: some are not possible.
         """
 
+    def checked(self, targets: Tensors, source: str) -> Tensors:
+        """Return the targets of some examples as `prepared` makes them, once `check_targets` has seen them.
+
+        Raises:
+            InputError: some are not possible.
+        """
+        targets = self.prepared(targets)
+        self.check_targets(targets, source)
+        return targets
+
     def check_network(self, module: nn.Module, batch: Part) -> None:
-        """Check what one output does not show, on a made-up batch.
+        """Check what one output does not show, on a synthetic batch.
 
         Raises:
             InputError: the network is not one for this task.
@@ -164,12 +174,12 @@ class Task(Section):
         inputs = _structured(_drawn, data.input_shape, data.input_dtype, data.tokens, examples, generator)
         return Part(inputs, self.made_up_targets(data, examples, generator))
 
-    def few(self, part: Part, each: int, generator: Generator) -> Tensor:
+    def few(self, part: Examples, each: int, generator: Generator) -> Tensor:
         """Return the places of a few examples, for methods that look at data once: int64 [N] on the CPU.
 
         Args:
             part: to choose from.
-            each: number of examples of each class. Where the targets are no class numbers, ten times as many are drawn
+            each: number of examples of each class. Where the targets are not class numbers, ten times as many are drawn
                 at random, or all examples where there are fewer.
             generator: draws them.
 
@@ -191,7 +201,7 @@ def call(module: nn.Module, inputs: Tensors) -> Any:
 
 
 def logits_in(returned: Any) -> Any:
-    """Return the `logits` among what a module returned, or all of it where there are none."""
+    """Return the `logits` among what a module returned, or all of it if none exists."""
     if isinstance(returned, Tensor):
         return returned
     if isinstance(returned, Mapping):
@@ -206,7 +216,7 @@ def require_tensor(output: Any, wanted: str) -> Tensor:
         InputError: it is something else; `wanted` says what it must be.
     """
     if not isinstance(output, Tensor):
-        raise InputError(f"the network must return {wanted}; it gave a {type(output).__name__}")
+        raise InputError(f"the network must return {wanted}; it returned a {type(output).__name__}")
     return output
 
 
@@ -245,3 +255,7 @@ def _drawn(shape: tuple[int, ...], dtype: str, classes: int | None, examples: in
 def as_dtype(targets: Tensors, dtype: torch.dtype) -> Tensors:
     """Return the targets in another dtype."""
     return each_tensor(lambda tensor: tensor.to(dtype), targets)
+
+
+def _undefined(name: str, what: str) -> NotImplementedError:
+    return NotImplementedError(f"the class defines no `{name}`; it must return {what}")

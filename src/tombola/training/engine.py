@@ -1,8 +1,8 @@
-"""The contract of an engine: a means of training one or more jobs in lockstep.
+"""The contract of an engine, which trains one or more runs in lockstep.
 
-Engines differ in how they compute, never in what: each agrees with the plain masked PyTorch loop to float32 rounding.
-A *lane* is one job inside an engine; most engines have one lane. All lanes share network and recipe, and differ in
-weights, mask, seeds and data split.
+Engines differ in speed, not in results: each agrees with the plain masked PyTorch loop up to float32 rounding.
+A *replica* is one run inside an engine. Most engines have one replica. All replicas share network and recipe. They
+differ in weights, mask, seeds and data split.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Weights = dict[str, Tensor]  # a state_dict on the CPU: parameters and buffers
 
 
 class Score(NamedTuple):
-    """How well weights do on a part.
+    """Loss and metrics of weights on one part of the data.
 
     Args:
         loss: the task's mean loss.
@@ -42,18 +42,18 @@ class Score(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where one lane begins.
+class ReplicaState:
+    """The state from which an engine starts a replica.
 
     Args:
         weights: the whole state_dict; pruned weights are exactly 0.0 already.
         mask: which weights may live.
         seeds: the trial's seeds, from which the data order follows.
         splits: the trial's data, on the training device.
-        iteration: how many iterations lie behind `weights`; schedule and data order go on from there.
-        optimizer: the optimiser's tensors as `Engine.optimizer_state` gave them; empty for a fresh optimiser.
-        popup: that scores are to be trained, and the weights to stay as they are.
-        task: what is learned.
+        iteration: the number of iterations behind `weights`; schedule and data order continue from there.
+        optimizer: the optimiser's tensors from `Engine.optimizer_state`; empty for a fresh optimiser.
+        popup: set to train scores and keep the weights.
+        task: the task to learn.
     """
 
     weights: Weights
@@ -67,29 +67,30 @@ class Start:
 
 
 class Engine(Protocol):
-    """Trains lanes from their starts. Every tensor it returns is an independent copy on the CPU."""
+    """Trains replicas from their initial states. Every returned tensor is an independent copy on the CPU."""
 
     name: str
-    lanes: int
+    replicas: int
     iteration: int
 
     def advance(self, iterations: int) -> list[float]:
-        """Train each lane for that many iterations; return the last batch's training loss of each lane."""
+        """Train each replica for that many iterations; return the last batch's training loss of each replica."""
         ...
 
     def evaluate(self, part: str, check: Callable[[], None] = ...) -> list[Score]:
-        """Return each lane's score on all examples of its "train", "validation" or "test" part.
+        """Return each replica's score on all examples of its "train", "validation" or "test" part.
 
-        `check` is called now and then; what it raises ends the evaluation and leaves the training state untouched.
+        `check` is called from time to time; what it raises ends the evaluation and leaves the training state untouched.
         """
         ...
 
-    def weights(self, lane: int = 0) -> Weights:
-        """Return the whole state_dict of a lane; pruned weights are exactly 0.0."""
+    def weights(self, replica: int = 0) -> Weights:
+        """Return the whole state_dict of a replica; pruned weights are exactly 0.0."""
         ...
 
-    def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
-        """Return all that a `Start` needs, beside weights and iteration, to go on as if never interrupted."""
+    def optimizer_state(self, replica: int = 0) -> dict[str, Tensor]:
+        """Return the optimiser's tensors: with weights and iteration, a `ReplicaState` resumes as if never
+        interrupted."""
         ...
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tombola.data import Part, Splits
+from tombola.data import Examples, Splits
 from tombola.networks import initialised
 from tombola.tasks import CLASSIFICATION, Metric, Task
 from tombola.training.engine import NetworkFactory, Weights
@@ -17,7 +17,7 @@ from tombola.training.engines.dense import as_precise, for_half, output_of, own_
 
 
 def point_columns(task: Task) -> tuple[str, ...]:
-    """Return what is known of a point: its position, and loss and metrics of training and test examples.
+    """Return the known facts about a point: its position, and loss and metrics of training and test examples.
 
     Of plain classification the error takes the place of the accuracy.
     """
@@ -36,11 +36,11 @@ def measures_of(metrics: Sequence[Metric]) -> tuple[str, ...]:
 
 
 def is_error(metrics: Sequence[Metric]) -> bool:
-    """Return whether points show an error in the place of metrics."""
+    """Return whether points show an error instead of metrics."""
     return tuple(metrics) == CLASSIFICATION.metrics
 
 
-def along(
+def interpolate(
     one: Weights,
     other: Weights,
     build: NetworkFactory,
@@ -54,7 +54,7 @@ def along(
 ) -> dict[str, list[float]]:
     """Evaluate a network at evenly spaced points of the line from `one` (position 0) to `other` (position 1).
 
-    Parameters and floating buffers are interpolated; then the statistics of batch norm layers are taken anew from the
+    Parameters and floating buffers are interpolated; then the statistics of batch norm layers are taken again from the
     training examples, at every point, both ends included: those of the ends say nothing of what is in between.
 
     Args:
@@ -64,7 +64,7 @@ def along(
         points: how many, both ends included.
         precision: as in the recipe.
         seed: of what a module draws even in evaluation; every point sees the same.
-        task: what is learned.
+        task: the task to learn.
         check: called between blocks of examples; may raise to stop.
         reached: told how many points are done.
 
@@ -107,7 +107,7 @@ def between(one: Weights, other: Weights, position: float) -> Weights:
 
 @torch.no_grad()
 def renew_statistics(
-    module: nn.Module, examples: Part, half: bool, check: Callable[[], None], task: Task = CLASSIFICATION
+    module: nn.Module, examples: Examples, half: bool, check: Callable[[], None], task: Task = CLASSIFICATION
 ) -> None:
     """Set the running statistics of batch norm layers to means over batches of all `examples`, not augmented.
 
@@ -119,9 +119,9 @@ def renew_statistics(
         return
     batches = -(-len(examples) // task.block)
     with _cumulative(module, layers):
-        for batch in range(batches):
+        for batch in examples.blocks(slice(first, None, batches) for first in range(batches)):
             check()
-            output_of(task, module, as_precise(examples.select(slice(batch, None, batches)), module), half)
+            output_of(task, module, as_precise(batch, module), half)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ SLICE = 0.25  # seconds of training between two looks at the clock and at a wish
 
 
 class Interrupted(Exception):
-    """Someone asked to stop; what was reached has been saved."""
+    """A stop was requested; what was reached has been saved."""
 
 
 def history_columns(metrics: Sequence[Metric]) -> tuple[str, ...]:
@@ -34,16 +34,16 @@ def new_history(metrics: Sequence[Metric] = CLASSIFICATION.metrics) -> dict[str,
 
 @dataclass
 class Record:
-    """What is known of one lane so far: with the engine's state, all that a checkpoint has to hold.
+    """The known facts about one replica so far: with the engine's state, all that a checkpoint has to hold.
 
     Args:
         history: a list for each of the columns that `history_columns` gives for the task's metrics, in that order.
         snapshots: "start", "iteration-<k>" for the iterations asked for, "best" (lowest validation loss; the first
             of equals) and "final".
-        seconds: spent on this lane, evaluations included, over all interruptions.
+        seconds: spent on this replica, evaluations included, over all interruptions.
         diverged_at: the iteration at which a loss was found not to be finite, if one was.
         train: mean loss and all metrics on the training examples at the end.
-        energy_kwh: spent on this lane over all interruptions; None where a part of it was not measured.
+        energy_kwh: spent on this replica over all interruptions; None where a part of it was not measured.
     """
 
     history: dict[str, list[float]] = field(default_factory=new_history)
@@ -60,7 +60,7 @@ class Record:
         return lowest(losses) if losses else None
 
     def is_over(self, patience: int | None) -> bool:
-        """Return whether there is no use in going on: a loss was not finite, or none was lower for long."""
+        """Return whether there is no use in continuing: a loss was not finite, or none was lower for long."""
         if self.diverged_at is not None:
             return True
         best = self.best_row
@@ -85,22 +85,22 @@ def train(
     evaluate_every: int,
     patience: int | None = None,
     keep: Iterable[int] = (),
-    observe: Callable[[int], None] = lambda lane: None,
+    observe: Callable[[int], None] = lambda replica: None,
     save: Callable[[], None] = lambda: None,
     save_every: float = math.inf,
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train every lane of `engine` until `budget` iterations lie behind it, writing down what happens in `records`.
+    """Train every replica of `engine` until `budget` iterations lie behind it, writing down what happens in `records`.
 
     Args:
-        records: one a lane; as they were when `engine`'s state was saved, or new.
+        records: one a replica; as they were when `engine`'s state was saved, or new.
         budget: iterations in all, those before `engine.iteration` included.
         evaluate_every: iterations between evaluations on validation and test; also before the first step and after
             the last.
         patience: training ends early after that many evaluations in a row without a lower validation loss, once
-            that holds for every lane.
+            that holds for every replica.
         keep: iterations at which to take a snapshot.
-        observe: called with a lane's number after each of its evaluations but one that finds it diverged; it must
+        observe: called with a replica's number after each of its evaluations but one that finds it diverged; it must
             leave engine and records as they are.
         save: writes a checkpoint; called every `save_every` seconds, and when `check` raises.
         check: called several times a second; raises `Interrupted` to stop. It sees `engine` and `records` in step.
@@ -140,9 +140,9 @@ def train(
         tick()
         save()
         raise
-    for lane, record in enumerate(records):
-        record.train = scores[lane].values
-        record.snapshots["final"] = engine.weights(lane)
+    for replica, record in enumerate(records):
+        record.train = scores[replica].values
+        record.snapshots["final"] = engine.weights(replica)
 
 
 def _remember(
@@ -157,31 +157,31 @@ def _remember(
 ) -> None:
     """Take the snapshots and evaluations that are due at this iteration and not yet taken."""
     now = engine.iteration
-    for lane, record in enumerate(records):
+    for replica, record in enumerate(records):
         if not record.snapshots:
-            record.snapshots["start"] = engine.weights(lane)
+            record.snapshots["start"] = engine.weights(replica)
         if now in keep:
-            record.snapshots[f"iteration-{now}"] = engine.weights(lane)
+            record.snapshots[f"iteration-{now}"] = engine.weights(replica)
     due = [
-        lane
-        for lane, record in enumerate(records)
+        replica
+        for replica, record in enumerate(records)
         if record.diverged_at is None and _is_due(record, now, budget, evaluate_every)
     ]
     if not due:
         return
     validation, test = engine.evaluate("validation", check), engine.evaluate("test", check)
-    for lane in due:
-        record = records[lane]
-        row = (now, *validation[lane].values, *test[lane].values)
+    for replica in due:
+        record = records[replica]
+        row = (now, *validation[replica].values, *test[replica].values)
         for values, value in zip(record.history.values(), row, strict=True):
             values.append(value)
         # Looked at here alone, so that the iteration does not depend on how training was cut into slices.
-        if not math.isfinite(losses[lane]) or not math.isfinite(validation[lane].loss):
+        if not math.isfinite(losses[replica]) or not math.isfinite(validation[replica].loss):
             record.diverged_at = now
             continue
         if record.best_row == len(record.history["iteration"]) - 1:
-            record.snapshots["best"] = engine.weights(lane)
-        observe(lane)
+            record.snapshots["best"] = engine.weights(replica)
+        observe(replica)
 
 
 def _is_due(record: Record, now: int, budget: int, evaluate_every: int) -> bool:

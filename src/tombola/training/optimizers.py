@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tombola.training.recipe import Recipe
 
 Named = Sequence[tuple[str, nn.Parameter]]
-JSON = "json:"  # before the name of a slot whose value is no tensor
+JSON = "json:"  # before the name of a slot whose value is not a tensor
 GROUP = "group:"  # before the number of a parameter group
 _PROBE_SEED = 0
 
@@ -93,7 +93,7 @@ def check_muon() -> None:
     """
     if not hasattr(torch.optim, "Muon"):
         raise InputError(
-            f"training.optimizer=muon needs PyTorch 2.9 or later, and this is {torch.__version__}; update PyTorch, or "
+            f"training.optimizer=muon needs PyTorch 2.9 or later, but this is {torch.__version__}; update PyTorch, or "
             "name an implementation as package.module:function"
         )
 
@@ -105,16 +105,16 @@ def _own_optimizer(recipe: Recipe, named: Named, options: Mapping[str, Any]) -> 
         made = function(list(named), lr=recipe.lr, **options)
     except Exception as error:
         raise InputError(
-            f"{where} failed: {type(error).__name__}: {error}; it is called as "
-            "function(named_parameters, lr=..., **optimizer_options)"
+            f"{where} failed: {type(error).__name__}: {error}; tombola calls it as function(named_parameters, lr=..., "
+            "**optimizer_options)"
         ) from error
     if not isinstance(made, torch.optim.Optimizer):
-        raise InputError(f"{where} gave a {type(made).__name__}; it must return a torch.optim.Optimizer")
+        raise InputError(f"{where} returned a {type(made).__name__}; it must return a torch.optim.Optimizer")
     closure = inspect.signature(made.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise InputError(
-            f"{where} is {type(made).__name__}, whose steps evaluate the loss several times (a closure); "
-            "training evaluates it once a step: take an optimiser without a closure, such as adamw"
+            f"{where} is {type(made).__name__}, whose steps need a closure; training evaluates the loss once per "
+            "step: choose an optimiser without a closure, such as adamw"
         )
     return made
 
@@ -127,7 +127,7 @@ def as_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 def state_of(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """Return all state as independent tensors on the CPU, by "slot/parameter", such as "exp_avg/fc1.weight".
 
-    A value that is no tensor becomes the bytes of its JSON text, under "json:slot/parameter". Settings of parameter
+    A value that is not a tensor becomes the bytes of its JSON text, under "json:slot/parameter". Settings of parameter
     groups that change from step to step stand under "json:group:0/key".
 
     Raises:
@@ -158,7 +158,7 @@ def _put(found: dict[str, Tensor], slot: str, name: str, value: Any, optimizer: 
     except (TypeError, ValueError) as error:
         raise InputError(
             f"training.optimizer: {type(optimizer).__name__} keeps {slot!r}, a {type(value).__name__}, in its state, "
-            f"which can't be saved ({error}); keep tensors, numbers and texts alone"
+            f"which can't be saved ({error}); keep only tensors, numbers and texts"
         ) from error
     found[f"{JSON}{slot}/{name}"] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
 
@@ -220,20 +220,20 @@ def check_optimizer(recipe: Recipe, module: nn.Module) -> None:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{where} fails to make a step: {type(error).__name__}: {error}") from error
+        raise InputError(f"{where} fails in its first step: {type(error).__name__}: {error}") from error
     pairs = zip(straight.named_parameters(), resumed.parameters(), strict=True)
     for (name, one), other in pairs:
         if not torch.equal(one, other):
             raise InputError(
-                f"{where} can't be resumed: after its state was saved and restored, {name!r} differs; keep all that it "
-                "remembers in `optimizer.state`, and draw nothing at random"
+                f"{where} can't be resumed: after its state was saved and restored, {name!r} differs; keep all state "
+                "in `optimizer.state`, and draw nothing at random"
             )
 
 
 def _steps(
     recipe: Recipe, module: nn.Module, last: int, first: int = 0, state: Mapping[str, Tensor] | None = None
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Return a copy of a module after steps with made-up gradients, and the optimiser's state."""
+    """Return a copy of a module after steps with synthetic gradients, and the optimiser's state."""
     module = deepcopy(module)
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     optimizer = make_optimizer(recipe, list(named.items()))

@@ -12,7 +12,7 @@ class Order:
     """Batches of example numbers, as a pure function of the iteration.
 
     Every epoch is a fresh permutation of all `examples`, drawn from (study seed, trial, "order", epoch). An epoch has
-    `examples // batch_size` iterations: what does not fill a batch is left out, another remainder each epoch.
+    `examples // batch_size` iterations: what does not fill a batch is omitted, another remainder each epoch.
 
     >>> order = Order(examples=10, batch_size=3, seeds=Seeds(0, 0))
     >>> order.epoch_length, order.batches(2, 2).shape

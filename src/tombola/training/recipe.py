@@ -92,16 +92,16 @@ class Recipe(Section):
     @field_validator("augment")
     @classmethod
     def _in_one_order(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
-        """The order in which ours are named makes no difference, so it must make none to a job's identity."""
+        """The order in which ours are named makes no difference, so it must make none to a run's identity."""
         if len(set(kinds)) < len(kinds):
-            raise ValueError("names one augmentation twice; each is done once")
+            raise ValueError("names one augmentation twice; name each once")
         own = tuple(_known(kind, KINDS, "augmentation") for kind in kinds if kind not in KINDS)
         return tuple(kind for kind in KINDS if kind in kinds) + own
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
         if (self.iterations is None) == (self.epochs is None):
-            raise ValueError("give the budget as iterations or as epochs: exactly one of them")
+            raise ValueError("set exactly one of iterations and epochs")
         if self.momentum and self.optimizer not in WITH_MOMENTUM:
             if self.knows_optimizer and self.optimizer != "muon":
                 raise ValueError(f"momentum belongs to optimizer: sgd or rmsprop; {self.optimizer} has its own")
@@ -112,11 +112,11 @@ class Recipe(Section):
             )
         self._check_options()
         if (self.schedule == "step") != bool(self.milestones):
-            raise ValueError("milestones and schedule: step go together")
+            raise ValueError("milestones and schedule: step need each other")
         if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
             raise ValueError("milestones are iterations above 0, rising")
         if self.schedule == "onecycle" and self.warmup:
-            raise ValueError("schedule: onecycle has a warmup of its own; leave warmup out")
+            raise ValueError("schedule: onecycle has its own warmup; remove warmup")
         if self.iterations is not None and self.warmup > self.iterations:
             raise ValueError(f"warmup={self.warmup} is longer than the budget of {self.iterations} iterations")
         return self
@@ -129,11 +129,11 @@ class Recipe(Section):
             ours.append("momentum")
         if ours:
             remedy = "has a field of its own" if ours[0] in type(self).model_fields else "is not for a study to choose"
-            raise ValueError(f"optimizer_options: {ours[0]} {remedy}; leave it out")
+            raise ValueError(f"optimizer_options: {ours[0]} {remedy}; remove it")
         try:
             json.dumps(options, allow_nan=False)
         except (TypeError, ValueError):
-            raise ValueError(f"optimizer_options: {options} must hold numbers, texts, lists and maps alone") from None
+            raise ValueError(f"optimizer_options: {options} may contain only numbers, texts, lists and maps") from None
         if not options or not self.knows_optimizer:
             return
         import torch  # slow to import, and seldom needed here
@@ -174,7 +174,7 @@ class Recipe(Section):
         """Return the fingerprint of each function of the user's own that takes part, by its name.
 
         Raises:
-            InputError: there is no such function.
+            InputError: the function does not exist.
         """
         own = [(name, "augmentation") for name in self.own_augment]
         own += [(self.optimizer, "optimizer")] if not self.knows_optimizer else []

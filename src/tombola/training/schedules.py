@@ -32,7 +32,7 @@ def own_factor(name: str, iteration: int, budget: int) -> float:
     """Return the factor that a user's schedule gives for an iteration.
 
     Raises:
-        InputError: there is no such function, it fails, or it gives no finite number from 0.
+        InputError: the function does not exist, it fails, or it gives no finite number from 0.
     """
     where = f"training.schedule={name!r}"
     function = resolve(name, {}, "schedule")
@@ -40,9 +40,11 @@ def own_factor(name: str, iteration: int, budget: int) -> float:
         factor = float(function(iteration, budget))
     except Exception as error:
         raise InputError(
-            f"{where} failed at iteration {iteration} of {budget}: {type(error).__name__}: {error}; a schedule is "
-            "called as schedule(iteration, budget) and returns the factor of training.lr"
+            f"{where} failed at iteration {iteration} of {budget}: {type(error).__name__}: {error}; tombola calls it "
+            "as schedule(iteration, budget); it must return the factor of training.lr"
         ) from error
     if not (math.isfinite(factor) and factor >= 0):
-        raise InputError(f"{where} gave {factor} at iteration {iteration} of {budget}; a factor is a number from 0 up")
+        raise InputError(
+            f"{where} gave {factor} at iteration {iteration} of {budget}; the factor must be a number of 0 or more"
+        )
     return factor

@@ -1,4 +1,4 @@
-"""Watching masks while a dense network trains: how far they still move, and when they have settled.
+"""Mask trackers: how far masks still move during a dense run, and when they settle.
 
 You et al. 2020, "Drawing Early-Bird Tickets", Section 3: the mask that pruning would give now hardly changes any more
 long before the end of training.
@@ -40,7 +40,7 @@ class EarlyBird(Section):
 
 
 class TrackedMasks(Section):
-    """Masks to watch: those that pruning the dense run once by magnitude, to each level, would give.
+    """The masks to track: those of magnitude pruning of the dense run to each level.
 
     Args:
         rates, scope, minimum: of all rounds, as in `tombola.pruning.select`.
@@ -53,18 +53,18 @@ class TrackedMasks(Section):
     early_bird: EarlyBird = EarlyBird()
 
     def has(self, rounds: Sequence[dict[str, float]], scope: Scope, minimum: int, early_bird: EarlyBird) -> bool:
-        """Return whether the mask after these rounds is among those that are watched."""
+        """Return whether the mask after these rounds is among the watched ones."""
         mine = self.rates[: len(rounds)], self.scope, self.minimum, self.early_bird
         return mine == (tuple(rounds), scope, minimum, early_bird)
 
 
 class MaskTracker:
-    """Follows the masks of one watch through one run.
+    """Tracks masks through one run.
 
     Args:
-        watch: what to follow.
+        tracked: the masks to track.
         layers: names of the prunable weights.
-        facts, tensors: of the watcher that this one goes on from.
+        facts, tensors: of the tracker that this one continues from.
 
     Attributes:
         facts: "iteration": of each evaluation but the first; "distance": for each level, how many of the prunable
@@ -75,31 +75,31 @@ class MaskTracker:
 
     def __init__(
         self,
-        watch: TrackedMasks,
+        tracked: TrackedMasks,
         layers: Iterable[str],
         facts: Mapping[str, Any] | None = None,
         tensors: Mapping[str, Tensor] | None = None,
     ):
-        levels = range(len(watch.rates))
+        levels = range(len(tracked.rates))
         nothing = {"iteration": [], "distance": [[] for _ in levels], "settled": [None for _ in levels]}
-        self.watch, self._layers = watch, list(layers)
+        self.tracked, self._layers = tracked, list(layers)
         self.facts: dict[str, Any] = dict(facts or nothing)
         self.tensors = dict(tensors or {})
 
     def note(self, iteration: int, weights: Weights) -> None:
         """Take in an evaluation: the iteration, and the weights there."""
-        watch = self.watch
+        tracked = self.tracked
         scores = {name: weights[name].abs() for name in self._layers}
-        now = depths(scores, watch.rates, watch.scope, watch.minimum)
+        now = depths(scores, tracked.rates, tracked.scope, tracked.minimum)
         last = {name: self.tensors.get(f"last/{name}") for name in now}
         self.tensors |= {f"last/{name}": depth for name, depth in now.items()}
         pairs = [(before, now[name]) for name, before in last.items() if before is not None]
         if not pairs:
             return
         self.facts["iteration"].append(iteration)
-        for place, distance in enumerate(distances(pairs, len(watch.rates))):
+        for place, distance in enumerate(distances(pairs, len(tracked.rates))):
             self.facts["distance"][place].append(distance)
-            if self.facts["settled"][place] is None and watch.early_bird.settled(self.facts["distance"][place]):
+            if self.facts["settled"][place] is None and tracked.early_bird.settled(self.facts["distance"][place]):
                 self.facts["settled"][place] = iteration
                 mask = Mask({name: depth > place for name, depth in now.items()})
                 self.tensors |= {f"settled/{place + 1}/{name}": bits for name, bits in mask.pack().items()}

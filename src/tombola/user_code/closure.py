@@ -53,7 +53,7 @@ class Closure:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that stand for the fragments; "" where there are none."""
+        """16 hexadecimal digits that stand for the fragments; "" if none exists."""
         if not self.fragments:
             return ""
         return hashlib.sha256(repr(self.fragments).encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -103,10 +103,10 @@ class _Walk:
         self.read = lru_cache(maxsize=None)(read)
         self.modules: dict[str, _Module | None] = {}
         self.reached: set[tuple[str, int]] = set()
-        self.waiting: list[tuple[str, int]] = []  # reached statements whose uses are to be followed
+        self.waiting: list[tuple[str, int]] = []  # reached statements whose uses will be followed
         self.seen: set[tuple[str, Chain]] = set()
         self.entire: set[str] = set()
-        self.unread: list[str] = []  # modules whose imports are to be followed
+        self.unread: list[str] = []  # modules whose imports will be followed
 
     def closure(self) -> Closure:
         """Return what has been reached."""

@@ -36,7 +36,7 @@ class Source:
 
 
 def spec_of(name: str) -> ModuleSpec | None:
-    """Return where a module lies, without importing it or its parents; None where there is none."""
+    """Return where a module lies, without importing it or its parents; None for none."""
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, "__spec__", None) is not None:
         return loaded.__spec__
@@ -102,7 +102,7 @@ def _places(*kinds: str) -> tuple[Path, ...]:
 
 
 def source_of(name: str) -> Source | None:
-    """Return a module of the user's as it lies on the disk now; None for a library, or where there is no such module.
+    """Return a module of the user's as it lies on the disk now; None for a library, or where the module does not exist.
 
     A namespace package, which is a folder without code, has an empty text.
     """

@@ -280,7 +280,7 @@ def _computed(node: ast.AST) -> Iterator[str]:
 
 
 def dump(node: object) -> str:
-    """Return a syntax tree as text that does not depend on the version of Python: empty fields are left out."""
+    """Return a syntax tree as text that does not depend on the version of Python: empty fields are omitted."""
     if isinstance(node, ast.AST):
         fields = []
         for name in node._fields:

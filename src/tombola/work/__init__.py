@@ -18,7 +18,7 @@ from tombola.registry import resolve
 from tombola.work.interpolation import Interpolation
 from tombola.work.mask_search import Limit, MaskSearch
 from tombola.work.on_data import OnData
-from tombola.work.own_run import OWN_DATA, OWN_RECIPE, OwnMaskSearch, OwnRun
+from tombola.work.own_run import OWN_DATA, OWN_RECIPE, OwnInterpolation, OwnMaskSearch, OwnRun
 from tombola.work.run import InitialState, MaskUse, Run, SgdNoise, Shuffle, Supermask, Training
 from tombola.work.spec import Cost, Item, Observations, Spec, identity_of
 
@@ -37,6 +37,7 @@ __all__ = [
     "Observations",
     "OnData",
     "OpaqueSpec",
+    "OwnInterpolation",
     "OwnMaskSearch",
     "OwnRun",
     "Run",
@@ -149,6 +150,13 @@ KINDS: dict[str, Kind] = {
             most=32,
         ),
         Kind("interpolation", "interpolation", Interpolation, "tombola.running.interpolations:execute", resource="gpu"),
+        Kind(
+            "own-interpolation",
+            "interpolation",
+            OwnInterpolation,
+            "tombola.running.own_interpolations:execute",
+            resource="gpu",
+        ),
     )
 }
 
@@ -163,7 +171,7 @@ def kind_named(name: str) -> Kind:
         return KINDS[name]
     found = resolve(name, {}, "work kind")()
     if not isinstance(found, Kind):
-        raise InputError(f"work kind {name!r} gave a {type(found).__name__}; it must return a tombola.work.Kind")
+        raise InputError(f"work kind {name!r} returned a {type(found).__name__}; it must return a tombola.work.Kind")
     return found
 
 
@@ -218,6 +226,7 @@ def _item(spec: Spec, values: Mapping[str, Any]) -> Item:
         cost=Cost(**values["cost"]),
         observe=Observations.model_validate(values["observe"]),
         data_file=values["data_file"],
+        readers=values.get("readers", 0),
         arm=values.get("arm", ""),
         repeat=values.get("repeat", 0),
         id=values["id"],

@@ -69,6 +69,10 @@ class MaskSearch(OnData):
     repeat: int = 0
     code: str = ""
 
+    def codes(self) -> dict[str, str]:
+        """Return the fingerprints of the user's own network, data, task and criterion."""
+        return super().codes() | {f"the code of criterion {self.criterion!r}": self.code}
+
     @property
     def schedule(self) -> list[dict[str, float]]:
         """The rates of all rounds, the first round first."""

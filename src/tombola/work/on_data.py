@@ -25,3 +25,7 @@ class OnData(Spec):
     network_code: str = ""
     data_code: str = ""
     task_code: str = ""
+
+    def codes(self) -> dict[str, str]:
+        """Return the fingerprints of the user's own network, data and task."""
+        return {"network": self.network_code, "data": self.data_code, "task": self.task_code}

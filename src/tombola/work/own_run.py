@@ -13,6 +13,7 @@ from pydantic import Field
 from tombola.data import DataSettings
 from tombola.tasks import Direction, Metric
 from tombola.training.recipe import Recipe
+from tombola.work.interpolation import Interpolation
 from tombola.work.mask_search import MaskSearch
 from tombola.work.run import Run
 
@@ -51,6 +52,10 @@ class OwnRun(Run):
         """Return the settings that decide the outcome and differ from their defaults."""
         return {name: value for name, value in super().identity().items() if name != "unit"}
 
+    def codes(self) -> dict[str, str]:
+        """Return the fingerprints of the user's own network and trainer."""
+        return super().codes() | {f"the code of trainer {self.trainer!r}": self.trainer_code}
+
     @property
     def primary(self) -> Metric:
         """The metric that decides how good a run is."""
@@ -69,3 +74,34 @@ class OwnMaskSearch(MaskSearch):
     data: DataSettings = OWN_DATA
     prunable: dict[str, tuple[int, ...]]
     input_shape: tuple[int, ...] | None = None
+
+
+class OwnInterpolation(Interpolation):
+    """Points between two own runs, evaluated by a user's own function.
+
+    Args:
+        prunable, input_shape: as in `OwnRun`.
+        evaluate: `package.module:function`, or "loop <name>" for a function that `tombola.rounds` was given.
+        evaluate_code: fingerprint of the function.
+        metric, better, unit: as in `OwnRun`.
+    """
+
+    kind: ClassVar[str] = "own-interpolation"
+
+    data: DataSettings = OWN_DATA
+    prunable: dict[str, tuple[int, ...]]
+    input_shape: tuple[int, ...] | None = None
+    evaluate: str
+    evaluate_code: str = ""
+    metric: str
+    better: Direction
+    unit: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that decide the outcome and differ from their defaults."""
+        return {name: value for name, value in super().identity().items() if name != "unit"}
+
+    @property
+    def primary(self) -> Metric:
+        """The metric that decides how good a run is."""
+        return Metric(self.metric, self.better, self.unit)

@@ -25,7 +25,7 @@ class InitialState(Section):
         redraw: change the kept weights of each layer: "shuffled" permutes them, "signs" permutes their magnitudes and
             leaves each place its sign.
         repeat, level: number the permutations.
-        name: of a snapshot that a user's own trainer took, such as "step-500"; in the place of `iteration`.
+        name: of a snapshot that a user's own trainer took, such as "step-500"; instead of `iteration`.
     """
 
     run: str | None = None
@@ -75,7 +75,7 @@ class MaskUse(Section):
 
     Args:
         search: identity of the mask search that finds it.
-        run: identity of the run whose own mask it is, in the place of `search`.
+        run: identity of the run whose own mask it is, instead of `search`.
         shuffle: permute it within each layer.
     """
 
@@ -117,7 +117,7 @@ class Training(OnData):
         initial: starting weights and iteration.
         until: the iteration at which training ends, where that is before the end of the budget.
         noise: which draw of data order, augmentation and dropout.
-        recipe_code: fingerprints of the functions of a user's own that the recipe names, by name.
+        recipe_code: fingerprints of a user's own functions that the recipe names, by name.
     """
 
     training: Recipe
@@ -125,6 +125,10 @@ class Training(OnData):
     until: int | None = None
     noise: SgdNoise = SgdNoise()
     recipe_code: dict[str, str] = Field(default_factory=dict)
+
+    def codes(self) -> dict[str, str]:
+        """Return the fingerprints of the user's own network, data and task, and of the recipe's functions."""
+        return super().codes() | {f"the code of {name!r}": code for name, code in self.recipe_code.items()}
 
     @property
     def seeds(self) -> Seeds:

@@ -46,6 +46,10 @@ class Spec(Section):
         """Identities of the work that must be done before this can start."""
         return ()
 
+    def codes(self) -> dict[str, str]:
+        """Return the fingerprints of a user's own code and data, by a name that says what each belongs to."""
+        return {}
+
 
 def identity_of(settings: dict[str, Any]) -> str:
     """Return the identity of settings as `Spec.settings` gives them."""
@@ -112,6 +116,7 @@ class Item:
         cost: the expected cost.
         observe: what is recorded on the way.
         data_file: where the user's data file lies; its content is part of the spec, its place is not.
+        readers: processes that read the user's streamed data, which change no result.
         arm, repeat: which a user's own trainer is told: those of the first row that shows the item.
     """
 
@@ -121,6 +126,7 @@ class Item:
     cost: Cost = field(default_factory=Cost)
     observe: Observations = field(default_factory=Observations)
     data_file: str | None = None
+    readers: int = 0
     arm: str = ""
     repeat: int = 0
     id: str = ""
@@ -156,6 +162,7 @@ class Item:
             "cost": vars(self.cost),
             "observe": self.observe.model_dump(mode="json"),
             "data_file": self.data_file,
+            "readers": self.readers,
             "arm": self.arm,
             "repeat": self.repeat,
         }

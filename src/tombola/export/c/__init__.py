@@ -28,8 +28,8 @@ __all__ = ["INPUTS", "Sources", "export_c", "sources_of", "ticket_sources"]
 
 INPUTS = {
     "normalised": "as Ticket.normalise returns them",
-    "raw": "floats as in the data set; of uint8 data in units of 255",
-    "bytes": "floats from 0 to 255, for data that are uint8",
+    "raw": "floats as in the data set; for uint8 data in units of 255",
+    "bytes": "floats from 0 to 255, for uint8 data",
 }
 """What the exported network takes."""
 
@@ -44,10 +44,12 @@ def sources_of(graph: g.Graph, name: str = "ticket", about: str = "") -> Sources
 
     Raises:
         Unsupported: an operator that C code is not written for.
-        InputError: `name` is no C identifier, or no path of weights leads to the outputs.
+        InputError: `name` is not a C identifier, or no path of weights leads to the outputs.
     """
     if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
-        raise InputError(f"name {name!r} is no C identifier: use letters, digits and underscores, such as my_network")
+        raise InputError(
+            f"name {name!r} is not a C identifier: use letters, digits and underscores, such as my_network"
+        )
     return emit(lower(fold(graph)), name, graph.input.shape, about)
 
 
@@ -59,14 +61,14 @@ def ticket_sources(
     Args:
         ticket: the network and its weights.
         name: of the files, and the prefix of everything in them.
-        weights: "trained", or "start" for those that training starts from.
+        weights: "trained", or "start" for the starting weights.
         inputs: what the C functions take, a key of `INPUTS`.
 
     Raises:
         InputError: as `sources_of`, or an argument that is none of those.
     """
     if weights not in ("trained", "start"):
-        raise InputError(f"weights {weights!r}: take trained or start")
+        raise InputError(f"weights {weights!r}: choose trained or start")
     if inputs not in INPUTS:
         raise InputError(f"inputs {inputs!r}{nearest(inputs, INPUTS)}")
     graph = trace_ticket(ticket, weights == "trained")
@@ -122,7 +124,7 @@ def export_c(
     made = ticket_sources(ticket, given if name or given[:1].isalpha() else f"net_{given}", weights, inputs)
     header = path.with_suffix(".h")
     code = made.code.replace(f'#include "{made.name}.h"', f'#include "{header.name}"', 1)
-    remedy = "name a folder that exists and has room"
+    remedy = "name an existing folder with free space"
     write_whole(header, made.header.encode(), remedy)
     try:
         write_whole(path, code.encode(), remedy)

@@ -27,7 +27,7 @@ ALIGNMENT = 64
 
 
 def compiler() -> str | None:
-    """Return the C compiler: what $CC names, else cc, gcc or clang; None where there is none."""
+    """Return the C compiler: what $CC names, else cc, gcc or clang; None for none."""
     wanted = os.environ.get("CC")
     return next((found for each in ([wanted] if wanted else COMPILERS) if (found := shutil.which(each))), None)
 
@@ -87,7 +87,9 @@ class Compiled:
         return self  # nothing in it changes but working memory
 
     def __reduce__(self) -> Any:
-        raise TypeError("compiled code can't be pickled: save the ticket, or export it to pytorch, and load that")
+        raise TypeError(
+            "compiled code can't be pickled: save the ticket, or export it to pytorch, and load the saved file"
+        )
 
     def _new_memory(self) -> np.ndarray:
         """Return working memory that begins on a cache line."""
@@ -119,7 +121,7 @@ class Compiled:
         """
         if shape[1:] != self.inputs:
             wanted = ", ".join(map(str, self.inputs))
-            raise InputError(f"examples of shape {shape}: the network takes (N, {wanted})")
+            raise InputError(f"examples have shape {shape}, but the network takes (N, {wanted})")
 
     def fill(self, examples: int, results: int, count: int, threads: int = 1) -> None:
         """Compute so many examples at one address and write the results at another; both float32 in C order."""

@@ -147,7 +147,7 @@ def _fold_constants(graph: g.Graph, weights: dict[str, np.ndarray], biases: dict
     if not known[graph.output].isnan().any():
         raise InputError(
             "no path of weights leads from the inputs to the outputs: the network gives every example the same "
-            "outputs, and there is nothing to export; choose a denser ticket"
+            "outputs; choose a denser ticket"
         )
 
 

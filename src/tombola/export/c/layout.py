@@ -41,7 +41,7 @@ def as_planes(where: np.ndarray) -> o.Planes | None:
 
 
 def filled(where: np.ndarray) -> np.ndarray:
-    """Return positions with any of them in the place of numbers that nobody needs."""
+    """Return positions with any of them instead of numbers that are not needed."""
     filled_: np.ndarray = np.where(where < 0, where.max(), where)
     return filled_
 
@@ -52,12 +52,12 @@ def narrowed(planes: o.Planes, live: np.ndarray) -> o.Planes:
 
 
 def live_planes(planes: o.Planes) -> o.Planes:
-    """Return the planes that somebody needs."""
+    """Return the planes that are needed."""
     return narrowed(planes, planes.starts >= 0)
 
 
 def narrowed_to(planes: o.Planes, other: o.Planes) -> o.Planes:
-    """Return the planes of the channels that somebody needs of `other`."""
+    """Return the planes of the needed channels of `other`."""
     return narrowed(planes, other.starts >= 0)
 
 

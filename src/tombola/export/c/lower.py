@@ -1,4 +1,4 @@
-"""Turns a graph into steps over one array: fuses, chooses layouts, and leaves out what nobody needs.
+"""Turns a graph into steps over one array: fuses, chooses layouts, and leaves out unneeded parts.
 
 Views - reshape, permute, slice, concatenate - cost nothing: they only say at which positions numbers lie.
 """
@@ -130,7 +130,7 @@ class _Lowering(Workspace):
         places = up(height * row, tile)
         target = self.new_planes(node, row, places)
         live = target.starts >= 0
-        number = np.cumsum(live) - 1  # of each channel among those that somebody needs
+        number = np.cumsum(live) - 1  # of each channel among those that are needed
         op = o.Conv(
             node.layer,
             narrowed(target, live),

@@ -66,7 +66,7 @@ def _reach(program: Program, begins: np.ndarray) -> int:
 
 
 def places(positions: np.ndarray, begins: np.ndarray) -> np.ndarray:
-    """Return places in `work`, or in the example, of positions; those that nobody needs stay -1."""
+    """Return places in `work`, or in the example, of positions; those that are not needed stay -1."""
     live = np.maximum(positions, 0)
     found: np.ndarray = np.where(positions < 0, -1, begins[live // o.BUFFER] + live % o.BUFFER)
     return found

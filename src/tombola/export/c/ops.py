@@ -1,6 +1,7 @@
 """The steps of an exported network: what each one reads, computes and writes.
 
-All numbers lie in one array, `work`, but for those of the example itself. A *position* is an integer: a buffer's number
+All numbers lie in one array, `work`, except for those of the example itself. A *position* is an integer: a buffer's
+number
 times `BUFFER` plus a place in that buffer; buffer 0 is the example. Where buffers lie in `work` is settled last.
 
 *Planes* are channels of height x width: channel c's number at (y, x) lies at starts[c] + y * row + x. Between the rows
@@ -26,7 +27,7 @@ class Planes:
     """Where planes lie.
 
     Args:
-        starts: int64 [channels], position of each plane's first number; -1 where nobody needs the channel.
+        starts: int64 [channels], position of each plane's first number; -1 for a channel that is not needed.
         row: distance of two rows.
         height, width: of each plane.
     """
@@ -37,7 +38,7 @@ class Planes:
     width: int
 
     def positions(self) -> np.ndarray:
-        """Return int64 [channels, height, width]; -1 where nobody needs the channel."""
+        """Return int64 [channels, height, width]; -1 for a channel that is not needed."""
         inside = np.arange(self.height)[:, None] * self.row + np.arange(self.width)
         return np.where(self.starts[:, None, None] < 0, -1, self.starts[:, None, None] + inside)
 

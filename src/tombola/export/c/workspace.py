@@ -63,7 +63,7 @@ class Workspace:
         return self.allocate(size) + np.arange(size)
 
     def new_planes(self, node: g.Node, row: int | None = None, places: int = 0) -> o.Planes:
-        """Return new planes for the channels of a node's result that somebody needs, with the padding they need."""
+        """Return new planes for the channels of a node's result that are needed, with the padding they need."""
         _, height, width = canonical(node.shape)
         return self.new_padded(self.pads[node.name], self.channels(node), height, width, row, places)
 
@@ -85,7 +85,7 @@ class Workspace:
         return planes
 
     def channels(self, node: g.Node) -> np.ndarray:
-        """Return which channels of a node's result somebody needs."""
+        """Return which channels of a node's result are needed."""
         needed = self.folded.needed[node.name].reshape(canonical(node.shape))
         return some(needed, (1, 2))
 

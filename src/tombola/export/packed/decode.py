@@ -122,7 +122,7 @@ def read(path: str | Path, most: int = MOST) -> Packed:
         most: the largest number of values, over all tensors, that memory is taken for.
 
     Raises:
-        InputError: the file is not there, is not a packed file, is damaged, or holds more than `most` values.
+        InputError: the file is missing, is not a packed file, is damaged, or holds more than `most` values.
     """
     try:
         content = Path(path).read_bytes()
@@ -200,7 +200,7 @@ class Reader:
             matrix(*about, *tables, memory, self.coder, self.data, 0)
         found = np.asarray(symbols, dtype=np.int64)
         if found.size and found.max() > entry.count:
-            raise InputError(f"{entry.name}: a shared value that the file does not have")
+            raise InputError(f"{entry.name}: it refers to a shared value that the file lacks")
         return found
 
 
@@ -212,7 +212,9 @@ def _parts(content: bytes, what: str, most: int) -> tuple[list[Entry], dict[str,
     if len(content) < PLAIN:
         raise damaged
     if content[: len(MAGIC)] != MAGIC:
-        raise InputError(f"{what} has version {content[len(MAGIC) - 1]} of the packed format, and this is for 1")
+        raise InputError(
+            f"{what} has version {content[len(MAGIC) - 1]} of the packed format, but this decoder reads version 1"
+        )
     if hashlib.sha256(content[16:]).digest()[:8] != content[8:16]:
         raise damaged
     length = int.from_bytes(content[16:PLAIN], "little")
@@ -221,7 +223,7 @@ def _parts(content: bytes, what: str, most: int) -> tuple[list[Entry], dict[str,
         entries = [_entry(each) for each in header["tensors"]]
         about = dict(header["about"])
     except (KeyError, TypeError, ValueError, zlib.error) as error:
-        raise InputError(f"{what} has a header that can't be read ({error}); export it again") from error
+        raise InputError(f"{what} has an unreadable header ({error}); export it again") from error
     # An empty matrix may have rows or columns, which take memory too.
     size = sum(entry.size or entry.rows + entry.columns for entry in entries)
     if size > most:
@@ -237,7 +239,7 @@ def _inflate(header: bytes) -> dict[str, Any]:
     stream = zlib.decompressobj(zdict=WORDS)
     text = stream.decompress(header, LONGEST_HEADER)
     if not stream.eof:
-        raise ValueError("it is longer than 16 MiB, or cut off")
+        raise ValueError("it is longer than 16 MiB, or incomplete")
     found = json.loads(text)
     if not isinstance(found, dict):
         raise ValueError("it is not a JSON object")

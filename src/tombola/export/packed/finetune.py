@@ -117,5 +117,5 @@ def tuned(
         for each, training in modes:
             each.training = training
     if not loss.isfinite():
-        raise InputError("fine-tuning diverged: lower its learning rate")
+        raise InputError("fine-tuning diverged: lower the learning rate")
     return {name: each.result() for name, each in tensors.items()}

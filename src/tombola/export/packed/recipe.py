@@ -27,19 +27,19 @@ def recipe_of(ticket: Ticket) -> dict[str, Any]:
     origin = ticket.origin
     if origin.get("rewind", 0):
         raise InputError(
-            f"the ticket starts from iteration {origin['rewind']} of a run, and no seed gives those weights; "
-            "export its values: form=values"
+            f"the ticket starts from iteration {origin['rewind']} of a run, and no seed gives these weights; export "
+            "the values instead: form=values"
         )
     if "seed" not in origin:
         raise InputError(
-            "the ticket does not say which seed its study had: take it from the results again, or export its values: "
-            "form=values"
+            "the ticket does not contain its study's seed: take the ticket from the results again, or export the "
+            "values: form=values"
         )
     recipe = {"seed": origin["seed"], "draw": origin.get("draw", 0), "digest": digest(ticket.weights)}
     if digest(drawn(origin, recipe, ticket.mask)) != recipe["digest"]:
         raise InputError(
-            "the ticket's starting weights are not the initialisation that its seed gives (another arm's, or of other "
-            "code); export its values: form=values"
+            "the ticket's starting weights differ from the initialisation of its seed (they come from another arm or "
+            "other code); export the values instead: form=values"
         )
     return recipe
 

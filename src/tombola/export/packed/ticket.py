@@ -52,7 +52,7 @@ def export_packed(
         bits: of the number of a weight's shared value, 1 to 8.
         other_bits: the same of biases, batch norm and weights that no mask covers.
         values: "kmeans", or "grid" for evenly spaced ones.
-        weights: "trained", or "start" for those that training starts from.
+        weights: "trained", or "start" for the starting weights.
         finetune: training examples to fine-tune the shared values on: inputs as the network takes them, and classes.
         tuning: how to fine-tune.
 
@@ -161,7 +161,7 @@ def _check_shapes(name: str, build: Callable[[], nn.Module], packed: Packed, mos
 
 
 def _changed(name: str, path: str | Path, reason: str) -> InputError:
-    return InputError(f"network {shown(name)} is not what it was when {path} was written ({reason})")
+    return InputError(f"network {shown(name)} has changed since {path} was written ({reason})")
 
 
 def state_of(packed: Packed) -> dict[str, Tensor]:
@@ -177,8 +177,8 @@ def state_of(packed: Packed) -> dict[str, Tensor]:
     weights = drawn(packed.about["origin"], recipe, mask)
     if digest(weights) != recipe["digest"]:
         raise InputError(
-            "the seed in this file gives other weights here than where it was written: the network's code or "
-            f"PyTorch's random numbers differ (this is PyTorch {torch.__version__})"
+            "the seed in this file gives other weights on this machine: the network's code or PyTorch's random "
+            f"numbers differ (this is PyTorch {torch.__version__})"
         )
     return weights
 

@@ -176,7 +176,8 @@ def code_matrix(
         symbols: [rows * columns] 0 where the matrix is zero, else 1 + the number of the shared value, which rises with
             the value; filled in where `encoding` is 0.
         squash, stretch: SQUASH and STRETCH.
-        memory: as `fresh_memory` gives it: estimates of places and of values, the mixtures' weights of both, how many
+        memory: as returned by `fresh_memory`: estimates of places and of values, the mixtures' weights of both, how
+            many
             weights each column has so far, how many more positive ones than others, and room for estimates.
     """
     places, values, place_weights, value_weights, counts, signs, odds = memory

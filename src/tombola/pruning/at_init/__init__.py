@@ -2,7 +2,7 @@
 
 They are criteria like all others, scores of which the highest are kept, but belong to arms of the same names rather
 than to `pruning.criterion`: the dense run's start is pruned once, all pruned layers together, to each level's number of
-weights. `initial-magnitude`, the criterion of the arm `magnitude-at-init`, is there already.
+weights. `initial-magnitude`, the criterion of the arm `magnitude-at-init`, exists already.
 """
 
 from __future__ import annotations

@@ -33,16 +33,16 @@ def grasp(snapshots: Snapshots) -> Mapping[str, Tensor]:
             products = hessian_gradient(weights, lambda: snapshots.loss(module, TEMPERATURE))
     except RuntimeError as error:
         layer = _layer_without(module, snapshots)
-        where = f"its layer {layer}" if layer else "something that it computes"
+        where = f"its layer {layer}" if layer else "one of its operations"
         reason = " ".join(str(error).split())[:160]
         raise InputError(
-            f"grasp needs second derivatives of the network, and {where} has none ({reason}); snip and synflow do "
-            "without them"
+            f"grasp needs second derivatives of the network, but {where} has none ({reason}); use snip or synflow "
+            "instead"
         ) from error
     if not any(bool(product.any()) for product in products):
         raise InputError(
-            "grasp tells no weights apart: the product of Hessian and gradient is zero for each of them at this "
-            "initialisation; snip, synflow or another network.init may"
+            "grasp scores all weights equally: the product of Hessian and gradient is zero for each of them at this "
+            "initialisation; use snip, synflow or another network.init"
         )
     return {name: weight.detach() * product for (name, weight), product in zip(weights.items(), products, strict=True)}
 

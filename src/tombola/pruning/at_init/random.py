@@ -56,7 +56,7 @@ def apportioned(proportions: Mapping[str, int], sizes: Mapping[str, int], goal: 
     high = np.array([sizes[name] for name in names], dtype=float)
     low = np.minimum(goal.minimum, high)
     if not low.sum() <= goal.keep <= high.sum():
-        raise ValueError(f"{goal.keep:,} weights can't be kept of {high.sum():,.0f}, at least {low.sum():,.0f}")
+        raise ValueError(f"{goal.keep:,} weights can't be kept: the layers allow {low.sum():,.0f} to {high.sum():,.0f}")
     less, more = 0.0, float((high / weights).max())
     for _ in range(STEPS):
         middle = (less + more) / 2

@@ -20,7 +20,7 @@ ROUNDS = 100  # as in the paper
 def synflow(snapshots: Snapshots, rounds: int = ROUNDS) -> Mapping[str, Tensor]:
     """Score in how many rounds a weight survives (Tanaka et al. 2020, "SynFlow", Algorithm 1).
 
-    After round k of 100, keep^(k / 100) of the weights are left: those with the highest saliencies in a network in
+    After round k of 100, keep^(k / 100) of the weights remain: those with the highest saliencies in a network in
     which the others are gone. Selection by these scores leaves exactly what the last round did.
 
     Raises:
@@ -28,8 +28,8 @@ def synflow(snapshots: Snapshots, rounds: int = ROUNDS) -> Mapping[str, Tensor]:
     """
     if not (isinstance(snapshots.input_shape, tuple) and all(isinstance(size, int) for size in snapshots.input_shape)):
         raise InputError(
-            "synflow runs the network on a single input of ones, and this network takes several inputs; snip and grasp "
-            "run it as training does"
+            "synflow runs the network on a single input of ones, but this network takes several inputs; use snip or "
+            "grasp instead"
         )
     example = torch.ones(1, *snapshots.input_shape, dtype=torch.float64)
     try:
@@ -38,8 +38,8 @@ def synflow(snapshots: Snapshots, rounds: int = ROUNDS) -> Mapping[str, Tensor]:
     except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(
-            f"synflow runs the network in double precision on an input of ones, and that fails ({reason}); snip and "
-            "grasp run it as training does"
+            f"synflow runs the network in double precision on an input of ones, which fails ({reason}); use snip or "
+            "grasp instead"
         ) from error
 
 
@@ -66,8 +66,8 @@ def saliencies(module: nn.Module, weights: Mapping[str, Tensor], example: Tensor
     found = times_gradient(weights, flow)
     if not all(bool(each.isfinite().all()) for each in found.values()):
         raise InputError(
-            "synflow: what flows through this network is beyond the range of double precision; another network.init "
-            "may help, and snip and grasp are possible"
+            "synflow: the flow through this network exceeds the range of double precision; use another network.init, "
+            "snip or grasp"
         )
     return found
 
@@ -90,6 +90,6 @@ def _survived(module: nn.Module, example: Tensor, snapshots: Snapshots, rounds: 
 
 
 def exponential(weights: int, goal: Goal, rounds: int) -> list[int]:
-    """Return how many of `weights` are left after each round: as many in proportion each time, exactly `goal.keep`."""
+    """Return how many of `weights` remain after each round: as many in proportion each time, exactly `goal.keep`."""
     share = goal.keep / weights
     return [max(goal.keep, round(weights * share ** (k / rounds))) for k in range(1, rounds)] + [goal.keep]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def differentiable(module: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
-    """Return those weights of a module by name, frozen ones too: all of them are to be scored."""
+    """Return those weights of a module by name, frozen ones too: all of them will be scored."""
     parameters = dict(module.named_parameters())
     return {name: parameters[name].requires_grad_() for name in names}
 

@@ -36,7 +36,8 @@ class Case:
         recipe: how it is trained.
         example: a batch of one, on the device to train on.
         many: whether several runs could be trained together.
-        task: what is learned.
+        task: the task to learn.
+        streams: whether examples are read when they are needed, instead of lying on the device.
     """
 
     build: NetworkFactory
@@ -45,6 +46,7 @@ class Case:
     example: Tensors
     many: bool = False
     task: Task = CLASSIFICATION
+    streams: bool = False
 
     @cached_property
     def module(self) -> nn.Module:
@@ -91,8 +93,14 @@ def _load_sparse() -> Any:
     return SparseEngine
 
 
+def _why_not_streamed(case: Case) -> str:
+    return "it needs its data in memory, and data.stream is set" if case.streams else ""
+
+
 def _why_not_stacked(case: Case) -> str:
-    if reason := why_dense_alone(case.task, case.example, case.recipe) or StackedEngine.why_not(case.recipe):
+    if reason := _why_not_streamed(case) or why_dense_alone(case.task, case.example, case.recipe):
+        return reason
+    if reason := StackedEngine.why_not(case.recipe):
         return reason
     assert isinstance(case.example, torch.Tensor)
     return "" if StackedEngine.fits(case.build, case.example) else "this network can't be stacked by torch.func.vmap"
@@ -103,20 +111,20 @@ def _why_not_compiled(case: Case) -> str:
     if reason := why_dense_alone(case.task, case.example, case.recipe):
         return reason
     if not case.on_cpu:
-        return "it runs on the CPU alone"
+        return "it runs only on the CPU"
     if case.recipe.precision != "float32":
-        return f"it computes in float32 alone, and training.precision is {case.recipe.precision}"
+        return f"it computes only in float32, but training.precision is {case.recipe.precision}"
     return "" if installed("numba") else f"Numba is not installed: {install('numba')}"
 
 
 def _why_not_mlp(case: Case) -> str:
-    if reason := _why_not_compiled(case):
+    if reason := _why_not_streamed(case) or _why_not_compiled(case):
         return reason
     from tombola.training.engines.mlp import MlpEngine
 
     if reason := MlpEngine.why_not_recipe(case.recipe):
         return reason
-    return "" if MlpEngine.mlp(case.module, case.mask) else "it is no plain stack of linear layers and ReLUs"
+    return "" if MlpEngine.mlp(case.module, case.mask) else "it is not a plain stack of linear layers and ReLUs"
 
 
 def _mlp_pays(case: Case) -> bool:
@@ -178,7 +186,7 @@ def engine_named(name: str) -> EngineKind:
         raise InputError(f"unknown engine {name!r}{nearest(name, NAMES)}")
     found = resolve(name, {}, "engine")()
     if not isinstance(found, EngineKind):
-        raise InputError(f"engine {name!r} gave a {type(found).__name__}; it must return an EngineKind")
+        raise InputError(f"engine {name!r} returned a {type(found).__name__}; it must return an EngineKind")
     return found
 
 
@@ -201,7 +209,7 @@ def slower_than_possible(name: str, device: str) -> str:
     if name != "auto" or device != "cpu" or installed("numba"):
         return ""
     return (
-        "note: numba is not installed, so sparse linear layers train at the speed of dense ones; "
+        "note: numba is not installed, so sparse linear layers train as slowly as dense ones; "
         f"{install('numba')} makes them several times as fast"
     )
 
@@ -214,6 +222,7 @@ def choose_engine(
     example: Tensors,
     many: bool = False,
     task: Task = CLASSIFICATION,
+    streams: bool = False,
 ) -> Any:
     """Return an engine's class: called with (build, starts, recipe, budget, device) it gives an `Engine`.
 
@@ -224,13 +233,13 @@ def choose_engine(
 
     Args:
         name: "auto" or an engine.
-        build, mask, recipe, example, many, task: as in `Case`.
+        build, mask, recipe, example, many, task, streams: as in `Case`.
 
     Raises:
-        InputError: there is no such engine, or it can't train the study or a layer of its network.
+        InputError: the engine does not exist, or it can't train the study or a layer of its network.
     """
     check_engine(name)
-    case = Case(build, mask, recipe, example, many, task)
+    case = Case(build, mask, recipe, example, many, task, streams)
     if name == "auto":
         return next(kind for kind in ENGINES.values() if not kind.why_not(case) and kind.pays(case)).load()
     if name == "sparse" and not ENGINES["mlp"].why_not(case):
@@ -242,17 +251,17 @@ def choose_engine(
     if name == "stacked" or (name == "sparse" and (not case.on_cpu or recipe.precision == "bfloat16")):
         return DenseEngine
     what = "study" if why_dense_alone(task, example, recipe) else "network"
-    raise InputError(f"engine {name!r} can't train this {what} ({reason}); take engine auto or dense")
+    raise InputError(f"engine {name!r} can't train this {what} ({reason}); use --engine auto or dense")
 
 
 def why_dense_alone(task: Task, example: Tensors, recipe: Recipe) -> str:
     """Return why only the dense engine can train this task on such inputs so; "" where others can."""
     if not recipe.each_alone:
-        return f"only the dense engine trains by optimizer {recipe.optimizer}"
+        return f"only the dense engine trains with optimizer {recipe.optimizer}"
     if recipe.precision == "float64":
         return "only the dense engine computes in float64"
     if not task.plain_cross_entropy:
-        return "other engines compute mean cross-entropy of classes alone, without weights or smoothing"
+        return "other engines compute only mean cross-entropy of classes, without weights or smoothing"
     if not isinstance(example, torch.Tensor):
         return "other engines take a single input"
     return "" if example.is_floating_point() else "other engines take no token ids"

@@ -208,7 +208,7 @@ class Source(NamedTuple):
         values: float32 [channels * rows * length], of the image, or of the pooled image where there was a pooling.
         results: float32, as `values`; where these are not above 0 the values count as 0. Empty: nowhere.
         winners: uint8, as `values`; each value belongs where the winner was in its window, see `pool`. Empty: there
-            was no pooling.
+            was not a pooling.
         window: (height, width) of the pooling's window, which is its stride too.
         height, length: rows, and width * examples, of `values`.
         examples: how many there are.

@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
 from tombola.data.augment import Augmentation, augment
-from tombola.data.parts import Part, each_tensor
+from tombola.data.parts import Examples, Part, each_tensor
 from tombola.tasks import CLASSIFICATION, Task
-from tombola.training.engine import NetworkFactory, Score, Start, Weights
+from tombola.training.engine import NetworkFactory, ReplicaState, Score, Weights
 from tombola.training.optimizers import make_optimizer, restore_state, state_of
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
@@ -24,26 +24,27 @@ EVALUATION_PIECE = 100  # examples through convolutions on the CPU: activations 
 
 
 class DenseEngine:
-    """Trains one lane by autograd. Gradients of pruned weights are set to zero before the optimiser sees them.
+    """Trains one replica by autograd. Gradients of pruned weights are set to zero before the optimiser sees them.
 
     A pruned weight starts at 0.0 and its gradient is 0.0, so momentum, Adam's moments and weight decay leave it at
     exactly 0.0, and its optimiser state stays zero too.
     """
 
     name = "dense"
-    lanes = 1
+    replicas = 1
     _piece: int | None = None  # examples that are evaluated at a time
 
     def __init__(
-        self, build: NetworkFactory, starts: Sequence[Start], recipe: Recipe, budget: int, device: torch.device
+        self, build: NetworkFactory, starts: Sequence[ReplicaState], recipe: Recipe, budget: int, device: torch.device
     ):
         if len(starts) != 1:
-            raise ValueError(f"the dense engine trains one lane, not {len(starts)}")
+            raise ValueError(f"the dense engine trains one replica, not {len(starts)}")
         (start,) = starts
         self.iteration = start.iteration
         self._recipe, self._budget, self._device, self._seeds = recipe, budget, device, start.seeds
         self._splits, self._task = start.splits, start.task
-        self._order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
+        order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
+        self._batches = start.splits.train.batches(order.batches, start.iteration)
         self._augmentation = Augmentation(recipe.augment, recipe.batch_size, start.seeds, start.splits)
         with torch.random.fork_rng(devices=[]):  # constructors draw; their values are replaced at once
             self._module = build().to(device)
@@ -69,17 +70,15 @@ class DenseEngine:
     def advance(self, iterations: int) -> list[float]:
         """Train for that many iterations; return the last batch's loss."""
         self._module.train()
-        train = self._splits.train
-        batches = self._order.batches(self.iteration, iterations).to(self._device)
         changes = None
         if self._augmentation.kinds:
             changes = self._augmentation.draws(self.iteration, iterations).to(self._device)
         loss = torch.tensor(float("nan"))
         with own_draws(self._device):
-            for step, batch in enumerate(batches):
+            for step in range(iterations):
+                examples = next(self._batches)
                 self._set_learning_rate()
                 self._seed_draws()
-                examples = train.select(batch)
                 if changes is not None:
                     examples = Part(augment(examples.inputs, changes[step], self._augmentation.black), examples.targets)
                 if self._augmentation.own:
@@ -112,11 +111,11 @@ class DenseEngine:
             self._seed_draws()
             return [score(self._module, getattr(self._splits, part), self._half, check, self._piece, self._task)]
 
-    def weights(self, lane: int = 0) -> Weights:
+    def weights(self, replica: int = 0) -> Weights:
         """Return a copy of the state_dict on the CPU."""
         return {name: copied(tensor) for name, tensor in self._module.state_dict().items()}
 
-    def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
+    def optimizer_state(self, replica: int = 0) -> dict[str, Tensor]:
         """Return a copy of the optimiser's tensors as "slot/parameter", such as "exp_avg/fc1.weight"."""
         return state_of(self._optimizer, self._parameters)
 
@@ -167,7 +166,7 @@ def _in_full(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def score(
     module: nn.Module,
-    examples: Part,
+    examples: Examples,
     half: bool,
     check: Callable[[], None],
     piece: int | None = None,
@@ -176,19 +175,19 @@ def score(
     """Return how well a module, as it is, does on a part.
 
     Args:
-        module: in the mode that it is to be evaluated in.
+        module: in the mode that it will be evaluated in.
         examples: the part.
         half: compute products and convolutions in bfloat16.
         check: called between blocks of examples; may raise to stop.
         piece: examples that go through the module at a time; None for what `piece_of` says. It does not decide in
             which order losses are added up, so the score does not depend on it.
-        task: what is learned.
+        task: the task to learn.
     """
     piece = piece or piece_of(module)
     total: Tensor | None = None
-    for first in range(0, len(examples), task.block):
+    for block in examples.blocks(slice(first, first + task.block) for first in range(0, len(examples), task.block)):
         check()
-        batch = as_precise(examples.select(slice(first, first + task.block)), module)
+        batch = as_precise(block, module)
         sums = task.sums(_in_pieces(task, module, batch, half, piece), batch)
         total = sums if total is None else total + sums
     assert total is not None  # no part is empty

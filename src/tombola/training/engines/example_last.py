@@ -41,7 +41,7 @@ def is_example_last(images: Tensor) -> bool:
 
 
 class ExampleLastMaxPool2d(nn.MaxPool2d):
-    """Max pooling that leaves the examples last where they are; anything else is pooled as ever."""
+    """Max pooling that leaves the examples last where they are; anything else is pooled as usual."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return what `nn.MaxPool2d` does."""

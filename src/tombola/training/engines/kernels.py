@@ -240,7 +240,7 @@ def put_square(typing: Any, matrix: Any, begin: Any, first: Any, column: Any, ro
 
 @intrinsic
 def prefetch(typing: Any, inputs: Any, example: Any, column: Any) -> Any:
-    """Ask the processor to bring inputs[example, column] (float32, C order) nearer; go on without waiting for it."""
+    """Ask the processor to bring inputs[example, column] (float32, C order) nearer; continue without waiting for it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         inputs, example, column = arguments

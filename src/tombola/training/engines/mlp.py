@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tombola.data.parts import Part
+from tombola.data.parts import Part, held
 from tombola.pruning.mask import Mask
-from tombola.training.engine import Score, Start, Weights
+from tombola.training.engine import ReplicaState, Score, Weights
 from tombola.training.engines.kernels import LINE, WIDTH, score_mlp, train_mlp
 from tombola.training.engines.mlp_trace import Mlp, is_plain, mlp_of
 from tombola.training.engines.mlp_wiring import Layout
@@ -38,23 +38,23 @@ class MlpEngine:
     """Trains one multilayer perceptron on the CPU, at a cost that follows its live weights.
 
     Raises:
-        ValueError: more than one lane, a network that is no MLP, data that do not fit it, augmentation, or another
+        ValueError: more than one replica, a network that is no MLP, data that do not fit it, augmentation, or another
             device.
     """
 
     name = "mlp"
-    lanes = 1
+    replicas = 1
 
     def __init__(
         self,
         build: Callable[[], nn.Module],
-        starts: Sequence[Start],
+        starts: Sequence[ReplicaState],
         recipe: Recipe,
         budget: int,
         device: torch.device,
     ):
         if len(starts) != 1:
-            raise ValueError(f"the mlp engine trains one lane at a time, not {len(starts)}")
+            raise ValueError(f"the mlp engine trains one replica at a time, not {len(starts)}")
         if device.type != "cpu":
             raise ValueError(f"the mlp engine runs on the CPU, not on {device}")
         if reason := self.why_not_recipe(recipe):
@@ -64,12 +64,12 @@ class MlpEngine:
             module = build()
         mlp = self.mlp(module, start.mask)
         if mlp is None:
-            raise ValueError("the mlp engine can't train this network: it is no multilayer perceptron with ReLUs")
+            raise ValueError("the mlp engine can't train this network: it is not a multilayer perceptron with ReLUs")
         self.iteration = start.iteration
         self._recipe, self._budget, self._splits = recipe, budget, start.splits
         self._order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
         self._mlp = mlp
-        self._train = self._arrays(start.splits.train)
+        self._train = self._arrays(held(start.splits.train))
         self._layout = Layout(mlp, start.mask)
         self._values = self._layout.collect(start.weights)
         self._moments = np.zeros((2, self._layout.size), np.float32)
@@ -95,7 +95,7 @@ class MlpEngine:
             return "augment: the mlp engine does not augment"
         if recipe.optimizer not in ("adam", "sgd") or recipe.optimizer_options:
             options = f" with {recipe.optimizer_options}" if recipe.optimizer_options else ""
-            return f"optimizer: {recipe.optimizer}{options}; the mlp engine has adam and sgd without further options"
+            return f"optimizer: {recipe.optimizer}{options}; the mlp engine supports only plain adam and sgd"
         if recipe.clip_norm is not None or recipe.clip_value is not None:
             return "clip_norm and clip_value: the mlp engine does not clip gradients"
         return ""
@@ -110,7 +110,7 @@ class MlpEngine:
         for name, layer in module.named_modules():
             if not list(layer.children()) and not is_plain(layer):
                 return f"{name or 'the network'}: a multilayer perceptron has no {type(layer).__name__}"
-        return "its forward pass is not linear layers with a ReLU between each two"
+        return "its forward pass is not a sequence of linear layers with ReLUs between them"
 
     @classmethod
     def pays(cls, module: nn.Module, mask: Mask, batch_size: int) -> bool:
@@ -157,15 +157,15 @@ class MlpEngine:
     def evaluate(self, part: str, check: Callable[[], None] = lambda: None) -> list[Score]:
         """Return the score on a part; `check` is called first and may raise to stop."""
         check()
-        inputs, targets = self._arrays(getattr(self._splits, part))
+        inputs, targets = self._arrays(held(getattr(self._splits, part)))
         loss, right = score_mlp(self._layout.wiring, self._values, inputs, targets)
         return [Score(loss / len(targets), right / len(targets))]
 
-    def weights(self, lane: int = 0) -> Weights:
+    def weights(self, replica: int = 0) -> Weights:
         """Return the whole state_dict; pruned weights are exactly 0.0."""
         return self._layout.spread(self._values)
 
-    def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
+    def optimizer_state(self, replica: int = 0) -> dict[str, Tensor]:
         """Return what `torch.optim` holds as "exp_avg/fc1.weight" and so on, 0.0 where a weight is pruned."""
         state: dict[str, Tensor] = {}
         for row, name in zip(self._moments, self._moment_names, strict=False):
@@ -193,7 +193,7 @@ class MlpEngine:
             )
         # The compiled loop would write where such a target points to.
         if len(part) and not 0 <= int(part.targets.min()) <= int(part.targets.max()) < layers[-1].outputs:
-            raise ValueError(f"the network has {layers[-1].outputs} classes, the data have others too")
+            raise ValueError(f"the network has {layers[-1].outputs} classes, but the data have more")
         if inputs.shape[1] < LINE:
             inputs = nn.functional.pad(inputs, (0, LINE - inputs.shape[1]))
         return inputs.numpy(), part.targets.contiguous().numpy()

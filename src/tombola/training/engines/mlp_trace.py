@@ -91,19 +91,24 @@ def graph_of(module: nn.Module, training: bool, tracer: fx.Tracer) -> fx.Graph |
     with modes_kept(module), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         module.train(training)
-        draws = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+        draws = _draws()
         try:
             graph = tracer.trace(module)
         except Exception:  # whatever a forward pass does that can't be traced
             return None
-        drawn = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+        same = _draws() == draws
     constants = any(node.op == "get_attr" and "_tensor_constant" in str(node.target) for node in graph.nodes)
-    same = torch.equal(draws[0], drawn[0]) and draws[1:] == drawn[1:]
     return graph if same and not constants and before == _state(module) else None
 
 
+def _draws() -> tuple[Any, ...]:
+    """Return the states of the global random generators."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), name, np.asarray(keys).tobytes(), rest
+
+
 def _state(module: nn.Module) -> list[dict[str, Any]]:
-    """Return the plain attributes of a module and those within, but for their modes."""
+    """Return the plain attributes of a module and those within, except for their modes."""
     plain = (bool, int, float, str, type(None))
     return [
         {name: value for name, value in vars(each).items() if isinstance(value, plain) and name != "training"}

@@ -1,4 +1,4 @@
-"""The engine of edge-popup: scores are trained in the place of weights."""
+"""The engine of edge-popup: scores are trained instead of weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.pruning.mask import Mask
-from tombola.training.engine import NetworkFactory, Start
+from tombola.training.engine import NetworkFactory, ReplicaState
 from tombola.training.engines.dense import DenseEngine, clip, copied
 from tombola.training.popup import initial_scores, seen
 from tombola.training.recipe import Recipe
@@ -18,7 +18,7 @@ SCORE, WEIGHT = "score", "weight"  # what `optimizer_state` calls them: "score/f
 
 
 class PopupEngine(DenseEngine):
-    """Trains the scores of one lane's weights by the straight-through estimator (Ramanujan et al. 2020, Section 3).
+    """Trains the scores of one replica's weights by the straight-through estimator (Ramanujan et al. 2020, Section 3).
 
     The module always holds the weights that the forward pass sees: w where |s| is among the layer's largest, else
     0.0. So the loss's gradient with respect to them is there after a backward pass, and the scores' is
@@ -33,7 +33,7 @@ class PopupEngine(DenseEngine):
     name = "popup"
 
     def __init__(
-        self, build: NetworkFactory, starts: Sequence[Start], recipe: Recipe, budget: int, device: torch.device
+        self, build: NetworkFactory, starts: Sequence[ReplicaState], recipe: Recipe, budget: int, device: torch.device
     ):
         super().__init__(build, [replace(start, optimizer={}) for start in starts], recipe, budget, device)
         (start,) = starts
@@ -82,8 +82,8 @@ class PopupEngine(DenseEngine):
         chosen = {name: seen(scores, self._counts[name]) for name, scores in self._parameters.items()}
         return Mask({name: chosen.get(name, keep) for name, keep in self._full.items()})
 
-    def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
+    def optimizer_state(self, replica: int = 0) -> dict[str, Tensor]:
         """Return a copy of the optimiser's tensors, of the scores and of the untrained weights."""
         scores = {f"{SCORE}/{name}": copied(tensor) for name, tensor in self._parameters.items()}
         weights = {f"{WEIGHT}/{name}": copied(tensor) for name, tensor in self._weights.items()}
-        return super().optimizer_state(lane) | scores | weights
+        return super().optimizer_state(replica) | scores | weights

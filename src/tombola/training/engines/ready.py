@@ -1,6 +1,7 @@
 """Has the kernels compiled once a machine, before any result depends on them.
 
-Code that Numba has just compiled may round otherwise than the same code loaded from its cache later, and two processes
+Code that Numba has just compiled may round differently from the same code loaded from its cache later, and two
+processes
 that compile at once may come to different code. A run on a new machine would then not be repeatable to the last bit. So
 one process compiles, and does nothing else; all others load what it left.
 """
@@ -27,7 +28,7 @@ from torch import nn
 from tombola.data.parts import Part, Splits
 from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
-from tombola.training.engine import Start
+from tombola.training.engine import ReplicaState
 from tombola.training.engines import conv_kernels, conv_plan, kernels, norm_kernels
 from tombola.training.engines.example_last import ExampleLastBatchNorm2d, ExampleLastMaxPool2d
 from tombola.training.engines.mlp import MlpEngine
@@ -73,7 +74,7 @@ def compile_all() -> None:
     recipe = Recipe(lr=1e-3, batch_size=4, iterations=2)
     mask = Mask({f"{name}.weight": torch.zeros(size, 16, dtype=torch.bool) for name, size in (("a", 16), ("c", 2))})
     weights = mask.apply(_tiny().state_dict())
-    start = Start(weights, mask, Seeds(0, 0), Splits(part, part, part, (0.0,), (1.0,), 2))
+    start = ReplicaState(weights, mask, Seeds(0, 0), Splits(part, part, part, (0.0,), (1.0,), 2))
     for engine in (MlpEngine, SparseEngine):
         runner = engine(_tiny, [start], recipe, 2, torch.device("cpu"))
         runner.advance(2)

@@ -1,4 +1,4 @@
-"""Puts sparse layers in the place of dense ones, and says why others stay dense."""
+"""Puts sparse layers instead of dense ones, and says why others stay dense."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def why_dense(module: nn.Module, mask: Mask, below: Mapping[type[nn.Module], flo
     for name in able:
         limit, density = below[type(layers[name])], counts[name][0] / max(1, counts[name][1])
         if density >= limit and not (together and isinstance(layers[name], nn.Conv2d)):
-            reasons[name] = f"{density:.0%} of its weights are left; a sparse layer pays below {limit:.0%}"
+            reasons[name] = f"{density:.0%} of its weights remain; a sparse layer is faster only below {limit:.0%}"
     return reasons
 
 
@@ -91,7 +91,7 @@ def _why_not(layer: nn.Module, uses: Mapping[int, int]) -> str:
 def sparsify(
     module: nn.Module, mask: Mask, below: Mapping[type[nn.Module], float] = PAYS_BELOW
 ) -> dict[str, SparseLayer]:
-    """Put a sparse layer in the place of each that `why_dense` finds nothing against; return them by name.
+    """Put a sparse layer instead of each that `why_dense` finds nothing against; return them by name.
 
     Where convolutions are replaced, so are the layers between them, by such as keep the examples last in memory, and
     a ReLU and a pooling that follow a convolution become part of it. The names and shapes in the module's state_dict

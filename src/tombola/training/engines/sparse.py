@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.pruning.mask import Mask
-from tombola.training.engine import NetworkFactory, Start
+from tombola.training.engine import NetworkFactory, ReplicaState
 from tombola.training.engines.dense import DenseEngine, sees_the_batch
 from tombola.training.engines.replacing import PAYS_BELOW, sparsify, why_dense
 from tombola.training.engines.sparse_conv import SparseConv2d
@@ -22,12 +22,12 @@ CONVOLUTIONS_PIECE = 64
 
 
 class SparseEngine(DenseEngine):
-    """Trains one lane by autograd on the CPU, with a sparse layer in place of each sparse linear layer or convolution.
+    """Trains one replica by autograd on the CPU, with sparse layers instead of sparse linear layers and convolutions.
 
     All other layers are dense and masked. Its optimiser state has the form of the dense engine's.
 
     Raises:
-        ValueError: more than one lane, or another device.
+        ValueError: more than one replica, or another device.
     """
 
     name = "sparse"
@@ -35,13 +35,13 @@ class SparseEngine(DenseEngine):
     def __init__(
         self,
         build: NetworkFactory,
-        starts: Sequence[Start],
+        starts: Sequence[ReplicaState],
         recipe: Recipe,
         budget: int,
         device: torch.device,
     ):
         if len(starts) != 1:
-            raise ValueError(f"the sparse engine trains one lane, not {len(starts)}")
+            raise ValueError(f"the sparse engine trains one replica, not {len(starts)}")
         if device.type != "cpu":
             raise ValueError(f"the sparse engine runs on the CPU, not on {device}")
         (start,) = starts
@@ -64,23 +64,23 @@ class SparseEngine(DenseEngine):
         if recipe.precision != "float32":
             return f"precision: {recipe.precision}; sparse layers compute in float32"
         if not recipe.each_alone:
-            return f"optimizer: {recipe.optimizer}; it may need whole matrices, and sparse layers keep only live ones"
+            return f"optimizer: {recipe.optimizer}; it may need whole matrices, but sparse layers keep live ones only"
         reasons = why_dense(module, mask, dict.fromkeys(PAYS_BELOW, math.inf))
         if any(not reason for reason in reasons.values()):
             return ""
-        return "; ".join(f"{layer}: {reason}" for layer, reason in reasons.items()) or "nothing in it can be pruned"
+        return "; ".join(f"{layer}: {reason}" for layer, reason in reasons.items()) or "it has no prunable layer"
 
-    def optimizer_state(self, lane: int = 0) -> dict[str, Tensor]:
+    def optimizer_state(self, replica: int = 0) -> dict[str, Tensor]:
         """Return a copy of the optimiser's tensors as "slot/parameter", such as "exp_avg/fc1.weight"."""
-        return _unpacked(self._sparse, super().optimizer_state(lane))
+        return _unpacked(self._sparse, super().optimizer_state(replica))
 
 
-def _made_sparse(build: NetworkFactory, start: Start) -> tuple[nn.Module, dict[str, SparseLayer]]:
+def _made_sparse(build: NetworkFactory, start: ReplicaState) -> tuple[nn.Module, dict[str, SparseLayer]]:
     """Return the module and its sparse layers.
 
     A module that relies on how dense convolutions lay out their results (by `view`, say) keeps those dense.
     """
-    examples = start.splits.train.inputs[:2]
+    examples = start.splits.train.select(slice(2)).inputs
     for below in (PAYS_BELOW, {**PAYS_BELOW, nn.Conv2d: 0.0}):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             module = build()

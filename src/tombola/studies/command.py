@@ -11,10 +11,16 @@ from ruamel.yaml import YAML
 from tombola.errors import InputError
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.study import Study
+from tombola.studies.trainer import LOOP
 
 
 def command(study: Study) -> str:
-    """Return the shell command: of a preset with its changes, or of the study file that lies beside the results."""
+    """Return the shell command: of a preset with its changes, or of the study file that lies beside the results.
+
+    A loop over `tombola.rounds` is a user's own script, whose name nobody knows: a comment names the loop.
+    """
+    if study.trainer is not None and study.trainer.is_loop:
+        return f"# run the script whose loop over tombola.rounds has name={study.trainer.name.removeprefix(LOOP)!r}"
     study = study.without_folder()
     if study.name in preset_names():
         preset = load_study(study.name).without_folder()

@@ -14,8 +14,8 @@ from rich.console import Console
 import tombola
 from tombola.cli import cli
 from tombola.errors import InputError
-from tombola.figures import SCREEN, Setting, draw, gather, gather_lines, paper
-from tombola.figures.interpolation import barriers, lines
+from tombola.figures import SCREEN, Setting, draw, gather, gather_interpolations, paper
+from tombola.figures.interpolation import barriers, error_curves
 from tombola.html.write import write_report
 from tombola.running.results import POINT_COLUMNS
 from tombola.running.store import Store
@@ -72,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("form", [SCREEN, paper(1), paper(2)])
 def test_error_along_the_line(levels, form):
     points = made()
-    figure = lines(levels, points, "copies", form)
+    figure = error_curves(levels, points, "copies", form)
     assert len(figure.axes) == 3
     for axes, k in zip(figure.axes, (0, 100, 1000), strict=True):
         assert f"from iteration {k:,}" in axes.get_title(loc="left")
@@ -84,16 +84,16 @@ def test_error_along_the_line(levels, form):
 
 
 def test_panels_are_whatever_there_is_less_of(levels):
-    figure = lines(levels, made(levels=(0, 3), rewinds=(0, 10, 100)), "copies")
+    figure = error_curves(levels, made(levels=(0, 3), rewinds=(0, 10, 100)), "copies")
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["(a) 100 % of weights", "(b) 51.2 % of weights"]
-    one = lines(levels, made(rewinds=(0,)), "dense-ticket")
+    one = error_curves(levels, made(rewinds=(0,)), "dense-ticket")
     assert [axes.get_title(loc="left") for axes in one.axes] == ["from iteration 0"]
 
 
 def test_more_than_there_is_room_for_is_said(levels):
-    figure = lines(levels, made(levels=tuple(range(9)), rewinds=(0,), trials=1, pairs=1), "copies")
+    figure = error_curves(levels, made(levels=tuple(range(9)), rewinds=(0,), trials=1, pairs=1), "copies")
     assert len(figure.axes[0].lines) == 2 * 6
-    assert any("3 lines not shown" in text.get_text() for text in figure.texts)
+    assert any("3 interpolations not shown" in text.get_text() for text in figure.texts)
 
 
 def test_barriers_against_iteration_and_density(levels):
@@ -120,7 +120,7 @@ def test_a_curve_that_a_panel_lacks_changes_no_colours(levels):
 def test_one_trial_says_that_it_has_no_intervals(levels):
     from dataclasses import replace
 
-    figure = lines(levels, made(trials=1), "copies", replace(SCREEN, bars="interval"))
+    figure = error_curves(levels, made(trials=1), "copies", replace(SCREEN, bars="interval"))
     assert not figure.axes[0].collections
     assert any("one trial, so no intervals" in text.get_text() for text in figure.texts)
 
@@ -183,8 +183,10 @@ def test_two_studies_of_one_name_have_their_own_lines(folder: Path, tmp_path: Pa
     shutil.copytree(folder, other)
     opened = [tombola.Results.open(path) for path in (folder, other)]
     levels, curves, settings = gather(opened)
-    points = gather_lines(opened, settings)
+    points = gather_interpolations(opened, settings)
     assert set(points["study"]) == set(settings) == {"demo (demo)", "demo (other)"}
-    paths = draw(levels, curves, tmp_path, ["lines-copies"], lines=points, settings=settings, formats=["svg"])
+    paths = draw(levels, curves, tmp_path, ["lines-copies"], interpolations=points, settings=settings, formats=["svg"])
     assert len(paths) == 2
-    assert paths == draw(levels, curves, tmp_path, ["lines-copies"], lines=points, settings=settings, formats=["svg"])
+    assert paths == draw(
+        levels, curves, tmp_path, ["lines-copies"], interpolations=points, settings=settings, formats=["svg"]
+    )

@@ -1,0 +1,85 @@
+"""The page of a table that others have measured: verdicts, figures and claims, but nothing of weights or masks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from tombola.analysis.claims import Claim
+from tombola.analysis.connectivity import height_of
+from tombola.analysis.schema import VERSION
+from tombola.errors import InputError
+from tombola.formatting import counted
+from tombola.html.gather import MARGIN, Found, checked_claims, judge
+from tombola.html.reproducibility import Group, Sheet
+from tombola.html.weights import Pictures
+from tombola.tables.captions import HEIGHTS
+
+NOTHING = pd.DataFrame()
+
+
+def gather_table(
+    levels: pd.DataFrame,
+    curves: pd.DataFrame,
+    file: Path | None = None,
+    claims: Sequence[Claim] | None = None,
+    margin: float = MARGIN,
+) -> Found:
+    """Return what a table says, for the page.
+
+    Args:
+        levels: of one study, as `tombola.analysis.schema.checked` gives it.
+        curves: as `checked_curves` gives them; may be empty.
+        file: that the table was read from.
+        claims: to check; the published ones where they are not given.
+        margin: the loss that still counts as none, as a fraction: see `verdicts`.
+
+    Raises:
+        InputError: the table is empty or holds several studies, or `margin` is no number between 0 and 1.
+    """
+    names = list(dict.fromkeys(levels["study"]))
+    if len(names) != 1:
+        held = f"{len(names)} studies: {', '.join(names)}" if names else "no rows"
+        raise InputError(f"{file or 'the table'} holds {held}; a report is of one study, so give a table of one")
+    judged = judge(levels, curves, margin)
+    return Found(
+        name=names[0],
+        description="",
+        study_file="",
+        settings={},
+        metric=judged.metric,
+        height=HEIGHTS[height_of(NOTHING)],
+        levels=levels,
+        statistics=judged.statistics,
+        verdicts=judged.verdicts,
+        break_down=judged.break_down,
+        gains=judged.gains,
+        curves=judged.curves,
+        every=judged.every,
+        layers=NOTHING,
+        dead=NOTHING,
+        overlap=NOTHING,
+        barriers=NOTHING,
+        histograms=NOTHING,
+        pictures=Pictures("A table has no masks to look at."),
+        claims=checked_claims(levels, {}, claims),
+        findings=judged.findings,
+        sheet=Sheet("", (_about(levels, file),)),
+        margin=margin,
+    )
+
+
+def _about(levels: pd.DataFrame, file: Path | None) -> Group:
+    facts = [
+        ("rows", f"{len(levels):,}"),
+        ("arms", ", ".join(dict.fromkeys(levels["arm"]))),
+        ("trials", counted(levels["trial"].nunique(), "trial")),
+        ("schema", f"version {VERSION}"),
+    ]
+    if file is not None:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        facts += [("file", file.name), ("sha256", digest)]
+    return Group("The table", tuple(facts))

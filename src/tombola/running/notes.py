@@ -1,0 +1,86 @@
+"""What a person should know before the work of a study starts, in one line each."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from tombola.running.kept_plan import what_changed
+from tombola.running.options import RunOptions
+from tombola.running.store import Store
+from tombola.studies.plan import Plan
+from tombola.studies.trial import epoch_length
+from tombola.tasks import Classification
+
+
+def notes_on(plan: Plan, store: Store) -> tuple[str, ...]:
+    """Return all notes on a plan; some are "" where they do not apply."""
+    return (
+        what_changed(store, plan),
+        surplus_outputs(plan),
+        skipped_rounds(plan),
+        never_settles(plan),
+        *plan.notes,
+    )
+
+
+def surplus_outputs(plan: Plan) -> str:
+    """Return in one line that the network has more outputs than there are classes; "" where it hasn't."""
+    outputs, classes = plan.coverage.classes, plan.data.classes
+    if (
+        outputs is None
+        or classes is None
+        or outputs == classes
+        or not isinstance(plan.study.task.make(), Classification)
+    ):
+        return ""
+    return f"note: the network returns {outputs} scores per example, but {plan.study.data.source} has {classes} classes"
+
+
+def skipped_rounds(plan: Plan) -> str:
+    """Return in one line that a skipped round would be followed by the same training again; "" where it can't be."""
+    if plan.study.pruning.criterion != "stability" or plan.study.noise == "level":
+        return ""
+    return (
+        "note: stability skips a round in which the last evaluation was the best one, and with noise: trial the next "
+        "levels repeat the same training; noise: level gives each level its own data order"
+    )
+
+
+def never_settles(plan: Plan) -> str:
+    """Return in one line that the dense run is evaluated too seldom for a mask to settle; "" where it is not."""
+    dense, recipe = next(iter(plan.work.values())), plan.study.training
+    if not dense.observe.masks:
+        return ""
+    watched = [tracked.early_bird.window for tracked in dense.observe.masks]
+    distances = math.ceil(plan.budget() / recipe.interval(epoch_length(plan.study, plan.data, recipe)))
+    if not any(window > distances for window in watched):
+        return ""
+    return (
+        f"note: pruning.early_bird.window={watched[0]}, but the dense run is evaluated {distances} times after its "
+        "start: no mask can settle, so early-bird takes the mask of the final weights; lower training.evaluate_every"
+    )
+
+
+def lost_checkpoints(plan: Plan, store: Store, options: RunOptions) -> str:
+    """Return in one line that checkpoints can't be continued, and how they could; "" where all can.
+
+    Sums of another number of threads, another device or another PyTorch round differently, so a run that began with one
+    and ended with the other could not be repeated to the last bit.
+    """
+    import torch
+
+    now = {"threads": options.threads, "device": options.device, "torch": torch.__version__}
+    lost: Counter[str] = Counter()
+    for item in plan.work.values():
+        made = store.checkpoint_made_with(item.id) or {}
+        differing = [f"{key} {made[key]} instead of {now[key]}" for key in now if made.get(key, now[key]) != now[key]]
+        if differing:
+            lost[", ".join(differing)] += 1
+    if not lost:
+        return ""
+    how = "; ".join(f"{count} made with {text}" for text, count in lost.items())
+    return (
+        f"checkpoints can't resume to the last bit: {how}. That work starts again; to resume it, use the earlier "
+        "--workers and --device"
+    )
