@@ -151,7 +151,7 @@ def test_a_table_with_words_for_numbers_or_without_rows(call, table):
     text = table.read_text()
     table.write_text(text.replace("0.8,", "much,", 1))
     status, _, err = call("results.csv", "--claims", "own.yaml")
-    assert (status, ": density=much is no number" in err) == (2, True)
+    assert (status, ": density=much is not a number" in err) == (2, True)
     table.write_text(text.splitlines()[0] + "\n")
     status, _, err = call("results.csv", "--claims", "own.yaml")
     assert (status, "results.csv contains no results yet" in err) == (2, True)

@@ -126,7 +126,7 @@ REFUSED = [
     ({"function": None}, "connectivity evaluates networks between two runs; give `evaluate`"),
     ({"function": 3}, "evaluate is a int; give a function"),
     ({"connectivity": {"levels": [2]}}, "connectivity.levels names level 2"),
-    ({"connectivity": {"levels": [0], "rewind": 0.1}}, "names a snapshot that the trainer takes"),
+    ({"connectivity": {"levels": [0], "rewind": 0.1}}, "rewind must name a snapshot of the trainer"),
 ]
 
 

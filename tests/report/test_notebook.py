@@ -48,7 +48,7 @@ def test_drawings(results, tmp_path):
     assert (tmp_path / "density.png").read_bytes() == drawing.png
     with pytest.raises(InputError, match="no figure 'densty'; did you mean 'density'"):
         results.plot("densty")
-    with pytest.raises(InputError, match="barriers can't be drawn from these results: it needs lines"):
+    with pytest.raises(InputError, match="barriers can't be drawn from these results: it needs interpolations"):
         results.plot("barriers")
 
 

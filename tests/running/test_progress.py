@@ -148,6 +148,18 @@ def test_the_time_left_is_right_within_half_after_a_tenth(plan: Plan, workers: i
     assert 1 / 1.5 < left / (whole - now) < 1.5
 
 
+def test_runs_of_a_trainer_are_expected_to_take_alike(tmp_path: Path) -> None:
+    """A busy machine made the dense runs slow: sparser ones are not taken for nearly free."""
+    fields = {"name": "own", "network": "own_trainer:make", "trainer": "own_trainer:fit", "arms": ["ticket"]}
+    study = tombola.Study.model_validate(fields | {"pruning": {"rate": 0.2, "rounds": 5}, "trials": 2})
+    own = make_plan(study)
+    forecast, runs = Forecast(own, 1), [item for item in own.work.values() if item.kind == "own-run"]
+    for seconds, item in zip((20.0, 20.0, 10.0), runs, strict=False):
+        forecast.learn(item, seconds)
+    left = forecast.left(runs[3:], {})
+    assert left == pytest.approx(50 / 3 * len(runs[3:]))
+
+
 def simulate(plan: Plan, workers: int, takes: Callable[[Item], float]) -> dict[str, tuple[float, float]]:
     """Return when each item begins and ends if the next one that can start always does."""
     free, ends = [0.0] * workers, dict[str, tuple[float, float]]()

@@ -157,14 +157,14 @@ def _check_values(levels: pd.DataFrame, column: Column, name: str, where: str) -
     numbers = pd.to_numeric(values, errors="coerce").astype(float)
     bad = values.notna() & (values.astype(str) != "") & numbers.isna() & (values.astype(str).str.lower() != "nan")
     if bad.any():
-        raise _wrong(levels, name, bad, "is no number", where)
+        raise _wrong(levels, name, bad, "is not a number", where)
     diverged = levels["status"].eq("diverged") if "status" in levels else pd.Series(False, index=levels.index)
     excused = diverged if column.name in MEASURED else pd.Series(False, index=levels.index)
     if column.default is None and (empty := numbers.isna() & ~excused).any():
         remedy = "is missing; a run without a result has status=diverged" if column.name in MEASURED else "is missing"
         raise _wrong(levels, name, empty, remedy, where)
     if column.kind == "whole number" and (odd := numbers.notna() & (numbers % 1 != 0)).any():
-        raise _wrong(levels, name, odd, "is no whole number", where)
+        raise _wrong(levels, name, odd, "is not a whole number", where)
     low = numbers <= column.low if column.open_low else numbers < column.low
     if (out := low | (numbers > column.high)).any():
         ends = f"above {column.low:g}" if column.open_low else f"at least {column.low:g}"

@@ -90,10 +90,26 @@ class Forecast:
         table = np.array(seen[item.kind])
         if not units or not table[:, 0].all():
             return float(table[:, 2].mean())
-        per_unit = np.linalg.lstsq(table[:, :2], table[:, 2], rcond=None)[0]
         pace = table[:, 2] / table[:, 0]
         # Few or like points can tilt the fit anywhere; stay near what has been seen.
-        return float(min(max(per_unit @ (units, operations), units * pace.min() / 4), units * pace.max()))
+        return float(min(max(_fit(table) @ (units, operations), units * pace.min() / 4), units * pace.max()))
+
+
+def _fit(table: np.ndarray) -> np.ndarray:
+    """Return the seconds of a unit and of an operation that fit best, neither below 0.
+
+    Args:
+        table: [items, (units, operations, seconds)].
+    """
+    both = np.linalg.lstsq(table[:, :2], table[:, 2], rcond=None)[0]
+    if (both >= 0).all():
+        return both
+    found = []
+    for column in (0, 1):  # more of one can't make the work shorter, so one of the two tells nothing
+        alone = np.zeros(2)
+        alone[column] = max(0.0, float(np.linalg.lstsq(table[:, [column]], table[:, 2], rcond=None)[0][0]))
+        found.append(alone)
+    return min(found, key=lambda each: float(((table[:, :2] @ each - table[:, 2]) ** 2).sum()))
 
 
 def _units(item: Item) -> int:

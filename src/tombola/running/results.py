@@ -64,7 +64,7 @@ PAIR_COLUMNS = ("study", "kind", "trial", "rewind", "level", "other_level", "den
 def point_columns(measures: Measures = ACCURACY_ALONE) -> tuple[str, ...]:
     """Return the columns of a table of points on lines: errors of classification, else metrics, and losses."""
     measured = (f"{part}_{name}" for name in (*measures_of(measures.metrics), "loss") for part in ("train", "test"))
-    return (*PAIR_COLUMNS, *measured, "line")
+    return (*PAIR_COLUMNS, *dict.fromkeys(measured), "line")
 
 
 POINT_COLUMNS = point_columns()

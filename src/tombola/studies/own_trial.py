@@ -197,8 +197,7 @@ class OwnTrial(Trial):
             better=trainer.better,
             unit=trainer.unit,
         )
-        density = self.coverage.density(self.remaining[level])
-        cost = Cost(iterations=1, batch_size=1, density=density)
+        cost = Cost(iterations=1, batch_size=1)  # a masked weight costs a trainer as much as a live one
         item = self.add(spec, f"{label}.level-{level:02}" if level else label, group, cost, observe)
         assert isinstance(item.spec, OwnRun)
         return item.spec

@@ -20,7 +20,7 @@ class Interrupted(Exception):
 
 def history_columns(metrics: Sequence[Metric]) -> tuple[str, ...]:
     """Return the columns of a history: "val_loss" and "val_<metric>" for each metric, and the same of test."""
-    names = ("loss", *(metric.name for metric in metrics))
+    names = dict.fromkeys(("loss", *(metric.name for metric in metrics)))  # the loss may be the metric itself
     return ("iteration", *(f"{part}_{name}" for part in ("val", "test") for name in names))
 
 
