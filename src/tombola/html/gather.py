@@ -19,6 +19,7 @@ from tombola.analysis.paired import paired_gains
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.verdicts import verdicts
+from tombola.export.stored import Measurements, read_measurements
 from tombola.figures.training import choose_levels
 from tombola.html.reproducibility import Sheet, flat_settings, sheet
 from tombola.html.sentences import findings
@@ -55,6 +56,7 @@ class Found:
         barriers: on lines between runs; empty where the study asks for none.
         histograms: of the kept weights of the first trial.
         pictures: of the first layer's mask in the first trial.
+        measurements: what `tombola measure` found of its tickets.
         claims: what the study says of each claim that is about studies like it.
         findings: in sentences.
         sheet: everything needed to repeat the study.
@@ -80,6 +82,7 @@ class Found:
     barriers: pd.DataFrame
     histograms: pd.DataFrame
     pictures: Pictures
+    measurements: Measurements
     claims: tuple[Outcome, ...]
     findings: tuple[str, ...]
     sheet: Sheet
@@ -177,6 +180,7 @@ def gather(
         barriers=_barriers(results, points),
         histograms=weight_histograms(held),
         pictures=_pictures(held, first.name, results.plan.data.input_shape),
+        measurements=read_measurements(results),
         claims=checked_claims(levels, results.study.model_dump(mode="json"), claims),
         findings=judged.findings,
         sheet=sheet(results, levels),

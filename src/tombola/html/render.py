@@ -16,9 +16,10 @@ from markupsafe import Markup
 
 from tombola import __version__
 from tombola.analysis.measures import STOP, early_of
+from tombola.export.stored import sentences
 from tombola.extras import need
-from tombola.formatting import margin_in_words, number, percent, plain
-from tombola.html import figures
+from tombola.formatting import byte_size, latency, margin_in_words, number, percent, plain
+from tombola.html import figures, measured
 from tombola.html.embedded import Table, signed, table
 from tombola.html.figures import PlotFigure
 from tombola.html.gather import Found
@@ -80,6 +81,7 @@ def report(found: Found) -> str:
             f"{barriers} barriers on interpolations between runs, per kind, iteration and level",
             found.barriers,
         ),
+        *measured.tables(found.measurements.found),
     ]
     return _render("report.html.j2", (found,), series, sections, tables)
 
@@ -125,6 +127,9 @@ def _render(
         "plain": plain,
         "signed": signed,
         "number": number,
+        "byte_size": byte_size,
+        "latency": latency,
+        "sentences": sentences,
     }
     tables = [each for each in tables if each.rows]
     plots = {figure.key: figure.spec for section in sections for figure in section.figures if figure.spec}
