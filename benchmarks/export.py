@@ -102,7 +102,8 @@ def roofline(ticket: Ticket, core: Core) -> dict[str, Any]:
 
 def show(case: dict[str, Any], console: Console) -> None:
     """Print one case."""
-    title = f"{case['network']} at {case['density']:.2%}: {byte_size(case['roofline']['object_bytes'])} of object code and data"
+    code = byte_size(case["roofline"]["object_bytes"])
+    title = f"{case['network']} at {case['density']:.2%}: {code} of object code and data"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("batch", "cores", "contender", "median", "least", "speedup", "speedup of least"):
         table.add_column(name, justify="left" if name == "contender" else "right")

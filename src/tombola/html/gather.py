@@ -16,6 +16,7 @@ from tombola.analysis.measures import early_of
 from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
 from tombola.analysis.paired import paired_gains
+from tombola.analysis.patterns import pattern_costs
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.verdicts import verdicts
@@ -49,6 +50,7 @@ class Found:
         levels: `Results.frame()`.
         statistics, verdicts, break_down: as returned by `tombola.analysis`.
         gains: of the ticket arm over each other arm, test metric at early stop, paired by trial.
+        patterns: what each pattern costs against unstructured masks, as `tombola.analysis.patterns` gives it.
         curves: mean, min and max of the test metric at a few levels, thinned; `every` says to which evaluation.
         layers: density of each layer, mean over trials.
         dead: units without a live path, of the ticket arm in the first trial; empty where paths can't be followed.
@@ -74,6 +76,7 @@ class Found:
     verdicts: pd.DataFrame
     break_down: pd.DataFrame
     gains: pd.DataFrame
+    patterns: pd.DataFrame
     curves: pd.DataFrame
     every: int
     layers: pd.DataFrame
@@ -172,6 +175,7 @@ def gather(
         verdicts=judged.verdicts,
         break_down=judged.break_down,
         gains=judged.gains,
+        patterns=pattern_costs(results, margin, levels) if len(levels) else pd.DataFrame(),
         curves=judged.curves,
         every=judged.every,
         layers=_layers(results, name),

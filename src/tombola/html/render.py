@@ -71,6 +71,7 @@ def report(found: Found) -> str:
             f"Gain of the ticket arm over each control in {found.metric.words}, paired by trial",
             found.gains,
         ),
+        table("patterns", "What each pattern costs against unstructured masks of equal density", found.patterns),
         table("curves", "Learning curves at the displayed levels, means and extremes over runs", found.curves),
         table("layers", "Density of each layer, per arm and level", found.layers),
         table("weights", "Histograms of the kept weights, trial 0", found.histograms),
