@@ -222,7 +222,7 @@ def test_not_a_number_stays_visible():
 def test_a_ticket_without_live_paths_is_refused():
     module = factory(NetworkSettings(name="lenet-300-100"), (1, 6, 6), 4)()
     module.fc2.weight.data.zero_()
-    with pytest.raises(InputError, match="no path of weights leads from the inputs"):
+    with pytest.raises(InputError, match="no path of kept weights leads from an input"):
         sources_of(trace(module, (1, 6, 6)))
 
 

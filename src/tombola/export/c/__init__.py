@@ -19,7 +19,7 @@ from tombola.export.c.emit import Sources, emit
 from tombola.export.c.fold import fold
 from tombola.export.c.lower import lower
 from tombola.export.graph_trace import trace_ticket
-from tombola.running.files import write_whole
+from tombola.export.write import write_together
 
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
@@ -117,17 +117,11 @@ def export_c(
 
     Raises:
         InputError: the network can't be held in C; the message names the layer.
-        StoreError: the files can't be written; then neither is there.
+        StoreError: the files can't be written; then both are as they were before.
     """
     path = Path(path)
     given = name or re.sub("[^A-Za-z0-9_]", "_", path.stem)
     made = ticket_sources(ticket, given if name or given[:1].isalpha() else f"net_{given}", weights, inputs)
     header = path.with_suffix(".h")
     code = made.code.replace(f'#include "{made.name}.h"', f'#include "{header.name}"', 1)
-    remedy = "name an existing folder with free space"
-    write_whole(header, made.header.encode(), remedy)
-    try:
-        write_whole(path, code.encode(), remedy)
-    except BaseException:
-        header.unlink(missing_ok=True)
-        raise
+    write_together({header: made.header.encode(), path: code.encode()})
