@@ -78,12 +78,11 @@ def test_costs_are_paired_differences_at_equal_density(results):
     assert row["n"] == 2
 
 
-def test_verdicts_follow_the_interval(results):
-    found = pattern_costs(results)
-    for row in pattern_costs(results, margin=0.99).to_dict("records"):
-        assert row["verdict"] == "no cost"
+@pytest.mark.parametrize("points", [0.1, 10.0, 99.0])
+def test_verdicts_follow_the_interval(points, results):
+    found = pattern_costs(results, margin=points / 100)
     for row in found.to_dict("records"):
-        expected = "no cost" if row["low"] > -0.1 else "costs" if row["high"] < 0 else "inconclusive"
+        expected = "no cost" if row["low"] > -points else "costs" if row["high"] < 0 else "inconclusive"
         assert row["verdict"] == expected
 
 

@@ -20,8 +20,8 @@ from tombola.export.c import sources_of
 from tombola.export.c.build import Compiled, compiler
 from tombola.export.graph import Unsupported
 from tombola.export.graph_trace import trace
-from tombola.extras import installed
 from tombola.export.write import write
+from tombola.extras import installed
 from tombola.pruning.mask import Mask
 from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,6 +36,8 @@ FORMULAS = {
 """C of each activation; its parameters are low and high."""
 
 
+STRAIGHT = {"TOP": "", "NEXT": "", "SKIP": ""}
+
 PRODUCTS: dict[str, dict[str, str]] = {
     "linear": {
         "INDEX": "uint16_t",
@@ -52,6 +54,27 @@ PRODUCTS: dict[str, dict[str, str]] = {
         "STEP": "8",
         "FIRST": "",
         "PLACE": "i[8 * k + j]",
+        **STRAIGHT,
+    },
+    "window": {
+        "INDEX": "uint8_t",
+        "BEGIN": "",
+        "READ": """uint16_t c, d, e, h; /* two places each */
+                memcpy(&c, i, sizeof c);
+                memcpy(&d, i + 2, sizeof d);
+                memcpy(&e, i + 4, sizeof e);
+                memcpy(&h, i + 6, sizeof h);
+                const float *r = z + *s;
+                const @NAME@_vector f = {r[c & 0xff], r[c >> 8], r[d & 0xff], r[d >> 8],
+                                         r[e & 0xff], r[e >> 8], r[h & 0xff], r[h >> 8]};""",
+        "LANES": "",
+        "ADD": "a[j] += w[j] * z[*s + i[j]];",
+        "STEP": "8",
+        "FIRST": "",
+        "PLACE": "(s[k] + i[8 * k + j])",
+        "TOP": "    const uint16_t *s = p->starts;\n",
+        "NEXT": ", s++",
+        "SKIP": ", s += *n",
     },
     "delta": {
         "INDEX": "uint8_t",
@@ -67,13 +90,17 @@ PRODUCTS: dict[str, dict[str, str]] = {
         "STEP": "8",
         "FIRST": "                int32_t s = 0;\n",
         "PLACE": "(s += i[8 * k + j % 4 * 2 + j / 4])",
+        **STRAIGHT,
     },
-    "shared": {"INDEX": "uint16_t", "STEP": "1", "FIRST": "", "PLACE": "i[k]"},
+    "shared": {"INDEX": "uint16_t", "STEP": "1", "FIRST": "", "PLACE": "i[k]", **STRAIGHT},
 }
 """The parts of a product's kernels in which the layouts differ.
 
-For one example INDEX, BEGIN and READ with vectors, LANES and ADD without; for many STEP, FIRST and PLACE.
+For one example INDEX, BEGIN and READ with vectors, LANES and ADD without; for many STEP, FIRST and PLACE. TOP, NEXT and
+SKIP move through the starts of windows.
 """
+
+Favour = Literal["size", "speed"]
 
 MANY = 32
 """Examples that linear layers compute side by side."""
@@ -101,7 +128,9 @@ class Sources:
     steps: tuple[str, ...]
 
 
-def emit(program: Program, name: str, input_shape: tuple[int, ...], about: str = "") -> Sources:
+def emit(
+    program: Program, name: str, input_shape: tuple[int, ...], about: str = "", favour: Favour = "size"
+) -> Sources:
     """Return the C file and the header of a program.
 
     Args:
@@ -109,13 +138,15 @@ def emit(program: Program, name: str, input_shape: tuple[int, ...], about: str =
         name: of the files and the prefix of all functions, a C identifier.
         input_shape: of one example.
         about: lines for the comment at the top.
+        favour: "size" stores indices of 8 bits where they need few more steps, "speed" those of 16 bits.
     """
-    return _Writer(program, name, input_shape, about).sources()
+    return _Writer(program, name, input_shape, about, favour == "size").sources()
 
 
 class _Writer:
-    def __init__(self, program: Program, name: str, input_shape: tuple[int, ...], about: str):
+    def __init__(self, program: Program, name: str, input_shape: tuple[int, ...], about: str, small: bool):
         self.program, self.name, self.input_shape, self.about = program, name, input_shape, about
+        self.small = small
         self.begins, self.work = place(program)
         self.is_linear = all(isinstance(op, o.Linear) and len(op.repeats) == 1 for op in program.ops)
         self.tables = Tables(name)
@@ -255,7 +286,7 @@ class _Writer:
         return f"{self.name}_conv{op.tile}{suffix}(work, &{name});"
 
     def linear(self, op: o.Linear) -> str:
-        layout = linear_layout(op, self._at(op.sources))
+        layout = linear_layout(op, self._at(op.sources), self.small)
         name = f"{self.name}_p{len(self.structs)}"
         self._use("clamp")
         self._use("linear_struct")
@@ -268,10 +299,9 @@ class _Writer:
             self._use("many", KIND=kind, **PRODUCTS[kind])
         self.products.append((name, kind))
         tables = [layout.weights, layout.index, layout.steps, layout.bases, layout.bias]
-        numbers = [len(layout.bases), len(layout.bias) // LANES]
-        self._struct(
-            "product", name, [*map(self.tables.add, tables), *map(str, numbers), number(op.low), number(op.high)]
-        )
+        starts = self.tables.add(layout.starts) if len(layout.starts) else "0"
+        numbers = [str(len(layout.bases)), str(len(layout.bias) // LANES), number(op.low), number(op.high)]
+        self._struct("product", name, [*map(self.tables.add, tables), starts, *numbers])
         base, begin, width = self._base(op.sources), int(self._at(op.target)[0]), len(layout.bias)
         call = f"{self.name}_{kind}({base}{{}}, work + {begin}{{}}, &{name});"
         if len(op.repeats) == 1:
