@@ -109,7 +109,7 @@ def test_an_arm_that_can_not_have_a_pattern_is_named():
     with pytest.raises(InputError, match="arms: pattern of 'random-1:4': the method random-uniform can't follow"):
         make_plan(study(arms=[{"rule": "random", "pattern": FINE}]))
     little = {"criterion": "magnitude", "rate": 0.01, "rounds": 1}
-    with pytest.raises(InputError, match="ticket-block-400x400.*round 1 would remove nothing"):
+    with pytest.raises(InputError, match=r"ticket-block-400x400.*round 1 would remove nothing"):
         make_plan(study(pruning=little, arms=[{"rule": "ticket", "pattern": {"block": [400, 400]}}]))
 
 

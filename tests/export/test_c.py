@@ -294,7 +294,15 @@ def as_program(module, examples, folder, *flags):
     return np.array(done.stdout.split(), np.float32)
 
 
+def sparse_linear():
+    """Return a network whose first layer is stored with windows."""
+    first = nn.Linear(800, 64)
+    first.weight.data *= draw(64, 800) > 1
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(64, 5))
+
+
 CASES = [
+    (sparse_linear, (1, 20, 40)),
     (lambda: factory(NetworkSettings(name="lenet-300-100"), (1, 9, 9), 10)(), (1, 9, 9)),
     (Separable, (3, 17, 19)),
     (Series, (4, 40)),

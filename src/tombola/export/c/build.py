@@ -150,7 +150,7 @@ class Compiled:
         """Return a function without arguments that computes one example into `result`: what a C program would call."""
         call: Any = partial(self._run, self._address, example.ctypes.data, result.ctypes.data)
         call.keeps = self, example, result  # the memory behind those addresses must live as long as the function
-        return call  # type: ignore[no-any-return]
+        return call
 
 
 def compile_library(sources: Sources, folder: Path, flags: tuple[str, ...] = FLAGS) -> Path:
