@@ -80,7 +80,10 @@ def splits_of(results: Results, trial: int, data: Path | None = None) -> Splits:
 
 
 def examples_of(results: Results, trial: int, data: Path | None = None) -> Examples | None:
-    """Return the test set of a study with the metric of its task; None for a task of the user's own, which is code."""
+    """Return the test set of a study with the metric of its task.
+
+    None for a task of the user's own, which is code, and for a test set that is streamed.
+    """
     import torch
 
     from tombola.data import Part
@@ -91,10 +94,13 @@ def examples_of(results: Results, trial: int, data: Path | None = None) -> Examp
         return None
     task = results.study.task.make()
     splits = splits_of(results, trial, data)
+    test = splits.test
+    if not isinstance(test, Part):
+        return None
     place = task.metrics.index(task.primary)
 
     def metric(outputs: np.ndarray, targets: np.ndarray) -> float:
-        batch = Part(splits.test.inputs, task.prepared(torch.from_numpy(targets)))
+        batch = Part(test.inputs, task.prepared(torch.from_numpy(targets)))
         return float(task.scores(task.sums(torch.from_numpy(outputs), batch).tolist())[1 + place])
 
-    return Examples(splits.test.inputs.numpy(), splits.test.targets.numpy(), metric, task.primary.name)
+    return Examples(test.inputs.numpy(), test.targets.numpy(), metric, task.primary.name)

@@ -33,7 +33,7 @@ class ArmSettings(Section):
         shuffle: a control: the rule's mask, shuffled within each layer (Su et al. 2020; Frankle et al. 2021).
         reinit: a control: the rule's mask on a fresh initialisation.
         training: fields of the recipe that change at levels 1 and up of this arm, such as `{lr: 0.1}`.
-        pattern: of the arm's masks; it replaces `pruning.pattern`. An n:m arm ends at the level where nothing more can go.
+        pattern: of the arm's masks; it replaces `pruning.pattern`. An n:m arm ends where nothing more can go.
         weights: of `edge-popup`: see `tombola.training.popup.Popup`.
     """
 
