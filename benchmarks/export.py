@@ -24,7 +24,7 @@ from tombola.export.c.build import object_bytes
 from tombola.export.graph_trace import trace_ticket
 from tombola.export.measure import measure
 from tombola.export.measure_command import as_json
-from tombola.export.measure_table import duration, size
+from tombola.formatting import byte_size, latency
 from tombola.networks import NetworkSettings, examine, factory, initialised
 from tombola.pruning.mask import Mask
 from tombola.running.ticket import Ticket
@@ -102,9 +102,8 @@ def roofline(ticket: Ticket, core: Core) -> dict[str, Any]:
 
 def show(case: dict[str, Any], console: Console) -> None:
     """Print one case."""
-    title = (
-        f"{case['network']} at {case['density']:.2%}: {size(case['roofline']['object_bytes'])} of object code and data"
-    )
+    code = byte_size(case["roofline"]["object_bytes"])
+    title = f"{case['network']} at {case['density']:.2%}: {code} of object code and data"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("batch", "cores", "contender", "median", "least", "speedup", "speedup of least"):
         table.add_column(name, justify="left" if name == "contender" else "right")
@@ -112,12 +111,12 @@ def show(case: dict[str, Any], console: Console) -> None:
         rows = [row for row in case["latencies"] if (row["batch"], row["threads"]) == (batch, threads)]
         for row in sorted(rows, key=lambda row: row["least_us"]):
             name = row["contender"] + ("" if row["float32"] else " *")
-            times = duration(row["p50_us"]), duration(row["least_us"])
+            times = latency(row["p50_us"]), latency(row["least_us"])
             ratios = f"{row['speedup']:.2f}x", f"{row['speedup_least']:.2f}x"
             table.add_row(str(batch), str(threads), name, *times, *ratios)
         table.add_section()
     console.print(table)
-    least = ", ".join(f"{name} {duration(time)}" for name, time in case["roofline"]["least_us"].items())
+    least = ", ".join(f"{name} {latency(time)}" for name, time in case["roofline"]["least_us"].items())
     console.print(f"At least on one core and for one example: {least}.")
     console.print("* computes in lower precision. Speedup: over the best dense rival in float32.\n")
 

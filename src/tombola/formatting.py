@@ -93,6 +93,19 @@ def with_unit(text: str, metric: Metric) -> str:
     return f"{text} {metric.difference_unit}".rstrip()
 
 
+def byte_size(count: float) -> str:
+    """Return a number of bytes: "12 B", "60.0 KiB", "3.0 MiB"."""
+    for unit, name in ((2**20, "MiB"), (2**10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count:.0f} B"
+
+
+def latency(microseconds: float) -> str:
+    """Return a short time: "2.3 us", "1.50 ms"."""
+    return f"{microseconds / 1000:.2f} ms" if microseconds >= 1000 else f"{microseconds:.1f} us"
+
+
 def axis_label(text: str, unit: str) -> str:
     """Return the label of an axis: "test accuracy (%)"; without a unit, only the text."""
     return f"{text} ({unit})" if unit else text

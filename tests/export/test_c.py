@@ -222,7 +222,7 @@ def test_not_a_number_stays_visible():
 def test_a_ticket_without_live_paths_is_refused():
     module = factory(NetworkSettings(name="lenet-300-100"), (1, 6, 6), 4)()
     module.fc2.weight.data.zero_()
-    with pytest.raises(InputError, match="no path of weights leads from the inputs"):
+    with pytest.raises(InputError, match="no path of kept weights leads from an input"):
         sources_of(trace(module, (1, 6, 6)))
 
 
@@ -294,7 +294,15 @@ def as_program(module, examples, folder, *flags):
     return np.array(done.stdout.split(), np.float32)
 
 
+def sparse_linear():
+    """Return a network whose first layer is stored with windows."""
+    first = nn.Linear(800, 64)
+    first.weight.data *= draw(64, 800) > 1
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(64, 5))
+
+
 CASES = [
+    (sparse_linear, (1, 20, 40)),
     (lambda: factory(NetworkSettings(name="lenet-300-100"), (1, 9, 9), 10)(), (1, 9, 9)),
     (Separable, (3, 17, 19)),
     (Series, (4, 40)),

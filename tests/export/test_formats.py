@@ -56,6 +56,33 @@ def test_small_layers_store_a_byte_for_an_index():
     assert work < 4 * (300 + 100 + 64)
 
 
+@needs_compiler
+def test_small_indices_of_large_layers():
+    ticket = random_ticket(input_shape=(1, 28, 28), classes=10, density=0.8**15)
+    small, fast = (ticket_sources(ticket, "net", favour=favour) for favour in ("size", "speed"))
+    assert "net_window(" in small.code
+    assert "net_window(" not in fast.code
+    code, _ = object_bytes(small, ("-std=c99", "-O2", "-DTOMBOLA_SINGLE"))
+    assert code + 4096 < object_bytes(fast, ("-std=c99", "-O2", "-DTOMBOLA_SINGLE"))[0]
+    examples = ticket.normalise(raw(70, ticket))
+    with torch.no_grad():
+        expected = ticket.build(True).eval()(examples).numpy()
+    for flags in (FAST, ("-std=c99", "-O1", "-DTOMBOLA_PLAIN")):
+        compiled = Compiled(small, (1, 28, 28), (10,), flags)
+        np.testing.assert_allclose(compiled(examples.numpy()), expected, rtol=1e-4, atol=1e-5)
+        one = np.concatenate([compiled(examples.numpy()[at : at + 1]) for at in range(5)])
+        np.testing.assert_allclose(one, expected[:5], rtol=1e-4, atol=1e-5)
+
+
+@needs_compiler
+def test_a_caller_keeps_the_memory_that_it_uses():
+    ones, sources = np.ones((1, 1, 6, 6), np.float32), ticket_sources(random_ticket())
+    call = Compiled(sources, (1, 6, 6), (4,), FAST).caller(ones.copy(), np.empty((1, 4), np.float32))
+    compiled, _, result = call.keeps
+    call()
+    np.testing.assert_array_equal(result, compiled(ones))
+
+
 def test_files_of_c(tmp_path):
     ticket = random_ticket()
     export_c(ticket, tmp_path / "my-net.c")
@@ -80,6 +107,7 @@ def test_nothing_half_written(tmp_path):
     ("options", "words"),
     [
         ({"weights": "best"}, "weights 'best': choose trained or start"),
+        ({"favour": "small"}, "favour 'small': choose size or speed"),
         ({"inputs": "byte"}, "inputs 'byte'; did you mean 'bytes'"),
     ],
 )

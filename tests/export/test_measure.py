@@ -16,9 +16,10 @@ from tombola.errors import InputError
 from tombola.export import rivals
 from tombola.export.c.build import compiler
 from tombola.export.measure import Examples, measure
-from tombola.export.measure_table import duration, measurement_table, size
+from tombola.export.measure_table import measurement_table
 from tombola.export.rivals import RIVALS, Contest, NotFor
 from tombola.export.timing import interleave, torch_threads
+from tombola.formatting import byte_size, latency
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler")
 INSTALLED = [name for name, rival in RIVALS.items() if not rival.missing() and name != "torch.compile"]
@@ -118,8 +119,8 @@ def test_threads_of_torch_are_as_before():
 
 
 def test_numbers_as_a_person_reads_them():
-    assert [size(each) for each in (12, 2048, 3 * 2**20)] == ["12 B", "2.0 KiB", "3.0 MiB"]
-    assert [duration(each) for each in (2.34, 1500)] == ["2.3 us", "1.50 ms"]
+    assert [byte_size(each) for each in (12, 2048, 3 * 2**20)] == ["12 B", "2.0 KiB", "3.0 MiB"]
+    assert [latency(each) for each in (2.34, 1500)] == ["2.3 us", "1.50 ms"]
 
 
 def test_the_command(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from tombola.analysis.break_down import break_down
 from tombola.analysis.connectivity import barrier_statistics, barriers
 from tombola.analysis.measures import measures_of
 from tombola.analysis.paired import paired_differences, paired_gains
+from tombola.analysis.patterns import pattern_costs
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.summary import summarise
@@ -23,6 +24,7 @@ __all__ = [
     "measures_of",
     "paired_differences",
     "paired_gains",
+    "pattern_costs",
     "spread",
     "summarise",
     "verdicts",

@@ -69,7 +69,7 @@ def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.
     dense = levels[(levels["level"] == 0) & diverged(levels)].groupby("study")["trial"].nunique()
     table["dense_diverged"] = table["study"].map(dense).fillna(0).astype(int)
     metric = metric_of(levels)
-    table["allowed"] = table["study"].map(_allowed(levels, metric, margin)).astype(float)
+    table["allowed"] = table["study"].map(allowed_losses(levels, metric, margin)).astype(float)
     samples = {measure: _samples(levels, table, measure) for measure in (early_of(metric), STOP)}
     gains = [sample if metric.better == "higher" else -sample for sample in samples[early_of(metric)]]
     for name, found in (
@@ -96,7 +96,7 @@ def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.
     return table[[*GROUP, "density", "n", "verdict", "reason", *bounds, "p", "p_holm"]]
 
 
-def _allowed(levels: pd.DataFrame, metric: Metric, margin: float) -> dict[str, float]:
+def allowed_losses(levels: pd.DataFrame, metric: Metric, margin: float) -> dict[str, float]:
     """Return, for each study, the accepted loss, in shown units."""
     if metric.unit == "%":
         return dict.fromkeys(levels["study"], 100 * margin)

@@ -64,16 +64,20 @@ def export(ticket: Ticket, to: str, path: str | Path | None = None, **options: A
         options: of the format.
 
     Raises:
-        InputError: the format or an option is unknown, or the format can't hold the ticket.
+        InputError: the format or an option is unknown, the format can't hold the ticket, or its mask leaves no path
+            from an input to an output.
         StoreError: the file can't be written.
     """
     if to not in FORMATS:
         raise InputError(f"unknown format {to!r}{nearest(to, FORMATS)}")
+    from tombola.export.paths import require_path
+
     function = FORMATS[to].function()
     known = list(inspect.signature(function).parameters)[2:]
     for name in options:
         if name not in known:
             raise InputError(f"export to {to} has no option {name!r}{nearest(name, known)}")
+    require_path(ticket)
     target = Path(path) if path is not None else default_path(ticket, to)
     function(ticket, target, **options)
     return target

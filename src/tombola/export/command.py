@@ -20,7 +20,7 @@ Options of packed:
   finetune=ITERATIONS (needs a results folder and its data),
   form=values|recipe (recipe: mask and seed alone)
 Options of c:
-  inputs=normalised|raw|bytes, name=PREFIX
+  inputs=normalised|raw|bytes, name=PREFIX, favour=size|speed
 Options of onnx:
   variant=dense|compact|int8|compact-int8, opset=18
 """

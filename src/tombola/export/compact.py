@@ -21,16 +21,13 @@ from tombola.export.check import check_same, examples_for, outputs_of
 from tombola.export.graph_run import apply
 from tombola.export.graph_trace import trace
 from tombola.export.liveness import Liveness, liveness
+from tombola.export.paths import NoPath
 from tombola.export.smaller import Compact, to_bytes
 from tombola.export.write import write
 from tombola.pruning.mask import Mask
 
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
-
-
-class NoPath(InputError):
-    """The output of a network is the same for every example."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +53,7 @@ def reduce(whole: g.Graph) -> Reduced:
     """
     live = liveness(whole)
     if not (live.varies[whole.output] & live.needed[whole.output]).any():
-        raise NoPath(
-            "no path of kept weights leads from an input to an output, so the network gives every example the same "
-            "outputs; export a level with more weights"
-        )
+        raise NoPath
     kept = kept_channels(whole, live)
     folded = {
         node.name: _fold(node, kept[node.inputs[0]], live)

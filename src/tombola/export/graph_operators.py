@@ -2,86 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from tombola.export import graph as g
+from tombola.export import graph_shape_operators as s
+from tombola.export.graph_step import Step, rank
 
 AS_IS = ("dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "alias", "detach", "identity")
 """Operators that do nothing in evaluation."""
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One call of an operator.
-
-    Args:
-        node: the call.
-        layer: qualified name of the module that makes it.
-        shape: of its result for one example.
-        constants: results that do not depend on the example.
-        names: node name of each result that does.
-        parameters: name in the state_dict of each parameter and buffer.
-    """
-
-    node: fx.Node
-    layer: str
-    shape: tuple[int, ...]
-    constants: Mapping[fx.Node, Any]
-    names: Mapping[fx.Node, str]
-    parameters: Mapping[fx.Node, str]
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments by the names of the operator's schema, defaults included."""
-        target: Any = self.node.target
-        schema = target._schema.arguments
-        given = dict(zip((each.name for each in schema), self.node.args, strict=False)) | self.node.kwargs
-        return {each.name: given.get(each.name, each.default_value) for each in schema}
-
-    def source(self) -> fx.Node:
-        """Return the first input that depends on the example."""
-        return next(each for each in self.node.all_input_nodes if each in self.names)
-
-    def constant(self, argument: Any) -> Any:
-        """Return a tensor or number that does not depend on the example.
-
-        Raises:
-            Unsupported: it does.
-        """
-        if not isinstance(argument, fx.Node):
-            return argument
-        if argument not in self.constants:
-            raise self.refuse("with weights that depend on the example")
-        return self.constants[argument]
-
-    def name_of(self, argument: Any) -> str:
-        """Return the name of a parameter in the state_dict; "" for a computed tensor or None."""
-        return self.parameters.get(argument, "") if isinstance(argument, fx.Node) else ""
-
-    def refuse(self, why: str = "") -> g.Unsupported:
-        """Return the error for a form of an operator that no node stands for."""
-        name = str(self.node.target).removeprefix("aten.").split(".")[0]
-        return g.Unsupported(self.layer, f"the operator {name!r}{f' {why}' if why else ''}")
-
-    def base(self, *sources: fx.Node) -> tuple[str, str, tuple[str, ...], tuple[int, ...]]:
-        """Return name, layer, inputs and shape of the node to make."""
-        inputs = tuple(self.names[each] for each in sources or (self.source(),))
-        return self.node.name, self.layer, inputs, self.shape
-
-    def axis(self, number: int, dimensions: int | None = None) -> int:
-        """Return an axis of a batch as one of the example; refuse the batch itself."""
-        dimensions = _rank(self.source()) if dimensions is None else dimensions
-        if number % dimensions == 0:
-            raise self.refuse("across examples")
-        return number % dimensions - 1
-
-
-def _rank(node: fx.Node) -> int:
-    return int(node.meta["val"].dim())
 
 
 def _linear(step: Step) -> g.Node:
@@ -186,7 +118,7 @@ def _clamp(step: Step) -> g.Node:
 
 def _max_pool(step: Step) -> g.Node:
     given = step.arguments()
-    axes = _rank(step.source()) - 2
+    axes = rank(step.source()) - 2
     kernel = _each(given["kernel_size"], axes)
     stride = _each(given["stride"], axes) if given["stride"] else kernel
     padding, dilation = _each(given["padding"], axes), _each(given["dilation"], axes)
@@ -195,7 +127,7 @@ def _max_pool(step: Step) -> g.Node:
 
 def _avg_pool(step: Step) -> g.Node:
     given = step.arguments()
-    axes = _rank(step.source()) - 2
+    axes = rank(step.source()) - 2
     kernel = _each(given["kernel_size"], axes)
     stride = _each(given["stride"], axes) if given["stride"] else kernel
     counts: Any = given.get("divisor_override") or ("padded" if given["count_include_pad"] else "input")
@@ -218,87 +150,6 @@ def _mean(step: Step) -> g.Node:
         raise step.refuse("across examples" if not given.get("dim") else "in another type")
     axes = [given["dim"]] if isinstance(given["dim"], int) else given["dim"]
     return g.Mean(*step.base(), tuple(sorted(step.axis(axis) for axis in axes)))
-
-
-def _reshape(step: Step) -> g.Node:
-    return g.Reshape(*step.base())
-
-
-def _permute(step: Step) -> g.Node:
-    axes = [axis % _rank(step.source()) for axis in step.arguments()["dims"]]
-    if axes[0] != 0:
-        raise step.refuse("across examples")
-    return g.Permute(*step.base(), tuple(axis - 1 for axis in axes[1:]))
-
-
-def _transpose(step: Step) -> g.Node:
-    given = step.arguments()
-    axes = list(range(_rank(step.source()) - 1))
-    one, other = step.axis(given["dim0"]), step.axis(given["dim1"])
-    axes[one], axes[other] = axes[other], axes[one]
-    return g.Permute(*step.base(), tuple(axes))
-
-
-def _slice(step: Step) -> g.Node:
-    given = step.arguments()
-    size = step.source().meta["val"].shape[given["dim"]]
-    start, stop, stride = slice(given["start"], given["end"], given["step"]).indices(size)
-    if given["dim"] % _rank(step.source()) == 0:
-        if (start, stop, stride) == (0, size, 1):
-            return g.Reshape(*step.base())  # all examples: the same numbers
-        raise step.refuse("across examples")
-    return g.Slice(*step.base(), step.axis(given["dim"]), start, stop, stride)
-
-
-def _item(step: Step) -> g.Node | None:
-    """Return the part of a split or chunk that is taken."""
-    source, number = step.node.args
-    assert isinstance(source, fx.Node)
-    assert isinstance(number, int)
-    if isinstance(source.meta.get("val"), list | tuple) and "max" in str(source.target):
-        if number == 0:  # the values; the indices are never a node
-            return g.Reshape(*step.base(source))
-        if step.node.users:
-            raise g.Unsupported(step.layer, "the indices of a maximum")
-        return None
-    whole = source.all_input_nodes[0]
-    parts = [int(part.shape[_split_axis(source)]) for part in source.meta["val"]]
-    start = sum(parts[:number])
-    axis = step.axis(_split_axis(source), _rank(whole))
-    name, layer, _, shape = step.base()
-    return g.Slice(name, layer, (step.names[whole],), shape, axis, start, start + parts[number], 1)
-
-
-def _split_axis(source: fx.Node) -> int:
-    target: Any = source.target
-    names = (each.name for each in target._schema.arguments)
-    given: dict[str, Any] = dict(zip(names, source.args, strict=False)) | source.kwargs
-    return int(given.get("dim", 0))
-
-
-def _split(step: Step) -> None:
-    """Do nothing: the parts are read where they are taken."""
-
-
-def _pad(step: Step) -> g.Node:
-    given = step.arguments()
-    if given.get("mode", "constant") != "constant":
-        raise step.refuse(f"of mode {given['mode']!r}")
-    sides, rank = list(given["pad"]), _rank(step.source())
-    pairs = [(sides[place], sides[place + 1]) for place in range(0, len(sides), 2)]
-    pairs += [(0, 0)] * (rank - len(pairs))
-    *others, batch = pairs
-    if batch != (0, 0) or min(sides) < 0:
-        raise step.refuse("across examples" if batch != (0, 0) else "with negative sides")
-    return g.Pad(*step.base(), tuple(reversed(others)), float(given.get("value") or 0.0))
-
-
-def _cat(step: Step) -> g.Node:
-    given = step.arguments()
-    if any(each not in step.names for each in given["tensors"]):
-        raise step.refuse("of a constant")
-    axis = step.axis(given.get("dim", 0), _rank(given["tensors"][0]))
-    return g.Concat(*step.base(*given["tensors"]), axis)
 
 
 def _binary(kind: Any) -> Callable[[Step], g.Node]:
@@ -397,18 +248,18 @@ HANDLERS: dict[str, Callable[[Step], g.Node | None]] = {
     **{f"adaptive_avg_pool{axes}d": _adaptive("average") for axes in (1, 2, 3)},
     **{f"adaptive_max_pool{axes}d": _adaptive("max") for axes in (1, 2, 3)},
     "mean": _mean,
-    **dict.fromkeys(RESHAPES.split(), _reshape),
-    "permute": _permute,
-    "transpose": _transpose,
-    "slice": _slice,
-    "chunk": _split,
-    "split": _split,
-    "split_with_sizes": _split,
-    "getitem": _item,
-    "pad": _pad,
-    "constant_pad_nd": _pad,
-    "cat": _cat,
-    "concat": _cat,
+    **dict.fromkeys(RESHAPES.split(), s.reshape),
+    "permute": s.permute,
+    "transpose": s.transpose,
+    "slice": s.part,
+    "chunk": s.split,
+    "split": s.split,
+    "split_with_sizes": s.split,
+    "getitem": s.item,
+    "pad": s.pad,
+    "constant_pad_nd": s.pad,
+    "cat": s.cat,
+    "concat": s.cat,
     "add": _binary("add"),
     "sub": _binary("sub"),
     "rsub": _binary("rsub"),

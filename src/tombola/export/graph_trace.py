@@ -18,8 +18,9 @@ from torch import Tensor, fx, nn
 
 from tombola.errors import InputError
 from tombola.export import graph as g
-from tombola.export.graph_operators import AS_IS, HANDLERS, Step
+from tombola.export.graph_operators import AS_IS, HANDLERS
 from tombola.export.graph_run import run
+from tombola.export.graph_step import Step
 
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tombola.errors import InputError, nearest
 from tombola.export.artefacts import ARTEFACTS, Artefact, dense
+from tombola.export.conditions import Conditions, conditions
 from tombola.export.rivals import RIVALS, Call, Contest, NotFor, Rival
 from tombola.export.timing import Timing, interleave, torch_threads
-from tombola.running.machine import machine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,15 +62,17 @@ class Measurement:
             best dense float32 rival of that batch and those threads, divided by this one's. "speedup_least" is the
             same of the shortest times: on a busy machine the medians of slow rivals are inflated most.
         notes: what could not be measured and why, one sentence each.
-        machine: processor, cores and memory.
+        conditions: what it was measured with.
         ticket: what was measured.
+        metric: name of the metric's column in `artefacts`; None where no test set was given.
     """
 
     artefacts: pd.DataFrame
     latencies: pd.DataFrame
     notes: tuple[str, ...]
-    machine: str
+    conditions: Conditions
     ticket: str
+    metric: str | None = None
 
     def frame(self) -> pd.DataFrame:
         """Return one table: each latency with what is known of its form."""
@@ -111,6 +113,8 @@ def measure(
             f"batches {list(batches)}, threads {threads}, rounds {rounds}: give whole numbers of 1 or more"
         )
     inputs = _inputs(ticket, examples, max([CALIBRATION, *batches]))
+    packages = [package for rival in chosen.values() for package in rival.needs]
+    now = conditions(packages, rounds, None if examples is None else len(examples.inputs))
     notes: list[str] = []
     whole = dense(ticket)
     forms = [whole, *_forms(ticket, notes)]
@@ -124,7 +128,8 @@ def measure(
                 latencies += _race(contest, forms, chosen, notes, rounds)
     name = ", ".join(f"{key} {ticket.origin.get(key)}" for key in ("study", "arm", "trial", "level"))
     unique = tuple(dict.fromkeys(notes))
-    return Measurement(pd.DataFrame(rows), pd.DataFrame(latencies), unique, machine("cpu"), name)
+    metric = None if examples is None else examples.metric_name
+    return Measurement(pd.DataFrame(rows), pd.DataFrame(latencies), unique, now, name, metric)
 
 
 def _chosen(names: Sequence[str] | None) -> dict[str, Rival]:

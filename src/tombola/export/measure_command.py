@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from tombola.errors import InputError
 
 if TYPE_CHECKING:
     from tombola.export.measure import Examples, Measurement
+    from tombola.running.results import Results
     from tombola.running.ticket import Ticket
 
 
@@ -73,36 +76,61 @@ def measure_command(
 ) -> None:
     """Measure exported tickets.
 
-    The command compares their size, latency and accuracy with dense networks and other runtimes.
+    The command compares their size, latency and accuracy with dense networks and other runtimes. It stores the
+    measurement of a results folder in the folder; `tombola report` shows it.
     """
     from tombola.export.measure import measure
-
-    found = []
-    for path in tickets:
-        ticket, source = _opened(path, trial, level, arm, data)
-        if trust:
-            ticket = ticket.trusted()
-        examples = _examples(ticket, test_set or source, data)
-        found.append(measure(ticket, examples, rivals or None, batches or (1, 64), threads or None, rounds))
-    _show(found, form)
-
-
-def _opened(
-    path: Path, trial: int | None, level: int | None, arm: str | None, data: Path | None
-) -> tuple[Ticket, str | None]:
-    """Return a ticket, and the name or file of its data set (None if the file does not name one)."""
     from tombola.export.source import ticket_of
+    from tombola.export.stored import store
     from tombola.running.results import Results
 
-    ticket = ticket_of(str(path), trial, level, arm, None, data)
-    if path.is_file():
-        return ticket, None
-    settings = Results.open(path, data).study.data
-    return ticket, settings.path or settings.source
+    found, made = [], []
+    for path in tickets:
+        ticket = ticket_of(str(path), trial, level, arm, None, data)
+        ticket = ticket.trusted() if trust else ticket
+        results = Results.open(path, data) if path.is_dir() else None
+        examples = _test_examples(ticket, results, test_set, data)
+        measured = measure(ticket, examples, rivals or None, batches or (1, 64), threads or None, rounds)
+        found.append(measured)
+        if results is not None:
+            made.append(
+                (results.store.root, ticket, measured, _command(ticket, test_set, rivals, batches, threads, rounds))
+            )
+    _show(found, form)
+    for each in made:
+        click.echo(f"{store(*each)}: `tombola report` shows it", err=True)
 
 
-def _examples(ticket: Ticket, source: str | None, data: Path | None) -> Examples | None:
-    """Return the test set, normalised for the ticket; None without a source.
+def _command(
+    ticket: Ticket,
+    test_set: str | None,
+    rivals: tuple[str, ...],
+    batches: tuple[int, ...],
+    threads: tuple[int, ...],
+    rounds: int,
+) -> str:
+    """Return the command that measures the same again; the results folder may be anywhere."""
+    words = ["tombola", "measure", "RESULTS"]
+    for name in ("arm", "trial", "level"):
+        words += [f"--{name}", str(ticket.origin[name])]
+    words += [] if test_set is None else ["--test", test_set]
+    for name, values in (("rival", rivals), ("batch", batches), ("threads", threads)):
+        for value in values:
+            words += [f"--{name}", str(value)]
+    return shlex.join([*words, "--rounds", str(rounds)])
+
+
+def _test_examples(ticket: Ticket, results: Results | None, test_set: str | None, data: Path | None) -> Examples | None:
+    """Return the test set, as the ticket takes it; None where nobody says which."""
+    from tombola.export.source import examples_of
+
+    if test_set is not None:
+        return _named_examples(ticket, test_set, data)
+    return None if results is None else examples_of(results, ticket.origin["trial"], data)
+
+
+def _named_examples(ticket: Ticket, source: str, data: Path | None) -> Examples:
+    """Return the test set of a data set.
 
     Raises:
         InputError: the data set does not exist, or its examples have another shape.
@@ -110,8 +138,6 @@ def _examples(ticket: Ticket, source: str | None, data: Path | None) -> Examples
     from tombola.data import DataSettings, load
     from tombola.export.measure import Examples
 
-    if source is None:
-        return None
     own = source.endswith(".npz")
     settings = DataSettings(source="npz" if own else source, validation=1, path=source if own else None)
     dataset = load(settings, data)
@@ -144,7 +170,7 @@ def as_json(measured: Measurement) -> dict[str, object]:
     """Return a measurement as JSON; missing values are null."""
     return {
         "ticket": measured.ticket,
-        "machine": measured.machine,
+        "conditions": asdict(measured.conditions),
         "artefacts": json.loads(measured.artefacts.to_json(orient="records")),
         "latencies": json.loads(measured.latencies.to_json(orient="records")),
         "notes": list(measured.notes),

@@ -11,13 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from tombola.export.measure import Measurement
-
-UNITS = ((2**20, "MiB"), (2**10, "KiB"))
+from tombola.formatting import byte_size, latency
 
 
 def measurement_table(measured: Measurement) -> Group:
     """Return sizes, latencies and what could not be measured. It fits into 100 columns."""
-    parts: list[RenderableType] = [Text(f"{measured.ticket}\n{measured.machine}\n"), _sizes(measured), Text()]
+    parts: list[RenderableType] = [
+        Text(f"{measured.ticket}\n{measured.conditions.machine}\n"),
+        _sizes(measured),
+        Text(),
+    ]
     for (batch, threads), rows in measured.latencies.groupby(["batch", "threads"], sort=False):
         parts += [_latencies(rows.to_dict("records"), int(batch), int(threads)), Text()]
     parts += [Text(f"{note}.") for note in measured.notes]
@@ -34,10 +37,10 @@ def _sizes(measured: Measurement) -> Table:
     for row in measured.artefacts.to_dict("records"):
         table.add_row(
             str(row["form"]),
-            size(row["bytes"]),
+            byte_size(row["bytes"]),
             f"{row['parameters']:,}",
             f"{row['multiply_adds']:,}",
-            size(row["memory_bytes"]),
+            byte_size(row["memory_bytes"]),
             *(_metric(row[name]) for name in others),
             f"{row['largest_difference']:.1e}",
         )
@@ -56,21 +59,8 @@ def _latencies(rows: list[dict[str, Any]], batch: int, threads: int) -> Table:
         table.add_column(name, justify="right")
     for row in sorted(rows, key=lambda each: each["p50_us"]):
         name = row["contender"] if row["float32"] else f"{row['contender']} *"
-        times = (duration(row[column]) for column in ("p50_us", "p95_us", "least_us"))
+        times = (latency(row[column]) for column in ("p50_us", "p95_us", "least_us"))
         table.add_row(name, *times, f"{row['speedup']:.2f}x" if not math.isnan(row["speedup"]) else "-")
     table.caption = "speedup: relative to the fastest dense runtime in float32; * computes in lower precision"
     table.caption_justify = "left"
     return table
-
-
-def size(count: float) -> str:
-    """Return a number of bytes as a person reads it."""
-    for unit, name in UNITS:
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count:.0f} B"
-
-
-def duration(microseconds: float) -> str:
-    """Return a time as a person reads it."""
-    return f"{microseconds / 1000:.2f} ms" if microseconds >= 1000 else f"{microseconds:.1f} us"

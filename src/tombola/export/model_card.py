@@ -10,6 +10,7 @@ import pandas as pd
 from tombola.analysis.measures import early_of
 from tombola.analysis.verdicts import verdicts
 from tombola.errors import InputError
+from tombola.export.measured_card import card_lines
 from tombola.formatting import counted, percent, plain, signed, value, with_unit
 from tombola.running.results import Results
 from tombola.running.ticket import Ticket
@@ -41,6 +42,10 @@ def card(ticket: Ticket, results: Results | None) -> str:
         "## How good it is",
         "",
         *_verdict(ticket, results),
+        "",
+        "## Size and speed",
+        "",
+        *card_lines(results, ticket),
         "",
         "## Use",
         "",

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import io
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from tombola.errors import InputError
 from tombola.export.check import TOLERANCE, check_same, examples_for, outputs_of
 from tombola.export.compact import compact, is_trained
 from tombola.export.write import write
+from tombola.formatting import plain
 
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
@@ -106,7 +108,7 @@ def to_onnx(module: nn.Module, inputs: Tensor, opset: int = 18) -> bytes:
                 verbose=False,
             )
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = _readable(error)
             raise InputError(f"PyTorch can't export this network to ONNX: {type(error).__name__}: {reason}") from error
     content: bytes = program.model_proto.SerializeToString()
     return content
@@ -126,7 +128,7 @@ def run_onnx(content: bytes, inputs: Tensor) -> Tensor:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         (result,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
     except Exception as error:
-        raise InputError(f"ONNX Runtime can't run the model: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(f"ONNX Runtime can't run the model: {_readable(error)}") from error
     return torch.from_numpy(result)
 
 
@@ -149,9 +151,14 @@ def quantised(content: bytes, examples: Tensor) -> bytes:
             else:
                 quantization.quantize_dynamic(str(whole), str(smaller), per_channel=True)
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = _readable(error)
             raise InputError(f"ONNX Runtime can't quantise the model: {type(error).__name__}: {reason}") from error
         return smaller.read_bytes()
+
+
+def _readable(error: Exception) -> str:
+    """Return an error of another package in one line, without the colours of its terminal text."""
+    return plain(re.sub(r"\x1b\[[0-9;]*m", "", str(error)), 300)
 
 
 def _reader(examples: Tensor) -> Any:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tombola.errors import InputError
 
 if TYPE_CHECKING:
     from tombola.data import Splits
+    from tombola.export.measure import Examples
     from tombola.running.results import Results
     from tombola.running.ticket import Ticket
 
@@ -46,23 +49,23 @@ def _options(trial: int | None, level: int | None, arm: str | None, repeat: int 
 
 
 def best_level(results: Results, arm: str = "ticket") -> int:
-    """Return the sparsest level whose validation accuracy is at least the dense network's.
+    """Return the sparsest level whose validation metric is at least as good as the dense network's.
 
     Both are means over the finished trials, at the end of training. Level 0 where none is.
 
     Raises:
         InputError: nothing of that arm is finished.
     """
-    curves = results.curves()
+    curves, metric = results.curves(), results.plan.measures.primary
     mine = curves[curves["arm"] == arm]
     if mine.empty:
         raise InputError(
             f"{str(results.store.root)!r} contains no finished run of arm {arm!r}; resume the study with `tombola run`"
         )
     ends = mine.loc[mine.groupby(["trial", "repeat", "level"])["iteration"].idxmax()]
-    means = ends.groupby("level")["val_accuracy"].mean()
-    good = means[means >= means.get(0, 1.0)]
-    return int(good.index.max()) if len(good) else 0
+    means = ends.groupby("level")[f"val_{metric.name}"].mean()
+    good = [level for level, mean in means.items() if 0 in means and not metric.is_better(means[0], mean)]
+    return int(max(good, default=0))
 
 
 def splits_of(results: Results, trial: int, data: Path | None = None) -> Splits:
@@ -74,3 +77,30 @@ def splits_of(results: Results, trial: int, data: Path | None = None) -> Splits:
     study = results.study
     dataset = load(study.data, data_folder(data))
     return split(dataset, study.data.validation, Seeds(study.seed, trial), "cpu", study.data.normalise)
+
+
+def examples_of(results: Results, trial: int, data: Path | None = None) -> Examples | None:
+    """Return the test set of a study with the metric of its task.
+
+    None for a task of the user's own, which is code, and for a test set that is streamed.
+    """
+    import torch
+
+    from tombola.data import Part
+    from tombola.export.measure import Examples
+    from tombola.tasks import TASKS
+
+    if results.study.task.name not in TASKS:
+        return None
+    task = results.study.task.make()
+    splits = splits_of(results, trial, data)
+    test = splits.test
+    if not isinstance(test, Part):
+        return None
+    place = task.metrics.index(task.primary)
+
+    def metric(outputs: np.ndarray, targets: np.ndarray) -> float:
+        batch = Part(test.inputs, task.prepared(torch.from_numpy(targets)))
+        return float(task.scores(task.sums(torch.from_numpy(outputs), batch).tolist())[1 + place])
+
+    return Examples(test.inputs.numpy(), test.targets.numpy(), metric, task.primary.name)

@@ -20,9 +20,10 @@ from tombola.export.c import sources_of
 from tombola.export.c.build import Compiled, compiler
 from tombola.export.graph import Unsupported
 from tombola.export.graph_trace import trace
+from tombola.export.write import write
 from tombola.extras import installed
 from tombola.pruning.mask import Mask
-from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors, write_whole
+from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors
 
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
@@ -174,7 +175,7 @@ def export_pytorch(ticket: Ticket, path: Path, weights: str = "trained") -> None
         "normalisation": ticket.normalisation,
         "mask": ticket.mask.shapes(),
     }
-    write_whole(Path(path), pack_tensors(tensors, about), "name an existing folder with free space")
+    write(Path(path), pack_tensors(tensors, about))
 
 
 def load(path: str | Path, compiled: bool | None = None) -> SparseModule:

@@ -16,9 +16,11 @@ from tombola.analysis.measures import early_of
 from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
 from tombola.analysis.paired import paired_gains
+from tombola.analysis.patterns import pattern_costs
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.verdicts import verdicts
+from tombola.export.stored import Measurements, read_measurements
 from tombola.figures.training import choose_levels
 from tombola.html.reproducibility import Sheet, flat_settings, sheet
 from tombola.html.sentences import findings
@@ -48,6 +50,7 @@ class Found:
         levels: `Results.frame()`.
         statistics, verdicts, break_down: as returned by `tombola.analysis`.
         gains: of the ticket arm over each other arm, test metric at early stop, paired by trial.
+        patterns: what each pattern costs against unstructured masks, as `tombola.analysis.patterns` gives it.
         curves: mean, min and max of the test metric at a few levels, thinned; `every` says to which evaluation.
         layers: density of each layer, mean over trials.
         dead: units without a live path, of the ticket arm in the first trial; empty where paths can't be followed.
@@ -55,6 +58,7 @@ class Found:
         barriers: on lines between runs; empty where the study asks for none.
         histograms: of the kept weights of the first trial.
         pictures: of the first layer's mask in the first trial.
+        measurements: what `tombola measure` found of its tickets.
         claims: what the study says of each claim that is about studies like it.
         findings: in sentences.
         sheet: everything needed to repeat the study.
@@ -72,6 +76,7 @@ class Found:
     verdicts: pd.DataFrame
     break_down: pd.DataFrame
     gains: pd.DataFrame
+    patterns: pd.DataFrame
     curves: pd.DataFrame
     every: int
     layers: pd.DataFrame
@@ -80,6 +85,7 @@ class Found:
     barriers: pd.DataFrame
     histograms: pd.DataFrame
     pictures: Pictures
+    measurements: Measurements
     claims: tuple[Outcome, ...]
     findings: tuple[str, ...]
     sheet: Sheet
@@ -169,6 +175,7 @@ def gather(
         verdicts=judged.verdicts,
         break_down=judged.break_down,
         gains=judged.gains,
+        patterns=pattern_costs(results, margin, levels) if len(levels) else pd.DataFrame(),
         curves=judged.curves,
         every=judged.every,
         layers=_layers(results, name),
@@ -177,6 +184,7 @@ def gather(
         barriers=_barriers(results, points),
         histograms=weight_histograms(held),
         pictures=_pictures(held, first.name, results.plan.data.input_shape),
+        measurements=read_measurements(results),
         claims=checked_claims(levels, results.study.model_dump(mode="json"), claims),
         findings=judged.findings,
         sheet=sheet(results, levels),

@@ -12,6 +12,7 @@ from tombola.analysis.claims import Claim
 from tombola.analysis.connectivity import height_of
 from tombola.analysis.schema import VERSION
 from tombola.errors import InputError
+from tombola.export.stored import Measurements
 from tombola.formatting import counted
 from tombola.html.gather import MARGIN, Found, checked_claims, judge
 from tombola.html.reproducibility import Group, Sheet
@@ -57,6 +58,7 @@ def gather_table(
         verdicts=judged.verdicts,
         break_down=judged.break_down,
         gains=judged.gains,
+        patterns=NOTHING,
         curves=judged.curves,
         every=judged.every,
         layers=NOTHING,
@@ -65,6 +67,7 @@ def gather_table(
         barriers=NOTHING,
         histograms=NOTHING,
         pictures=Pictures("A table has no masks to look at."),
+        measurements=Measurements((), ()),
         claims=checked_claims(levels, {}, claims),
         findings=judged.findings,
         sheet=Sheet("", (_about(levels, file),)),

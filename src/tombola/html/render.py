@@ -16,9 +16,10 @@ from markupsafe import Markup
 
 from tombola import __version__
 from tombola.analysis.measures import STOP, early_of
+from tombola.export.stored import sentences
 from tombola.extras import need
-from tombola.formatting import margin_in_words, number, percent, plain
-from tombola.html import figures
+from tombola.formatting import byte_size, latency, margin_in_words, number, percent, plain
+from tombola.html import figures, measured
 from tombola.html.embedded import Table, signed, table
 from tombola.html.figures import PlotFigure
 from tombola.html.gather import Found
@@ -70,6 +71,7 @@ def report(found: Found) -> str:
             f"Gain of the ticket arm over each control in {found.metric.words}, paired by trial",
             found.gains,
         ),
+        table("patterns", "What each pattern costs against unstructured masks of equal density", found.patterns),
         table("curves", "Learning curves at the displayed levels, means and extremes over runs", found.curves),
         table("layers", "Density of each layer, per arm and level", found.layers),
         table("weights", "Histograms of the kept weights, trial 0", found.histograms),
@@ -80,6 +82,7 @@ def report(found: Found) -> str:
             f"{barriers} barriers on interpolations between runs, per kind, iteration and level",
             found.barriers,
         ),
+        *measured.tables(found.measurements.found),
     ]
     return _render("report.html.j2", (found,), series, sections, tables)
 
@@ -125,6 +128,9 @@ def _render(
         "plain": plain,
         "signed": signed,
         "number": number,
+        "byte_size": byte_size,
+        "latency": latency,
+        "sentences": sentences,
     }
     tables = [each for each in tables if each.rows]
     plots = {figure.key: figure.spec for section in sections for figure in section.figures if figure.spec}

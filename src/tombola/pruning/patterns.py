@@ -60,6 +60,13 @@ class Pattern(Section):
         return self
 
     @property
+    def label(self) -> str:
+        """The pattern in a few characters: "2:4", "block-4x1", "channel"."""
+        if self.block is not None:
+            return f"block-{self.block[0]}x{self.block[1]}"
+        return "channel" if self.channel else f"{self.n}:{self.m}"
+
+    @property
     def is_fine(self) -> bool:
         """Whether it is n:m, which chooses within groups rather than whole ones."""
         return self.n is not None
@@ -207,10 +214,12 @@ def fitting_rates(
     shapes: Mapping[str, tuple[int, ...]],
     scope: Scope,
     minimum: int = 0,
+    may_end: bool = False,
 ) -> tuple[dict[str, float], ...]:
     """Return the rates of all rounds such that each removes whole groups, or stops at n:m.
 
-    With scope "global" groups of several sizes may differ from the plan by less than the largest one.
+    With scope "global" groups of several sizes may differ from the plan by less than the largest one. With `may_end`
+    the rounds end before the first one, but for round 1, that would remove nothing.
 
     Raises:
         InputError: a round has no group left to remove.
@@ -231,6 +240,8 @@ def fitting_rates(
             left -= whole
     for number, rates in enumerate(fitted):
         if not any(rates.values()):
+            if may_end and number:
+                return tuple(fitted[:number])
             raise InputError(
                 f"pruning.pattern: round {number + 1} would remove nothing: {_limit(pattern)}; lower pruning.rounds "
                 f"to {number}, or raise the rate"

@@ -20,13 +20,12 @@ from tombola.data import Description
 from tombola.errors import InputError
 from tombola.networks import Coverage, examine, factory, initialised
 from tombola.pruning import CRITERIA, try_criterion
-from tombola.pruning.select import plan_counts
 from tombola.registry import code_fingerprint, resolve
 from tombola.studies.arms import arm_named
 from tombola.studies.connectivity import Pair, connect
 from tombola.studies.controls import control
 from tombola.studies.own_trial import REFUSED_ARMS, OwnTrial
-from tombola.studies.plan import Plan, check_levels, rows_of
+from tombola.studies.plan import Plan, check_levels, reach, rows_of
 from tombola.studies.rewind import SNAPSHOT
 from tombola.studies.size import MAX_RUNS, check_size, runs_of
 from tombola.studies.study import ArmSettings, Study
@@ -135,8 +134,7 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
     coverage = examine(module, inputs, study.network.output, study.network.embeddings)
     if fresh:
         _check_fresh(problem, coverage, fresh[0])
-    rates = study.pruning.resolve(coverage)
-    remaining = plan_counts(coverage.sizes(), rates, study.pruning.scope, study.pruning.minimum)
+    _, remaining = reach(study, coverage)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     data = _described(inputs)
     try_criterion(study.pruning.criterion, coverage.shapes(), partial(problem.make, 0), replace(data, train=1000))
@@ -144,15 +142,16 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
     items: dict[str, Item] = {}
 
     def trial(number: int, rewind: int, settings: ArmSettings | None) -> OwnTrial:
+        mine, left = reach(study, coverage, settings)
         return OwnTrial(
             study,
             number,
-            rates,
+            mine,
             Codes(problem.network_code, ""),
             items,
             data,
             coverage,
-            remaining,
+            left,
             rewind,
             tuple(names),
             settings,
@@ -170,7 +169,7 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
         for number in range(study.trials):
             pairs += connect(trial(number, rewind, None), study.connectivity)
     measures = Measures((trainer.primary,), trainer.primary)
-    return Plan(study, data, coverage, tuple(remaining), items, tuple(rows), tuple(pairs), measures)
+    return Plan(study, data, coverage, remaining, items, tuple(rows), tuple(pairs), measures)
 
 
 def _check_between(module: nn.Module, what: str) -> None:

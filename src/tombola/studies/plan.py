@@ -147,8 +147,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
             f"which {who} needs; set patience for the pruned levels only, as retraining.patience"
         )
     _check_second_initialisation(study, build, coverage)
-    rates = study.pruning.resolve(coverage)
-    remaining = plan_counts(coverage.sizes(), rates, study.pruning.scope, study.pruning.minimum)
+    rates, remaining = reach(study, coverage)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task)
     arms = [control(arm.rule, arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
@@ -157,7 +156,10 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     items: dict[str, Item] = {}
 
     def trial(number: int, rewind: int, settings: ArmSettings | None) -> Trial:
-        return Trial(study, number, rates, codes, items, data, coverage, remaining, rewind, starts, settings)
+        mine, left = reach(study, coverage, settings)
+        return Trial(
+            study, number, mine, codes, items, data, coverage, left, rewind, starts, settings, tracked_rates=rates
+        )
 
     rows = rows_of(study, arms, rewinds, trial)
     searches = [item.spec for item in items.values() if isinstance(item.spec, MaskSearch)]
@@ -170,7 +172,30 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
         assert study.connectivity is not None
         for number in range(study.trials):
             pairs += connect(trial(number, rewind, None), study.connectivity)
-    return Plan(study, data, coverage, tuple(remaining), items, tuple(rows), tuple(pairs), task.measures(data))
+    return Plan(study, data, coverage, remaining, items, tuple(rows), tuple(pairs), task.measures(data))
+
+
+def reach(
+    study: Study, coverage: Coverage, settings: ArmSettings | None = None
+) -> tuple[tuple[dict[str, float], ...], tuple[int, ...]]:
+    """Return the rates of each round of an arm, and the number of weights that remain at each level.
+
+    Args:
+        study: what is planned.
+        coverage: of its network.
+        settings: of an arm, which may have a pattern of its own; None for the study.
+
+    Raises:
+        InputError: as `Pruning.resolve`; the message names the arm.
+    """
+    pruning, pattern = study.pruning, settings.pattern if settings else None
+    try:
+        rates = pruning.resolve(coverage, pattern)
+    except InputError as error:
+        if pattern is None or settings is None:
+            raise
+        raise InputError(f"arm {settings.label!r}: {error}") from error
+    return rates, tuple(plan_counts(coverage.sizes(), rates, pruning.scope, pruning.minimum))
 
 
 def rows_of(
@@ -251,7 +276,7 @@ def _rows(settings: ArmSettings, arm: Rule, trial: Trial) -> list[Row]:
     rows = [Row(settings.label, trial.number, 0, 0, trial.dense.id)]
     seen: set[str] = set()
     for repeat in range(settings.per_trial):
-        for level in range(1, trial.study.pruning.rounds + 1):
+        for level in range(1, len(trial.rates) + 1):
             run = trial.plan_arm(settings.label, arm, level, repeat, settings.per_trial, settings.training)
             if repeat and run.id in seen:
                 raise InputError(f"arm {settings.label!r}: all its repeats would be the same run; remove per_trial")

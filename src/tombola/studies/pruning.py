@@ -120,14 +120,19 @@ class Pruning(Section):
             raise ValueError("densities must fall from level to level")
         return self
 
-    def resolve(self, coverage: Coverage) -> tuple[dict[str, float], ...]:
+    def resolve(self, coverage: Coverage, pattern: Pattern | None = None) -> tuple[dict[str, float], ...]:
         """Return weight name -> rate for every layer that is pruned, for each round.
+
+        Args:
+            coverage: of the network.
+            pattern: of an arm, in the place of the section's own; then rounds may be fewer, as `fitting_rates` says.
 
         Raises:
             InputError: the network lacks a named layer, no layer remains to prune, or a density can't be reached.
         """
         excluded = {name for key in self.exclude for name in _layers(key, coverage, "pruning.exclude")}
-        if self.pattern is not None and self.pattern.channel:
+        ours = pattern or self.pattern
+        if ours is not None and ours.channel:
             excluded.add(coverage.output)  # its units are the classes
         kinds: dict[str, Rate] = {}
         named: dict[str, Rate] = {}
@@ -164,7 +169,7 @@ class Pruning(Section):
             assert self.rate is not None
             bases = [_of(self.rate, number) for number in range(self.rounds)]
         rounds = [rates_at(number, base) for number, base in enumerate(bases)]
-        return fitting_rates(self.pattern, rounds, coverage.shapes(), self.scope, self.minimum)
+        return fitting_rates(ours, rounds, coverage.shapes(), self.scope, self.minimum, may_end=pattern is not None)
 
 
 def _as_rate(value: Any, whose: str = "") -> Rate:

@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 from tombola.data import DataSettings
 from tombola.errors import nearest
 from tombola.networks import NetworkSettings
+from tombola.pruning.patterns import Pattern
 from tombola.section import LARGEST_SEED, MOST_ARMS, MOST_REPEATS, Section
 from tombola.studies.connectivity import Connectivity
 from tombola.studies.pruning import Pruning
@@ -32,6 +33,7 @@ class ArmSettings(Section):
         shuffle: a control: the rule's mask, shuffled within each layer (Su et al. 2020; Frankle et al. 2021).
         reinit: a control: the rule's mask on a fresh initialisation.
         training: fields of the recipe that change at levels 1 and up of this arm, such as `{lr: 0.1}`.
+        pattern: of the arm's masks; it replaces `pruning.pattern`. An n:m arm ends where nothing more can go.
         weights: of `edge-popup`: see `tombola.training.popup.Popup`.
     """
 
@@ -44,6 +46,7 @@ class ArmSettings(Section):
     reinit: bool = False
     training: dict[str, Any] = Field(default_factory=dict)
     weights: FrozenWeights | None = None
+    pattern: Pattern | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -74,7 +77,8 @@ class ArmSettings(Section):
     @property
     def label(self) -> str:
         """The arm's name in tables and figures."""
-        return self.name or self.rule + "-shuffled" * self.shuffle + "-reinit" * self.reinit
+        pattern = f"-{self.pattern.label}" if self.pattern else ""
+        return self.name or self.rule + pattern + "-shuffled" * self.shuffle + "-reinit" * self.reinit
 
 
 def _is_blank(given: Any, blank: Section) -> bool:

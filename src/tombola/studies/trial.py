@@ -15,6 +15,7 @@ from tombola.errors import InputError
 from tombola.networks import Coverage
 from tombola.pruning import CRITERIA
 from tombola.pruning.at_init import WITH_EXAMPLES
+from tombola.pruning.patterns import Pattern
 from tombola.pruning.scoring import KNOWN
 from tombola.pruning.select import after_round
 from tombola.registry import code_fingerprint
@@ -82,6 +83,7 @@ class Trial:
         rewind: the iteration that kept weights go back to.
         rewinds: all of the study's, those of its connectivity included.
         settings: of the arm that is being planned.
+        tracked_rates: of the masks that are tracked while the dense network trains, where the arm has rates of its own.
         items: all work of the study so far, by identity; each item comes after those that it needs.
     """
 
@@ -96,6 +98,7 @@ class Trial:
     rewind: int = 0
     rewinds: tuple[int, ...] = (0,)
     settings: ArmSettings | None = None
+    tracked_rates: tuple[dict[str, float], ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         tracked = () if self.tracked_masks is None else (self.tracked_masks,)
@@ -116,6 +119,11 @@ class Trial:
     @cached_property
     def _deciding(self) -> TaskSettings:
         return self.study.task.deciding()
+
+    @property
+    def pattern(self) -> Pattern | None:
+        """The pattern of the masks: the arm's own, or else the study's."""
+        return (self.settings and self.settings.pattern) or self.study.pruning.pattern
 
     @property
     def rewound(self) -> InitialState:
@@ -154,9 +162,12 @@ class Trial:
         label = next((name for name, ours in ARMS.items() if ours.rule is rule), getattr(rule, "__name__", "arm"))
         # The chain of another arm, of which this may be a control, is trained as that arm is.
         mine = self.settings
+        pattern = mine.pattern if mine else None
+        planned = any((arm.rule, arm.pattern) == (label, pattern) for arm in self.study.arms)
+        label += f"-{pattern.label}" if pattern else ""
         its_own = mine and not (mine.shuffle or mine.reinit) and rule_named(mine.rule) is rule
         training = mine.training if mine and its_own else {}
-        group = label if any(arm.rule == label for arm in self.study.arms) else f"{label}, for other arms' masks"
+        group = label if planned else f"{label}, for other arms' masks"
         while len(chain) <= level:
             chain.append(self.plan_arm(label, rule, len(chain), 0, 1, training, group))
         return chain[level]
@@ -204,9 +215,10 @@ class Trial:
         early_bird = pruning.early_bird
         if early_bird is None and any(arm.rule == "early-bird" for arm in self.study.arms):
             early_bird = EarlyBird()
-        if early_bird is None or not self.rates:
+        rates = self.rates if self.tracked_rates is None else self.tracked_rates
+        if early_bird is None or not rates:
             return None
-        return TrackedMasks(rates=self.rates, scope=pruning.scope, minimum=pruning.minimum, early_bird=early_bird)
+        return TrackedMasks(rates=rates, scope=pruning.scope, minimum=pruning.minimum, early_bird=early_bird)
 
     def early_bird(self, level: int) -> MaskUse:
         """Return the mask of a level as it was when it settled while the dense network trained.
@@ -335,7 +347,7 @@ class Trial:
             scope="global",
             rates=dict.fromkeys(layers, (pool - keep) / pool),
             minimum=self.study.pruning.minimum,
-            pattern=self.study.pruning.pattern,
+            pattern=self.pattern,
             code=code_fingerprint(method, KNOWN, "method"),
             examples=self.study.pruning.init_examples if uses_data else 0,
             level=level,
@@ -436,17 +448,19 @@ class Trial:
         )
 
     def shuffle(self, stream: str, level: int, repeat: int) -> Shuffle:
-        """Return the permutation of an arm's mask that a control uses; it keeps the study's pattern.
+        """Return the permutation of an arm's mask that a control uses; it keeps the pattern.
 
         Args:
             stream: the arm whose masks are shuffled.
             level, repeat: each has a permutation of its own.
         """
-        return Shuffle(stream=stream, repeat=repeat, level=level, pattern=self.study.pruning.pattern)
+        return Shuffle(stream=stream, repeat=repeat, level=level, pattern=self.pattern)
 
     def _refuse_pattern(self, what: str) -> None:
-        if self.study.pruning.pattern is not None:
-            raise InputError(f"pruning.pattern: {what} can't follow a pattern; remove the arm or the pattern")
+        if self.pattern is not None:
+            own = self.settings is not None and self.settings.pattern is not None
+            where = f"arms: pattern of {self.settings.label!r}" if own and self.settings else "pruning.pattern"
+            raise InputError(f"{where}: {what} can't follow a pattern; remove the arm or the pattern")
 
     def _prune(self, parent: Training, first: int, last: int) -> MaskUse:
         """Return the mask found by pruning `parent`, of level `first`, to level `last`."""
@@ -467,7 +481,7 @@ class Trial:
             rounds=same,
             before=rounds[:-same],
             level=last,
-            pattern=pruning.pattern,
+            pattern=self.pattern,
             code=code_fingerprint(pruning.criterion, CRITERIA, "criterion"),
         )
 

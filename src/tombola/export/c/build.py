@@ -148,7 +148,9 @@ class Compiled:
 
     def caller(self, example: np.ndarray, result: np.ndarray) -> Callable[[], Any]:
         """Return a function without arguments that computes one example into `result`: what a C program would call."""
-        return partial(self._run, self._address, example.ctypes.data, result.ctypes.data)
+        call: Any = partial(self._run, self._address, example.ctypes.data, result.ctypes.data)
+        call.keeps = self, example, result  # the memory behind those addresses must live as long as the function
+        return call
 
 
 def compile_library(sources: Sources, folder: Path, flags: tuple[str, ...] = FLAGS) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,65 +15,12 @@ from tombola.export.c import ops as o
 from tombola.export.c.encode import conv_layout, linear_layout
 from tombola.export.c.kernels import conv_kernel
 from tombola.export.c.layout import LANES
-from tombola.export.c.lower import Program
 from tombola.export.c.memory import place, places
+from tombola.export.c.program import Program
+from tombola.export.c.snippets import FORMULAS, PRODUCTS
 from tombola.export.c.tables import Tables, number
 
-FORMULAS = {
-    "relu": "x < 0.0f ? 0.0f : x",
-    "relu6": "x < 0.0f ? 0.0f : x > 6.0f ? 6.0f : x",
-    "hardtanh": "x < low ? low : x > high ? high : x",
-    "leaky_relu": "x < 0.0f ? low * x : x",
-    "elu": "x < 0.0f ? low * expm1f(x) : x",
-    "gelu": "0.5f * x * (1.0f + erff(x * 0.707106781f))",
-    "gelu_tanh": "0.5f * x * (1.0f + tanhf(0.797884561f * (x + 0.044715f * x * x * x)))",
-    "sigmoid": "1.0f / (1.0f + expf(-x))",
-    "hardsigmoid": "x < -3.0f ? 0.0f : x > 3.0f ? 1.0f : x / 6.0f + 0.5f",
-    "tanh": "tanhf(x)",
-    "silu": "x / (1.0f + expf(-x))",
-    "hardswish": "x < -3.0f ? 0.0f : x > 3.0f ? x : x * (x + 3.0f) / 6.0f",
-}
-"""C of each activation; its parameters are low and high."""
-
-
-PRODUCTS: dict[str, dict[str, str]] = {
-    "linear": {
-        "INDEX": "uint16_t",
-        "BEGIN": "",
-        "READ": """uint32_t s, t, u, v;
-                memcpy(&s, i, sizeof s);
-                memcpy(&t, i + 2, sizeof t);
-                memcpy(&u, i + 4, sizeof u);
-                memcpy(&v, i + 6, sizeof v);
-                const @NAME@_vector f = {z[s & 0xffff], z[s >> 16], z[t & 0xffff], z[t >> 16],
-                                         z[u & 0xffff], z[u >> 16], z[v & 0xffff], z[v >> 16]};""",
-        "LANES": "",
-        "ADD": "a[j] += w[j] * z[i[j]];",
-        "STEP": "8",
-        "FIRST": "",
-        "PLACE": "i[8 * k + j]",
-    },
-    "delta": {
-        "INDEX": "uint8_t",
-        "BEGIN": "            uint64_t s = 0, t = 0; /* four inputs of 16 bits each */\n",
-        "READ": """uint64_t d;
-                memcpy(&d, i, sizeof d);
-                s += d & 0x00ff00ff00ff00ffu;
-                t += d >> 8 & 0x00ff00ff00ff00ffu;
-                const @NAME@_vector f = {z[s & 0xffff], z[s >> 16 & 0xffff], z[s >> 32 & 0xffff], z[s >> 48],
-                                         z[t & 0xffff], z[t >> 16 & 0xffff], z[t >> 32 & 0xffff], z[t >> 48]};""",
-        "LANES": "            int32_t s[8] = {0, 0, 0, 0, 0, 0, 0, 0};\n",
-        "ADD": "a[j] += w[j] * z[s[j] += i[j % 4 * 2 + j / 4]];",
-        "STEP": "8",
-        "FIRST": "                int32_t s = 0;\n",
-        "PLACE": "(s += i[8 * k + j % 4 * 2 + j / 4])",
-    },
-    "shared": {"INDEX": "uint16_t", "STEP": "1", "FIRST": "", "PLACE": "i[k]"},
-}
-"""The parts of a product's kernels in which the layouts differ.
-
-For one example INDEX, BEGIN and READ with vectors, LANES and ADD without; for many STEP, FIRST and PLACE.
-"""
+Favour = Literal["size", "speed"]
 
 MANY = 32
 """Examples that linear layers compute side by side."""
@@ -101,7 +48,9 @@ class Sources:
     steps: tuple[str, ...]
 
 
-def emit(program: Program, name: str, input_shape: tuple[int, ...], about: str = "") -> Sources:
+def emit(
+    program: Program, name: str, input_shape: tuple[int, ...], about: str = "", favour: Favour = "size"
+) -> Sources:
     """Return the C file and the header of a program.
 
     Args:
@@ -109,13 +58,15 @@ def emit(program: Program, name: str, input_shape: tuple[int, ...], about: str =
         name: of the files and the prefix of all functions, a C identifier.
         input_shape: of one example.
         about: lines for the comment at the top.
+        favour: "size" stores indices of 8 bits where they need few more steps, "speed" those of 16 bits.
     """
-    return _Writer(program, name, input_shape, about).sources()
+    return _Writer(program, name, input_shape, about, favour == "size").sources()
 
 
 class _Writer:
-    def __init__(self, program: Program, name: str, input_shape: tuple[int, ...], about: str):
+    def __init__(self, program: Program, name: str, input_shape: tuple[int, ...], about: str, small: bool):
         self.program, self.name, self.input_shape, self.about = program, name, input_shape, about
+        self.small = small
         self.begins, self.work = place(program)
         self.is_linear = all(isinstance(op, o.Linear) and len(op.repeats) == 1 for op in program.ops)
         self.tables = Tables(name)
@@ -255,7 +206,7 @@ class _Writer:
         return f"{self.name}_conv{op.tile}{suffix}(work, &{name});"
 
     def linear(self, op: o.Linear) -> str:
-        layout = linear_layout(op, self._at(op.sources))
+        layout = linear_layout(op, self._at(op.sources), self.small)
         name = f"{self.name}_p{len(self.structs)}"
         self._use("clamp")
         self._use("linear_struct")
@@ -268,10 +219,9 @@ class _Writer:
             self._use("many", KIND=kind, **PRODUCTS[kind])
         self.products.append((name, kind))
         tables = [layout.weights, layout.index, layout.steps, layout.bases, layout.bias]
-        numbers = [len(layout.bases), len(layout.bias) // LANES]
-        self._struct(
-            "product", name, [*map(self.tables.add, tables), *map(str, numbers), number(op.low), number(op.high)]
-        )
+        starts = self.tables.add(layout.starts) if len(layout.starts) else "0"
+        numbers = [str(len(layout.bases)), str(len(layout.bias) // LANES), number(op.low), number(op.high)]
+        self._struct("product", name, [*map(self.tables.add, tables), starts, *numbers])
         base, begin, width = self._base(op.sources), int(self._at(op.target)[0]), len(layout.bias)
         call = f"{self.name}_{kind}({base}{{}}, work + {begin}{{}}, &{name});"
         if len(op.repeats) == 1:

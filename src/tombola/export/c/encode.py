@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,12 @@ BLOCK = INDEX
 
 SMALL = 2048
 """Weights of a layer whose size counts more than its time."""
+
+MORE = 1.04
+"""How many more steps 8-bit indices may take than 16-bit ones: they take 42 bytes each, not 48."""
+
+WINDOW = 256
+"""Inputs that an index of 8 bits reaches."""
 
 MUCH = 2
 """How much faster shared indices must be: they take more memory."""
@@ -73,19 +79,24 @@ def _groups(op: o.Conv, sources: np.ndarray, planes: np.ndarray) -> tuple[np.nda
     return group[number], np.array(bases)
 
 
+Kind = Literal["linear", "window", "delta", "shared"]
+
+
 @dataclass(frozen=True, eq=False)
 class LinearLayout:
     """The tables of a product, as `struct product` in C describes them.
 
     Args:
-        kind: how indices are stored. "linear": one of 16 bits for each weight. "delta": one of 8 bits, from the same
-            output's weight before. "shared": one of 16 bits for the weights of eight outputs.
+        kind: how indices are stored. "linear": one of 16 bits for each weight. "window": one of 8 bits, from a start
+            that the weights of eight outputs share. "delta": one of 8 bits, from the same output's weight before.
+            "shared": one of 16 bits for the weights of eight outputs.
     """
 
-    kind: Literal["linear", "delta", "shared"]
+    kind: Kind
     weights: np.ndarray
     index: np.ndarray
     steps: np.ndarray
+    starts: np.ndarray
     bases: np.ndarray
     bias: np.ndarray
 
@@ -113,8 +124,14 @@ class _Entries:
         return self.cells * LANES + self.lanes
 
 
-def linear_layout(op: o.Linear, sources: np.ndarray) -> LinearLayout:
-    """Return the tables of a product; `sources` are the places of its columns, -1 for those without weights."""
+def linear_layout(op: o.Linear, sources: np.ndarray, small: bool = True) -> LinearLayout:
+    """Return the tables of a product.
+
+    Args:
+        op: the step.
+        sources: places of its columns, -1 for those without weights.
+        small: take indices of 8 bits where they need few more steps. A step then takes a tenth longer.
+    """
     rows, columns = np.nonzero(op.matrix)
     places = sources[columns]
     groups = up(len(op.matrix), LANES) // LANES
@@ -130,37 +147,46 @@ def linear_layout(op: o.Linear, sources: np.ndarray) -> LinearLayout:
     )
     bias = np.zeros(groups * LANES)
     bias[: len(op.bias)] = op.bias
-    kind, (weights, index, steps) = _cheapest(entries)
-    if steps.max(initial=0) >= INDEX:
+    kind, encoded = _cheapest(entries, small)
+    if encoded.steps.max(initial=0) >= INDEX:
         raise AssertionError("a block is never that wide")
     return LinearLayout(
         kind,
-        weights.astype(np.float32),
-        index,
-        steps.astype(np.uint16),
+        encoded.weights.astype(np.float32),
+        encoded.index,
+        encoded.steps.astype(np.uint16),
+        encoded.starts,
         bases.astype(np.int32),
         bias.astype(np.float32),
     )
 
 
-Encoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # weights, index, steps
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """Tables of a product: see `LinearLayout`. `steps` are those of each cell."""
+
+    weights: np.ndarray
+    index: np.ndarray
+    steps: np.ndarray
+    starts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint16))
 
 
-def _cheapest(entries: _Entries) -> tuple[Literal["linear", "delta", "shared"], Encoded]:
+def _cheapest(entries: _Entries, small: bool) -> tuple[Kind, _Encoded]:
     own, shared = _own(entries), _shared(entries)
     if _cost(own, 0.75 * LANES) > MUCH * _cost(shared, 1.0):
         return "shared", shared
     # Adding up differences takes a quarter longer: not where it counts.
-    if len(entries.weights) < SMALL and len((delta := _delta(entries))[0]) <= 1.1 * len(own[0]):
+    if len(entries.weights) < SMALL and len((delta := _delta(entries)).weights) <= 1.1 * len(own.weights):
         return "delta", delta
+    if small and len((window := _window(entries)).weights) <= MORE * len(own.weights):
+        return "window", window
     return "linear", own
 
 
-def _cost(encoded: Encoded, cycles: float) -> float:
+def _cost(encoded: _Encoded, cycles: float) -> float:
     """Return the cycles that a layout takes: of its steps, or of reading them from the memory behind the cache."""
-    weights, index, steps = encoded
-    size = weights.size * 4 + index.nbytes
-    return max(float(steps.sum()) * cycles, size / (32 if size < 2**19 else 12))
+    size = encoded.weights.size * 4 + encoded.index.nbytes
+    return max(float(encoded.steps.sum()) * cycles, size / (32 if size < 2**19 else 12))
 
 
 def _blocks(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -193,14 +219,47 @@ def _slots(entries: _Entries) -> tuple[np.ndarray, np.ndarray]:
     return step * LANES + entries.lanes, steps
 
 
-def _own(entries: _Entries) -> Encoded:
+def _own(entries: _Entries) -> _Encoded:
     slots, steps = _slots(entries)
     weights, index = np.zeros(steps.sum() * LANES), np.zeros(steps.sum() * LANES, np.uint16)
     weights[slots], index[slots] = entries.weights, entries.inputs
-    return weights, index, steps
+    return _Encoded(weights, index, steps)
 
 
-def _delta(entries: _Entries) -> Encoded:
+def _window(entries: _Entries) -> _Encoded:
+    """Encode places in a window that moves on from step to step: it starts at the least input that still waits.
+
+    An output whose next input lies behind the window waits, and takes a weight of 0 meanwhile.
+    """
+    lanes = entries.count * LANES
+    left = np.bincount(entries.lane(), minlength=lanes)
+    following = np.cumsum(left) - left  # number of each lane's next weight
+    steps = np.zeros(entries.count, np.int64)
+    taken: list[tuple[np.ndarray, ...]] = []  # cell, step, lane and number of weights, and the windows' starts
+    while left.any():
+        cells = np.flatnonzero(left.reshape(-1, LANES).any(1))
+        mine = (cells[:, None] * LANES + np.arange(LANES)).reshape(-1)
+        some = left[mine] > 0
+        waiting = np.full(len(mine), np.iinfo(np.int64).max)
+        waiting[some] = entries.inputs[following[mine[some]]]
+        first = waiting.reshape(-1, LANES).min(1)
+        goes = mine[waiting < np.repeat(first, LANES) + WINDOW]
+        taken.append((goes, steps[goes // LANES], following[goes], cells, steps[cells], first))
+        left[goes] -= 1
+        following[goes] += 1
+        steps[cells] += 1
+    before = np.cumsum(steps) - steps
+    weights, index = np.zeros(steps.sum() * LANES), np.zeros(steps.sum() * LANES, np.uint8)
+    starts = np.zeros(steps.sum(), np.uint16)
+    for goes, at, number, cells, when, first in taken:
+        starts[before[cells] + when] = first
+        slots = (before[goes // LANES] + at) * LANES + goes % LANES
+        weights[slots] = entries.weights[number]
+        index[slots] = entries.inputs[number] - starts[before[goes // LANES] + at]
+    return _Encoded(weights, index, steps, starts)
+
+
+def _delta(entries: _Entries) -> _Encoded:
     """Encode differences; one above 255 takes weights of 0 on the way."""
     within = _within(entries.lane())
     before = np.where(within > 0, np.roll(entries.inputs, 1), 0) if len(within) else within
@@ -217,13 +276,13 @@ def _delta(entries: _Entries) -> Encoded:
     # Lane l lies in byte 2 * (l % 4) + l // 4: the even and the odd bytes are added up as four numbers of 16 bits.
     lane = slots % LANES
     index[slots - lane + 2 * (lane % 4) + lane // 4] = deltas
-    return table, index, steps
+    return _Encoded(table, index, steps)
 
 
-def _shared(entries: _Entries) -> Encoded:
+def _shared(entries: _Entries) -> _Encoded:
     width = int(entries.inputs.max(initial=0)) + 1
     kinds, step = np.unique(entries.cells * width + entries.inputs, return_inverse=True)
     steps = np.bincount(kinds // width, minlength=entries.count)
     weights = np.zeros(len(kinds) * LANES)
     weights[step * LANES + entries.lanes] = entries.weights
-    return weights, (kinds % width).astype(np.uint16), steps
+    return _Encoded(weights, (kinds % width).astype(np.uint16), steps)

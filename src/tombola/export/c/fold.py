@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tombola.errors import InputError
 from tombola.export import graph as g
 from tombola.export.c.layout import some
 from tombola.export.graph_run import apply
+from tombola.export.paths import NoPath
 
 Weighted = g.Linear | g.Conv
 
@@ -39,7 +39,7 @@ def fold(graph: g.Graph) -> Folded:
     """Fold norms and constants into weights and biases, and note what the output depends on.
 
     Raises:
-        InputError: no path of weights leads from the input to the output.
+        NoPath: no path of weights leads from the input to the output.
     """
     graph = fold_norms(fold_scales(graph))
     weights = {node.name: node.weight.detach().double().numpy() for node in graph if isinstance(node, Weighted)}
@@ -145,10 +145,7 @@ def _fold_constants(graph: g.Graph, weights: dict[str, np.ndarray], biases: dict
         else:
             known[node.name] = apply(node, inputs)
     if not known[graph.output].isnan().any():
-        raise InputError(
-            "no path of weights leads from the inputs to the outputs: the network gives every example the same "
-            "outputs; choose a denser ticket"
-        )
+        raise NoPath
 
 
 def _fold_linear(node: g.Linear, inputs: Tensor, weights: dict[str, np.ndarray], biases: dict[str, np.ndarray]) -> None:

@@ -6,7 +6,6 @@ Views - reshape, permute, slice, concatenate - cost nothing: they only say at wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -30,6 +29,7 @@ from tombola.export.c.layout import (
     up,
 )
 from tombola.export.c.pads import Pads
+from tombola.export.c.program import Program
 from tombola.export.c.workspace import Buffer, Workspace
 
 CLAMPS: dict[str, Callable[..., tuple[float, float]]] = {
@@ -38,21 +38,6 @@ CLAMPS: dict[str, Callable[..., tuple[float, float]]] = {
     "hardtanh": lambda low, high: (low, high),
 }
 """Activations that only replace what is too low or too high; producers do them on the way."""
-
-
-@dataclass(eq=False)
-class Program:
-    """The steps of a network.
-
-    Args:
-        ops: in order.
-        buffers: their sizes; number 0 is the example.
-        output: int64, position of each output.
-    """
-
-    ops: list[o.Op]
-    buffers: list[Buffer]
-    output: np.ndarray
 
 
 def lower(folded: Folded) -> Program:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tombola.export.c import ops as o
 from tombola.export.c.layout import up
-from tombola.export.c.lower import Program
+from tombola.export.c.program import Program
 
 LINE = 16  # float32 in a cache line
 

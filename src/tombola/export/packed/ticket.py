@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from tombola.errors import InputError, shown
-from tombola.export.compact import NoPath, fold_into, is_trained
+from tombola.export.compact import fold_into, is_trained
 from tombola.export.packed.decode import MOST, Packed, unpack
 from tombola.export.packed.encode import Coded, Writer, of_mask, of_plain, of_shared, pack
 from tombola.export.packed.fast import compiled
 from tombola.export.packed.finetune import Examples, Tuning, tuned
 from tombola.export.packed.recipe import digest, drawn, recipe_of
 from tombola.export.packed.share import METHODS, Method, Shared, share
+from tombola.export.paths import NoPath
 from tombola.export.write import write
 from tombola.networks import NETWORKS, NetworkSettings, check_shapes, factory
 from tombola.pruning.mask import Mask

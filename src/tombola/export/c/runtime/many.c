@@ -5,10 +5,10 @@ static void @NAME@_@KIND@_many(const float *x, float *y, const struct @NAME@_pro
     const float *w = p->weights;
     const @INDEX@ *i = p->index;
     const uint16_t *n = p->steps;
-    for (int32_t b = 0; b < p->blocks; b++) {
+@TOP@    for (int32_t b = 0; b < p->blocks; b++) {
         const float *z = x + 32 * p->bases[b];
         const int last = b == p->blocks - 1;
-        for (int32_t g = 0; g < p->groups; g++, w += 8 * *n, i += @STEP@ * *n, n++)
+        for (int32_t g = 0; g < p->groups; g++, w += 8 * *n, i += @STEP@ * *n@SKIP@, n++)
             for (int j = 0; j < 8; j++) {
                 float *q = y + 32 * (8 * g + j);
 @FIRST@#ifdef @NAME@_VECTORS
