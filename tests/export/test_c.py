@@ -174,6 +174,12 @@ def test_linear_layers_on_several_axes_and_constants_through_them():
     assert_same(Calls(forward, first, second, third), draw(3, 5, 6))
 
 
+def test_channels_that_no_weight_reads_are_not_copied():
+    layer = nn.Conv1d(2, 1, 1, bias=False)
+    layer.weight.data[:] = torch.tensor([[[1.0], [0.0]]])
+    assert_same(layer, draw(2, 2, 2))
+
+
 def test_many_inputs_are_split_into_blocks():
     layer = nn.Linear(20_000, 30)
     layer.weight.data *= draw(30, 20_000) > 2

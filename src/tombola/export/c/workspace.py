@@ -127,7 +127,8 @@ class Workspace:
         if planes.starts.max() >= o.BUFFER and need.nothing and planes.row - planes.width >= need.gap:
             return planes
         made = self.new_padded(need, live & (planes.starts >= 0), planes.height, planes.width)
-        self.ops.append(o.Copy(node.layer, narrowed(planes, made.starts >= 0), made))
+        held = made.starts >= 0
+        self.ops.append(o.Copy(node.layer, narrowed(planes, held), narrowed(made, held)))
         self._clear(made)
         return made
 
