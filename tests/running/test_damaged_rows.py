@@ -37,3 +37,15 @@ def test_whole_results_are_no_error(
     monkeypatch.setattr(sys, "argv", ["tombola", "results", str(finished), "--format", "csv"])
     cli.main()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["result.json", "weights.safetensors", "SHA256SUMS"])
+def test_a_link_to_a_device_does_not_hang(copied: Path, name: str) -> None:
+    """Found by fuzzing: the checksum of /dev/zero never comes to an end."""
+    (folder,) = (copied / "jobs").glob("*trial-0.ticket.level-02-*")
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    found = tombola.Results.open(copied)
+    assert found.missing() == 1
+    (message,) = found.damaged()
+    assert str(folder) in message
