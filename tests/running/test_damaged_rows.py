@@ -25,7 +25,7 @@ def test_a_damaged_row_is_named(
     assert end.value.code == 1
     assert err.count("tombola: ") == 1
     assert str(damaged) in err
-    assert "it is left out, and `tombola run` repeats it" in err
+    assert "the table omits it, and `tombola run` repeats it" in err
     assert out.strip(), "the other rows are there"
     frame = tombola.Results.open(copied).frame()
     assert not (frame["job"] == folder.name.rpartition("-")[2]).any()
