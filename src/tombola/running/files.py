@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from tombola.errors import InputError, StoreError
-from tombola.paths import regular_file
+from tombola.paths import read_text, regular_file
 from tombola.tensor_files import Damaged, pack_tensors, unpack_tensors
 
 try:
@@ -49,6 +49,7 @@ __all__ = [
 
 # Names of what is written aside, before one rename puts it into place. `Store.clean` knows what else may be left.
 TEMPORARY = (".*.tmp", ".probe.*")
+MAX_SUMS = 64 * 1024  # bytes of a list of checksums
 MAX_JSON = 256 * 1024**2  # bytes of a checked JSON file
 _CHECKED = re.compile(r'\{"sha256": "([0-9a-f]{64})", "content":\n(.*)\n\}\n', re.DOTALL)
 
@@ -222,17 +223,18 @@ def check_sums(folder: Path) -> set[str]:
         Damaged: a file is missing, altered, or was never noted.
     """
     try:
-        noted = dict(line.split("  ", 1)[::-1] for line in (folder / SUMS).read_text().splitlines())
+        noted = dict(line.split("  ", 1)[::-1] for line in read_text(folder / SUMS, MAX_SUMS).splitlines())
         for name, digest in noted.items():
             if _file_digest(folder / name) != digest:
                 raise Damaged(f"{folder / name} is not what was written: its checksum differs")
         return set(noted)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, InputError) as error:
         raise Damaged(f"{folder} can't be read ({error})") from error
     except ValueError as error:
         raise Damaged(f"{folder / SUMS} is not a list of checksums") from error
 
 
 def _file_digest(path: Path) -> str:
+    regular_file(path)  # a link to a device would have no end
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
