@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,6 +57,7 @@ class Snapshots:
         loss: called with a module and a temperature, gives the task's mean loss on `examples`, class scores being
             divided by the temperature first.
         input_shape: of one example; a tuple or dict of shapes where the network takes several inputs.
+        kept: bool, which weights are left to choose among; a layer that is not named has all of them.
     """
 
     init: State
@@ -69,6 +71,7 @@ class Snapshots:
     examples: Callable[[], tuple[Any, Any]] = _unknown
     loss: Callable[[nn.Module, float], Tensor] = _unknown
     input_shape: Any = ()
+    kept: State = field(default_factory=dict)
 
 
 Criterion = Callable[[Snapshots], Mapping[str, Tensor]]
@@ -82,6 +85,48 @@ def magnitude(snapshots: Snapshots) -> Mapping[str, Tensor]:
 def initial_magnitude(snapshots: Snapshots) -> Mapping[str, Tensor]:
     """Score |w| at the initialisation ("large init"; Zhou et al. 2019, Section 2)."""
     return {name: weight.abs() for name, weight in snapshots.init.items()}
+
+
+def small_final(snapshots: Snapshots) -> Mapping[str, Tensor]:
+    """Score -|w| after training ("small final"; Zhou et al. 2019, Section 2): the opposite of `magnitude`."""
+    return {name: -weight.abs() for name, weight in snapshots.final.items()}
+
+
+def small_init(snapshots: Snapshots) -> Mapping[str, Tensor]:
+    """Score -|w| at the initialisation ("small init"; Zhou et al. 2019, Section 2)."""
+    return {name: -weight.abs() for name, weight in snapshots.init.items()}
+
+
+def large_init_large_final(snapshots: Snapshots) -> Mapping[str, Tensor]:
+    """Score min(alpha |w_final|, |w_init|) (Zhou et al. 2019, Section 2).
+
+    The paper chooses alpha so that either half alone would remove the same share of a layer. So both halves are
+    compared by rank, within the layer and among the weights that are left, and the score is the lower of the two.
+    """
+    return _both(snapshots, 1.0)
+
+
+def small_init_small_final(snapshots: Snapshots) -> Mapping[str, Tensor]:
+    """Score -max(alpha |w_final|, |w_init|), by ranks as in `large_init_large_final` (Zhou et al. 2019, Section 2)."""
+    return _both(snapshots, -1.0)
+
+
+def _both(snapshots: Snapshots, sign: float) -> Mapping[str, Tensor]:
+    """Return the lower of two ranks: of sign |w_init| and of sign |w_final|, as shares of the layer."""
+
+    def ranks(weight: Tensor, kept: Tensor) -> Tensor:
+        result = torch.zeros(weight.shape, dtype=torch.float64, device=weight.device)
+        order = torch.argsort(sign * weight[kept].abs(), stable=True)
+        places = torch.empty(len(order), dtype=torch.float64, device=weight.device)
+        places[order] = torch.arange(1, len(order) + 1, dtype=torch.float64, device=weight.device) / max(1, len(order))
+        result[kept] = places
+        return result
+
+    found = {}
+    for name, final in snapshots.final.items():
+        kept = snapshots.kept.get(name, torch.ones_like(final, dtype=torch.bool)).to(final.device)
+        found[name] = torch.minimum(ranks(snapshots.init[name], kept), ranks(final, kept))
+    return found
 
 
 def magnitude_increase(snapshots: Snapshots) -> Mapping[str, Tensor]:
@@ -118,12 +163,48 @@ def random(snapshots: Snapshots) -> Mapping[str, Tensor]:
     return {name: torch.rand(weight.shape, generator=snapshots.generator) for name, weight in snapshots.final.items()}
 
 
+def by_sign(criterion: Criterion, same: bool, snapshots: Snapshots) -> Mapping[str, Tensor]:
+    """Score as `criterion` does, after all weights whose sign training changed (Zhou et al. 2019, Section 5).
+
+    The paper gives those weights the score 0, and breaks ties at random; here they go first, the lowest scores among
+    them before the others, so that no tie depends on a weight's place.
+
+    Args:
+        criterion: that orders the weights.
+        same: keep weights whose sign is the same after training as at the initialisation; False keeps the others.
+        snapshots: as for `criterion`.
+    """
+    scores = {name: score.double() for name, score in criterion(snapshots).items()}
+    finite = torch.cat([score[score.isfinite()].flatten() for score in scores.values()])
+    gap = float(finite.max() - finite.min()) + 1 if len(finite) else 1.0
+    found = {}
+    for name, score in scores.items():
+        agree = snapshots.final[name].sign() == snapshots.init[name].sign()
+        found[name] = torch.where(agree if same else ~agree, score, score - gap)
+    return found
+
+
+# The names of Zhou et al. 2019 for criteria that had one already.
+SYNONYMS = {"large-final": "magnitude", "large-init": "initial-magnitude"}
+
+_DECONSTRUCTED: dict[str, Criterion] = {
+    "large-final": magnitude,
+    "small-final": small_final,
+    "large-init": initial_magnitude,
+    "small-init": small_init,
+    "large-init-large-final": large_init_large_final,
+    "small-init-small-final": small_init_small_final,
+    "magnitude-increase": magnitude_increase,
+    "movement": movement,
+}
+
 CRITERIA: dict[str, Criterion] = {
     "magnitude": magnitude,
     "initial-magnitude": initial_magnitude,
-    "magnitude-increase": magnitude_increase,
-    "movement": movement,
     "stability": stability,
     "gradient": gradient,
     "random": random,
+    **{name: criterion for name, criterion in _DECONSTRUCTED.items() if name not in SYNONYMS},
+    **{f"{name}-same-sign": partial(by_sign, criterion, True) for name, criterion in _DECONSTRUCTED.items()},
+    **{f"{name}-diff-sign": partial(by_sign, criterion, False) for name, criterion in _DECONSTRUCTED.items()},
 }

@@ -208,6 +208,7 @@ def _snapshots(
         examples=examples,
         loss=lambda module, temperature: task.tempered_loss(module, batch(), temperature),
         input_shape=splits.input_shape,
+        kept=dict(parent.mask),
     )
 
 

@@ -136,6 +136,7 @@ def search_mask(item: Item, store: Store, options: RunOptions, make: Make) -> No
         ),
         network=network,
         input_shape=search.input_shape or (),
+        kept=dict(mask),
     )
     remarks: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]):

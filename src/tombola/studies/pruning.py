@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tombola.errors import InputError
 from tombola.networks import KINDS, Coverage
+from tombola.pruning.criteria import SYNONYMS
 from tombola.pruning.patterns import Pattern, fitting_rates
 from tombola.pruning.schedule import constant_rate, rates_to
 from tombola.pruning.select import Scope
@@ -86,6 +87,12 @@ class Pruning(Section):
                 if isinstance(steps, list | tuple) and steps:
                     return value | {"rounds": len(steps)}
         return value
+
+    @field_validator("criterion")
+    @classmethod
+    def _one_name(cls, criterion: str) -> str:
+        """One criterion under two names must make the same work."""
+        return SYNONYMS.get(criterion, criterion)
 
     @field_validator("rate", "output_rate", mode="before")
     @classmethod
