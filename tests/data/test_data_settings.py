@@ -14,7 +14,7 @@ from tombola.errors import InputError
 def test_an_unknown_source_names_its_neighbours(ask):
     with pytest.raises(InputError, match="unknown source 'minst'; did you mean 'mnist'"):
         ask(DataSettings(source="minst", validation=1))
-    with pytest.raises(InputError, match="known: cifar10, cifar100, digits, fashion-mnist, mnist, npz"):
+    with pytest.raises(InputError, match="known: cifar10, cifar100, digits, fashion-mnist, mnist, mnist-permuted, npz"):
         ask(DataSettings(source="zzz", validation=1))
 
 
@@ -24,7 +24,7 @@ def test_npz_needs_a_path(path):
         DataSettings(source="npz", validation=1, path=path)
 
 
-@pytest.mark.parametrize("source", ["mnist", "fashion-mnist", "cifar10", "cifar100", "digits"])
+@pytest.mark.parametrize("source", ["mnist", "fashion-mnist", "mnist-permuted", "cifar10", "cifar100", "digits"])
 def test_other_sources_have_none(source):
     with pytest.raises(ValidationError, match="path needs source: npz"):
         DataSettings(source=source, validation=1, path="own.npz")
@@ -41,7 +41,7 @@ def test_identity():
 
 
 def test_every_source_can_be_described_or_says_what_it_lacks():
-    assert set(SOURCES) == {"mnist", "fashion-mnist", "cifar10", "cifar100", "digits", "npz"}
+    assert set(SOURCES) == {"mnist", "fashion-mnist", "mnist-permuted", "cifar10", "cifar100", "digits", "npz"}
 
 
 def test_importing_the_room_imports_no_http_library():

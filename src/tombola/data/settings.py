@@ -13,7 +13,7 @@ from tombola.section import MOST_ITERATIONS, Section
 Own = Field(pattern=r"^[^:]+:[^:]+$")  # package.module:function
 
 MOST_READERS = 256  # processes
-OURS = ("mnist", "fashion-mnist", "cifar10", "cifar100", "digits", "npz")  # the keys of `SOURCES`
+OURS = ("mnist", "fashion-mnist", "mnist-permuted", "cifar10", "cifar100", "digits", "npz")  # the keys of `SOURCES`
 
 
 class DataSettings(Section):

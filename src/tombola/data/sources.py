@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tombola.data import cifar, digits, functions, own, published
+from tombola.data import cifar, digits, functions, own, permuted, published
 from tombola.data.dataset import Description
 from tombola.data.settings import DataSettings
 from tombola.data.splitting import AnyDataset, held_out, own_rows
@@ -82,6 +82,10 @@ def _cifar(name: str) -> Source:
 SOURCES: dict[str, Source] = {
     "mnist": _published("mnist"),
     "fashion-mnist": _published("fashion-mnist"),
+    "mnist-permuted": Source(
+        describe=lambda place: published.PUBLISHED["mnist"].description,
+        load=lambda place: permuted.permuted(published.load("mnist", place.root, place.may_download), "mnist-permuted"),
+    ),
     "cifar10": _cifar("cifar10"),
     "cifar100": _cifar("cifar100"),
     "digits": Source(describe=lambda place: digits.DESCRIPTION, load=lambda place: digits.load()),
