@@ -4,7 +4,7 @@ import numpy as np
 import small_idx
 
 from tombola.data import DataSettings, describe, load
-from tombola.data.dataset import Dataset
+from tombola.data.held import Dataset
 from tombola.data.permuted import permuted
 
 

@@ -649,11 +649,11 @@ def test_watching_is_no_part_of_the_identity():
     [
         (
             {"arms": ["edge-popup"], "pruning.scope": "global", "pruning.rate": 0.98, "pruning.rounds": 2},
-            "edge-popup at level 2 would leave layer 'output' no weight; lower pruning.rounds to 1, set",
+            "a supermask at level 2 would leave layer 'output' no weight; lower pruning.rounds to 1, set",
         ),
         ({"arms": [{"edge-popup": {"training": {"lrr": 1}}}]}, "training of 'edge-popup': unknown field 'lrr'"),
         ({"arms": [{"ticket": {"training": {"lr": -1}}}]}, r"arms: training of 'ticket'\.lr: .*greater than 0"),
-        ({"arms": [{"ticket": {"weights": "init"}}]}, "only the arm edge-popup takes weights, not 'ticket'"),
+        ({"arms": [{"ticket": {"weights": "init"}}]}, "only the arms edge-popup and supermask take weights"),
         ({"arms": [{"edge-popup": {"weights": "signed"}}]}, "signed-constant"),
         (
             {"arms": ["edge-popup", {"edge-popup": {"name": "b"}}, "edge-popup-trained"]},

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tombola.data.dataset import Dataset
+from tombola.data.held import Dataset
 
 RULE = 20_190_506  # the seed of the order; a constant, so the data are the same everywhere
 

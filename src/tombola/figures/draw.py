@@ -52,6 +52,7 @@ KINDS = {
     "rounds": Kind("learning curves of two or more levels"),
     "criteria": Kind("an arm ticket", together=True),
     "rewinding": Kind("a study that rewinds to several iterations"),
+    "transfer": Kind("an arm ticket and arms that are transferred, see transfer in docs/studies.md", together=True),
     "mask-distance": Kind("mask distances: an arm early-bird, or pruning.early_bird"),
     "lines-copies": Kind("interpolations between copies; see connectivity in docs/studies.md"),
     "lines-dense-ticket": Kind("interpolations between dense network and ticket; see connectivity in docs/studies.md"),
@@ -188,6 +189,7 @@ def _render(
     from tombola.figures.mask_distance import mask_distance
     from tombola.figures.rewinding import rewinding
     from tombola.figures.rounds import rounds
+    from tombola.figures.transfer import transfer
 
     makers: dict[str, Callable[[], Figure | None]] = {
         "figure-1": lambda: density.figure_1(levels, form),
@@ -200,6 +202,7 @@ def _render(
         "rounds": lambda: rounds(levels, curves, form),
         "criteria": lambda: density.criteria(levels, settings, form),
         "rewinding": lambda: rewinding(levels, form),
+        "transfer": lambda: transfer(levels, settings, form),
         "mask-distance": lambda: mask_distance(levels, settings[levels["study"].iloc[0]], form),
         "lines-copies": lambda: interpolation.error_curves(levels, points, "copies", form),
         "lines-dense-ticket": lambda: interpolation.error_curves(levels, points, "dense-ticket", form),

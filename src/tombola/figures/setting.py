@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tombola.errors import InputError
+from tombola.studies.transfer import source_study
 from tombola.training.tracking import EarlyBird
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Setting:
         settling: `Results.settling()`, where it is known.
         settles_below: the mask distance at or below which a mask may settle.
         stable_below: the highest error barrier that is called stable, as a fraction.
+        target: data and optimiser of the study: "mnist, adam".
+        sources: transferred arm -> data and optimiser of where its ticket was found, and what was taken.
     """
 
     dropout: float = 0.0
@@ -37,6 +40,8 @@ class Setting:
     settling: pd.DataFrame | None = field(default=None, compare=False, repr=False)
     settles_below: float = EarlyBird().threshold
     stable_below: float = 0.02
+    target: str = ""
+    sources: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, study: Study) -> Setting:
@@ -51,12 +56,23 @@ class Setting:
             criterion=study.pruning.criterion.rpartition(":")[2],
             settles_below=(study.pruning.early_bird or EarlyBird()).threshold,
             stable_below=study.connectivity.threshold if study.connectivity else cls.stable_below,
+            target=_problem(study),
+            sources={
+                arm.label: (_problem(source_study(study, arm.transfer)), arm.transfer.take)
+                for arm in study.arms
+                if arm.transfer and not arm.is_control
+            },
         )
 
     @classmethod
     def of_results(cls, results: Results) -> Setting:
         """Return the settings of a study, and the masks that its dense runs tracked."""
         return replace(cls.of(results.study), settling=results.settling())
+
+
+def _problem(study: Study) -> str:
+    """Return what tells sources and targets of tickets apart."""
+    return "" if study.trainer else f"{study.data.source}, {study.training.optimizer}"
 
 
 def gather_interpolations(all_results: Sequence[Results], settings: Mapping[str, Setting]) -> pd.DataFrame:

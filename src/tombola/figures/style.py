@@ -57,7 +57,12 @@ LOOKS = {
     "random": Style(GREY, "8", ":", hollow=True),
     "random-erk": Style(GREY, (4, 1, 0), "--", hollow=True),
     "edge-popup": Style(BLACK, "P", LONG),
+    "supermask": Style(ORANGE, (9, 1, 0), ":"),
     "edge-popup-trained": Style(BLUE, (7, 1, 0), ":", hollow=True),
+    "gradual": Style(GREY, (10, 1, 0), "-"),
+    "set": Style(VERMILION, (11, 1, 0), "-."),
+    "rigl": Style(VERMILION, (12, 1, 0), "-"),
+    "ac-dc": Style(SKY, (13, 1, 0), "--"),
     "early-bird": Style(GREEN, "H", "-"),
 }
 

@@ -80,7 +80,11 @@ def flat_settings(study: Study) -> dict[str, str]:
 
 
 def _arm(arm: ArmSettings) -> str:
-    control = "; ".join(["mask shuffled"] * arm.shuffle + ["fresh initialisation"] * arm.reinit)
+    changes = ["mask shuffled"] * arm.shuffle + ["fresh initialisation"] * arm.reinit
+    changes += [f"kept weights: {arm.kept}{' with their signs' * arm.signs}"] * (arm.kept != "rewind")
+    if arm.transfer is not None:
+        changes.insert(0, f"{arm.transfer.take.replace('-', ' ')} from {_value(arm.transfer.source)}")
+    control = "; ".join(changes + [f"pruned weights: {arm.pruned}"] * (arm.pruned != "zero"))
     rule = f" (rule {arm.rule}{control and '; '}{control})" if arm.label != arm.rule else ""
     repeats = f", {arm.per_trial} per trial" if arm.per_trial > 1 else ""
     return f"{arm.label}{rule}{repeats}"

@@ -11,15 +11,13 @@ from torch import nn
 import tombola.data as data
 from tombola.networks import examined, initialised
 from tombola.pruning import Mask
-from tombola.pruning.controls import shuffled_weights, sign_preserving_redraw
 from tombola.pruning.patterns import shuffled_in
+from tombola.pruning.redraws import REDRAWS, Kept
 from tombola.running.collapse import collapse
 from tombola.running.store import Store
 from tombola.training.engine import Weights
 from tombola.training.popup import signed_constant
-from tombola.work import Run, Supermask, Training
-
-REDRAWS = {"shuffled": shuffled_weights, "signs": sign_preserving_redraw}
+from tombola.work import Frozen, Run, Supermask, Training
 
 
 def masked_state(
@@ -69,21 +67,82 @@ def state_under_mask(
         mask = full()
     else:
         mask = store.mask(run.mask.source)
+        if run.mask.head is not None:
+            mask = mask_with_head(mask, run.mask.head, full(), run.seeds.generator("mask", f"head/{run.mask.source}"))
+            remarks["head"] = f"{run.mask.head} has other outputs in the source; its weights and mask are drawn anew"
         if run.mask.search is not None:
             remarks |= store.facts(run.mask.search)["remarks"]
         if run.mask.shuffle is not None:
             shuffle = run.mask.shuffle
             mask = shuffled_in(shuffle.pattern, mask, run.seeds.generator("mask", shuffle.counter()))
-        remarks |= collapse(module, mask, input_shape)
+        if run.mask.frozen is None:
+            remarks |= collapse(module, mask, input_shape)
     # In the module rather than in the dict: a tied weight has several names there, and is masked under one.
-    module.load_state_dict(_weights(run, store, drawn))
+    module.load_state_dict(_with_head(_weights(run, store, drawn), run, drawn))
+    whole = _copied(module)
     mask.apply_(module)
-    weights = _copied(module)
-    if run.initial.redraw is not None:
-        generator = run.seeds.generator("redraw", f"{run.initial.redraw}/{run.initial.repeat}/{run.initial.level}")
-        module.load_state_dict(REDRAWS[run.initial.redraw](weights, mask, generator))
+    weights, initial = _copied(module), run.initial
+    if initial.redraw is not None:
+        kept = Kept(
+            weights,
+            mask,
+            run.seeds.generator("redraw", f"{initial.redraw}/{initial.repeat}/{initial.level}"),
+            initial=lambda: drawn(run.seeds.value("init")),
+            fresh=lambda: drawn(run.seeds.value("init", initial.repeat + 1)),
+        )
+        module.load_state_dict(REDRAWS[initial.redraw](kept))
         weights = _copied(module)  # a tied weight under all its names
+    if run.mask is not None and run.mask.frozen is not None:
+        _freeze(run.mask.frozen, store, module, whole, mask)
+        weights = _copied(module)
     return mask, weights, remarks
+
+
+def mask_with_head(mask: Mask, head: str, full: Mask, generator: torch.Generator) -> Mask:
+    """Return a source's mask with an output layer of the target's shape: the same density, places drawn at random.
+
+    Args:
+        mask: of the source.
+        head: name of the output layer's weight.
+        full: mask of the target's dense network.
+        generator: draws the places.
+    """
+    size = full[head].numel()
+    count = round(float(mask[head].double().mean()) * size)
+    keep = torch.zeros(size, dtype=torch.bool)
+    keep[torch.randperm(size, generator=generator)[:count]] = True
+    return Mask({name: keep.view(full[head].shape) if name == head else mask[name] for name in full})
+
+
+def _with_head(weights: Weights, run: Run, drawn: Callable[[int], Weights]) -> Weights:
+    """Return weights whose output layer, where it comes from a network with other outputs, is drawn anew."""
+    if run.mask is None or run.mask.head is None:
+        return weights
+    fresh, layer = drawn(run.seeds.value("init")), run.mask.head.rpartition(".")[0]
+    return {
+        name: own if name.rpartition(".")[0] == layer and weights[name].shape != own.shape else weights[name]
+        for name, own in fresh.items()
+    }
+
+
+def _freeze(frozen: Frozen, store: Store, module: nn.Module, whole: Weights, mask: Mask) -> None:
+    """Give the pruned weights of a module the values that they are frozen at.
+
+    Args:
+        frozen: which of them keep their values.
+        store: holds the run whose movement decides that.
+        module: that is changed.
+        whole: the starting weights, before the mask was applied.
+        mask: which weights are trained.
+    """
+    moved = None if frozen.moved_in is None else store.load(frozen.moved_in).snapshots
+    with torch.no_grad():
+        for name, keep in mask.items():
+            stays = ~keep
+            if moved is not None:
+                stays = stays & (moved["final"][name].abs() > moved["start"][name].abs())
+            weight = module.get_parameter(name)
+            weight[stays] = whole[name].to(weight)[stays]
 
 
 def frozen_state(
@@ -94,16 +153,31 @@ def frozen_state(
     Raises:
         Damaged: a result that this work needs is missing or damaged.
     """
+    mask, weights, remarks = dense_state(supermask, store, build, splits)
+    if supermask.popup.weights == "init":
+        return mask, weights, remarks
     module = initialised(build, "pytorch", 0)
-    mask = Mask.full(examined(build, splits.description, supermask.network).shapes())
+    module.load_state_dict(weights)
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            if name in mask:
+                weight.copy_(signed_constant(weight))
+    return mask, _copied(module), remarks
+
+
+def dense_state(
+    training: Training, store: Store, build: Callable[[], nn.Module], splits: data.Splits
+) -> tuple[Mask, Weights, dict[str, Any]]:
+    """Return a full mask, the whole starting weights, and no remarks.
+
+    Raises:
+        Damaged: a result that this work needs is missing or damaged.
+    """
+    module = initialised(build, "pytorch", 0)
+    mask = Mask.full(examined(build, splits.description, training.network).shapes())
     module.load_state_dict(
-        _weights(supermask, store, lambda seed: initialised(build, supermask.network.init, seed).state_dict())
+        _weights(training, store, lambda seed: initialised(build, training.network.init, seed).state_dict())
     )
-    if supermask.popup.weights == "signed-constant":
-        with torch.no_grad():
-            for name, weight in module.named_parameters():
-                if name in mask:
-                    weight.copy_(signed_constant(weight))
     return mask, _copied(module), {}
 
 

@@ -20,6 +20,7 @@ from tombola.running.collapse import said
 from tombola.running.ends import Ends
 from tombola.running.files import Damaged, write_whole
 from tombola.running.kept_plan import kept_plan
+from tombola.running.relative_cost import relative_costs
 from tombola.running.store import Store
 from tombola.running.ticket import Ticket
 from tombola.studies.loading import STUDY_FILE, load_study
@@ -42,7 +43,7 @@ BEFORE = (
     "early_stop_iteration",
     "early_stop_val_loss",
 )
-AFTER = ("iterations", "seconds", "status", "engine", "energy_kwh", "job", "iterations_before")
+AFTER = ("iterations", "seconds", "status", "engine", "energy_kwh", "job", "iterations_before", "cost")
 MEASURED = ("early_stop_test", "final_test", "final_train")  # of each metric
 
 
@@ -122,7 +123,8 @@ class Results:
         did not count). `early_stop_iteration` is the iteration of minimum validation loss (the paper's
         Section 2), and a metric "at early stop" is that of the test examples there. A diverged run has status
         "diverged" and no metrics; one whose mask empties a layer, or leaves no path from input to output, has status
-        "collapsed". `energy_kwh` is NaN if not measured. The dense network is level 0 of every arm: one run, shown as
+        "collapsed". `energy_kwh` is NaN if not measured. `cost` is the cost of the run and of all that it needs, in
+        dense runs: see `tombola.running.relative_cost`. The dense network is level 0 of every arm: one run, shown as
         repeat 0 of each.
         """
         rows = [self._level(row, facts) for row, facts in self._done]
@@ -214,6 +216,11 @@ class Results:
             result = self.store.load(row.job)
         except Damaged as error:
             raise InputError(f"that ticket is not finished yet: {error}") from error
+        if (result.facts["spec"].get("mask") or {}).get("frozen"):
+            raise InputError(
+                f"arm={arm!r} is no ticket: its pruned weights are frozen at values other than 0.0; take an arm whose "
+                "pruned weights are zero"
+            )
         data = self.plan.data
         return Ticket(
             mask=result.mask,
@@ -298,6 +305,10 @@ class Results:
         return facts
 
     @cached_property
+    def _costs(self) -> dict[str, float]:
+        return relative_costs(self.plan)
+
+    @cached_property
     def _done(self) -> list[tuple[Row, dict[str, Any]]]:
         facts: dict[str, dict[str, Any] | None] = {}
         for row in self.plan.rows:
@@ -336,6 +347,7 @@ class Results:
             "energy_kwh": facts.get("energy_kwh", nan),
             "job": row.job,
             "iterations_before": self._iterations_before(facts),
+            "cost": self._costs[row.job],
             **self.plan.measures.primary.columns,
         }
         if facts["diverged_at"] is not None:

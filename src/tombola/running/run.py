@@ -33,8 +33,9 @@ from tombola.studies.plan import Plan, make_plan
 from tombola.studies.size import MAX_RUNS
 from tombola.studies.study import Study
 from tombola.studies.task_checks import check_start
+from tombola.studies.transfer import source_study
 from tombola.tasks import Classification
-from tombola.training.engines import check_engine, slower_than_possible
+from tombola.training.engines import check_engine, engine_named, slower_than_possible
 from tombola.work import MaskSearch
 
 STACK = 64  # runs; fewer where the memory does not allow it
@@ -87,6 +88,7 @@ def prepare(
     plan = make_plan(study, root, max_runs)
     chosen = choose_device(device)
     check_engine(engine)
+    check_frozen(study, engine)
     if energy:
         check_energy()
     if not checkpoint_every > 0:  # nan too
@@ -98,6 +100,9 @@ def prepare(
     dataset = load_data(study.data, root)
     check_examples(plan, dataset)
     check_first_batch(plan, dataset)
+    for arm in study.arms:
+        if arm.transfer is not None:
+            load_data(source_study(study, arm.transfer).data, root)
     stacks = engine == "stacked" or (engine == "auto" and chosen != "cpu")
     return plan, RunOptions(
         root=str(root) if root else None,
@@ -107,6 +112,20 @@ def prepare(
         checkpoint_every=checkpoint_every,
         energy=energy,
     )
+
+
+def check_frozen(study: Study, engine: str) -> None:
+    """Refuse frozen weights for an engine that takes pruned weights for 0.0.
+
+    Raises:
+        InputError: an arm freezes weights, and that engine was asked for.
+    """
+    frozen = [arm for arm in study.arms if arm.pruned != "zero"]
+    if frozen and engine not in ("auto", "stacked") and not engine_named(engine).freezes:
+        raise InputError(
+            f"arm {frozen[0].label!r}: pruned={frozen[0].pruned} holds weights at values other than 0.0, which engine "
+            f"{engine!r} can't; take engine auto or dense"
+        )
 
 
 def check_examples(plan: Plan, dataset: AnyDataset) -> None:

@@ -17,16 +17,18 @@ from tombola.running.collapse import collapse
 from tombola.running.energy import metered
 from tombola.running.files import under
 from tombola.running.heartbeat import Heartbeat
-from tombola.running.initial_state import frozen_state, masked_state
+from tombola.running.initial_state import dense_state, frozen_state, masked_state
 from tombola.running.options import RunOptions
 from tombola.running.problem import build_of, engine_facts, splits_of, versions
 from tombola.running.store import Store
 from tombola.training.engine import Engine, ReplicaState, Weights
 from tombola.training.engines import choose_engine
+from tombola.training.engines.moving import MovingEngine
 from tombola.training.engines.popup import PopupEngine
+from tombola.training.engines.sampled import SampledEngine
 from tombola.training.loop import Record, new_history, train
 from tombola.training.tracking import MaskTracker
-from tombola.work import Item, Run, Supermask, Training
+from tombola.work import Item, MovingRun, Run, Supermask, Training
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Replica:
         remarks: what a person should know of its mask.
         trackers: of the masks that are observed.
         finds_mask: whether training finds the mask, instead of being given it.
+        settled_from: the iteration from which on it has as many weights as are asked for.
     """
 
     item: Item
@@ -50,6 +53,7 @@ class Replica:
     remarks: dict[str, Any]
     trackers: list[MaskTracker] = field(default_factory=list)
     finds_mask: bool = False
+    settled_from: int = 0
 
     @property
     def spec(self) -> Training:
@@ -58,6 +62,7 @@ class Replica:
         return self.item.spec
 
 
+SCORERS: dict[str, Any] = {"largest": PopupEngine, "sampled": SampledEngine}
 Begin = Callable[[Item, Store, RunOptions], Replica]
 
 
@@ -79,11 +84,20 @@ def execute_supermasks(items: Sequence[Item], store: Store, options: RunOptions)
     _execute(items, store, options, _begin_supermask)
 
 
+def execute_moving(items: Sequence[Item], store: Store, options: RunOptions) -> None:
+    """Train runs whose mask moves and store the results.
+
+    Raises:
+        Interrupted: it is to stop; checkpoints are written.
+    """
+    _execute(items, store, options, _begin_moving)
+
+
 def _execute(items: Sequence[Item], store: Store, options: RunOptions, begin: Begin) -> None:
     replicas = [begin(item, store, options) for item in sorted(items, key=_trial)]
     try:
         # Replicas train in lockstep, so those that continue from a checkpoint go with others that are as far.
-        for _, together in groupby(sorted(replicas, key=_iteration), key=_iteration):
+        for _, together in groupby(sorted(replicas, key=_lockstep), key=_lockstep):
             _train_together(list(together), store, options, begin)
     finally:
         for replica in replicas:
@@ -95,8 +109,8 @@ def _trial(item: Item) -> int:
     return item.spec.trial
 
 
-def _iteration(replica: Replica) -> int:
-    return replica.start.iteration
+def _lockstep(replica: Replica) -> tuple[int, str]:
+    return replica.start.iteration, replica.engine.name
 
 
 def _begin_run(item: Item, store: Store, options: RunOptions) -> Replica:
@@ -106,11 +120,19 @@ def _begin_run(item: Item, store: Store, options: RunOptions) -> Replica:
     build = build_of(item, splits)
     mask, weights, remarks = masked_state(run, store, build, splits)
     task = run.task.make()
-    train = splits.train
+    train, frozen = splits.train, run.mask is not None and run.mask.frozen is not None
     engine = choose_engine(
-        options.engine, build, mask, run.training, train.example.inputs, options.stack > 1, task, train.streams
+        options.engine,
+        build,
+        mask,
+        run.training,
+        train.example.inputs,
+        options.stack > 1,
+        task,
+        train.streams,
+        frozen,
     )
-    start = ReplicaState(weights, mask, run.seeds, splits, run.initial.iteration, task=task)
+    start = ReplicaState(weights, mask, run.seeds, splits, run.initial.iteration, task=task, frozen=frozen)
     return _resumed(Replica(item, start, engine, Record(new_history(task.metrics)), remarks), store, options)
 
 
@@ -125,7 +147,21 @@ def _begin_supermask(item: Item, store: Store, options: RunOptions) -> Replica:
     )
     # Scores are trained for all weights, and the mask is what is found: "start" holds all of them.
     record = Record(new_history(task.metrics), snapshots={"start": weights})
-    return _resumed(Replica(item, start, PopupEngine, record, remarks, finds_mask=True), store, options)
+    engine = SCORERS[supermask.popup.method]
+    return _resumed(Replica(item, start, engine, record, remarks, finds_mask=True), store, options)
+
+
+def _begin_moving(item: Item, store: Store, options: RunOptions) -> Replica:
+    run, splits = item.spec, splits_of(item, options)
+    assert isinstance(run, MovingRun)
+    _check_code(run)
+    build = build_of(item, splits)
+    mask, weights, remarks = dense_state(run, store, build, splits)
+    task = run.task.make()
+    start = ReplicaState(weights, mask, run.seeds, splits, run.initial.iteration, moving=run.moving, task=task)
+    record = Record(new_history(task.metrics))
+    replica = Replica(item, start, MovingEngine, record, remarks, finds_mask=True, settled_from=run.moving.end)
+    return _resumed(replica, store, options)
 
 
 def _check_code(training: Training) -> None:
@@ -257,6 +293,8 @@ def _store_result(replica: Replica, engine: Engine, facts: dict[str, Any], store
         "normalisation": {"mean": splits.mean, "std": splits.std},
         "versions": versions(options),
     }
+    if replica.settled_from:  # before that it had more weights than the level
+        about["early_stop"] = _lowest_from(replica.record, replica.settled_from)
     if replica.record.energy_kwh is not None:
         about["energy_kwh"] = replica.record.energy_kwh
     if replica.trackers:
@@ -268,6 +306,13 @@ def _store_result(replica: Replica, engine: Engine, facts: dict[str, Any], store
         if name.startswith("settled/")
     }
     store.save_training(replica.item, mask, replica.record, about, settled)
+
+
+def _lowest_from(record: Record, iteration: int) -> int:
+    """Return the row of the lowest validation loss among evaluations after that iteration; the last one without any."""
+    rows = [row for row, seen in enumerate(record.history["iteration"]) if seen > iteration]
+    losses = record.history["val_loss"]
+    return min(rows, key=losses.__getitem__) if rows else len(losses) - 1
 
 
 def _state(replica: Replica, engine: Engine, budget: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tombola.registry import resolve
+from tombola.training.moving import Moving
 from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
 from tombola.work import InitialState, MaskUse
@@ -22,7 +23,8 @@ from tombola.work import InitialState, MaskUse
 if TYPE_CHECKING:
     from tombola.studies.trial import Trial
 
-Planned = tuple[InitialState, MaskUse | Popup] | tuple[InitialState, MaskUse | Popup, Recipe]
+Found = MaskUse | Popup | Moving
+Planned = tuple[InitialState, Found] | tuple[InitialState, Found, Recipe]
 Rule = Callable[["Trial", int, int], Planned]
 Start = Literal["rewound", "initial", "trained"]
 
@@ -141,6 +143,34 @@ def edge_popup(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Pop
     return InitialState(), trial.popup(level, draw=repeat)
 
 
+def supermask(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Popup]:
+    """Each weight's probability of being seen is trained, and masks are sampled (Zhou et al. 2019, Section 5).
+
+    The mask has as many weights as the level has, the likeliest of each layer.
+    """
+    return InitialState(), trial.popup(level, draw=repeat).model_copy(update={"method": "sampled"})
+
+
+def gradual(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Moving]:
+    """Gradual magnitude pruning within one run, by a cubic schedule (Zhu & Gupta 2017)."""
+    return InitialState(), trial.moving("gradual", level, repeat)
+
+
+def sparse_evolution(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Moving]:
+    """SET: a sparse network whose smallest weights move to random places (Mocanu et al. 2018)."""
+    return InitialState(), trial.moving("set", level, repeat)
+
+
+def rigl(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Moving]:
+    """RigL: a sparse network whose smallest weights move to where gradients are largest (Evci et al. 2020)."""
+    return InitialState(), trial.moving("rigl", level, repeat)
+
+
+def ac_dc(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Moving]:
+    """AC/DC: compressed and dense phases in turn within one run (Peste et al. 2021)."""
+    return InitialState(), trial.moving("ac-dc", level, repeat)
+
+
 def edge_popup_trained(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     """The mask of `edge-popup`, trained from the weights of `edge-popup` as a ticket."""
     found = trial.supermask(level, draw=repeat)
@@ -192,7 +222,12 @@ ARMS: dict[str, Arm] = {
     "random": Arm(random, "initial", control=True, source="Su et al. 2020"),
     "random-erk": Arm(random_erk, "initial", control=True, source="Evci et al. 2020"),
     "edge-popup": Arm(edge_popup, "initial", source="Ramanujan et al. 2020"),
+    "supermask": Arm(supermask, "initial", source="Zhou et al. 2019"),
     "edge-popup-trained": Arm(edge_popup_trained, "initial", source="Ramanujan et al. 2020"),
+    "gradual": Arm(gradual, "initial", source="Zhu & Gupta 2017"),
+    "set": Arm(sparse_evolution, "initial", source="Mocanu et al. 2018"),
+    "rigl": Arm(rigl, "initial", source="Evci et al. 2020"),
+    "ac-dc": Arm(ac_dc, "initial", source="Peste et al. 2021"),
     "early-bird": Arm(early_bird, source="You et al. 2020"),
 }
 

@@ -233,6 +233,12 @@ RIVALS = {
 }
 
 
+def laid_over(section: str, base: Any, value: Any) -> Any:
+    """Return a section, `base` as it is kept, with the fields of `value` in it."""
+    plain = {field: each for field, each in base.items() if each is not None} if isinstance(base, dict) else base
+    return _from_here({section: _over(section, plain, _plain(value))})[section]
+
+
 def _over(section: str, base: Any, value: Any) -> Any:
     """Return what `value` makes of a section that was `base`."""
     short = SHORT.get(section)

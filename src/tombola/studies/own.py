@@ -128,7 +128,7 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
     names = _snapshots(study.rewind)
     rewinds, partings = tuple(names), _partings(study, names)
     names |= partings
-    fresh = [arm.label for arm in study.arms if arm.reinit or arm_named(arm.rule).fresh]
+    fresh = [arm.label for arm in study.arms if arm.redraws or arm_named(arm.rule).fresh]
     module = _checked(problem)
     inputs = example_inputs(module, problem.inputs, problem.what)
     coverage = examine(module, inputs, study.network.output, study.network.embeddings)
@@ -138,7 +138,7 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     data = _described(inputs)
     try_criterion(study.pruning.criterion, coverage.shapes(), partial(problem.make, 0), replace(data, train=1000))
-    arms = [control(arm.rule, arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
+    arms = [control(arm, arm_named(arm.rule).rule) for arm in study.arms]
     items: dict[str, Item] = {}
 
     def trial(number: int, rewind: int, settings: ArmSettings | None) -> OwnTrial:
@@ -200,6 +200,11 @@ def _refuse(study: Study) -> None:
     for arm in study.arms:
         if arm.rule in REFUSED_ARMS:
             raise InputError(f"arm {arm.label!r} can't be used with a trainer: {REFUSED_ARMS[arm.rule]}; remove it")
+        if arm.pruned != "zero":
+            raise InputError(
+                f"arm {arm.label!r}: pruned={arm.pruned} can't be used with a trainer, whose pruned weights are held "
+                "at 0.0; remove pruned"
+            )
         if arm.training:
             raise InputError(
                 f"arms: training of {arm.label!r} applies only to tombola's own training; remove it, "

@@ -10,6 +10,7 @@ from tombola.errors import InputError
 from tombola.pruning.at_init import WITH_EXAMPLES
 from tombola.studies.trainer import Trainer
 from tombola.studies.trial import Trial
+from tombola.training.moving import Moving
 from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
 from tombola.work import (
@@ -31,6 +32,8 @@ REFUSED_ARMS = {
     "fine-tune": "it sets the learning rate, but the trainer sets its own; use lr-rewind, which also keeps the final "
     "weights",
     "edge-popup": "it trains scores instead of weights",
+    "supermask": "it trains scores instead of weights",
+    **dict.fromkeys(("gradual", "set", "rigl", "ac-dc"), "its mask moves within a run, but the trainer holds it fixed"),
     "edge-popup-trained": "its mask comes from training scores instead of weights",
     "early-bird": "it records masks at iterations that tombola does not see",
     "snip": "it needs gradients on examples that tombola does not have",
@@ -171,15 +174,16 @@ class OwnTrial(Trial):
         group: str,
         level: int,
         initial: InitialState,
-        mask: MaskUse | Popup | None,
+        mask: MaskUse | Popup | Moving | None,
         recipe: Recipe | None = None,
         observe: Observations | None = None,
         until: int | None = None,
         copy_number: int = 0,
     ) -> Training:
-        if isinstance(mask, Popup) or (recipe is not None and recipe != self.study.training):
+        if isinstance(mask, Popup | Moving) or (recipe is not None and recipe != self.study.training):
             raise InputError(
-                f"arm {label!r} returns a recipe or trains scores, but the study has its own trainer; remove the arm"
+                f"arm {label!r} returns a recipe or finds its mask by training, but the study has its own trainer; "
+                "remove it"
             )
         trainer = self.trainer
         if initial.trained:  # only tombola's own training continues a schedule there

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,11 +21,13 @@ from tombola.studies.controls import control
 from tombola.studies.recipe_checks import check_recipe, unreached_milestones
 from tombola.studies.rewind import iterations
 from tombola.studies.size import MAX_RUNS, check_size, runs_of
+from tombola.studies.sources import Source, source_of
 from tombola.studies.study import ArmSettings, Study
 from tombola.studies.task_checks import check_margins, check_outputs
+from tombola.studies.transfer import source_study, transferred
 from tombola.studies.trial import Codes, Trial, epoch_length
 from tombola.tasks import ACCURACY_ALONE, Measures
-from tombola.work import Item, MaskSearch
+from tombola.work import Item, MaskSearch, Run
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class Plan:
             unreached_milestones(recipe, recipe.budget(epoch_length(self.study, self.data, recipe)))
             for recipe in recipes
         ]
+        heads = {spec.mask.head for item in self.work.values() if isinstance(spec := item.spec, Run) and spec.mask}
+        lines += [
+            f"note: a transferred ticket's output layer, {head}, is drawn anew: its source has other outputs"
+            for head in sorted(filter(None, heads))
+        ]
         return tuple(dict.fromkeys(line for line in lines if line))
 
     @cached_property
@@ -135,7 +142,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     dense, ticket, *others = [
         recipe.budget(epoch_length(study, data, recipe)) for recipe in (recipes[0], study.recipe(1), *recipes[1:])
     ]
-    rewound = [arm_named(arm.rule).start != "initial" and not arm.reinit for arm in study.arms]
+    rewound = [arm_named(arm.rule).start != "initial" and not arm.starts_fresh for arm in study.arms]
     budget = min(dense, ticket, *(each for each, goes_back in zip(others, rewound, strict=True) if goes_back))
     rewinds = iterations(study.rewind, epoch_length(study, data, study.training), budget)
     parting = _partings(study, rewinds, budget, data)
@@ -150,15 +157,30 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     rates, remaining = reach(study, coverage)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task)
-    arms = [control(arm.rule, arm_named(arm.rule).rule, arm.shuffle, arm.reinit) for arm in study.arms]
+    arms = [control(arm, transferred(arm, arm_named(arm.rule).rule)) for arm in study.arms]
+    sources = {arm.label: source_of(source_study(study, arm.transfer), root) for arm in study.arms if arm.transfer}
+    _check_sources(sources, starts)
     codes = Codes(study.network.fingerprint(untrained()), fingerprint(study.data, root), study.task.code())
 
     items: dict[str, Item] = {}
 
     def trial(number: int, rewind: int, settings: ArmSettings | None) -> Trial:
         mine, left = reach(study, coverage, settings)
+        found = sources.get(settings.label) if settings else None
         return Trial(
-            study, number, mine, codes, items, data, coverage, left, rewind, starts, settings, tracked_rates=rates
+            study,
+            number,
+            mine,
+            codes,
+            items,
+            data,
+            coverage,
+            left,
+            rewind,
+            starts,
+            settings,
+            found.trial(number, items, rewind, starts) if found else None,
+            tracked_rates=rates,
         )
 
     rows = rows_of(study, arms, rewinds, trial)
@@ -172,6 +194,8 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
         assert study.connectivity is not None
         for number in range(study.trials):
             pairs += connect(trial(number, rewind, None), study.connectivity)
+    if sources:
+        items = _needed(items, {row.job for row in rows} | {pair.line for pair in pairs})
     return Plan(study, data, coverage, remaining, items, tuple(rows), tuple(pairs), task.measures(data))
 
 
@@ -196,6 +220,29 @@ def reach(
             raise
         raise InputError(f"arm {settings.label!r}: {error}") from error
     return rates, tuple(plan_counts(coverage.sizes(), rates, pruning.scope, pruning.minimum))
+
+
+def _needed(items: Mapping[str, Item], wanted: set[str]) -> dict[str, Item]:
+    """Return the work that some wanted work needs, in its order: not all of a source is."""
+    found = set(wanted)
+    for item in reversed(list(items.values())):  # what an item needs comes before it
+        if item.id in found:
+            found.update(item.needs)
+    return {identity: item for identity, item in items.items() if identity in found}
+
+
+def _check_sources(sources: Mapping[str, Source], starts: Sequence[int]) -> None:
+    """Refuse sources that are not trained as far as weights are taken from.
+
+    Raises:
+        InputError: a source's budget is too small, or patience could end its dense run.
+    """
+    for label, source in sources.items():
+        if max(starts) >= source.budget or (source.study.training.patience and max(starts)):
+            raise InputError(
+                f"arm {label!r}: the source must train beyond iteration {max(starts)}, which rewind asks for; its "
+                f"budget is {source.budget} iterations and its patience {source.study.training.patience}"
+            )
 
 
 def rows_of(
@@ -232,7 +279,7 @@ def _check_second_initialisation(study: Study, build: Callable[[], nn.Module], c
     Raises:
         InputError: an arm asks for such a control. Pretrained weights are the usual reason.
     """
-    fresh = [arm.label for arm in study.arms if arm.reinit or arm_named(arm.rule).fresh]
+    fresh = [arm.label for arm in study.arms if arm.redraws or arm_named(arm.rule).fresh]
     if not fresh or redraws(build, study.network.init, coverage.sizes()):
         return
     raise InputError(

@@ -14,9 +14,11 @@ from tombola.networks import NetworkSettings
 from tombola.pruning.patterns import Pattern
 from tombola.section import LARGEST_SEED, MOST_ARMS, MOST_REPEATS, Section
 from tombola.studies.connectivity import Connectivity
+from tombola.studies.moves import DEFAULTS, Moves
 from tombola.studies.pruning import Pruning
 from tombola.studies.rewind import Rewind
 from tombola.studies.trainer import Trainer
+from tombola.studies.transfer import Transfer, source_study
 from tombola.tasks import TaskSettings
 from tombola.training.popup import FrozenWeights
 from tombola.training.recipe import Recipe
@@ -34,7 +36,15 @@ class ArmSettings(Section):
         reinit: a control: the rule's mask on a fresh initialisation.
         training: fields of the recipe that change at levels 1 and up of this arm, such as `{lr: 0.1}`.
         pattern: of the arm's masks; it replaces `pruning.pattern`. An n:m arm ends where nothing more can go.
-        weights: of `edge-popup`: see `tombola.training.popup.Popup`.
+        weights: of `edge-popup` and `supermask`: see `tombola.training.popup.Popup`.
+        kept: what the kept weights start from: "rewind" as the rule says; "reinit" a fresh initialisation, "reshuffle"
+            a permutation within the layer, "constant" plus or minus one constant (Zhou et al. 2019, mask-1 actions);
+            "random-signs" the same magnitudes, their signs drawn at random.
+        signs: kept weights have the sign that they would have had under `kept: rewind`.
+        pruned: what pruned weights are: "zero"; "freeze" their starting values, untrained; "freeze-moved" the starting
+            values of those whose magnitude grew while the dense network trained, the others 0.0 (mask-0 actions).
+        moves: of `gradual`, `set`, `rigl` and `ac-dc`: when their mask moves.
+        transfer: the rule's ticket is found on other data, by another recipe or for another task.
     """
 
     OTHER_NAMES: ClassVar = ("of",)  # of `rule`, in a control
@@ -47,6 +57,11 @@ class ArmSettings(Section):
     training: dict[str, Any] = Field(default_factory=dict)
     weights: FrozenWeights | None = None
     pattern: Pattern | None = None
+    kept: Literal["rewind", "reinit", "reshuffle", "constant", "random-signs"] = "rewind"
+    signs: bool = False
+    pruned: Literal["zero", "freeze", "freeze-moved"] = "zero"
+    transfer: Transfer | None = None
+    moves: Moves | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -59,7 +74,8 @@ class ArmSettings(Section):
                 raise ValueError("give an arm either `rule`, or `of` (the arm that it controls)")
             value = {"rule": value["of"], **{name: option for name, option in value.items() if name != "of"}}
             known = value.keys() <= cls.model_fields.keys()  # else the unknown option is what is wrong
-            if known and not any(_is_on(value.get(control)) for control in ("shuffle", "reinit")):
+            acts = value.get("kept", "rewind") != "rewind" or value.get("pruned", "zero") != "zero"
+            if known and not acts and not any(_is_on(value.get(control)) for control in ("shuffle", "reinit")):
                 raise ValueError(f"a control of {value['rule']} has shuffle: true, reinit: true, or both")
             return value
         if isinstance(value, dict) and len(value) == 1 and "rule" not in value:
@@ -70,15 +86,52 @@ class ArmSettings(Section):
 
     @model_validator(mode="after")
     def _options_fit(self) -> ArmSettings:
-        if self.weights and self.rule != "edge-popup":
-            raise ValueError(f"only the arm edge-popup takes weights, not {self.rule!r}")
+        if self.weights and self.rule not in ("edge-popup", "supermask"):
+            raise ValueError(f"only the arms edge-popup and supermask take weights, not {self.rule!r}")
+        if self.moves and self.rule not in DEFAULTS:
+            raise ValueError(f"moves belongs to the arms {', '.join(DEFAULTS)}, not to {self.rule!r}")
+        if self.transfer and self.pattern:
+            raise ValueError(
+                "pattern and transfer can't stand in one arm; set pruning.pattern, which the source shares"
+            )
+        if self.reinit and self.kept != "rewind":
+            raise ValueError(f"reinit: true and kept: {self.kept} both say what kept weights start from; leave one out")
+        if self.signs and self.kept in ("rewind", "random-signs"):
+            raise ValueError(f"signs: true belongs to kept: reinit, reshuffle or constant, not to kept: {self.kept}")
         return self
+
+    def without_folder(self) -> ArmSettings:
+        """Return the arm with the name of its source's data file alone."""
+        data = self.transfer.source.get("data") if self.transfer else None
+        if self.transfer is None or not isinstance(data, dict) or not data.get("path"):
+            return self
+        short = data | {"path": Path(data["path"]).name}
+        transfer = self.transfer.model_copy(update={"source": self.transfer.source | {"data": short}})
+        return self.model_copy(update={"transfer": transfer})
+
+    @property
+    def redraws(self) -> bool:
+        """Whether kept weights come from another initialisation."""
+        return self.reinit or self.kept == "reinit"
+
+    @property
+    def starts_fresh(self) -> bool:
+        """Whether the whole network starts from another initialisation, whatever the study rewinds to."""
+        return self.reinit or (self.kept == "reinit" and not self.signs)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the arm uses the masks of its rule, and changes something else."""
+        return self.shuffle or self.reinit or self.kept != "rewind" or self.pruned != "zero"
 
     @property
     def label(self) -> str:
         """The arm's name in tables and figures."""
         pattern = f"-{self.pattern.label}" if self.pattern else ""
-        return self.name or self.rule + pattern + "-shuffled" * self.shuffle + "-reinit" * self.reinit
+        kept = "-reinit" if self.reinit else "" if self.kept == "rewind" else f"-{self.kept}"
+        frozen = {"zero": "", "freeze": "-frozen", "freeze-moved": "-frozen-moved"}[self.pruned]
+        rule = self.rule + pattern + "-transferred" * (self.transfer is not None)
+        return self.name or rule + "-shuffled" * self.shuffle + kept + "-signs" * self.signs + frozen
 
 
 def _is_blank(given: Any, blank: Section) -> bool:
@@ -195,6 +248,21 @@ class Study(Section):
             _changed(recipe, arm.training, f"arms: training of {arm.label!r}")
         return self
 
+    @model_validator(mode="after")
+    def _sources_fit(self) -> Study:
+        for arm in self.arms:
+            if arm.transfer is None:
+                continue
+            if self.trainer is not None:
+                raise ValueError(f"arms: {arm.label!r} has transfer, which needs tombola's own training; leave it out")
+            try:
+                source_study(self, arm.transfer)
+            except ValidationError as error:
+                details = error.errors()[0]
+                field = ".".join(str(part) for part in ("arms", arm.label, "transfer.from", *details["loc"]))
+                raise ValueError(f"{field}: {details['msg'].removeprefix('Value error, ')}") from None
+        return self
+
     def recipe(self, level: int) -> Recipe:
         """Return the training recipe of a level."""
         return self.training.changed(self.retraining) if level else self.training
@@ -221,10 +289,11 @@ class Study(Section):
 
     def without_folder(self) -> Study:
         """Return the study with the name of a data file alone: where it lies says nothing to others, or too much."""
+        arms = tuple(arm.without_folder() for arm in self.arms)
         if self.data.path is None:
-            return self
+            return self.model_copy(update={"arms": arms})
         data = self.data.model_copy(update={"path": Path(self.data.path).name})
-        return self.model_copy(update={"data": data})
+        return self.model_copy(update={"data": data, "arms": arms})
 
     @property
     def slug(self) -> str:

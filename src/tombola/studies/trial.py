@@ -20,8 +20,10 @@ from tombola.pruning.scoring import KNOWN
 from tombola.pruning.select import after_round
 from tombola.registry import code_fingerprint
 from tombola.studies.arms import ARMS, Rule, rule_named
+from tombola.studies.moves import moving
 from tombola.studies.study import ArmSettings, Study
 from tombola.tasks import Task, TaskSettings
+from tombola.training.moving import Method, Moving
 from tombola.training.popup import Popup, counts_of
 from tombola.training.recipe import Recipe
 from tombola.training.tracking import EarlyBird, TrackedMasks
@@ -33,6 +35,7 @@ from tombola.work import (
     Limit,
     MaskSearch,
     MaskUse,
+    MovingRun,
     Observations,
     Run,
     SgdNoise,
@@ -42,6 +45,8 @@ from tombola.work import (
     Training,
 )
 
+# What an arm gives in the place of a mask -> the work that finds one, and its field.
+FINDERS: dict[type, tuple[type[Training], str]] = {Popup: (Supermask, "popup"), Moving: (MovingRun, "moving")}
 PASSES = {"synflow": 300, "grasp": 9, "snip": 3, "gradient": 3}  # of the examples through the network, forward and back
 
 
@@ -66,6 +71,11 @@ def epoch_length(study: Study, data: Description, recipe: Recipe) -> int:
     return examples // recipe.batch_size
 
 
+def _is_dense(spec: Training) -> bool:
+    """Return whether all weights take part in training, whatever the mask."""
+    return isinstance(spec, Supermask) or (isinstance(spec, Run) and bool(spec.mask and spec.mask.frozen))
+
+
 class Codes(NamedTuple):
     """Fingerprints of a user's own network, data and task; "" for ours."""
 
@@ -84,6 +94,8 @@ class Trial:
         rewinds: all of the study's, those of its connectivity included.
         settings: of the arm that is being planned.
         tracked_rates: of the masks that are tracked while the dense network trains, where the arm has rates of its own.
+        source: the trial of the same number in which that arm's ticket is found, where it is transferred.
+        role: what its groups are called by, where it is such a source.
         items: all work of the study so far, by identity; each item comes after those that it needs.
     """
 
@@ -98,6 +110,8 @@ class Trial:
     rewind: int = 0
     rewinds: tuple[int, ...] = (0,)
     settings: ArmSettings | None = None
+    source: Trial | None = None
+    role: str = ""
     tracked_rates: tuple[dict[str, float], ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -165,7 +179,7 @@ class Trial:
         pattern = mine.pattern if mine else None
         planned = any((arm.rule, arm.pattern) == (label, pattern) for arm in self.study.arms)
         label += f"-{pattern.label}" if pattern else ""
-        its_own = mine and not (mine.shuffle or mine.reinit) and rule_named(mine.rule) is rule
+        its_own = mine and not (mine.is_control or mine.transfer) and rule_named(mine.rule) is rule
         training = mine.training if mine and its_own else {}
         group = label if planned else f"{label}, for other arms' masks"
         while len(chain) <= level:
@@ -239,7 +253,36 @@ class Trial:
         Raises:
             InputError: a layer would keep no weight.
         """
-        self._refuse_pattern("edge-popup")
+        self._refuse_pattern("a supermask")
+        counts = self._counts(level, "a supermask")
+        weights = self.settings.weights if self.settings else None
+        return Popup(counts=counts, draw=draw) if weights is None else Popup(counts=counts, draw=draw, weights=weights)
+
+    def moving(self, method: Method, level: int, draw: int) -> Moving:
+        """Return the rule of a mask that moves until it has as many weights as the level has.
+
+        Raises:
+            InputError: a layer would keep no weight, the schedule does not fit the budget, or patience could end the
+                run before it.
+        """
+        self._refuse_pattern(method)
+        settings, recipe = self.settings, self.study.recipe(level)
+        recipe = recipe.changed(settings.training if settings else {})
+        name = settings.label if settings else method
+        if recipe.patience:
+            raise InputError(
+                f"arm {name!r}: training.patience={recipe.patience} could end a run before its mask has moved; leave "
+                "patience out"
+            )
+        budget = recipe.budget(epoch_length(self.study, self.data, recipe))
+        return moving(method, settings.moves if settings else None, self._counts(level, name), budget, draw, name)
+
+    def _counts(self, level: int, what: str) -> dict[str, int]:
+        """Return how many weights each pruned layer has at a level; the same share of all under scope `global`.
+
+        Raises:
+            InputError: a layer would keep no weight.
+        """
         pruning, rounds = self.study.pruning, self.rates[:level]
         sizes = {name: size for name, size in self.coverage.sizes().items() if name in rounds[0]}
         counts = sizes
@@ -249,11 +292,10 @@ class Trial:
             counts = counts_of(sizes, sum(counts.values()), pruning.minimum)
         if empty := [name.removesuffix(".weight") for name, count in counts.items() if not count]:
             raise InputError(
-                f"edge-popup at level {level} would leave layer {empty[0]!r} no weight; lower pruning.rounds to "
+                f"{what} at level {level} would leave layer {empty[0]!r} no weight; lower pruning.rounds to "
                 f"{level - 1}, set pruning.minimum, or exclude the layer"
             )
-        weights = self.settings.weights if self.settings else None
-        return Popup(counts=counts, draw=draw) if weights is None else Popup(counts=counts, draw=draw, weights=weights)
+        return counts
 
     def supermask(self, level: int, draw: int) -> Training:
         """Return the work that finds the supermask of a level, as the study's arm `edge-popup` does.
@@ -261,7 +303,7 @@ class Trial:
         Raises:
             InputError: the study has several such arms.
         """
-        found = [arm for arm in self.study.arms if arm.rule == "edge-popup" and not (arm.shuffle or arm.reinit)]
+        found = [arm for arm in self.study.arms if arm.rule == "edge-popup" and not (arm.is_control or arm.transfer)]
         if len(found) > 1:
             names = ", ".join(arm.label for arm in found)
             raise InputError(
@@ -377,7 +419,7 @@ class Trial:
         item = Item(
             spec=spec,
             label=f"{study.network.name}.{study.data.source}.trial-{self.number}.{label}",
-            group=group,
+            group=f"{self.role}{group}",
             cost=cost or Cost(),
             observe=wanted,
             data_file=None if study.data.path is None else str(study.data.path),
@@ -409,7 +451,7 @@ class Trial:
         try:
             initial, mask, *others = found
             assert isinstance(initial, InitialState)
-            assert isinstance(mask, MaskUse | Popup)
+            assert isinstance(mask, MaskUse | Popup | Moving)
             assert not others or (len(others) == 1 and isinstance(others[0], Recipe))
         except (TypeError, ValueError, AssertionError):
             raise InputError(
@@ -498,7 +540,7 @@ class Trial:
         group: str,
         level: int,
         initial: InitialState,
-        mask: MaskUse | Popup | None,
+        mask: MaskUse | Popup | Moving | None,
         recipe: Recipe | None = None,
         observe: Observations | None = None,
         until: int | None = None,
@@ -508,15 +550,19 @@ class Trial:
         noise = SgdNoise(level=level if study.noise == "level" else 0, copy_number=copy_number)
         code = recipe.code()
         common = {"training": recipe, "initial": initial, "until": until, "noise": noise, "recipe_code": code}
-        spec: Training = (
-            self.spec(Supermask, popup=mask, **common)
-            if isinstance(mask, Popup)
-            else self.spec(Run, mask=mask, **common)
-        )
+        kind, field_name = FINDERS.get(type(mask), (Run, "mask"))
+        spec: Training = self.spec(kind, **{field_name: mask}, **common)
         cost = self._cost(spec, recipe, level)
         added = self.add(spec, f"{label}.level-{level:02}" if level else label, group, cost, observe)
         assert isinstance(added.spec, Training)
         return added.spec
+
+    def _density(self, spec: Training, level: int, budget: int) -> float:
+        """Return the share of matrix weights that take part in training, on average over a run."""
+        if isinstance(spec, MovingRun):
+            sizes = self.coverage.sizes()
+            return self.coverage.density(round(spec.moving.kept_share(sizes, budget) * sum(sizes.values())))
+        return 1.0 if _is_dense(spec) else self.coverage.density(self.remaining[level])
 
     def _cost(self, spec: Training, recipe: Recipe, level: int) -> Cost:
         epoch = epoch_length(self.study, self.data, recipe)
@@ -528,5 +574,5 @@ class Trial:
             iterations=iterations,
             batch_size=recipe.batch_size,
             evaluated=evaluations * each + self.data.train,
-            density=1.0 if isinstance(spec, Supermask) else self.coverage.density(self.remaining[level]),
+            density=self._density(spec, level, budget),
         )

@@ -17,6 +17,7 @@ from tombola.data.parts import Splits
 from tombola.pruning.mask import Mask
 from tombola.seeds import Seeds
 from tombola.tasks import CLASSIFICATION, Task
+from tombola.training.moving import Moving
 from tombola.training.popup import Popup
 
 Weights = dict[str, Tensor]  # a state_dict on the CPU: parameters and buffers
@@ -53,7 +54,9 @@ class ReplicaState:
         iteration: the number of iterations behind `weights`; schedule and data order continue from there.
         optimizer: the optimiser's tensors from `Engine.optimizer_state`; empty for a fresh optimiser.
         popup: set to train scores and keep the weights.
+        moving: set to move the mask while the network trains.
         task: the task to learn.
+        frozen: set to keep the values that `weights` gives to pruned weights, instead of 0.0.
     """
 
     weights: Weights
@@ -64,6 +67,8 @@ class ReplicaState:
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     popup: Popup | None = None
     task: Task = CLASSIFICATION
+    frozen: bool = False
+    moving: Moving | None = None
 
 
 class Engine(Protocol):

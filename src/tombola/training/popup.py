@@ -17,6 +17,7 @@ from tombola.pruning.select import lowest
 from tombola.section import Section
 
 FrozenWeights = Literal["signed-constant", "init"]
+ScoreTraining = Literal["largest", "sampled"]
 
 
 class Popup(Section):
@@ -28,11 +29,14 @@ class Popup(Section):
         weights: "signed-constant" gives every prunable weight the size that its layer's have on average, and keeps
             its sign (Ramanujan et al. 2020, Section 4: the better of the two); "init" leaves them as they were drawn.
         draw: which initial scores of the trial.
+        method: "largest" shows the forward pass the largest |scores| (edge-popup); "sampled" shows each weight with
+            probability sigmoid(score) while it trains (Zhou et al. 2019, Section 5).
     """
 
     counts: dict[str, int]
     weights: FrozenWeights = "signed-constant"
     draw: int = 0
+    method: ScoreTraining = "largest"
 
 
 def signed_constant(weight: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from tombola.work.interpolation import Interpolation
 from tombola.work.mask_search import Limit, MaskSearch
 from tombola.work.on_data import OnData
 from tombola.work.own_run import OWN_DATA, OWN_RECIPE, OwnInterpolation, OwnMaskSearch, OwnRun
-from tombola.work.run import InitialState, MaskUse, Run, SgdNoise, Shuffle, Supermask, Training
+from tombola.work.run import Frozen, InitialState, MaskUse, MovingRun, Run, SgdNoise, Shuffle, Supermask, Training
 from tombola.work.spec import Cost, Item, Observations, Spec, identity_of
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "OWN_DATA",
     "OWN_RECIPE",
     "Cost",
+    "Frozen",
     "InitialState",
     "Interpolation",
     "Item",
@@ -34,6 +35,7 @@ __all__ = [
     "Limit",
     "MaskSearch",
     "MaskUse",
+    "MovingRun",
     "Observations",
     "OnData",
     "OpaqueSpec",
@@ -120,6 +122,14 @@ KINDS: dict[str, Kind] = {
             "supermask",
             Supermask,
             "tombola.running.training:execute_supermasks",
+            (RESULT, WEIGHTS),
+            resource="gpu",
+        ),
+        Kind(
+            "moving-run",
+            "run",
+            MovingRun,
+            "tombola.running.training:execute_moving",
             (RESULT, WEIGHTS),
             resource="gpu",
         ),

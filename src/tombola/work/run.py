@@ -9,6 +9,7 @@ from pydantic import Field
 from tombola.pruning.patterns import Pattern
 from tombola.section import Section
 from tombola.seeds import Seeds
+from tombola.training.moving import Moving
 from tombola.training.popup import Popup
 from tombola.training.recipe import Recipe
 from tombola.work.on_data import OnData
@@ -22,9 +23,8 @@ class InitialState(Section):
         iteration: of that run. Schedule and data order continue from there.
         trained: take that run's weights at its end instead; schedule and data order still continue from `iteration`.
         draw: which initialisation of the trial: 0 is the dense network's, others are independent of it.
-        redraw: change the kept weights of each layer: "shuffled" permutes them, "signs" permutes their magnitudes and
-            leaves each place its sign.
-        repeat, level: number the permutations.
+        redraw: change the kept weights of each layer; see `tombola.pruning.redraws`.
+        repeat, level: number what is drawn for that.
         name: of a snapshot that a user's own trainer took, such as "step-500"; instead of `iteration`.
     """
 
@@ -32,7 +32,7 @@ class InitialState(Section):
     iteration: int = 0
     trained: bool = False
     draw: int = 0
-    redraw: Literal["shuffled", "signs"] | None = None
+    redraw: Literal["shuffled", "signs", "reinit-signs", "constant", "constant-signs", "random-signs"] | None = None
     repeat: int = 0
     level: int = 0
     name: str | None = None
@@ -70,6 +70,16 @@ class Shuffle(Section):
         return f"{self.stream}/{self.repeat}/{self.level}"
 
 
+class Frozen(Section):
+    """Pruned weights keep their starting values, untrained, instead of 0.0 (Zhou et al. 2019, mask-0 actions).
+
+    Args:
+        moved_in: identity of a run. Weights that did not grow in magnitude from its start to its end become 0.0.
+    """
+
+    moved_in: str | None = None
+
+
 class MaskUse(Section):
     """The mask that a run trains under.
 
@@ -77,11 +87,16 @@ class MaskUse(Section):
         search: identity of the mask search that finds it.
         run: identity of the run whose own mask it is, instead of `search`.
         shuffle: permute it within each layer.
+        frozen: pruned weights keep their starting values; None makes them 0.0.
+        head: weight of the output layer, where the mask comes from a network with other outputs: it is drawn anew, with
+            its bias, and its mask keeps the same share of weights in random places.
     """
 
     search: str | None = None
     run: str | None = None
     shuffle: Shuffle | None = None
+    frozen: Frozen | None = None
+    head: str | None = None
 
     @property
     def source(self) -> str:
@@ -89,6 +104,12 @@ class MaskUse(Section):
         found = self.search or self.run
         assert found is not None
         return found
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Identities of the work whose results are needed to apply the mask."""
+        moved = self.frozen.moved_in if self.frozen else None
+        return (self.source,) if moved is None else (self.source, moved)
 
 
 class SgdNoise(Section):
@@ -155,7 +176,7 @@ class Run(Training):
     @property
     def needs(self) -> tuple[str, ...]:
         """Identities of the work that must be done before this can start."""
-        mask = () if self.mask is None else (self.mask.source,)
+        mask = () if self.mask is None else self.mask.needs
         return tuple(dict.fromkeys((*super().needs, *mask)))
 
 
@@ -169,3 +190,15 @@ class Supermask(Training):
     kind: ClassVar[str] = "supermask"
 
     popup: Popup
+
+
+class MovingRun(Training):
+    """One training of weights under a mask that moves meanwhile.
+
+    Args:
+        moving: the rule of the mask, and how many weights it keeps in the end.
+    """
+
+    kind: ClassVar[str] = "moving-run"
+
+    moving: Moving

@@ -38,6 +38,7 @@ class Case:
         many: whether several runs could be trained together.
         task: the task to learn.
         streams: whether examples are read when they are needed, instead of lying on the device.
+        frozen: pruned weights are held at values other than 0.0.
     """
 
     build: NetworkFactory
@@ -47,6 +48,7 @@ class Case:
     many: bool = False
     task: Task = CLASSIFICATION
     streams: bool = False
+    frozen: bool = False
 
     @cached_property
     def module(self) -> nn.Module:
@@ -69,12 +71,20 @@ class EngineKind:
         load: returns the engine's class, which is called with (build, starts, recipe, budget, device).
         why_not: returns why the engine can't train a case; "" where it can.
         pays: returns whether `auto` takes it for a case that it can train.
+        freezes: whether it can hold pruned weights at values other than 0.0.
     """
 
     name: str
     load: Callable[[], Any]
     why_not: Callable[[Case], str]
     pays: Callable[[Case], bool]
+    freezes: bool = False
+
+    def reason_against(self, case: Case) -> str:
+        """Return why the engine can't train a case; "" where it can."""
+        if case.frozen and not self.freezes:
+            return "it takes pruned weights for 0.0, and here they are frozen at their starting values"
+        return self.why_not(case)
 
 
 def _load_mlp() -> Any:
@@ -153,7 +163,7 @@ ENGINES: dict[str, EngineKind] = {
         EngineKind("stacked", lambda: StackedEngine, _why_not_stacked, lambda case: case.many and not case.on_cpu),
         EngineKind("mlp", _load_mlp, _why_not_mlp, _mlp_pays),
         EngineKind("sparse", _load_sparse, _why_not_sparse, _sparse_pays),
-        EngineKind("dense", lambda: DenseEngine, lambda case: "", lambda case: True),
+        EngineKind("dense", lambda: DenseEngine, lambda case: "", lambda case: True, freezes=True),
     )
 }
 """The engines, the one that `auto` asks first at the head."""
@@ -223,6 +233,7 @@ def choose_engine(
     many: bool = False,
     task: Task = CLASSIFICATION,
     streams: bool = False,
+    frozen: bool = False,
 ) -> Any:
     """Return an engine's class: called with (build, starts, recipe, budget, device) it gives an `Engine`.
 
@@ -233,19 +244,19 @@ def choose_engine(
 
     Args:
         name: "auto" or an engine.
-        build, mask, recipe, example, many, task, streams: as in `Case`.
+        build, mask, recipe, example, many, task, streams, frozen: as in `Case`.
 
     Raises:
         InputError: the engine does not exist, or it can't train the study or a layer of its network.
     """
     check_engine(name)
-    case = Case(build, mask, recipe, example, many, task, streams)
+    case = Case(build, mask, recipe, example, many, task, streams, frozen)
     if name == "auto":
-        return next(kind for kind in ENGINES.values() if not kind.why_not(case) and kind.pays(case)).load()
-    if name == "sparse" and not ENGINES["mlp"].why_not(case):
+        return next(kind for kind in ENGINES.values() if not kind.reason_against(case) and kind.pays(case)).load()
+    if name == "sparse" and not ENGINES["mlp"].reason_against(case):
         name = "mlp"
     kind = engine_named(name)
-    reason = kind.why_not(case)
+    reason = kind.reason_against(case)
     if not reason:
         return kind.load()
     if name == "stacked" or (name == "sparse" and (not case.on_cpu or recipe.precision == "bfloat16")):

@@ -27,7 +27,8 @@ class DenseEngine:
     """Trains one replica by autograd. Gradients of pruned weights are set to zero before the optimiser sees them.
 
     A pruned weight starts at 0.0 and its gradient is 0.0, so momentum, Adam's moments and weight decay leave it at
-    exactly 0.0, and its optimiser state stays zero too.
+    exactly 0.0, and its optimiser state stays zero too. Where a start says `frozen`, it gets back its starting value
+    after each step instead.
     """
 
     name = "dense"
@@ -60,6 +61,7 @@ class DenseEngine:
             for name, keep in start.mask.items()
             if name in self._parameters and not bool(keep.all())  # a frozen weight stays as it is anyway
         ]
+        self._frozen = [weight.detach().clone() for weight, _ in self._masked] if start.frozen else []
         self._optimize(start.optimizer)
 
     def _optimize(self, state: Mapping[str, Tensor]) -> None:
@@ -98,7 +100,10 @@ class DenseEngine:
             clear_pruned(self._masked)  # a norm that is not finite makes all gradients NaN
         self._optimizer.step()
         self._optimizer.zero_grad()
-        if not self._recipe.each_alone:  # such a step may move a weight by the gradients of others
+        with torch.no_grad():  # weight decay moves a weight that has no gradient
+            for (parameter, pruned), value in zip(self._masked, self._frozen, strict=False):
+                parameter.copy_(torch.where(pruned, value, parameter))
+        if not self._frozen and not self._recipe.each_alone:  # such a step may move a weight by the gradients of others
             with torch.no_grad():
                 for parameter, pruned in self._masked:
                     parameter.masked_fill_(pruned, 0.0)

@@ -38,7 +38,7 @@ class PopupEngine(DenseEngine):
         super().__init__(build, [replace(start, optimizer={}) for start in starts], recipe, budget, device)
         (start,) = starts
         assert start.popup is not None
-        self._counts, self._full = start.popup.counts, start.mask
+        self._counts, self._full, self._draw = start.popup.counts, start.mask, start.popup.draw
         state = dict(start.optimizer)
         generator = start.seeds.generator("scores", start.popup.draw)
         self._seen = {n: p for n, p in self._module.named_parameters() if n in self._counts}
@@ -51,7 +51,7 @@ class PopupEngine(DenseEngine):
             weight = state.pop(f"{WEIGHT}/{name}", start.weights[name])
             # Laid out in memory as the parameter is, so that they can be multiplied element by element.
             self._weights[name] = torch.empty_like(parameter, requires_grad=False).copy_(weight)
-            drawn = initial_scores(parameter.shape, generator) if scores is None else scores
+            drawn = self._drawn(name, parameter.shape, generator) if scores is None else scores
             self._parameters[name] = nn.Parameter(torch.empty_like(parameter, requires_grad=False).copy_(drawn))
         self._optimize(state)
         self._show()
@@ -61,7 +61,7 @@ class PopupEngine(DenseEngine):
         for name, parameter in self._seen.items():
             if parameter.grad is not None:
                 scores = self._parameters[name]
-                scores.grad = parameter.grad.mul_(self._weights[name]).mul_(scores.sign())
+                scores.grad = parameter.grad.mul_(self._weights[name]).mul_(self._slope(scores))
                 parameter.grad = None
         if self._recipe.clip_value is not None or self._recipe.clip_norm is not None:
             clip(self._recipe, self._parameters.values())
@@ -69,17 +69,29 @@ class PopupEngine(DenseEngine):
         self._optimizer.zero_grad()
         self._show()
 
+    def _drawn(self, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Return the initial scores of a layer."""
+        return initial_scores(shape, generator)
+
+    def _slope(self, scores: Tensor) -> Tensor:
+        """Return the derivative, by its score, of what a weight is multiplied by."""
+        return scores.sign()
+
+    def _shown(self, name: str) -> Tensor:
+        """Return bool: which weights of a layer the forward pass sees."""
+        return seen(self._parameters[name], self._counts[name])
+
     @torch.no_grad()
     def _show(self) -> None:
         """Let the module see the weights that the scores choose."""
         for name, parameter in self._seen.items():
-            hidden = ~seen(self._parameters[name], self._counts[name])
+            hidden = ~self._shown(name)
             parameter.copy_(self._weights[name]).masked_fill_(hidden, 0.0)
 
     @property
     def mask(self) -> Mask:
         """Which weights the forward pass sees now."""
-        chosen = {name: seen(scores, self._counts[name]) for name, scores in self._parameters.items()}
+        chosen = {name: self._shown(name) for name in self._parameters}
         return Mask({name: chosen.get(name, keep) for name, keep in self._full.items()})
 
     def optimizer_state(self, replica: int = 0) -> dict[str, Tensor]:

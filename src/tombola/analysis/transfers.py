@@ -1,0 +1,80 @@
+"""Transferred tickets against the target's own: is a ticket from elsewhere as good, and better than random places?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from tombola.analysis.measures import allowed_loss, early_of
+from tombola.analysis.paired import paired_gains
+from tombola.analysis.spread import trial_means
+from tombola.analysis.summary import diverged
+from tombola.tasks.metric import Metric, metric_of
+
+AS_GOOD, WORSE, OPEN = "as good", "worse", "inconclusive"
+COLUMNS = ["study", "arm", "source", "take", "level", "density", "n", "mean", "low", "high", "verdict", "over_random"]
+OWN, RANDOM = "ticket", "random-mask"
+
+
+def transfers(
+    levels: pd.DataFrame,
+    sources: Mapping[tuple[str, str], tuple[str, str]],
+    margin: float = 0.001,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Return a row for each (study, transferred arm, level): its gain over the study's own ticket, paired by trial.
+
+    With [low, high] the interval of the gain in the test metric at early stop, the verdict is `as good` where low lies
+    above minus the margin, `worse` where high lies below it, else `inconclusive`; so it is with fewer than two trials,
+    without variation between trials, and where a run of the level diverged, unless it is `worse`.
+
+    Arguments:
+        levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
+        sources: (study, arm) -> where its ticket was found, and what was taken.
+        margin: the loss that still counts as none: 0.001 is 0.1 percentage points, or 0.1 % of another metric.
+        confidence: of the two-sided intervals.
+
+    Returns:
+        COLUMNS. `mean`, `low` and `high` are in shown units. `over_random`: whether the interval of the gain over the
+        arm `random-mask` lies above 0; it is False where there is none. Studies without an arm `ticket` are left out.
+    """
+    metric, rows = metric_of(levels), []
+    lost = set(levels[diverged(levels)].groupby(["study", "arm", "level"]).groups)
+    for (study, arm), (source, take) in sources.items():
+        mine = levels[levels["study"] == study]
+        if not {arm, OWN} <= set(mine["arm"]):
+            continue
+        found = paired_gains(mine, arm, OWN, early_of(metric), confidence)
+        bars = found.assign(over_random=_above_random(mine, arm, metric, confidence))
+        allowed = _allowed(mine, metric, margin)
+        for row in bars.to_dict("records"):
+            places = {(study, name, row["level"]) for name in (arm, OWN)}
+            verdict = _verdict(row, allowed, bool(places & lost))
+            place = {"study": study, "arm": arm, "source": source, "take": take, "verdict": verdict}
+            rows.append({**row, **place})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _verdict(row: Mapping[str, float], allowed: float, lost: bool) -> str:
+    if row["n"] < 2 or row["low"] == row["high"]:
+        return OPEN
+    if row["high"] < -allowed:
+        return WORSE
+    return AS_GOOD if row["low"] > -allowed and not lost else OPEN
+
+
+def _above_random(levels: pd.DataFrame, arm: str, metric: Metric, confidence: float) -> pd.Series | bool:
+    if RANDOM not in set(levels["arm"]):
+        return False
+    found = paired_gains(levels, arm, RANDOM, early_of(metric), confidence)
+    return (found["low"] > 0) & (found["low"] < found["high"])
+
+
+def _allowed(levels: pd.DataFrame, metric: Metric, margin: float) -> float:
+    """Return the loss that still counts as none, in shown units."""
+    if metric.unit == "%":
+        return 100 * margin
+    dense = levels[(levels["level"] == 0) & ~diverged(levels)]
+    value = float(trial_means(dense, ["study"], [early_of(metric)])[early_of(metric)].mean())
+    return metric.scale * allowed_loss(metric, margin, value)
