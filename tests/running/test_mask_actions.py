@@ -222,8 +222,8 @@ def test_a_sparse_engine_is_refused_before_anything_is_written(engine, tmp_path)
         ({"of": "ticket", "kept": "constant", "reinit": True}, "reinit: true and kept: constant both say"),
         ({"of": "fine-tune", "pruned": "freeze"}, "pruned=freeze freezes starting values, and fine-tune starts from"),
         ({"of": "redrawn-magnitudes", "kept": "constant"}, "has kept weights of its own choice already"),
-        ({"of": "edge-popup", "kept": "constant"}, "kept: constant}: the mask of such an arm .*edge-popup-trained"),
-        ({"of": "edge-popup", "pruned": "freeze"}, "pruned: freeze}: the mask of such an arm .*edge-popup-trained"),
+        ({"of": "edge-popup", "kept": "constant"}, "kept: constant}: the mask of edge-popup .*edge-popup-trained"),
+        ({"of": "edge-popup", "pruned": "freeze"}, "pruned: freeze}: the mask of edge-popup .*edge-popup-trained"),
         (
             {"of": "ticket", "kept": "constant", "signs": True, "per_trial": 2},
             "all its repeats would be the same run; remove per_trial",

@@ -255,7 +255,7 @@ def test_defaults_follow_the_budget():
         ({"ticket": {"moves": {"every": 2}}}, "moves belongs to the arms gradual, set, rigl, ac-dc, not to 'ticket'"),
         ({"rigl": {"moves": {"fraction": 0}}}, r"moves\.fraction=0: "),
         ({"rigl": {"training": {"patience": 3}}}, "training.patience=3 could end a run before its mask has moved"),
-        ({"of": "rigl", "reinit": True}, r"\{of: rigl, reinit: true\}: the mask of such an arm"),
+        ({"of": "rigl", "reinit": True}, r"\{of: rigl, reinit: true\}: the mask of rigl does"),
         ({"rigl": {"transfer": {"from": {"seed": 1}}}}, "rigl finds its mask by training and can't be transferred"),
     ],
 )

@@ -113,5 +113,5 @@ def test_its_mask_is_another_work_than_that_of_edge_popup():
     one, other = (find(plan, arm, 1).spec for arm in ("edge-popup", "supermask"))
     assert "method" not in one.identity()["popup"]
     assert other.identity()["popup"]["method"] == "sampled"
-    with pytest.raises(InputError, match=r"\{of: supermask, reinit: true\}: the mask of such an arm"):
+    with pytest.raises(InputError, match=r"\{of: supermask, reinit: true\}: the mask of supermask does"):
         make_plan(small_study(arms=[{"of": "supermask", "reinit": True}]))
