@@ -55,8 +55,8 @@ def control(settings: ArmSettings, arm: Rule) -> Rule:
         if isinstance(mask, Popup | Moving):  # on other weights, training would find another mask
             option = _first_option(settings)
             raise InputError(
-                f"{{of: {settings.rule}, {option}}}: the mask of {settings.rule} does not exist before its training ends; "
-                f"use {{of: edge-popup-trained, {option}}} or {{of: ticket, {option}}}"
+                f"{{of: {settings.rule}, {option}}}: the mask of {settings.rule} does not exist before its training "
+                f"ends; use {{of: edge-popup-trained, {option}}} or {{of: ticket, {option}}}"
             )
         if not isinstance(initial, InitialState) or not isinstance(mask, MaskUse):
             return found
