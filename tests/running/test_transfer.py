@@ -174,6 +174,11 @@ def test_arms_that_can_not_be_transferred(rule):
         make_plan(small_study(arms=[{rule: {"transfer": {"from": SGD}}}]))
 
 
+def test_an_arm_of_its_own_pattern_has_no_source():
+    with pytest.raises(InputError, match="pattern can't stand beside transfer; set pruning.pattern"):
+        make_plan(small_study(arms=[{"rule": "ticket", "pattern": {"n": 2, "m": 4}, "transfer": {"from": SGD}}]))
+
+
 def test_a_source_that_ends_before_the_rewind_iteration():
     short = {"training": {"iterations": 3}}
     with pytest.raises(InputError, match="arm 'mask': the source must train beyond iteration 4"):

@@ -92,7 +92,7 @@ class ArmSettings(Section):
             raise ValueError(f"moves belongs to the arms {', '.join(DEFAULTS)}, not to {self.rule!r}")
         if self.transfer and self.pattern:
             raise ValueError(
-                "pattern and transfer can't stand in one arm; set pruning.pattern, which the source shares"
+                "pattern can't stand beside transfer; set pruning.pattern, which the source shares"
             )
         if self.reinit and self.kept != "rewind":
             raise ValueError(f"reinit: true and kept: {self.kept} both say what kept weights start from; leave one out")
