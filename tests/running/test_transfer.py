@@ -175,8 +175,9 @@ def test_arms_that_can_not_be_transferred(rule):
 
 
 def test_an_arm_of_its_own_pattern_has_no_source():
-    with pytest.raises(InputError, match="pattern can't stand beside transfer; set pruning.pattern"):
-        make_plan(small_study(arms=[{"rule": "ticket", "pattern": {"n": 2, "m": 4}, "transfer": {"from": SGD}}]))
+    own = {"rule": "ticket", "pattern": {"n": 2, "m": 4}, "transfer": {"from": SGD}}
+    with pytest.raises(InputError, match=r"pattern can't stand beside transfer; set pruning\.pattern"):
+        make_plan(small_study(arms=[own]))
 
 
 def test_a_source_that_ends_before_the_rewind_iteration():

@@ -91,9 +91,7 @@ class ArmSettings(Section):
         if self.moves and self.rule not in DEFAULTS:
             raise ValueError(f"moves belongs to the arms {', '.join(DEFAULTS)}, not to {self.rule!r}")
         if self.transfer and self.pattern:
-            raise ValueError(
-                "pattern can't stand beside transfer; set pruning.pattern, which the source shares"
-            )
+            raise ValueError("pattern can't stand beside transfer; set pruning.pattern, which the source shares")
         if self.reinit and self.kept != "rewind":
             raise ValueError(f"reinit: true and kept: {self.kept} both say what kept weights start from; leave one out")
         if self.signs and self.kept in ("rewind", "random-signs"):
