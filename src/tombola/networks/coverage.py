@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tombola.errors import InputError, nearest
+from tombola.networks.axes import PLAIN, Axes
 from tombola.networks.initialise import require_sizes
 from tombola.networks.one_batch import EXAMPLES, Inputs, batch_of, traced
 from tombola.networks.products import ProductTrace, Use, is_vector
@@ -29,12 +30,15 @@ class Layer:
         shape: of the parameter.
         uses: how often each weight is used for one example, on average: 1 in a linear layer, positions in a
             convolution, tokens in attention.
+        axes: which axes are the inputs and outputs of the products that take it; None where they are not known. The
+            default is for plans that were stored before tombola recorded them.
     """
 
     name: str
     kind: Kind
     shape: tuple[int, ...]
     uses: float
+    axes: Axes | None = PLAIN
 
     @property
     def size(self) -> int:
@@ -126,6 +130,10 @@ class Coverage:
     def sizes(self) -> dict[str, int]:
         """Return the number of weights of each prunable parameter by name."""
         return {layer.name: layer.size for layer in self.layers}
+
+    def axes(self) -> dict[str, Axes]:
+        """Return the axes of the prunable parameters that are not stored as [outputs, inputs, window], by name."""
+        return {layer.name: layer.axes for layer in self.layers if layer.axes not in (None, PLAIN)}
 
     def select(self, name: str, what: str) -> str:
         """Return the parameter name for a layer given as "fc1" or "fc1.weight".
@@ -246,9 +254,8 @@ def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embedd
                 unmultiplied.append(Unpruned(name, shape, "it has one dimension"))
         elif not why:
             uses = use.multiply_adds / (examples * max(1, parameter.numel()))
-            layers.append(
-                Layer(name, _kind(use, owners[id(parameter)]), shape, int(uses) if uses.is_integer() else uses)
-            )
+            uses = int(uses) if uses.is_integer() else uses
+            layers.append(Layer(name, _kind(use, owners[id(parameter)]), shape, uses, use.axes))
         elif use.how is not None and not is_vector(parameter):
             skipped.append(Unpruned(name, shape, why, use.computed / examples))
         else:

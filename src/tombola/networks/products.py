@@ -7,9 +7,9 @@ cell look alike: as `mm`, `bmm`, `convolution`. It follows each parameter throug
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,75 +18,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-Operands = list[tuple[Tensor, int]]  # what an operation multiplies, each with the multiply-adds that it takes part in
+from tombola.networks.axes import Axes, Base, axes_in, copied_base
+from tombola.networks.operands import CONVOLUTION, PRODUCTS
 
-
-def _pair(first: int, second: int) -> Callable[[Sequence[Any]], tuple[Operands, int]]:
-    """Return the operands of a matrix product, whose last dimension of the second is that of the result."""
-
-    def operands(args: Sequence[Any]) -> tuple[Operands, int]:
-        a, b = args[first], args[second]
-        count = a.numel() * (b.shape[-1] if b.dim() > 1 else 1)
-        return [(a, count), (b, count)], count
-
-    return operands
-
-
-def _linear(args: Sequence[Any]) -> tuple[Operands, int]:
-    x, weight = args[:2]
-    count = x.numel() * weight.shape[0]
-    return [(x, count), (weight, count)], count
-
-
-def _convolution(args: Sequence[Any]) -> tuple[Operands, int]:
-    """`convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)`."""
-    x, weight, _, stride, padding, dilation, transposed = args[:7]
-    places = x.shape[0]
-    for size, kernel, step, pad, spread in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True):
-        places *= size if transposed else (size + 2 * pad - spread * (kernel - 1) - 1) // step + 1
-    count = places * weight.numel()
-    return [(x, count), (weight, count)], count
-
-
-def _bilinear(args: Sequence[Any]) -> tuple[Operands, int]:
-    """`_trilinear(x, weight, y, ...)`, as `nn.Bilinear` calls it."""
-    x, weight, y = args[:3]
-    count = x.numel() // x.shape[-1] * weight.numel() if x.dim() else 0
-    return [(x, count), (weight, count), (y, count)], count
-
-
-def _recurrent(x: Tensor, weights: Sequence[Tensor], state: Any) -> tuple[Operands, int]:
-    steps, batch = x.numel() // x.shape[-1], x.shape[1] if x.dim() == 3 else 1
-    products = [(weight, steps * weight.numel()) for weight in weights]
-    count = sum(each for _, each in products)
-    states = [(state, batch * weights[1].numel())] if isinstance(state, Tensor) else []
-    return [(x, steps * weights[0].numel()), *products, *states], count
-
-
-def _recurrent_layer(args: Sequence[Any]) -> tuple[Operands, int]:
-    """`mkldnn_rnn_layer(x, weight_ih, weight_hh, bias, bias, state, ...)`: x is [time, batch, features]."""
-    return _recurrent(args[0], args[1:3], args[5])
-
-
-def _recurrent_layers(args: Sequence[Any]) -> tuple[Operands, int]:
-    """`_cudnn_rnn(x, weights, stride, buffer, state, ...)` and its like: all layers and directions at once."""
-    return _recurrent(args[0], [weight for weight in args[1] if weight.dim() > 1], args[4])
-
-
-PRODUCTS: dict[str, Callable[[Sequence[Any]], tuple[Operands, int]]] = {
-    **{f"aten::{name}": _pair(0, 1) for name in ("mm", "bmm", "mv", "dot", "vdot", "_scaled_mm", "_grouped_mm")},
-    **{
-        f"aten::{name}": _pair(1, 2)
-        for name in ("addmm", "addmm_", "_addmm_activation", "baddbmm", "baddbmm_", "addbmm", "addmv", "_sparse_addmm")
-    },
-    "aten::linear": _linear,
-    "aten::convolution": _convolution,
-    "aten::_trilinear": _bilinear,
-    "aten::mkldnn_rnn_layer": _recurrent_layer,
-    "aten::_cudnn_rnn": _recurrent_layers,
-    "aten::miopen_rnn": _recurrent_layers,
-}
-CONVOLUTION = "aten::convolution"
 LOOK_UPS = {"aten::embedding", "aten::_embedding_bag", "aten::_embedding_bag_forward_only"}
 # These copy numbers and change none: what is multiplied afterwards is still the parameter. Views need no entry.
 COPIES = frozenset(
@@ -109,11 +43,13 @@ class Origin:
         data: from the examples, or from an unknown place.
         names: of the parameters that the numbers are, or are computed from.
         computed: the operation that changed the parameters' numbers; "" where they are the parameters' own.
+        bases: how each parameter lies in the tensor's memory, where that is known.
     """
 
     data: bool = False
     names: tuple[str, ...] = ()
     computed: str = ""
+    bases: Mapping[str, Base] = field(default_factory=dict)
 
 
 CONSTANT, DATA = Origin(), Origin(data=True)
@@ -131,6 +67,7 @@ class Use:
         how: where there are such products, the operation and the parameters by which that tensor is computed.
         looked_up: rows of it are looked up, as an embedding's are.
         others: the operations that mix it with the data, and are no products.
+        seen: its axes in each of those products; None for a product in which they are not known.
     """
 
     multiply_adds: float = 0
@@ -139,6 +76,12 @@ class Use:
     how: tuple[str, tuple[str, ...]] | None = None
     looked_up: bool = False
     others: list[str] = field(default_factory=list)
+    seen: set[Axes | None] = field(default_factory=set)
+
+    @property
+    def axes(self) -> Axes | None:
+        """The parameter's axes, which are known only where all products agree on them."""
+        return next(iter(self.seen)) if len(self.seen) == 1 else None
 
 
 class ProductTrace(TorchDispatchMode):
@@ -160,9 +103,11 @@ class ProductTrace(TorchDispatchMode):
         self.products: list[tuple[int, frozenset[str]]] = []
         self.shared: dict[str, str] = {}
         self.unseen: set[str] = set()
+        self._shapes = {name: parameter.shape for name, parameter in parameters.items()}
         self._sizes = {name: parameter.numel() for name, parameter in parameters.items()}
         self._vectors = {name for name, parameter in parameters.items() if is_vector(parameter)}
         self._ranges: dict[int, list[tuple[str, int, int]]] = {}  # bytes of a storage -> the parameter there
+        self._bases: dict[str, Base] = {}
         # A weak reference keeps the key from being used again, and frees the memory of the numbers.
         self._origins: dict[int, tuple[StorageWeakRef, Origin]] = {}
         for name, parameter in parameters.items():
@@ -208,21 +153,21 @@ class ProductTrace(TorchDispatchMode):
         keys = {_key(tensor) for tensor in given}
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and _key(tensor) not in keys:  # a view keeps the origin of what it views
-                self._set(tensor, made)
+                self._set(tensor, _with_bases(made, name, args, given, origins, tensor))
         for tensor in _written(func, args, options):
-            self._set(tensor, made)
+            self._set(tensor, _with_bases(made, name, args, given, origins, tensor))
         return result
 
     def _product(self, op: str, args: Sequence[Any], given: Sequence[Tensor], origins: Sequence[Origin]) -> Origin:
         operands, count = PRODUCTS[op](args)
-        multiplied = {id(tensor) for tensor, _ in operands}
+        multiplied = {id(each.tensor) for each in operands}
         taken: set[str] = set()
-        for tensor, each in operands:
-            origin = self._origin(tensor)
+        for operand in operands:
+            origin = self._origin(operand.tensor)
             matrices = [name for name in origin.names if name not in self._vectors] or origin.names
             whole = max(1, sum(self._sizes[name] for name in matrices))
             for name in origin.names:
-                share = each * self._sizes[name] / whole if name in matrices else 0
+                share = operand.multiply_adds * self._sizes[name] / whole if name in matrices else 0
                 use = self._use(name)
                 if origin.computed:
                     use.computed += share
@@ -230,6 +175,7 @@ class ProductTrace(TorchDispatchMode):
                     continue
                 taken.add(name)
                 use.multiply_adds += share
+                use.seen.add(axes_in(operand, origin.bases.get(name), self._shapes[name]))
                 use.convolved |= op == CONVOLUTION
                 self.uses[name] = self.uses.pop(name)  # the last product decides the order
         self.products.append((count, frozenset(taken)))
@@ -266,6 +212,7 @@ class ProductTrace(TorchDispatchMode):
                 self.shared[name] = other
                 return
         self._ranges[key].append((name, first, last))
+        self._bases[name] = Base.of(parameter)
 
     def _origin(self, tensor: Tensor) -> Origin:
         key = _key(tensor)
@@ -273,13 +220,30 @@ class ProductTrace(TorchDispatchMode):
             return DATA
         if key in self._ranges:
             first, last = _bytes(tensor)
-            return Origin(names=tuple(name for name, start, end in self._ranges[key] if first < end and start < last))
+            names = tuple(name for name, start, end in self._ranges[key] if first < end and start < last)
+            return Origin(names=names, bases={name: self._bases[name] for name in names})
         return self._origins[key][1] if key in self._origins else CONSTANT
 
     def _set(self, tensor: Tensor, origin: Origin) -> None:
         key = _key(tensor)
         if key is not None and key not in self._ranges:
             self._origins[key] = (StorageWeakRef(tensor.untyped_storage()), origin)
+
+
+def _with_bases(
+    made: Origin, op: str, args: Sequence[Any], given: Sequence[Tensor], origins: Sequence[Origin], tensor: Tensor
+) -> Origin:
+    """Return the origin of a result, with how the parameters lie in it where the operation copied them."""
+    if made.data or made.computed or not made.names:
+        return made
+    bases: dict[str, Base | None] = {}
+    for source, origin in zip(given, origins, strict=True):
+        for name, base in origin.bases.items():
+            copy = copied_base(_plain(op), args, source, base, tensor)
+            if name in bases and bases[name] != copy:
+                copy = None
+            bases[name] = copy
+    return replace(made, bases={name: base for name, base in bases.items() if base is not None})
 
 
 def is_vector(parameter: Tensor) -> bool:
@@ -312,5 +276,9 @@ def _written(func: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Iter
             yield from (each for each in tree_leaves(value) if isinstance(each, Tensor))
 
 
+def _plain(op: str) -> str:
+    return op.partition("::")[2]
+
+
 def _short(op: str) -> str:
-    return op.partition("::")[2].strip("_") or op
+    return _plain(op).strip("_") or op

@@ -3,6 +3,9 @@
 `block` and `channel` prune whole groups of weights, the group with the lowest sum of scores first. `n:m` keeps at least
 the n best of each m consecutive inputs, and removes the lowest-scored of the others (Mishra et al. 2021, "Accelerating
 Sparse Deep Neural Networks", Section 3: 2:4).
+
+A weight's shape does not tell its inputs from its outputs, so each function takes the axes of the weights that are not
+stored as [outputs, inputs, window].
 """
 
 from __future__ import annotations
@@ -16,18 +19,21 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tombola.errors import InputError
+from tombola.networks.axes import PLAIN, Axes
 from tombola.pruning.controls import shuffled
 from tombola.pruning.mask import Mask
 from tombola.pruning.select import Rates, Scope, Scores, check_selection, kept_after, lowest, removed, select
 from tombola.section import Section
+
+NONE: Mapping[str, Axes] = {}
 
 
 class Pattern(Section):
     """Which weights are pruned together. Exactly one of n:m, `block` and `channel`.
 
     Args:
-        n, m: of m consecutive inputs of a unit at least n are kept: columns of a linear layer, input channels of a
-            convolution at one place of its kernel. A level of density n / m has exactly n of each m. A last group of
+        n, m: of m consecutive inputs of an output unit at least n are kept: inputs of a linear layer, input channels of
+            a convolution at one place of its kernel. A level of density n / m has exactly n of each m. A last group of
             fewer than m inputs keeps n of them too.
         block: (rows, columns) of a weight's [outputs, inputs * kernel] matrix that are kept or pruned as one. Blocks
             at the edges may be smaller; their sums of scores are scaled up to a whole block's.
@@ -71,27 +77,32 @@ class Pattern(Section):
         """Whether it is n:m, which chooses within groups rather than whole ones."""
         return self.n is not None
 
-    def groups(self, shape: Sequence[int]) -> Tensor:
-        """Return int64 of a weight's shape: the number of each weight's group, from 0 on."""
-        places = torch.arange(int(np.prod(shape))).reshape(tuple(shape))
-        if self.m is not None:
-            inputs = int(shape[1])
-            per_row = -(-inputs // self.m)
-            kernel = int(np.prod(shape[2:]))
-            rows = torch.arange(shape[0])[:, None, None]
-            groups = torch.arange(inputs)[None, :, None] // self.m
-            return ((rows * per_row + groups) * kernel + torch.arange(kernel)).reshape(places.shape)
-        matrix = places.reshape(shape[0], -1)
-        high, wide = (1, matrix.shape[1]) if self.channel or self.block is None else self.block
-        rows, columns = torch.arange(matrix.shape[0])[:, None], torch.arange(matrix.shape[1])
-        across = -(-matrix.shape[1] // wide)
-        return (rows // high * across + columns // wide).reshape(places.shape)
+    def groups(self, shape: Sequence[int], axes: Axes = PLAIN) -> Tensor:
+        """Return int64 of a weight's shape: the number of each weight's group, from 0 on.
 
-    def least(self, shape: Sequence[int]) -> int:
+        Args:
+            shape: of the weight.
+            axes: which of its axes are inputs and outputs.
+        """
+        places = axes.places(shape)  # [outputs, inputs, window]
+        rows = torch.arange(places.shape[0])
+        if self.m is not None:
+            inputs, window = torch.arange(places.shape[1]) // self.m, torch.arange(places.shape[2])
+            per_row = -(-places.shape[1] // self.m)
+            numbers = (rows[:, None, None] * per_row + inputs[:, None]) * places.shape[2] + window
+        else:
+            columns = torch.arange(places[0].numel())
+            high, wide = (1, len(columns)) if self.channel or self.block is None else self.block
+            numbers = rows[:, None] // high * -(-len(columns) // wide) + columns // wide
+        groups = torch.empty(places.numel(), dtype=torch.int64)
+        groups[places.flatten()] = numbers.flatten()
+        return groups.reshape(tuple(shape))
+
+    def least(self, shape: Sequence[int], axes: Axes = PLAIN) -> int:
         """Return the smallest number of weights that a layer can be pruned to: 0 except for n:m."""
         if self.n is None:
             return 0
-        return int(torch.bincount(self.groups(shape).flatten()).clamp(max=self.n).sum())
+        return int(torch.bincount(self.groups(shape, axes).flatten()).clamp(max=self.n).sum())
 
 
 def select_in(
@@ -101,11 +112,16 @@ def select_in(
     rates: Rates | Sequence[Rates],
     scope: Scope = "layer",
     minimum: int = 0,
+    axes: Mapping[str, Axes] = NONE,
 ) -> Mask:
     """Return `mask` without its lowest-scored weights, as `select` does, in a pattern.
 
-    Of whole groups, as many go as have together no more weights than `select` would remove. Arguments and errors are
-    those of `select`.
+    Of whole groups, as many go as have together no more weights than `select` would remove. Other arguments and errors
+    are those of `select`.
+
+    Args:
+        pattern: None for single weights.
+        axes: of the layers that are not stored as [outputs, inputs, window], by name.
     """
     if pattern is None:
         return select(scores, mask, rates, scope, minimum)
@@ -118,20 +134,21 @@ def select_in(
         floor = minimum if scope == "layer" else sum(min(minimum, count) for count in counts)
         gone = sum(counts) - kept_after(sum(counts), [each[names[0]] for each in rounds], floor)
         if gone:
-            (_remove_within if pattern.is_fine else _remove_groups)(pattern, names, gone, scores, keep, minimum)
+            groups = {name: pattern.groups(keep[name].shape, axes.get(name, PLAIN)).flatten() for name in names}
+            (_remove_within if pattern.is_fine else _remove_groups)(pattern, groups, gone, scores, keep, minimum)
     return Mask(keep)
 
 
 def _remove_within(
-    pattern: Pattern, names: list[str], gone: int, scores: Scores, keep: dict[str, Tensor], minimum: int
+    pattern: Pattern, groups: Mapping[str, Tensor], gone: int, scores: Scores, keep: dict[str, Tensor], minimum: int
 ) -> None:
     """Drop the lowest-scored of the weights that are not among the n best of their group, `gone` at most."""
     assert pattern.n is not None
     values, places = [], []
-    for name in names:
+    for name in groups:
         live = keep[name].flatten().nonzero().squeeze(1)
         mine = scores[name].detach().cpu().flatten()[live].double()
-        rank = _ranks(pattern.groups(keep[name].shape).flatten()[live], mine)
+        rank = _ranks(groups[name][live], mine)
         free = rank >= pattern.n
         if minimum:
             best = torch.zeros(len(live), dtype=torch.bool)
@@ -140,7 +157,7 @@ def _remove_within(
         values.append(mine[free])
         places.append(live[free])
     goes = lowest(torch.cat(values), min(gone, sum(map(len, values))))
-    for name, mine, part in zip(names, places, goes.split([len(each) for each in places]), strict=True):
+    for name, mine, part in zip(groups, places, goes.split([len(each) for each in places]), strict=True):
         keep[name].view(-1)[mine[part]] = False
 
 
@@ -157,17 +174,16 @@ def _ranks(groups: Tensor, scores: Tensor) -> Tensor:
 
 
 def _remove_groups(
-    pattern: Pattern, names: list[str], gone: int, scores: Scores, keep: dict[str, Tensor], minimum: int
+    pattern: Pattern, groups: Mapping[str, Tensor], gone: int, scores: Scores, keep: dict[str, Tensor], minimum: int
 ) -> None:
     """Drop the groups with the lowest sums, together no more than `gone` weights."""
     sums, sizes, owners, numbers = [], [], [], []
-    for place, name in enumerate(names):
-        groups = pattern.groups(keep[name].shape).flatten()
-        whole = torch.bincount(groups)
+    for place, (name, group) in enumerate(groups.items()):
+        whole = torch.bincount(group)
         mine = keep[name].flatten()
         score = scores[name].detach().cpu().flatten().double().masked_fill(~mine, 0.0)
-        size = torch.bincount(groups[mine], minlength=len(whole))
-        total = torch.zeros(len(whole), dtype=torch.float64).index_add_(0, groups, score)
+        size = torch.bincount(group[mine], minlength=len(whole))
+        total = torch.zeros(len(whole), dtype=torch.float64).index_add_(0, group, score)
         live = size.nonzero().squeeze(1)
         total = (total * whole.max() / whole)[live]
         order = torch.argsort(total, stable=True)
@@ -182,22 +198,24 @@ def _remove_groups(
     total, size, owner, number = (torch.cat(each) for each in (sums, sizes, owners, numbers))
     order = torch.argsort(total, stable=True)
     goes = order[size[order].cumsum(0) <= gone]
-    for place, name in enumerate(names):
+    for place, (name, group) in enumerate(groups.items()):
         dropped = number[goes[owner[goes] == place]]
-        keep[name] &= ~torch.isin(pattern.groups(keep[name].shape), dropped)
+        keep[name].view(-1)[torch.isin(group, dropped)] = False
 
 
-def shuffled_in(pattern: Pattern | None, mask: Mask, generator: torch.Generator) -> Mask:
+def shuffled_in(
+    pattern: Pattern | None, mask: Mask, generator: torch.Generator, axes: Mapping[str, Axes] = NONE
+) -> Mask:
     """Return a random mask with as many kept weights in each layer, as `shuffled` does, that keeps the pattern.
 
     Whole groups change places with groups of their size; of n:m, groups of one size exchange how many weights they
-    keep, and the places within each group are drawn.
+    keep, and the places within each group are drawn. `axes` are those of `select_in`.
     """
     if pattern is None:
         return shuffled(mask, generator)
     keep = {}
     for name, layer in mask.items():
-        groups = pattern.groups(layer.shape).flatten()
+        groups = pattern.groups(layer.shape, axes.get(name, PLAIN)).flatten()
         sizes = torch.bincount(groups)
         counts = torch.bincount(groups[layer.flatten()], minlength=len(sizes))
         for size in sizes.unique():
@@ -215,11 +233,12 @@ def fitting_rates(
     scope: Scope,
     minimum: int = 0,
     may_end: bool = False,
+    axes: Mapping[str, Axes] = NONE,
 ) -> tuple[dict[str, float], ...]:
     """Return the rates of all rounds such that each removes whole groups, or stops at n:m.
 
     With scope "global" groups of several sizes may differ from the plan by less than the largest one. With `may_end`
-    the rounds end before the first one, but for round 1, that would remove nothing.
+    the rounds end before the first one, but for round 1, that would remove nothing. `axes` are those of `select_in`.
 
     Raises:
         InputError: a round has no group left to remove.
@@ -231,8 +250,11 @@ def fitting_rates(
     fitted: list[dict[str, float]] = [{} for _ in rounds]
     for names in pools:
         left = sum(int(np.prod(shapes[name])) for name in names)
-        floor = sum(max(pattern.least(shapes[name]), min(minimum, int(np.prod(shapes[name])))) for name in names)
-        unit = 1 if pattern.is_fine else max(_unit(pattern, shapes[name]) for name in names)
+        mine = {name: axes.get(name, PLAIN) for name in names}
+        floor = sum(
+            max(pattern.least(shapes[name], mine[name]), min(minimum, int(np.prod(shapes[name])))) for name in names
+        )
+        unit = 1 if pattern.is_fine else max(_unit(pattern, shapes[name], mine[name]) for name in names)
         for number, rates in enumerate(rounds):
             gone = removed(left, rates[names[0]], floor)
             whole = min(round(gone / unit), (left - floor) // unit) * unit
@@ -249,8 +271,8 @@ def fitting_rates(
     return tuple(fitted)
 
 
-def _unit(pattern: Pattern, shape: tuple[int, ...]) -> int:
-    return int(torch.bincount(pattern.groups(shape).flatten()).max())
+def _unit(pattern: Pattern, shape: tuple[int, ...], axes: Axes) -> int:
+    return int(torch.bincount(pattern.groups(shape, axes).flatten()).max())
 
 
 def _limit(pattern: Pattern) -> str:

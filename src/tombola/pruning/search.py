@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tombola.errors import InputError
+from tombola.networks.axes import Axes
 from tombola.pruning.criteria import SkipRound, Snapshots
 from tombola.pruning.mask import Mask
-from tombola.pruning.patterns import Pattern, select_in
+from tombola.pruning.patterns import NONE, Pattern, select_in
 from tombola.pruning.scoring import scores_of
 from tombola.pruning.select import Scope
 
@@ -20,6 +21,7 @@ def find_mask(
     scope: Scope,
     minimum: int = 0,
     pattern: Pattern | None = None,
+    axes: Mapping[str, Axes] = NONE,
 ) -> Mask:
     """Return `mask` without the weights that a criterion scores lowest.
 
@@ -28,7 +30,7 @@ def find_mask(
         snapshots: what the criterion may look at.
         mask: what is kept so far.
         rounds, scope, minimum: as in `select`.
-        pattern: of the mask.
+        pattern, axes: of the mask, as in `select_in`.
 
     Raises:
         SkipRound: the criterion can't tell weights apart, or the rounds remove none.
@@ -36,7 +38,7 @@ def find_mask(
     """
     scores = scores_of(criterion, snapshots)
     try:
-        found = select_in(pattern, scores, mask, rounds, scope, minimum)
+        found = select_in(pattern, scores, mask, rounds, scope, minimum, axes)
     except ValueError as error:
         raise InputError(f"criterion {criterion!r}: {error}") from error
     if found == mask:

@@ -74,7 +74,8 @@ def state_under_mask(
             remarks |= store.facts(run.mask.search)["remarks"]
         if run.mask.shuffle is not None:
             shuffle = run.mask.shuffle
-            mask = shuffled_in(shuffle.pattern, mask, run.seeds.generator("mask", shuffle.counter()))
+            generator = run.seeds.generator("mask", shuffle.counter())
+            mask = shuffled_in(shuffle.pattern, mask, generator, shuffle.axes)
         if run.mask.frozen is None:
             remarks |= collapse(module, mask, input_shape)
     # In the module rather than in the dict: a tied weight has several names there, and is masked under one.

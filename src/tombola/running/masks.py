@@ -113,7 +113,14 @@ def _searched(
         torch.manual_seed(search.seeds.value("dropout"))  # a module may draw in evaluation mode too
         try:
             mask = find_mask(
-                search.criterion, snapshots, parent.mask, rounds, search.scope, search.minimum, search.pattern
+                search.criterion,
+                snapshots,
+                parent.mask,
+                rounds,
+                search.scope,
+                search.minimum,
+                search.pattern,
+                search.axes,
             )
         except SkipRound as reason:
             mask, remarks = parent.mask, remarks | {"skipped": str(reason)}

@@ -143,7 +143,14 @@ def search_mask(item: Item, store: Store, options: RunOptions, make: Make) -> No
         torch.manual_seed(search.seeds.value("dropout"))  # a module may draw in evaluation mode too
         try:
             mask = find_mask(
-                search.criterion, snapshots, mask, search.schedule, search.scope, search.minimum, search.pattern
+                search.criterion,
+                snapshots,
+                mask,
+                search.schedule,
+                search.scope,
+                search.minimum,
+                search.pattern,
+                search.axes,
             )
         except SkipRound as reason:
             remarks["skipped"] = str(reason)

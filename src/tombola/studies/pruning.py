@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
@@ -176,7 +177,26 @@ class Pruning(Section):
             assert self.rate is not None
             bases = [_of(self.rate, number) for number in range(self.rounds)]
         rounds = [rates_at(number, base) for number, base in enumerate(bases)]
-        return fitting_rates(ours, rounds, coverage.shapes(), self.scope, self.minimum, may_end=pattern is not None)
+        if ours is not None:
+            _check_axes([name for name in pruned if any(rates[name] for rates in rounds)], coverage)
+        may_end, axes = pattern is not None, coverage.axes()
+        return fitting_rates(ours, rounds, coverage.shapes(), self.scope, self.minimum, may_end, axes)
+
+
+def _check_axes(names: Sequence[str], coverage: Coverage) -> None:
+    """Refuse a pattern for layers whose inputs and outputs are not known.
+
+    Raises:
+        InputError: one of the layers called `names` is such a layer.
+    """
+    unknown = [layer for layer in coverage.layers if layer.name in names and layer.axes is None]
+    if not unknown:
+        return
+    shape, every = "x".join(map(str, unknown[0].shape)), ", ".join(layer.name for layer in unknown)
+    raise InputError(
+        f"pruning.pattern: which axes of {unknown[0].name!r}, of shape {shape}, are inputs and which are outputs can't "
+        f"be told from the forward pass; exclude it: pruning.exclude: [{every}]"
+    )
 
 
 def _as_rate(value: Any, whose: str = "") -> Rate:

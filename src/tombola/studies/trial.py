@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tombola.data import Description
 from tombola.errors import InputError
 from tombola.networks import Coverage
+from tombola.networks.axes import Axes
 from tombola.pruning import CRITERIA
 from tombola.pruning.at_init import WITH_EXAMPLES
 from tombola.pruning.patterns import Pattern
@@ -138,6 +139,11 @@ class Trial:
     def pattern(self) -> Pattern | None:
         """The pattern of the masks: the arm's own, or else the study's."""
         return (self.settings and self.settings.pattern) or self.study.pruning.pattern
+
+    @property
+    def axes(self) -> dict[str, Axes]:
+        """What a pattern must know of layers that are not stored as [outputs, inputs, window]; {} without a pattern."""
+        return {} if self.pattern is None else self.coverage.axes()
 
     @property
     def rewound(self) -> InitialState:
@@ -390,6 +396,7 @@ class Trial:
             rates=dict.fromkeys(layers, (pool - keep) / pool),
             minimum=self.study.pruning.minimum,
             pattern=self.pattern,
+            axes=self.axes,
             code=code_fingerprint(method, KNOWN, "method"),
             examples=self.study.pruning.init_examples if uses_data else 0,
             level=level,
@@ -496,7 +503,7 @@ class Trial:
             stream: the arm whose masks are shuffled.
             level, repeat: each has a permutation of its own.
         """
-        return Shuffle(stream=stream, repeat=repeat, level=level, pattern=self.pattern)
+        return Shuffle(stream=stream, repeat=repeat, level=level, pattern=self.pattern, axes=self.axes)
 
     def _refuse_pattern(self, what: str) -> None:
         if self.pattern is not None:
@@ -524,6 +531,7 @@ class Trial:
             before=rounds[:-same],
             level=last,
             pattern=self.pattern,
+            axes=self.axes,
             code=code_fingerprint(pruning.criterion, CRITERIA, "criterion"),
         )
 

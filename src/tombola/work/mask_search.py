@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
+from tombola.networks.axes import Axes
 from tombola.pruning.patterns import Pattern
 from tombola.pruning.select import Scope
 from tombola.section import Section
@@ -46,7 +49,7 @@ class MaskSearch(OnData):
         limit: prunes the mask that `run` was made from instead where `run` has lost too much.
         early_bird: takes the weights of the evaluation at which the mask settled, instead of the final ones; `run`
             must have tracked it.
-        pattern: of the mask.
+        pattern, axes: of the mask, as in `tombola.pruning.patterns.select_in`.
         examples: of each class, that a method at initialisation is given.
         level, repeat: number the draws of the criterion and of the examples, where those draw.
         code: fingerprint of a user's own criterion.
@@ -64,6 +67,7 @@ class MaskSearch(OnData):
     limit: Limit | None = None
     early_bird: EarlyBird | None = None
     pattern: Pattern | None = None
+    axes: dict[str, Axes] = Field(default_factory=dict)
     examples: int = 0
     level: int = 0
     repeat: int = 0

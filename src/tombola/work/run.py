@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from tombola.networks.axes import Axes
 from tombola.pruning.patterns import Pattern
 from tombola.section import Section
 from tombola.seeds import Seeds
@@ -54,13 +55,14 @@ class Shuffle(Section):
         stream: the arm whose masks are shuffled. Each has permutations of its own: with one for all, the controls of
             several arms would be correlated.
         repeat, level: each has a permutation of its own.
-        pattern: that the permutation keeps.
+        pattern, axes: that the permutation keeps, as in `tombola.pruning.patterns.shuffled_in`.
     """
 
     stream: str
     repeat: int = 0
     level: int = 0
     pattern: Pattern | None = None
+    axes: dict[str, Axes] = Field(default_factory=dict)
 
     def counter(self) -> str:
         """Return what numbers this draw within the purpose "mask"."""

@@ -1,0 +1,168 @@
+"""Which axes of a weight are inputs and outputs, against layouts that PyTorch documents and products by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_coverage import FORMS, Around, Bare, encoder, lstm
+from torch import Tensor, nn
+
+from tombola.networks import examine
+from tombola.networks.axes import PLAIN, Axes
+
+BACK = Axes(outputs=(1,), inputs=(0,))  # [inputs, outputs]
+
+
+class Conv1D(nn.Module):
+    """A linear layer as transformers' GPT-2 has it."""
+
+    def __init__(self, outputs: int, inputs: int):
+        super().__init__()
+        self.nf = outputs
+        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs)), nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight)
+        return flat.view(*x.shape[:-1], self.nf)
+
+
+class Taken(nn.Module):
+    """One weight, and what is done with it."""
+
+    def __init__(self, shape, takes):
+        super().__init__()
+        self.weight, self.takes = nn.Parameter(torch.randn(shape)), takes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.takes(x, self.weight)
+
+
+def axes_of(module: nn.Module, shape: tuple[int, ...]) -> list[Axes | None]:
+    return [layer.axes for layer in examine(module, shape).layers]
+
+
+def image(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(layer, nn.Flatten())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_product_tells_inputs_from_outputs_whatever_the_view(form):
+    """Of the forms, two take [outputs, inputs]; two are reshaped from three axes."""
+    wanted = dict.fromkeys(FORMS, BACK) | {"linear": PLAIN, "convolved": PLAIN}
+    wanted |= {"reshaped": Axes(outputs=(2,), inputs=(0, 1)), "permuted": Axes(outputs=(1,), inputs=(0, 2))}
+    assert axes_of(Bare([form]), (6,)) == [wanted[form], PLAIN]
+
+
+CASES = {
+    "Linear": (nn.Linear(8, 24), (8,), [PLAIN]),
+    "one output": (nn.Linear(8, 1), (8,), [PLAIN]),
+    "one input": (nn.Linear(1, 8), (1,), [PLAIN]),
+    "Conv2d": (image(nn.Conv2d(4, 8, 3)), (4, 5, 5), [PLAIN]),
+    "Conv2d, groups": (image(nn.Conv2d(4, 8, 3, groups=2)), (4, 5, 5), [PLAIN]),
+    "depthwise": (image(nn.Conv2d(4, 4, 3, groups=4)), (4, 5, 5), [PLAIN]),
+    "Conv1D": (Conv1D(24, 8), (3, 8), [BACK]),
+    "ConvTranspose1d": (image(nn.ConvTranspose1d(4, 6, 2)), (4, 5), [BACK]),
+    "ConvTranspose2d": (image(nn.ConvTranspose2d(4, 6, 3)), (4, 5, 5), [BACK]),
+    "ConvTranspose2d of one channel": (image(nn.ConvTranspose2d(1, 6, 3)), (1, 5, 5), [BACK]),
+    "ConvTranspose2d to one channel": (image(nn.ConvTranspose2d(6, 1, 3)), (6, 5, 5), [BACK]),
+    "ConvTranspose2d, groups": (
+        image(nn.ConvTranspose2d(4, 6, 3, groups=2)),
+        (4, 5, 5),
+        [Axes(outputs=(1,), inputs=(0,), groups=2)],
+    ),
+    "x @ W": (Taken((8, 24), lambda x, w: x @ w), (8,), [BACK]),
+    "x @ W of a sequence": (Taken((8, 24), lambda x, w: x @ w), (3, 8), [BACK]),
+    "x @ W.T": (Taken((24, 8), lambda x, w: x @ w.T), (8,), [PLAIN]),
+    "W @ x": (Taken((24, 8), lambda x, w: w @ x[:, :, None]), (8,), [PLAIN]),
+    "Bilinear": (
+        Taken((3, 4, 5), lambda x, w: nn.functional.bilinear(x, x[:, :1].repeat(1, 5), w)),
+        (4,),
+        [Axes(inputs=(1, 2))],
+    ),
+    "LSTM": (lstm(), (5, 20), [PLAIN] * 3),
+    "LSTM with projection": (
+        Around(nn.LSTM(6, 5, proj_size=3, batch_first=True), 3, lambda result: result[0][:, -1]),
+        (7, 6),
+        [PLAIN] * 4,
+    ),
+    "MultiheadAttention": (encoder(), (5, 16), [PLAIN] * 9),
+    "queries, keys and values apart": (
+        Taken((24, 8), lambda x, w: torch.cat([x @ each.T for each in w.chunk(3)], 1)),
+        (8,),
+        [PLAIN],
+    ),
+    "heads": (Taken((2, 5, 7), lambda x, w: torch.einsum("bi,hio->bho", x, w)), (5,), [Axes(outputs=(0, 2))]),
+    "heads of their own": (
+        Taken((2, 5, 7), lambda x, w: torch.einsum("bhi,hio->bho", x, w)),
+        (2, 5),
+        [Axes(outputs=(0, 2))],
+    ),
+    "heads together": (
+        Taken((2, 5, 7), lambda x, w: torch.einsum("bhi,hio->bo", x, w)),
+        (2, 5),
+        [Axes(outputs=(2,), inputs=(0, 1))],
+    ),
+    "one of several matrices": (Taken((2, 5, 7), lambda x, w: x @ w[1]), (5,), [Axes(outputs=(0, 2))]),
+    "unfolded": (
+        Taken((6, 4, 3, 3), lambda x, w: w.view(6, -1) @ nn.functional.unfold(x, 3)),
+        (4, 5, 5),
+        [Axes(inputs=(1, 2, 3))],
+    ),
+    "stacked": (Taken((8, 24), lambda x, w: torch.einsum("bi,kio->bko", x, torch.stack([w, w]))), (8,), [BACK]),
+    "both ways": (Taken((8, 24), lambda x, w: x @ w @ w.T), (8,), [None]),
+    "an axis split between inputs and outputs": (
+        Taken((10, 7), lambda x, w: torch.einsum("bi,hio->bho", x, w.view(2, 5, 7))),
+        (5,),
+        [None],
+    ),
+    "gathered": (
+        Taken((8, 24), lambda x, w: x @ w.gather(0, torch.arange(8)[:, None].expand(8, 24))),
+        (8,),
+        [None],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_layouts(case):
+    module, shape, wanted = CASES[case]
+    assert axes_of(module, shape) == wanted
+
+
+def test_an_embedding_that_is_only_looked_up_has_no_inputs():
+    module = Around(nn.Embedding(9, 4), 4, lambda result: result.mean(1))
+    (table, head) = examine(module, torch.zeros(2, 3, dtype=torch.long), embeddings=True).layers
+    assert (table.axes, head.axes) == (None, PLAIN)
+
+
+def test_a_weight_is_arranged_by_its_axes():
+    """A unit of a grouped transposed convolution belongs to its group: 2 inputs each, 3 outputs in each of 2 groups."""
+    weight = torch.randn(4, 3, 2, 2)
+    arranged = Axes(outputs=(1,), inputs=(0,), groups=2).arranged(weight)
+    assert arranged.shape == (6, 2, 4)
+    for group in range(2):
+        for unit in range(3):
+            expected = weight[2 * group : 2 * group + 2, unit].flatten(1)
+            assert torch.equal(arranged[3 * group + unit], expected)
+    assert torch.equal(PLAIN.arranged(weight), weight.flatten(2))
+    assert torch.equal(BACK.arranged(weight), weight.transpose(0, 1).flatten(2))
+
+
+@pytest.mark.parametrize("case", [case for case, (_, _, wanted) in CASES.items() if len(wanted) == 1 and wanted[0]])
+def test_an_output_unit_decides_its_own_outputs_alone(case):
+    """With one row of [outputs, inputs, window] at 0, one channel at most of the result changes: that of the unit."""
+    module, shape, wanted = CASES[case]
+    inputs = torch.randn(2, *shape)
+    before = module(inputs)
+    weight = next(each for each in module.parameters() if each.dim() > 1)
+    rows = wanted[0].places(weight.shape).flatten(1)
+    most = before[0].numel() / len(rows)
+    if case == "one of several matrices":
+        rows, most = rows[7:], 1  # the first of two matrices takes no part
+    for row in rows:
+        kept = weight.detach().clone()
+        with torch.no_grad():
+            weight.view(-1)[row] = 0
+            changed = int((module(inputs) != before).any(0).sum())
+            weight.copy_(kept)
+        assert 0 < changed <= most
