@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layout_nets import Conv1D
 from test_coverage import FORMS, Around, Bare, encoder, lstm
 from torch import Tensor, nn
 
@@ -11,19 +12,6 @@ from tombola.networks import examine
 from tombola.networks.axes import PLAIN, Axes
 
 BACK = Axes(outputs=(1,), inputs=(0,))  # [inputs, outputs]
-
-
-class Conv1D(nn.Module):
-    """A linear layer as transformers' GPT-2 has it."""
-
-    def __init__(self, outputs: int, inputs: int):
-        super().__init__()
-        self.nf = outputs
-        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs)), nn.Parameter(torch.zeros(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight)
-        return flat.view(*x.shape[:-1], self.nf)
 
 
 class Taken(nn.Module):
