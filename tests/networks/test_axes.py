@@ -8,8 +8,9 @@ from layout_nets import Conv1D
 from test_coverage import FORMS, Around, Bare, encoder, lstm
 from torch import Tensor, nn
 
-from tombola.networks import examine
+from tombola.networks import examine, initialised
 from tombola.networks.axes import PLAIN, Axes
+from tombola.networks.initialise import layer_axes
 
 BACK = Axes(outputs=(1,), inputs=(0,))  # [inputs, outputs]
 
@@ -154,3 +155,46 @@ def test_an_output_unit_decides_its_own_outputs_alone(case):
             changed = int((module(inputs) != before).any(0).sum())
             weight.copy_(kept)
         assert 0 < changed <= most
+
+
+@pytest.mark.parametrize("case", ["Linear", "Conv2d, groups", "Conv1D", "ConvTranspose1d", "ConvTranspose2d, groups"])
+def test_the_axes_of_a_layer_by_its_kind_are_those_of_its_product(case):
+    module, _, wanted = CASES[case]
+    assert [found for layer in module.modules() if (found := layer_axes(layer))] == wanted
+
+
+FANS = {  # in, out
+    "Conv1D": (lambda: Conv1D(120, 400), 400, 120),
+    "ConvTranspose2d": (lambda: nn.ConvTranspose2d(60, 40, 3), 60 * 9, 40 * 9),
+    "ConvTranspose2d, groups": (lambda: nn.ConvTranspose2d(160, 20, 4, groups=4), 40 * 16, 20 * 16),
+    "ConvTranspose1d": (lambda: nn.ConvTranspose1d(200, 80, 2), 400, 160),
+}
+
+
+@pytest.mark.parametrize("scheme", ["glorot-normal", "glorot-uniform", "kaiming-normal", "kaiming-uniform"])
+@pytest.mark.parametrize("case", FANS)
+def test_layers_of_another_layout_are_drawn_by_their_own_fans(case, scheme):
+    build, inputs, outputs = FANS[case]
+    layer, same, other = (initialised(build, scheme, seed) for seed in (1, 1, 2))
+    variance = 2 / inputs if "kaiming" in scheme else 2 / (inputs + outputs)
+    assert layer.weight.var().item() == pytest.approx(variance, rel=0.06)
+    assert (layer.bias == 0).all()
+    assert torch.equal(layer.weight, same.weight)
+    assert not torch.equal(layer.weight, other.weight)
+
+
+@pytest.mark.parametrize("scheme", ["glorot-uniform", "kaiming-normal"])
+def test_a_transposed_layer_is_drawn_as_its_transpose_is(scheme):
+    """The same numbers of the generator, in another order."""
+    turned = initialised(lambda: Conv1D(24, 8), scheme, 3).weight
+    assert torch.equal(turned.T, initialised(lambda: nn.Linear(8, 24), scheme, 3).weight)
+    turned = initialised(lambda: nn.ConvTranspose2d(4, 6, 3), scheme, 3).weight
+    assert torch.equal(turned.transpose(0, 1), initialised(lambda: nn.Conv2d(4, 6, 3), scheme, 3).weight)
+
+
+def test_coverage_says_which_layers_a_scheme_draws():
+    module = Around(nn.LSTM(6, 5, batch_first=True), 5, lambda result: result[0][:, -1])
+    assert [layer.drawn for layer in examine(module, (7, 6)).layers] == [False, False, True]
+    assert all(layer.drawn for layer in examine(image(nn.ConvTranspose2d(4, 6, 3)), (4, 5, 5)).layers)
+    (bare,) = examine(Taken((8, 24), lambda x, w: x @ w), (8,)).layers
+    assert not bare.drawn

@@ -110,7 +110,11 @@ def test_a_layer_without_known_axes_is_refused_unless_it_is_excluded() -> None:
 
 def test_the_layout_is_part_of_the_identity_where_it_decides_the_mask() -> None:
     def searches(**changes: object) -> list[MaskSearch]:
-        plan = make_plan(tombola.Study.load("demo", **SMALL, **{"pruning.rounds": 1}, **changes, network={"name": "layout_nets:turned"}))
+        plan = make_plan(
+            tombola.Study.load(
+                "demo", **SMALL, **{"pruning.rounds": 1}, **changes, network={"name": "layout_nets:turned"}
+            )
+        )
         return [item.spec for item in plan.work.values() if isinstance(item.spec, MaskSearch)]
 
     for search in searches(**{"pruning.pattern": "channel"}):

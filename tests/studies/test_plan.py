@@ -677,3 +677,15 @@ def test_watching_is_no_part_of_the_identity():
 )  # fmt: skip
 def test_what_an_arm_can_not_do_is_said(settings, match):
     refused(match, **settings)
+
+
+# What a scheme leaves as its constructor made it
+
+
+def test_the_plan_names_the_layers_that_a_scheme_does_not_draw():
+    network = {"name": "layout_nets:turned"}
+    (line,) = small(network=network | {"init": "kaiming-normal"}).notes
+    assert line.startswith("note: network.init: kaiming-normal draws linear and convolution layers; ")
+    assert line.endswith(" keep their constructor's weights: matrix")  # the Conv1D and the transposed one are drawn
+    assert small(network=network).notes == ()
+    assert small(network={"name": "small_nets:mlp", "init": "kaiming-normal"}).notes == ()

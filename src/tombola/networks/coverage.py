@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from tombola.errors import InputError, nearest
 from tombola.networks.axes import PLAIN, Axes
-from tombola.networks.initialise import require_sizes
+from tombola.networks.initialise import drawn_weights, require_sizes
 from tombola.networks.one_batch import EXAMPLES, Inputs, batch_of, traced
 from tombola.networks.products import ProductTrace, Use, is_vector
 
@@ -32,6 +32,7 @@ class Layer:
             convolution, tokens in attention.
         axes: which axes are the inputs and outputs of the products that take it; None where they are not known. The
             default is for plans that were stored before tombola recorded them.
+        drawn: whether a scheme of `network.init` draws it; otherwise it keeps its constructor's weights.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Layer:
     shape: tuple[int, ...]
     uses: float
     axes: Axes | None = PLAIN
+    drawn: bool = True
 
     @property
     def size(self) -> int:
@@ -244,7 +246,7 @@ def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embedd
     trace, returned = traced(module, parameters, args, options, inputs)
 
     layers, skipped, unmultiplied = [], [], []
-    owners = _owners(module)
+    owners, drawn = _owners(module), drawn_weights(module)
     for name in dict.fromkeys((*trace.uses, *parameters)):
         parameter, use = parameters[name], trace.uses.get(name, Use())
         why = _why_not(name, parameter, use, trace, embeddings)
@@ -255,7 +257,8 @@ def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embedd
         elif not why:
             uses = use.multiply_adds / (examples * max(1, parameter.numel()))
             uses = int(uses) if uses.is_integer() else uses
-            layers.append(Layer(name, _kind(use, owners[id(parameter)]), shape, uses, use.axes))
+            kind = _kind(use, owners[id(parameter)])
+            layers.append(Layer(name, kind, shape, uses, use.axes, id(parameter) in drawn))
         elif use.how is not None and not is_vector(parameter):
             skipped.append(Unpruned(name, shape, why, use.computed / examples))
         else:

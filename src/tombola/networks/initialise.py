@@ -9,9 +9,11 @@ from torch import Generator, Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from tombola.errors import InputError
+from tombola.networks.axes import PLAIN, Axes
 
-# Layers whose weights a scheme draws; everything else keeps what the module's own constructor gave it.
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers that store their weight as [outputs, inputs, window]."""
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def glorot_normal(weight: Tensor, generator: Generator) -> None:
@@ -46,11 +48,52 @@ CONSTRUCTOR = 0x5DEECE66D  # keeps what a constructor draws apart from what a sc
 NAMES = (*SCHEMES, "pytorch")
 
 
+def layer_axes(layer: nn.Module) -> Axes | None:
+    """Return the axes of the weight of a linear or convolution layer; None for all other modules.
+
+    A scheme draws the weights of these layers. Everything else keeps what its constructor gave it.
+    """
+    if isinstance(layer, WEIGHTED):
+        return PLAIN
+    if isinstance(layer, TRANSPOSED):
+        return Axes(outputs=(1,), inputs=(0,), groups=layer.groups)
+    # transformers' Conv1D is a linear layer of `nf` outputs with its weight transposed.
+    weight, outputs = getattr(layer, "weight", None), getattr(layer, "nf", None)
+    if type(layer).__name__ == "Conv1D" and isinstance(weight, Tensor) and tuple(weight.shape[1:]) == (outputs,):
+        return Axes(outputs=(1,), inputs=(0,))
+    return None
+
+
+def drawn_weights(module: nn.Module) -> frozenset[int]:
+    """Return the ids of the parameters that a scheme draws as weights."""
+    return frozenset(id(layer.weight) for layer in module.modules() if layer_axes(layer) is not None)
+
+
+def draw(scheme: str, weight: Tensor, axes: Axes, generator: Generator) -> None:
+    """Draw a weight by its fan in and fan out: inputs and outputs, each times the places of the window.
+
+    Args:
+        scheme: one of `SCHEMES`.
+        weight: changed in place.
+        axes: which axes of the weight are inputs and outputs.
+        generator: draws the numbers.
+    """
+    if axes == PLAIN:
+        SCHEMES[scheme](weight, generator)
+        return
+    places = axes.places(weight.shape)
+    drawn = weight.new_empty(places.shape)
+    SCHEMES[scheme](drawn, generator)
+    flat = weight.new_empty(weight.numel())
+    flat[places.flatten()] = drawn.flatten()
+    weight.copy_(flat.view_as(weight))
+
+
 def initialised(build: Callable[[], nn.Module], scheme: str, seed: int) -> nn.Module:
     """Return a freshly built and initialised module; the global generator is left as it was.
 
     Constructors draw from the global generator, so that is seeded inside a fork. A scheme draws the weights of linear
-    and convolution layers (`WEIGHTED`) from its own generator, and sets their biases to zero. Every other parameter
+    and convolution layers (`layer_axes`) from its own generator, and sets their biases to zero. Every other parameter
     keeps what the constructor drew, prunable or not: attention, recurrent layers and bare parameters have no agreed
     fan in and fan out.
 
@@ -65,13 +108,14 @@ def initialised(build: Callable[[], nn.Module], scheme: str, seed: int) -> nn.Mo
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, layer in module.named_modules():
-                if isinstance(layer, WEIGHTED):
+                axes = layer_axes(layer)
+                if axes is not None:
                     if not isinstance(layer.weight, nn.Parameter):
                         raise InputError(
                             f"network.init: {scheme} can't draw the weight of layer {name!r}, which is computed from "
                             "other parameters (for example by weight norm); set network.init to pytorch"
                         )
-                    SCHEMES[scheme](layer.weight, generator)
+                    draw(scheme, layer.weight, axes, generator)
                     if layer.bias is not None:
                         layer.bias.zero_()
     return module

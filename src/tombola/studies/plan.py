@@ -79,8 +79,9 @@ class Plan:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """Notes for the user before training, one line each."""
+        undrawn = _undrawn(self.study.network.init, self.coverage)
         if self.study.trainer is not None:
-            return ()
+            return undrawn
         recipes = (self.study.recipe(level) for level in (0, 1))
         lines = [
             unreached_milestones(recipe, recipe.budget(epoch_length(self.study, self.data, recipe)))
@@ -91,7 +92,7 @@ class Plan:
             f"note: a transferred ticket's output layer, {head}, is drawn anew: its source has other outputs"
             for head in sorted(filter(None, heads))
         ]
-        return tuple(dict.fromkeys(line for line in lines if line))
+        return (*undrawn, *dict.fromkeys(line for line in lines if line))
 
     @cached_property
     def multiply_adds(self) -> float:
@@ -271,6 +272,17 @@ def rows_of(
             label = f"{settings.label}@{rewind}" if len(curves) > 1 else settings.label
             rows += [replace(row, arm=label) for row in curve]
     return rows
+
+
+def _undrawn(scheme: str, coverage: Coverage) -> tuple[str, ...]:
+    """Return a line that names the prunable layers that a scheme does not draw; none where it draws all."""
+    names = [layer.name.removesuffix(".weight") for layer in coverage.layers if not layer.drawn]
+    if scheme == "pytorch" or not names:
+        return ()
+    return (
+        f"note: network.init: {scheme} draws linear and convolution layers; these prunable layers keep their "
+        f"constructor's weights: {', '.join(names)}",
+    )
 
 
 def _check_second_initialisation(study: Study, build: Callable[[], nn.Module], coverage: Coverage) -> None:
