@@ -1,5 +1,6 @@
 """Jobs stacked along one more dimension against the same jobs trained one by one."""
 
+import warnings
 from functools import partial
 
 import pytest
@@ -141,3 +142,16 @@ def test_checking_whether_a_network_stacks_changes_nothing():
     assert StackedEngine.fits(CONV, torch.zeros(1, *IMAGES))
     assert not StackedEngine.fits(DROPPING, torch.zeros(1, *VECTORS))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_trial_says_nothing_of_operations_that_vmap_only_emulates():
+    """Weight norm has no batching rule: PyTorch warns of it each time, and warnings are errors here."""
+
+    class Warns(nn.Linear):
+        def forward(self, x):
+            warnings.warn("something else", UserWarning, stacklevel=1)
+            return super().forward(x)
+
+    assert StackedEngine.fits(lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), torch.zeros(1, 4))
+    with pytest.warns(UserWarning, match="something else"):
+        assert StackedEngine.fits(lambda: Warns(4, 3), torch.zeros(1, 4))

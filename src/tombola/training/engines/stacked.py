@@ -7,6 +7,7 @@ The optimisers work element by element, so one optimiser over stacked tensors is
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -103,7 +104,8 @@ class StackedEngine:
         tensors = {name: torch.stack([tensor, tensor]) for name, tensor in module.state_dict().items()}
         batch = example.expand(2, *example.shape[1:])  # batch norm can't train on one example
         try:
-            with torch.no_grad():
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)  # it is only a trial
                 vmap(lambda weights, inputs: functional_call(module, weights, inputs))(
                     tensors, torch.stack([batch, batch])
                 )
