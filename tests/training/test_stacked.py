@@ -7,6 +7,7 @@ import pytest
 import small_nets
 import torch
 from plain_loop import CPU, assert_equal_states, engine_at, random_mask, recipe, splits
+from torch import nn
 
 from tombola.networks import initialised
 from tombola.seeds import Seeds
