@@ -14,7 +14,7 @@ from tombola.pruning.patterns import Pattern
 from tombola.running.files import read_json_checked, write_json_checked
 from tombola.running.kept_plan import PLAN_FILE, keep_plan, kept_plan
 from tombola.studies import make_plan
-from tombola.work import MaskSearch
+from tombola.work import MaskSearch, OwnRun
 
 SMALL = {"training.iterations": 30, "training.evaluate_every": 30, "trials": 1}
 
@@ -121,6 +121,26 @@ def test_the_layout_is_part_of_the_identity_where_it_decides_the_mask() -> None:
         assert search.axes == TURNED
         assert search.model_copy(update={"axes": {}}).id != search.id
     assert all("axes" not in search.settings() for search in searches())
+    own = searches(arms=["ticket", {"rule": "ticket", "pattern": "channel"}])
+    assert [search.axes for search in own if search.pattern] == [TURNED]  # an arm's own pattern
+
+
+def test_a_trainers_masks_follow_the_layout_too() -> None:
+    trainer = {"name": "own_trainer:fit", "metric": "accuracy", "better": "higher", "inputs": (1, 8, 8)}
+    study = tombola.Study.model_validate(
+        {
+            "name": "own",
+            "network": {"name": "layout_nets:turned", "arguments": {"input_shape": [1, 8, 8], "classes": 3}},
+            "trainer": trainer,
+            "trials": 1,
+            "arms": ["ticket", "random-mask"],
+            "pruning": {"rate": 0.4, "rounds": 1, "pattern": "channel"},
+        }
+    )
+    specs = [item.spec for item in make_plan(study).work.values()]
+    (search,) = (spec for spec in specs if isinstance(spec, MaskSearch))
+    (shuffle,) = (spec.mask.shuffle for spec in specs if isinstance(spec, OwnRun) and spec.mask and spec.mask.shuffle)
+    assert search.axes == shuffle.axes == TURNED
 
 
 def test_plans_that_recorded_no_axes_still_open(tmp_path: Path) -> None:
