@@ -81,7 +81,8 @@ def test_fashion_differs_from_mnist_in_its_data_alone():
     fashion, mnist = load_study("lenet-fashion").model_dump(), load_study("lenet-mnist").model_dump()
     assert {field for field in mnist if mnist[field] != fashion[field]} == {"name", "description", "data"}
     ours = {"source": "fashion-mnist", "validation": 5000, "path": None}
-    assert fashion["data"] == ours | {"arguments": {}, "normalise": "default", "kind": "image"}
+    defaults = {"arguments": {}, "normalise": "default", "kind": "image", "stream": False, "stream_workers": 0}
+    assert fashion["data"] == ours | defaults
 
 
 # Extends
@@ -309,9 +310,8 @@ WORDED = {
     "arms=[]": "arms=[]: must name at least 1",
     "arms=3": "arms=3: must be a list, such as [a, b]",
     "arms=[3]": "arms.0=3: must be a section of `field: value` lines",
-    "arms=[{rule: reinit, foo: 2}]": "unknown field 'arms.0.foo'; known: kept, moves, name, of, per_trial, pruned, "
-    "reinit, "
-    "rule, shuffle, signs, training, transfer, weights",
+    "arms=[{rule: reinit, foo: 2}]": "unknown field 'arms.0.foo'; known: kept, moves, name, of, pattern, per_trial, "
+    "pruned, reinit, rule, shuffle, signs, training, transfer, weights",
     "pruning.exclude=fc1": "pruning.exclude='fc1': must be a list, such as [a, b]",
     "network=3": "network=3: must be a section of `field: value` lines, or a name",
     "training=null": "training=None: must be a section of `field: value` lines",

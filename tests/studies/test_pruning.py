@@ -146,6 +146,6 @@ def test_recurrent_layers_and_attention_are_kinds_too():
     (rates,) = pruning.resolve(coverage)
     assert rates == {"core.weight_ih_l0": 0.2, "attention.in_proj_weight": 0.3, "output.weight": 0.25}
     with pytest.raises(
-        InputError, match=r"pruning\.rates: no prunable layer matches 'conv'; there are core.weight_ih_l0"
+        InputError, match=r"pruning\.rates: no prunable layer matches 'conv'; the layers are core.weight_ih_l0"
     ):
         Pruning(rate=0.5, rates={"conv": 0.2}, rounds=1).resolve(coverage)
