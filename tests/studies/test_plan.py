@@ -1,6 +1,7 @@
 """Plans: which jobs a study comes to, what they wait for, and that their identities stay."""
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 from math import prod
@@ -462,7 +463,10 @@ def test_an_arm_that_returns_the_wrong_thing():
         ({"pruning.rate": 0}, r"round 1 would prune nothing.*pruning.rounds to 0.*raise the rate"),
         ({"pruning.exclude": ["fc1", "fc2", "output"]}, r"pruning\.exclude: it excludes every prunable layer"),
         ({"pruning.exclude": ["fc3"]}, r"pruning\.exclude: .*no prunable layer 'fc3'; did you mean 'fc"),
-        ({"pruning.exclude": ["*.shortcut"]}, r"pruning\.exclude: no prunable layer matches '\*\.shortcut'; the layers are"),
+        (
+            {"pruning.exclude": ["*.shortcut"]},
+            r"pruning\.exclude: no prunable layer matches '\*\.shortcut'; the layers are",
+        ),
         ({"pruning.rates": {"fc3": 0.1}}, r"pruning\.rates: .*no prunable layer 'fc3'"),
         ({"pruning.rates": {"fc1": 0.1}, "pruning.exclude": ["fc1.weight"]}, "both in exclude and in rates"),
         ({"pruning.rate": 1}, r"round 1 would empty layer 'fc1'; .*pruning.rounds to 0.*pruning\.minimum"),
