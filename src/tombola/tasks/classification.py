@@ -80,7 +80,9 @@ class Classification(Task):
         return weights
 
     def check_data(self, data: Description, source: str) -> None:
-        """Check that the targets are class numbers."""
+        """Check that the targets are class numbers, and that each class has a training example."""
+        if data.label_fault:
+            raise InputError(f"{source}: {data.label_fault}")
         if data.classes is None or data.output_shape != ():
             raise InputError(
                 f"task: classification needs one class number for each example, but {source} has {kind_of(data)}; "
