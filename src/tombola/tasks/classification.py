@@ -36,6 +36,13 @@ class Classification(Task):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     class_weights: tuple[float, ...] | None = None
 
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _list(cls, weights: Any) -> Any:
+        if isinstance(weights, str):
+            raise ValueError("must be a list of numbers, one for each class, such as [1.0, 3.5]")
+        return weights
+
     @field_validator("class_weights")
     @classmethod
     def _positive(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
