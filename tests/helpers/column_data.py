@@ -89,3 +89,8 @@ def other_structure():
 
 def other_type():
     return (np.zeros((9, 5)), np.arange(9) % 2), (np.zeros(9, int), np.arange(9) % 2)
+
+
+def impossible_labels():
+    """Three labels for each example, none of which is 0 or 1."""
+    return tuple((inputs, np.full((len(inputs), 3), 0.7, np.float32)) for inputs, _ in arrays())
