@@ -372,6 +372,13 @@ def test_plan_writes_nothing_and_counts_what_is_there(copied: Path, call: Call) 
     assert list(Path().iterdir()) == []
 
 
+def test_plan_refuses_targets_that_a_run_would_refuse(call: Call) -> None:
+    data, network = "data={source: 'column_data:impossible_labels', validation: 10}", "network=task_nets:mlp"
+    code, _, err = call("plan", "demo", data, network, "task=multilabel", "training.batch_size=20")
+    assert code == 2
+    assert "takes targets of 0 and 1, but column_data:impossible_labels has the target 0.7" in err
+
+
 def test_plan_of_a_study_never_run(call: Call) -> None:
     status, out, _ = call("plan", "demo", *TINY)
     assert status == 0

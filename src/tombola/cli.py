@@ -175,10 +175,12 @@ def plan(
     from tombola.running.run import choose_device, data_folder
     from tombola.running.store import Store
     from tombola.studies.plan import make_plan
+    from tombola.studies.start_checks import check_data_at_hand
     from tombola.tables.overview import plan_table
 
     loaded, folder = _load(study, changes, out)
     made = make_plan(loaded, data_folder(data), max_runs)
+    check_data_at_hand(made, data_folder(data))
     _console().print(plan_table(made, Store(folder), choose_device(device), engine, workers, verbose))
 
 

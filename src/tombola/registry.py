@@ -59,7 +59,16 @@ GROUPS = {
 
 
 class NotWhileReading(InputError):
-    """A study names a user's own function, but tombola only reads its folder."""
+    """A study names a user's own function, but tombola only reads its folder.
+
+    Args:
+        message: for the user.
+        named: what the study names, such as "network 'my_nets:make'".
+    """
+
+    def __init__(self, message: str, named: str = "the user's own code"):
+        super().__init__(message)
+        self.named = named
 
 
 IMPORTING: ContextVar[str] = ContextVar("IMPORTING", default="")  # the user's module that is being imported now
@@ -103,7 +112,8 @@ def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Ca
     if folder := _READING.get():
         raise NotWhileReading(
             f"{what} {name!r} is not imported, because reading {folder} runs no code; `tombola run` imports it. Run "
-            "the study only if you trust its author"
+            "the study only if you trust its author",
+            f"{what} {name!r}",
         )
     with searching():
         module = _imported(module_name, name, what)

@@ -17,6 +17,11 @@ MOST_REWINDS = 100
 LARGEST_SEED = 2**63 - 1
 
 
+def as_name(value: Any) -> Any:
+    """Return the name that a number stands for: layers of `nn.Sequential` have numbers as names. Others stay."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class Section(BaseModel):
     """A frozen group of settings that knows which of them decide an outcome."""
 

@@ -105,6 +105,7 @@ def test_a_function_sets_examples_aside(name):
     ("name", "message"),
     [
         ("too_many", "set 90 of 90 training examples aside"),
+        ("repeating", "returned 6 numbers of examples, of which 2 repeat others, such as 7; return each number once"),
         ("varying", "each trial needs the same number"),
         ("nothing", "failed: TypeError.*function\\(inputs, targets, generator\\)"),
     ],

@@ -79,12 +79,14 @@ def test_terminal_tables(study: tuple[Metric, pd.DataFrame, pd.DataFrame]) -> No
     metric, levels, _ = study
     text = printed(summary_table(levels))
     unit = f", {metric.unit}" if metric.unit else ""
+    unit += " (lower is better)" if metric.better == "lower" else ""
     assert f"study: test {metric.words} at early stop{unit}\n" in text
     assert "accuracy" not in text
     first = levels[(levels["arm"] == "ticket") & (levels["level"] == 1)][f"early_stop_test_{metric.name}"]
     assert number(metric.scale * first.mean(), metric) in text
     pairs = printed(ticket_versus_reinit(levels))
     assert f"study: test {metric.words} at the end of training{unit}, mean" in pairs
+    assert "ticket - random init" in pairs
 
 
 def test_two_metrics_stand_side_by_side_in_the_terminal(make: Callable[..., Tables]) -> None:
@@ -102,6 +104,8 @@ def test_figures(study: tuple[Metric, pd.DataFrame, pd.DataFrame]) -> None:
     assert figure is not None
     axes = figure.axes[1]
     assert axes.get_ylabel() == f"test {metric.words} at early stop{unit}"
+    told = " ".join(text.get_text() for text in figure.texts)
+    assert (f"of {metric.words}, lower is better" in told) == (metric.better == "lower")
     rows = levels[(levels["arm"] == "ticket") & (levels["level"] > 0)]
     drawn = np.concatenate([line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 5])
     best = metric.best(list(rows.groupby("level")[f"early_stop_test_{metric.name}"].mean()))
@@ -138,7 +142,8 @@ def test_sentences(study: tuple[Metric, pd.DataFrame, pd.DataFrame]) -> None:
     measure = f"early_stop_test_{metric.name}"
     gains = pd.concat([paired_gains(levels, "ticket", other, measure) for other in ("reinit", "random-mask")])
     told = " ".join(findings(level_statistics(levels), verdicts(levels), gains, break_down(levels), 0.001, metric))
-    assert f"gains in {metric.words} at early stop" in told
+    assert f" in {metric.words} at early stop" in told
+    assert f"Test {metric.words} at early stop stays within" in told
     assert "accura" not in told
     if metric.unit == "kW":
         assert "(lower is better), in kW" in told
@@ -242,7 +247,7 @@ def test_a_regression_from_training_to_its_page(tmp_path: Path, monkeypatch: pyt
     regression = results_of("regression", "mlp", {"name": "regression", "unit": "kW"})
     page = write_report(regression).read_text()
     body = re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
-    for text in ("Test rmse at early stop", "gains in rmse at early stop (lower is better), in kW", "Loss barrier"):
+    for text in ("Test rmse at early stop", " in rmse at early stop (lower is better), in kW", "Loss barrier"):
         assert text in body
     assert "accura" not in body
     assert not re.search(r"\d points", body)

@@ -76,10 +76,11 @@ def test_winning_tickets_are_counted_with_their_densities() -> None:
     assert "2 of them stand after Holm's correction" in first
     assert "within 0.1 points" in first
     assert "5 trials" in first
-    assert second.startswith("With 50.0 % of the weights, the sparsest winning ticket, ticket gains ")
-    assert "+2.00 over reinit (" in second
+    assert second.startswith("With 50.0 % of the weights, the sparsest winning ticket, ticket gains 2.00 over ")
+    assert "reinit (" in second
+    assert second.endswith(" in accuracy at early stop, in percentage points.")
     assert third.startswith(
-        "Accuracy at early stop stays within 0.1 points of the dense network's down to 50.0 % in ticket"
+        "Test accuracy at early stop stays within 0.1 points of the dense network's down to 50.0 % in ticket"
     )
     assert "at no level in reinit" in third
 
@@ -127,7 +128,16 @@ def test_the_gain_over_a_control_is_that_of_the_table() -> None:
     levels = winning()
     gain = paired_differences(levels, "ticket", "reinit", ACCURACY).set_index("level").loc[2]
     text = found(levels)[1].replace("−", "-")
-    assert f"{gain['mean']:+.2f} over reinit ({gain['low']:+.2f} to {gain['high']:+.2f})" in text
+    assert f"gains {gain['mean']:.2f} over reinit ({gain['low']:+.2f} to {gain['high']:+.2f})" in text
+
+
+def test_a_negative_gain_is_a_loss() -> None:
+    levels = winning()
+    levels["arm"] = levels["arm"].map({"ticket": "reinit", "reinit": "ticket"})
+    text = found(levels)[1].replace("−", "-")
+    assert "ticket loses " in text
+    assert " against reinit (-" in text
+    assert " gains" not in text
 
 
 def test_no_winning_ticket_is_said_as_it_is() -> None:
@@ -151,8 +161,8 @@ def test_never_broken_down_and_partly() -> None:
     flat = [[0.97 + n] * 4 for n in NOISE]
     partly = [[0.97, 0.97, 0.97, 0.90 if trial < 2 else 0.97] for trial in range(5)]
     last = found(table({"ticket": flat, "reinit": partly}))[-1]
-    assert "down to the sparsest level, 20.0 % of the weights, in ticket" in last
-    assert "or less in reinit (3 of 5 trials never broke down)" in last
+    assert "down to the sparsest level in ticket (20.0 % of the weights)" in last
+    assert "down to the sparsest level in 3 of 5 trials of reinit, and at least down to 50.0 % in the others" in last
 
 
 def test_the_break_down_is_told_by_the_range_of_trials_and_its_rule() -> None:
@@ -167,7 +177,7 @@ def test_the_break_down_is_told_by_the_range_of_trials_and_its_rule() -> None:
 def test_trials_of_unequal_depth_that_never_broke_down_have_no_mean_level() -> None:
     levels = table({"ticket": [[0.97] * 4] * 5})
     last = found(levels[(levels["level"] < 3) | (levels["trial"] < 2)])[-1]
-    assert "down to the sparsest level, 50.0 to 20.0 % by trial of the weights, in ticket" in last
+    assert "down to the sparsest level in ticket (by trial 50.0 to 20.0 % of the weights)" in last
 
 
 def test_nothing_and_nothing_but_divergence() -> None:

@@ -15,6 +15,7 @@ import small_runs
 from small_studies import find, small_study
 
 import tombola
+from tombola.running.files import read_json_checked, write_json_checked
 from tombola.running.kept_plan import PLAN_FILE, keep_plan, kept_plan, what_changed
 from tombola.running.store import Store
 from tombola.studies.plan import make_plan
@@ -141,6 +142,43 @@ def test_a_folder_of_which_the_plan_was_lost(copied: Path, finished: Path) -> No
         if content is not None:
             (copied / PLAN_FILE).write_bytes(content)
         pd.testing.assert_frame_equal(tombola.Results.open(copied).frame(), expected, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("checksum", "plan.json is not what was written: its checksum differs; "),
+        ("kind", r"plan.json can't be read by this version of tombola \(\w+: .*kind.*\); run the study again; "),
+        ("lost", "plan.json does not exist; "),
+        ("edited", "study.yaml was edited after its last run; "),
+    ],
+)
+def test_a_plan_that_reading_cannot_use_is_named(tmp_path: Path, fault: str, message: str) -> None:
+    keep_plan(tmp_path, make_plan(small_study(data={"source": "own_data:arrays", "validation": 10})))
+    path = tmp_path / PLAN_FILE
+    if fault == "checksum":
+        path.write_text(path.read_text().replace('"label"', '"lobel"', 1))
+    elif fault == "kind":
+        content = read_json_checked(path)
+        del content["work"][0]["kind"]
+        write_json_checked(path, content)
+    elif fault == "lost":
+        path.unlink()
+    else:
+        study = tmp_path / "study.yaml"
+        study.write_text(study.read_text().replace("seed: 0", "seed: 1"))
+    rest = "planning again would import network 'small_nets:mlp', and reading a folder runs no code: run `tombola run "
+    with pytest.raises(tombola.InputError, match=message + rest):
+        tombola.Results.open(tmp_path)
+
+
+def test_a_kind_of_work_that_nobody_knows_is_only_shown(tmp_path: Path) -> None:
+    plan = make_plan(small_study(data={"source": "own_data:arrays", "validation": 10}))
+    keep_plan(tmp_path, plan)
+    content = read_json_checked(tmp_path / PLAN_FILE)
+    content["work"][-1]["kind"] = "alien"
+    write_json_checked(tmp_path / PLAN_FILE, content)
+    assert tombola.Results.open(tmp_path).missing() == len(plan.work)
 
 
 def test_an_edited_study_file_is_believed(copied: Path) -> None:

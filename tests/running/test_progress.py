@@ -49,6 +49,7 @@ def test_labels_are_whole_on_a_narrow_terminal(plan: Plan, tmp_path: Path) -> No
     assert seen[0].split() == ["trial-0.dense", "12,300/50,000", "val", "97.12%"]
     assert seen[1].split() == ["trial-0.one-shot-reinit-2.level-10", "12,300/50,000", "val", "97.12%"]
     assert f"0/{len(plan.work)} done" in seen[2]
+    assert seen[2].endswith(", val: accuracy")
     assert max(map(len, seen)) <= 60
 
 
@@ -61,7 +62,7 @@ def test_log_lines_say_how_far_jobs_and_study_are(plan: Plan, tmp_path: Path, mo
     display.finished(waiting[7], "skipped")  # what it needs did not get done: nobody waits for it
     jobs = under_way(plan, display.store)
     display.tick(jobs)
-    first = f"running  {jobs[0].label}  12,300/50,000 iterations  validation 97.12%  8/{len(waiting)} done"
+    first = f"running  {jobs[0].label}  12,300/50,000 iterations  validation accuracy 97.12%  8/{len(waiting)} done"
     assert text.getvalue().splitlines()[0] == first
     assert len(text.getvalue().splitlines()) == 2
 

@@ -9,8 +9,9 @@ from test_task_studies import run, study
 
 import tombola
 from tombola.data import Dataset, sources
-from tombola.errors import InputError
+from tombola.errors import DataError, InputError
 from tombola.studies import make_plan
+from tombola.studies.start_checks import check_data_at_hand
 from tombola.tasks import Metric
 from tombola.training.engines import choose_engine
 
@@ -21,10 +22,12 @@ def refused(match, name, **changes):
 
 
 def refused_at_the_start(match, folder, name="regression-2", **changes):
-    """Refused by `run`, with the data at hand and nothing written."""
+    """Refused by `tombola plan` and by `run`, with the data at hand and nothing written."""
     settings = {"data": {"source": name, "validation": 24}, "network": {"name": "task_nets:mlp"}} | changes
     planned = study("regression", **settings)
-    make_plan(planned)
+    plan = make_plan(planned)
+    with pytest.raises(tombola.InputError, match=match):
+        check_data_at_hand(plan)
     with pytest.raises(tombola.InputError, match=match):
         run(planned, folder / "out")
     assert not (folder / "out").exists()
@@ -52,6 +55,7 @@ def test_a_task_that_there_is_not(task, message):
         ({"label_smooting": 0.1}, r"has no option 'label_smooting'; did you mean 'label_smoothing'"),
         ({"label_smoothing": 1.0}, r"task.label_smoothing=1.0: must be less than 1"),
         ({"class_weights": [1, -1]}, r"task.class_weights=\[1, -1\]: must be 0 or more"),
+        ({"class_weights": "balanced"}, r"task.class_weights='balanced': must be a list of numbers"),
         ({"name": "multilabel", "threshold": 0}, r"task.threshold=0: must be greater than 0"),
         ({"name": "multilabel", "pos_weight": 0}, r"task.pos_weight=0: must be above 0"),
         ({"name": "segmentation", "classes": 1}, r"task.classes=1"),
@@ -132,6 +136,10 @@ def test_targets_of_their_own_need_no_causal_network(tmp_path):
         ("task_nets:NotFinite", r"the task's loss is inf at the start of training"),
         ("task_nets:Detached", r"does not depend on any parameter"),
         ("task_nets:Batchwise", r"the task's distance depends on the batch size: [\d.]+ with 24 examples at a time, "),
+        (
+            "task_nets:Sevenfold",
+            r"`loss` is (\S+) on the first 12 training examples, but .* `scores` returns for them is (?!\1)\d",
+        ),
         ("task_nets:Failing", r"`loss` of task Failing failed: RuntimeError: no such table"),
     ],
 )
@@ -210,8 +218,21 @@ def test_targets_that_are_no_labels(monkeypatch, tmp_path):
     targets = task_nets.dataset("multilabel").test_targets.copy()
     targets[3, 1] = 2
     data = changed_source(monkeypatch, "multilabel", test_targets=targets)
+    planned = study("multilabel", data=data)
     with pytest.raises(tombola.InputError, match="targets of 0 and 1, but multilabel-changed has the target 2"):
-        run(study("multilabel", data=data), tmp_path / "out")
+        check_data_at_hand(make_plan(planned))
+    with pytest.raises(tombola.InputError, match="targets of 0 and 1, but multilabel-changed has the target 2"):
+        run(planned, tmp_path / "out")
+
+
+def test_planning_leaves_to_the_run_what_it_would_have_to_download(monkeypatch):
+    def load(place):
+        assert not place.may_download
+        raise DataError("not here")
+
+    known = task_nets.dataset("regression").description
+    monkeypatch.setitem(sources.SOURCES, "far", sources.Source(describe=lambda place: known, load=load))
+    check_data_at_hand(make_plan(study("regression", data={"source": "far", "validation": 24})))
 
 
 def test_infinite_targets(monkeypatch, tmp_path):

@@ -120,6 +120,10 @@ def test_the_budget(settings, epoch_length, budget):
         ({"optimizer_options": {"fused": False}}, "not for a study to choose"),
         ({"optimizer_options": {"beta": 0.1}}, "adam has no option 'beta'; did you mean 'betas'"),
         ({"optimizer_options": {"betas": [0.9, 1.5]}}, "Invalid beta"),
+        (
+            {"optimizer_options": {"amsgrad": True, "betas": [0.9]}},
+            r"optimizer_options\.betas=\[0\.9\]: adam does not take this value \(IndexError",
+        ),
         ({"optimizer_options": {"eps": float("nan")}}, "numbers"),
         ({"clip_norm": 0}, "greater than 0"),
         ({"clip_value": -1}, "greater than 0"),

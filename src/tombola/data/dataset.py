@@ -59,6 +59,8 @@ class Description:
         target_dtype: "int64", "float32" or another; structured as `output_shape`.
         tokens: number of token ids, where the inputs are token ids, else None; structured as `input_shape`.
         validation: how many of the training examples the study sets aside; 0 if unknown.
+        label_fault: why whole-number targets, one for each example, are not the classes of a classification, and what
+            to do; "" where they are, or where nobody has looked.
     """
 
     input_shape: Shape
@@ -70,6 +72,7 @@ class Description:
     target_dtype: Dtype | None = "int64"
     tokens: Tokens = None
     validation: int = field(default=0, compare=False)
+    label_fault: str = field(default="", compare=False)
 
 
 def described(

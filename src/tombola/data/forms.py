@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tombola.data.columns import ColumnOrder, columns_of, is_frame, is_map
 from tombola.data.dataset import Arrays
 from tombola.data.memory import check_fits
 from tombola.errors import DataError
@@ -16,10 +17,19 @@ CHANNELS = (1, 3, 4)
 
 
 class Form:
-    """One part of a function's return value, to convert to arrays."""
+    """One part of a function's return value, to convert to arrays.
 
-    def __init__(self, name: str, which: str, part: Any, target: str | None):
+    Args:
+        name: of the function.
+        which: "train" or "test".
+        part: what the function returned.
+        target: the column of targets, None where the function does not name it.
+        order: of columns, shared by train and test.
+    """
+
+    def __init__(self, name: str, which: str, part: Any, target: str | None, order: ColumnOrder | None = None):
         self.where, self.part, self.target = f"{name}: {which}", part, target
+        self._order = order or ColumnOrder()
 
     def read(self) -> tuple[Arrays, Arrays]:
         """Return inputs and targets."""
@@ -28,10 +38,8 @@ class Form:
             inputs, targets = part
         elif is_map(part) and "inputs" in part:
             inputs, targets = part["inputs"], part.get("targets")
-        elif is_map(part):
-            inputs, targets = self._from_columns({str(key): part[key] for key in part})
-        elif hasattr(part, "columns") and hasattr(part, "iloc"):
-            inputs, targets = self._from_columns({str(key): part[key] for key in part.columns})
+        elif is_map(part) or is_frame(part):
+            inputs, targets = self._from_columns(columns_of(part, self.where))
         elif hasattr(part, "column_names") and hasattr(part, "features"):
             as_numpy = part.with_format("numpy") if hasattr(part, "with_format") else part
             columns = as_numpy[:]
@@ -54,10 +62,20 @@ class Form:
         Raises:
             DataError: they can't be trained on.
         """
+        inputs, targets = self.matched(inputs, targets)
         inputs = each_of(lambda values: self._inputs(values, numbers), inputs)
         targets = each_of(lambda values: self._array(values, "targets", numbers), targets)
         self._check_lengths(inputs, targets)
         return inputs, targets
+
+    def matched(self, inputs: Any, targets: Any, item: str = "") -> tuple[Any, Any]:
+        """Return inputs and targets with their columns in the order of train; `item` names one in messages.
+
+        Raises:
+            DataError: columns have other names.
+        """
+        where = self.where + item
+        return self._order.matched(inputs, where, "inputs"), self._order.matched(targets, where, "targets")
 
     def rows(self) -> Rows:
         """Return the examples by number; none is read yet but the first.
@@ -70,7 +88,7 @@ class Form:
             return ArrayRows(self, part[0], part[1])
         if is_map(part) and "inputs" in part:
             return ArrayRows(self, part["inputs"], part.get("targets"))
-        if is_map(part) or hasattr(part, "iloc"):
+        if is_map(part) or is_frame(part):
             raise DataError(
                 f"{self.where} is a {type(part).__name__}, whose columns lie in memory; remove data.stream, or "
                 "return a map-style Dataset"
@@ -90,7 +108,7 @@ class Form:
             "its order; give it a length and items by number (a map-style Dataset), or return arrays"
         )
 
-    def _from_columns(self, columns: dict[str, Any]) -> tuple[Any, Any]:
+    def _from_columns(self, columns: dict[str, Any], item: str = "") -> tuple[Any, Any]:
         target = self.target
         if target is None:
             found = [column for column in TARGETS if column in columns]
@@ -105,6 +123,7 @@ class Form:
         targets = columns.pop(target)
         if not columns:
             raise DataError(f"{self.where} has only the column {target!r}; add inputs")
+        columns = self._order.ordered(columns, self.where + item, "columns")
         arrays = {column: self._array(values, f"column {column!r}") for column, values in columns.items()}
         if len(arrays) == 1 and (only := next(iter(arrays.values()))).ndim > 1:
             return only, targets
@@ -141,13 +160,12 @@ class Form:
             raise DataError(f"{self.where}: item {number} can't be read: {type(error).__name__}: {error}") from error
         if is_map(item):
             columns = {str(key): np.asarray(_numpy(item[key]))[None] for key in item}
-            inputs, targets = self._from_columns(columns)
+            inputs, targets = self._from_columns(columns, f", item {number},")
             return each_of(lambda array: array[0], inputs), np.asarray(targets)[0]
         if not (isinstance(item, tuple | list) and len(item) == 2):
             raise DataError(f"{self.where}: item {number} is a {type(item).__name__}; it must be (input, target)")
-        return each_of(lambda value: np.asarray(_numpy(value)), item[0]), each_of(
-            lambda value: np.asarray(_numpy(value)), item[1]
-        )
+        inputs, target = (each_of(lambda value: np.asarray(_numpy(value)), values) for values in item)
+        return self.matched(inputs, target, f", item {number},")
 
     def _inputs(self, values: Any, numbers: Sequence[int] | None = None) -> np.ndarray:
         array = self._array(values, "inputs", numbers)
@@ -222,7 +240,7 @@ class ArrayRows:
 
     def __init__(self, form: Form, inputs: Any, targets: Any):
         self._form = form
-        self._inputs, self._targets = each_of(_by_rows, inputs), each_of(_by_rows, targets)
+        self._inputs, self._targets = (each_of(_by_rows, values) for values in form.matched(inputs, targets))
         lengths = {len(values) for values in (*leaves(inputs), *leaves(targets))}
         if len(lengths) > 1 or 0 in lengths:
             form.checked(inputs, targets)  # which says what is wrong
@@ -268,17 +286,12 @@ class ItemRows:
 
 def _by_rows(values: Any) -> Any:
     """Return values that an array of row numbers selects from; those of a file are not read."""
-    labelled = hasattr(values, "iloc")
+    labelled = hasattr(values, "iloc") or is_frame(values)
     return values if hasattr(values, "shape") and not labelled else np.asarray(_numpy(values))
 
 
 def _by_number(part: Any) -> bool:
     return hasattr(part, "__len__") and hasattr(part, "__getitem__")
-
-
-def is_map(value: Any) -> bool:
-    """Return whether a value is a map of names to others."""
-    return isinstance(value, Mapping)
 
 
 def _numpy(value: Any) -> Any:

@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from tombola.data.columns import ColumnOrder, is_map
 from tombola.data.dataset import Arrays, Dtype, Tokens, each_array
-from tombola.data.forms import Form, is_map, leaves
+from tombola.data.forms import Form, leaves
 from tombola.data.held import Dataset
-from tombola.errors import DataError, InputError
+from tombola.data.labels import label_fault
+from tombola.errors import DataError, InputError, shown
 from tombola.registry import resolve
 
 UNSAID = object()  # no number of classes, as opposed to None: there are no classes
@@ -71,13 +73,26 @@ def call(name: str, arguments: Mapping[str, Any]) -> Returned:
             raise DataError(
                 f"{name} returned a map of {keys}; it must contain train and test; target, classes, tokens are optional"
             )
-        train, test, target = returned["train"], returned["test"], returned.get("target")
+        train, test, target = returned["train"], returned["test"], _column(name, returned.get("target"))
         said = {key: returned[key] for key in ("classes", "tokens") if key in returned}
     elif isinstance(returned, tuple | list) and len(returned) == 2:
         train, test = returned
     else:
         raise DataError(f"{name} returned a {type(returned).__name__}; it must return (train, test)")
-    return Returned(name, Form(name, "train", train, target), Form(name, "test", test, target), **said)
+    order = ColumnOrder()
+    return Returned(name, Form(name, "train", train, target, order), Form(name, "test", test, target, order), **said)
+
+
+def _column(name: str, target: Any) -> str | None:
+    """Return the name of the column of targets; frames may also have numbers as names."""
+    if target is None:
+        return None
+    if isinstance(target, bool) or not isinstance(target, str | int):
+        raise DataError(
+            f"{name} returned target={shown(target)}; it must be the name of one column. For several targets, return "
+            "pairs (inputs, targets) of arrays"
+        )
+    return str(target)
 
 
 def load(name: str, arguments: Mapping[str, Any]) -> Dataset:
@@ -91,10 +106,14 @@ def load(name: str, arguments: Mapping[str, Any]) -> Dataset:
     inputs, targets = zip(*(part.read() for part in returned.parts.values()), strict=True)
     check_alike(name, "inputs", *inputs)
     check_alike(name, "targets", *targets)
+    fault = label_fault(targets[0], targets[1], says_classes=returned.classes is not UNSAID)
     targets, classes = _numbered(name, *targets)
     if returned.classes is not UNSAID:
+        if fault and returned.classes is not None:
+            raise DataError(f"{name}: {fault}")
         classes = _said(name, "classes", returned.classes, classes)
-    dataset = Dataset(name, inputs[0], targets[0], inputs[1], targets[1], classes, digest_of(*inputs, *targets))
+    digest = digest_of(*inputs, *targets)
+    dataset = Dataset(name, inputs[0], targets[0], inputs[1], targets[1], classes, digest, label_fault=fault)
     if returned.tokens is not UNSAID:
         dataset = replace(dataset, said_tokens=structured_like(name, returned.tokens, dataset.tokens))
     if returned.said:  # of an equal content, other outputs and tables would follow
@@ -149,7 +168,25 @@ def check_alike(name: str, what: str, train: Arrays, test: Arrays) -> None:
     one, other = kinds(train), kinds(test)
     texts = str(one).startswith("U") and str(other).startswith("U")
     if one != other and not texts:
-        raise DataError(f"{name}: {what} of train are {one}, of test {other}; both need the same type and shape")
+        raise DataError(
+            f"{name}: {what} of train are {in_words(train)}, those of test {in_words(test)}; both need the same "
+            "structure, type and shape"
+        )
+
+
+TYPES = {"f": "floating numbers", "i": "whole numbers", "u": "unsigned whole numbers", "b": "truth values"}
+
+
+def in_words(arrays: Arrays) -> str:
+    """Return the structure of arrays, their types and the shape of an example, for a person."""
+    if arrays is None:
+        return "missing"
+    if isinstance(arrays, dict):
+        return "a map of " + ", ".join(f"{name!r}: {in_words(array)}" for name, array in arrays.items())
+    if isinstance(arrays, tuple):
+        return f"a tuple of {len(arrays)}: " + ", ".join(map(in_words, arrays))
+    shape = tuple(arrays.shape[1:])
+    return f"{TYPES.get(arrays.dtype.kind, 'texts')}, " + (f"{shape} per example" if shape else "one per example")
 
 
 def _numbered(name: str, train: Arrays, test: Arrays) -> tuple[tuple[Arrays, Arrays], int | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +39,7 @@ class Dataset:
         classes: number of classes; None where the targets are not class numbers.
         fingerprint: identity of the content where the source's name doesn't say it, else "".
         said_tokens: number of token ids, structured as the inputs, where a user's function says it.
+        label_fault: as in `Description`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Dataset:
     classes: int | None
     fingerprint: str = ""
     said_tokens: Tokens = None
+    label_fault: str = ""
 
     def __post_init__(self) -> None:
         for name in ("train_inputs", "train_targets", "test_inputs", "test_targets"):
@@ -69,7 +71,8 @@ class Dataset:
     def description(self) -> Description:
         """The same facts that `describe` gives without loading."""
         test = len(first_array(self.test_inputs))
-        return described(self.train_inputs, self.train_targets, self.classes, self.tokens, self.examples, test)
+        about = described(self.train_inputs, self.train_targets, self.classes, self.tokens, self.examples, test)
+        return replace(about, label_fault=self.label_fault)
 
     @property
     def examples(self) -> int:

@@ -171,10 +171,16 @@ def own_rows(dataset: Dataset, name: str, seeds: Seeds) -> np.ndarray:
         ) from error
     if rows.dtype == bool and rows.shape == (available,):
         rows = np.flatnonzero(rows)
-    if rows.ndim != 1 or rows.dtype.kind not in "iu" or len(np.unique(rows)) != len(rows):
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise InputError(
-            f"{where} must return different numbers of examples as integers [n], or a mask [{available}]; it returned "
+            f"{where} must return numbers of examples as integers [n], or a mask [{available}]; it returned "
             f"{rows.dtype} of shape {rows.shape}"
+        )
+    numbers, times = np.unique(rows, return_counts=True)
+    if len(numbers) != len(rows):
+        raise InputError(
+            f"{where} returned {len(rows):,} numbers of examples, of which {len(rows) - len(numbers):,} repeat others, "
+            f"such as {numbers[times.argmax()]}; return each number once"
         )
     if not 1 <= len(rows) < available or rows.min() < 0 or rows.max() >= available:
         raise InputError(

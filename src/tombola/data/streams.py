@@ -9,7 +9,7 @@ import numpy as np
 
 from tombola.data.dataset import Arrays, Tokens, are_tokens, each_array
 from tombola.data.forms import leaves
-from tombola.data.functions import UNSAID, call, check_alike, kinds, structured_like
+from tombola.data.functions import UNSAID, call, check_alike, in_words, kinds, structured_like
 from tombola.errors import DataError
 
 
@@ -41,6 +41,7 @@ class Stream:
         check_alike(name, "inputs", inputs, others[0])
         check_alike(name, "targets", targets, others[1])
         self._kinds = kinds(inputs), kinds(targets)
+        self._words = {"inputs": in_words(inputs), "targets": in_words(targets)}
         self.tokens = _tokens(name, returned.tokens, inputs)
         self.classes = _classes(name, returned.classes, targets)
         self.sample: tuple[Arrays, Arrays] = inputs, self._numbered("train", targets, [0])
@@ -55,8 +56,8 @@ class Stream:
         for what, found, wanted in zip(("inputs", "targets"), (inputs, targets), self._kinds, strict=True):
             if kinds(found) != wanted:
                 raise DataError(
-                    f"{self.name}: {which}: {what} of items {min(numbers)} to {max(numbers)} are {kinds(found)}, of "
-                    f"item 0 {wanted}; all must have one type and shape"
+                    f"{self.name}: {which}: {what} of items {min(numbers)} to {max(numbers)} are {in_words(found)}, "
+                    f"those of item 0 of train {self._words[what]}; all must have one type and shape"
                 )
         tokens = self.tokens
         limits = tuple(tokens.values()) if isinstance(tokens, dict) else tokens

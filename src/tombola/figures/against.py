@@ -21,7 +21,7 @@ from tombola.figures.page import Entries, legend_line, page, page_title
 from tombola.figures.ranges import Range, from_zero, padded, worth_showing
 from tombola.figures.style import GREY, Style, of_study, styles
 from tombola.formatting import counted
-from tombola.tables.captions import Bars, small_print
+from tombola.tables.captions import Bars, direction, small_print
 from tombola.tasks.metric import Metric
 
 
@@ -91,6 +91,7 @@ def against_density(
             "points",
             form.bars,
             f"{counted(hidden, 'point')} {_where(panels)} the axes not shown" if hidden else "",
+            next((direction(panel.metric) for panel in panels if panel.metric is not None), ""),
         ),
         form=form,
     )

@@ -18,7 +18,7 @@ from tombola.figures.page import legend_line, page, page_title
 from tombola.figures.style import DENSITIES, GREY, LOOKS, Style
 from tombola.figures.training import choose_levels
 from tombola.formatting import percent
-from tombola.tables.captions import small_print
+from tombola.tables.captions import direction, small_print
 from tombola.tasks.metric import metric_of
 
 
@@ -53,10 +53,10 @@ def rewinding(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     # A group for each iteration, so that runs of several are not taken for repeats of one.
     groups = summarise(shown.assign(arm=shown["base"], level=shown["level"] + shown["k"] / (1 + shown["k"].max())))
     figure, all_axes = page(
-        page_title(levels, f"{metric.words} against the rewind iteration"),
+        page_title(levels, f"test {metric.words} against the rewind iteration"),
         panels=len(panels),
         legend=[entries, kinds],
-        small_print=small_print(groups, "points", form.bars, "percentages are weights remaining"),
+        small_print=small_print(groups, "points", form.bars, "percentages are weights remaining", direction(metric)),
         form=form,
     )
     for letter, axes, panel in zip("ab", all_axes, panels, strict=True):

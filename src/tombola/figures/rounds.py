@@ -19,7 +19,7 @@ from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import page, page_title
 from tombola.figures.training import of_sound_runs
 from tombola.formatting import axis_label, percent, plain
-from tombola.tables.captions import small_print
+from tombola.tables.captions import direction, small_print
 from tombola.tasks.metric import metric_of
 
 BAR, BAR_WIDTH, BAR_LABELS = 0.2, 0.13, 0.58  # inches: left of the colour bar, the bar, its numbers and label
@@ -50,7 +50,7 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
         page_title(levels, f"learning curves of every level of {plain(arm)}"),
         panels=len(measures),
         legend=[],
-        small_print=small_print(summarise(shown), "curves", None),
+        small_print=small_print(summarise(shown), "curves", None, direction(metric)),
         form=form,
         margin=MARGIN,
     )

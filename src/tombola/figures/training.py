@@ -19,7 +19,7 @@ from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import legend_line, page, page_title
 from tombola.figures.style import DENSITIES, LOOKS, Style
 from tombola.formatting import axis_label, percent
-from tombola.tables.captions import small_print
+from tombola.tables.captions import direction, small_print
 from tombola.tasks.metric import Metric, metric_of
 
 PAPER_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
@@ -131,7 +131,9 @@ def _drawn(
         page_title(levels, f"test {metric.words} during training"),
         panels=len(panels),
         legend=[[(legend_line(style, form), label) for label, style in entries.items()]],
-        small_print=small_print(summarise(levels[shown]), "curves", form.bars, "percentages are weights remaining"),
+        small_print=small_print(
+            summarise(levels[shown]), "curves", form.bars, "percentages are weights remaining", direction(metric)
+        ),
         form=form,
     )
     for letter, axes, (name, found) in zip("abc", all_axes, panels, strict=False):

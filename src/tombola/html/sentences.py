@@ -162,7 +162,7 @@ def _shown(value: float, metric: Metric) -> str:
 
 
 def _controls(gains: pd.DataFrame, arm: str, level: int | None, why: str, metric: Metric) -> str:
-    """Return the gain over each control at one level."""
+    """Return the gain over each control, or the loss against it, at one level."""
     rows = gains[gains["level"] == level].dropna(subset=["mean"]) if len(gains) else gains
     if rows.empty:
         return ""
@@ -172,12 +172,14 @@ def _controls(gains: pd.DataFrame, arm: str, level: int | None, why: str, metric
         interval = (
             f" ({signed(row['low'], metric)} to {signed(row['high'], metric)})" if math.isfinite(row["low"]) else ""
         )
-        parts.append(f"{signed(row['mean'], metric)} over {plain(row['baseline'])}{interval}")
+        size = signed(abs(row["mean"]), metric).lstrip("+")
+        verb, than = ("loses", "against") if row["mean"] < 0 else ("gains", "over")
+        parts.append(f"{verb} {size} {than} {plain(row['baseline'])}{interval}")
     unit = {"%": ", in percentage points", "": ""}.get(metric.unit, f", in {metric.unit}")
     lower = "" if metric.better == "higher" else " (lower is better)"
     return (
-        f"With {percent(rows['density'].mean())} % of the weights{why}, {plain(arm)} gains in {metric.words} at early "
-        f"stop{lower}{unit}: {_listed(parts)}."
+        f"With {percent(rows['density'].mean())} % of the weights{why}, {plain(arm)} {_listed(parts)} "
+        f"in {metric.words} at early stop{lower}{unit}."
     )
 
 
@@ -189,9 +191,8 @@ def _break_down(break_down: pd.DataFrame, arm: str, margin: float, metric: Metri
     if not parts:
         return ""
     within = f"{100 * margin:g} {'points' if metric.unit == '%' else '%'}"
-    subject = f"{metric.words[:1].upper()}{metric.words[1:]}"
     return (
-        f"{subject} at early stop stays within {within} of the dense network's {_listed(parts)}. "
+        f"Test {metric.words} at early stop stays within {within} of the dense network's {_listed(parts)}. "
         "Each density is that of the sparsest level before two levels in a row, or the last one, leave that margin. "
         "Over trials, it is the geometric mean."
     )
@@ -201,13 +202,15 @@ def _holds_down_to(name: str, row: dict[str, Any]) -> str:
     """Return the break-down density of one arm, with its range over trials."""
     first, last = percent(row["first"]), percent(row["last"])
     if row["censored"] == row["n"]:
-        where = f"{first} %" if first == last else f"{first} to {last} % by trial"
-        return f"down to the sparsest level, {where} of the weights, in {name}"
+        where = f"{first} %" if first == last else f"by trial {first} to {last} %"
+        return f"down to the sparsest level in {name} ({where} of the weights)"
     if row["last"] >= 1:
         return f"at no level in {name}"
     if row["censored"]:
-        where = f"{first} %" if first == last else f"{first} to {last} % by trial"
-        return f"down to {where} or less in {name} ({row['censored']} of {row['n']} trials never broke down)"
+        return (
+            f"down to the sparsest level in {row['censored']} of {counted(row['n'], 'trial')} of {name}, and at least "
+            f"down to {first} % in the others"
+        )
     if first == last:
         return f"down to {first} % in {name}"
     return f"down to {percent(row['density'])} % in {name} ({first} to {last} % by trial)"

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
 from tombola.data import Description, blank_inputs, is_one_shape
@@ -23,7 +23,7 @@ from tombola.networks.lenet import lenet
 from tombola.networks.resnet import cifar_resnet, resnet_18
 from tombola.networks.vgg import vgg
 from tombola.registry import code_fingerprint, resolve
-from tombola.section import Section
+from tombola.section import Section, as_name
 from tombola.tasks import Task
 
 __all__ = [
@@ -80,6 +80,11 @@ class NetworkSettings(Section):
     init: Literal["glorot-normal", "glorot-uniform", "kaiming-normal", "kaiming-uniform", "pytorch"] = "glorot-normal"
     output: str | None = None
     embeddings: bool = False
+
+    @field_validator("output", mode="before")
+    @classmethod
+    def _output(cls, value: Any) -> Any:
+        return as_name(value)
 
     @model_validator(mode="before")
     @classmethod

@@ -54,14 +54,25 @@ def traced(
                     return trace, module(*args, **options)
             except Exception as error:
                 failure = failure or error
-    told, hint = "the given batch", ""
-    if _is_shape(inputs):
-        told = f"inputs of shape {tuple(inputs)}"
-        dtypes = {parameter.dtype for parameter in parameters.values() if parameter.is_floating_point()}
-        if dtypes and dtypes != {torch.float32}:
-            kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-            hint = f" (the inputs are float32, the weights {kinds})"
+    told = f"inputs of shape {tuple(inputs)}" if _is_shape(inputs) else "the given batch"
+    hint = _of_types(module, parameters, tensors)
     raise InputError(f"the network can't be run on {told}: {type(failure).__name__}: {failure}{hint}") from failure
+
+
+def _of_types(module: nn.Module, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> str:
+    """Return what the types of inputs and weights say about a failure, and the remedy; "" for nothing."""
+    weights = {parameter.dtype for parameter in parameters.values() if parameter.is_floating_point()}
+    given = {tensor.dtype for tensor in inputs}
+    looks_up = any(isinstance(layer, nn.Embedding | nn.EmbeddingBag) for layer in module.modules())
+    if given == {torch.int64} and weights and not looks_up:
+        return " (whole-number inputs are token ids, and the network has no embedding; convert features to float32)"
+    if given == {torch.float32} and weights and weights != given:
+        kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in weights))
+        return (
+            f" (the inputs are float32, the weights {kinds}; return a float32 module, and set training.precision: "
+            "float64 to compute in float64; for a loop of your own, give a batch as inputs)"
+        )
+    return ""
 
 
 @contextmanager

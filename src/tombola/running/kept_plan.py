@@ -17,11 +17,12 @@ from pydantic import TypeAdapter
 from tombola.data import Description
 from tombola.errors import StoreError
 from tombola.networks import STORED, Coverage
+from tombola.registry import NotWhileReading, reading
 from tombola.running.files import Damaged, read_json_checked, write_json_checked, write_whole
 from tombola.running.store import Store
 from tombola.studies.connectivity import Pair
 from tombola.studies.loading import STUDY_FILE, dump_study
-from tombola.studies.plan import Plan, Row
+from tombola.studies.plan import Plan, Row, make_plan
 from tombola.studies.study import Study
 from tombola.tasks import CLASSIFICATION, Measures
 from tombola.work import Item, Observations, OpaqueSpec, opaque_item_from_json
@@ -81,7 +82,40 @@ def kept_plan(root: Path) -> Plan | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError) as error:
         if isinstance(error, Damaged):
             raise
-        raise Damaged(f"{root / PLAN_FILE} can't be read by this version of tombola; run the study again") from error
+        fault = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise Damaged(
+            f"{root / PLAN_FILE} can't be read by this version of tombola ({fault}); run the study again"
+        ) from error
+
+
+def plan_to_read(folder: Path, study: Study, root: Path | None = None) -> Plan:
+    """Return the kept plan of a results folder; planned again where it is lost or of another study.
+
+    Args:
+        folder: the results folder.
+        study: what its study file says now.
+        root: folder of data sets.
+
+    Raises:
+        InputError: planning would import what the study names, or the study can't be planned.
+    """
+    why = f"{folder / PLAN_FILE} does not exist"
+    try:
+        plan = kept_plan(folder)
+    except Damaged as error:
+        plan, why = None, str(error)
+    if plan is not None:
+        if plan.study == study:
+            return plan
+        why = f"{folder / STUDY_FILE} was edited after its last run"
+    try:
+        with reading(str(folder)):
+            return make_plan(study, root)
+    except NotWhileReading as error:
+        raise NotWhileReading(
+            f"{why}; planning again would import {error.named}, and reading a folder runs no code: "
+            f"run `tombola run {folder}`, but only if you trust the author of the study"
+        ) from error
 
 
 def _check_identities(items: Sequence[Item]) -> None:

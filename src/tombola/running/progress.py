@@ -145,7 +145,9 @@ class Display:
             totals = self._totals(running)
             for item in running:
                 if state := self._states(item):
-                    self._say(f"running  {item.label}  {_position(state)}{self._metric(state)}  {totals}")
+                    value = self._value(state)
+                    measured = value and f"  validation {self.metric.words} {value}"
+                    self._say(f"running  {item.label}  {_position(state)}{measured}  {totals}")
 
     def view(self, running: Sequence[Item]) -> View:
         """Return what a live display shows."""
@@ -155,8 +157,10 @@ class Display:
             # Network and data are the same in all of them, and a terminal may be narrow.
             short = item.label.removeprefix(f"{study.network.name}.{study.data.source}.")
             where = _position(state).rpartition(" ")[0] if state else "starting"
-            rows.append((short, where, self._metric(state, "val ")))
-        return View(tuple(rows), self._totals(running), self._share(running))
+            value = self._value(state)
+            rows.append((short, where, value and f"val {value}"))
+        about = f", val: {self.metric.words}" if any(value for _, _, value in rows) else ""
+        return View(tuple(rows), self._totals(running) + about, self._share(running))
 
     def _say(self, text: str, always: bool = False) -> None:
         if always or not self.quiet:
@@ -183,10 +187,10 @@ class Display:
         left = self.forecast.left(waiting, under_way)
         return f"{done}/{len(self.plan.work)} done" + (f", about {duration(left)} left" if left else "")
 
-    def _metric(self, state: State | None, before: str = "  validation ") -> str:
+    def _value(self, state: State | None) -> str:
         """Return the latest value of the metric on the validation examples; "" for none."""
         value = (state or {}).get("metrics", {}).get(self.metric.name)
-        return "" if value is None else f"{before}{self.metric.text(value)}"
+        return "" if value is None else self.metric.text(value)
 
 
 def remarks_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -208,7 +212,7 @@ def remarks_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def result_of(facts: dict[str, Any], metric: Metric) -> str:
     """Return the one figure that sums up a result, with two spaces before it; "" for a kind without one."""
     if "history" in facts:
-        return f"  test {metric.text(facts['history'][f'test_{metric.name}'][-1])}"
+        return f"  test {metric.words} {metric.text(facts['history'][f'test_{metric.name}'][-1])}"
     if "along" in facts:
         points = facts["along"]
         if "test_error" in points:

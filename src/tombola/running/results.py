@@ -15,16 +15,15 @@ import torch
 from tombola.errors import InputError
 from tombola.formatting import as_csv
 from tombola.pruning.mask import Mask
-from tombola.registry import reading
 from tombola.running.collapse import said
 from tombola.running.ends import Ends
 from tombola.running.files import Damaged, write_whole
-from tombola.running.kept_plan import kept_plan
+from tombola.running.kept_plan import plan_to_read
 from tombola.running.relative_cost import relative_costs
 from tombola.running.store import Store
 from tombola.running.ticket import Ticket
 from tombola.studies.loading import STUDY_FILE, load_study
-from tombola.studies.plan import Plan, Row, make_plan
+from tombola.studies.plan import Plan, Row
 from tombola.tasks import ACCURACY_ALONE, Measures
 from tombola.training.engine import Weights
 from tombola.training.interpolation import measures_of
@@ -100,13 +99,7 @@ class Results:
         if not (Path(folder) / STUDY_FILE).is_file():
             raise InputError(f"{str(folder)!r} is not a results folder: it has no {STUDY_FILE}")
         study = load_study(str(Path(folder) / STUDY_FILE))
-        try:
-            plan = kept_plan(Path(folder))
-        except Damaged:
-            plan = None
-        if plan is None or plan.study != study:
-            with reading(str(folder)):
-                plan = make_plan(study, Path(data) if data else None)
+        plan = plan_to_read(Path(folder), study, Path(data) if data else None)
         return cls(plan, Store(folder))
 
     def __repr__(self) -> str:

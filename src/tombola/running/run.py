@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tombola.data import AnyDataset, balanced, rows_of, split
+from tombola.data import AnyDataset, balanced, rows_of
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
-from tombola.networks import initialised, network_for
 from tombola.registry import IMPORTING, resolve
 from tombola.running.energy import check_energy
 from tombola.running.executors import InProcess, Workers
@@ -31,8 +30,8 @@ from tombola.seeds import Seeds
 from tombola.studies.loading import STUDY_FILE, load_study, preset_names
 from tombola.studies.plan import Plan, make_plan
 from tombola.studies.size import MAX_RUNS
+from tombola.studies.start_checks import check_first_batch
 from tombola.studies.study import Study
-from tombola.studies.task_checks import check_start
 from tombola.studies.transfer import source_study
 from tombola.tasks import Classification
 from tombola.training.engines import check_engine, engine_named, slower_than_possible
@@ -148,22 +147,6 @@ def check_examples(plan: Plan, dataset: AnyDataset) -> None:
         seeds = Seeds(plan.study.seed, trial)
         _, rows = rows_of(dataset, plan.study.data.validation, seeds)
         balanced(targets[rows], examples, seeds.generator("examples"))
-
-
-def check_first_batch(plan: Plan, dataset: AnyDataset) -> None:
-    """Try the task's loss and metrics on a few examples, with the untrained network.
-
-    Raises:
-        InputError: the loss is not a finite scalar, the metrics depend on the batch size, or targets are impossible.
-    """
-    study, task = plan.study, plan.study.task.make()
-    if task.plain_cross_entropy:
-        return
-    splits = split(dataset, study.data.validation, Seeds(study.seed, 0), normalise=study.data.normalise)
-    splits = splits.with_targets(lambda targets: task.checked(targets, study.data.source))
-    module = initialised(network_for(study.network, plan.data, task), study.network.init, 0)
-    batch = splits.train.select(slice(study.training.batch_size))
-    check_start(task, module, batch, splits.validation, study.data.source)
 
 
 def data_folder(data: str | Path | None) -> Path | None:

@@ -15,7 +15,7 @@ from tombola.pruning.criteria import SYNONYMS
 from tombola.pruning.patterns import Pattern, fitting_rates
 from tombola.pruning.schedule import constant_rate, rates_to
 from tombola.pruning.select import Scope
-from tombola.section import MOST_ITERATIONS, MOST_LEVELS, Section
+from tombola.section import MOST_ITERATIONS, MOST_LEVELS, Section, as_name
 from tombola.training.tracking import EarlyBird
 
 Rate = float | tuple[float, ...]  # of every round, or a list with one for each
@@ -105,7 +105,12 @@ class Pruning(Section):
     def _rates(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             raise ValueError("a table of layer: rate")
-        return {layer: _as_rate(rate, f" of {layer!r}") for layer, rate in value.items()}
+        return {as_name(layer): _as_rate(rate, f" of {layer!r}") for layer, rate in value.items()}
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _exclude(cls, value: Any) -> Any:
+        return [as_name(layer) for layer in value] if isinstance(value, list | tuple) else value
 
     @model_validator(mode="after")
     def _check(self) -> Pruning:

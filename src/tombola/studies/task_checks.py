@@ -72,8 +72,8 @@ def check_start(task: Task, module: nn.Module, train: Part, validation: Examples
         source: the data's name, for messages.
 
     Raises:
-        InputError: the loss is not a finite scalar that can be differentiated, or loss or metrics depend on how many
-            examples are evaluated at a time.
+        InputError: the loss is not a finite scalar that can be differentiated, `scores` return another loss, or loss
+            or metrics depend on how many examples are evaluated at a time.
     """
     if task.plain_cross_entropy and task.metrics == CLASSIFICATION.metrics:
         return
@@ -83,6 +83,8 @@ def check_start(task: Task, module: nn.Module, train: Part, validation: Examples
         loss = _tried("loss", task, lambda: task.tempered_loss(module, train))
         _check_loss(loss)
         with torch.no_grad():
+            torch.manual_seed(0)
+            _check_same_loss(loss.item(), _scores(task, module, train, len(train))[0], len(train))
             every = validation.select(slice(LIMIT))
             whole, parts = (_scores(task, module, every, step) for step in (len(every), max(1, len(every) // 3)))
     names = ("loss", *(metric.name for metric in task.metrics))
@@ -114,6 +116,16 @@ def _check_loss(loss: object) -> None:
         raise InputError(
             "the task's loss does not depend on any parameter of the network, so training can change nothing; do not "
             "detach the output, and keep the parameters trainable"
+        )
+
+
+def _check_same_loss(loss: float, scored: float, examples: int) -> None:
+    """Check that `loss` and the first of `scores` are one: one trains, the other stops early and fills the tables."""
+    if not math.isnan(scored) and not math.isclose(loss, scored, rel_tol=AGREE, abs_tol=1e-6):
+        raise InputError(
+            f"the task's `loss` is {loss:.6g} on the first {examples} training examples, but the loss that `scores` "
+            f"returns for them is {scored:.6g}, in evaluation mode both; early stopping uses the second, so make them "
+            "equal"
         )
 
 

@@ -76,6 +76,11 @@ def small_print(summary: pd.DataFrame, marks: str, bars: Bars | None, *more: str
     return "; ".join(part for part in (_sample_sizes(summary), drawn, left_out(summary), *more) if part) + "."
 
 
+def direction(metric: Metric) -> str:
+    """Return "of rmse, lower is better" for such a metric, else ""."""
+    return f"of {metric.words}, lower is better" if metric.better == "lower" else ""
+
+
 def left_out(summary: pd.DataFrame) -> str:
     """Return "2 diverged runs omitted (reinit)"; "" if no run diverged."""
     diverged = summary[summary["diverged"] > 0]

@@ -108,7 +108,7 @@ def _barrier(row: Row, part: str, height: Height) -> str:
 
 def _pairs(rows: pd.DataFrame, metric: Metric) -> Table:
     measure = final_of(metric)
-    table = _table(["round", "remaining", "ticket", "random init", "delta"])
+    table = _table(["round", "remaining", "ticket", "random init", "ticket - random init"])
     for level, at_level in rows.groupby("level"):
         by_arm = {row["arm"]: row for row in at_level.to_dict("records")}
         pair = [by_arm.get(arm) for arm in ("ticket", "reinit")]
@@ -165,7 +165,8 @@ def _densities(density: pd.Series) -> str:
 
 
 def _with_unit(text: str, metric: Metric) -> str:
-    return f"{text}, {metric.unit}" if metric.unit else text
+    text = f"{text}, {metric.unit}" if metric.unit else text
+    return text if metric.better == "higher" else f"{text} (lower is better)"
 
 
 def _of_metric(metric: Metric, row: Row | None) -> str:

@@ -36,6 +36,13 @@ class Classification(Task):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     class_weights: tuple[float, ...] | None = None
 
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _list(cls, weights: Any) -> Any:
+        if isinstance(weights, str):
+            raise ValueError("must be a list of numbers, one for each class, such as [1.0, 3.5]")
+        return weights
+
     @field_validator("class_weights")
     @classmethod
     def _positive(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -80,7 +87,9 @@ class Classification(Task):
         return weights
 
     def check_data(self, data: Description, source: str) -> None:
-        """Check that the targets are class numbers."""
+        """Check that the targets are class numbers, and that each class has a training example."""
+        if data.label_fault:
+            raise InputError(f"{source}: {data.label_fault}")
         if data.classes is None or data.output_shape != ():
             raise InputError(
                 f"task: classification needs one class number for each example, but {source} has {kind_of(data)}; "

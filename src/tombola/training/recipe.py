@@ -148,10 +148,19 @@ class Recipe(Section):
                 raise ValueError(f"optimizer_options: {self.optimizer} has no option {name!r}{close}")
         arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
         fields = {"momentum": self.momentum} if self.optimizer in WITH_MOMENTUM else {}
-        try:
-            made([torch.zeros(1, 1, requires_grad=True)], lr=self.lr, **fields, **arguments)
-        except Exception as error:
-            raise ValueError(f"optimizer_options: {options}: {error}") from None
+
+        def fault(taken: Mapping[str, Any]) -> str:
+            try:
+                made([torch.zeros(1, 1, requires_grad=True)], lr=self.lr, **fields, **taken)
+            except Exception as error:
+                return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            return ""
+
+        if together := fault(arguments):
+            alone = ((name, fault({name: value})) for name, value in arguments.items())
+            name, told = next(((name, told) for name, told in alone if told), ("", together))
+            where = f"optimizer_options.{name}={options[name]!r}" if name else f"optimizer_options: {options}"
+            raise ValueError(f"{where}: {self.optimizer} does not take this value ({told}); correct or remove it")
         beyond = {name: options[name] for name in options if arguments[name] != known[name].default}
         object.__setattr__(self, "optimizer_options", beyond)
 
