@@ -11,6 +11,7 @@ from tombola.errors import InputError
 
 MAX_NAME = 255  # bytes of a file's name, on every common file system
 MAX_PATH = 4096  # bytes of a path, on Linux
+PSEUDO = ("/proc/", "/sys/")
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFCHR: "a device",
@@ -58,7 +59,7 @@ def regular_file(path: Path) -> os.stat_result:
 
     Raises:
         OSError: it does not exist, or can't be reached.
-        InputError: it is a device, a pipe or a folder.
+        InputError: it is a device, a pipe, or a file of /proc or /sys.
     """
     try:
         found = path.stat()
@@ -67,6 +68,8 @@ def regular_file(path: Path) -> os.stat_result:
     kind = stat.S_IFMT(found.st_mode)
     if kind == stat.S_IFDIR:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if os.path.realpath(path).startswith(PSEUDO):  # /proc/kmsg is a regular file whose reading waits for ever
+        raise InputError(f"{path} belongs to the kernel; give a regular file")
     if kind != stat.S_IFREG:
         raise InputError(f"{path} is {KINDS.get(kind, 'no file')}; give a regular file")
     return found

@@ -39,12 +39,13 @@ def test_whole_results_are_no_error(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("target", ["/dev/zero", "/proc/kmsg"])
 @pytest.mark.parametrize("name", ["result.json", "weights.safetensors", "SHA256SUMS"])
-def test_a_link_to_a_device_does_not_hang(copied: Path, name: str) -> None:
-    """Found by fuzzing: the checksum of /dev/zero never comes to an end."""
+def test_a_link_to_a_device_does_not_hang(copied: Path, name: str, target: str) -> None:
+    """Found by fuzzing: the checksum of /dev/zero never ends, and /proc/kmsg, a regular file, waits for ever."""
     (folder,) = (copied / "jobs").glob("*trial-0.ticket.level-02-*")
     (folder / name).unlink()
-    (folder / name).symlink_to("/dev/zero")
+    (folder / name).symlink_to(target)
     found = tombola.Results.open(copied)
     assert found.missing() == 1
     (message,) = found.damaged()

@@ -106,8 +106,12 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no study file"):  # `is_file` says so before anything is opened
         load_study(str(tmp_path / "pipe.yaml"))
     npz = {"source": "npz", "validation": 1}
-    for path, kind in (("/dev/zero", "a device"), (tmp_path / "pipe.yaml", "a pipe")):
-        with pytest.raises(InputError, match=f"is {kind}; give a regular file"):
+    for path, kind in (
+        ("/dev/zero", "is a device"),
+        (tmp_path / "pipe.yaml", "is a pipe"),
+        ("/proc/kmsg", "belongs to the kernel"),
+    ):
+        with pytest.raises(InputError, match=f"{kind}; give a regular file"):
             make_plan(load_study("demo", {"data": npz | {"path": str(path)}}))
     with pytest.raises(InputError, match="can't be read"):
         make_plan(load_study("demo", {"data": npz | {"path": str(tmp_path)}}))
