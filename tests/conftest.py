@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported: sums on one thread are the same every time
@@ -28,3 +29,19 @@ collect_ignore = [path for module in MISSING for path in NEED[module]]
 def pytest_report_header() -> list[str]:
     """Say what is not tested, and why."""
     return [f"not tested, because {module} is not installed: {', '.join(NEED[module])}" for module in MISSING]
+
+
+SLOW = Path(__file__).with_name("slow.txt")
+"""Tests that took more than a second on two quiet cores: `make test` leaves them out, `make test-all` runs them."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests in `slow.txt`; where all tests are collected, each of its lines must name one."""
+    slow = set(SLOW.read_text().splitlines())
+    for item in items:
+        if item.nodeid in slow:
+            item.add_marker(pytest.mark.slow)
+    gone = slow - {item.nodeid for item in items}
+    if gone and not MISSING and config.args == config.getini("testpaths"):
+        raise pytest.UsageError(f"{SLOW} names tests that do not exist: {', '.join(sorted(gone))}")

@@ -75,6 +75,7 @@ def without(monkeypatch: pytest.MonkeyPatch):
 
 
 RIVALS = {"openvino", "scipy"}  # `tombola measure` races those that are installed, and names the others
+NOTEBOOK = ("screens.py", "IPython")  # imported in a notebook alone, which runs on it
 
 
 def test_the_core_is_small(project):
@@ -108,7 +109,7 @@ def test_only_core_packages_are_imported_without_asking_for_an_extra():
                 package = OF_CORE.get(module, module)
                 if path.parent.name == "integrations" and package in extras.INTEGRATIONS:
                     assert path.stem == package
-                elif path.name == "rivals.py" and package in RIVALS:
+                elif (path.name == "rivals.py" and package in RIVALS) or (path.name, package) == NOTEBOOK:
                     assert id(node) not in top
                 elif package in extras.EXTRAS | extras.INTEGRATIONS:
                     lazy = id(node) not in top or path.relative_to(ROOT / "src" / "tombola").as_posix() in FAST_ONLY

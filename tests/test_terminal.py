@@ -101,8 +101,13 @@ FORMULAS = ['=HYPERLINK("http://x")', "+1", "-o", "@SUM(A1)", "\t=1", "\r=1", "'
 
 
 def test_names_are_no_formulas(tmp_path: Path) -> None:
-    numbers = {column: [-1.5] * len(FORMULAS) for column in LEVEL_COLUMNS}
-    texts = {"arm": FORMULAS, "study": ["=1+1"] * len(FORMULAS), "network": ["net"] * len(FORMULAS)}
+    numbers = {column: [1] * len(FORMULAS) for column in LEVEL_COLUMNS} | {"final_val_loss": [-1.5] * len(FORMULAS)}
+    texts = {
+        "arm": FORMULAS,
+        "study": ["=1+1"] * len(FORMULAS),
+        "network": ["net"] * len(FORMULAS),
+        "status": ["ok"] * len(FORMULAS),
+    }
     metric = {"metric": "accuracy", "metric_better": "higher", "metric_unit": "%"}
     written = as_csv(pd.DataFrame(numbers | texts | metric))
     rows = list(csv.reader(io.StringIO(written.decode(), newline="")))

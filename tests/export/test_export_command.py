@@ -90,7 +90,7 @@ def test_a_ticket_s_file_has_no_levels(results, tmp_path):
     results.ticket(level=1).save(tmp_path / "ticket")
     with pytest.raises(InputError, match="--level needs a results folder"):
         run(tmp_path / "ticket", "--to", "compact", "--level", 1)
-    with pytest.raises(InputError, match="needs a results folder"):
+    with pytest.raises(InputError, match="needs training data: pass a results folder"):
         run(tmp_path / "ticket", "--to", "packed", "finetune=5")
     with pytest.raises(InputError, match="does not exist"):
         run(tmp_path / "nothing", "--to", "compact")

@@ -184,7 +184,7 @@ def test_other_files_are_refused_by_name(tmp_path):
 )
 def test_options_out_of_range_are_refused(options, match, tmp_path):
     with pytest.raises(InputError, match=match):
-        ticket_of(hidden=[5]).export("packed", tmp_path / "x", **options)
+        ticket_of(hidden=[5], density=0.5).export("packed", tmp_path / "x", **options)
     assert not list(tmp_path.iterdir())
 
 

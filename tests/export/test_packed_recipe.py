@@ -16,7 +16,7 @@ from tombola.export.packed.ticket import load_packed
 
 
 def drawn_ticket(name="lenet-300-100", shape=(1, 6, 6), draw=0, **arguments) -> tombola.Ticket:
-    ticket = ticket_of(name, shape, 0.2, **arguments)
+    ticket = ticket_of(name, shape, 0.5, **arguments)
     origin = {**ticket.origin, "seed": 5, "trial": 2, "draw": draw}
     weights = drawn(origin, {"seed": 5, "draw": draw}, ticket.mask)
     return replace(ticket, weights=weights, origin=origin)

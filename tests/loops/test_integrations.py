@@ -131,11 +131,11 @@ def test_a_trainer_of_another_module_is_refused(tmp_path):
 
     for run in tombola.rounds(own_trainer.make, out=tmp_path, **SMALL):
         reporting = Reporting(run, {"acc": "accuracy"})
-        with pytest.raises(InputError, match=r"does not have '1\.weight' of run\.model"):
+        with pytest.raises(InputError, match=r"lacks '1\.weight' of run\.model"):
             reporting.check_model(own_trainer.make())
         with pytest.raises(InputError, match="must map the trainer's names"):
             Reporting(run, {})
-        with pytest.raises(InputError, match="a str is no run"):
+        with pytest.raises(InputError, match="a str is not a run"):
             Reporting("run", {"acc": "accuracy"})
         break
 

@@ -317,7 +317,7 @@ def test_several_studies_have_files_of_their_own(make, tmp_path):
 def test_a_choice_of_figures(make, tmp_path):
     tables = make(trials=1, rounds=1)
     assert names(draw(*tables, tmp_path, ["figure-4", "figure-4"])) == ["figure-4.png", "figure-4.svg"]
-    with pytest.raises(InputError, match=r"no figure 'figure-2'; did you mean 'figure-"):
+    with pytest.raises(InputError, match=r"unknown figure 'figure-2'; did you mean 'figure-"):
         draw(*tables, tmp_path, ["figure-2"])
     with pytest.raises(InputError, match="unknown format 'gif'; known: png, svg, pdf"):
         draw(*tables, tmp_path, formats=["gif"])
