@@ -32,7 +32,7 @@ def pytest_report_header() -> list[str]:
 
 
 SLOW = Path(__file__).with_name("slow.txt")
-"""Tests that took more than a second on two quiet cores: `make test` leaves them out, `make test-all` runs them."""
+"""Dear tests, most of more than 0.6 s on two quiet cores: `make test` leaves them out, `make test-all` runs them."""
 
 
 @pytest.hookimpl(tryfirst=True)
