@@ -1,6 +1,6 @@
 """Finds the matching sparsities of a character-level GPT: two layers of attention on a text file.
 
-python examples/char_gpt.py ../shared/data/tinyshakespeare/input.txt results/gpt
+python examples/char_gpt.py tinyshakespeare/input.txt results/gpt
 """
 
 import sys

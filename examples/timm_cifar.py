@@ -1,6 +1,6 @@
 """Tickets of a timm ConvNeXt, from its configuration, on images of CIFAR-10 in an .npz file.
 
-python examples/timm_cifar.py ../shared/data/cifar10_10k.npz results/timm
+python examples/timm_cifar.py cifar10_10k.npz results/timm
 """
 
 import sys
