@@ -223,6 +223,8 @@ def test_in_a_study_each_ends_with_the_levels_number_of_weights_and_its_early_st
         ticket = Results(plan, store).ticket(arm=method, level=2)
         trained = dict(ticket.build(trained=True, trust=True).named_parameters())
         assert all(bool((trained[name][~keep] == 0).all()) for name, keep in ticket.mask.items())
+        first = Results(plan, store).ticket(level=0).weights  # grown weights start at their initial values too
+        assert all(torch.equal(ticket.weights[name], first[name] * keep) for name, keep in ticket.mask.items())
     cost = {method: find(plan, method, 2).cost.density for method in METHODS}
     assert cost["set"] == cost["rigl"] < cost["gradual"] < 1
     assert cost["rigl"] < cost["ac-dc"] < 1

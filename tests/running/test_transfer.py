@@ -209,3 +209,9 @@ def test_a_run_through_the_front_door_is_opened_again(tmp_path):
     again = Results.open(tmp_path / "a" / "out")
     assert again.frame().equals(results.frame())
     assert again.missing() == 0
+
+
+def test_repeats_of_trained_weights_are_refused(tmp_path):
+    arm = {"random": {"per_trial": 2, "transfer": {"from": {"seed": 1}, "take": "mask-and-trained"}}}
+    with pytest.raises(InputError, match="per_trial=2 with take: mask-and-trained"):
+        make_plan(small_study(arms=["ticket", arm]))

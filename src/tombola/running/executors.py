@@ -131,7 +131,10 @@ class Workers(Executor):
         with self._lock:
             if self._killed:
                 raise BrokenProcessPool("all workers have been ended")
-            worker = _Worker(self._environment)
+            try:
+                worker = _Worker(self._environment)
+            except OSError as error:  # too many processes or files, or no memory: not the work's own fault
+                raise StillBorn(f"a worker process can't be started: {error}") from error
             self._alive.add(worker)
         return worker
 
@@ -178,7 +181,12 @@ class _Worker:
         except OSError:
             raise BrokenProcessPool("a worker process died") from None
         answer: Answer = self._received()
-        found = pickle.loads(answer.content)
+        try:
+            found = pickle.loads(answer.content)
+        except Exception:
+            if not answer.traceback:
+                raise
+            found = RuntimeError(answer.traceback.strip().splitlines()[-1])  # of a class that only the worker knows
         if answer.traceback:
             raise found from RemoteTraceback(answer.traceback)
         return found

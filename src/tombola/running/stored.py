@@ -98,6 +98,8 @@ class _Interpolated(_Facts):
 _OF_KIND: dict[str, type[_Facts]] = {
     "interpolation": _Interpolated,
     "mask-search": _Searched,
+    "moving-run": _Trained,
+    "own-interpolation": _Interpolated,
     "own-mask-search": _Searched,
     "own-run": _Trained,
     "run": _Trained,

@@ -159,7 +159,8 @@ def _begin_moving(item: Item, store: Store, options: RunOptions) -> Replica:
     mask, weights, remarks = dense_state(run, store, build, splits)
     task = run.task.make()
     start = ReplicaState(weights, mask, run.seeds, splits, run.initial.iteration, moving=run.moving, task=task)
-    record = Record(new_history(task.metrics))
+    # The first mask zeroes weights that later masks may hold: "start" holds all of them.
+    record = Record(new_history(task.metrics), snapshots={"start": weights})
     replica = Replica(item, start, MovingEngine, record, remarks, finds_mask=True, settled_from=run.moving.end)
     return _resumed(replica, store, options)
 

@@ -120,10 +120,20 @@ def transferred(settings: ArmSettings, arm: Rule) -> Rule:
         if take == "mask":
             initial = InitialState() if initial.run is None else trial.rewound
         elif take == "mask-and-trained":
+            if repeat:
+                raise InputError(
+                    f"arm {settings.label!r}: per_trial={settings.per_trial} with take: mask-and-trained would put the "
+                    "mask of one repeat on weights trained under another's; set per_trial: 1"
+                )
             initial = InitialState(run=source.run(arm, level).id, trained=True)
         elif initial.run is None:  # the source's seed may be another
             initial = InitialState(run=source.dense.id) if initial == InitialState() else initial
         head = head_between(source.coverage, trial.coverage, settings.label)
+        if head and trial.study.pruning.pattern is not None:
+            raise InputError(
+                f"arm {settings.label!r}: the output layer has another width in the source, and its mask is drawn anew "
+                "without pruning.pattern; exclude the output layer, or leave the pattern out"
+            )
         return initial, mask.model_copy(update={"head": head}) if head else mask
 
     return carried

@@ -81,7 +81,7 @@ class Kind:
         name: in files and messages.
         noun: for one piece of it in a sentence, such as "run".
         spec: its class.
-        execute: "module:function", called in a worker as `function(items, store, options, splits)`; it stores each
+        execute: "module:function", called in a worker as `function(items, store, options)`; it stores each
             item's result. A text, so that planning imports nothing of what executing needs.
         files: of a result, beside its checksums.
         resource: what it is computed on: "gpu" takes the training device, "cpu" always runs on the CPU.
