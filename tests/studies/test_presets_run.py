@@ -43,6 +43,18 @@ QUICK = (
 """The presets that `make test` runs; `make test-all` runs every one."""
 
 
+MOVING = ("gradual", "set", "rigl", "ac-dc")  # their masks move for several iterations
+
+
+def on_made_data(arm, data):
+    """Return the settings of an arm whose source, where it has one, has made data too."""
+    settings = arm.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+    if arm.transfer:
+        settings["transfer"]["from"]["data"] = data | {"validation": HELD_OUT}
+        settings["transfer"]["from"].pop("training", None)
+    return {"rule": arm.rule} | settings
+
+
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in preset_names()]
 )
@@ -66,6 +78,12 @@ def test_a_preset_runs_for_two_tiny_levels(name, made, tmp_path):
         changes |= {"arms": ["ticket"], "pruning": {"rounds": 2, "rate": 0.8}}
     elif preset.pruning.target:  # in two rounds nothing might be left of a layer
         changes["pruning"]["rate"] = 0.4
+    if preset.pruning.densities:
+        changes["pruning"] = {"densities": preset.pruning.densities[:2]}
+    if any(arm.rule in MOVING for arm in preset.arms):
+        changes["training"]["iterations"] = 20
+    if any(arm.transfer for arm in preset.arms):
+        changes["arms"] = [on_made_data(arm, made(shape)) for arm in preset.arms]
     study = tombola.Study.load(name, **changes)
     for field in ("optimizer", "lr", "momentum", "weight_decay", "batch_size", "schedule", "milestones", "augment"):
         assert getattr(study.training, field) == getattr(preset.training, field)
