@@ -67,7 +67,7 @@ def test_kill_9_at_random_moments_and_resume_is_bit_equal(command: Start, uninte
     assert status == 0, err
     assert_same_outcomes(last.out, uninterrupted)
     # Checkpoints are taken at every evaluation at the latest: each worker loses no more than that at each kill.
-    assert JOBS * STEPS < len(last.steps()) <= JOBS * STEPS + KILLS * 2 * EVALUATE_EVERY
+    assert JOBS * STEPS <= len(last.steps()) <= JOBS * STEPS + KILLS * 2 * EVALUATE_EVERY
     for worker, killed in orphans.items():
         while parent_of(worker) is not None:
             assert time.monotonic() < killed + 15, "a worker outlived its parent"
