@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -11,7 +11,7 @@ from tombola.data import Splits
 from tombola.running.heartbeat import Heartbeat
 from tombola.running.options import RunOptions
 from tombola.running.problem import build_of, engine_facts, splits_of, versions
-from tombola.running.store import Store
+from tombola.running.store import Result, Store
 from tombola.training.interpolation import interpolate
 from tombola.work import Interpolation, Item
 
@@ -49,11 +49,25 @@ def _interpolate(item: Item, splits: Splits, store: Store, options: RunOptions) 
         check=Heartbeat(store, options, lambda: {item.id: state}),
         reached=lambda point: state.update(iteration=point),
     )
-    facts = {
-        "engine": engine_facts(options, "dense"),
-        "remaining": [sum(result.mask.counts().values()) for result in (one, other)],
+    store.save(item, facts_of((one, other), found, begun, options, "dense"))
+
+
+def facts_of(
+    ends: Sequence[Result], found: Mapping[str, Any], begun: float, options: RunOptions, engine: str
+) -> dict[str, Any]:
+    """Return what the result of an interpolation says.
+
+    Args:
+        ends: results of the two runs.
+        found: the columns of its points, by name.
+        begun: `time.perf_counter()` at its start.
+        options: for the facts of the machine.
+        engine: name of what evaluated the points.
+    """
+    return {
+        "engine": engine_facts(options, engine),
+        "remaining": [sum(result.mask.counts().values()) for result in ends],
         "seconds": time.perf_counter() - begun,
         "versions": versions(options),
         "along": found,
     }
-    store.save(item, facts)

@@ -13,9 +13,9 @@ from torch import nn
 from tombola.errors import InputError
 from tombola.registry import code_fingerprint, resolve
 from tombola.running.heartbeat import Heartbeat
+from tombola.running.interpolations import facts_of
 from tombola.running.options import RunOptions
 from tombola.running.own_runs import factory_of
-from tombola.running.problem import engine_facts, versions
 from tombola.running.store import Store
 from tombola.studies.own import Make
 from tombola.tasks import Metric
@@ -72,14 +72,7 @@ def interpolate(item: Item, store: Store, options: RunOptions, make: Make, evalu
             values = _values(evaluate, module.eval(), item.label)
         for name, value in _row(values, spec.primary, position, item.label).items():
             found.setdefault(name, []).append(value)
-    facts = {
-        "engine": engine_facts(options, "own"),
-        "remaining": [sum(result.mask.counts().values()) for result in (one, other)],
-        "seconds": time.perf_counter() - begun,
-        "versions": versions(options),
-        "along": found,
-    }
-    store.save(item, facts)
+    store.save(item, facts_of((one, other), found, begun, options, "own"))
 
 
 def _values(evaluate: Evaluate, module: nn.Module, label: str) -> dict[str, float]:
