@@ -39,7 +39,7 @@ def accuracy(found):
     return {"accuracy": (found.predictions.argmax(1) == found.label_ids).mean()}
 
 
-def main(folder, out, rounds=2, trials=3, steps=200):
+def main(folder, out, rounds=2, trials=10, steps=200):
     """Train all runs; return their results."""
     rows = examples(folder)
     test, train = rows[: len(rows) // 4], rows[len(rows) // 4 :]

@@ -25,7 +25,7 @@ def images_of(file, part, examples):
     return (images - 0.47) / 0.25, torch.tensor(file[f"y_{part}"][:examples], dtype=torch.int64)
 
 
-def main(path, out, rounds=2, trials=3, steps=300, examples=10_000):
+def main(path, out, rounds=2, trials=5, steps=300, examples=10_000):
     """Train all runs; return their results."""
     with np.load(path) as file:
         (train, targets), (test, truth) = images_of(file, "train", examples), images_of(file, "test", examples)

@@ -78,7 +78,10 @@ def numbers_of(name: str, folder: Path, workers: int = 0) -> Numbers:
     """Run a case in `folder`, and return its numbers as they come back from JSON."""
     case = CASES[name]
     data = data_section(case.data, folder)
-    study = tombola.Study.load(case.preset, **{"data": data, **case.fields})
+    fields = {"data": data, **case.fields}
+    # Test values at each evaluation, as they were frozen.
+    fields["training"] = {"test_every": "evaluation", **fields.get("training", {})}
+    study = tombola.Study.load(case.preset, **fields)
     out = folder / "results" / f"{name}-{workers}" / "study"  # no results folder has this one as a neighbour
     results = tombola.run(
         study, out, data=folder, workers=workers, device="cpu", engine=case.engine, figures=False, quiet=True

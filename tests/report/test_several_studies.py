@@ -104,9 +104,9 @@ def test_budgets_that_differ_are_told_in_percent(make_several):
     levels, curves = make_several({"a": "vgg-19", "b": "vgg-19"}, trials=1, rounds=1, evaluations=10)
     curves.loc[curves.study == "b", "iteration"] //= 10
     before_the_first_step = curves[curves.iteration == curves.iteration.min()].assign(iteration=0, test_accuracy=0.1)
-    _, panels = at_fractions(levels, pd.concat([before_the_first_step, curves]), (0.01, 1.0))
+    _, panels, _ = at_fractions(levels, pd.concat([before_the_first_step, curves]), (0.01, 1.0))
     assert [panel.title for panel in panels] == ["after 1 % of training", "after 100 % of training"]
-    found, _ = at_fractions(levels, pd.concat([before_the_first_step, curves]), (0.01,))
+    found, _, _ = at_fractions(levels, pd.concat([before_the_first_step, curves]), (0.01,))
     assert len(found) == len(levels)
     first = curves[curves.iteration == curves.study.map({"a": 5_000, "b": 500})]
     assert sorted(found["test_accuracy_0"]) == pytest.approx(sorted(first["test_accuracy"]))

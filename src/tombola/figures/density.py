@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tombola.analysis.learning_curves import WORDS, learning_curves
 from tombola.analysis.measures import STOP, early_of, final_of, train_of
 from tombola.analysis.order import in_order
 from tombola.figures.against import Panel, against_density
@@ -109,35 +110,36 @@ def _while_training(
 ) -> Figure | None:
     if curves.empty:
         return None
-    levels, panels = at_fractions(levels, curves, fractions)
+    levels, panels, measured_on = at_fractions(levels, curves, fractions)
     levels = _named(levels, {study: f"learning rate {setting.learning_rate}" for study, setting in settings.items()})
-    about = f"test {metric_of(levels).words} during training, against weights remaining"
+    about = f"{measured_on} {metric_of(levels).words} during training, against weights remaining"
     arms = [arm for arm in in_order(levels["arm"]) if arm != "random-mask"]
     return against_density(levels, arms, panels, about, form)
 
 
 def at_fractions(
     levels: pd.DataFrame, curves: pd.DataFrame, fractions: tuple[float, ...]
-) -> tuple[pd.DataFrame, list[Panel]]:
-    """Return the levels with the test metric at fractions of each study's budget, and a panel for each.
+) -> tuple[pd.DataFrame, list[Panel], str]:
+    """Return the levels with the metric at fractions of each study's budget, a panel for each, and what it is of.
 
     The evaluation nearest to a fraction is taken; that before the first step does not count.
     """
     panels, metric = [], metric_of(levels)
+    curves, part = learning_curves(curves, metric)
     for number, fraction in enumerate(fractions):
-        measure, chosen = f"test_{metric.name}_{number}", dict[str, int]()
+        measure, chosen = f"{part}_{metric.name}_{number}", dict[str, int]()
         for study, iterations in curves[curves["iteration"] > 0].groupby("study", observed=True)["iteration"]:
             found = np.unique(iterations)
             chosen[study] = int(found[np.abs(found - fraction * found[-1]).argmin()])
         there = curves[curves["iteration"] == curves["study"].map(chosen)]
         levels = levels.merge(
-            there[[*RUN, f"test_{metric.name}"]].rename(columns={f"test_{metric.name}": measure}), how="left"
+            there[[*RUN, f"{part}_{metric.name}"]].rename(columns={f"{part}_{metric.name}": measure}), how="left"
         )
         at = f"at iteration {min(chosen.values()):,}"
         if len(set(chosen.values())) > 1:
             at = f"after {100 * fraction:.0f} % of training"
-        panels.append(Panel(measure, axis_label(f"test {metric.words}", metric.unit), metric, title=at))
-    return levels, panels
+        panels.append(Panel(measure, axis_label(f"{WORDS[part]} {metric.words}", metric.unit), metric, title=at))
+    return levels, panels, WORDS[part]
 
 
 def _networks(levels: pd.DataFrame) -> dict[str, str]:

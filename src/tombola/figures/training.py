@@ -1,4 +1,4 @@
-"""Figure 3 of the paper: the test metric while training, at a few densities."""
+"""Figure 3 of the paper: the metric while training, at a few densities."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tombola.analysis.learning_curves import WORDS, learning_curves
 from tombola.analysis.measures import bounds_of
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
@@ -45,10 +46,11 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
     if curves.empty or not (curves["arm"] == "ticket").any():
         return None
     metric = metric_of(levels)
+    curves, part = learning_curves(curves, metric)
     tickets = curves[curves["arm"] == "ticket"]
     density_of = tickets.groupby("level")["density"].mean()
     chosen = choose_levels({int(level): float(density) for level, density in density_of.items()})
-    statistics = spread(curves[curves["level"].isin(chosen)], ["arm", "level", "iteration"], [f"test_{metric.name}"])
+    statistics = spread(curves[curves["level"].isin(chosen)], ["arm", "level", "iteration"], [f"{part}_{metric.name}"])
 
     ticket: dict[int, TrainingCurve] = {}
     reinit: dict[int, TrainingCurve] = {}
@@ -61,7 +63,7 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
                 continue
             color, marker = DENSITIES[place]
             style = Style(color, marker, LOOKS[arm].line, LOOKS[arm].hollow)
-            found[level] = _curve(rows, metric, name if arm == "ticket" else f"{name} reinit", style, form)
+            found[level] = _curve(rows, metric, part, name if arm == "ticket" else f"{name} reinit", style, form)
 
     large, small = chosen[:3], chosen[3:]
     dense = [level for level in chosen if level == 0]
@@ -71,7 +73,7 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
     if compared := [level for level in large if level in reinit] or [level for level in small if level in reinit]:
         shown = [ticket[level] for level in dict.fromkeys(dense + compared)]
         panels.append(("tickets and reinit", shown + [reinit[level] for level in compared]))
-    return _drawn(levels, panels, chosen, compared, form)
+    return _drawn(levels, panels, WORDS[part], chosen, compared, form)
 
 
 def choose_levels(density_of: dict[int, float]) -> list[int]:
@@ -105,16 +107,17 @@ def of_sound_runs(levels: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     return curves[~pd.MultiIndex.from_frame(curves[key]).isin(diverged)]
 
 
-def _curve(rows: pd.DataFrame, metric: Metric, label: str, style: Style, form: Form) -> TrainingCurve:
+def _curve(rows: pd.DataFrame, metric: Metric, part: str, label: str, style: Style, form: Form) -> TrainingCurve:
     rows = rows.sort_values("iteration")
-    mean = metric.scale * rows[f"test_{metric.name}_mean"].to_numpy(dtype=float)
-    low, high = (metric.scale * ends for ends in bar_ends(rows, f"test_{metric.name}", form.bars))
+    mean = metric.scale * rows[f"{part}_{metric.name}_mean"].to_numpy(dtype=float)
+    low, high = (metric.scale * ends for ends in bar_ends(rows, f"{part}_{metric.name}", form.bars))
     return TrainingCurve(label, style, rows["iteration"].to_numpy(), mean, low, high)
 
 
 def _drawn(
     levels: pd.DataFrame,
     panels: Sequence[tuple[str, list[TrainingCurve]]],
+    measured_on: str,
     chosen: list[int],
     compared: list[int],
     form: Form,
@@ -128,7 +131,7 @@ def _drawn(
     shown = levels["arm"].eq("ticket") & levels["level"].isin(chosen)
     shown |= levels["arm"].eq("reinit") & levels["level"].isin(compared)
     figure, all_axes = page(
-        page_title(levels, f"test {metric.words} during training"),
+        page_title(levels, f"{measured_on} {metric.words} during training"),
         panels=len(panels),
         legend=[[(legend_line(style, form), label) for label, style in entries.items()]],
         small_print=small_print(
@@ -140,7 +143,7 @@ def _drawn(
         low, high = _limits(found, metric)
         for place, curve in enumerate(found):
             _draw_curve(axes, curve, place, len(found), (low, high), form)
-        value_axis(axes, axis_label(f"test {metric.words}", metric.unit), low, high, form)
+        value_axis(axes, axis_label(f"{measured_on} {metric.words}", metric.unit), low, high, form)
         iteration_axis(axes, form)
         axes.set_title(f"({letter}) {name}", loc="left", size=0.95 * form.label)
     return figure

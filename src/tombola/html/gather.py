@@ -12,6 +12,7 @@ from tombola.analysis.break_down import break_down
 from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
 from tombola.analysis.connectivity import barrier_statistics, height_of
 from tombola.analysis.layers import ALL, dead_units, layer_densities
+from tombola.analysis.learning_curves import WORDS, learning_curves
 from tombola.analysis.measures import early_of
 from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
@@ -51,7 +52,8 @@ class Found:
         statistics, verdicts, break_down: as returned by `tombola.analysis`.
         gains: of the ticket arm over each other arm, test metric at early stop, paired by trial.
         patterns: what each pattern costs against unstructured masks, as `tombola.analysis.patterns` gives it.
-        curves: mean, min and max of the test metric at a few levels, thinned; `every` says to which evaluation.
+        curves: mean, min and max of the metric at a few levels, thinned; `every` says to which evaluation.
+        measured_on: the examples of the curves, "test" or "validation".
         layers: density of each layer, mean over trials.
         dead: units without a live path, of the ticket arm in the first trial; empty where paths can't be followed.
         overlap: of the masks of different trials.
@@ -79,6 +81,7 @@ class Found:
     patterns: pd.DataFrame
     curves: pd.DataFrame
     every: int
+    measured_on: str
     layers: pd.DataFrame
     dead: pd.DataFrame
     overlap: pd.DataFrame
@@ -114,6 +117,7 @@ class Judged:
     gains: pd.DataFrame
     curves: pd.DataFrame
     every: int
+    measured_on: str
     findings: tuple[str, ...]
     arm: str | None
     chosen: list[int]
@@ -138,9 +142,9 @@ def judge(levels: pd.DataFrame, curves: pd.DataFrame, margin: float) -> Judged:
     arm = ticket_arm(arms) if begun else None
     gains = _together([paired_gains(levels, arm, other, early_of(metric)) for other in arms if arm and other != arm])
     chosen = _chosen(levels, arm)
-    curves, every = _thinned(curves, chosen, metric)
+    curves, every, measured_on = _thinned(curves, chosen, metric)
     said = findings(statistics, judged, gains, broken, margin, metric)
-    return Judged(metric, statistics, judged, broken, gains, curves, every, said, arm, chosen)
+    return Judged(metric, statistics, judged, broken, gains, curves, every, measured_on, said, arm, chosen)
 
 
 def gather(
@@ -178,6 +182,7 @@ def gather(
         patterns=pattern_costs(results, margin, levels) if len(levels) else pd.DataFrame(),
         curves=judged.curves,
         every=judged.every,
+        measured_on=judged.measured_on,
         layers=_layers(results, name),
         dead=_dead(results, name, judged.arm),
         overlap=_overlap(results, name),
@@ -214,20 +219,21 @@ def _chosen(levels: pd.DataFrame, arm: str | None) -> list[int]:
     return choose_levels({int(level): float(density) for level, density in densities.items()}) if len(densities) else []
 
 
-def _thinned(curves: pd.DataFrame, chosen: list[int], metric: Metric) -> tuple[pd.DataFrame, int]:
-    curves = curves[curves["level"].isin(chosen)]
+def _thinned(curves: pd.DataFrame, chosen: list[int], metric: Metric) -> tuple[pd.DataFrame, int, str]:
+    curves, part = learning_curves(curves[curves["level"].isin(chosen)], metric)
     if curves.empty:
-        return pd.DataFrame(), 1
+        return pd.DataFrame(), 1, WORDS[part]
     iterations = sorted(curves["iteration"].unique())
     every = max(1, -(-len(iterations) // POINTS_PER_CURVE))
     kept = {*iterations[::every], iterations[-1]}
     by = ["study", "arm", "level", "iteration"]
     curves = curves[curves["iteration"].isin(kept)]
-    found = spread(curves, by, [f"test_{metric.name}", "val_loss"])
-    found = found.rename(columns={f"test_{metric.name}_{name}": name for name in ("mean", "min", "max")})
+    measure = f"{part}_{metric.name}"
+    found = spread(curves, by, list(dict.fromkeys((measure, "val_loss"))))
+    found = found.assign(**{name: found[f"{measure}_{name}"] for name in ("mean", "min", "max")})
     density = curves.groupby(["study", "arm", "level"])["density"].mean().reset_index()
     columns = [*by, "density", "n", "runs", "mean", "min", "max", "val_loss_mean"]
-    return found.merge(density)[columns], every
+    return found.merge(density)[columns], every, WORDS[part]
 
 
 def _layers(results: Results, name: str) -> pd.DataFrame:

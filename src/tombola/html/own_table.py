@@ -61,6 +61,7 @@ def gather_table(
         patterns=NOTHING,
         curves=judged.curves,
         every=judged.every,
+        measured_on=judged.measured_on,
         layers=NOTHING,
         dead=NOTHING,
         overlap=NOTHING,

@@ -26,22 +26,33 @@ from tombola.html.spec_parts import (
 from tombola.tasks.metric import ACCURACY, Metric
 
 
-def curves_at_level(curves: pd.DataFrame, series: Sequence[Series], level: int, metric: Metric) -> Spec | None:
-    """Return the test metric while training, of every arm at one level; the page's control sets `level`."""
-    x, value = _training_axes(curves, metric)
+def curves_at_level(
+    curves: pd.DataFrame, series: Sequence[Series], level: int, metric: Metric, measured_on: str
+) -> Spec | None:
+    """Return the metric while training, of every arm at one level; the page's control sets `level`.
+
+    Args:
+        curves, measured_on: as in `tombola.html.gather.Found`.
+        series: of the page.
+        level: shown at first.
+        metric: of the curves.
+    """
+    words = f"{measured_on} {metric.words}"
+    x, value = _training_axes(curves, metric, words)
     transform = [IS_SHOWN, {"filter": "datum.level === level"}, *_training(metric)]
     look = looks(series)
     layers = [
         _band({"x": x, "y": value, "color": look["color"]}),
         line({"x": x, "y": value, "color": look["color"], "strokeDash": look["strokeDash"]}),
-        _hover({"x": x, "y": value}, metric),
+        _hover({"x": x, "y": value}, words, metric),
     ]
     return plot("curves", layers, [shown(series), WHOLE, {"name": "level", "value": level}], transform)
 
 
-def curves_of_arm(curves: pd.DataFrame, key: str, metric: Metric) -> Spec | None:
-    """Return the test metric while training, of one arm at several densities; the page's control sets `arm`."""
-    x, value = _training_axes(curves, metric)
+def curves_of_arm(curves: pd.DataFrame, key: str, metric: Metric, measured_on: str) -> Spec | None:
+    """Return the metric while training, of one arm at several densities; the page's control sets `arm`."""
+    words = f"{measured_on} {metric.words}"
+    x, value = _training_axes(curves, metric, words)
     densities = curves.groupby("level")["density"].mean().sort_index()
     order = [float(f"{100 * density:.3g}") for density in densities]
     color = {
@@ -59,7 +70,7 @@ def curves_of_arm(curves: pd.DataFrame, key: str, metric: Metric) -> Spec | None
     ]
     layers = [
         line({"x": x, "y": value, "color": color}),
-        _hover({"x": x, "y": value}, metric),
+        _hover({"x": x, "y": value}, words, metric),
     ]
     return plot("curves", layers, [WHOLE, {"name": "arm", "value": key}], transform)
 
@@ -108,7 +119,7 @@ def _training(metric: Metric) -> list[Spec]:
     ]
 
 
-def _training_axes(curves: pd.DataFrame, metric: Metric) -> tuple[Spec, Spec]:
+def _training_axes(curves: pd.DataFrame, metric: Metric, words: str) -> tuple[Spec, Spec]:
     # The first evaluations are far worse than all that matters: the axis leaves out the beginning of training.
     late = curves[curves["iteration"] >= 0.1 * curves["iteration"].max()]
     means, lows, highs = (metric.scale * late[column].to_numpy(dtype=float) for column in ("mean", "min", "max"))
@@ -122,7 +133,7 @@ def _training_axes(curves: pd.DataFrame, metric: Metric) -> tuple[Spec, Spec]:
         "scale": {"nice": False, "zero": False},
         "axis": {"format": ",.0f", "tickCount": 6, "labelOverlap": "greedy", "labelSeparation": 8},
     }
-    return x, value_axis(axis_label(f"test {metric.words}", metric.unit), found)
+    return x, value_axis(axis_label(words, metric.unit), found)
 
 
 def _band(encoding: Spec) -> Spec:
@@ -130,13 +141,13 @@ def _band(encoding: Spec) -> Spec:
     return {"mark": {"type": "area", "opacity": 0.12, "clip": True}, "encoding": spread}
 
 
-def _hover(encoding: Spec, metric: Metric = ACCURACY) -> Spec:
+def _hover(encoding: Spec, words: str = "", metric: Metric = ACCURACY) -> Spec:
     """Return invisible points that answer the pointer, where a line would only say which line it is."""
     form = value_format(metric)
     tooltip = [
         *TOOLTIP_START,
         {"field": "iteration", "format": ",.0f"},
-        {"field": "value", "title": axis_label(f"test {metric.words}, mean", metric.unit), "format": form},
+        {"field": "value", "title": axis_label(f"{words}, mean", metric.unit), "format": form},
         {"field": "from", "title": "lowest run", "format": form},
         {"field": "to", "title": "highest run", "format": form},
     ]

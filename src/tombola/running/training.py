@@ -28,7 +28,7 @@ from tombola.training.engines.popup import PopupEngine
 from tombola.training.engines.sampled import SampledEngine
 from tombola.training.loop import Record, new_history, train
 from tombola.training.tracking import MaskTracker
-from tombola.work import Item, MovingRun, Run, Supermask, Training
+from tombola.work import Item, MovingRun, Observations, Run, Supermask, Training
 
 
 @dataclass
@@ -188,6 +188,9 @@ def _resumed(replica: Replica, store: Store, options: RunOptions) -> Replica:
     snapshots = {f"iteration-{k}" for k in item.observe.snapshots if start.iteration <= k <= facts["iteration"]}
     same = facts.get("engine") == engine_facts(options, replica.engine.name)
     same = same and facts.get("tracked", []) == _tracked(item)
+    # Of a checkpoint from before test_every existed each evaluation has a test value.
+    tested = Observations(test_every=facts.get("test_every", 1))
+    same = same and tested.with_(Observations(test_every=item.observe.test_every)) == tested
     if not (same and facts.get("mask") == _digest(start.mask) and snapshots <= record.snapshots.keys()):
         return replica
     weights, optimizer = under("weights", tensors), under("optimizer", tensors)
@@ -248,6 +251,7 @@ def _train_engine(engine: Engine, replicas: Sequence[Replica], store: Store, opt
             tensors = {f"weights/{name}": tensor for name, tensor in engine.weights(number).items()}
             tensors |= {f"optimizer/{name}": tensor for name, tensor in engine.optimizer_state(number).items()}
             about = {"engine": facts, "mask": _digest(replica.start.mask), "iteration": engine.iteration}
+            about |= {"test_every": replica.item.observe.test_every}
             about |= {"tracked": _tracked(replica.item), "tracking": [tracker.facts for tracker in replica.trackers]}
             for place, tracker in enumerate(replica.trackers):
                 tensors |= {f"tracked-{place}/{name}": tensor for name, tensor in tracker.tensors.items()}
@@ -266,6 +270,8 @@ def _train_engine(engine: Engine, replicas: Sequence[Replica], store: Store, opt
             records,
             budget=end,
             evaluate_every=recipe.interval(len(splits.train) // recipe.batch_size),
+            # Early stop may be no new lowest loss where the mask still moved at the lowest.
+            test_every=[1 if replica.settled_from else replica.item.observe.test_every for replica in replicas],
             patience=recipe.patience,
             keep={iteration for replica in replicas for iteration in replica.item.observe.snapshots},
             observe=observe,

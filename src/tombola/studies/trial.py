@@ -48,6 +48,7 @@ from tombola.work import (
 
 # What an arm gives in the place of a mask -> the work that finds one, and its field.
 FINDERS: dict[type, tuple[type[Training], str]] = {Popup: (Supermask, "popup"), Moving: (MovingRun, "moving")}
+NEW_BEST = 0.1  # of the evaluations have a lower validation loss than all before: test examples are measured there
 PASSES = {"synflow": 300, "grasp": 9, "snip": 3, "gradient": 3}  # of the examples through the network, forward and back
 
 
@@ -557,7 +558,8 @@ class Trial:
         study, recipe = self.study, recipe or self.study.recipe(level)
         noise = SgdNoise(level=level if study.noise == "level" else 0, copy_number=copy_number)
         code = recipe.code()
-        common = {"training": recipe, "initial": initial, "until": until, "noise": noise, "recipe_code": code}
+        observe = Observations(test_every=recipe.test_interval).with_(observe or Observations())
+        common = {"training": recipe.deciding, "initial": initial, "until": until, "noise": noise, "recipe_code": code}
         kind, field_name = FINDERS.get(type(mask), (Run, "mask"))
         spec: Training = self.spec(kind, **{field_name: mask}, **common)
         cost = self._cost(spec, recipe, level)
@@ -577,10 +579,14 @@ class Trial:
         budget = recipe.budget(epoch)
         iterations = min(budget, spec.until or budget) - spec.initial.iteration
         evaluations = math.ceil(iterations / recipe.interval(epoch)) + 1
-        each = self.set_aside + self.data.test
+        tests = evaluations
+        if not isinstance(spec, MovingRun):
+            asked = recipe.test_interval
+            curve = 0 if asked is None else math.ceil(iterations / max(asked, recipe.interval(epoch))) + 1
+            tests = max(curve, math.ceil(NEW_BEST * evaluations) + 1)
         return Cost(
             iterations=iterations,
             batch_size=recipe.batch_size,
-            evaluated=evaluations * each + self.data.train,
+            evaluated=evaluations * self.set_aside + tests * self.data.test + self.data.train,
             density=self._density(spec, level, budget),
         )

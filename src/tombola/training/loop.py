@@ -53,6 +53,29 @@ class Record:
     train: tuple[float, ...] | None = None
     energy_kwh: float | None = None
 
+    def would_be_best(self, loss: float) -> bool:
+        """Return whether an evaluation of that validation loss would be the best so far."""
+        losses = self.history["val_loss"]
+        return not losses or lowest([*losses, loss]) == len(losses)
+
+    def has_test(self, row: int) -> bool:
+        """Return whether the test examples were measured at an evaluation."""
+        return not all(math.isnan(self.history[column][row]) for column in test_columns(self.history))
+
+    def keep_tests(self, every: int | None, evaluate_every: int) -> None:
+        """Clear the test values that nobody asked for: those at other iterations, but for the best and the last row.
+
+        Which evaluations were the best so far depends on chance. As points of a curve they would mislead.
+
+        Args:
+            every, evaluate_every: as `test_every` and `evaluate_every` of `train`.
+        """
+        rows = {self.best_row, len(self.history["iteration"]) - 1}
+        for row, iteration in enumerate(self.history["iteration"]):
+            if row not in rows and not _asks_for_test(int(iteration), every, evaluate_every):
+                for column in test_columns(self.history):
+                    self.history[column][row] = math.nan
+
     @property
     def best_row(self) -> int | None:
         """Index in `history` of the lowest validation loss: the early-stopping iteration of the paper (its Sec. 2)."""
@@ -72,6 +95,11 @@ def early_stop_metric(history: Mapping[str, Sequence[float]], metric: str) -> fl
     return history[f"val_{metric}"][lowest(history["val_loss"])]
 
 
+def test_columns(history: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the columns of a history that are of the test examples."""
+    return [column for column in history if column.startswith("test_")]
+
+
 def lowest(losses: Sequence[float]) -> int:
     """Return the index of the lowest loss, the first of equals."""
     return min(range(len(losses)), key=losses.__getitem__)
@@ -83,6 +111,7 @@ def train(
     *,
     budget: int,
     evaluate_every: int,
+    test_every: Sequence[int | None] | None = None,
     patience: int | None = None,
     keep: Iterable[int] = (),
     observe: Callable[[int], None] = lambda replica: None,
@@ -95,8 +124,10 @@ def train(
     Args:
         records: one a replica; as they were when `engine`'s state was saved, or new.
         budget: iterations in all, those before `engine.iteration` included.
-        evaluate_every: iterations between evaluations on validation and test; also before the first step and after
-            the last.
+        evaluate_every: iterations between evaluations on validation; also before the first step and after the last.
+        test_every: of each replica, iterations between measurements on the test examples, each at the next evaluation.
+            None measures them at the lowest validation loss and at the last evaluation alone; others have NaN. Without
+            this argument, each evaluation measures them.
         patience: training ends early after that many evaluations in a row without a lower validation loss, once
             that holds for every replica.
         keep: iterations at which to take a snapshot.
@@ -106,6 +137,7 @@ def train(
         check: called several times a second; raises `Interrupted` to stop. It sees `engine` and `records` in step.
     """
     keep = set(keep)
+    test_every = test_every or [1] * len(records)
     losses = [0.0] * len(records)  # of the latest batch
     pace = 0.0  # seconds an iteration, of the latest slice
     saved = clock = time.perf_counter()
@@ -119,7 +151,7 @@ def train(
 
     try:
         while True:
-            _remember(engine, records, losses, keep, budget, evaluate_every, observe, check)
+            _remember(engine, records, losses, keep, budget, evaluate_every, test_every, observe, check)
             tick()
             if engine.iteration >= budget or all(record.is_over(patience) for record in records):
                 break
@@ -134,6 +166,7 @@ def train(
             begun = time.perf_counter()
             losses = engine.advance(iterations)
             pace = (time.perf_counter() - begun) / iterations
+        _test_at_end(engine, records, check)
         scores = engine.evaluate("train", check)
         tick()
     except Interrupted:
@@ -141,6 +174,7 @@ def train(
         save()
         raise
     for replica, record in enumerate(records):
+        record.keep_tests(test_every[replica], evaluate_every)
         record.train = scores[replica].values
         record.snapshots["final"] = engine.weights(replica)
 
@@ -152,6 +186,7 @@ def _remember(
     keep: set[int],
     budget: int,
     evaluate_every: int,
+    test_every: Sequence[int | None],
     observe: Callable[[int], None],
     check: Callable[[], None],
 ) -> None:
@@ -169,10 +204,18 @@ def _remember(
     ]
     if not due:
         return
-    validation, test = engine.evaluate("validation", check), engine.evaluate("test", check)
+    validation = engine.evaluate("validation", check)
+    tested = {
+        replica
+        for replica in due
+        if _asks_for_test(now, test_every[replica], evaluate_every)
+        or records[replica].would_be_best(validation[replica].loss)
+    }
+    test = engine.evaluate("test", check) if tested else validation
     for replica in due:
         record = records[replica]
-        row = (now, *validation[replica].values, *test[replica].values)
+        of_test = test[replica].values if replica in tested else (math.nan,) * len(test_columns(record.history))
+        row = (now, *validation[replica].values, *of_test)
         for values, value in zip(record.history.values(), row, strict=True):
             values.append(value)
         # Looked at here alone, so that the iteration does not depend on how training was cut into slices.
@@ -182,6 +225,25 @@ def _remember(
         if record.best_row == len(record.history["iteration"]) - 1:
             record.snapshots["best"] = engine.weights(replica)
         observe(replica)
+
+
+def _asks_for_test(now: int, every: int | None, evaluate_every: int) -> bool:
+    """Return whether an evaluation is the first one at or after a multiple of `every`; without one, none is."""
+    return every is not None and now % every < evaluate_every
+
+
+def _test_at_end(engine: Engine, records: Sequence[Record], check: Callable[[], None]) -> None:
+    """Measure the test examples at the last evaluation where that was not due before; patience may end training."""
+    missing = [
+        (replica, record)
+        for replica, record in enumerate(records)
+        if record.history["iteration"][-1] == engine.iteration and not record.has_test(-1)
+    ]
+    if missing:
+        test = engine.evaluate("test", check)
+        for replica, record in missing:
+            for column, value in zip(test_columns(record.history), test[replica].values, strict=True):
+                record.history[column][-1] = value
 
 
 def _is_due(record: Record, now: int, budget: int, evaluate_every: int) -> bool:

@@ -44,6 +44,9 @@ class Recipe(Section):
         iterations, epochs: the budget; exactly one of them.
         evaluate_every: iterations between evaluations on validation and test, or "epoch"; also done before the first
             step and after the last.
+        test_every: iterations between measurements on the test examples, each at the next evaluation; or "evaluation":
+            at each. Without it, the test examples are measured only where tables need them: at early stop and at the
+            end. It changes no weight and no table.
         patience: training ends early after that many evaluations in a row without a lower validation loss; None
             trains the whole budget, as the paper does.
         schedule: of the learning rate after warmup: "constant"; "step", multiplied by `gamma` at each milestone;
@@ -71,6 +74,7 @@ class Recipe(Section):
     iterations: int | None = Field(default=None, ge=1, le=MOST_ITERATIONS)
     epochs: float | None = Field(default=None, gt=0, le=MOST_ITERATIONS)
     evaluate_every: Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] | Literal["epoch"] = 100
+    test_every: Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] | Literal["evaluation"] | None = None
     patience: int | None = Field(default=None, ge=1, le=MOST_ITERATIONS)
     schedule: str = "constant"
     milestones: tuple[Annotated[int, Field(le=MOST_ITERATIONS)], ...] = Field(default=(), max_length=MOST_MILESTONES)
@@ -163,6 +167,16 @@ class Recipe(Section):
             raise ValueError(f"{where}: {self.optimizer} does not take this value ({told}); correct or remove it")
         beyond = {name: options[name] for name in options if arguments[name] != known[name].default}
         object.__setattr__(self, "optimizer_options", beyond)
+
+    @property
+    def test_interval(self) -> int | None:
+        """Iterations between measurements on the test examples, 1 for each evaluation; None where no curve is asked."""
+        return 1 if self.test_every == "evaluation" else self.test_every
+
+    @property
+    def deciding(self) -> Recipe:
+        """The recipe without what changes no weight."""
+        return self if self.test_every is None else self.model_copy(update={"test_every": None})
 
     @property
     def knows_optimizer(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,17 +65,26 @@ class Observations(Section):
         snapshots: iterations at which the weights are kept because other work starts from them.
         masks: masks whose distance from evaluation to evaluation is recorded.
         named: snapshots that a user's own trainer must take, such as "step-500".
+        test_every: iterations between measurements on the test examples, 1 for each evaluation; None measures them at
+            early stop and at the end alone.
     """
 
     snapshots: tuple[int, ...] = ()
     masks: tuple[TrackedMasks, ...] = ()
     named: tuple[str, ...] = ()
+    test_every: int | None = None
 
     def with_(self, other: Observations) -> Observations:
         """Return all that either of the two asks for."""
         masks = (*self.masks, *(each for each in other.masks if each not in self.masks))
         snapshots, named = {*self.snapshots, *other.snapshots}, {*self.named, *other.named}
-        return Observations(snapshots=tuple(sorted(snapshots)), masks=masks, named=tuple(sorted(named)))
+        both = [each for each in (self.test_every, other.test_every) if each is not None]
+        return Observations(
+            snapshots=tuple(sorted(snapshots)),
+            masks=masks,
+            named=tuple(sorted(named)),
+            test_every=math.gcd(*both) if both else None,
+        )
 
 
 @dataclass(frozen=True)
