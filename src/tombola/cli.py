@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from tombola import __version__
+from tombola.doctor import doctor
 from tombola.errors import InputError, TombolaError, nearest
 from tombola.export.command import export
 from tombola.export.measure_command import measure_command
@@ -564,6 +565,7 @@ def _console(file: IO[str] | None = None) -> Any:
 
 
 cli.add_command(measure_command)
+cli.add_command(doctor)
 
 
 def main() -> None:

@@ -23,6 +23,10 @@ class DataError(InputError):
     """A data set is missing, damaged, or has the wrong shape."""
 
 
+class NotDownloaded(DataError):
+    """A published data set is in no folder, and it may not be downloaded now."""
+
+
 class StoreError(TombolaError):
     """tombola can't read or write the results folder."""
 

@@ -18,7 +18,7 @@ import platformdirs
 from tombola.data import python2_pickle
 from tombola.data.dataset import Description
 from tombola.data.held import Dataset
-from tombola.errors import DataError
+from tombola.errors import DataError, NotDownloaded
 from tombola.paths import regular_file
 
 REMEDY = "delete it, and tombola downloads it again"
@@ -188,7 +188,7 @@ def _fetched(name: str, cifar: Cifar, places: list[Path], may_download: bool) ->
     version = cifar.versions[-1]
     if not may_download:
         looked = ", ".join(f"{each.folder}, {each.archive}" for each in cifar.versions)
-        raise DataError(
+        raise NotDownloaded(
             f"{name}: none of {looked} in {' or '.join(map(str, places))}, and downloading is switched off; "
             + download.by_hand([version.archive], cifar.mirrors, places[0], version.folder)
         )

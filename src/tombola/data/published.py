@@ -13,7 +13,7 @@ import platformdirs
 from tombola.data import idx
 from tombola.data.dataset import Description
 from tombola.data.held import Dataset
-from tombola.errors import DataError
+from tombola.errors import DataError, NotDownloaded
 from tombola.paths import regular_file
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
@@ -93,7 +93,7 @@ def load(name: str, root: Path | None, may_download: bool) -> Dataset:
 
         known_by = f"{published.folder}/raw"
         if not may_download:
-            raise DataError(
+            raise NotDownloaded(
                 f"{name}: no {', '.join(missing)} in {' or '.join(map(str, places))}, and downloading is switched "
                 f"off; {download.by_hand(missing, published.mirrors, places[0], known_by)}"
             )
