@@ -136,7 +136,7 @@ def test_a_control_has_the_mask_of_its_arm(of, rewind):
                 assert job.spec.mask.shuffle == base.spec.mask.shuffle
             if options_.get("reinit"):
                 assert (job.spec.initial.run, job.spec.initial.draw) == (None, repeat + 1)
-                assert job.spec.training == found.study.recipe(2)
+                assert job.spec.training == found.study.recipe(2).deciding
             else:
                 assert (job.spec.initial, job.spec.training) == (base.spec.initial, base.spec.training)
 

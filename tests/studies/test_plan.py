@@ -581,7 +581,7 @@ def test_a_supermask_that_is_trained_is_the_one_that_the_other_arm_finds():
         for repeat in (0, 1):
             finder, trained = (find(both, arm, level, repeat=repeat) for arm in ("edge-popup", "edge-popup-trained"))
             assert trained.spec.initial.run == trained.spec.mask.run == finder.id
-            assert trained.spec.training == both.study.training
+            assert trained.spec.training == both.study.training.deciding
             assert (finder.spec.training.optimizer, finder.spec.training.lr, finder.spec.popup.draw) == (
                 "sgd",
                 0.5,
