@@ -101,6 +101,24 @@ def test_names_that_look_like_no_value_are_names(call, table):
     }
 
 
+def test_power_says_how_many_trials_decide(call, table):
+    levels = pd.read_csv(table)
+    levels.loc[levels["level"] > 0, "early_stop_test_accuracy"] += 0.002 * levels["trial"]
+    levels.assign(job=range(len(levels)), seconds=36.0).to_csv(table, index=False)
+    status, out, _ = call("results.csv", "--claims", "own.yaml", "--power", "--format", "json")
+    assert status == 0
+    rows = json.loads(out)
+    assert [row["id"] for row in rows] == ["true-one", "false-one"]  # the third is not measured
+    assert [row["needed_if_claimed"] for row in rows] == [None, None]  # comparisons
+    per_trial = 36.0 * len(levels) / levels["trial"].nunique() / 3600
+    for row in rows:
+        assert row["hours_more"] == pytest.approx(max(0, row["needed_if_as_pilot"] - row["n"]) * per_trial)
+    assert call("results.csv", "--claims", "own.yaml", "--power", "--strict")[0] == 1
+    out = call("results.csv", "--claims", "own.yaml", "--power")[1]
+    assert f" {rows[0]['needed_if_as_pilot']} " in out
+    assert "90 % probability" in out
+
+
 def test_strict_fails_for_what_is_not_reproduced_and_nothing_else(call, table):
     assert call("results.csv", "--claims", "own.yaml", "--strict")[0] == 1
     lines = [line for line in OWN.splitlines() if "false-one" not in line]

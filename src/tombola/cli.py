@@ -22,7 +22,7 @@ from tombola.terminal import console as terminal_console
 from tombola.terminal import printable, say, standard_output
 
 if TYPE_CHECKING:
-    from tombola.analysis.claims import Claim
+    from tombola.analysis.claims import Claim, Outcome
     from tombola.figures.form import Bars
     from tombola.running.results import Results
     from tombola.studies.study import Study
@@ -450,30 +450,46 @@ def compare(studies: tuple[str, ...], out: Path, data: Path | None, margin: floa
     help="Choose the format. [default: table]",
 )
 @click.option("--strict", is_flag=True, help="Exit with status 1 if a claim is not reproduced. [default: status 0]")
-def claims(results: tuple[Path, ...], data: Path | None, own: tuple[Path, ...], form: str, strict: bool) -> None:
+@click.option("--power", is_flag=True, help="Show how many trials would decide each claim with 90 % probability.")
+def claims(
+    results: tuple[Path, ...], data: Path | None, own: tuple[Path, ...], form: str, strict: bool, power: bool
+) -> None:
     """Check claims against results.
 
     RESULTS are results folders, or results.csv files. The default claims are the published ones.
     """
-    from tombola.analysis.claims import NOT_REPRODUCED, evaluate, published_claims
+    from tombola.analysis.claims import evaluate, published_claims
+    from tombola.analysis.power import seconds_per_trial
     from tombola.analysis.reading import read_levels
-    from tombola.tables.claims import as_rows, claims_table
+    from tombola.tables.claims import as_rows, claims_table, power_rows, power_table
 
     wanted = _own_claims(own) or published_claims()
-    found = []
+    found: list[tuple[str, Outcome]] = []
+    seconds: dict[tuple[str, str], float | None] = {}
     for path in results:
         levels, settings = read_levels(path, data)
         found += [(str(path), outcome) for outcome in evaluate(levels, wanted, settings)]
+        seconds |= {(str(path), str(study)): seconds_per_trial(rows) for study, rows in levels.groupby("study")}
     if form == "table":
-        _console().print(claims_table(found))
-    elif form == "json":
-        click.echo(json.dumps(as_rows(found), indent=1))
+        _console().print(power_table(found, seconds) if power else claims_table(found))
+        _strictly(strict, found)
+        return
+    rows = power_rows(found, seconds) if power else as_rows(found)
+    if form == "json":
+        click.echo(json.dumps(rows, indent=1))
     else:
         import pandas as pd
 
         from tombola.formatting import as_csv
 
-        click.echo(as_csv(pd.DataFrame(as_rows(found))).decode(), nl=False)
+        click.echo(as_csv(pd.DataFrame(rows)).decode(), nl=False)
+    _strictly(strict, found)
+
+
+def _strictly(strict: bool, found: list[tuple[str, Outcome]]) -> None:
+    """Exit with status 1 if that is asked for and a claim is not reproduced."""
+    from tombola.analysis.claims import NOT_REPRODUCED
+
     if strict and any(outcome.outcome == NOT_REPRODUCED for _, outcome in found):
         sys.exit(1)
 

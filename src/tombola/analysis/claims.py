@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -114,6 +114,7 @@ class Outcome:
             where nothing is measured.
         low, high: interval of that mean; None where n < 2.
         applies: whether the claim is about studies like this one.
+        std: standard deviation over trials; None where n < 2.
     """
 
     study: str
@@ -125,6 +126,7 @@ class Outcome:
     low: float | None = None
     high: float | None = None
     applies: bool = True
+    std: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the outcome as a flat mapping of JSON values, the same keys each time."""
@@ -213,8 +215,8 @@ def _evaluate(study: str, levels: pd.DataFrame, claim: Claim, confidence: float)
             INCONCLUSIVE,
             f"{left_out}: the remaining trials are a biased sample (alone: {reason})",
         )
-    bounds = (None, None) if math.isnan(low) else (low, high)
-    return Outcome(study, claim, verdict, reason, len(values), mean, *bounds)
+    found_outcome = Outcome(study, claim, verdict, reason, len(values), mean)
+    return found_outcome if math.isnan(low) else replace(found_outcome, low=low, high=high, std=float(found.std[0]))
 
 
 def _no_trial(evidence: Evidence) -> str:

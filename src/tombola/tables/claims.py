@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,59 @@ def claims_table(found: Found) -> Group:
 def as_rows(found: Found) -> list[dict[str, Any]]:
     """Return a flat mapping for each outcome: `results`, then the fields of `Outcome.as_json`."""
     return [{"results": path} | outcome.as_json() for path, outcome in found]
+
+
+def power_table(found: Found, seconds: Mapping[tuple[str, str], float | None]) -> Group:
+    """Return a table for each study: how many trials would decide each claim, and what the missing ones cost.
+
+    Args:
+        found: of a pilot.
+        seconds: of computing that a trial takes, by results folder and study; None if unknown.
+    """
+    from tombola.analysis.power import FEWEST
+
+    parts: list[RenderableType] = []
+    for (path, study), rows in groupby(power_rows(found, seconds), key=lambda row: (row["results"], row["study"])):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("claim")
+        for header in ("expected", "mean ± std", "n", "if claimed", "if as here", "more hours"):
+            table.add_column(header, justify="right")
+        for row in rows:
+            claimed = "-" if ">" in row["expected"] or "<" in row["expected"] else _trials(row["needed_if_claimed"])
+            hours = "-" if row["hours_more"] is None else f"{row['hours_more']:.2g}"
+            spread = f"{row['mean']:.4g} ± {row['std']:.2g}"
+            cells = (row["id"], row["expected"], spread, row["n"], claimed, _trials(row["needed_if_as_pilot"]), hours)
+            table.add_row(*(Text(str(cell)) for cell in cells))
+        parts += [Text(f"{plain(study)} ({path})", style="bold"), table]
+    if not parts:
+        return Group(Text(f"no claim is measured in {FEWEST} trials or more, with some spread between them"))
+    parts.append(
+        Text(
+            "Trials that decide a claim with 90 % probability, by the spread of these trials.\n"
+            "  if claimed: if the claim's value is true. It depends on the spread alone, not on the outcome here.\n"
+            "  if as here: if the mean measured here is true. A comparison claims no value: it has this number alone.\n"
+            "  more hours: of one worker, at the pace of these trials."
+        )
+    )
+    return Group(*parts)
+
+
+def power_rows(found: Found, seconds: Mapping[tuple[str, str], float | None]) -> list[dict[str, Any]]:
+    """Return a flat mapping for each claim whose number of trials can be told: `results`, then `power.as_row`."""
+    from tombola.analysis.power import as_row, trials_needed
+
+    needed = [(path, outcome, trials_needed(outcome)) for path, outcome in found if outcome.applies]
+    return [
+        {"results": path} | as_row(each, seconds.get((path, outcome.study)))
+        for path, outcome, each in needed
+        if each is not None
+    ]
+
+
+def _trials(number: int | None) -> str:
+    from tombola.analysis.power import MOST_TRIALS
+
+    return f">{MOST_TRIALS}" if number is None else str(number)
 
 
 def _table(outcomes: Sequence[Outcome]) -> Table:

@@ -1,0 +1,168 @@
+"""How many trials a claim needs: the probability that its interval decides, from the spread of a pilot.
+
+A claim is decided where the whole t interval of the mean lies inside or outside the expected range. Over samples of n
+trials from a normal distribution, the mean and the standard deviation vary independently. The probability follows from
+one integral over the standard deviation. For a comparison it is the power of the t test (Cohen 1988, Chapter 2).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from tombola.analysis import student
+from tombola.errors import InputError
+
+if TYPE_CHECKING:
+    from tombola.analysis.claims import Outcome
+
+MOST_TRIALS = 1000
+POINTS = 400  # of the integral
+FEWEST = 3  # trials of a pilot: two say nothing of a spread
+_ERF = np.vectorize(math.erf, otypes=[float])
+
+
+@dataclass(frozen=True)
+class Needed:
+    """How many trials decide a claim.
+
+    Args:
+        outcome: of the pilot.
+        if_claimed: trials that suffice if the expected value is the true mean; None for a comparison, which names no
+            value.
+        if_as_pilot: trials that suffice if the pilot's mean is the true mean: it depends on the pilot's outcome.
+
+    Numbers beyond `MOST_TRIALS` are inf.
+    """
+
+    outcome: Outcome
+    if_claimed: float | None
+    if_as_pilot: float
+
+    @property
+    def trials(self) -> float:
+        """The larger number that does not depend on the pilot's outcome, where there is one."""
+        return self.if_as_pilot if self.if_claimed is None else self.if_claimed
+
+
+def trials_needed(outcome: Outcome, power: float = 0.9, confidence: float = 0.95) -> Needed | None:
+    """Return how many trials decide a claim with a given probability.
+
+    Args:
+        outcome: of the pilot.
+        power: the probability, between 0 and 1.
+        confidence: of the interval.
+
+    Returns:
+        None where the pilot measured nothing, has fewer than three trials, or no spread.
+
+    Raises:
+        InputError: `power` is not between 0 and 1.
+    """
+    if not 0 < power < 1:
+        raise InputError(f"power={power}: give a number between 0 and 1")
+    claim, std = outcome.claim, outcome.std
+    if outcome.measured is None or outcome.n < FEWEST or not std:
+        return None
+    low, high = expected_range(outcome)
+    smallest = max(2, claim.minimum)
+    claimed = None
+    if claim.expected is not None:
+        claimed = _fewest(smallest, float(claim.expected), std, low, high, power, confidence)
+    return Needed(outcome, claimed, _fewest(smallest, outcome.measured, std, low, high, power, confidence))
+
+
+def expected_range(outcome: Outcome) -> tuple[float, float]:
+    """Return the ends of the range that a claim expects; one end of a comparison's is infinite."""
+    claim = outcome.claim
+    if claim.expected is not None and claim.tolerance is not None:
+        return claim.expected - claim.tolerance, claim.expected + claim.tolerance
+    bound = claim.parsed.bound or 0.0
+    return (bound, math.inf) if claim.parsed.side == "greater" else (-math.inf, bound)
+
+
+def decided(n: int, mean: float, std: float, low: float, high: float, confidence: float = 0.95) -> float:
+    """Return the probability that the interval of n trials lies wholly inside or wholly outside a range.
+
+    Args:
+        n: trials, at least 2.
+        mean, std: of the normal distribution that trials come from.
+        low, high: ends of the range; may be infinite.
+        confidence: of the t interval.
+    """
+    spreads, weights = _spreads(n - 1)
+    error = std / math.sqrt(n)
+    half = student.critical(n - 1, confidence) * error * spreads
+    with np.errstate(invalid="ignore"):
+        inside = _below((high - half - mean) / error) - _below((low + half - mean) / error)
+        outside = _below((low - half - mean) / error) + 1 - _below((high + half - mean) / error)
+    return float(((np.maximum(inside, 0) + outside) * weights).sum())
+
+
+def _fewest(smallest: int, mean: float, std: float, low: float, high: float, power: float, confidence: float) -> float:
+    """Return the smallest number of trials with this power; inf where it is above `MOST_TRIALS`."""
+    if decided(MOST_TRIALS, mean, std, low, high, confidence) < power:
+        return math.inf
+    few, many = smallest - 1, MOST_TRIALS  # between them the power passes the one that is asked for
+    if decided(smallest, mean, std, low, high, confidence) >= power:
+        return smallest
+    while many - few > 1:
+        middle = (few + many) // 2
+        if middle >= smallest and decided(middle, mean, std, low, high, confidence) >= power:
+            many = middle
+        else:
+            few = middle
+    return many
+
+
+@lru_cache(maxsize=1024)
+def _spreads(freedom: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return values of a sample's standard deviation over the true one, and their probabilities."""
+    # Of chi-square / freedom, almost everything lies within nine standard deviations; its root is smooth to integrate.
+    wide = 9 * math.sqrt(2 / freedom)
+    top = math.sqrt(1 + wide + wide**2)
+    nodes, weights = np.polynomial.legendre.leggauss(POINTS)
+    spreads = (nodes + 1) / 2 * top
+    logs = (freedom - 1) * np.log(spreads) - freedom * spreads**2 / 2
+    scale = math.log(2) + freedom / 2 * math.log(freedom / 2) - math.lgamma(freedom / 2)
+    probabilities = np.exp(logs + scale) * weights * top / 2
+    return spreads, probabilities / probabilities.sum()
+
+
+def _below(x: np.ndarray) -> np.ndarray:
+    """Return the normal distribution's probability below x."""
+    return (1 + _ERF(x / math.sqrt(2))) / 2
+
+
+def seconds_per_trial(levels: pd.DataFrame) -> float | None:
+    """Return the mean seconds of computing that a trial of a study took, each run counted once; None if unknown."""
+    if "seconds" not in levels or levels.empty or levels["seconds"].isna().any():
+        return None
+    runs = levels.drop_duplicates("job") if "job" in levels else levels
+    return float(runs["seconds"].sum() / levels["trial"].nunique())
+
+
+def as_row(needed: Needed, seconds: float | None) -> dict[str, Any]:
+    """Return a flat mapping of JSON values; numbers of trials beyond `MOST_TRIALS` are None."""
+    outcome, more = needed.outcome, needed.trials - needed.outcome.n
+
+    def finite(value: float | None) -> int | None:
+        return None if value is None or math.isinf(value) else int(value)
+
+    return {
+        "study": outcome.study,
+        "id": outcome.claim.id,
+        "expected": outcome.claim.expectation,
+        "outcome": outcome.outcome,
+        "n": outcome.n,
+        "mean": outcome.measured,
+        "std": outcome.std,
+        "needed_if_claimed": finite(needed.if_claimed),
+        "needed_if_as_pilot": finite(needed.if_as_pilot),
+        "hours_more": None if seconds is None or math.isinf(more) else max(0.0, more) * seconds / 3600,
+    }
