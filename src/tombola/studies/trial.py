@@ -579,11 +579,9 @@ class Trial:
         budget = recipe.budget(epoch)
         iterations = min(budget, spec.until or budget) - spec.initial.iteration
         evaluations = math.ceil(iterations / recipe.interval(epoch)) + 1
-        tests = evaluations
-        if not isinstance(spec, MovingRun):
-            asked = recipe.test_interval
-            curve = 0 if asked is None else math.ceil(iterations / max(asked, recipe.interval(epoch))) + 1
-            tests = max(curve, math.ceil(NEW_BEST * evaluations) + 1)
+        interval = 1 if isinstance(spec, MovingRun) else recipe.test_interval
+        curve = 1 if interval is None else math.ceil(iterations / max(interval, recipe.interval(epoch))) + 1
+        tests = curve + math.ceil(NEW_BEST * (evaluations - curve))
         return Cost(
             iterations=iterations,
             batch_size=recipe.batch_size,
