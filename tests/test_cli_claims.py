@@ -137,6 +137,24 @@ def test_a_folder_of_published_results_with_its_study(call, table):
     assert "claims about other networks or studies" in call(".")[1]
 
 
+def test_each_study_of_a_table_is_judged_by_its_own_settings(call, table):
+    names = ("[red]s", "other one", "unknown")
+    frames = [levels_of({"ticket": ([0.985, 0.98], [3000, 3000])}, study=name) for name in names]
+    pd.concat(frames).to_csv(table, index=False)
+    for preset, name, file in (
+        ("lenet-mnist-global", "[red]s", "red-s.yaml"),
+        ("lenet-mnist", "other one", "other-one.yaml"),
+    ):
+        (table.parent / file).write_text(dump_study(load_study(preset, {"name": name})))
+    rows = json.loads(call(".", "--format", "json")[1])
+    about = {
+        name: {row["id"].partition("-")[0] for row in rows if row["study"] == name and row["applies"]} for name in names
+    }
+    assert about["[red]s"] == {"study"}
+    assert about["other one"] == {"lenet"}
+    assert about["unknown"] >= {"study", "lenet"}  # of the network's name alone
+
+
 def test_several_results_are_judged_one_by_one(call, table):
     shutil.copy(table, table.parent / "again.csv")
     rows = json.loads(call("results.csv", "again.csv", "--claims", "own.yaml", "--format", "json")[1])

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from tombola.analysis.schema import COLUMNS, NO_CURVES, checked, checked_curves
 from tombola.errors import InputError
 from tombola.formatting import text_of_csv
-
-if TYPE_CHECKING:
-    from tombola.studies.study import Study
 
 TEXTS = tuple(column.name for column in COLUMNS if column.kind == "text")  # be it "NA" or "null"
 NOTHING = ("", "nan", "NaN", "NA")  # where a number is expected
@@ -22,8 +19,8 @@ def read_levels(path: Path, data: Path | None = None) -> tuple[pd.DataFrame, dic
     """Return the table as `Results.frame()` gives it, and each study's settings as far as they are known.
 
     Arguments:
-        path: of a results folder; of a folder with `results.csv`, or such a file: `study.yaml` beside it, where there
-            is one, has the settings.
+        path: of a results folder; of a folder with `results.csv`, or such a file. Beside it `study.yaml` may have the
+            settings of its study, or `<name>.yaml` those of one of its studies.
         data: folder of data sets, as for `Results.open`.
 
     Raises:
@@ -31,19 +28,21 @@ def read_levels(path: Path, data: Path | None = None) -> tuple[pd.DataFrame, dic
     """
     from tombola.running.results import Results
     from tombola.studies.loading import STUDY_FILE, load_study
+    from tombola.studies.study import slug_of
 
     if (path / STUDY_FILE).is_file() and (path / "jobs").is_dir():
         results = Results.open(path, data)
-        levels = results.frame()
-        study: Study | None = results.study
+        levels, settings = results.frame(), {results.study.name: results.study}
     else:
         file = path / "results.csv" if path.is_dir() else path
         levels = read_table(file)
-        beside = file.parent / STUDY_FILE
-        study = load_study(str(beside)) if beside.is_file() else None
+        names = list(dict.fromkeys(levels["study"]))
+        beside = [file.with_name(STUDY_FILE), *(file.with_name(f"{slug_of(name)}.yaml") for name in names)]
+        found = [load_study(str(each)) for each in beside if each.is_file()]
+        settings = {study.name: study for study in found}
     if levels.empty:
         raise InputError(f"{path} contains no results yet")
-    return levels, {} if study is None else {study.name: study.model_dump(mode="json")}
+    return levels, {name: study.model_dump(mode="json") for name, study in settings.items()}
 
 
 def read_curves(file: Path, levels: pd.DataFrame) -> pd.DataFrame:

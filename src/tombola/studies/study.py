@@ -296,4 +296,9 @@ class Study(Section):
     @property
     def slug(self) -> str:
         """The name as it may stand in a path."""
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.") or "study"
+        return slug_of(self.name)
+
+
+def slug_of(name: str) -> str:
+    """Return the name of a study as it may stand in a path."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "study"
