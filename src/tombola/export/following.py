@@ -8,6 +8,7 @@ import logging
 import traceback
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -27,12 +28,12 @@ def followed(module: nn.Module, inputs: Tensor, any_batch: bool = False) -> torc
     Raises:
         InputError: its forward pass can't be followed; the message names the layer in which that fails.
     """
-    shapes = torch.export.ShapesCollection()
+    shapes: Any = torch.export.ShapesCollection() if any_batch else None
     if any_batch:
         shapes[inputs] = {0: torch.export.Dim("batch")}
     try:
         with quietly():
-            return torch.export.export(module, (inputs,), strict=False, dynamic_shapes=shapes if any_batch else None)
+            return torch.export.export(module, (inputs,), strict=False, dynamic_shapes=shapes)
     except Exception as error:  # whatever a forward pass does that can't be followed
         layer = layer_of_error(error, module)
         raise InputError(

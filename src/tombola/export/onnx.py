@@ -23,6 +23,7 @@ from tombola.export.following import followed, layer_of, operator_of_error, quie
 from tombola.export.graph import Unsupported
 from tombola.export.write import write
 from tombola.formatting import plain
+from tombola.running.files import writing
 
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
@@ -147,27 +148,39 @@ def _layer_of(content: bytes, message: str) -> str:
 
 
 def quantised(content: bytes, examples: Tensor) -> bytes:
-    """Return an int8 model by ONNX Runtime's quantiser: static where it has convolutions, else dynamic."""
+    """Return an int8 model by ONNX Runtime's quantiser: static where it has convolutions, else dynamic.
+
+    Raises:
+        InputError: the quantiser fails.
+        StoreError: there is no room for temporary files.
+    """
     import onnx
-    from onnxruntime import quantization
 
     model = onnx.load_from_string(content)
-    has_convolutions = any(node.op_type == "Conv" for node in model.graph.node)
     del model.graph.value_info[:]  # the quantiser infers shapes again, and refuses those of transposed weights
-    with tempfile.TemporaryDirectory() as folder, quietly():
+    place, remedy = Path(tempfile.gettempdir()), "make room there, or name another folder in TMPDIR"
+    with writing(place, f"{remedy}; tombola wrote nothing"), tempfile.TemporaryDirectory() as folder, quietly():
         whole, smaller = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, str(whole))
         try:
-            if has_convolutions:
-                prepared = Path(folder) / "prepared.onnx"
-                quantization.quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
-                quantization.quantize_static(str(prepared), str(smaller), _reader(examples), per_channel=True)
-            else:
-                quantization.quantize_dynamic(str(whole), str(smaller), per_channel=True)
+            _quantise(whole, smaller, examples, any(node.op_type == "Conv" for node in model.graph.node))
+        except OSError:
+            raise
         except Exception as error:
             reason = _readable(error)
             raise InputError(f"ONNX Runtime can't quantise the model: {type(error).__name__}: {reason}") from error
         return smaller.read_bytes()
+
+
+def _quantise(whole: Path, smaller: Path, examples: Tensor, has_convolutions: bool) -> None:
+    from onnxruntime import quantization
+
+    if not has_convolutions:
+        quantization.quantize_dynamic(str(whole), str(smaller), per_channel=True)
+        return
+    prepared = whole.with_name("prepared.onnx")
+    quantization.quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
+    quantization.quantize_static(str(prepared), str(smaller), _reader(examples), per_channel=True)
 
 
 def _readable(error: Exception) -> str:
