@@ -148,3 +148,30 @@ def test_a_packed_file_is_no_ticket_to_export(folder):
     assert isinstance(found.exception, InputError)
     assert len(str(found.exception).splitlines()) == 1
     assert [path.name for path in folder.iterdir()] == ["x.tombola"]
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "words"),
+    [
+        ("packed", {"bits": "many"}, "bits='many' is not a whole number: write one, such as bits=4"),
+        ("packed", {"other_bits": 2.5}, "other_bits=2.5 is not a whole number: write one, such as other_bits=8"),
+        ("packed", {"bits": 9}, "bits 9: a shared value has 1 to 8 bits"),
+        ("compact", {"weights": 3}, "weights=3 is not a word: write one, such as weights=trained"),
+        ("c", {"inputs": 1}, "inputs=1 is not a word: write one, such as inputs=normalised"),
+        ("c", {"name": 3}, "name '3' is not a C identifier: use letters, digits and underscores, such as my_network"),
+        pytest.param(
+            "onnx", {"opset": 5}, "PyTorch can't write this network in opset 5: give opset=18", marks=needs_onnx
+        ),
+    ],
+)
+def test_options_that_are_none(export, form, options, words, folder):
+    with pytest.raises(InputError) as caught:
+        export(random_ticket(density=0.05), form, folder / "x", options)
+    assert str(caught.value) == words
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(("form", "name"), [("packed", "tuning"), ("onnx", "examples")])
+def test_options_that_no_text_can_give(form, name, folder):
+    with pytest.raises(InputError, match=rf"{name} takes no text: pass it to ticket\.export in Python"):
+        by_command(random_ticket(density=0.05), form, folder / "x", {name: 3})

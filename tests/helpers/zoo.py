@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,15 @@ from tombola.networks import NetworkSettings
 from tombola.pruning.mask import Mask
 from tombola.running.ticket import Ticket
 
-ZOO: dict[str, Kind] = {**CONVOLUTIONS, **NORMS, **POOLS, **ACTIVATIONS, **VIEWS, **FORMS, **SEQUENCES}
+DEAD = {
+    "dead-residual-branch": replace(CONVOLUTIONS["residual"], dead=("second.weight",)),
+    "dead-block": replace(CONVOLUTIONS["inverted-bottleneck"], dead=("block.project.weight",)),
+    "dead-gate": replace(CONVOLUTIONS["inverted-bottleneck"], dead=("block.squeeze.weight",)),
+    "dead-part-of-concatenation": replace(CONVOLUTIONS["dense-block"], dead=("second.weight",)),
+    "dead-head-of-two": replace(FORMS["two-branches-of-one-layer"], dead=("both.weight",)),
+    "no-live-path": replace(VIEWS["mlp"], dead=("3.weight",)),
+}
+ZOO: dict[str, Kind] = {**CONVOLUTIONS, **NORMS, **POOLS, **ACTIVATIONS, **VIEWS, **FORMS, **SEQUENCES, **DEAD}
 """The networks by name."""
 
 SIXTEENTHS = 16
@@ -34,7 +43,8 @@ def ticket_of(name: str, density: float = 0.7, seed: int = 0) -> Ticket:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build(name)
-        mask = Mask({layer: _kept(weight, density) for layer, weight in _weights(module).items()})
+        weights = _weights(module)
+        mask = Mask({layer: _kept(each, density) & (layer not in kind.dead) for layer, each in weights.items()})
         _draw(module)
     mask.apply_(module)
     weights = {key: value.clone() for key, value in module.state_dict().items()}

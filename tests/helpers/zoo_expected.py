@@ -143,6 +143,12 @@ attention                    attention     =             =             attention
 attention-by-hand            0             =             =             0             =
 transformer                  layer.self_attn =             =             layer.self_attn =
 mixer                        =             =             =             =             =
+dead-residual-branch         =             =             =             =             =
+dead-block                   =             =             =             =             =
+dead-gate                    =             =             =             =             =
+dead-part-of-concatenation   =             =             =             =             =
+dead-head-of-two             (network)     (network)     (network)     (network)     (network)
+no-live-path                 (network)     (network)     (network)     (network)     (network)
 """
 
 EXPECTED: dict[str, dict[str, str]] = {

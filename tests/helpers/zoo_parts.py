@@ -31,12 +31,14 @@ class Kind:
         make: builds it.
         tokens: number of token ids that the examples are made of; None for numbers.
         counts: numbers of examples that it takes.
+        dead: weights of which the mask keeps nothing.
     """
 
     shape: Any
     make: Callable[[], nn.Module]
     tokens: int | None = None
     counts: tuple[int, ...] = (1, 3)
+    dead: tuple[str, ...] = ()
 
 
 def chain(shape: tuple[int, ...], *layers: Callable[[], nn.Module]) -> Kind:

@@ -100,6 +100,9 @@ def to_onnx(module: nn.Module, inputs: Tensor, opset: int = 18) -> bytes:
             program = torch.onnx.export(program, (), dynamo=True, opset_version=opset, verbose=False, **names)
         except Exception as error:
             raise _untranslated(error) from error
+    written = next(each.version for each in program.model_proto.opset_import if not each.domain)
+    if written != opset:
+        raise InputError(f"PyTorch can't write this network in opset {opset}: give opset={written}")
     content: bytes = program.model_proto.SerializeToString()
     return content
 
