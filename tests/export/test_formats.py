@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+import zoo
 from small_tickets import random_ticket
 
 from tombola.errors import InputError, StoreError
@@ -206,6 +207,28 @@ def test_a_module_copied_moved_and_given_other_weights(tmp_path):
     module = sparse_module(ticket).double()
     assert module.backend == "numba"
     assert "moved or converted" in module.reason
+
+
+@pytest.mark.parametrize("name", ["branch", "two-inputs", "embedding"])
+def test_a_module_of_a_forward_pass_that_no_graph_can_hold(name):
+    ticket = zoo.ticket_of(name)
+    module, dense = sparse_module(ticket), ticket.build(True).eval()
+    assert module.backend == "numba"
+    assert module.reason
+    examples = zoo.examples_of(name, 3)
+    torch.testing.assert_close(module(examples), zoo.outputs(dense, examples))
+    if compiler() is not None:
+        with pytest.raises(InputError):
+            sparse_module(ticket, compiled=True)
+
+
+def test_a_file_of_a_users_network_needs_trust(tmp_path):
+    path = zoo.ticket_of("mlp").export("pytorch", tmp_path / "ticket")
+    with pytest.raises(InputError, match="trust=True"):
+        load(path, False)
+    examples = zoo.examples_of("mlp", 2)
+    expected = zoo.outputs(zoo.ticket_of("mlp").build(True).eval(), examples)
+    torch.testing.assert_close(load(path, False, trust=True)(examples), expected)
 
 
 def test_inputs_that_do_not_fit():

@@ -22,6 +22,13 @@ def is_one_shape(shape: Any) -> bool:
     return isinstance(shape, tuple) and all(isinstance(size, int) for size in shape)
 
 
+def shape_from_json(written: Any) -> Any:
+    """Return a shape, or several, from JSON, which has lists for tuples."""
+    if isinstance(written, dict):
+        return {name: shape_from_json(each) for name, each in written.items()}
+    return tuple(map(shape_from_json, written)) if isinstance(written, list | tuple) else written
+
+
 def first_array(arrays: Arrays) -> np.ndarray:
     """Return the first array of a structure."""
     if isinstance(arrays, dict):

@@ -73,14 +73,24 @@ def export(ticket: Ticket, to: str, path: str | Path | None = None, **options: A
     from tombola.export.paths import require_path
 
     function = FORMATS[to].function()
-    known = list(inspect.signature(function).parameters)[2:]
-    for name in options:
+    known = dict(list(inspect.signature(function).parameters.items())[2:])
+    for name, value in options.items():
         if name not in known:
             raise InputError(f"export to {to} has no option {name!r}{nearest(name, known)}")
+        _require_type(name, value, known[name].default)
     require_path(ticket)
     target = Path(path) if path is not None else default_path(ticket, to)
     function(ticket, target, **options)
     return target
+
+
+KINDS = {int: "a whole number", str: "a word"}
+
+
+def _require_type(name: str, value: Any, default: Any) -> None:
+    """Refuse an option of another type than its default's."""
+    if type(default) in KINDS and type(value) is not type(default):
+        raise InputError(f"{name}={value!r} is not {KINDS[type(default)]}: write one, such as {name}={default}")
 
 
 def default_path(ticket: Ticket, to: str) -> Path:

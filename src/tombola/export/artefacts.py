@@ -19,6 +19,7 @@ from tombola.export.c import ticket_sources
 from tombola.export.c.build import Compiled, object_bytes
 from tombola.export.c.fold import fold
 from tombola.export.c.lower import lower
+from tombola.export.check import shape_of
 from tombola.export.graph_trace import trace, trace_ticket
 from tombola.export.packed.ticket import load_packed
 from tombola.export.rivals import Call, Contest
@@ -137,7 +138,7 @@ def pytorch_artefact(ticket: Ticket) -> Artefact:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ticket.safetensors"
         export_pytorch(ticket, path)
-        size, module = path.stat().st_size, load(path)
+        size, module = path.stat().st_size, load(path, trust=True)
     live = ticket.mask.remaining
     others = sum(each.numel() for name, each in ticket.trained.items() if name not in ticket.mask)
     adds = _counts(trace_ticket(ticket))[1]
@@ -159,7 +160,7 @@ def compact_artefact(ticket: Ticket) -> Artefact:
     with tempfile.TemporaryDirectory() as folder:
         path = ticket.export("compact", Path(folder) / "ticket")
         size, module = path.stat().st_size, load_compact(path)
-    graph = trace(module, tuple(ticket.origin["input_shape"]))
+    graph = trace(module, shape_of(ticket))
     parameters = sum(each.numel() for each in module.state_dict().values() if each.is_floating_point())
     adds = sum(node.weight.numel() * _uses(node) for node in graph if isinstance(node, g.Linear | g.Conv))
 

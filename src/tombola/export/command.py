@@ -26,6 +26,10 @@ Options of onnx:
 """
 
 
+IN_PYTHON = {"packed": ("tuning",), "onnx": ("examples",)}
+"""Options that only Python can give."""
+
+
 @click.command(name="export", epilog=EPILOG)
 @click.argument("source", metavar="RESULTS|TICKET")
 @click.argument("options", nargs=-1, metavar="[OPTION=VALUE]...")
@@ -108,6 +112,9 @@ def _with_examples(form: str, given: dict[str, Any], source: str, ticket: Ticket
     from tombola.export.source import splits_of
     from tombola.running.results import Results
 
+    for name in given:
+        if name in IN_PYTHON.get(form, ()):
+            raise InputError(f"{name} takes no text: pass it to ticket.export in Python")
     trial = ticket.origin["trial"]
     if form == "packed" and "finetune" in given:
         from tombola.export.packed.finetune import Tuning

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tombola.errors import InputError
 from tombola.export import graph as g
 from tombola.export.channels import constant_side, kept_channels
-from tombola.export.check import check_same, examples_for, outputs_of
+from tombola.export.check import check_same, examples_for, outputs_of, shape_of
 from tombola.export.graph_run import apply
 from tombola.export.graph_trace import trace
 from tombola.export.liveness import Liveness, liveness
@@ -180,7 +180,7 @@ def compact(ticket: Ticket, weights: str = "trained") -> Compact:
         InputError: no path of kept weights leads from an input to an output.
     """
     module = ticket.build(is_trained(weights))
-    smaller = reduce(trace(module, tuple(ticket.origin["input_shape"])))
+    smaller = reduce(trace(module, shape_of(ticket)))
     network = Compact(smaller.graph, {"origin": ticket.origin, "normalisation": ticket.normalisation}).eval()
     inputs = examples_for(ticket)
     check_same(outputs_of(module, inputs), outputs_of(network, inputs), "the compact network")
@@ -237,7 +237,8 @@ def fold_into(module: nn.Module, mask: Mask, input_shape: tuple[int, ...]) -> Ma
                 if node.name in smaller.folded:
                     added = smaller.folded[node.name].reshape(len(outputs), -1)[:, 0]
                     bias.copy_((bias.double() + added).float())
-                bias.mul_(outputs)
+                if _by_channel(node):
+                    bias.mul_(outputs)
     return Mask(live)
 
 

@@ -12,7 +12,8 @@ from tombola.export import graph as g
 from tombola.export import graph_shape_operators as s
 from tombola.export.graph_step import Step, rank
 
-AS_IS = ("dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "alias", "detach", "identity")
+_AS_IS = "dropout feature_dropout alpha_dropout contiguous clone alias detach identity _assert_tensor_metadata"
+AS_IS = frozenset(_AS_IS.split())
 """Operators that do nothing in evaluation."""
 
 

@@ -6,9 +6,6 @@ as another one.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import operator
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -18,15 +15,21 @@ from torch import Tensor, fx, nn
 
 from tombola.errors import InputError
 from tombola.export import graph as g
+from tombola.export.check import one_tensor, shape_of
+from tombola.export.following import followed, layer_of
 from tombola.export.graph_operators import AS_IS, HANDLERS
 from tombola.export.graph_run import run
 from tombola.export.graph_step import Step
+from tombola.formatting import plain
 
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
 
 EXAMPLES = 2
 """Examples that a module is traced with: a forward pass that mixes them shows in the shapes."""
+
+OTHER_EXAMPLES = (1, 3)
+"""Numbers of examples that it is compared on: a forward pass that reads their number shows in the outputs."""
 
 TOLERANCE = 1e-4
 """Largest difference between the graph and the module, relative to the largest output."""
@@ -50,9 +53,9 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> g.Graph:
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
             examples = torch.randn(EXAMPLES, *input_shape)
-            program = _followed(module, examples)
-            graph = _Reader(program, module).graph()
-            _compare(graph, module, examples)
+            graph = _Reader(followed(module, examples), module).graph()
+            for count in OTHER_EXAMPLES:
+                _compare(graph, module, torch.randn(count, *input_shape))
     finally:
         for each, training in modes:
             each.training = training
@@ -69,36 +72,29 @@ def trace_ticket(ticket: Ticket, trained: bool = True) -> g.Graph:
     Raises:
         InputError: as `trace`, and where the network's code has changed.
     """
-    return trace(ticket.build(trained), tuple(ticket.origin["input_shape"]))
-
-
-def _followed(module: nn.Module, examples: Tensor) -> torch.export.ExportedProgram:
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    said = io.StringIO()  # by torch, of code that it can't follow: the error below says it
-    try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            return torch.export.export(module, (examples,), strict=False)
-    except Exception as error:  # whatever a forward pass does that can't be followed
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"the network's forward pass can't be traced on examples of shape {tuple(examples.shape[1:])} "
-            f"({type(error).__name__}: {reason}); let it depend only on the shape of its one input"
-        ) from error
-    finally:
-        logging.disable(disabled)
+    return trace(ticket.build(trained), shape_of(ticket))
 
 
 def _compare(graph: g.Graph, module: nn.Module, examples: Tensor) -> None:
     """Raise if the graph does not compute what the module does."""
-    expected, found = module(examples), run(graph, examples)
+    count = len(examples)
+    try:
+        expected = one_tensor(module(examples))
+    except RuntimeError as error:
+        raise InputError(
+            f"the network's forward pass fails on a batch of {count} ({plain(str(error), 200)}); let it take batches "
+            "of any size"
+        ) from error
+    found = run(graph, examples)
     scale = float(expected.abs().max()) + 1e-6
     if not expected.isfinite().all():
         raise InputError("the network's outputs on random inputs are not finite: its weights can't be exported")
+    if count == 1:  # a network that squeezes its result loses the axis of the batch, but no number
+        expected, found = expected.flatten(), found.flatten()
     if expected.shape != found.shape or float((expected - found).abs().max()) > TOLERANCE * scale:
         raise InputError(
-            "the network's forward pass computes different outputs in two calls, or changes tensors in place in a way "
-            "that can't be traced; make it a function of its input and parameters"
+            "the network's forward pass computes different outputs in two calls, depends on the number of examples, or "
+            "changes tensors in place in a way that can't be traced; make it a function of its input and parameters"
         )
 
 
@@ -231,12 +227,6 @@ def operator_name(node: fx.Node) -> str:
     target: Any = node.target
     name = str(getattr(getattr(target, "overloadpacket", target), "__name__", target))
     return name.rstrip("_") if not name.startswith("_") else name
-
-
-def layer_of(node: fx.Node) -> str:
-    """Return the qualified name of the module that called an operator, "" for the network itself."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(stack[-1][0]) if stack else ""
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tombola.errors import InputError, nearest
 from tombola.export.artefacts import ARTEFACTS, Artefact, dense
+from tombola.export.check import examples_for
 from tombola.export.conditions import Conditions, conditions
 from tombola.export.rivals import RIVALS, Call, Contest, NotFor, Rival
 from tombola.export.timing import Timing, interleave, torch_threads
@@ -142,9 +142,7 @@ def _chosen(names: Sequence[str] | None) -> dict[str, Rival]:
 def _inputs(ticket: Ticket, examples: Examples | None, count: int) -> np.ndarray:
     """Return float32 [count, ...]: examples of the test set, again and again if it is small, or random numbers."""
     if examples is None:
-        generator = torch.Generator().manual_seed(0)
-        made: Tensor = torch.randn(count, *ticket.origin["input_shape"], generator=generator)
-        return made.numpy()
+        return examples_for(ticket, count).numpy()
     return np.ascontiguousarray(examples.inputs[np.arange(count) % len(examples.inputs)], np.float32)
 
 

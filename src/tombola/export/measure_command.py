@@ -136,12 +136,13 @@ def _named_examples(ticket: Ticket, source: str, data: Path | None) -> Examples:
         InputError: the data set does not exist, or its examples have another shape.
     """
     from tombola.data import DataSettings, load
+    from tombola.export.check import shape_of
     from tombola.export.measure import Examples
 
     own = source.endswith(".npz")
     settings = DataSettings(source="npz" if own else source, validation=1, path=source if own else None)
     dataset = load(settings, data)
-    shape = tuple(ticket.origin["input_shape"])
+    shape = shape_of(ticket)
     if dataset.test_inputs.shape[1:] != shape:
         raise InputError(
             f"--test {source}: its examples have shape {dataset.test_inputs.shape[1:]}, but the ticket takes {shape}; "

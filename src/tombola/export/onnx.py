@@ -6,14 +6,10 @@ and int8 makes a fourth of the size by ONNX Runtime's own quantiser.
 
 from __future__ import annotations
 
-import contextlib
+import ast
 import importlib.util
-import io
-import logging
 import re
 import tempfile
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +19,11 @@ from torch import Tensor, nn
 from tombola.errors import InputError
 from tombola.export.check import TOLERANCE, check_same, examples_for, outputs_of
 from tombola.export.compact import compact, is_trained
+from tombola.export.following import followed, layer_of, operator_of_error, quietly
+from tombola.export.graph import Unsupported
 from tombola.export.write import write
 from tombola.formatting import plain
+from tombola.running.files import writing
 
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
@@ -94,24 +93,27 @@ def to_onnx(module: nn.Module, inputs: Tensor, opset: int = 18) -> bytes:
     Raises:
         InputError: PyTorch can't export it.
     """
-    module = module.eval()
-    with _quietly():
+    program: Any = followed(module.eval(), inputs, any_batch=True)
+    names: dict[str, Any] = {"input_names": ["input"], "output_names": ["output"]}
+    with quietly():
         try:
-            program: Any = torch.onnx.export(
-                module,
-                (inputs,),
-                dynamo=True,
-                opset_version=opset,
-                input_names=["input"],
-                output_names=["output"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                verbose=False,
-            )
+            program = torch.onnx.export(program, (), dynamo=True, opset_version=opset, verbose=False, **names)
         except Exception as error:
-            reason = _readable(error)
-            raise InputError(f"PyTorch can't export this network to ONNX: {type(error).__name__}: {reason}") from error
+            raise _untranslated(error) from error
+    written = next(each.version for each in program.model_proto.opset_import if not each.domain)
+    if written != opset:
+        raise InputError(f"PyTorch can't write this network in opset {opset}: give opset={written}")
     content: bytes = program.model_proto.SerializeToString()
     return content
+
+
+def _untranslated(error: Exception) -> InputError:
+    """Return the error for an operator that PyTorch can't write as ONNX."""
+    if (node := operator_of_error(error)) is None:
+        return InputError(f"PyTorch can't export this network to ONNX: {type(error).__name__}: {_readable(error)}")
+    name = str(node.target).removeprefix("aten.").split(".")[0]
+    remedy = "replace the layer, or choose another format"
+    return Unsupported(layer_of(node), f"the operator {name!r}, which PyTorch can't export to ONNX", remedy)
 
 
 def run_onnx(content: bytes, inputs: Tensor) -> Tensor:
@@ -128,32 +130,60 @@ def run_onnx(content: bytes, inputs: Tensor) -> Tensor:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         (result,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
     except Exception as error:
-        raise InputError(f"ONNX Runtime can't run the model: {_readable(error)}") from error
+        layer = _layer_of(content, str(error))
+        raise InputError(
+            f"ONNX Runtime can't run {f'layer {layer!r}' if layer else 'the model'}: {_readable(error)}"
+        ) from error
     return torch.from_numpy(result)
 
 
-def quantised(content: bytes, examples: Tensor) -> bytes:
-    """Return an int8 model by ONNX Runtime's quantiser: static where it has convolutions, else dynamic."""
+def _layer_of(content: bytes, message: str) -> str:
+    """Return the layer of the node that a message of ONNX Runtime's names; "" where it names none."""
     import onnx
-    from onnxruntime import quantization
+
+    nodes = {node.name: node for node in onnx.load_from_string(content).graph.node}
+    named = re.search("node with name '([^']+)'", message)
+    if named is None or named[1] not in nodes:
+        return ""
+    written = {each.key: each.value for each in nodes[named[1]].metadata_props}
+    scopes = ast.literal_eval(written.get("pkg.torch.onnx.name_scopes", "[]"))  # modules, then the operator
+    return str(scopes[-2]) if len(scopes) > 1 else ""
+
+
+def quantised(content: bytes, examples: Tensor) -> bytes:
+    """Return an int8 model by ONNX Runtime's quantiser: static where it has convolutions, else dynamic.
+
+    Raises:
+        InputError: the quantiser fails.
+        StoreError: there is no room for temporary files.
+    """
+    import onnx
 
     model = onnx.load_from_string(content)
-    has_convolutions = any(node.op_type == "Conv" for node in model.graph.node)
     del model.graph.value_info[:]  # the quantiser infers shapes again, and refuses those of transposed weights
-    with tempfile.TemporaryDirectory() as folder, _quietly():
+    place, remedy = Path(tempfile.gettempdir()), "make room there, or name another folder in TMPDIR"
+    with writing(place, f"{remedy}; tombola wrote nothing"), tempfile.TemporaryDirectory() as folder, quietly():
         whole, smaller = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, str(whole))
         try:
-            if has_convolutions:
-                prepared = Path(folder) / "prepared.onnx"
-                quantization.quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
-                quantization.quantize_static(str(prepared), str(smaller), _reader(examples), per_channel=True)
-            else:
-                quantization.quantize_dynamic(str(whole), str(smaller), per_channel=True)
+            _quantise(whole, smaller, examples, any(node.op_type == "Conv" for node in model.graph.node))
+        except OSError:
+            raise
         except Exception as error:
             reason = _readable(error)
             raise InputError(f"ONNX Runtime can't quantise the model: {type(error).__name__}: {reason}") from error
         return smaller.read_bytes()
+
+
+def _quantise(whole: Path, smaller: Path, examples: Tensor, has_convolutions: bool) -> None:
+    from onnxruntime import quantization
+
+    if not has_convolutions:
+        quantization.quantize_dynamic(str(whole), str(smaller), per_channel=True)
+        return
+    prepared = whole.with_name("prepared.onnx")
+    quantization.quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
+    quantization.quantize_static(str(prepared), str(smaller), _reader(examples), per_channel=True)
 
 
 def _readable(error: Exception) -> str:
@@ -174,17 +204,3 @@ def _reader(examples: Tensor) -> Any:
             return None if batch is None else {"input": batch.numpy()}
 
     return Reader()
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep the exporters' remarks off the screen; what goes wrong is raised."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    said = io.StringIO()
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from tombola.data import Shape, is_one_shape, shape_from_json
 from tombola.errors import InputError
 from tombola.export.c import sources_of
 from tombola.export.c.build import Compiled, compiler
-from tombola.export.graph import Unsupported
 from tombola.export.graph_trace import trace
 from tombola.export.write import write
 from tombola.extras import installed
@@ -44,7 +45,7 @@ class SparseModule(nn.Module):
     Args:
         module: the network; it becomes `network`, and its sparse linear layers are replaced.
         mask: which weights are kept.
-        input_shape: of one example.
+        input_shape: of one example; of several inputs, by name or in order.
         compiled: run the exported C in evaluation: True, False, or None for "if there is a compiler".
 
     Attributes:
@@ -56,10 +57,11 @@ class SparseModule(nn.Module):
         InputError: the mask is of another network, or `compiled` is True and the network can't be held in C.
     """
 
-    def __init__(self, module: nn.Module, mask: Mask, input_shape: tuple[int, ...], compiled: bool | None = None):
+    def __init__(self, module: nn.Module, mask: Mask, input_shape: Shape, compiled: bool | None = None):
         super().__init__()
         mask.apply_(module)
-        self.input_shape, self.threads = tuple(input_shape), 1
+        self.input_shape: Any = shape_from_json(input_shape)
+        self.threads = 1
         self.network = module.eval()
         self._compiled, self.reason = _compile(module, self.input_shape, compiled)
         self._sparse = installed("numba")
@@ -80,17 +82,19 @@ class SparseModule(nn.Module):
             return "c"
         return "numba" if self._sparse else "pytorch"
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Any) -> Any:
         """Return the network's outputs for examples [N, ...].
 
         Raises:
             InputError: the examples are not on the CPU, or have another shape.
         """
-        if not inputs.is_cpu:
-            raise InputError(f"examples are on {inputs.device}: a sparse module computes on the CPU; use inputs.cpu()")
+        for each in tree_leaves(inputs):
+            if isinstance(each, Tensor) and not each.is_cpu:
+                raise InputError(
+                    f"examples are on {each.device}: a sparse module computes on the CPU; use inputs.cpu()"
+                )
         if self._compiled is None or self._differentiates(inputs) or self._weights_version() != self._known:
-            result: Tensor = self.network(inputs)
-            return result
+            return self.network(inputs)
         self._compiled.check(tuple(inputs.shape))
         inputs = inputs.detach().float().contiguous()
         results = torch.empty(len(inputs), *self._compiled.outputs)
@@ -115,17 +119,21 @@ class SparseModule(nn.Module):
         return f"backend={self.backend!r}" + (f", reason={self.reason!r}" if self.reason else "")
 
 
-def _compile(module: nn.Module, shape: tuple[int, ...], wanted: bool | None) -> tuple[Compiled | None, str]:
+def _compile(module: nn.Module, shape: Any, wanted: bool | None) -> tuple[Compiled | None, str]:
     """Return the compiled network, or None and the reason."""
     if wanted is False:
         return None, "compiled=False"
     if wanted is None and compiler() is None:
         return None, "found no C compiler: install gcc or clang, or set CC"
+    if not is_one_shape(shape):
+        if wanted:
+            raise InputError("the network takes several inputs, but compiled code takes one: leave `compiled` out")
+        return None, "the network takes several inputs"
     parameters = {name: each.requires_grad for name, each in module.named_parameters()}
     try:
         graph = trace(module, shape)
         return Compiled(sources_of(graph, "sparse"), shape, graph[graph.output].shape), ""
-    except Unsupported as error:
+    except InputError as error:
         if wanted:
             raise
         return None, str(error)
@@ -148,7 +156,7 @@ def sparse_module(ticket: Ticket, weights: str = "trained", compiled: bool | Non
     if weights not in ("trained", "start"):
         raise InputError(f"weights {weights!r}: choose trained or start")
     module = ticket.build(weights == "trained")
-    return SparseModule(module, ticket.mask, tuple(ticket.origin["input_shape"]), compiled)
+    return SparseModule(module, ticket.mask, ticket.origin["input_shape"], compiled)
 
 
 def export_pytorch(ticket: Ticket, path: Path, weights: str = "trained") -> None:
@@ -178,15 +186,18 @@ def export_pytorch(ticket: Ticket, path: Path, weights: str = "trained") -> None
     write(Path(path), pack_tensors(tensors, about))
 
 
-def load(path: str | Path, compiled: bool | None = None) -> SparseModule:
+def load(path: str | Path, compiled: bool | None = None, trust: bool = False) -> SparseModule:
     """Read what `export_pytorch` wrote.
 
     Args:
         path: of the file.
         compiled: as in `SparseModule`.
+        trust: import the user's network that the file names, and call it. A file from a stranger may name any function:
+            trust only what you have made, or read.
 
     Raises:
-        InputError: the file is missing, damaged, or none of `export_pytorch`; or the network's code has changed.
+        InputError: the file is missing, damaged, or none of `export_pytorch`; the network's code has changed; or it is
+            a user's own and there is no `trust`.
     """
     from tombola.running.ticket import Ticket
 
@@ -203,4 +214,4 @@ def load(path: str | Path, compiled: bool | None = None) -> SparseModule:
     for name, keep in mask.items():
         weights[name] = torch.zeros(keep.shape, dtype=weights[name].dtype).masked_scatter_(keep, weights[name])
     ticket = Ticket(mask, weights, weights, about["normalisation"], about["origin"])
-    return sparse_module(ticket, "trained", compiled)
+    return sparse_module(ticket.trusted() if trust else ticket, "trained", compiled)

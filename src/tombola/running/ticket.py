@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from tombola.data import is_one_shape
+from tombola.data import is_one_shape, shape_from_json
 from tombola.data.normalising import spread
 from tombola.errors import InputError, shown
 from tombola.formatting import plain
@@ -135,7 +135,7 @@ class Ticket:
         """Return the untrained network that the ticket names."""
         try:
             with nullcontext() if trust else reading("a ticket"):
-                shape, tokens = _tuples(self.origin["input_shape"]), _tuples(self.origin.get("tokens"))
+                shape, tokens = shape_from_json(self.origin["input_shape"]), shape_from_json(self.origin.get("tokens"))
                 make = named_factory(network, shape, self.origin["classes"], tokens)
                 self._check_shapes(network.name, make)
                 return make()
@@ -161,7 +161,7 @@ class Ticket:
         Raises:
             InputError: the examples have another shape.
         """
-        shape = _tuples(self.origin["input_shape"])
+        shape = shape_from_json(self.origin["input_shape"])
         if self.origin.get("tokens") is not None or not is_one_shape(shape):
             raise InputError("this ticket's network takes inputs without normalisation; pass them unchanged")
         values = torch.as_tensor(inputs)
@@ -287,13 +287,6 @@ def _changed(name: str, reason: str) -> InputError:
         f"network {shown(name)} has changed since the ticket's run ({reason}); restore its code, or use "
         "ticket.weights and ticket.mask"
     )
-
-
-def _tuples(written: Any) -> Any:
-    """Return a shape, or several, from JSON, which has lists for tuples."""
-    if isinstance(written, dict):
-        return {name: _tuples(each) for name, each in written.items()}
-    return tuple(map(_tuples, written)) if isinstance(written, list | tuple) else written
 
 
 def _unpacked(packed: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Mask:

@@ -133,7 +133,7 @@ def export_c(
         StoreError: the files can't be written; then both are as they were before.
     """
     path = Path(path)
-    given = name or re.sub("[^A-Za-z0-9_]", "_", path.stem)
+    given = str(name or "") or re.sub("[^A-Za-z0-9_]", "_", path.stem)
     made = ticket_sources(ticket, given if name or given[:1].isalpha() else f"net_{given}", weights, inputs, favour)
     header = path.with_suffix(".h")
     code = made.code.replace(f'#include "{made.name}.h"', f'#include "{header.name}"', 1)

@@ -101,10 +101,12 @@ class _Lowering(Workspace):
         inputs = rows // (len(kernel) // node.groups) * kernel.shape[1] + fan
         used = np.zeros(self.graph[node.inputs[0]].shape[0], bool)
         used[inputs] = True
-        _, height, _ = canonical(node.shape)
+        _, height, width = canonical(node.shape)
         stride, dilation, padding = two(node.stride, 1), two(node.dilation, 1), two(node.padding, (0, 0))
         shifts = [each * step for each, step in zip(place, dilation, strict=True)]
-        if stride == (1, 1):
+        if not len(rows):  # biases alone: its input may be nowhere
+            sources, planes_read, row = rows, rows, width + self.pads[node.name].gap
+        elif stride == (1, 1):
             planes = self.padded(node, used)
             row = planes.row
             planes_read = planes.starts[inputs]

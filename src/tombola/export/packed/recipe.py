@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tombola.data import shape_from_json
 from tombola.errors import InputError
 from tombola.networks import NetworkSettings, factory, initialised
 from tombola.pruning.mask import Mask
@@ -47,7 +48,8 @@ def recipe_of(ticket: Ticket) -> dict[str, Any]:
 def drawn(origin: Mapping[str, Any], recipe: Mapping[str, Any], mask: Mask) -> dict[str, Tensor]:
     """Return the starting weights that a recipe gives under a mask."""
     network = NetworkSettings.model_validate(origin["network"])
-    build = factory(network, tuple(origin["input_shape"]), origin["classes"])
+    shape, tokens = (shape_from_json(origin.get(name)) for name in ("input_shape", "tokens"))
+    build = factory(network, shape, origin["classes"], tokens)
     seed = Seeds(recipe["seed"], origin["trial"]).value("init", recipe["draw"])
     module = initialised(build, network.init, seed)
     mask.apply_(module)  # in the module: a tied weight has several names outside

@@ -12,8 +12,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from tombola.data import is_one_shape, shape_from_json
 from tombola.errors import InputError, shown
+from tombola.export.check import EXAMPLES, TOLERANCE, outputs_of
 from tombola.export.compact import fold_into, is_trained
+from tombola.export.graph import Unsupported
 from tombola.export.packed.decode import MOST, Packed, unpack
 from tombola.export.packed.encode import Coded, Writer, of_mask, of_plain, of_shared, pack
 from tombola.export.packed.fast import compiled
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
 
 ORIGIN = ("study", "arm", "trial", "repeat", "level", "rewind", "job", "input_shape", "classes", "seed", "draw")
+ORIGIN_IF_ANY = ("tokens",)
+
+_PLAIN = "float16 float32 float64 int8 int16 int32 int64 uint8 bool"
+PLAIN = frozenset(getattr(torch, name) for name in _PLAIN.split())
+"""Types of tensors that NumPy has too."""
 
 
 def export_packed(
@@ -70,14 +78,18 @@ def export_packed(
         raise InputError(f"form {form!r}: choose values or recipe")
 
 
+Size = Annotated[int, Field(ge=1, le=2**31)]
+
+
 class _Origin(BaseModel):
     """As a packed file has it. Whoever made the file may have written anything."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
     network: dict[str, Any]
-    input_shape: list[Annotated[int, Field(ge=1, le=2**31)]]
-    classes: Annotated[int, Field(ge=1, le=2**31)] | None
+    input_shape: list[Size] | list[list[Size]] | dict[str, list[Size]]
+    classes: Size | None
+    tokens: Size | list[Size | None] | dict[str, Size | None] | None = None
     trial: int = 0
 
 
@@ -134,7 +146,8 @@ def load_packed(path: str | Path, most: int = MOST, trust: bool = False) -> nn.M
     origin = packed.about["origin"]
     try:
         with nullcontext() if trust else reading("a packed file"):
-            build = factory(network, tuple(origin["input_shape"]), origin["classes"])
+            shape, tokens = (shape_from_json(origin.get(name)) for name in ("input_shape", "tokens"))
+            build = factory(network, shape, origin["classes"], tokens)
             _check_shapes(network.name, build, packed, most)
             with torch.random.fork_rng(devices=[]):
                 module = build()
@@ -186,12 +199,13 @@ def state_of(packed: Packed) -> dict[str, Tensor]:
 
 def _about(ticket: Ticket, form: str, **others: Any) -> dict[str, Any]:
     origin = {name: ticket.origin[name] for name in ORIGIN if name in ticket.origin}
+    origin |= {name: ticket.origin[name] for name in ORIGIN_IF_ANY if ticket.origin.get(name) is not None}
     origin["network"] = NetworkSettings.model_validate(ticket.origin["network"]).identity()
     return {"form": form, **others, "normalisation": ticket.normalisation, "origin": origin}
 
 
 def _recipe(ticket: Ticket) -> bytes:
-    recipe, shape = recipe_of(ticket), tuple(ticket.origin["input_shape"])
+    recipe, shape = recipe_of(ticket), shape_from_json(ticket.origin["input_shape"])
     coded = []
     for name, keep in ticket.mask.items():
         candidates = [of_mask(name, keep.numpy(), *each) for each in _layouts(tuple(keep.shape), shape)]
@@ -208,7 +222,8 @@ def _values(
     examples: Examples | None,
     tuning: Tuning,
 ) -> bytes:
-    module, shape = ticket.build(is_trained(weights)), tuple(ticket.origin["input_shape"])
+    module, shape = ticket.build(is_trained(weights)), shape_from_json(ticket.origin["input_shape"])
+    _require_known_types(module)
     for number in (bits, other_bits):
         if not 1 <= number <= 8:
             raise InputError(f"bits {number}: a shared value has 1 to 8 bits")
@@ -216,12 +231,7 @@ def _values(
         raise InputError(f"values {method!r}: choose {' or '.join(METHODS)}")
     if examples is not None and method == "grid":
         raise InputError("values 'grid' stay evenly spaced and can't be fine-tuned: choose kmeans")
-    try:
-        mask = fold_into(module, ticket.mask, shape)
-    except NoPath:
-        raise
-    except InputError:  # an operator that can't be followed
-        mask = ticket.mask  # dead units stay in: the file is larger, and as right
+    module, mask = _folded(module, ticket, is_trained(weights), shape)
     mask.apply_(module)
     keep = {name: mask.get(name, value != 0) for name, value in _floats(module).items()}
     shared = {
@@ -236,6 +246,37 @@ def _values(
     return pack(_coded(module, mask, keep, shared, symbols, shape), _about(ticket, "values", weights=weights))
 
 
+def _require_known_types(module: nn.Module) -> None:
+    """Refuse tensors of a type that NumPy lacks, by the layer's name."""
+    for name, value in module.state_dict().items():
+        if value.dtype not in PLAIN:
+            layer, _, last = name.rpartition(".")
+            kind = str(value.dtype).removeprefix("torch.")
+            raise Unsupported(layer, f"{last!r} of type {kind}", "convert the network to float32 first")
+
+
+def _folded(module: nn.Module, ticket: Ticket, trained: bool, shape: Any) -> tuple[nn.Module, Mask]:
+    """Return a network without its dead units, and its mask; where that can't be, the network as it is.
+
+    Raises:
+        NoPath: the output is the same for every example.
+    """
+    if not is_one_shape(shape):
+        return module, ticket.mask
+    smaller = ticket.build(trained)
+    try:
+        live = fold_into(smaller, ticket.mask, shape)
+    except NoPath:
+        raise
+    except InputError:  # an operator that can't be followed
+        return module, ticket.mask  # dead units stay in: the file is larger, and as right
+    inputs = torch.randn(EXAMPLES, *shape, generator=torch.Generator().manual_seed(0))
+    expected, found = outputs_of(module, inputs), outputs_of(smaller, inputs)
+    # A weight that is used twice, and once where no layer shows it, can't lose what one use does not need.
+    is_same = (expected - found).abs().max() <= TOLERANCE * expected.abs().max()
+    return (smaller, live) if is_same else (module, ticket.mask)
+
+
 def _floats(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in module.state_dict().items() if value.dtype == torch.float32}
 
@@ -246,7 +287,7 @@ def _coded(
     keep: Mapping[str, Tensor],
     shared: Mapping[str, Shared],
     symbols: Mapping[str, np.ndarray],
-    input_shape: tuple[int, ...],
+    input_shape: Any,
 ) -> list[Coded]:
     """Return every tensor of a state_dict as it goes into the file."""
     twins: dict[int, str] = {}  # a tied weight has several names; all get the values of the first
@@ -267,10 +308,11 @@ def _coded(
     return coded
 
 
-def _layouts(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> list[tuple[int, int]]:
+def _layouts(shape: tuple[int, ...], input_shape: Any) -> list[tuple[int, int]]:
     """Return the (width, period) with which a weight's places may be easiest to foretell."""
     found = [(0, 1)]
-    if len(shape) == 2 and len(input_shape) == 3 and shape[1] % (input_shape[1] * input_shape[2]) == 0:
+    is_picture = is_one_shape(input_shape) and len(input_shape) == 3
+    if len(shape) == 2 and is_picture and shape[1] % (input_shape[1] * input_shape[2]) == 0:
         found.append((input_shape[2], 1))
     if len(shape) > 2:
         places = int(np.prod(shape[2:]))

@@ -1,0 +1,80 @@
+"""Follows a module's forward pass by `torch.export`, and tells in which layer that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from tombola.errors import InputError
+from tombola.formatting import plain
+
+
+def followed(module: nn.Module, inputs: Tensor, any_batch: bool = False) -> torch.export.ExportedProgram:
+    """Return the operators that a module calls on examples.
+
+    Args:
+        module: in evaluation mode.
+        inputs: examples [N, ...].
+        any_batch: keep the number of examples open.
+
+    Raises:
+        InputError: its forward pass can't be followed; the message names the layer in which that fails.
+    """
+    shapes: Any = torch.export.ShapesCollection() if any_batch else None
+    if any_batch:
+        shapes[inputs] = {0: torch.export.Dim("batch")}
+    try:
+        with quietly():
+            return torch.export.export(module, (inputs,), strict=False, dynamic_shapes=shapes)
+    except Exception as error:  # whatever a forward pass does that can't be followed
+        layer = layer_of_error(error, module)
+        raise InputError(
+            f"{f'the forward pass of layer {layer!r}' if layer else 'the forward pass of the network'} can't be traced "
+            f"on examples of shape {tuple(inputs.shape[1:])} ({type(error).__name__}: {plain(str(error), 200)}); let "
+            "it depend only on the shape of its one input, and read the number of examples as x.shape[0], not len(x)"
+        ) from error
+
+
+def layer_of_error(error: BaseException, module: nn.Module) -> str:
+    """Return the name of the module's layer in whose forward pass an error arose; "" for the module itself."""
+    names = {id(each): name for name, each in module.named_modules()}
+    callers = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return next((names[id(each)] for each in reversed(list(callers)) if id(each) in names), "")
+
+
+def operator_of_error(error: BaseException | None) -> fx.Node | None:
+    """Return the operator that an exporter of PyTorch's worked on when an error, or its cause, arose."""
+    while error is not None:
+        nodes = [frame.f_locals.get("node") for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if found := [each for each in nodes if isinstance(each, fx.Node)]:
+            return found[-1]
+        error = error.__cause__
+    return None
+
+
+def layer_of(node: fx.Node) -> str:
+    """Return the qualified name of the module that called an operator, "" for the network itself."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keep the exporters' remarks off the screen; what goes wrong is raised."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    said = io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
