@@ -29,7 +29,7 @@ class TombolaCallback(Callback):
     """
 
     def __init__(self, run: UserRun, metrics: Mapping[str, str]):
-        self._reporting = Reporting(run, metrics, from_zero=True)
+        self._reporting = Reporting(run, metrics)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that the run's model is trained."""

@@ -20,7 +20,7 @@ class Reporting:
         from_zero: the trainer counts the steps of this run from 0, although a rewound run starts at `run.start_step`.
     """
 
-    def __init__(self, run: UserRun, metrics: Mapping[str, str], from_zero: bool):
+    def __init__(self, run: UserRun, metrics: Mapping[str, str], from_zero: bool = True):
         if not isinstance(run, UserRun):
             raise InputError(
                 f"a {type(run).__name__} is not a run; pass the run that tombola.rounds or a study's trainer receives"

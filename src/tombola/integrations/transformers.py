@@ -29,7 +29,7 @@ class TombolaCallback(TrainerCallback):
     """
 
     def __init__(self, run: UserRun, metrics: Mapping[str, str]):
-        self._reporting = Reporting(run, metrics, from_zero=True)
+        self._reporting = Reporting(run, metrics)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any

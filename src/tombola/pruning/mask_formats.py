@@ -186,17 +186,15 @@ def _first_line(error: Exception) -> str:
 def _require_state(weights: Any) -> None:
     if not isinstance(weights, Mapping):
         raise InputError(f"a {type(weights).__name__} has no tensors by name; give a module's state_dict()")
-    for name, tensor in weights.items():
-        if not isinstance(tensor, Tensor):
-            raise InputError(f"{name!r} is a {type(tensor).__name__}, not a tensor; give a module's state_dict()")
 
 
 def _mask_key(key: str) -> str:
     return key.removesuffix("_orig") + "_mask"
 
 
-def _is_matrix(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.dim() > 1
+def _is_matrix(tensor: Any) -> bool:
+    """Return whether an entry of a state_dict is a matrix of weights; a module's extra state may be any object."""
+    return isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dim() > 1
 
 
 def _require_shape(name: str, pattern: Tensor, weights: Tensor) -> None:
