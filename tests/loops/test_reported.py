@@ -107,3 +107,8 @@ def test_a_tensor_with_a_graph_is_a_number(tmp_path):
     found = reported(tmp_path)
     found.note(1, {"accuracy": torch.tensor(0.5, requires_grad=True)}, 0.0)
     assert found.rows == {1: {"test_accuracy": 0.5}}
+
+
+def test_a_damaged_file_of_reports_counts_as_none(tmp_path):
+    (tmp_path / "reports.jsonl").write_bytes(b"\xff\x00{")
+    assert reported(tmp_path, resumed=True).rows == {}

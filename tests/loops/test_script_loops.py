@@ -47,3 +47,19 @@ def test_measuring_needs_no_data_of_the_trainer(done):
     assert examples_of(results, 0) is None
     with pytest.raises(InputError, match="study 'loop' has its own trainer"):
         splits_of(results, 0)
+
+
+def test_damaged_notes_of_an_interrupted_run_repeat_it(tmp_path):
+    options = {"rounds": 1, "trials": 1, "arms": ["ticket"], "figures": False, "quiet": True}
+    for run in tombola.rounds(own_trainer.make, out=tmp_path, **options):
+        (run.checkpoint_dir / "last.pt").write_bytes(b"state")
+        for path in run.checkpoint_dir.parent.iterdir():
+            if path.is_file():
+                path.write_bytes(b"\xff\x00{")
+        break
+    found = []
+    for run in tombola.rounds(own_trainer.make, out=tmp_path, **options):
+        found.append(list(run.checkpoint_dir.iterdir()))
+        own_trainer.train(run.model, run.seed)
+        run.report(20, accuracy=0.5)
+    assert found == [[], []]

@@ -46,7 +46,7 @@ class Reported:
     def _read(self, path: Path) -> None:
         try:
             lines = path.read_text("utf-8").splitlines()
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             return
         for line in lines:
             try:

@@ -108,7 +108,7 @@ class UserRun:
         digest = hashlib.sha256(b"".join(bits.numpy().tobytes() for bits in self.mask.pack().values())).hexdigest()
         try:
             same = (self._part / DIGEST).read_text() == digest and any((self._part / CHECKPOINTS).iterdir())
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             same = False
         with writing(self._part):
             if not same:
