@@ -62,6 +62,15 @@ def without_values():
     return own_trainer.make().to("meta")
 
 
+def test_the_mask_of_a_run_is_not_a_setting(tmp_path):
+    def set_mask(run):
+        with pytest.raises(AttributeError, match="mask"):
+            run.mask = tombola.Mask.full(run.mask.shapes())
+        body(run)
+
+    each_run(tmp_path, set_mask)
+
+
 ARGUMENTS = [
     ({"make": own_trainer.make()}, "make_model is a Sequential; give a function"),
     ({"make": without_values}, "'1.weight' on the device meta, without values"),

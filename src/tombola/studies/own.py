@@ -323,11 +323,7 @@ def example_inputs(module: nn.Module, given: Any, what: str) -> Any:
 
 
 def _given(inputs: Any) -> Any:
-    """Return a user's batch, or shape of one example, as a tuple where it is a list.
-
-    Raises:
-        InputError: it is neither.
-    """
+    """Return a user's batch, or shape of one example, as a tuple where it is a list; refuse anything else."""
     inputs = tuple(inputs) if isinstance(inputs, list | torch.Size) else inputs
     sizes = inputs if isinstance(inputs, tuple) and all(isinstance(size, int) for size in inputs) else ()
     if not isinstance(inputs, Tensor | Mapping | tuple) or any(size < 1 for size in sizes):
