@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Drawing:
     """
 
     name: str
-    png: bytes
+    png: bytes = field(repr=False)
 
     def _repr_png_(self) -> bytes:
         return self.png
@@ -91,7 +91,7 @@ class Results(RunningResults):
         """
         name = PLOTS.get(figure, figure)
         if name not in FIGURES:
-            raise InputError(f"no figure {figure!r}{nearest(figure, [*PLOTS, *FIGURES])}")
+            raise InputError(f"no figure {figure!r}{nearest(str(figure), [*PLOTS, *FIGURES])}")
         settings = {self.study.name: Setting.of_results(self)}
         contents = rendered(self._levels(), self.curves(), name, lines=self.connectivity(), settings=settings)
         return Drawing(name, contents["png"])

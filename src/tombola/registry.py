@@ -115,6 +115,11 @@ def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Ca
             "the study only if you trust its author",
             f"{what} {name!r}",
         )
+    if module_name == "__main__":
+        raise InputError(
+            f"{what} {name!r}: other processes can't import it from a script or notebook; move it into a module, such "
+            f"as my_code.py, and name it my_code:{attribute}"
+        )
     with searching():
         module = _imported(module_name, name, what)
         _check_origin(module_name, name, what)
@@ -185,11 +190,6 @@ def _target(name: str, table: Mapping[str, Any], what: str) -> tuple[str, str, E
     """Return the module and the attribute that a name stands for, and the entry point that says so, if one does."""
     if ":" in name:
         module, _, attribute = name.partition(":")
-        if module == "__main__":
-            raise InputError(
-                f"{what} {name!r}: other processes can't import it from a script or notebook; move it into a module, "
-                f"such as my_code.py, and name it my_code:{attribute}"
-            )
         if not all(part.isidentifier() for part in (*module.split("."), attribute)):
             raise InputError(f"{what} {name!r}: write package.module:name, such as my_nets:make")
         return module, attribute, None

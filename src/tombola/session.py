@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tombola import terminal
 from tombola.analysis.connectivity import barrier_statistics
+from tombola.errors import InputError
 from tombola.figures import Setting, draw
 from tombola.formatting import as_csv
 from tombola.notebook import Results
@@ -154,6 +156,8 @@ def rounds(
     Raises:
         InputError: something can't be as it is asked for. Nothing has been written then.
     """
+    if not isinstance(out, str | PathLike) or not str(out):
+        raise InputError(f"out={out!r}: name the results folder, such as results/mine")
     fields = {
         "name": name,
         "seed": seed,

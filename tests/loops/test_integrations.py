@@ -17,7 +17,8 @@ def check(out):
     """Require rewound tickets with zeros at pruned places, and the reported metrics."""
     results = tombola.Results.open(out)
     frame = results.frame()
-    assert frame.early_stop_iteration.tolist() == [20, 20]
+    assert frame.early_stop_iteration.tolist() == [20, 25]  # the ticket starts at step 5
+    assert frame.iterations.tolist() == [20, 20]
     assert frame.final_test_accuracy.between(0.4, 1).all()
     ticket, start = results.ticket(0, 1), results.store.load(frame.job[0]).snapshots["step-5"]
     for name, keep in ticket.mask.items():
@@ -100,6 +101,7 @@ def test_transformers(tmp_path):
     frame = tombola.Results.open(tmp_path / "out").frame()
     assert frame.final_test_accuracy.between(0.4, 1).all()
     assert frame.early_stop_val_loss.notna().all()
+    assert frame.iterations.tolist() == [20, 20]
 
 
 def test_accelerate(tmp_path):
@@ -114,7 +116,7 @@ def test_accelerate(tmp_path):
         accelerator.init_trackers("mine")
         optimizer = torch.optim.AdamW(run.model.parameters(), lr=0.02)
         model, optimizer, batches = accelerator.prepare(run.model, optimizer, loader)
-        step = 0
+        step = run.start_step
         for _ in range(2):
             for batch, labels in batches:
                 optimizer.zero_grad()
@@ -124,6 +126,18 @@ def test_accelerate(tmp_path):
                 tracker.stepped(step)
         accelerator.log({"acc": own_trainer.accuracy(run.model)}, step=step)
     check(tmp_path)
+
+
+def test_a_trainer_that_counts_from_zero_is_counted_from_the_snapshot(tmp_path):
+    from tombola.integrations.reporting import Reporting
+
+    for run in tombola.rounds(own_trainer.make, out=tmp_path, **SMALL):
+        reporting = Reporting(run, {"acc": "accuracy"})
+        own_trainer.train(run.model, run.seed, after=reporting.stepped)
+        reporting.logged(20, {"acc": 0.5, "other": 1.0})
+    frame = tombola.Results.open(tmp_path).frame()
+    assert frame.early_stop_iteration.tolist() == [20, 25]
+    assert frame.iterations.tolist() == [20, 20]
 
 
 def test_a_trainer_of_another_module_is_refused(tmp_path):

@@ -58,6 +58,41 @@ def go_back(run):
     run.report(4, accuracy=0.1)
 
 
+def without_values():
+    return own_trainer.make().to("meta")
+
+
+def test_the_mask_of_a_run_is_not_a_setting(tmp_path):
+    def set_mask(run):
+        with pytest.raises(AttributeError, match="mask"):
+            run.mask = tombola.Mask.full(run.mask.shapes())
+        body(run)
+
+    each_run(tmp_path, set_mask)
+
+
+ARGUMENTS = [
+    ({"make": own_trainer.make()}, "make_model is a Sequential; give a function"),
+    ({"make": without_values}, "'1.weight' on the device meta, without values"),
+    ({"inputs": 8}, r"inputs=8: give the shape of one example"),
+    ({"inputs": "batch"}, r"inputs='batch': give the shape of one example"),
+    ({"inputs": (-8,)}, r"inputs=\(-8,\): give the shape of one example"),
+    ({"metric": None}, "metric=None: give a name"),
+    ({"settings": [1]}, "settings is a list; give a dict"),
+    ({"settings": {"net": object()}}, "settings: 'net' is a object, which can't be stored"),
+    ({"tracker": 5}, "tracker=5: give a name"),
+    ({"out": None}, "out=None: name the results folder"),
+    ({"out": ""}, "out='': name the results folder"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ARGUMENTS)
+def test_an_argument_of_a_wrong_kind(tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        loop(**{"out": tmp_path / "out", **arguments})
+    assert not (tmp_path / "out").exists()
+
+
 REFUSED = [
     (swap_weight, "was replaced by another parameter"),
     (swap_layer, "was replaced by another parameter"),

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +26,20 @@ def test_a_report_without_a_step_joins_the_last_one(tmp_path):
     found.note(None, {"accuracy": 0.6}, 0.0)
     assert found.rows == {100: {"test_loss": 1.0, "test_accuracy": 0.5}, 101: {"test_accuracy": 0.6}}
     assert found.history()["test_loss"] == [1.0, 1.0]  # the last row has the last value of each
+
+
+@pytest.mark.parametrize("step", [np.int64(7), np.uint8(7), torch.tensor(7)])
+def test_a_step_may_be_any_kind_of_whole_number(tmp_path, step):
+    found = reported(tmp_path)
+    found.note(step, {"accuracy": 0.5}, 0.0)
+    assert found.rows == {7: {"test_accuracy": 0.5}}
+    assert reported(tmp_path, resumed=True).rows == found.rows
+
+
+@pytest.mark.parametrize("step", [1.0, np.float64(1), "1", -1, np.int64(-1), True, torch.ones(2, dtype=torch.int64)])
+def test_a_step_that_is_no_count_is_refused(tmp_path, step):
+    with pytest.raises(InputError, match=r"run run-1: step=.* must be a whole number, 0 or more"):
+        reported(tmp_path).note(step, {"accuracy": 0.5}, 0.0)
 
 
 def test_early_stop_never_looks_at_test_values(tmp_path):
@@ -92,3 +107,8 @@ def test_a_tensor_with_a_graph_is_a_number(tmp_path):
     found = reported(tmp_path)
     found.note(1, {"accuracy": torch.tensor(0.5, requires_grad=True)}, 0.0)
     assert found.rows == {1: {"test_accuracy": 0.5}}
+
+
+def test_a_damaged_file_of_reports_counts_as_none(tmp_path):
+    (tmp_path / "reports.jsonl").write_bytes(b"\xff\x00{")
+    assert reported(tmp_path, resumed=True).rows == {}

@@ -56,6 +56,24 @@ def test_what_a_tracker_raises_stops_no_run(tmp_path, capsys):
     assert LOGGED[-1] == "closed"
 
 
+class Leaving(Own):
+    def log(self, values, step):
+        raise SystemExit("no login")
+
+
+def test_a_tracker_that_exits_stops_no_run(tmp_path, capsys):
+    loop(tmp_path, "test_trackers:Leaving")
+    assert len(tombola.Results.open(tmp_path).frame()) == 2
+    assert "SystemExit: no login" in capsys.readouterr().err
+
+
+def test_a_tracker_without_its_package_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("tombola.extras.installed", lambda module: False)
+    with pytest.raises(InputError, match=r"tracker wandb needs wandb, which is not installed: pip install"):
+        loop(tmp_path / "out", "wandb", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unknown_tracker_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match="did you mean 'tensorboard'"):
         loop(tmp_path / "out", "tensorbord", quiet=True)

@@ -148,6 +148,28 @@ def test_zeros_are_a_mask():
     assert list(Mask.from_weights(weights, ["fc.bias"])) == ["fc.bias"]
     with pytest.raises(InputError, match=r"the weights have no 'fc.wieght'; did you mean 'fc.weight'"):
         Mask.from_weights(weights, ["fc.wieght"])
+    assert Mask.from_weights(weights | {"_extra_state": object()}) == Mask.from_weights(weights)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (torch.nn.Linear(2, 2), r"a Linear has no tensors by name; give a module's state_dict\(\)"),
+        ("model.pth", "a str has no tensors by name"),
+        ({}, "the weights have no matrix"),
+        ({"fc.bias": torch.zeros(2)}, "the weights have no matrix"),
+    ],
+)
+def test_sources_without_weights_are_refused(source, message):
+    with pytest.raises(InputError, match=message):
+        Mask.from_weights(source)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_a_mask_of_a_wrapped_module_says_what_to_remove(prefix):
+    weights = {prefix + name: tensor for name, tensor in net().state_dict().items()}
+    with pytest.raises(InputError, match=rf"it is of a wrapped module .*; remove '{prefix}' from the names"):
+        Mask.from_weights(weights).hold_(net())
 
 
 # OpenLTH
@@ -201,13 +223,15 @@ def test_openlth_files_that_are_no_masks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"w": torch.randn(3)}, "model_ep1_it0.pth")
     torch.save([1, 2], "list.pth")
+    torch.save({}, "nothing.pth")
     torch.save({"w": Hostile()}, "hostile.pth")
     (tmp_path / "empty.pth").touch()
     (tmp_path / "text.pth").write_text("nothing of the kind")
     for name, match in (
         ("model_ep1_it0.pth", r"'w' of .* has .* among its values.*from_weights"),
         ("list.pth", "no dict of tensors"),
-        ("hostile.pth", "can't be read as OpenLTH's mask"),
+        ("hostile.pth", "can't be read as OpenLTH's mask: it is damaged, or has more than tensors.*save its tensors"),
+        ("nothing.pth", "contains no dict of tensors"),
         ("empty.pth", "can't be read"),
         ("text.pth", "can't be read"),
         ("none.pth", "none.pth does not exist"),

@@ -44,6 +44,7 @@ def test_names_from_files_stay_text(results):
 def test_drawings(results, tmp_path):
     drawing = results.plot("density")
     assert drawing._repr_png_().startswith(b"\x89PNG")
+    assert repr(drawing) == "Drawing(name='figure-4')"  # a notebook stores it beside the picture
     drawing.save(tmp_path / "density.png")
     assert (tmp_path / "density.png").read_bytes() == drawing.png
     with pytest.raises(InputError, match="no figure 'densty'; did you mean 'density'"):

@@ -153,6 +153,8 @@ def _check_values(levels: pd.DataFrame, column: Column, name: str, where: str) -
     values = levels[name]
     if column.kind == "text":
         levels[name] = values.astype(object).where(values.notna(), "").astype(str)
+        if column.default is None and (empty := levels[name].str.strip() == "").any():
+            raise InputError(f"{where}, row {int(empty.to_numpy().argmax()) + 1}: {name} is empty")
         return
     numbers = pd.to_numeric(values, errors="coerce").astype(float)
     bad = values.notna() & (values.astype(str) != "") & numbers.isna() & (values.astype(str).str.lower() != "nan")
@@ -163,7 +165,7 @@ def _check_values(levels: pd.DataFrame, column: Column, name: str, where: str) -
     if column.default is None and (empty := numbers.isna() & ~excused).any():
         remedy = "is missing; a run without a result has status=diverged" if column.name in MEASURED else "is missing"
         raise _wrong(levels, name, empty, remedy, where)
-    if column.kind == "whole number" and (odd := numbers.notna() & (numbers % 1 != 0)).any():
+    if column.kind == "whole number" and (odd := numbers.notna() & ~_whole(numbers)).any():
         raise _wrong(levels, name, odd, "is not a whole number", where)
     low = numbers <= column.low if column.open_low else numbers < column.low
     if (out := low | (numbers > column.high)).any():
@@ -171,6 +173,11 @@ def _check_values(levels: pd.DataFrame, column: Column, name: str, where: str) -
         limits = ends if column.high == math.inf else f"{ends}, at most {column.high:g}"
         raise _wrong(levels, name, out, f"must be {limits}", where)
     levels[name] = numbers.astype(int) if column.kind == "whole number" else numbers
+
+
+def _whole(numbers: pd.Series) -> pd.Series:
+    """Return which numbers are whole, and small enough that a float is exact."""
+    return (numbers % 1 == 0) & (numbers.abs() < 2**53)
 
 
 def _wrong(levels: pd.DataFrame, name: str, rows: pd.Series, what: str, where: str) -> InputError:

@@ -160,7 +160,7 @@ def _read(paths: dict[str, Path], name: str) -> Ticket:
     try:
         about = About.model_validate(config)
     except ValidationError as error:
-        raise InputError(f"{name} contains no ticket: {explain(error, About)}") from None
+        raise InputError(f"{name} contains no ticket: {'; '.join(explain(error, About).splitlines())}") from None
     mask = Mask.load(paths[MASK])
     if mask.shapes() != dict(about.mask):
         raise InputError(f"{name} was altered: {MASK} and {CONFIG} differ in the shapes of layers; save it again")

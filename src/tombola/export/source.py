@@ -69,12 +69,18 @@ def best_level(results: Results, arm: str = "ticket") -> int:
 
 
 def splits_of(results: Results, trial: int, data: Path | None = None) -> Splits:
-    """Return the examples that a trial was trained, validated and tested on, as its networks take them."""
+    """Return the examples that a trial was trained, validated and tested on, as its networks take them.
+
+    Raises:
+        InputError: the study has a trainer, which loads its own data.
+    """
     from tombola.data import load, split
     from tombola.running.run import data_folder
     from tombola.seeds import Seeds
 
     study = results.study
+    if study.trainer is not None:
+        raise InputError(f"study {study.name!r} has its own trainer, so tombola does not have its examples")
     dataset = load(study.data, data_folder(data))
     return split(dataset, study.data.validation, Seeds(study.seed, trial), "cpu", study.data.normalise)
 
@@ -82,7 +88,7 @@ def splits_of(results: Results, trial: int, data: Path | None = None) -> Splits:
 def examples_of(results: Results, trial: int, data: Path | None = None) -> Examples | None:
     """Return the test set of a study with the metric of its task.
 
-    None for a task of the user's own, which is code, and for a test set that is streamed.
+    None for a task or trainer of the user's own, which is code, and for a test set that is streamed.
     """
     import torch
 
@@ -90,7 +96,7 @@ def examples_of(results: Results, trial: int, data: Path | None = None) -> Examp
     from tombola.export.measure import Examples
     from tombola.tasks import TASKS
 
-    if results.study.task.name not in TASKS:
+    if results.study.trainer is not None or results.study.task.name not in TASKS:
         return None
     task = results.study.task.make()
     splits = splits_of(results, trial, data)

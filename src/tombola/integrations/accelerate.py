@@ -35,7 +35,7 @@ class TombolaTracker(GeneralTracker):
 
     def __init__(self, run: UserRun, metrics: Mapping[str, str]):
         super().__init__()
-        self._reporting = Reporting(run, metrics)
+        self._reporting = Reporting(run, metrics, from_zero=False)
 
     @property
     def tracker(self) -> UserRun:

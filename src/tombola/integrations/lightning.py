@@ -24,6 +24,8 @@ class TombolaCallback(Callback):
     Args:
         run: the run whose model is trained. The LightningModule is this model, or contains it.
         metrics: the module's names -> names in tombola.
+
+    A rewound run starts at `run.start_step`; the callback adds it to the trainer's steps. Train that many steps less.
     """
 
     def __init__(self, run: UserRun, metrics: Mapping[str, str]):

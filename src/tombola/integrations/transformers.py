@@ -24,6 +24,8 @@ class TombolaCallback(TrainerCallback):
     Args:
         run: the run whose model is trained.
         metrics: the trainer's names -> names in tombola.
+
+    A rewound run starts at `run.start_step`; the callback adds it to the trainer's steps. Train that many steps less.
     """
 
     def __init__(self, run: UserRun, metrics: Mapping[str, str]):

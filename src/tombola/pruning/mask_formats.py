@@ -7,6 +7,7 @@ import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +27,13 @@ def from_weights(weights: Mapping[str, Tensor], names: Iterable[str] | None = No
     Raises:
         InputError: `weights` has no such name.
     """
+    _require_state(weights)
     chosen = list(names) if names is not None else [name for name, tensor in weights.items() if _is_matrix(tensor)]
     for name in chosen:
         if name not in weights:
             raise InputError(f"the weights have no {name!r}{nearest(name, weights)}")
+    if not chosen:
+        raise InputError("the weights have no matrix, so they have no mask; give a network's state_dict")
     return {name: weights[name] != 0 for name in chosen}
 
 
@@ -40,6 +44,7 @@ def from_prune(source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
         InputError: no such pair, or one that is no mask.
     """
     state = source.state_dict() if isinstance(source, nn.Module) else source
+    _require_state(state)
     names = [key.removesuffix("_orig") for key in state if key.endswith("_orig") and _mask_key(key) in state]
     if not names:
         raise InputError(
@@ -135,9 +140,18 @@ def _tensors_of(file: Path, what: str) -> dict[str, Tensor]:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{file} does not exist: give OpenLTH's {what}.pth, or its folder") from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # PyTorch's own words advise to run the code
+        raise InputError(
+            f"{file} can't be read as OpenLTH's {what}: it is damaged, or has more than tensors, and loading could run "
+            "code; save its tensors alone"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise InputError(f"{file} can't be read as OpenLTH's {what}: {_first_line(error)}") from error
-    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
+    if (
+        not isinstance(found, dict)
+        or not found
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items())
+    ):
         raise InputError(f"{file} is not OpenLTH's {what}: it contains no dict of tensors by name")
     return dict(found)
 
@@ -166,15 +180,21 @@ def to_openlth(keep: Keep, folder: Path, weights: Mapping[str, Tensor] | None = 
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return next(iter(str(error).splitlines()), "").partition(". ")[0] or type(error).__name__
+
+
+def _require_state(weights: Any) -> None:
+    if not isinstance(weights, Mapping):
+        raise InputError(f"a {type(weights).__name__} has no tensors by name; give a module's state_dict()")
 
 
 def _mask_key(key: str) -> str:
     return key.removesuffix("_orig") + "_mask"
 
 
-def _is_matrix(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.dim() > 1
+def _is_matrix(tensor: Any) -> bool:
+    """Return whether an entry of a state_dict is a matrix of weights; a module's extra state may be any object."""
+    return isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dim() > 1
 
 
 def _require_shape(name: str, pattern: Tensor, weights: Tensor) -> None:

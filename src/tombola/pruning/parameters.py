@@ -10,6 +10,8 @@ from torch.nn.parameter import is_lazy
 
 from tombola.errors import InputError, nearest
 
+WRAPPERS = ("module.", "_orig_mod.")  # begin the names in a state_dict of DDP or DataParallel, and of torch.compile
+
 
 def matching_parameters(keep: Mapping[str, Tensor], module: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameter of each layer of a mask. A tied parameter is found under each of its names.
@@ -70,4 +72,12 @@ def _reason(name: str, parameters: Mapping[str, nn.Parameter]) -> str:
         )
     if f"{name}_v" in parameters:
         return ": torch.nn.utils.weight_norm computes it; first call torch.nn.utils.remove_weight_norm"
+    inner = name
+    while inner.startswith(WRAPPERS):
+        inner = inner.partition(".")[2]
+    if inner != name and inner in parameters:
+        return (
+            f": it is of a wrapped module (DDP, DataParallel or torch.compile); remove {name.removesuffix(inner)!r} "
+            "from the names of its state_dict before you make the mask"
+        )
     return nearest(name, parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ class Reported:
     def _read(self, path: Path) -> None:
         try:
             lines = path.read_text("utf-8").splitlines()
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             return
         for line in lines:
             try:
@@ -95,8 +96,13 @@ class Reported:
             if last is None:
                 return 0
             return last + 1 if self.rows[last].keys() & columns.keys() else last
-        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        try:
+            whole = -1 if isinstance(step, bool) else operator.index(step)  # NumPy's integers too
+        except (TypeError, ValueError):
+            whole = -1
+        if whole < 0:
             raise InputError(f"run {self._label}: step={step!r} must be a whole number, 0 or more")
+        step = whole
         if last is not None and step < last and not self._earlier:
             raise InputError(
                 f"run {self._label}: step {step} was reported after step {last}; steps must not decrease: count them "

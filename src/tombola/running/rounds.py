@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 from rich.console import Console
 from torch import nn
 
@@ -208,9 +209,30 @@ def trainer_section(
         raise InputError(
             f"evaluate is a {type(evaluate).__name__}; give a function that returns the metrics of a model"
         )
+    if not isinstance(metric, str | Mapping):
+        raise InputError(f"metric={metric!r}: give a name, such as accuracy, or a dict with the key metric")
     about = {"metric": metric} if isinstance(metric, str) else dict(metric)
     named = None if evaluate is None else LOOP + name
-    return {"name": LOOP + name, "arguments": dict(settings or {}), "evaluate": named, **about}
+    return {"name": LOOP + name, "arguments": _plain_settings(settings), "evaluate": named, **about}
+
+
+def _plain_settings(settings: Any) -> dict[str, Any]:
+    """Return the settings of a loop, which must be numbers, texts, lists and dicts.
+
+    Raises:
+        InputError: they are not.
+    """
+    if settings is not None and not isinstance(settings, Mapping):
+        raise InputError(f'settings is a {type(settings).__name__}; give a dict, such as {{"lr": 0.1}}')
+    for name, value in (settings or {}).items():
+        try:
+            to_jsonable_python(value)
+        except PydanticSerializationError:
+            raise InputError(
+                f"settings: {name!r} is a {type(value).__name__}, which can't be stored; give a number, a text, or "
+                "lists or dicts of them"
+            ) from None
+    return dict(settings or {})
 
 
 def _study(**fields: Any) -> Study:
@@ -226,7 +248,7 @@ def _name_of(make_model: Any) -> str:
     Raises:
         InputError: it can't be called.
     """
-    if not callable(make_model):
+    if not callable(make_model) or isinstance(make_model, nn.Module):  # a module is callable, on a batch
         raise InputError(
             f"make_model is a {type(make_model).__name__}; give a function that returns a new model, such as lambda: "
             "Net()"

@@ -15,6 +15,7 @@ from typing import Any
 from tombola.data import AnyDataset, balanced, rows_of
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
+from tombola.extras import need
 from tombola.registry import IMPORTING, resolve
 from tombola.running.energy import check_energy
 from tombola.running.executors import InProcess, Workers
@@ -60,13 +61,18 @@ def chosen_study(study: Study | str | Path, out: str | Path | None) -> tuple[Stu
 
 
 def check_tracker(name: str | None) -> None:
-    """Refuse an unknown tracker.
+    """Refuse an unknown tracker, and one whose package is not installed.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: it is.
     """
-    if name is not None:
-        resolve(name, TRACKERS, "tracker")
+    if name is None:
+        return
+    if not isinstance(name, str):
+        raise InputError(f"tracker={name!r}: give a name, such as tensorboard, or package.module:function")
+    resolve(name, TRACKERS, "tracker")
+    if name in TRACKERS:  # each has the name of its package
+        need(name, f"tracker {name}")
 
 
 def prepare(

@@ -133,6 +133,11 @@ class Ticket:
 
     def _named(self, network: NetworkSettings, trust: bool) -> nn.Module:
         """Return the untrained network that the ticket names."""
+        if network.name.startswith("__main__:"):
+            raise InputError(
+                f"the ticket's network is {network.name!r}, a function of a script or notebook, which tombola can't "
+                "import: pass `factory`, which builds the network"
+            )
         try:
             with nullcontext() if trust else reading("a ticket"):
                 shape, tokens = shape_from_json(self.origin["input_shape"]), shape_from_json(self.origin.get("tokens"))
@@ -209,7 +214,7 @@ class Ticket:
             described = About.model_validate(about)
             mask = _unpacked(under("mask", tensors), described.mask)
         except ValidationError as error:
-            raise InputError(f"{path} is not a ticket: {explain(error, About)}") from None
+            raise InputError(f"{path} is not a ticket: {'; '.join(explain(error, About).splitlines())}") from None
         except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise InputError(f"{path} is not a ticket: its mask does not fit its shapes ({error})") from error
         return cls(

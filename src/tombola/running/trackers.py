@@ -152,7 +152,7 @@ class Tracking:
                     tracker.log(values, step)
             finally:
                 tracker.close()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a client without a login may call sys.exit
             self._works = False
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             self._note(f"tracker {self._name} failed and logs nothing more; the runs continue ({reason})")

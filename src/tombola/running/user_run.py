@@ -78,7 +78,7 @@ class UserRun:
     def _make(self, make: Make) -> None:
         """Build the model, set its weights and hold its mask."""
         self._model = make(0)
-        self.mask, self._start, self._remarks = self._initial(make)
+        self._mask, self._start, self._remarks = self._initial(make)
         self._model.load_state_dict(self._start)
         self._model.to(self.device).train()
         self._parameters = dict(self._model.named_parameters())
@@ -108,7 +108,7 @@ class UserRun:
         digest = hashlib.sha256(b"".join(bits.numpy().tobytes() for bits in self.mask.pack().values())).hexdigest()
         try:
             same = (self._part / DIGEST).read_text() == digest and any((self._part / CHECKPOINTS).iterdir())
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             same = False
         with writing(self._part):
             if not same:
@@ -134,6 +134,11 @@ class UserRun:
     def label(self) -> str:
         """The run's readable name."""
         return self._item.label
+
+    @property
+    def mask(self) -> Mask:
+        """The kept weights."""
+        return self._mask
 
     @property
     def dense(self) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.data import Description
-from tombola.errors import InputError
+from tombola.errors import InputError, shown
 from tombola.networks import Coverage, examine, factory, initialised
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.registry import code_fingerprint, resolve
@@ -272,6 +272,8 @@ def _checked(problem: OwnProblem) -> nn.Module:
         names = sorted(first.keys() ^ second.keys())
         raise InputError(f"{problem.what} built two modules from one seed, and only one of them has {names[0]!r}")
     for name, tensor in first.items():
+        if tensor.is_meta:
+            raise InputError(f"{problem.what} builds {name!r} on the device meta, without values; build it on the CPU")
         if tensor.shape != second[name].shape or not torch.equal(tensor, second[name]):
             raise InputError(
                 f"{problem.what} built two modules from one seed whose {name!r} differ; both must be equal: draw "
@@ -306,18 +308,30 @@ def example_inputs(module: nn.Module, given: Any, what: str) -> Any:
         InputError: there is none.
     """
     if given is not None:
-        return tuple(given) if isinstance(given, list | torch.Size) else given
+        return _given(given)
     for name in ("example_input_array", "dummy_inputs"):  # of Lightning, of transformers
         found = getattr(module, name, None)
         if isinstance(found, Tensor | tuple | Mapping) and len(found):
             return found
-    first = next((part for part in module.modules() if next(iter(part._parameters), None)), None)
+    first = next((part for part in module.modules() if next(part.parameters(recurse=False), None) is not None), None)
     if isinstance(first, nn.Linear):
         return (first.in_features,)
     raise InputError(
         f"{what}: tombola runs one batch to find the prunable layers, but has no batch; set inputs to the shape of "
         "one example, such as [3, 32, 32], or to a batch"
     )
+
+
+def _given(inputs: Any) -> Any:
+    """Return a user's batch, or shape of one example, as a tuple where it is a list; refuse anything else."""
+    inputs = tuple(inputs) if isinstance(inputs, list | torch.Size) else inputs
+    sizes = inputs if isinstance(inputs, tuple) and all(isinstance(size, int) for size in inputs) else ()
+    if not isinstance(inputs, Tensor | Mapping | tuple) or any(size < 1 for size in sizes):
+        raise InputError(
+            f"inputs={shown(inputs)}: give the shape of one example, such as (3, 32, 32), or a batch: a tensor, or a "
+            "tuple or dict of tensors"
+        )
+    return inputs
 
 
 def _described(inputs: Any) -> Description:
