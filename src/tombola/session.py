@@ -90,6 +90,8 @@ def run(
     display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
     tally = execute(plan, store, options, workers, display)
     results = Results(plan, store)
+    if figures and not quiet:
+        display.note("writing tables and figures")
     save(results, figures)
     require_success(plan, tally)
     return results
