@@ -162,7 +162,7 @@ def _last_good(search: MaskSearch, tried: str, store: Store) -> tuple[str, float
         return tried, 1.0
     facts, dense = store.facts(tried), store.facts(limit.dense)
     metric = limit.compared
-    before, after = (early_stop_metric(each["history"], metric.name) for each in (dense, facts))
+    before, after = (early_stop_metric(each, metric.name) for each in (dense, facts))
     lost = metric.gain(before, after)
     if lost <= limit.margin + ROUNDING:
         return tried, facts["remarks"]["factor"]

@@ -27,7 +27,7 @@ from tombola.studies.plan import Plan, Row
 from tombola.tasks import ACCURACY_ALONE, Measures
 from tombola.training.engine import Weights
 from tombola.training.interpolation import measures_of
-from tombola.training.loop import history_columns, lowest
+from tombola.training.loop import early_stop_row, history_columns
 
 BEFORE = (
     "study",
@@ -346,7 +346,7 @@ class Results:
         if facts["diverged_at"] is not None:
             names = [name for name in level_columns(self.plan.measures) if name not in level]
             return level | dict.fromkeys(names, nan) | {"status": "diverged"}
-        stop = facts["early_stop"] if "early_stop" in facts else lowest(history["val_loss"])
+        stop = early_stop_row(facts)
         return level | {
             "early_stop_iteration": history["iteration"][stop],
             "early_stop_val_loss": history["val_loss"][stop],
