@@ -97,6 +97,28 @@ def test_rewound_tickets_start_where_the_sources_do(rewind):
     assert plan.work[source["dense"]].observe.snapshots == ((rewind,) if rewind else ())
 
 
+@pytest.mark.parametrize("rewind", [0, 4])
+@pytest.mark.parametrize("rule", ["reinit", "one-shot-reinit", "late-reinit"])
+def test_an_arm_that_draws_its_weights_draws_them_here(rule, rewind):
+    """With a mask of the source it starts as it would start under a mask of the study."""
+    settings = {"from": SGD, "take": "mask"}
+    plan = make_plan(small_study(arms=[rule, {rule: {"name": "from", "transfer": settings}}], rewind=rewind))
+    own, other = find(plan, rule, 2).spec, find(plan, "from", 2).spec
+    assert (other.initial, other.seed) == (own.initial, own.seed)
+    assert other.mask.source != own.mask.source
+    assert other.initial.draw == 1 or plan.work[other.initial.run].spec.initial.draw == 1
+    assert all(set(item.needs) <= set(plan.work) for item in plan.work.values())
+
+
+def test_the_weights_of_edge_popup_come_with_its_mask():
+    transfer = {"from": SGD, "take": "mask-and-weights"}
+    plan = make_plan(small_study(arms=[{"edge-popup-trained": {"name": "from", "transfer": transfer}}], rewind=4))
+    spec = find(plan, "from", 1).spec
+    assert spec.initial.run == spec.mask.run
+    assert plan.work[spec.initial.run].kind == "supermask"
+    assert spec.initial.iteration == 0
+
+
 def test_controls_apply_to_what_was_transferred():
     arms = [arm("mask"), arm("mask-and-weights"), arm("mask", name="shuffled", shuffle=True)]
     plan = make_plan(small_study(arms=arms))
@@ -172,6 +194,27 @@ def test_images_of_another_size_are_refused_by_layer_and_shapes(tmp_path):
 def test_arms_that_can_not_be_transferred(rule):
     with pytest.raises(InputError, match="can't be transferred; take ticket, one-shot"):
         make_plan(small_study(arms=[{rule: {"transfer": {"from": SGD}}}]))
+
+
+@pytest.mark.parametrize(
+    ("arm", "match"),
+    [
+        ({"reinit": {"transfer": {"from": SGD}}}, "'mask-and-weights' would take no weights of the source; set take"),
+        ({"late-reinit": {"transfer": {"from": SGD}}}, "its weights are drawn anew here"),
+        (
+            {"of": "ticket", "reinit": True, "transfer": {"from": SGD, "take": "mask-and-trained"}},
+            "take='mask-and-trained' would take no weights",
+        ),
+        (
+            {"edge-popup-trained": {"transfer": {"from": SGD, "take": "mask"}}},
+            "scores were trained for, so its mask can't be taken alone; set transfer.take: mask-and-weights",
+        ),
+    ],
+)
+def test_weights_that_can_not_be_taken(arm, match):
+    with pytest.raises(InputError, match=match) as caught:
+        make_plan(small_study(arms=[arm]))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_an_arm_of_its_own_pattern_has_no_source():
