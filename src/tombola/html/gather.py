@@ -18,6 +18,7 @@ from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
 from tombola.analysis.paired import paired_gains
 from tombola.analysis.patterns import pattern_costs
+from tombola.analysis.signs import sign_flips
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.verdicts import verdicts
@@ -57,6 +58,7 @@ class Found:
         layers: density of each layer, mean over trials.
         dead: units without a live path, of the ticket arm in the first trial; empty where paths can't be followed.
         overlap: of the masks of different trials.
+        flips: the share of signs that training flips in each layer, of the ticket arm, means over trials.
         barriers: on lines between runs; empty where the study asks for none.
         histograms: of the kept weights of the first trial.
         pictures: of the first layer's mask in the first trial.
@@ -85,6 +87,7 @@ class Found:
     layers: pd.DataFrame
     dead: pd.DataFrame
     overlap: pd.DataFrame
+    flips: pd.DataFrame
     barriers: pd.DataFrame
     histograms: pd.DataFrame
     pictures: Pictures
@@ -186,6 +189,7 @@ def gather(
         layers=_layers(results, name),
         dead=_dead(results, name, judged.arm),
         overlap=_overlap(results, name),
+        flips=_flips(results, name, judged.arm),
         barriers=_barriers(results, points),
         histograms=weight_histograms(held),
         pictures=_pictures(held, first.name, results.plan.data.input_shape),
@@ -262,6 +266,18 @@ def _overlap(results: Results, name: str) -> pd.DataFrame:
     if results.study.trials < 2:
         return pd.DataFrame()
     return _at_whole_density(mask_overlap(results).assign(study=name))
+
+
+def _flips(results: Results, name: str, arm: str | None) -> pd.DataFrame:
+    found = sign_flips(results, [arm]) if arm is not None else pd.DataFrame()
+    if found.empty:
+        return pd.DataFrame()
+    by = ["study", "arm", "level", "layer"]
+    shares = spread(found.assign(study=name), by, ["share"])
+    density = found.groupby("level")["density"].mean()
+    named = {"share_mean": "share", "share_min": "low", "share_max": "high"}
+    shares = shares.rename(columns=named).assign(density=shares["level"].map(density))
+    return shares[[*by, "density", "n", "runs", "share", "low", "high"]]
 
 
 def _barriers(results: Results, points: pd.DataFrame) -> pd.DataFrame:
