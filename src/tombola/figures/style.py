@@ -63,6 +63,7 @@ LOOKS = {
     "set": Style(VERMILION, (11, 1, 0), "-."),
     "rigl": Style(VERMILION, (12, 1, 0), "-"),
     "ac-dc": Style(SKY, (13, 1, 0), "--"),
+    "small-dense": Style(BLACK, (14, 1, 0), "-."),
     "early-bird": Style(GREEN, "H", "-"),
 }
 

@@ -51,6 +51,7 @@ SHAPES: dict[Any, str] = {
     (11, 1, 0): "triangle-up",
     (12, 1, 0): "square",
     (13, 1, 0): "triangle-down",
+    (14, 1, 0): "cross",
 }
 
 

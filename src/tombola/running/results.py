@@ -14,6 +14,7 @@ import torch
 
 from tombola.errors import InputError
 from tombola.formatting import as_csv
+from tombola.networks import NetworkSettings
 from tombola.pruning.mask import Mask
 from tombola.running.collapse import said
 from tombola.running.ends import Ends
@@ -228,7 +229,7 @@ class Results:
                 "level": level,
                 "rewind": result.facts["spec"].get("initial", {}).get("iteration", 0),
                 "job": row.job,
-                "network": self.study.network.model_dump(mode="json"),
+                "network": self.network_of(row.job).model_dump(mode="json"),
                 "input_shape": data.input_shape if isinstance(data.input_shape, dict) else list(data.input_shape),
                 "classes": self.plan.measures.outputs,
                 "tokens": data.tokens,
@@ -236,6 +237,11 @@ class Results:
                 "draw": result.facts["spec"].get("initial", {}).get("draw", 0),
             },
         )
+
+    def network_of(self, job: str) -> NetworkSettings:
+        """Return the network of a row's run: the study's, or of `small-dense` a narrower one."""
+        found = getattr(self.plan.work[job].spec, "network", self.study.network)
+        return self.study.network.model_copy(update={"arguments": found.arguments})
 
     def save(self) -> None:
         """Write the tables `results.csv` and `curves.csv` into the results folder.

@@ -5,7 +5,7 @@ network, is shared. `trial` offers the pieces: `trial.rewound` (the trial's own 
 `trial.initial` (at iteration 0), `trial.iterative(level)`, `trial.one_shot(level)` and `trial.at_init(method, level)`
 (masks), and, for an arm whose levels build on its own levels, `trial.run(rule, level)` and `trial.pruned(run, level)`.
 An arm with its own recipe returns the recipe as a third value. An arm that trains scores instead of weights returns a
-`Popup` instead of the mask.
+`Popup` instead of the mask, one whose mask moves a `Moving`, and one without a mask another network, a `Narrowed`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from tombola.networks.narrow import Narrowed
 from tombola.registry import resolve
 from tombola.training.moving import Moving
 from tombola.training.popup import Popup
@@ -23,7 +24,7 @@ from tombola.work import InitialState, MaskUse
 if TYPE_CHECKING:
     from tombola.studies.trial import Trial
 
-Found = MaskUse | Popup | Moving
+Found = MaskUse | Popup | Moving | Narrowed
 Planned = tuple[InitialState, Found] | tuple[InitialState, Found, Recipe]
 Rule = Callable[["Trial", int, int], Planned]
 Start = Literal["rewound", "initial", "trained"]
@@ -171,6 +172,11 @@ def ac_dc(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Moving]:
     return InitialState(), trial.moving("ac-dc", level, repeat)
 
 
+def small_dense(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Narrowed]:
+    """A dense network with as many weights as the level has: narrower, and trained whole (Liu et al. 2019)."""
+    return InitialState(draw=repeat), trial.narrowed(level)
+
+
 def edge_popup_trained(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     """The mask of `edge-popup`, trained from the weights of `edge-popup` as a ticket."""
     found = trial.supermask(level, draw=repeat)
@@ -228,6 +234,7 @@ ARMS: dict[str, Arm] = {
     "set": Arm(sparse_evolution, "initial", source="Mocanu et al. 2018"),
     "rigl": Arm(rigl, "initial", source="Evci et al. 2020"),
     "ac-dc": Arm(ac_dc, "initial", source="Peste et al. 2021"),
+    "small-dense": Arm(small_dense, "initial", source="Liu et al. 2019"),
     "early-bird": Arm(early_bird, source="You et al. 2020"),
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tombola.errors import InputError
 from tombola.pruning.at_init import WITH_EXAMPLES
+from tombola.studies.arms import Found
 from tombola.studies.trainer import Trainer
 from tombola.studies.trial import Trial
 from tombola.training.moving import Moving
@@ -34,6 +35,7 @@ REFUSED_ARMS = {
     "edge-popup": "it trains scores instead of weights",
     "supermask": "it trains scores instead of weights",
     **dict.fromkeys(("gradual", "set", "rigl", "ac-dc"), "its mask moves within a run, but the trainer holds it fixed"),
+    "small-dense": "tombola does not build the trainer's network",
     "edge-popup-trained": "its mask comes from training scores instead of weights",
     "early-bird": "it records masks at iterations that tombola does not see",
     "snip": "it needs gradients on examples that tombola does not have",
@@ -174,7 +176,7 @@ class OwnTrial(Trial):
         group: str,
         level: int,
         initial: InitialState,
-        mask: MaskUse | Popup | Moving | None,
+        mask: Found | None,
         recipe: Recipe | None = None,
         observe: Observations | None = None,
         until: int | None = None,

@@ -12,6 +12,7 @@ from torch import nn
 from tombola.data import Description, describe, fingerprint
 from tombola.errors import InputError
 from tombola.networks import Coverage, examined, initialised, network_for, redraws
+from tombola.networks.narrow import Narrower
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
 from tombola.registry import resolve
@@ -164,6 +165,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     codes = Codes(study.network.fingerprint(untrained()), fingerprint(study.data, root), study.task.code())
 
     items: dict[str, Item] = {}
+    narrower = Narrower(study.network, data, task, coverage)
 
     def trial(number: int, rewind: int, settings: ArmSettings | None) -> Trial:
         mine, left = reach(study, coverage, settings)
@@ -182,6 +184,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
             settings,
             found.trial(number, items, rewind, starts) if found else None,
             tracked_rates=rates,
+            narrower=narrower,
         )
 
     rows = rows_of(study, arms, rewinds, trial)
