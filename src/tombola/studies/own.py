@@ -37,6 +37,7 @@ from tombola.work import Item
 Make = Callable[[int], nn.Module]  # an initialised module from a seed
 
 REFUSED_CRITERIA = {
+    "wanda": "it needs activations on a batch that tombola does not have",
     "gradient": "it needs gradients on a batch that tombola does not have",
     "stability": "it needs the weights at the lowest validation loss, which tombola does not see",
 }
@@ -194,9 +195,12 @@ def _refuse(study: Study) -> None:
     """
     pruning, trainer = study.pruning, study.trainer
     assert trainer is not None
-    if pruning.criterion in REFUSED_CRITERIA:
-        why = REFUSED_CRITERIA[pruning.criterion]
-        raise InputError(f"pruning.criterion={pruning.criterion} can't be used with a trainer: {why}; {USABLE}")
+    asked = {"pruning.criterion": pruning.criterion}
+    asked |= {f"arm {arm.label!r}: criterion": arm.criterion for arm in study.arms if arm.criterion}
+    for where, criterion in asked.items():
+        if criterion in REFUSED_CRITERIA:
+            why = REFUSED_CRITERIA[criterion]
+            raise InputError(f"{where}={criterion} can't be used with a trainer: {why}; {USABLE}")
     for arm in study.arms:
         if arm.rule in REFUSED_ARMS:
             raise InputError(f"arm {arm.label!r} can't be used with a trainer: {REFUSED_ARMS[arm.rule]}; remove it")

@@ -54,7 +54,13 @@ INSTEAD: dict[type, Callable[[Any], tuple[type[Training], dict[str, Any]]]] = {
     Moving: lambda moving: (MovingRun, {"moving": moving}),
     Narrowed: lambda small: (Run, {"network": small.settings, "network_code": small.code}),
 }
-PASSES = {"synflow": 300, "grasp": 9, "snip": 3, "gradient": 3}  # of the examples through the network, forward and back
+PASSES = {
+    "synflow": 300,
+    "grasp": 9,
+    "snip": 3,
+    "gradient": 3,
+    "wanda": 1,
+}  # of the examples through the network, forward and back
 
 
 def set_aside(study: Study, data: Description) -> int:
@@ -380,8 +386,13 @@ class Trial:
         return self._use(search, "ticket")
 
     def one_shot(self, level: int) -> MaskUse:
-        """Return the mask found by pruning the dense run by that many rounds at once."""
-        return self._prune(self.dense, 0, level)
+        """Return the mask found by pruning the dense run by that many rounds at once, by the arm's own criterion."""
+        search = self._search(self.dense, 0, level)
+        if self.settings and self.settings.criterion:
+            name = self.settings.criterion
+            code = code_fingerprint(name, CRITERIA, "criterion")
+            search = search.model_copy(update={"criterion": name, "code": code})
+        return self._use(search, "one-shot")
 
     def at_init(self, method: str, level: int, repeat: int = 0) -> MaskUse:
         """Return the mask found by pruning the untrained network once, to the level's number of weights exactly.
