@@ -30,7 +30,7 @@ class Kind:
         needs: the results that it needs.
         together: whether several studies share one figure; else each has its own.
         networks: what the names of the networks begin with for which it is drawn unasked.
-        on_request: whether it is never drawn unasked, because it reads all weights.
+        on_request: whether it is never drawn unasked.
     """
 
     needs: str
@@ -55,6 +55,7 @@ KINDS = {
     "criteria": Kind("an arm ticket", together=True),
     "rewinding": Kind("a study that rewinds to several iterations"),
     "transfer": Kind("an arm ticket and arms that are transferred, see transfer in docs/studies.md", together=True),
+    "cost": Kind("costs: a results folder, or a table with a column cost", on_request=True),
     "sign-flips": Kind("trained weights of a study's folder", on_request=True),
     "mask-distance": Kind("mask distances: an arm early-bird, or pruning.early_bird"),
     "lines-copies": Kind("interpolations between copies; see connectivity in docs/studies.md"),
@@ -191,6 +192,7 @@ def _render(
     import matplotlib
 
     from tombola.figures import density, interpolation, training
+    from tombola.figures.cost import cost
     from tombola.figures.mask_distance import mask_distance
     from tombola.figures.rewinding import rewinding
     from tombola.figures.rounds import rounds
@@ -209,6 +211,7 @@ def _render(
         "criteria": lambda: density.criteria(levels, settings, form),
         "rewinding": lambda: rewinding(levels, form),
         "transfer": lambda: transfer(levels, settings, form),
+        "cost": lambda: cost(levels, form),
         "sign-flips": lambda: sign_flips(levels, settings[levels["study"].iloc[0]], form),
         "mask-distance": lambda: mask_distance(levels, settings[levels["study"].iloc[0]], form),
         "lines-copies": lambda: interpolation.error_curves(levels, points, "copies", form),

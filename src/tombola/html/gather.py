@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
 from tombola.analysis.paired import paired_gains
 from tombola.analysis.patterns import pattern_costs
+from tombola.analysis.rounds import worth_of_rounds
 from tombola.analysis.signs import sign_flips
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
@@ -126,13 +128,14 @@ class Judged:
     chosen: list[int]
 
 
-def judge(levels: pd.DataFrame, curves: pd.DataFrame, margin: float) -> Judged:
+def judge(levels: pd.DataFrame, curves: pd.DataFrame, margin: float, rules: Mapping[str, str] | None = None) -> Judged:
     """Return what tables say.
 
     Args:
         levels: a row per (arm, trial, repeat, level) of one study.
         curves: a row per evaluation.
         margin: the loss that still counts as none, as a fraction: see `verdicts`.
+        rules: arm -> its rule, where arms have names of their own.
 
     Raises:
         InputError: `margin` is no number between 0 and 1.
@@ -146,7 +149,8 @@ def judge(levels: pd.DataFrame, curves: pd.DataFrame, margin: float) -> Judged:
     gains = _together([paired_gains(levels, arm, other, early_of(metric)) for other in arms if arm and other != arm])
     chosen = _chosen(levels, arm)
     curves, every, measured_on = _thinned(curves, chosen, metric)
-    said = findings(statistics, judged, gains, broken, margin, metric)
+    worth = partial(worth_of_rounds, levels, gains, rules=rules)
+    said = findings(statistics, judged, gains, broken, margin, metric, worth)
     return Judged(metric, statistics, judged, broken, gains, curves, every, measured_on, said, arm, chosen)
 
 
@@ -166,7 +170,9 @@ def gather(
     """
     name = results.study.name if name is None else name
     levels = results.frame().assign(study=name)
-    judged = judge(levels, results.curves().assign(study=name), margin)
+    # A control or a transferred ticket is no rival of the ticket's rounds, whatever its rule.
+    rules = {arm.label: "" if arm.is_control or arm.transfer else arm.rule for arm in results.study.arms}
+    judged = judge(levels, results.curves().assign(study=name), margin, rules)
     held = tickets(results, judged.chosen, judged.arm) if judged.arm else {}
     points = results.connectivity().assign(study=name)
     first = results.plan.coverage.layers[0]

@@ -88,7 +88,8 @@ def _of_places(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
     places: Iterable[tuple[int, ...]] = product(*(range(size) for size in layer.kernel_size))
     for place in places:
         steps = zip(place, layer.dilation, spans, layer.stride, strict=True)
-        seen = tuple(slice(at * spread, at * spread + span, step) for at, spread, span, step in steps)
-        found[:, *place] = x[:, :, *seen].transpose(0, 1).flatten(1).sum(1)
+        seen = [slice(at * spread, at * spread + span, step) for at, spread, span, step in steps]
+        here: tuple[slice | int, ...] = (slice(None), *place)
+        found[here] = x[:, :, *seen].transpose(0, 1).flatten(1).sum(1)
     found = found.unflatten(0, (layer.groups, -1))
     return found if layer.groups == 1 else found.repeat_interleave(layer.out_channels // layer.groups, 0)

@@ -198,6 +198,7 @@ class Arm:
             iteration 0, "trained" continues from the weights at the end of the level before.
         control: whether it is a control, which figures draw with hollow markers.
         fresh: whether it draws initial weights again, which a network with pretrained weights can't.
+        no_rounds: whether it finds and trains a network without rounds of training: what iterative pruning must beat.
         source: the paper, for tables.
     """
 
@@ -205,6 +206,7 @@ class Arm:
     start: Start = "rewound"
     control: bool = False
     fresh: bool = False
+    no_rounds: bool = False
     source: str = ""
 
 
@@ -214,28 +216,28 @@ ARMS: dict[str, Arm] = {
     "ticket": Arm(ticket, source=FRANKLE),
     "reinit": Arm(reinit, "initial", control=True, fresh=True, source=FRANKLE),
     "random-mask": Arm(random_mask, control=True, source=FRANKLE),
-    "one-shot": Arm(one_shot, source=FRANKLE),
+    "one-shot": Arm(one_shot, no_rounds=True, source=FRANKLE),
     "one-shot-reinit": Arm(one_shot_reinit, "initial", control=True, fresh=True, source=FRANKLE),
     "fine-tune": Arm(fine_tune, "trained", source="Han et al. 2015"),
     "lr-rewind": Arm(lr_rewind, "trained", source=RENDA),
     "late-reinit": Arm(late_reinit, control=True, fresh=True, source="Frankle et al. 2019"),
     "shuffled-weights": Arm(shuffled_weights, control=True, source="Frankle et al. 2021"),
     "redrawn-magnitudes": Arm(redrawn_magnitudes, control=True, source="Zhou et al. 2019"),
-    "snip": Arm(snip, "initial", source="Lee et al. 2019"),
-    "grasp": Arm(grasp, "initial", source="Wang et al. 2020"),
-    "synflow": Arm(synflow, "initial", source="Tanaka et al. 2020"),
-    "magnitude-at-init": Arm(magnitude_at_init, "initial", source="Tanaka et al. 2020"),
-    "random": Arm(random, "initial", control=True, source="Su et al. 2020"),
-    "random-erk": Arm(random_erk, "initial", control=True, source="Evci et al. 2020"),
+    "snip": Arm(snip, "initial", no_rounds=True, source="Lee et al. 2019"),
+    "grasp": Arm(grasp, "initial", no_rounds=True, source="Wang et al. 2020"),
+    "synflow": Arm(synflow, "initial", no_rounds=True, source="Tanaka et al. 2020"),
+    "magnitude-at-init": Arm(magnitude_at_init, "initial", no_rounds=True, source="Tanaka et al. 2020"),
+    "random": Arm(random, "initial", control=True, no_rounds=True, source="Su et al. 2020"),
+    "random-erk": Arm(random_erk, "initial", control=True, no_rounds=True, source="Evci et al. 2020"),
     "edge-popup": Arm(edge_popup, "initial", source="Ramanujan et al. 2020"),
     "supermask": Arm(supermask, "initial", source="Zhou et al. 2019"),
-    "edge-popup-trained": Arm(edge_popup_trained, "initial", source="Ramanujan et al. 2020"),
-    "gradual": Arm(gradual, "initial", source="Zhu & Gupta 2017"),
-    "set": Arm(sparse_evolution, "initial", source="Mocanu et al. 2018"),
-    "rigl": Arm(rigl, "initial", source="Evci et al. 2020"),
-    "ac-dc": Arm(ac_dc, "initial", source="Peste et al. 2021"),
-    "small-dense": Arm(small_dense, "initial", source="Liu et al. 2019"),
-    "early-bird": Arm(early_bird, source="You et al. 2020"),
+    "edge-popup-trained": Arm(edge_popup_trained, "initial", no_rounds=True, source="Ramanujan et al. 2020"),
+    "gradual": Arm(gradual, "initial", no_rounds=True, source="Zhu & Gupta 2017"),
+    "set": Arm(sparse_evolution, "initial", no_rounds=True, source="Mocanu et al. 2018"),
+    "rigl": Arm(rigl, "initial", no_rounds=True, source="Evci et al. 2020"),
+    "ac-dc": Arm(ac_dc, "initial", no_rounds=True, source="Peste et al. 2021"),
+    "small-dense": Arm(small_dense, "initial", no_rounds=True, source="Liu et al. 2019"),
+    "early-bird": Arm(early_bird, no_rounds=True, source="You et al. 2020"),
 }
 
 
