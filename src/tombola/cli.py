@@ -471,15 +471,15 @@ def claims(
     """
     from tombola.analysis.claims import evaluate, published_claims
     from tombola.analysis.power import seconds_per_trial
-    from tombola.analysis.reading import read_levels
+    from tombola.analysis.reading import read_levels, read_points
     from tombola.tables.claims import as_rows, claims_table, power_rows, power_table
 
     wanted = _own_claims(own) or published_claims()
     found: list[tuple[str, Outcome]] = []
     seconds: dict[tuple[str, str], float | None] = {}
     for path in results:
-        levels, settings = read_levels(path, data)
-        found += [(str(path), outcome) for outcome in evaluate(levels, wanted, settings)]
+        (levels, settings), points = read_levels(path, data), read_points(path, data)
+        found += [(str(path), outcome) for outcome in evaluate(levels, wanted, settings, points=points)]
         seconds |= {(str(path), str(study)): seconds_per_trial(rows) for study, rows in levels.groupby("study")}
     if form == "table":
         _console().print(power_table(found, seconds) if power else claims_table(found))

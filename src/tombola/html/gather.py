@@ -200,7 +200,7 @@ def gather(
         histograms=weight_histograms(held),
         pictures=_pictures(held, first.name, results.plan.data.input_shape),
         measurements=read_measurements(results),
-        claims=checked_claims(levels, results.study.model_dump(mode="json"), claims),
+        claims=checked_claims(levels, results.study.model_dump(mode="json"), claims, points),
         findings=judged.findings,
         sheet=sheet(results, levels),
         margin=margin,
@@ -208,14 +208,17 @@ def gather(
 
 
 def checked_claims(
-    levels: pd.DataFrame, settings: dict[str, Any], claims: Sequence[Claim] | None = None
+    levels: pd.DataFrame,
+    settings: dict[str, Any],
+    claims: Sequence[Claim] | None = None,
+    points: pd.DataFrame | None = None,
 ) -> tuple[Outcome, ...]:
     """Return what a study says of the claims that are about studies like it; the published ones by default."""
     if levels.empty:
         return ()
     known = {str(levels["study"].iloc[0]): settings} if settings else {}
     wanted = published_claims() if claims is None else claims
-    return tuple(outcome for outcome in evaluate(levels, wanted, known) if outcome.applies)
+    return tuple(outcome for outcome in evaluate(levels, wanted, known, points=points) if outcome.applies)
 
 
 def _together(pieces: list[pd.DataFrame]) -> pd.DataFrame:
