@@ -22,7 +22,7 @@ from tombola.networks import Coverage, examine, factory, initialised
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.registry import code_fingerprint, resolve
 from tombola.studies.arms import arm_named
-from tombola.studies.connectivity import Pair, connect
+from tombola.studies.connectivity import Pair, check_align, connect
 from tombola.studies.controls import control
 from tombola.studies.own_trial import REFUSED_ARMS, OwnTrial
 from tombola.studies.plan import Plan, check_levels, reach, rows_of
@@ -167,6 +167,7 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
     for rewind in partings:
         assert study.connectivity is not None
         _check_between(module, problem.what)
+        check_align(study.connectivity, module)
         for number in range(study.trials):
             pairs += connect(trial(number, rewind, None), study.connectivity)
     measures = Measures((trainer.primary,), trainer.primary)

@@ -88,7 +88,7 @@ class OwnTrial(Trial):
         finally:
             self._place = before
 
-    def interpolation(self, one: Training, other: Training, points: int) -> Spec:
+    def interpolation(self, one: Training, other: Training, points: int, align: bool = False) -> Spec:
         """Return the spec of the line between two runs, which the trainer's `evaluate` evaluates."""
         trainer = self.trainer
         return self.spec(
@@ -96,6 +96,7 @@ class OwnTrial(Trial):
             one=one.id,
             other=other.id,
             points=points,
+            align=align,
             evaluate=trainer.evaluate,
             evaluate_code=self.evaluate_code,
             metric=trainer.metric,

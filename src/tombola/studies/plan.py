@@ -17,7 +17,7 @@ from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
 from tombola.registry import resolve
 from tombola.studies.arms import Rule, arm_named
-from tombola.studies.connectivity import Pair, connect
+from tombola.studies.connectivity import Pair, check_align, connect
 from tombola.studies.controls import control
 from tombola.studies.recipe_checks import check_recipe, unreached_milestones
 from tombola.studies.rewind import iterations
@@ -156,6 +156,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
             f"which {who} needs; set patience for the pruned levels only, as retraining.patience"
         )
     _check_second_initialisation(study, build, coverage)
+    check_align(study.connectivity, untrained())
     rates, remaining = reach(study, coverage)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task)

@@ -230,9 +230,10 @@ class Trial:
         label = f"copy-{number}.from-{self.rewind}"
         return self._train(label, "copies, for connectivity", level, initial, mask, copy_number=number)
 
-    def interpolation(self, one: Training, other: Training, points: int) -> Spec:
-        """Return the spec of the line between two runs."""
-        return self.spec(Interpolation, one=one.id, other=other.id, points=points, precision=one.training.precision)
+    def interpolation(self, one: Training, other: Training, points: int, align: bool = False) -> Spec:
+        """Return the spec of the line between two runs; `align` orders the units of `one` as those of `other`."""
+        ends = {"one": one.id, "other": other.id, "points": points, "align": align}
+        return self.spec(Interpolation, **ends, precision=one.training.precision)
 
     def pruned(self, run: Training, level: int) -> MaskUse:
         """Return the mask found by pruning a run of the level before by one round."""
