@@ -51,6 +51,7 @@ LOOKS = {
     "shuffled-weights": Style(VERMILION, (8, 1, 0), LONG, hollow=True),
     "redrawn-magnitudes": Style(GREEN, (5, 1, 36), "--", hollow=True),
     "snip": Style(ORANGE, "*", "-"),
+    "gradient-at-init": Style(SKY, (15, 1, 0), ":"),
     "grasp": Style(GREEN, ">", "-."),
     "synflow": Style(PURPLE, "d", "--"),
     "magnitude-at-init": Style(SKY, "h", LONG),

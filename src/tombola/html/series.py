@@ -52,6 +52,7 @@ SHAPES: dict[Any, str] = {
     (12, 1, 0): "square",
     (13, 1, 0): "triangle-down",
     (14, 1, 0): "cross",
+    (15, 1, 0): "triangle-up",
 }
 
 

@@ -110,6 +110,11 @@ def snip(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     return trial.initial, trial.at_init("snip", level, repeat)
 
 
+def gradient_at_init(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
+    """Pruned at initialisation by |dL/dw| alone (Zhou et al. 2019, code); each repeat draws its own examples."""
+    return trial.initial, trial.at_init("gradient-at-init", level, repeat)
+
+
 def grasp(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     """Pruned at initialisation so that gradients keep flowing (Wang et al. 2020); each repeat draws its examples."""
     return trial.initial, trial.at_init("grasp", level, repeat)
@@ -224,6 +229,7 @@ ARMS: dict[str, Arm] = {
     "shuffled-weights": Arm(shuffled_weights, control=True, source="Frankle et al. 2021"),
     "redrawn-magnitudes": Arm(redrawn_magnitudes, control=True, source="Zhou et al. 2019"),
     "snip": Arm(snip, "initial", no_rounds=True, source="Lee et al. 2019"),
+    "gradient-at-init": Arm(gradient_at_init, "initial", no_rounds=True, source="Zhou et al. 2019"),
     "grasp": Arm(grasp, "initial", no_rounds=True, source="Wang et al. 2020"),
     "synflow": Arm(synflow, "initial", no_rounds=True, source="Tanaka et al. 2020"),
     "magnitude-at-init": Arm(magnitude_at_init, "initial", no_rounds=True, source="Tanaka et al. 2020"),

@@ -38,6 +38,7 @@ REFUSED_ARMS = {
     "small-dense": "tombola does not build the trainer's network",
     "edge-popup-trained": "its mask comes from training scores instead of weights",
     "early-bird": "it records masks at iterations that tombola does not see",
+    "gradient-at-init": "it needs gradients on examples that tombola does not have",
     "snip": "it needs gradients on examples that tombola does not have",
     "grasp": "it needs gradients on examples that tombola does not have",
 }

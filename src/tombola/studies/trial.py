@@ -58,6 +58,7 @@ PASSES = {
     "synflow": 300,
     "grasp": 9,
     "snip": 3,
+    "gradient-at-init": 3,
     "gradient": 3,
     "wanda": 1,
 }  # of the examples through the network, forward and back
