@@ -1,5 +1,7 @@
 """Transfer: tickets found on other data, by another recipe or from another seed, and trained here."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -237,6 +239,19 @@ def test_a_study_by_name_stands_for_its_data_and_recipe():
     source = study.arms[0].transfer.source
     assert source["data"]["source"] == "fashion-mnist"
     assert "pruning" not in source
+
+
+def test_a_source_that_is_not_finished_is_finished_by_the_plan(tmp_path):
+    """A folder may stand for a study: what lies there is used where it is done, and trained where it is not."""
+    out = tmp_path / "a" / "source"
+    results = tombola.run(small_study(training__lr=0.02), out, workers=0, figures=False, quiet=True)
+    lost = results.frame().query("level == 1").job.item()
+    (folder,) = (out / "jobs").glob(f"*{lost}")
+    shutil.rmtree(folder)
+    study = small_study(arms=[arm("mask-and-trained", str(out))])
+    here = tombola.run(study, tmp_path / "a" / "here", workers=0, figures=False, quiet=True)
+    assert here.missing() == 0
+    assert here.store.has(here.plan.work[lost])
 
 
 def test_a_study_with_transfer_is_read_back_the_same(tmp_path):
