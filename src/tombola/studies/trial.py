@@ -54,14 +54,8 @@ INSTEAD: dict[type, Callable[[Any], tuple[type[Training], dict[str, Any]]]] = {
     Moving: lambda moving: (MovingRun, {"moving": moving}),
     Narrowed: lambda small: (Run, {"network": small.settings, "network_code": small.code}),
 }
-PASSES = {
-    "synflow": 300,
-    "grasp": 9,
-    "snip": 3,
-    "gradient-at-init": 3,
-    "gradient": 3,
-    "wanda": 1,
-}  # of the examples through the network, forward and back
+# Passes of the examples through the network, forward and back, of what looks at examples.
+PASSES = {"synflow": 300, "grasp": 9, "snip": 3, "gradient-at-init": 3, "gradient": 3, "wanda": 1}
 
 
 def set_aside(study: Study, data: Description) -> int:
