@@ -303,6 +303,12 @@ def results(study: str, out: Path | None, data: Path | None, form: str, curves: 
     help="Draw only this figure: 1, 3 to 8, rounds, criteria, barriers, ...; repeat for several. [default: all]",
 )
 @click.option(
+    "--against",
+    type=click.Choice(["density", "cost"]),
+    default="density",
+    help="Choose density, for all figures; or cost, for accuracy at equal training cost. [default: density]",
+)
+@click.option(
     "--style",
     type=click.Choice(["screen", "paper"]),
     default="screen",
@@ -329,6 +335,7 @@ def draw_figures(
     out: Path | None,
     data: Path | None,
     wanted: tuple[str, ...],
+    against: str,
     style: str,
     columns: str | None,
     formats: tuple[str, ...],
@@ -345,6 +352,10 @@ def draw_figures(
 
     if columns and style != "paper":
         raise InputError("--columns needs --style paper: add it, or remove --columns")
+    if against == "cost":
+        if wanted:
+            raise InputError("--against cost draws the figure cost alone: remove --figure, or --against cost")
+        wanted = ("cost",)
     form = replace(paper(int(columns or 2)) if style == "paper" else SCREEN, bars=bars)
     alone, own = len(studies) == 1, [_is_table(study) for study in studies]
     if any(own) and not all(own):
@@ -460,15 +471,15 @@ def claims(
     """
     from tombola.analysis.claims import evaluate, published_claims
     from tombola.analysis.power import seconds_per_trial
-    from tombola.analysis.reading import read_levels
+    from tombola.analysis.reading import read_levels, read_points
     from tombola.tables.claims import as_rows, claims_table, power_rows, power_table
 
     wanted = _own_claims(own) or published_claims()
     found: list[tuple[str, Outcome]] = []
     seconds: dict[tuple[str, str], float | None] = {}
     for path in results:
-        levels, settings = read_levels(path, data)
-        found += [(str(path), outcome) for outcome in evaluate(levels, wanted, settings)]
+        (levels, settings), points = read_levels(path, data), read_points(path, data)
+        found += [(str(path), outcome) for outcome in evaluate(levels, wanted, settings, points=points)]
         seconds |= {(str(path), str(study)): seconds_per_trial(rows) for study, rows in levels.groupby("study")}
     if form == "table":
         _console().print(power_table(found, seconds) if power else claims_table(found))

@@ -6,7 +6,7 @@ import importlib.util
 
 from tombola.errors import InputError
 
-EXTRAS = {"codecarbon": "energy", "numba": "fast", "pyarrow": "parquet", "vl_convert": "report"}
+EXTRAS = {"codecarbon": "energy", "numba": "fast", "pyarrow": "parquet", "scipy": "align", "vl_convert": "report"}
 EXTRAS |= dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx")
 """The package extra that installs each optional module."""
 

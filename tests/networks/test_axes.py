@@ -92,6 +92,21 @@ CASES = {
         [Axes(outputs=(2,), inputs=(0, 1))],
     ),
     "one of several matrices": (Taken((2, 5, 7), lambda x, w: x @ w[1]), (5,), [Axes(outputs=(0, 2))]),
+    "inputs one by one": (
+        Taken((8, 24), lambda x, w: sum(x[:, each : each + 1] @ w[each : each + 1] for each in range(8))),
+        (8,),
+        [BACK],
+    ),
+    "outputs one by one": (
+        Taken((24, 8), lambda x, w: torch.cat([x @ w[each : each + 1].T for each in range(24)], 1)),
+        (8,),
+        [PLAIN],
+    ),
+    "inputs one by one, to a single output": (
+        Taken((8, 1), lambda x, w: sum(x[:, each : each + 1] @ w[each : each + 1] for each in range(8))),
+        (8,),
+        [None],
+    ),
     "unfolded": (
         Taken((6, 4, 3, 3), lambda x, w: w.view(6, -1) @ nn.functional.unfold(x, 3)),
         (4, 5, 5),

@@ -90,6 +90,21 @@ def pruned(method, snapshots):
 # SNIP
 
 
+def test_the_gradient_at_initialisation_is_that_of_a_finite_difference():
+    module = network(6, 5, 4)
+    given_ = seen(module)
+    found = AT_INIT["gradient-at-init"](given_)
+    for name, score in found.items():
+        for place in [(0, 0), (3, 2)]:
+            losses = []
+            for step in (1e-5, -1e-5):
+                moved = given_.network()
+                with torch.no_grad():
+                    moved.get_parameter(name)[place] += step
+                    losses.append(float(given_.loss(moved, 1.0)))
+            assert float(score[place]) == pytest.approx(abs(losses[0] - losses[1]) / 2e-5, rel=1e-4, abs=1e-9)
+
+
 def test_snip_is_the_change_of_the_loss_as_a_weight_is_scaled_down():
     module = network(5, 4, 3)
     given_ = seen(module)

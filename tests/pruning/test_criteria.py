@@ -53,7 +53,8 @@ def test_random_is_repeatable_and_draws_anew_for_another_generator():
 @pytest.mark.parametrize("name", sorted(CRITERIA))
 def test_no_criterion_changes_what_it_looks_at(name):
     seen = snapshots(init=[-1.0, 4.0, 2.0], start=[1.0, 0.0, 1.0], best=[4.0, -2.0, -2.0], final=[3.0, 1.0, -2.0])
-    seen = Snapshots(seen.init, seen.start, seen.best, seen.final, lambda: {"w": torch.ones(3)})
+    ones = {"w": torch.ones(3)}
+    seen = Snapshots(seen.init, seen.start, seen.best, seen.final, lambda: ones, norms=lambda: ones)
     before = {moment: getattr(seen, moment)["w"].clone() for moment in ("init", "start", "best", "final")}
     scores = CRITERIA[name](seen)
     scores["w"].mul_(7)

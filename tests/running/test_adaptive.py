@@ -245,6 +245,15 @@ def test_one_arm_ends_and_the_others_go_on():
     assert left_out(plan, ends) == {"0.reinit.level-03", "0.reinit.level-04"}
 
 
+def test_a_mask_that_moves_is_judged_where_it_stops_early():
+    """The lowest loss of all lies before the last move, where the network had more weights than its level."""
+    moving = {"history": {"val_loss": [1.0, 2.0], "val_accuracy": [0.9, 0.12]}, "early_stop": 1}
+    plan, ends = ending(arms=[{"gradual": {"moves": {"end": 8}}}])
+    item = find(plan, "gradual", 1).id
+    assert not ends.note(item, GOOD)
+    assert ends.note(item, moving)
+
+
 def test_a_chain_that_ends_goes_on_for_the_masks_of_others():
     plan, ends = ending(arms=["ticket", "reinit"])
     ends.note(find(plan, "ticket", 2).id, GUESS)

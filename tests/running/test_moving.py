@@ -252,6 +252,8 @@ def test_defaults_follow_the_budget():
             "arm 'rigl': .*moves.end=12; begin .* end below the budget of 12",
         ),
         ({"rigl": {"moves": {"begin": 0.9, "end": 0.5}}}, "begin must lie below end"),
+        ({"rigl": {"moves": {"end": 1.0}}}, r"moves\.end=1\.0: must be an iteration, such as 500, or a share"),
+        ({"rigl": {"moves": {"begin": -1}}}, r"moves\.begin=-1: must be an iteration"),
         ({"rigl": {"moves": {"every": 10}}}, r"moves.every=10 is longer than the 9 iterations .* give at most 9"),
         ({"gradual": {"moves": {"fraction": 0.3}}}, r"moves.fraction=0.3 belongs to set and rigl, not to gradual"),
         ({"ticket": {"moves": {"every": 2}}}, "moves belongs to the arms gradual, set, rigl, ac-dc, not to 'ticket'"),

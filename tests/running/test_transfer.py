@@ -1,5 +1,7 @@
 """Transfer: tickets found on other data, by another recipe or from another seed, and trained here."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,28 @@ def test_rewound_tickets_start_where_the_sources_do(rewind):
     assert plan.work[source["dense"]].observe.snapshots == ((rewind,) if rewind else ())
 
 
+@pytest.mark.parametrize("rewind", [0, 4])
+@pytest.mark.parametrize("rule", ["reinit", "one-shot-reinit", "late-reinit"])
+def test_an_arm_that_draws_its_weights_draws_them_here(rule, rewind):
+    """With a mask of the source it starts as it would start under a mask of the study."""
+    settings = {"from": SGD, "take": "mask"}
+    plan = make_plan(small_study(arms=[rule, {rule: {"name": "from", "transfer": settings}}], rewind=rewind))
+    own, other = find(plan, rule, 2).spec, find(plan, "from", 2).spec
+    assert (other.initial, other.seed) == (own.initial, own.seed)
+    assert other.mask.source != own.mask.source
+    assert other.initial.draw == 1 or plan.work[other.initial.run].spec.initial.draw == 1
+    assert all(set(item.needs) <= set(plan.work) for item in plan.work.values())
+
+
+def test_the_weights_of_edge_popup_come_with_its_mask():
+    transfer = {"from": SGD, "take": "mask-and-weights"}
+    plan = make_plan(small_study(arms=[{"edge-popup-trained": {"name": "from", "transfer": transfer}}], rewind=4))
+    spec = find(plan, "from", 1).spec
+    assert spec.initial.run == spec.mask.run
+    assert plan.work[spec.initial.run].kind == "supermask"
+    assert spec.initial.iteration == 0
+
+
 def test_controls_apply_to_what_was_transferred():
     arms = [arm("mask"), arm("mask-and-weights"), arm("mask", name="shuffled", shuffle=True)]
     plan = make_plan(small_study(arms=arms))
@@ -174,6 +198,27 @@ def test_arms_that_can_not_be_transferred(rule):
         make_plan(small_study(arms=[{rule: {"transfer": {"from": SGD}}}]))
 
 
+@pytest.mark.parametrize(
+    ("arm", "match"),
+    [
+        ({"reinit": {"transfer": {"from": SGD}}}, "'mask-and-weights' would take no weights of the source; set take"),
+        ({"late-reinit": {"transfer": {"from": SGD}}}, "its weights are drawn anew here"),
+        (
+            {"of": "ticket", "reinit": True, "transfer": {"from": SGD, "take": "mask-and-trained"}},
+            "take='mask-and-trained' would take no weights",
+        ),
+        (
+            {"edge-popup-trained": {"transfer": {"from": SGD, "take": "mask"}}},
+            "scores were trained for, so its mask can't be taken alone; set transfer.take: mask-and-weights",
+        ),
+    ],
+)
+def test_weights_that_can_not_be_taken(arm, match):
+    with pytest.raises(InputError, match=match) as caught:
+        make_plan(small_study(arms=[arm]))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_an_arm_of_its_own_pattern_has_no_source():
     own = {"rule": "ticket", "pattern": {"n": 2, "m": 4}, "transfer": {"from": SGD}}
     with pytest.raises(InputError, match=r"pattern can't stand beside transfer; set pruning\.pattern"):
@@ -194,6 +239,19 @@ def test_a_study_by_name_stands_for_its_data_and_recipe():
     source = study.arms[0].transfer.source
     assert source["data"]["source"] == "fashion-mnist"
     assert "pruning" not in source
+
+
+def test_a_source_that_is_not_finished_is_finished_by_the_plan(tmp_path):
+    """A folder may stand for a study: what lies there is used where it is done, and trained where it is not."""
+    out = tmp_path / "a" / "source"
+    results = tombola.run(small_study(training__lr=0.02), out, workers=0, figures=False, quiet=True)
+    lost = results.frame().query("level == 1").job.item()
+    (folder,) = (out / "jobs").glob(f"*{lost}")
+    shutil.rmtree(folder)
+    study = small_study(arms=[arm("mask-and-trained", str(out))])
+    here = tombola.run(study, tmp_path / "a" / "here", workers=0, figures=False, quiet=True)
+    assert here.missing() == 0
+    assert here.store.has(here.plan.work[lost])
 
 
 def test_a_study_with_transfer_is_read_back_the_same(tmp_path):

@@ -11,6 +11,7 @@ from tombola.analysis.connectivity import barrier_statistics, barriers
 from tombola.analysis.measures import measures_of
 from tombola.analysis.paired import paired_differences, paired_gains
 from tombola.analysis.patterns import pattern_costs
+from tombola.analysis.signs import sign_flips
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.summary import summarise
@@ -25,6 +26,7 @@ __all__ = [
     "paired_differences",
     "paired_gains",
     "pattern_costs",
+    "sign_flips",
     "spread",
     "summarise",
     "verdicts",

@@ -155,6 +155,7 @@ def evaluate(
     claims: Sequence[Claim],
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     confidence: float = 0.95,
+    points: pd.DataFrame | None = None,
 ) -> list[Outcome]:
     """Check each claim against each study of a results table.
 
@@ -177,6 +178,7 @@ def evaluate(
             only the
             network's name is known, and compared.
         confidence: of the interval.
+        points: as returned by `Results.connectivity()`, of the same studies; None where there are no interpolations.
 
     Raises:
         InputError: `confidence` is not a number between 0 and 1.
@@ -195,12 +197,13 @@ def evaluate(
             elif other := _differs(claim.recipe, known, network):
                 outcomes.append(Outcome(str(study), claim, NOT_MEASURED, f"another recipe: the claim {other}"))
             else:
-                outcomes.append(_evaluate(str(study), levels, claim, confidence))
+                known_points = pd.DataFrame() if points is None or points.empty else points[points["study"] == study]
+                outcomes.append(_evaluate(str(study), levels, claim, confidence, known_points))
     return outcomes
 
 
-def _evaluate(study: str, levels: pd.DataFrame, claim: Claim, confidence: float) -> Outcome:
-    evidence = Evidence(levels, claim.nearest)
+def _evaluate(study: str, levels: pd.DataFrame, claim: Claim, confidence: float, points: pd.DataFrame) -> Outcome:
+    evidence = Evidence(levels, claim.nearest, points=points)
     try:
         values = claim.parsed.measure(evidence)
     except NotMeasured as error:

@@ -24,6 +24,17 @@ DEAD_COLUMNS = ["study", "arm", "trial", "level", "layer", "units", "dead", "rem
 DENSITIES = ["density", "effective_density"]
 
 
+def with_masks(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `results.frame()` whose network is the study's; the narrower one of `small-dense` has no mask.
+
+    Args:
+        results: of the study.
+        frame: its rows.
+    """
+    own = results.study.network
+    return frame[frame["job"].map(lambda job: results.network_of(job) == own).astype(bool)]
+
+
 def layer_densities(results: Results) -> pd.DataFrame:
     """Return a row per (arm, trial, repeat, level, layer) that is done, from stored counts: no weights are read.
 
@@ -33,7 +44,7 @@ def layer_densities(results: Results) -> pd.DataFrame:
     """
     sizes = results.plan.coverage.sizes()
     rows = []
-    for row in results.frame().to_dict("records"):
+    for row in with_masks(results, results.frame()).to_dict("records"):
         remaining = results.store.facts(row["job"])["remaining"]
         place = {key: row[key] for key in ROW}
         for layer, size in sizes.items():
@@ -70,7 +81,7 @@ def dead_units(
     Raises:
         InputError: the study has no such arm or trial.
     """
-    frame = results.frame()
+    frame = with_masks(results, results.frame())
     known = list(dict.fromkeys(row.arm for row in results.plan.rows))
     for arm in arms or ():
         if arm not in known:

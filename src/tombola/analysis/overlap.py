@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tombola.analysis.layers import ALL
+from tombola.analysis.layers import ALL, with_masks
 
 if TYPE_CHECKING:
     from tombola.pruning import Mask
@@ -31,7 +31,7 @@ def mask_overlap(results: Results) -> pd.DataFrame:
         over pairs, and the range over pairs, `low` to `high` (pairs share trials, so there is no interval); `chance`:
         the mean that masks would have which keep as many weights in each layer, at places drawn at random.
     """
-    frame = results.frame()
+    frame = with_masks(results, results.frame())
     frame = frame[(frame["level"] > 0) & (frame["repeat"] == 0)]
     rows = []
     for (study, arm, level), group in frame.groupby(["study", "arm", "level"], sort=False):

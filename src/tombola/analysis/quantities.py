@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import get_args
 
 import pandas as pd
 
 from tombola.analysis.break_down import break_downs
+from tombola.analysis.connectivity import ERROR, barriers, height_of
 from tombola.analysis.measures import STOP, better_of, early_of, final_of, may_be_a_measure, measures_of, scale_of
 from tombola.analysis.paired import DENSE
 from tombola.analysis.spread import trial_means
 from tombola.analysis.summary import diverged
+from tombola.studies.connectivity import Kind
 from tombola.tasks.metric import Metric, metric_of
+from tombola.training.loop import ROUNDING
+
+BETWEEN: tuple[str, ...] = get_args(Kind)
 
 
 class NotMeasured(Exception):
@@ -29,11 +35,13 @@ class Evidence:
         nearest: how far the density of a level may be from the one asked for, as a ratio: 0.12 allows 12 % more or
             less.
         lost: (arm, level, trial, repeat) of the diverged runs that were asked for and left out so far.
+        points: its rows of `Results.connectivity()`.
     """
 
     levels: pd.DataFrame
     nearest: float
     lost: set[tuple[str, int, int, int]] = field(default_factory=set)
+    points: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def metric(self) -> Metric:
@@ -60,6 +68,30 @@ class Evidence:
         known = known[~gone]
         means = trial_means(known, ["arm"], [measure]).set_index("trial")[measure].dropna()
         return means * scale_of(measure, self.metric)
+
+    def barriers(self, arm: str, kind: str) -> pd.DataFrame:
+        """Return the test barriers of one kind between the runs of an arm: index trial, a column for each level.
+
+        A barrier is the mean over the pairs of a trial, in percentage points of error, or in units of the loss. Of two
+        levels it stands at the sparser one.
+
+        Raises:
+            NotMeasured: the study has no such interpolations, or of several rewind iterations.
+        """
+        base, _, step = arm.partition("@")
+        if base != "ticket":
+            raise NotMeasured(f"interpolations join tickets and the dense network, not {arm!r}")
+        scale = 100.0 if height_of(self.points) == ERROR else 1.0
+        rows = barriers(self.points)
+        rows = rows[rows["kind"] == kind]
+        if step.isdigit():
+            rows = rows[rows["rewind"] == int(step)]
+        if rows.empty:
+            raise NotMeasured(f"the study has no interpolations of kind {kind!r} for {arm!r}; see connectivity")
+        if rows["rewind"].nunique() > 1:
+            several = ", ".join(f"ticket@{step}" for step in sorted(set(rows["rewind"])))
+            raise NotMeasured(f"the study has interpolations from several iterations; name one of {several}")
+        return scale * rows.pivot_table(index="trial", columns="level", values="test_barrier", aggfunc="mean")
 
     def levels_near(self, arm: str, first: float, last: float | None = None) -> list[int]:
         """Return the level whose density is nearest to `first`; or all levels from density `first` to `last`.
@@ -199,12 +231,55 @@ def breaks(evidence: Evidence, arm: str, margin: float = 0.1) -> pd.Series:
     return trials["density"]
 
 
+def barrier(evidence: Evidence, arm: str, kind: str, density: float, last: float | None = None) -> pd.Series:
+    """Return the mean error barrier of a kind of interpolation, in percentage points, or in units of the loss.
+
+    With a second density it is the mean over those levels between the two that have interpolations.
+    """
+    table = evidence.barriers(arm, kind)
+    levels = [level for level in evidence.levels_near(arm, density, last) if level in table]
+    if not levels:
+        raise NotMeasured(f"{arm!r} has no interpolation of kind {kind!r} at that density; see connectivity.levels")
+    return table[levels].mean(axis=1, skipna=False).dropna()
+
+
+def connected_where_matching(evidence: Evidence, arm: str, highest: float = 2.0, margin: float = 0.1) -> pd.Series:
+    """Return the share of levels, 0 to 1, where a ticket matches exactly where it is connected to the denser one.
+
+    Paul et al. 2023 ("Unmasking the Lottery Ticket Hypothesis"): iterative pruning finds a matching ticket at a level
+    if and only if it is linearly connected to the solution of the level before.
+
+    Arguments:
+        evidence: with interpolations between levels.
+        arm: "ticket", or "ticket@k".
+        highest: the error barrier, in percentage points, up to which two levels are connected.
+        margin: the loss against the dense network, in points, up to which a level matches.
+    """
+    table = evidence.barriers(arm, "levels")
+    found = {}
+    for level in table:
+        matches = difference_at(evidence, arm, int(level)) >= -margin - ROUNDING
+        connected = (table[level] <= highest + ROUNDING)[table[level].notna()]
+        both = pd.concat([matches, connected], axis=1, join="inner")
+        found[level] = (both.iloc[:, 0] == both.iloc[:, 1]).astype(float)
+    return pd.DataFrame(found).mean(axis=1, skipna=False).dropna()
+
+
+def difference_at(evidence: Evidence, arm: str, level: int) -> pd.Series:
+    """Return how much the test metric at early stop of a level is better than that of dense, in shown units."""
+    early = early_of(evidence.metric)
+    mine, dense = evidence.column(arm, early, level), evidence.column(DENSE, early, 0)
+    return (mine - dense if evidence.metric.better == "higher" else dense - mine).dropna()
+
+
 MEASURES = f"{', '.join(measures_of())}, or the same of another metric"
 
 # Each function's arguments after the evidence: what they are, and how many of them may be omitted at the end.
 FUNCTIONS: dict[str, tuple[Callable[..., pd.Series], tuple[str, ...], int]] = {
+    "barrier": (barrier, ("arm", "kind", "density", "density"), 1),
     "best": (best, ("arm", "measure"), 0),
     "breaks": (breaks, ("arm", "margin"), 1),
+    "connected_where_matching": (connected_where_matching, ("arm", "margin", "margin"), 2),
     "difference": (difference, ("arm", "arm or dense", "density", "density"), 1),
     "earlier": (earlier, ("arm", "density", "density"), 1),
     "final_difference": (final_difference, ("arm", "arm or dense", "density", "density"), 1),
@@ -228,6 +303,7 @@ def wanted_of(kind: str, argument: str | float | None) -> str | None:
             isinstance(argument, str) and argument != "",
             'an arm in quotes, such as "ticket", or "dense"',
         ),
+        "kind": (argument in BETWEEN, f"one of {', '.join(map(repr, BETWEEN))}"),
         "measure": (may_be_a_measure(argument), f"a measure in quotes: {MEASURES}"),
         "density": (0 < number <= 1, "a density above 0 and up to 1, such as 0.21"),
         "margin": (0 <= number < 100, "a margin in percentage points (of other metrics, in % of dense), such as 0.1"),

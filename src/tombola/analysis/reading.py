@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from tombola.analysis.connectivity import LINE
 from tombola.analysis.schema import COLUMNS, NO_CURVES, checked, checked_curves
 from tombola.errors import InputError
 from tombola.formatting import text_of_csv
@@ -43,6 +44,31 @@ def read_levels(path: Path, data: Path | None = None) -> tuple[pd.DataFrame, dic
     if levels.empty:
         raise InputError(f"{path} contains no results yet")
     return levels, {name: study.model_dump(mode="json") for name, study in settings.items()}
+
+
+def read_points(path: Path, data: Path | None = None) -> pd.DataFrame:
+    """Return the points on interpolations as `Results.connectivity()` gives them; empty where there are none.
+
+    Arguments:
+        path: as in `read_levels`; beside a `results.csv`, they are in `connectivity.csv`.
+        data: folder of data sets, as for `Results.open`.
+
+    Raises:
+        InputError: the file is there, and can't be used.
+    """
+    from tombola.running.results import Results
+    from tombola.studies.loading import STUDY_FILE
+
+    if (path / STUDY_FILE).is_file() and (path / "jobs").is_dir():
+        return Results.open(path, data).connectivity()
+    file = (path if path.is_dir() else path.parent) / "connectivity.csv"
+    if not file.is_file() or (path.is_file() and path.name != "results.csv"):
+        return pd.DataFrame()
+    table = _csv(file)
+    needed = [*LINE, "density", "position", "test_loss", "train_loss"]
+    if missing := [name for name in needed if name not in table]:
+        raise InputError(f"{file} has no column {missing[0]!r}; `tombola results FOLDER` writes it again")
+    return table
 
 
 def read_curves(file: Path, levels: pd.DataFrame) -> pd.DataFrame:

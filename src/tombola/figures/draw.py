@@ -30,11 +30,13 @@ class Kind:
         needs: the results that it needs.
         together: whether several studies share one figure; else each has its own.
         networks: what the names of the networks begin with for which it is drawn unasked.
+        on_request: whether it is never drawn unasked.
     """
 
     needs: str
     together: bool = False
     networks: str = ""
+    on_request: bool = False
 
 
 KINDS = {
@@ -53,6 +55,8 @@ KINDS = {
     "criteria": Kind("an arm ticket", together=True),
     "rewinding": Kind("a study that rewinds to several iterations"),
     "transfer": Kind("an arm ticket and arms that are transferred, see transfer in docs/studies.md", together=True),
+    "cost": Kind("costs: a results folder, or a table with a column cost", on_request=True),
+    "sign-flips": Kind("trained weights of a study's folder", on_request=True),
     "mask-distance": Kind("mask distances: an arm early-bird, or pruning.early_bird"),
     "lines-copies": Kind("interpolations between copies; see connectivity in docs/studies.md"),
     "lines-dense-ticket": Kind("interpolations between dense network and ticket; see connectivity in docs/studies.md"),
@@ -165,6 +169,8 @@ def _groups(
     """Return, for each file of a figure, what is added to its name and the studies that it shows."""
     network_of = dict(zip(levels["study"], levels["network"], strict=True))
     studies, kind = list(network_of), KINDS[name]
+    if kind.on_request and not asked:
+        return []
     if not kind.together:
         return [(ending, [study]) for ending, study in zip(_endings(studies), studies, strict=True)]
     if not asked:
@@ -186,9 +192,11 @@ def _render(
     import matplotlib
 
     from tombola.figures import density, interpolation, training
+    from tombola.figures.cost import cost
     from tombola.figures.mask_distance import mask_distance
     from tombola.figures.rewinding import rewinding
     from tombola.figures.rounds import rounds
+    from tombola.figures.signs import sign_flips
     from tombola.figures.transfer import transfer
 
     makers: dict[str, Callable[[], Figure | None]] = {
@@ -203,6 +211,8 @@ def _render(
         "criteria": lambda: density.criteria(levels, settings, form),
         "rewinding": lambda: rewinding(levels, form),
         "transfer": lambda: transfer(levels, settings, form),
+        "cost": lambda: cost(levels, form),
+        "sign-flips": lambda: sign_flips(levels, settings[levels["study"].iloc[0]], form),
         "mask-distance": lambda: mask_distance(levels, settings[levels["study"].iloc[0]], form),
         "lines-copies": lambda: interpolation.error_curves(levels, points, "copies", form),
         "lines-dense-ticket": lambda: interpolation.error_curves(levels, points, "dense-ticket", form),

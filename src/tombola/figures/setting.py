@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from tombola.analysis.signs import sign_flips
 from tombola.errors import InputError
 from tombola.studies.transfer import source_study
 from tombola.training.tracking import EarlyBird
@@ -32,6 +34,7 @@ class Setting:
         stable_below: the highest error barrier that is called stable, as a fraction.
         target: data and optimiser of the study: "mnist, adam".
         sources: transferred arm -> data and optimiser of where its ticket was found, and what was taken.
+        flips: returns `tombola.analysis.sign_flips` of the study, where its weights are known; reading them takes time.
     """
 
     dropout: float = 0.0
@@ -42,6 +45,7 @@ class Setting:
     stable_below: float = 0.02
     target: str = ""
     sources: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    flips: Callable[[], pd.DataFrame] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, study: Study) -> Setting:
@@ -66,8 +70,9 @@ class Setting:
 
     @classmethod
     def of_results(cls, results: Results) -> Setting:
-        """Return the settings of a study, and the masks that its dense runs tracked."""
-        return replace(cls.of(results.study), settling=results.settling())
+        """Return the settings of a study, the masks that its dense runs tracked, and a way to its flipped signs."""
+        flips = partial(sign_flips, results)
+        return replace(cls.of(results.study), settling=results.settling(), flips=flips)
 
 
 def _problem(study: Study) -> str:

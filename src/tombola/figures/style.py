@@ -51,6 +51,7 @@ LOOKS = {
     "shuffled-weights": Style(VERMILION, (8, 1, 0), LONG, hollow=True),
     "redrawn-magnitudes": Style(GREEN, (5, 1, 36), "--", hollow=True),
     "snip": Style(ORANGE, "*", "-"),
+    "gradient-at-init": Style(SKY, (15, 1, 0), ":"),
     "grasp": Style(GREEN, ">", "-."),
     "synflow": Style(PURPLE, "d", "--"),
     "magnitude-at-init": Style(SKY, "h", LONG),
@@ -63,6 +64,7 @@ LOOKS = {
     "set": Style(VERMILION, (11, 1, 0), "-."),
     "rigl": Style(VERMILION, (12, 1, 0), "-"),
     "ac-dc": Style(SKY, (13, 1, 0), "--"),
+    "small-dense": Style(BLACK, (14, 1, 0), "-."),
     "early-bird": Style(GREEN, "H", "-"),
 }
 

@@ -185,6 +185,31 @@ def dead_units_against_density(dead: pd.DataFrame) -> Spec:
     return plot("dead_units", _by_layer(density_axis(dead["density"]), y, names, tooltip), (), transform)
 
 
+def flips_against_density(flips: pd.DataFrame) -> Spec:
+    """Return what share of each layer's kept weights has another sign after training than at the initialisation."""
+    names = [str(name) for name in dict.fromkeys(flips["layer"]) if name != "all"]
+    y = {
+        "field": "value",
+        "type": "quantitative",
+        "title": "flipped signs (% of kept weights)",
+        "scale": {"domainMin": 0, "nice": True},
+        "axis": {"tickCount": 6},
+    }
+    transform: list[Spec] = [
+        {"filter": "datum.layer !== 'all' && datum.density > 0 && isValid(datum.share)"},
+        {"calculate": "100 * datum.density", "as": "x"},
+        {"calculate": "100 * datum.density", "as": "pm"},
+        {"calculate": "100 * datum.share", "as": "value"},
+    ]
+    tooltip = [
+        {"field": "layer"},
+        *TOOLTIP_START[1:],
+        {"field": "value", "title": "flipped signs (%)", "format": ".3~g"},
+        {"field": "n", "title": "trials"},
+    ]
+    return plot("sign_flips", _by_layer(density_axis(flips["density"]), y, names, tooltip), (), transform)
+
+
 def overlap_against_density(overlap: pd.DataFrame, series: Sequence[Series], layer: str) -> Spec:
     """Return how alike the masks of different trials are, and how alike chance would make them."""
     x = density_axis(overlap["density"])

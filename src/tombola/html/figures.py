@@ -170,6 +170,19 @@ def overlap_figure(found: Found, series: Sequence[Series]) -> PlotFigure | None:
     )
 
 
+def flip_figure(found: Found) -> PlotFigure | None:
+    """Return the share of signs that training flips in each layer."""
+    if found.flips.empty or found.arm is None:
+        return None
+    caption = (
+        f"Kept weights whose sign after training differs from that at the initialisation. Arm {plain(found.arm)}, "
+        "means over trials."
+    )
+    return PlotFigure(
+        "sign-flips", "Signs that training flips", caption, density_specs.flips_against_density(found.flips)
+    )
+
+
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 

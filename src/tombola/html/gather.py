@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,8 @@ from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
 from tombola.analysis.paired import paired_gains
 from tombola.analysis.patterns import pattern_costs
+from tombola.analysis.rounds import worth_of_rounds
+from tombola.analysis.signs import sign_flips
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.verdicts import verdicts
@@ -57,6 +60,7 @@ class Found:
         layers: density of each layer, mean over trials.
         dead: units without a live path, of the ticket arm in the first trial; empty where paths can't be followed.
         overlap: of the masks of different trials.
+        flips: the share of signs that training flips in each layer, of the ticket arm, means over trials.
         barriers: on lines between runs; empty where the study asks for none.
         histograms: of the kept weights of the first trial.
         pictures: of the first layer's mask in the first trial.
@@ -85,6 +89,7 @@ class Found:
     layers: pd.DataFrame
     dead: pd.DataFrame
     overlap: pd.DataFrame
+    flips: pd.DataFrame
     barriers: pd.DataFrame
     histograms: pd.DataFrame
     pictures: Pictures
@@ -123,13 +128,14 @@ class Judged:
     chosen: list[int]
 
 
-def judge(levels: pd.DataFrame, curves: pd.DataFrame, margin: float) -> Judged:
+def judge(levels: pd.DataFrame, curves: pd.DataFrame, margin: float, rules: Mapping[str, str] | None = None) -> Judged:
     """Return what tables say.
 
     Args:
         levels: a row per (arm, trial, repeat, level) of one study.
         curves: a row per evaluation.
         margin: the loss that still counts as none, as a fraction: see `verdicts`.
+        rules: arm -> its rule, where arms have names of their own.
 
     Raises:
         InputError: `margin` is no number between 0 and 1.
@@ -143,7 +149,8 @@ def judge(levels: pd.DataFrame, curves: pd.DataFrame, margin: float) -> Judged:
     gains = _together([paired_gains(levels, arm, other, early_of(metric)) for other in arms if arm and other != arm])
     chosen = _chosen(levels, arm)
     curves, every, measured_on = _thinned(curves, chosen, metric)
-    said = findings(statistics, judged, gains, broken, margin, metric)
+    worth = partial(worth_of_rounds, levels, gains, rules=rules)
+    said = findings(statistics, judged, gains, broken, margin, metric, worth)
     return Judged(metric, statistics, judged, broken, gains, curves, every, measured_on, said, arm, chosen)
 
 
@@ -163,7 +170,9 @@ def gather(
     """
     name = results.study.name if name is None else name
     levels = results.frame().assign(study=name)
-    judged = judge(levels, results.curves().assign(study=name), margin)
+    # A control or a transferred ticket is no rival of the ticket's rounds, whatever its rule.
+    rules = {arm.label: "" if arm.is_control or arm.transfer else arm.rule for arm in results.study.arms}
+    judged = judge(levels, results.curves().assign(study=name), margin, rules)
     held = tickets(results, judged.chosen, judged.arm) if judged.arm else {}
     points = results.connectivity().assign(study=name)
     first = results.plan.coverage.layers[0]
@@ -186,11 +195,12 @@ def gather(
         layers=_layers(results, name),
         dead=_dead(results, name, judged.arm),
         overlap=_overlap(results, name),
+        flips=_flips(results, name, judged.arm),
         barriers=_barriers(results, points),
         histograms=weight_histograms(held),
         pictures=_pictures(held, first.name, results.plan.data.input_shape),
         measurements=read_measurements(results),
-        claims=checked_claims(levels, results.study.model_dump(mode="json"), claims),
+        claims=checked_claims(levels, results.study.model_dump(mode="json"), claims, points),
         findings=judged.findings,
         sheet=sheet(results, levels),
         margin=margin,
@@ -198,14 +208,17 @@ def gather(
 
 
 def checked_claims(
-    levels: pd.DataFrame, settings: dict[str, Any], claims: Sequence[Claim] | None = None
+    levels: pd.DataFrame,
+    settings: dict[str, Any],
+    claims: Sequence[Claim] | None = None,
+    points: pd.DataFrame | None = None,
 ) -> tuple[Outcome, ...]:
     """Return what a study says of the claims that are about studies like it; the published ones by default."""
     if levels.empty:
         return ()
     known = {str(levels["study"].iloc[0]): settings} if settings else {}
     wanted = published_claims() if claims is None else claims
-    return tuple(outcome for outcome in evaluate(levels, wanted, known) if outcome.applies)
+    return tuple(outcome for outcome in evaluate(levels, wanted, known, points=points) if outcome.applies)
 
 
 def _together(pieces: list[pd.DataFrame]) -> pd.DataFrame:
@@ -262,6 +275,18 @@ def _overlap(results: Results, name: str) -> pd.DataFrame:
     if results.study.trials < 2:
         return pd.DataFrame()
     return _at_whole_density(mask_overlap(results).assign(study=name))
+
+
+def _flips(results: Results, name: str, arm: str | None) -> pd.DataFrame:
+    found = sign_flips(results, [arm]) if arm is not None else pd.DataFrame()
+    if found.empty:
+        return pd.DataFrame()
+    by = ["study", "arm", "level", "layer"]
+    shares = spread(found.assign(study=name), by, ["share"])
+    density = found.groupby("level")["density"].mean()
+    named = {"share_mean": "share", "share_min": "low", "share_max": "high"}
+    shares = shares.rename(columns=named).assign(density=shares["level"].map(density))
+    return shares[[*by, "density", "n", "runs", "share", "low", "high"]]
 
 
 def _barriers(results: Results, points: pd.DataFrame) -> pd.DataFrame:

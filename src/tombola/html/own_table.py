@@ -65,6 +65,7 @@ def gather_table(
         layers=NOTHING,
         dead=NOTHING,
         overlap=NOTHING,
+        flips=NOTHING,
         barriers=NOTHING,
         histograms=NOTHING,
         pictures=Pictures("A table has no masks to look at."),

@@ -54,6 +54,7 @@ def report(found: Found) -> str:
             figures.weight_figure(found),
             figures.dead_figure(found),
             figures.overlap_figure(found, series),
+            figures.flip_figure(found),
         ]
         sections = [
             _section("density", "Density", "Against weights remaining", [*density, gain]),
@@ -77,6 +78,9 @@ def report(found: Found) -> str:
         table("weights", "Histograms of the kept weights, trial 0", found.histograms),
         table("dead_units", "Units without a live path, ticket arm, trial 0, per level and layer", found.dead),
         table("overlap", "Overlap of the masks of different trials, per level and layer", found.overlap),
+        table(
+            "sign_flips", "Signs that training flips, ticket arm, means over trials, per level and layer", found.flips
+        ),
         table(
             "barriers",
             f"{barriers} barriers on interpolations between runs, per kind, iteration and level",

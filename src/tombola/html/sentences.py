@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
-from tombola.analysis.measures import early_of
+from tombola.analysis.measures import allowed_loss, early_of
 from tombola.analysis.order import in_order
+from tombola.analysis.rounds import Worth
 from tombola.analysis.verdicts import INCONCLUSIVE, LOSING, MATCHING, WINNING
 from tombola.formatting import counted, margin_in_words, number, percent, plain, with_unit
 from tombola.html.embedded import signed
@@ -25,6 +27,7 @@ def findings(
     break_down: pd.DataFrame,
     margin: float,
     metric: Metric = ACCURACY,
+    worth: Callable[[int | None], Worth | None] = lambda level: None,
 ) -> tuple[str, ...]:
     """Return the findings of one study: its winning levels, the gains over controls, and the break-down densities.
 
@@ -35,6 +38,7 @@ def findings(
         break_down: `tombola.analysis.break_down`.
         margin: the accepted loss, as a fraction.
         metric: of the study.
+        worth: returns what `worth_of_rounds` says of a level.
     """
     if statistics.empty:
         return ("The study has no finished run yet.",)
@@ -57,6 +61,7 @@ def findings(
     return _present(
         _winning(verdicts, arm, margin, metric),
         _controls(gains, arm, level, why, metric),
+        _rounds(worth(level), arm, _allowed(statistics, margin, metric), metric),
         _break_down(break_down, arm, margin, metric),
     )
 
@@ -181,6 +186,38 @@ def _controls(gains: pd.DataFrame, arm: str, level: int | None, why: str, metric
         f"With {percent(rows['density'].mean())} % of the weights{why}, {plain(arm)} {_listed(parts)} "
         f"in {metric.words} at early stop{lower}{unit}."
     )
+
+
+def _allowed(statistics: pd.DataFrame, margin: float, metric: Metric) -> float:
+    """Return the loss that still counts as none, in shown units."""
+    rows = statistics[(statistics["measure"] == early_of(metric)) & (statistics["level"] == 0)]
+    dense = float(rows["mean"].iloc[0]) if len(rows) else math.nan
+    return metric.scale * allowed_loss(metric, margin, dense)
+
+
+def _rounds(worth: Worth | None, arm: str, allowed: float, metric: Metric) -> str:
+    """Return whether iterative pruning is worth its rounds; it is not where the gain is at most the margin."""
+    if worth is None:
+        return ""
+    at = f"with {percent(worth.density)} % of the weights"
+    if worth.low > 0:
+        verdict = f"Iterative pruning is worth its rounds {at}"
+    elif worth.high <= allowed:
+        verdict = f"Iterative pruning is not worth its rounds {at}"
+    else:
+        verdict = f"The trials do not decide whether iterative pruning is worth its rounds {at}"
+    best = "" if worth.others == 1 else f", the best of {worth.others} arms without rounds"
+    verb, than = ("loses", "against") if worth.mean < 0 else ("gains", "over")
+    size = with_unit(signed(abs(worth.mean), metric).lstrip("+"), metric)
+    interval = f"{signed(worth.low, metric)} to {signed(worth.high, metric)}"
+    return (
+        f"{verdict}: {plain(arm)}{_priced(worth.cost)} {verb} {size} ({interval}) {than} "
+        f"{plain(worth.baseline)}{_priced(worth.baseline_cost)}{best}."
+    )
+
+
+def _priced(cost: float) -> str:
+    return f" (cost: {cost:.3g} dense runs)" if math.isfinite(cost) else ""
 
 
 def _break_down(break_down: pd.DataFrame, arm: str, margin: float, metric: Metric) -> str:

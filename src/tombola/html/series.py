@@ -46,6 +46,13 @@ SHAPES: dict[Any, str] = {
     (7, 1, 0): "square",
     (8, 1, 0): "circle",
     (5, 1, 36): "triangle-down",
+    (9, 1, 0): "diamond",
+    (10, 1, 0): "circle",
+    (11, 1, 0): "triangle-up",
+    (12, 1, 0): "square",
+    (13, 1, 0): "triangle-down",
+    (14, 1, 0): "cross",
+    (15, 1, 0): "triangle-up",
 }
 
 

@@ -176,7 +176,12 @@ def axes_in(operand: Operand, base: Base | None, shape: Sequence[int]) -> Axes |
                 return None
     outputs, inputs = ([axis for axis, each in roles.items() if each == role] for role in (OUTPUT, INPUT))
     left = [axis for axis in range(len(shape)) if axis not in roles]
-    outputs += [axis for axis in left if shape[axis] > 1]  # the product takes a slice: each has outputs of its own
+    if sliced := [axis for axis in left if shape[axis] > 1]:
+        short = {role for axes, role in zip(along, operand.roles, strict=True) if not axes}  # slices of one place
+        if len(short) > 1:
+            return None
+        # Without such a dimension the product takes one matrix of several: each has outputs of its own.
+        (inputs if short == {INPUT} else outputs).extend(sliced)
     for axis in left:
         if shape[axis] == 1 and not (outputs and inputs):  # an axis of size 1 shows in no step
             (inputs if outputs else outputs).append(axis)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from tombola.networks.shape import image_shape
+from tombola.networks.shape import image_shape, widened
 
 
 def conv(
@@ -16,6 +16,7 @@ def conv(
     widths: Sequence[int],
     hidden: Sequence[int] = (256, 256),
     dropout: float = 0.0,
+    width: float = 1.0,
 ) -> nn.Module:
     """Return pairs of 3x3 convolutions, each pair followed by 2x2 max pooling, then fully connected layers.
 
@@ -28,11 +29,13 @@ def conv(
         widths: channels of each pair.
         hidden: widths of the fully connected layers before the output.
         dropout: probability, after each hidden fully connected layer (the paper's Figure 6 uses 0.5).
+        width: the factor of `widths` and `hidden`.
 
     Raises:
         InputError: examples that are not images, or too small for so many poolings.
     """
-    channels, height, width = image_shape(input_shape, smallest=2 ** len(widths))
+    channels, height, across = image_shape(input_shape, smallest=2 ** len(widths))
+    widths, hidden = ([widened(each, width) for each in some] for some in (widths, hidden))
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for pair, out_channels in enumerate(widths):
         for number in (2 * pair + 1, 2 * pair + 2):
@@ -40,9 +43,9 @@ def conv(
             layers[f"relu{number}"] = nn.ReLU()
             channels = out_channels
         layers[f"pool{pair + 1}"] = nn.MaxPool2d(2)
-        height, width = height // 2, width // 2
+        height, across = height // 2, across // 2
     layers["flatten"] = nn.Flatten()
-    inputs = channels * height * width
+    inputs = channels * height * across
     for number, outputs in enumerate(hidden, start=1):
         layers[f"fc{number}"] = nn.Linear(inputs, outputs)
         layers[f"fc_relu{number}"] = nn.ReLU()
@@ -53,16 +56,16 @@ def conv(
     return nn.Sequential(layers)
 
 
-def conv_2(input_shape: tuple[int, ...], classes: int, dropout: float = 0.0) -> nn.Module:
+def conv_2(input_shape: tuple[int, ...], classes: int, dropout: float = 0.0, width: float = 1.0) -> nn.Module:
     """Return Conv-2: 64, 64, pool; 256, 256, classes."""
-    return conv(input_shape, classes, (64,), dropout=dropout)
+    return conv(input_shape, classes, (64,), dropout=dropout, width=width)
 
 
-def conv_4(input_shape: tuple[int, ...], classes: int, dropout: float = 0.0) -> nn.Module:
+def conv_4(input_shape: tuple[int, ...], classes: int, dropout: float = 0.0, width: float = 1.0) -> nn.Module:
     """Return Conv-4: Conv-2's convolutions, then 128, 128, pool."""
-    return conv(input_shape, classes, (64, 128), dropout=dropout)
+    return conv(input_shape, classes, (64, 128), dropout=dropout, width=width)
 
 
-def conv_6(input_shape: tuple[int, ...], classes: int, dropout: float = 0.0) -> nn.Module:
+def conv_6(input_shape: tuple[int, ...], classes: int, dropout: float = 0.0, width: float = 1.0) -> nn.Module:
     """Return Conv-6: Conv-4's convolutions, then 256, 256, pool."""
-    return conv(input_shape, classes, (64, 128, 256), dropout=dropout)
+    return conv(input_shape, classes, (64, 128, 256), dropout=dropout, width=width)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.errors import InputError, shown
-from tombola.networks.shape import image_shape
+from tombola.networks.shape import image_shape, widened
 
 DEEPEST = 1202  # layers, as He et al. tried
 
@@ -72,7 +72,7 @@ class ResNet(nn.Module):
         return self.output(functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
-def cifar_resnet(input_shape: tuple[int, ...], classes: int, depth: int = 20, width: int = 16) -> nn.Module:
+def cifar_resnet(input_shape: tuple[int, ...], classes: int, depth: int = 20, width: float = 16.0) -> nn.Module:
     """Return the ResNet for CIFAR-10 of He et al. 2016, Section 4.2, of 6n+2 layers.
 
     Depth 20 is what Frankle & Carbin 2019 call Resnet-18 (their Figure 2): on 32x32x3 images 267,696 weights in 3x3
@@ -83,7 +83,7 @@ def cifar_resnet(input_shape: tuple[int, ...], classes: int, depth: int = 20, wi
         input_shape: (channels, height, width).
         classes: width of the output layer.
         depth: number of layers, 6n+2: 8, 14, 20, 32, 44, 56, 110, ..., DEEPEST.
-        width: channels of the first stage; the others have 2 and 4 times as many.
+        width: channels of the first stage; the others have 2 and 4 times as many, each rounded.
 
     Raises:
         InputError: another depth or a greater one, or examples that are no images.
@@ -91,10 +91,10 @@ def cifar_resnet(input_shape: tuple[int, ...], classes: int, depth: int = 20, wi
     if not 8 <= depth <= DEEPEST or depth % 6 != 2:
         raise InputError(f"depth {shown(depth)} is not 6n+2; choose 8, 14, 20, 32, 44, 56 or 110, at most {DEEPEST}")
     channels, _, _ = image_shape(input_shape)
-    return ResNet(channels, classes, [(depth - 2) // 6] * 3, [width, 2 * width, 4 * width])
+    return ResNet(channels, classes, [(depth - 2) // 6] * 3, [widened(2**stage, width) for stage in range(3)])
 
 
-def resnet_18(input_shape: tuple[int, ...], classes: int, width: int = 64) -> nn.Module:
+def resnet_18(input_shape: tuple[int, ...], classes: int, width: float = 64.0) -> nn.Module:
     """Return ResNet-18 (He et al. 2016, Table 1) as it is used on CIFAR-10: a 3x3 first layer, no max pooling.
 
     On 32x32x3 images it has 11,164,352 weights, 40 times those of `resnet-20`, which the lottery ticket paper calls
@@ -103,10 +103,10 @@ def resnet_18(input_shape: tuple[int, ...], classes: int, width: int = 64) -> nn
     Args:
         input_shape: (channels, height, width).
         classes: width of the output layer.
-        width: channels of the first stage; the others have 2, 4 and 8 times as many.
+        width: channels of the first stage; the others have 2, 4 and 8 times as many, each rounded.
 
     Raises:
         InputError: examples that are no images.
     """
     channels, _, _ = image_shape(input_shape)
-    return ResNet(channels, classes, [2] * 4, [width * 2**stage for stage in range(4)])
+    return ResNet(channels, classes, [2] * 4, [widened(2**stage, width) for stage in range(4)])

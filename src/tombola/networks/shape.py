@@ -5,6 +5,18 @@ from __future__ import annotations
 from tombola.errors import InputError
 
 
+def widened(base: int, width: float) -> int:
+    """Return a layer's number of channels or units at a width: `base` times that, rounded.
+
+    Raises:
+        InputError: none is left.
+    """
+    found = round(base * width)
+    if found < 1:
+        raise InputError(f"width={width:g} leaves a layer without channels; give more")
+    return found
+
+
 def image_shape(input_shape: tuple[int, ...], smallest: int = 1) -> tuple[int, int, int]:
     """Return (channels, height, width).
 

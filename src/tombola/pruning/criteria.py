@@ -49,6 +49,8 @@ class Snapshots:
             batch that training would have seen next, not augmented, in float32 and evaluation mode; pruned weights
             included.
         generator: for a criterion that draws; each trial, run and level has its own.
+        norms: called without arguments, gives for each weight the L2 norm of the inputs that it is multiplied by, on
+            the same batch as `gradients`; see `tombola.pruning.activations`.
         goal: how much is to be kept.
         network: called without arguments, gives a fresh module with the weights `start`, in float32 and evaluation
             mode, on the CPU: of the dense run, the untrained network.
@@ -66,6 +68,7 @@ class Snapshots:
     final: State
     gradients: Callable[[], State] = _unknown
     generator: torch.Generator = field(default_factory=torch.Generator)
+    norms: Callable[[], State] = _unknown
     goal: Goal = Goal((), 0)
     network: Callable[[], nn.Module] = _unknown
     examples: Callable[[], tuple[Any, Any]] = _unknown
@@ -158,6 +161,24 @@ def gradient(snapshots: Snapshots) -> Mapping[str, Tensor]:
     return {name: (weight * gradients[name]).abs() for name, weight in snapshots.final.items()}
 
 
+def wanda(snapshots: Snapshots) -> Mapping[str, Tensor]:
+    """Score |w| times the norm of its input, by rank within each output (Sun et al. 2023, "Wanda", Section 3).
+
+    The paper compares the weights of one output with one another alone. So the score is the rank among those that are
+    left, as a share: the lowest of a layer are then an equal share of each output.
+    """
+    norms = snapshots.norms()
+    found = {}
+    for name, weight in snapshots.final.items():
+        products = weight.abs().double() * norms[name].to(weight.device)
+        kept = snapshots.kept[name] if name in snapshots.kept else torch.ones_like(weight, dtype=torch.bool)
+        # Pruned weights come last, behind all that are ranked.
+        rows = products.masked_fill(~kept, torch.inf).reshape(len(weight), -1)
+        ranks = rows.argsort(dim=1, stable=True).argsort(dim=1).double() + 1
+        found[name] = (ranks / kept.reshape(len(weight), -1).sum(1, keepdim=True).clamp(min=1)).view_as(weight)
+    return found
+
+
 def random(snapshots: Snapshots) -> Mapping[str, Tensor]:
     """Score at random: the control of every criterion."""
     return {name: torch.rand(weight.shape, generator=snapshots.generator) for name, weight in snapshots.final.items()}
@@ -204,6 +225,7 @@ CRITERIA: dict[str, Criterion] = {
     "stability": stability,
     "gradient": gradient,
     "random": random,
+    "wanda": wanda,
     **{name: criterion for name, criterion in _DECONSTRUCTED.items() if name not in SYNONYMS},
     **{f"{name}-same-sign": partial(by_sign, criterion, True) for name, criterion in _DECONSTRUCTED.items()},
     **{f"{name}-diff-sign": partial(by_sign, criterion, False) for name, criterion in _DECONSTRUCTED.items()},

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tombola.data import Description
 from tombola.errors import InputError, TombolaError
+from tombola.pruning.activations import input_norms
 from tombola.pruning.at_init import AT_INIT
 from tombola.pruning.at_init.synflow import synflow
 from tombola.pruning.criteria import CRITERIA, Criterion, Goal, SkipRound, Snapshots
@@ -21,7 +22,12 @@ from tombola.tasks import CLASSIFICATION, Task
 
 KNOWN: dict[str, Criterion] = CRITERIA | AT_INIT
 # Need second derivatives, and a network that runs in double precision, within its range: in the first of all rounds.
-TRIED: dict[str, Criterion] = {"grasp": AT_INIT["grasp"], "synflow": partial(synflow, rounds=1)}
+# Or the inputs of each layer, which not every kind of layer shows.
+TRIED: dict[str, Criterion] = {
+    "grasp": AT_INIT["grasp"],
+    "synflow": partial(synflow, rounds=1),
+    "wanda": CRITERIA["wanda"],
+}
 EXAMPLES = 2  # of each class, that a method at initialisation is tried with
 
 
@@ -87,6 +93,11 @@ def try_criterion(
 
     batch = task.made_up(data, task.few_count(data, EXAMPLES), generator)
     mask, rates = Mask.full(dict(shapes)), dict.fromkeys(shapes, 0.5)
+
+    def norms() -> Mapping[str, Tensor]:
+        module = network().eval()
+        return input_norms(module, shapes, lambda: task.tempered_loss(module, batch))
+
     snapshots = Snapshots(
         weights(),
         weights(),
@@ -94,6 +105,7 @@ def try_criterion(
         weights(),
         weights,
         generator,
+        norms=norms,
         goal=Goal(tuple(shapes), kept_of(mask.counts(), [rates])),
         network=lambda: network().eval(),
         input_shape=data.input_shape,

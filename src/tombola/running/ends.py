@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tombola.studies.plan import Plan, Row
@@ -45,7 +45,7 @@ class Ends:
 
     def note(self, work_id: str, facts: dict[str, Any]) -> bool:
         """Take in the result of work that did not diverge; return whether it ends an arm that had not ended before."""
-        if self._margin is None or work_id not in self._rows or self._is_good(facts["history"], self._margin):
+        if self._margin is None or work_id not in self._rows or self._is_good(facts, self._margin):
             return False
         news = False
         for row in self._rows[work_id]:
@@ -55,9 +55,9 @@ class Ends:
         self._settle()
         return news
 
-    def _is_good(self, history: Mapping[str, Sequence[float]], margin: float) -> bool:
+    def _is_good(self, facts: Mapping[str, Any], margin: float) -> bool:
         """Return whether a run is better than chance by the margin."""
-        gain = self._metric.gain(early_stop_metric(history, self._metric.name), self._chance)
+        gain = self._metric.gain(early_stop_metric(facts, self._metric.name), self._chance)
         return gain >= margin - ROUNDING
 
     def behind(self, row: Row) -> bool:

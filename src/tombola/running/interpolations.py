@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
+
+from torch import nn
 
 from tombola.data import Splits
 from tombola.running.heartbeat import Heartbeat
 from tombola.running.options import RunOptions
 from tombola.running.problem import build_of, engine_facts, splits_of, versions
 from tombola.running.store import Result, Store
+from tombola.training.align import aligned, chain_of
+from tombola.training.engine import Weights
 from tombola.training.interpolation import interpolate
 from tombola.work import Interpolation, Item
 
@@ -31,6 +35,7 @@ def _interpolate(item: Item, splits: Splits, store: Store, options: RunOptions) 
     begun, spec = time.perf_counter(), item.spec
     assert isinstance(spec, Interpolation)
     one, other = store.load(spec.one), store.load(spec.other)
+    build = build_of(item, splits)
     state: dict[str, Any] = {
         "label": item.label,
         "iteration": 0,
@@ -38,9 +43,8 @@ def _interpolate(item: Item, splits: Splits, store: Store, options: RunOptions) 
         "unit": "points",
     }
     found = interpolate(
-        one.snapshots["final"],
-        other.snapshots["final"],
-        build_of(item, splits),
+        *ends_of(spec, one, other, build),
+        build,
         splits,
         spec.points,
         precision=spec.precision,
@@ -50,6 +54,18 @@ def _interpolate(item: Item, splits: Splits, store: Store, options: RunOptions) 
         reached=lambda point: state.update(iteration=point),
     )
     store.save(item, facts_of((one, other), found, begun, options, "dense"))
+
+
+def ends_of(spec: Interpolation, one: Result, other: Result, build: Callable[[], nn.Module]) -> tuple[Weights, Weights]:
+    """Return the weights at positions 0 and 1.
+
+    Args:
+        spec: says whether they are aligned.
+        one, other: results of the two runs.
+        build: builds the network.
+    """
+    first, last = one.snapshots["final"], other.snapshots["final"]
+    return (aligned(chain_of(build()), first, last) if spec.align else first), last
 
 
 def facts_of(

@@ -14,6 +14,7 @@ from torch import nn
 import tombola.data as data
 from tombola.networks import examined, initialised
 from tombola.pruning import Goal, Mask, SkipRound, Snapshots, kept_of
+from tombola.pruning.activations import input_norms
 from tombola.pruning.search import find_mask
 from tombola.running.files import Damaged
 from tombola.running.options import RunOptions
@@ -162,7 +163,7 @@ def _last_good(search: MaskSearch, tried: str, store: Store) -> tuple[str, float
         return tried, 1.0
     facts, dense = store.facts(tried), store.facts(limit.dense)
     metric = limit.compared
-    before, after = (early_stop_metric(each["history"], metric.name) for each in (dense, facts))
+    before, after = (early_stop_metric(each, metric.name) for each in (dense, facts))
     lost = metric.gain(before, after)
     if lost <= limit.margin + ROUNDING:
         return tried, facts["remarks"]["factor"]
@@ -210,6 +211,7 @@ def _snapshots(
         final=prunable(parent.final),
         gradients=lambda: prunable(_gradients(search, parent, build, splits)),
         generator=search.seeds.generator("criterion", f"{search.run}/{search.level}/{search.repeat}"),
+        norms=lambda: _norms(search, parent, build, splits),
         goal=Goal(tuple(rounds[0]), kept, search.minimum),
         network=network,
         examples=examples,
@@ -221,17 +223,34 @@ def _snapshots(
 
 def _gradients(search: MaskSearch, parent: Parent, build: Callable[[], nn.Module], splits: data.Splits) -> Weights:
     """Return the gradient at the end of a run, on the batch that would have come next, not augmented, in float32."""
-    if parent.run is None:
-        raise ValueError("the untrained network has no next batch; use snapshots.examples instead")
-    device = splits.train.device
-    module = initialised(build, "pytorch", 0).to(device).eval()
-    module.load_state_dict(parent.final)
-    seeds = parent.run.seeds
-    (batch,) = Order(len(splits.train), parent.run.training.batch_size, seeds).batches(parent.iteration, 1)
-    with own_draws(device):
-        seed_draws(seeds.value("dropout", parent.iteration), device)  # a module may draw in evaluation mode too
-        search.task.make().tempered_loss(module, splits.train.select(batch.to(device))).backward()
+    module = _after(parent, build, splits)
+    _of_next_batch(search, parent, module, splits).backward()
     return {
         name: torch.zeros_like(parameter, device="cpu") if parameter.grad is None else copied(parameter.grad)
         for name, parameter in module.named_parameters()
     }
+
+
+def _norms(search: MaskSearch, parent: Parent, build: Callable[[], nn.Module], splits: data.Splits) -> Weights:
+    """Return the norms of the inputs of each weight at the end of a run, on the same batch as `_gradients`."""
+    module = _after(parent, build, splits)
+    found = input_norms(module, list(parent.mask), lambda: _of_next_batch(search, parent, module, splits))
+    return {name: copied(norms) for name, norms in found.items()}
+
+
+def _after(parent: Parent, build: Callable[[], nn.Module], splits: data.Splits) -> nn.Module:
+    """Return the network at the end of a run, in evaluation mode."""
+    module = initialised(build, "pytorch", 0).to(splits.train.device).eval()
+    module.load_state_dict(parent.final)
+    return module
+
+
+def _of_next_batch(search: MaskSearch, parent: Parent, module: nn.Module, splits: data.Splits) -> torch.Tensor:
+    """Return the loss of a network on the batch that would have come next."""
+    if parent.run is None:
+        raise ValueError("the untrained network has no next batch; use snapshots.examples instead")
+    device, seeds = splits.train.device, parent.run.seeds
+    (batch,) = Order(len(splits.train), parent.run.training.batch_size, seeds).batches(parent.iteration, 1)
+    with own_draws(device):
+        seed_draws(seeds.value("dropout", parent.iteration), device)  # a module may draw in evaluation mode too
+        return search.task.make().tempered_loss(module, splits.train.select(batch.to(device)))

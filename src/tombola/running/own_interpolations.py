@@ -13,7 +13,7 @@ from torch import nn
 from tombola.errors import InputError
 from tombola.registry import code_fingerprint, resolve
 from tombola.running.heartbeat import Heartbeat
-from tombola.running.interpolations import facts_of
+from tombola.running.interpolations import ends_of, facts_of
 from tombola.running.options import RunOptions
 from tombola.running.own_runs import factory_of
 from tombola.running.store import Store
@@ -61,12 +61,13 @@ def interpolate(item: Item, store: Store, options: RunOptions, make: Make, evalu
     state: dict[str, Any] = {"label": item.label, "iteration": 0, "budget": spec.points, "unit": "points"}
     beat = Heartbeat(store, options, lambda: {item.id: state})
     module = make(0).to(options.device)
+    ends = ends_of(spec, one, other, lambda: make(0))
     found: dict[str, list[float]] = {}
     for point in range(spec.points):
         state["iteration"] = point
         beat()
         position = point / (spec.points - 1)
-        module.load_state_dict(between(one.snapshots["final"], other.snapshots["final"], position))
+        module.load_state_dict(between(*ends, position))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seeds.value("dropout"))  # equal draws at every point
             values = _values(evaluate, module.eval(), item.label)

@@ -14,6 +14,7 @@ import torch
 
 from tombola.errors import InputError
 from tombola.formatting import as_csv
+from tombola.networks import NetworkSettings
 from tombola.pruning.mask import Mask
 from tombola.running.collapse import said
 from tombola.running.ends import Ends
@@ -27,7 +28,7 @@ from tombola.studies.plan import Plan, Row
 from tombola.tasks import ACCURACY_ALONE, Measures
 from tombola.training.engine import Weights
 from tombola.training.interpolation import measures_of
-from tombola.training.loop import history_columns, lowest
+from tombola.training.loop import early_stop_row, history_columns
 
 BEFORE = (
     "study",
@@ -228,7 +229,7 @@ class Results:
                 "level": level,
                 "rewind": result.facts["spec"].get("initial", {}).get("iteration", 0),
                 "job": row.job,
-                "network": self.study.network.model_dump(mode="json"),
+                "network": self.network_of(row.job).model_dump(mode="json"),
                 "input_shape": data.input_shape if isinstance(data.input_shape, dict) else list(data.input_shape),
                 "classes": self.plan.measures.outputs,
                 "tokens": data.tokens,
@@ -236,6 +237,11 @@ class Results:
                 "draw": result.facts["spec"].get("initial", {}).get("draw", 0),
             },
         )
+
+    def network_of(self, job: str) -> NetworkSettings:
+        """Return the network of a row's run: the study's, or of `small-dense` a narrower one."""
+        found = getattr(self.plan.work[job].spec, "network", self.study.network)
+        return self.study.network.model_copy(update={"arguments": found.arguments})
 
     def save(self) -> None:
         """Write the tables `results.csv` and `curves.csv` into the results folder.
@@ -346,7 +352,7 @@ class Results:
         if facts["diverged_at"] is not None:
             names = [name for name in level_columns(self.plan.measures) if name not in level]
             return level | dict.fromkeys(names, nan) | {"status": "diverged"}
-        stop = facts["early_stop"] if "early_stop" in facts else lowest(history["val_loss"])
+        stop = early_stop_row(facts)
         return level | {
             "early_stop_iteration": history["iteration"][stop],
             "early_stop_val_loss": history["val_loss"][stop],

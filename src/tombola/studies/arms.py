@@ -5,7 +5,7 @@ network, is shared. `trial` offers the pieces: `trial.rewound` (the trial's own 
 `trial.initial` (at iteration 0), `trial.iterative(level)`, `trial.one_shot(level)` and `trial.at_init(method, level)`
 (masks), and, for an arm whose levels build on its own levels, `trial.run(rule, level)` and `trial.pruned(run, level)`.
 An arm with its own recipe returns the recipe as a third value. An arm that trains scores instead of weights returns a
-`Popup` instead of the mask.
+`Popup` instead of the mask, one whose mask moves a `Moving`, and one without a mask another network, a `Narrowed`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from tombola.networks.narrow import Narrowed
 from tombola.registry import resolve
 from tombola.training.moving import Moving
 from tombola.training.popup import Popup
@@ -23,7 +24,7 @@ from tombola.work import InitialState, MaskUse
 if TYPE_CHECKING:
     from tombola.studies.trial import Trial
 
-Found = MaskUse | Popup | Moving
+Found = MaskUse | Popup | Moving | Narrowed
 Planned = tuple[InitialState, Found] | tuple[InitialState, Found, Recipe]
 Rule = Callable[["Trial", int, int], Planned]
 Start = Literal["rewound", "initial", "trained"]
@@ -109,6 +110,11 @@ def snip(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     return trial.initial, trial.at_init("snip", level, repeat)
 
 
+def gradient_at_init(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
+    """Pruned at initialisation by |dL/dw| alone (Zhou et al. 2019, code); each repeat draws its own examples."""
+    return trial.initial, trial.at_init("gradient-at-init", level, repeat)
+
+
 def grasp(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     """Pruned at initialisation so that gradients keep flowing (Wang et al. 2020); each repeat draws its examples."""
     return trial.initial, trial.at_init("grasp", level, repeat)
@@ -171,6 +177,11 @@ def ac_dc(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Moving]:
     return InitialState(), trial.moving("ac-dc", level, repeat)
 
 
+def small_dense(trial: Trial, level: int, repeat: int) -> tuple[InitialState, Narrowed]:
+    """A dense network with as many weights as the level has: narrower, and trained whole (Liu et al. 2019)."""
+    return InitialState(draw=repeat), trial.narrowed(level)
+
+
 def edge_popup_trained(trial: Trial, level: int, repeat: int) -> tuple[InitialState, MaskUse]:
     """The mask of `edge-popup`, trained from the weights of `edge-popup` as a ticket."""
     found = trial.supermask(level, draw=repeat)
@@ -192,6 +203,7 @@ class Arm:
             iteration 0, "trained" continues from the weights at the end of the level before.
         control: whether it is a control, which figures draw with hollow markers.
         fresh: whether it draws initial weights again, which a network with pretrained weights can't.
+        no_rounds: whether it finds and trains a network without rounds of training: what iterative pruning must beat.
         source: the paper, for tables.
     """
 
@@ -199,6 +211,7 @@ class Arm:
     start: Start = "rewound"
     control: bool = False
     fresh: bool = False
+    no_rounds: bool = False
     source: str = ""
 
 
@@ -208,27 +221,29 @@ ARMS: dict[str, Arm] = {
     "ticket": Arm(ticket, source=FRANKLE),
     "reinit": Arm(reinit, "initial", control=True, fresh=True, source=FRANKLE),
     "random-mask": Arm(random_mask, control=True, source=FRANKLE),
-    "one-shot": Arm(one_shot, source=FRANKLE),
+    "one-shot": Arm(one_shot, no_rounds=True, source=FRANKLE),
     "one-shot-reinit": Arm(one_shot_reinit, "initial", control=True, fresh=True, source=FRANKLE),
     "fine-tune": Arm(fine_tune, "trained", source="Han et al. 2015"),
     "lr-rewind": Arm(lr_rewind, "trained", source=RENDA),
     "late-reinit": Arm(late_reinit, control=True, fresh=True, source="Frankle et al. 2019"),
     "shuffled-weights": Arm(shuffled_weights, control=True, source="Frankle et al. 2021"),
     "redrawn-magnitudes": Arm(redrawn_magnitudes, control=True, source="Zhou et al. 2019"),
-    "snip": Arm(snip, "initial", source="Lee et al. 2019"),
-    "grasp": Arm(grasp, "initial", source="Wang et al. 2020"),
-    "synflow": Arm(synflow, "initial", source="Tanaka et al. 2020"),
-    "magnitude-at-init": Arm(magnitude_at_init, "initial", source="Tanaka et al. 2020"),
-    "random": Arm(random, "initial", control=True, source="Su et al. 2020"),
-    "random-erk": Arm(random_erk, "initial", control=True, source="Evci et al. 2020"),
+    "snip": Arm(snip, "initial", no_rounds=True, source="Lee et al. 2019"),
+    "gradient-at-init": Arm(gradient_at_init, "initial", no_rounds=True, source="Zhou et al. 2019"),
+    "grasp": Arm(grasp, "initial", no_rounds=True, source="Wang et al. 2020"),
+    "synflow": Arm(synflow, "initial", no_rounds=True, source="Tanaka et al. 2020"),
+    "magnitude-at-init": Arm(magnitude_at_init, "initial", no_rounds=True, source="Tanaka et al. 2020"),
+    "random": Arm(random, "initial", control=True, no_rounds=True, source="Su et al. 2020"),
+    "random-erk": Arm(random_erk, "initial", control=True, no_rounds=True, source="Evci et al. 2020"),
     "edge-popup": Arm(edge_popup, "initial", source="Ramanujan et al. 2020"),
     "supermask": Arm(supermask, "initial", source="Zhou et al. 2019"),
-    "edge-popup-trained": Arm(edge_popup_trained, "initial", source="Ramanujan et al. 2020"),
-    "gradual": Arm(gradual, "initial", source="Zhu & Gupta 2017"),
-    "set": Arm(sparse_evolution, "initial", source="Mocanu et al. 2018"),
-    "rigl": Arm(rigl, "initial", source="Evci et al. 2020"),
-    "ac-dc": Arm(ac_dc, "initial", source="Peste et al. 2021"),
-    "early-bird": Arm(early_bird, source="You et al. 2020"),
+    "edge-popup-trained": Arm(edge_popup_trained, "initial", no_rounds=True, source="Ramanujan et al. 2020"),
+    "gradual": Arm(gradual, "initial", no_rounds=True, source="Zhu & Gupta 2017"),
+    "set": Arm(sparse_evolution, "initial", no_rounds=True, source="Mocanu et al. 2018"),
+    "rigl": Arm(rigl, "initial", no_rounds=True, source="Evci et al. 2020"),
+    "ac-dc": Arm(ac_dc, "initial", no_rounds=True, source="Peste et al. 2021"),
+    "small-dense": Arm(small_dense, "initial", no_rounds=True, source="Liu et al. 2019"),
+    "early-bird": Arm(early_bird, no_rounds=True, source="You et al. 2020"),
 }
 
 

@@ -12,9 +12,12 @@ from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
+from torch import nn
 
+from tombola.extras import need
 from tombola.section import MOST_LEVELS, MOST_POINTS, MOST_REPEATS, Section
 from tombola.studies.rewind import RewindStep, rewind_steps
+from tombola.training.align import chain_of
 from tombola.work import Cost
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ class Connectivity(Section):
             both as the study itself trains them; "levels": the tickets of each two successive levels of `levels`.
             None takes all kinds that these levels have.
         threshold: a barrier at or below it is stable; 0.02 is the 2 % of the paper's Section 3.
+        align: first put the hidden units of the run at position 0 into the order of the other's (Ainsworth et al.
+            2023).
     """
 
     levels: tuple[Annotated[int, Field(ge=0, le=MOST_LEVELS)], ...] = Field(
@@ -50,6 +55,7 @@ class Connectivity(Section):
     points: int = Field(default=30, le=MOST_POINTS)
     between: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
     threshold: float = Field(default=0.02, ge=0, lt=1)
+    align: bool = False
 
     @field_validator("copies")
     @classmethod
@@ -122,6 +128,17 @@ class Pair:
     line: str
 
 
+def check_align(settings: Connectivity | None, module: nn.Module) -> None:
+    """Refuse to align networks that are no chain of layers, and without SciPy.
+
+    Raises:
+        InputError: `align` is set, and can't be done; the message names the layer or the package.
+    """
+    if settings is not None and settings.align:
+        need("scipy", "connectivity.align")
+        chain_of(module)
+
+
 def connect(trial: Trial, settings: Connectivity) -> Iterator[Pair]:
     """Plan the runs that are compared in a trial with its rewind iteration, and the interpolations between them."""
     examples = trial.data.train - trial.set_aside + trial.data.test
@@ -132,7 +149,7 @@ def connect(trial: Trial, settings: Connectivity) -> Iterator[Pair]:
             else:
                 one, other = trial.ticket(level), trial.ticket(other_level)
             item = trial.add(
-                trial.interpolation(one, other, settings.points),
+                trial.interpolation(one, other, settings.points, settings.align),
                 f"line.from-{trial.rewind}.level-{level:02}-{copy}.level-{other_level:02}-{other_copy}",
                 "interpolations, for connectivity",
                 Cost(evaluated=settings.points * examples),

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tombola.errors import InputError
+from tombola.networks.narrow import Narrowed
 from tombola.studies.arms import Rule
 from tombola.studies.study import ArmSettings
 from tombola.training.moving import Moving
@@ -52,6 +53,11 @@ def control(settings: ArmSettings, arm: Rule) -> Rule:
         if not isinstance(found, tuple) or len(found) < 2:
             return found  # which the plan will complain of
         initial, mask, *recipe = found
+        if isinstance(mask, Narrowed):
+            raise InputError(
+                f"arm {settings.label!r}: {settings.rule} trains a whole network and has no mask to control; take a "
+                "control of ticket"
+            )
         if isinstance(mask, Popup | Moving):  # on other weights, training would find another mask
             option = _first_option(settings)
             raise InputError(

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tombola.errors import InputError
 from tombola.section import MOST_ITERATIONS, Section
 from tombola.training.moving import Method, Moving
 
-Point = Annotated[int, Field(ge=0, le=MOST_ITERATIONS)] | Annotated[float, Field(ge=0, lt=1)]
+
+def _point(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = number and (0 <= value <= MOST_ITERATIONS if isinstance(value, int) else 0 <= value < 1)
+    if value is not None and not fits:
+        raise ValueError(
+            "must be an iteration, such as 500, or a share of the budget from 0.0 to below 1, such as 0.75"
+        )
+    return value
+
+
+Point = Annotated[int | float, BeforeValidator(_point)]
 
 
 class Moves(Section):

@@ -22,7 +22,7 @@ from tombola.networks import Coverage, examine, factory, initialised
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.registry import code_fingerprint, resolve
 from tombola.studies.arms import arm_named
-from tombola.studies.connectivity import Pair, connect
+from tombola.studies.connectivity import Pair, check_align, connect
 from tombola.studies.controls import control
 from tombola.studies.own_trial import REFUSED_ARMS, OwnTrial
 from tombola.studies.plan import Plan, check_levels, reach, rows_of
@@ -37,6 +37,7 @@ from tombola.work import Item
 Make = Callable[[int], nn.Module]  # an initialised module from a seed
 
 REFUSED_CRITERIA = {
+    "wanda": "it needs activations on a batch that tombola does not have",
     "gradient": "it needs gradients on a batch that tombola does not have",
     "stability": "it needs the weights at the lowest validation loss, which tombola does not see",
 }
@@ -166,6 +167,7 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
     for rewind in partings:
         assert study.connectivity is not None
         _check_between(module, problem.what)
+        check_align(study.connectivity, module)
         for number in range(study.trials):
             pairs += connect(trial(number, rewind, None), study.connectivity)
     measures = Measures((trainer.primary,), trainer.primary)
@@ -194,9 +196,12 @@ def _refuse(study: Study) -> None:
     """
     pruning, trainer = study.pruning, study.trainer
     assert trainer is not None
-    if pruning.criterion in REFUSED_CRITERIA:
-        why = REFUSED_CRITERIA[pruning.criterion]
-        raise InputError(f"pruning.criterion={pruning.criterion} can't be used with a trainer: {why}; {USABLE}")
+    asked = {"pruning.criterion": pruning.criterion}
+    asked |= {f"arm {arm.label!r}: criterion": arm.criterion for arm in study.arms if arm.criterion}
+    for where, criterion in asked.items():
+        if criterion in REFUSED_CRITERIA:
+            why = REFUSED_CRITERIA[criterion]
+            raise InputError(f"{where}={criterion} can't be used with a trainer: {why}; {USABLE}")
     for arm in study.arms:
         if arm.rule in REFUSED_ARMS:
             raise InputError(f"arm {arm.label!r} can't be used with a trainer: {REFUSED_ARMS[arm.rule]}; remove it")

@@ -8,6 +8,7 @@ from typing import Any
 
 from tombola.errors import InputError
 from tombola.pruning.at_init import WITH_EXAMPLES
+from tombola.studies.arms import Found
 from tombola.studies.trainer import Trainer
 from tombola.studies.trial import Trial
 from tombola.training.moving import Moving
@@ -34,8 +35,10 @@ REFUSED_ARMS = {
     "edge-popup": "it trains scores instead of weights",
     "supermask": "it trains scores instead of weights",
     **dict.fromkeys(("gradual", "set", "rigl", "ac-dc"), "its mask moves within a run, but the trainer holds it fixed"),
+    "small-dense": "tombola does not build the trainer's network",
     "edge-popup-trained": "its mask comes from training scores instead of weights",
     "early-bird": "it records masks at iterations that tombola does not see",
+    "gradient-at-init": "it needs gradients on examples that tombola does not have",
     "snip": "it needs gradients on examples that tombola does not have",
     "grasp": "it needs gradients on examples that tombola does not have",
 }
@@ -86,7 +89,7 @@ class OwnTrial(Trial):
         finally:
             self._place = before
 
-    def interpolation(self, one: Training, other: Training, points: int) -> Spec:
+    def interpolation(self, one: Training, other: Training, points: int, align: bool = False) -> Spec:
         """Return the spec of the line between two runs, which the trainer's `evaluate` evaluates."""
         trainer = self.trainer
         return self.spec(
@@ -94,6 +97,7 @@ class OwnTrial(Trial):
             one=one.id,
             other=other.id,
             points=points,
+            align=align,
             evaluate=trainer.evaluate,
             evaluate_code=self.evaluate_code,
             metric=trainer.metric,
@@ -174,7 +178,7 @@ class OwnTrial(Trial):
         group: str,
         level: int,
         initial: InitialState,
-        mask: MaskUse | Popup | Moving | None,
+        mask: Found | None,
         recipe: Recipe | None = None,
         observe: Observations | None = None,
         until: int | None = None,

@@ -12,11 +12,12 @@ from torch import nn
 from tombola.data import Description, describe, fingerprint
 from tombola.errors import InputError
 from tombola.networks import Coverage, examined, initialised, network_for, redraws
+from tombola.networks.narrow import Narrower
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
 from tombola.registry import resolve
 from tombola.studies.arms import Rule, arm_named
-from tombola.studies.connectivity import Pair, connect
+from tombola.studies.connectivity import Pair, check_align, connect
 from tombola.studies.controls import control
 from tombola.studies.recipe_checks import check_recipe, unreached_milestones
 from tombola.studies.rewind import iterations
@@ -155,6 +156,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
             f"which {who} needs; set patience for the pruned levels only, as retraining.patience"
         )
     _check_second_initialisation(study, build, coverage)
+    check_align(study.connectivity, untrained())
     rates, remaining = reach(study, coverage)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task)
@@ -164,6 +166,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     codes = Codes(study.network.fingerprint(untrained()), fingerprint(study.data, root), study.task.code())
 
     items: dict[str, Item] = {}
+    narrower = Narrower(study.network, data, task, coverage)
 
     def trial(number: int, rewind: int, settings: ArmSettings | None) -> Trial:
         mine, left = reach(study, coverage, settings)
@@ -182,6 +185,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
             settings,
             found.trial(number, items, rewind, starts) if found else None,
             tracked_rates=rates,
+            narrower=narrower,
         )
 
     rows = rows_of(study, arms, rewinds, trial)

@@ -24,6 +24,8 @@ from tombola.training.popup import FrozenWeights
 from tombola.training.recipe import Recipe
 from tombola.work.own_run import OWN_DATA, OWN_RECIPE
 
+OF_THE_DENSE_RUN = ("one-shot", "one-shot-reinit")  # arms whose masks come from the dense run alone
+
 
 class ArmSettings(Section):
     """One arm of a study.
@@ -36,6 +38,7 @@ class ArmSettings(Section):
         reinit: a control: the rule's mask on a fresh initialisation.
         training: fields of the recipe that change at levels 1 and up of this arm, such as `{lr: 0.1}`.
         pattern: of the arm's masks; it replaces `pruning.pattern`. An n:m arm ends where nothing more can go.
+        criterion: of `one-shot` and `one-shot-reinit`: what the dense run is pruned by, instead of `pruning.criterion`.
         weights: of `edge-popup` and `supermask`: see `tombola.training.popup.Popup`.
         kept: what the kept weights start from: "rewind" as the rule says; "reinit" a fresh initialisation, "reshuffle"
             a permutation within the layer, "constant" plus or minus one constant (Zhou et al. 2019, mask-1 actions);
@@ -55,6 +58,7 @@ class ArmSettings(Section):
     shuffle: bool = False
     reinit: bool = False
     training: dict[str, Any] = Field(default_factory=dict)
+    criterion: str | None = None
     weights: FrozenWeights | None = None
     pattern: Pattern | None = None
     kept: Literal["rewind", "reinit", "reshuffle", "constant", "random-signs"] = "rewind"
@@ -88,6 +92,13 @@ class ArmSettings(Section):
     def _options_fit(self) -> ArmSettings:
         if self.weights and self.rule not in ("edge-popup", "supermask"):
             raise ValueError(f"only the arms edge-popup and supermask take weights, not {self.rule!r}")
+        if self.criterion and self.rule not in OF_THE_DENSE_RUN:
+            raise ValueError(
+                f"criterion belongs to the arms {' and '.join(OF_THE_DENSE_RUN)}, which prune the dense run, not to "
+                f"{self.rule!r}; set pruning.criterion"
+            )
+        if self.criterion and self.transfer:
+            raise ValueError("criterion can't stand beside transfer; set pruning.criterion, which the source shares")
         if self.moves and self.rule not in DEFAULTS:
             raise ValueError(f"moves belongs to the arms {', '.join(DEFAULTS)}, not to {self.rule!r}")
         if self.transfer and self.pattern:
@@ -128,6 +139,7 @@ class ArmSettings(Section):
         pattern = f"-{self.pattern.label}" if self.pattern else ""
         kept = "-reinit" if self.reinit else "" if self.kept == "rewind" else f"-{self.kept}"
         frozen = {"zero": "", "freeze": "-frozen", "freeze-moved": "-frozen-moved"}[self.pruned]
+        pattern += f"-{self.criterion.rpartition(':')[2]}" if self.criterion else ""
         rule = self.rule + pattern + "-transferred" * (self.transfer is not None)
         return self.name or rule + "-shuffled" * self.shuffle + kept + "-signs" * self.signs + frozen
 

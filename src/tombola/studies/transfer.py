@@ -15,12 +15,12 @@ from pydantic import ConfigDict, Field, field_validator
 from tombola.errors import InputError
 from tombola.networks import Coverage
 from tombola.section import Section
+from tombola.studies.arms import Rule, arm_named
 from tombola.training.moving import Moving
 from tombola.training.popup import Popup
-from tombola.work import InitialState, MaskUse
+from tombola.work import InitialState, MaskUse, Supermask
 
 if TYPE_CHECKING:
-    from tombola.studies.arms import Rule
     from tombola.studies.study import ArmSettings, Study
     from tombola.studies.trial import Trial
 
@@ -34,8 +34,8 @@ class Transfer(Section):
         source: fields of the study that are others where the ticket is found, such as `{data: fashion-mnist}`; written
             as `from`. The name of a preset or study file stands for its sections `SECTIONS`. Everything else is as in
             the study itself, so that level n is pruned as often here and there.
-        take: "mask" puts the mask on the study's own weights; "mask-and-weights" takes the source's starting weights
-            too, "mask-and-trained" the source's weights after training at that level.
+        take: "mask" puts the mask on what the arm starts from in the study itself; "mask-and-weights" takes the
+            source's starting weights too, "mask-and-trained" the source's weights after training at that level.
     """
 
     OTHER_NAMES: ClassVar = ("from",)  # of `source`
@@ -100,6 +100,12 @@ def transferred(settings: ArmSettings, arm: Rule) -> Rule:
     if settings.transfer is None:
         return arm
     take = settings.transfer.take
+    drawn = settings.starts_fresh or (take == "mask-and-weights" and arm_named(settings.rule).fresh)
+    if drawn and take != "mask":
+        raise InputError(
+            f"arm {settings.label!r}: its weights are drawn anew here, so transfer.take={take!r} would take no weights "
+            "of the source; set take: mask"
+        )
 
     def carried(trial: Trial, level: int, repeat: int) -> Any:
         source = trial.source
@@ -118,7 +124,7 @@ def transferred(settings: ArmSettings, arm: Rule) -> Rule:
         if not isinstance(mask, MaskUse):
             return found
         if take == "mask":
-            initial = InitialState() if initial.run is None else trial.rewound
+            initial = _own_start(settings, arm, trial, level, repeat)
         elif take == "mask-and-trained":
             if repeat:
                 raise InputError(
@@ -126,8 +132,8 @@ def transferred(settings: ArmSettings, arm: Rule) -> Rule:
                     "mask of one repeat on weights trained under another's; set per_trial: 1"
                 )
             initial = InitialState(run=source.run(arm, level).id, trained=True)
-        elif initial.run is None:  # the source's seed may be another
-            initial = InitialState(run=source.dense.id) if initial == InitialState() else initial
+        elif initial == InitialState():  # the source's seed may be another
+            initial = InitialState(run=source.dense.id)
         head = head_between(source.coverage, trial.coverage, settings.label)
         if head and trial.study.pruning.pattern is not None:
             raise InputError(
@@ -137,6 +143,21 @@ def transferred(settings: ArmSettings, arm: Rule) -> Rule:
         return initial, mask.model_copy(update={"head": head}) if head else mask
 
     return carried
+
+
+def _own_start(settings: ArmSettings, arm: Rule, trial: Trial, level: int, repeat: int) -> InitialState:
+    """Return what the arm starts from in the study itself: its own weights, or those that it draws.
+
+    Raises:
+        InputError: to have them, scores would be trained here.
+    """
+    initial: InitialState = arm(trial, level, repeat)[0]
+    if initial.run is not None and isinstance(trial.items[initial.run].spec, Supermask):
+        raise InputError(
+            f"arm {settings.label!r}: {settings.rule} starts from the weights that its scores were trained for, so its "
+            "mask can't be taken alone; set transfer.take: mask-and-weights, or transfer ticket"
+        )
+    return initial
 
 
 def head_between(source: Coverage, target: Coverage, arm: str) -> str | None:

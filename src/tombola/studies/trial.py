@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -14,13 +14,14 @@ from tombola.data import Description
 from tombola.errors import InputError
 from tombola.networks import Coverage
 from tombola.networks.axes import Axes
+from tombola.networks.narrow import Narrowed, Narrower
 from tombola.pruning import CRITERIA
 from tombola.pruning.at_init import WITH_EXAMPLES
 from tombola.pruning.patterns import Pattern
 from tombola.pruning.scoring import KNOWN
 from tombola.pruning.select import after_round
 from tombola.registry import code_fingerprint
-from tombola.studies.arms import ARMS, Rule, rule_named
+from tombola.studies.arms import ARMS, Found, Rule, rule_named
 from tombola.studies.moves import moving
 from tombola.studies.study import ArmSettings, Study
 from tombola.tasks import Task, TaskSettings
@@ -46,10 +47,15 @@ from tombola.work import (
     Training,
 )
 
-# What an arm gives in the place of a mask -> the work that finds one, and its field.
-FINDERS: dict[type, tuple[type[Training], str]] = {Popup: (Supermask, "popup"), Moving: (MovingRun, "moving")}
 NEW_BEST = 0.1  # of the evaluations have a lower validation loss than all before: test examples are measured there
-PASSES = {"synflow": 300, "grasp": 9, "snip": 3, "gradient": 3}  # of the examples through the network, forward and back
+# What an arm gives in the place of a mask -> its work, and the fields that say so.
+INSTEAD: dict[type, Callable[[Any], tuple[type[Training], dict[str, Any]]]] = {
+    Popup: lambda popup: (Supermask, {"popup": popup}),
+    Moving: lambda moving: (MovingRun, {"moving": moving}),
+    Narrowed: lambda small: (Run, {"network": small.settings, "network_code": small.code}),
+}
+# Passes of the examples through the network, forward and back, of what looks at examples.
+PASSES = {"synflow": 300, "grasp": 9, "snip": 3, "gradient-at-init": 3, "gradient": 3, "wanda": 1}
 
 
 def set_aside(study: Study, data: Description) -> int:
@@ -96,6 +102,7 @@ class Trial:
         rewinds: all of the study's, those of its connectivity included.
         settings: of the arm that is being planned.
         tracked_rates: of the masks that are tracked while the dense network trains, where the arm has rates of its own.
+        narrower: of the network; None where no arm may ask for a narrower one.
         source: the trial of the same number in which that arm's ticket is found, where it is transferred.
         role: what its groups are called by, where it is such a source.
         items: all work of the study so far, by identity; each item comes after those that it needs.
@@ -115,6 +122,7 @@ class Trial:
     source: Trial | None = None
     role: str = ""
     tracked_rates: tuple[dict[str, float], ...] | None = field(default=None, kw_only=True)
+    narrower: Narrower | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         tracked = () if self.tracked_masks is None else (self.tracked_masks,)
@@ -217,9 +225,10 @@ class Trial:
         label = f"copy-{number}.from-{self.rewind}"
         return self._train(label, "copies, for connectivity", level, initial, mask, copy_number=number)
 
-    def interpolation(self, one: Training, other: Training, points: int) -> Spec:
-        """Return the spec of the line between two runs."""
-        return self.spec(Interpolation, one=one.id, other=other.id, points=points, precision=one.training.precision)
+    def interpolation(self, one: Training, other: Training, points: int, align: bool = False) -> Spec:
+        """Return the spec of the line between two runs; `align` orders the units of `one` as those of `other`."""
+        ends = {"one": one.id, "other": other.id, "points": points, "align": align}
+        return self.spec(Interpolation, **ends, precision=one.training.precision)
 
     def pruned(self, run: Training, level: int) -> MaskUse:
         """Return the mask found by pruning a run of the level before by one round."""
@@ -283,6 +292,18 @@ class Trial:
             )
         budget = recipe.budget(epoch_length(self.study, self.data, recipe))
         return moving(method, settings.moves if settings else None, self._counts(level, name), budget, draw, name)
+
+    def narrowed(self, level: int) -> Narrowed:
+        """Return a dense network with about as many weights as the level has.
+
+        Raises:
+            InputError: the network can't be scaled to that.
+        """
+        name = self.settings.label if self.settings else "small-dense"
+        if self.narrower is None:
+            raise InputError(f"arm {name!r}: a source has no narrower network; take small-dense without transfer")
+        self._refuse_pattern("a dense network")
+        return self.narrower.at(self.remaining[level], f"arm {name!r} at level {level}")
 
     def _counts(self, level: int, what: str) -> dict[str, int]:
         """Return how many weights each pruned layer has at a level; the same share of all under scope `global`.
@@ -361,8 +382,13 @@ class Trial:
         return self._use(search, "ticket")
 
     def one_shot(self, level: int) -> MaskUse:
-        """Return the mask found by pruning the dense run by that many rounds at once."""
-        return self._prune(self.dense, 0, level)
+        """Return the mask found by pruning the dense run by that many rounds at once, by the arm's own criterion."""
+        search = self._search(self.dense, 0, level)
+        if self.settings and self.settings.criterion:
+            name = self.settings.criterion
+            code = code_fingerprint(name, CRITERIA, "criterion")
+            search = search.model_copy(update={"criterion": name, "code": code})
+        return self._use(search, "one-shot")
 
     def at_init(self, method: str, level: int, repeat: int = 0) -> MaskUse:
         """Return the mask found by pruning the untrained network once, to the level's number of weights exactly.
@@ -459,7 +485,7 @@ class Trial:
         try:
             initial, mask, *others = found
             assert isinstance(initial, InitialState)
-            assert isinstance(mask, MaskUse | Popup | Moving)
+            assert isinstance(mask, MaskUse | Popup | Moving | Narrowed)
             assert not others or (len(others) == 1 and isinstance(others[0], Recipe))
         except (TypeError, ValueError, AssertionError):
             raise InputError(
@@ -483,15 +509,16 @@ class Trial:
     def spec(self, kind: type[Any], **fields: Any) -> Any:
         """Return a spec with the study's network, data, seed and trial; a data file is known by its content alone."""
         study = self.study
+        network = fields.pop("network", study.network)
         return kind(
-            network=study.network.model_copy(update={"output": None}),  # decides rates alone, which are there by name
+            network=network.model_copy(update={"output": None}),  # decides rates alone, which are there by name
             data=study.data.model_copy(
                 update={"stream_workers": 0} | ({"path": f"content:{self.codes.data}"} if study.data.path else {})
             ),
             seed=study.seed,
             trial=self.number,
             task=self._deciding,
-            network_code=self.codes.network,
+            network_code=fields.pop("network_code", self.codes.network),
             data_code=self.codes.data,
             task_code=self.codes.task,
             **fields,
@@ -549,7 +576,7 @@ class Trial:
         group: str,
         level: int,
         initial: InitialState,
-        mask: MaskUse | Popup | Moving | None,
+        mask: Found | None,
         recipe: Recipe | None = None,
         observe: Observations | None = None,
         until: int | None = None,
@@ -560,9 +587,11 @@ class Trial:
         code = recipe.code()
         observe = Observations(test_every=recipe.test_interval).with_(observe or Observations())
         common = {"training": recipe.deciding, "initial": initial, "until": until, "noise": noise, "recipe_code": code}
-        kind, field_name = FINDERS.get(type(mask), (Run, "mask"))
-        spec: Training = self.spec(kind, **{field_name: mask}, **common)
+        kind, about = INSTEAD[type(mask)](mask) if type(mask) in INSTEAD else (Run, {"mask": mask})
+        spec: Training = self.spec(kind, **about, **common)
         cost = self._cost(spec, recipe, level)
+        if isinstance(mask, Narrowed):
+            cost = replace(cost, density=mask.share)
         added = self.add(spec, f"{label}.level-{level:02}" if level else label, group, cost, observe)
         assert isinstance(added.spec, Training)
         return added.spec

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tombola.tasks import CLASSIFICATION, Metric
 from tombola.training.engine import Engine, Weights
@@ -90,9 +91,19 @@ class Record:
         return patience is not None and best is not None and len(self.history["val_loss"]) - 1 - best >= patience
 
 
-def early_stop_metric(history: Mapping[str, Sequence[float]], metric: str) -> float:
-    """Return a metric on the validation examples at the lowest validation loss."""
-    return history[f"val_{metric}"][lowest(history["val_loss"])]
+def early_stop_row(facts: Mapping[str, Any]) -> int:
+    """Return the row of the history at which a run stops early, from its stored facts.
+
+    That is "early_stop" where the run says so: one whose mask moves has more weights than its level before the last
+    move, and a trainer of the user's own reports what it likes. Else it is the lowest validation loss.
+    """
+    row = facts.get("early_stop")
+    return lowest(facts["history"]["val_loss"]) if row is None else int(row)
+
+
+def early_stop_metric(facts: Mapping[str, Any], metric: str) -> float:
+    """Return a metric on the validation examples at `early_stop_row`."""
+    return float(facts["history"][f"val_{metric}"][early_stop_row(facts)])
 
 
 def test_columns(history: Mapping[str, Sequence[float]]) -> list[str]:

@@ -15,6 +15,7 @@ class Interpolation(OnData):
         one, other: identities of the runs: at positions 0 and 1.
         points: that are evaluated, evenly spaced, both ends included.
         precision: of the evaluation, as in the runs' recipe.
+        align: put the hidden units of `one` into the order of those of `other` first.
     """
 
     kind: ClassVar[str] = "interpolation"
@@ -23,6 +24,7 @@ class Interpolation(OnData):
     other: str
     points: int
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    align: bool = False
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ weights. `initial-magnitude`, the criterion of the arm `magnitude-at-init`, exis
 
 from __future__ import annotations
 
+from tombola.pruning.at_init.gradient import gradient_at_init
 from tombola.pruning.at_init.grasp import grasp
 from tombola.pruning.at_init.random import random_erk, random_uniform
 from tombola.pruning.at_init.snip import snip
@@ -15,9 +16,10 @@ from tombola.pruning.criteria import Criterion
 
 AT_INIT: dict[str, Criterion] = {
     "snip": snip,
+    "gradient-at-init": gradient_at_init,
     "grasp": grasp,
     "synflow": synflow,
     "random-uniform": random_uniform,
     "random-erk": random_erk,
 }
-WITH_EXAMPLES = ("snip", "grasp")
+WITH_EXAMPLES = ("snip", "gradient-at-init", "grasp")
