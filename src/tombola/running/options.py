@@ -20,6 +20,7 @@ class RunOptions:
         parent: process identity; a worker whose parent is gone stops too.
         energy: measure what each run takes.
         tf32: let a GPU round products of float32 to TF32.
+        lease: seconds without a sign of life after which another process may take over what a worker does.
     """
 
     root: str | None = None
@@ -32,3 +33,4 @@ class RunOptions:
     parent: int | None = None
     energy: bool = False
     tf32: bool = False
+    lease: float = 60.0

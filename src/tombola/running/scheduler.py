@@ -135,8 +135,10 @@ class _Scheduler:
     waiting: list[Item] = field(default_factory=list)
     running: dict[Future[list[str]], list[Item]] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)  # item that another run holds -> when to ask again
+    busy: set[str] = field(default_factory=set)  # items that another run has held
     deaths: Counter[str] = field(default_factory=Counter)  # of workers, while they ran nothing but that item
     stillborn: int = 0  # workers in a row that died before they took an item
+    checkpoints: dict[str, object] = field(default_factory=dict)  # of an item, when its worker last died
     single: set[str] = field(default_factory=set)  # items of a stack that failed, or whose worker died
 
     def __post_init__(self) -> None:
@@ -201,15 +203,26 @@ class _Scheduler:
                 lost.add(item.id)
         done, later = self.tally.done, self.not_before
         ready = [item for item in self.waiting if done.issuperset(item.needs) and later.get(item.id, 0) <= now]
+        ready = [item for item in ready if not self._is_held(item)]
         while ready and len(self.running) < self.workers:
             batch = self._next_batch(ready)
             specs = [item.as_json() for item in batch]
-            future = self.executor.submit(execute, specs, str(self.store.root), self.options)
+            expired = {item.id: mark for item in batch if (mark := self.store.leases.expired(item.id))}
+            future = self.executor.submit(execute, specs, str(self.store.root.absolute()), self.options, expired)
             for item in batch:
                 ready.remove(item)
                 self.waiting.remove(item)
                 self.listener.started(item)
             self.running[future] = batch
+
+    def _is_held(self, item: Item) -> bool:
+        """Return whether another run still holds an item that it held before; then it is looked at again later."""
+        if item.id not in self.busy:
+            return False
+        if self.store.is_claimed(item.id):
+            self.not_before[item.id] = time.monotonic() + PATIENCE
+            return True
+        return False
 
     def _next_batch(self, ready: list[Item]) -> list[Item]:
         """Return the items to start together."""
@@ -255,9 +268,13 @@ class _Scheduler:
         self.waiting[:0] = items
 
     def _settle(self, item: Item, outcome: str) -> None:
-        if outcome == "busy":
+        if outcome in ("busy", "preempted"):
             self.not_before[item.id] = time.monotonic() + PATIENCE
             self.waiting.insert(0, item)
+            if outcome == "busy":
+                self.busy.add(item.id)
+            else:
+                self.listener.note(f"a node took its worker back; {item.label} is saved, and waits for another worker")
         elif outcome == "stopped":
             if not self.stop.asked and not self.stop.path.exists():
                 raise StoreError(f"{self.stop.path} was removed during the run; run the same command again")
@@ -269,6 +286,10 @@ class _Scheduler:
     def _bury(self, items: list[Item]) -> None:
         """A worker died. What it ran continues from its checkpoints, unless workers keep dying on the same item."""
         if len(items) == 1:
+            saved = self.store.checkpoint_stamp(items[0].id)
+            if saved is not None and saved != self.checkpoints.get(items[0].id):  # it gets on all the same
+                self.deaths[items[0].id] = 0
+            self.checkpoints[items[0].id] = saved
             self.deaths[items[0].id] += 1
             if self.deaths[items[0].id] >= MAX_DEATHS:
                 self._give_up(
