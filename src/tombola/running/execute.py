@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tombola.running import preemption
+from tombola.running.heartbeat import check_wanted
 from tombola.running.options import RunOptions
 from tombola.running.store import Store
 from tombola.training.loop import Interrupted
@@ -42,6 +43,7 @@ def execute(
         mine = [item for item in wanted if item.id not in busy and not store.has(item)]
         with _settings(options), contextlib.suppress(Interrupted):
             if mine:
+                check_wanted(options)  # it may have waited long for a worker
                 kind.executor()([store.with_observations(item) for item in mine], store, options)
         return ["busy" if item.id in busy else _outcome(item, store) for item in wanted]
 

@@ -47,7 +47,18 @@ class RemoteTraceback(Exception):
         return f"\n{self.text}"
 
 
-class InProcess(Executor):
+class WorkExecutor(Executor):
+    """An executor that can also be told to hurry at the end."""
+
+    def withdraw(self) -> None:
+        """Take back calls that nobody could begin yet, if such calls may wait for long."""
+
+    def kill(self) -> None:
+        """End without waiting for what is under way."""
+        self.shutdown(wait=True)
+
+
+class InProcess(WorkExecutor):
     """Executes each work item at once, in the calling thread: for debugging, and where no process may be started."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
@@ -60,7 +71,7 @@ class InProcess(Executor):
         return future
 
 
-class Workers(Executor):
+class Workers(WorkExecutor):
     """Processes that each do one piece of work at a time. The death of one leaves the others alone.
 
     They do not import the caller's main module, so a script needs no `if __name__ == "__main__"`. They never hear
@@ -143,6 +154,19 @@ class Workers(Executor):
         self._alive.discard(worker)
 
 
+def opened(answer: Answer) -> Any:
+    """Return the value that a worker has answered, or raise the exception."""
+    try:
+        found = pickle.loads(answer.content)
+    except Exception:
+        if not answer.traceback:
+            raise
+        found = RuntimeError(answer.traceback.strip().splitlines()[-1])  # of a class that only the worker knows
+    if answer.traceback:
+        raise found from RemoteTraceback(answer.traceback)
+    return found
+
+
 class _Worker:
     """A process, and the pipe that leads to it."""
 
@@ -180,16 +204,7 @@ class _Worker:
             self._pipe.send_bytes(call)
         except OSError:
             raise BrokenProcessPool("a worker process died") from None
-        answer: Answer = self._received()
-        try:
-            found = pickle.loads(answer.content)
-        except Exception:
-            if not answer.traceback:
-                raise
-            found = RuntimeError(answer.traceback.strip().splitlines()[-1])  # of a class that only the worker knows
-        if answer.traceback:
-            raise found from RemoteTraceback(answer.traceback)
-        return found
+        return opened(self._received())
 
     def _received(self) -> Any:
         """Return what the process sends next. Its own children may hold the pipe open, so its end shows in two ways."""
@@ -232,7 +247,13 @@ def _descendants(process: int) -> list[int]:
 
 def end(executor: Executor, at_once: bool) -> None:
     """Shut an executor down: once it has done all that it was given, or without waiting for that."""
-    if at_once and isinstance(executor, Workers):
+    if at_once and isinstance(executor, WorkExecutor):
         executor.kill()
     else:
         executor.shutdown(wait=True)
+
+
+def withdraw(executor: Executor) -> None:
+    """Take back calls that nobody could begin yet: see `WorkExecutor.withdraw`."""
+    if isinstance(executor, WorkExecutor):
+        executor.withdraw()

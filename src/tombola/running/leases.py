@@ -1,11 +1,11 @@
 """Leases: which process executes a work item, where several machines share a results folder.
 
-A lease is a numbered file in `jobs/.leases/<id>/`. The file with the highest number counts. Its holder changes it every few
-seconds. Whoever sees no change for long enough creates the file with the next number, by `O_EXCL`, and so takes the item
-over. The number is the fencing token: a holder writes nothing once a higher number is there.
+A lease is a numbered file in `jobs/.leases/<id>/`. The file with the highest number counts. Its holder changes it every
+few seconds. Whoever sees no change for long enough creates the file with the next number, by `O_EXCL`, and so takes the
+item over. The number is the fencing token: a holder writes nothing once a higher number is there.
 
-No clocks are compared: freshness is how long an observer's own monotonic clock has seen no change. On one machine, a lock
-of the operating system shows at once that a holder is dead.
+No clocks are compared: freshness is how long an observer's own monotonic clock has seen no change. On one machine, a
+lock of the operating system shows at once that a holder is dead.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Note(BaseModel):
         since: seconds since 1970, by the holder's clock: for people.
         lease: seconds without a change after which the holder has lost it.
         locked: whether the holder also has the operating system's lock.
-        part: end of the name of the folder that the holder works in. It is new where an earlier holder was given up: that
-            one may wake up and write into its own folder.
+        part: end of the name of the folder that the holder works in. It is new where an earlier holder was given up:
+            that one may wake up and write into its own folder.
         free: whether the holder has let go.
         beat: how often the holder has changed the file.
     """
@@ -72,7 +72,7 @@ class _Sighting:
 
 @cache
 def machine() -> str:
-    """Return what tells this machine, as long as it runs, from all others. Containers of one machine share its locks."""
+    """Return what tells this machine, as long as it runs, from all others. Its containers share its locks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()[:100]
     except OSError:

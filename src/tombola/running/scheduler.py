@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from tombola.errors import StoreError, TombolaError
+from tombola.errors import ClusterError, StoreError, TombolaError
 from tombola.running.ends import Ends
 from tombola.running.execute import execute
-from tombola.running.executors import StillBorn, end
+from tombola.running.executors import StillBorn, end, withdraw
 from tombola.running.files import Damaged
 from tombola.running.options import RunOptions
 from tombola.running.store import Store
@@ -138,7 +138,7 @@ class _Scheduler:
     busy: set[str] = field(default_factory=set)  # items that another run has held
     deaths: Counter[str] = field(default_factory=Counter)  # of workers, while they ran nothing but that item
     stillborn: int = 0  # workers in a row that died before they took an item
-    checkpoints: dict[str, object] = field(default_factory=dict)  # of an item, when its worker last died
+    saved: Counter[str] = field(default_factory=Counter)  # iteration of an item's checkpoint when a worker last died
     single: set[str] = field(default_factory=set)  # items of a stack that failed, or whose worker died
 
     def __post_init__(self) -> None:
@@ -163,7 +163,7 @@ class _Scheduler:
             raise
         finally:
             while not self.stop.at_once and wait(self.running, timeout=TICK).not_done:
-                pass  # it can still be told to end at once
+                withdraw(self.executor)  # it can still be told to end at once
             end(self.executor, self.stop.at_once)
         return self.tally
 
@@ -253,7 +253,7 @@ class _Scheduler:
             elif error is None:
                 for item, outcome in zip(items, future.result(), strict=True):
                     self._settle(item, outcome)
-            elif isinstance(error, StoreError) and not isinstance(error, Damaged):
+            elif isinstance(error, StoreError | ClusterError) and not isinstance(error, Damaged):
                 raise error  # it would meet all other work too
             elif len(items) > 1:
                 self.single.update(item.id for item in items)
@@ -286,10 +286,10 @@ class _Scheduler:
     def _bury(self, items: list[Item]) -> None:
         """A worker died. What it ran continues from its checkpoints, unless workers keep dying on the same item."""
         if len(items) == 1:
-            saved = self.store.checkpoint_stamp(items[0].id)
-            if saved is not None and saved != self.checkpoints.get(items[0].id):  # it gets on all the same
+            saved = self.store.checkpoint_iteration(items[0].id) or 0
+            if saved > self.saved[items[0].id]:  # it gets on all the same: nodes that go are not its fault
                 self.deaths[items[0].id] = 0
-            self.checkpoints[items[0].id] = saved
+            self.saved[items[0].id] = saved
             self.deaths[items[0].id] += 1
             if self.deaths[items[0].id] >= MAX_DEATHS:
                 self._give_up(

@@ -25,7 +25,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tombola.errors import InputError, StoreError, shown
+from tombola.errors import InputError, shown
 from tombola.paths import read_text
 from tombola.pruning.mask import Mask
 from tombola.running.files import (
@@ -366,21 +366,22 @@ class Store:
 
     def checkpoint_made_with(self, work_id: str) -> dict[str, Any] | None:
         """Return what the last checkpoint was made with: engine, threads, device, PyTorch; None for none."""
-        path = self.part(work_id) / CHECKPOINT
-        if not path.exists():
-            return None
-        try:
-            return unpack_tensors(path, "no tensor of this name/")[1]["engine"]["engine"]
-        except (Damaged, KeyError, TypeError):
-            return None
+        return self._about_checkpoint(work_id).get("engine")
 
-    def checkpoint_stamp(self, work_id: str) -> tuple[int, int] | None:
-        """Return what differs after each checkpoint of a work item; None where it has none."""
+    def _about_checkpoint(self, work_id: str) -> dict[str, Any]:
+        """Return what `save_checkpoint` was given as `engine`; empty without a checkpoint that is whole."""
+        path = self.part(work_id) / CHECKPOINT
         try:
-            about = (self.part(work_id) / CHECKPOINT).stat()
-        except OSError:
-            return None
-        return about.st_mtime_ns, about.st_ino
+            about = unpack_tensors(path, "no tensor of this name/")[1]["engine"] if path.exists() else {}
+        except (Damaged, KeyError, TypeError):
+            return {}
+        return about if isinstance(about, dict) else {}
+
+    def checkpoint_iteration(self, work_id: str) -> int | None:
+        """Return the iteration of a work item's last checkpoint; None where it has none."""
+        about = self._about_checkpoint(work_id)
+        iteration = about.get("iteration")
+        return iteration if isinstance(iteration, int) else None
 
     @contextmanager
     def claim(self, work_id: str, expired: str | None = None) -> Iterator[bool]:

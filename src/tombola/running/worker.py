@@ -65,10 +65,11 @@ def serve(pipe: int) -> None:
         add_user_folders(start.folders)
         calls.send(None)  # ready
         while True:
-            calls.send(_answered(calls.recv_bytes()))
+            calls.send(answered(calls.recv_bytes()))
 
 
-def _answered(call: bytes) -> Answer:
+def answered(call: bytes) -> Answer:
+    """Make a pickled call of (function, arguments, options)."""
     try:
         function, arguments, options = pickle.loads(call)
         return Answer(pickle.dumps(function(*arguments, **options)))

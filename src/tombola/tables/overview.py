@@ -13,13 +13,13 @@ from rich.table import Table
 from tombola.errors import InputError
 from tombola.formatting import counted
 from tombola.networks import Coverage, network_for
+from tombola.running.devices import default_workers, threads_each
 from tombola.running.estimate import measure_pace, random_mask
 from tombola.running.forecast import elapsed
 from tombola.running.kept_plan import what_changed
 from tombola.running.notes import skipped_rounds, surplus_outputs
 from tombola.running.progress import duration, read_progress
 from tombola.running.results import Results
-from tombola.running.run import default_workers, threads_each
 from tombola.running.store import Store
 from tombola.studies.plan import Plan
 from tombola.terminal import markup

@@ -1,0 +1,182 @@
+"""Sending work to other machines through an engine's executor, and what a worker there does with it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from tombola import __version__
+from tombola.errors import ClusterError
+from tombola.registry import add_user_folders, user_folders
+from tombola.revision import NUMERICS
+from tombola.running import preemption
+from tombola.running.executors import WorkExecutor, opened
+from tombola.running.worker import Answer, answered
+from tombola.studies.study import Study
+from tombola.user_code.places import searching
+
+NAMED = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*")  # package.module:name
+
+
+@dataclass(frozen=True)
+class Sender:
+    """What a worker on another machine must know of whoever sends it work, and must agree with.
+
+    Args:
+        versions: of what decides numbers, by name.
+        folders: where the user's modules are looked for.
+        modules: the user's modules that the study needs.
+        file: one in the results folder, which the worker must see.
+    """
+
+    versions: tuple[tuple[str, str], ...]
+    folders: tuple[str, ...]
+    modules: tuple[str, ...]
+    file: str
+
+    @classmethod
+    def of(cls, study: Study, file: str) -> Sender:
+        """Return what this process sends along with the work of a study.
+
+        Args:
+            study: whose modules have been imported here.
+            file: as in `Sender`.
+        """
+        named = (NAMED.fullmatch(text) for text in _texts(study.model_dump(mode="json")))
+        modules = {found[1] for found in named if found and found[1] in sys.modules}
+        return cls(versions(), user_folders(), tuple(sorted(modules)), file)
+
+
+def versions() -> tuple[tuple[str, str], ...]:
+    """Return the versions that all processes of a study must share."""
+    return ("tombola", f"{__version__} (numerics {NUMERICS})"), ("PyTorch", torch.__version__)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+def on_node(sender: Sender, call: bytes) -> Answer:
+    """Make a call on a worker of a cluster.
+
+    Raises:
+        ClusterError: this worker can't do the sender's work.
+    """
+    check_node(sender)
+    with preemption.heard():
+        return answered(call)
+
+
+@lru_cache(maxsize=4)
+def check_node(sender: Sender) -> None:
+    """Check that this process can do the sender's work.
+
+    Raises:
+        ClusterError: its versions differ, or it lacks a module or the results folder.
+    """
+    node = f"a worker on {socket.gethostname()}"
+    for (name, wanted), (_, here) in zip(sender.versions, versions(), strict=True):
+        if wanted != here:
+            raise ClusterError(
+                f"{node} has {name} {here}, but this command has {name} {wanted}; install the same version there"
+            )
+    add_user_folders(sender.folders)
+    for module in sender.modules:
+        try:
+            with searching():
+                importlib.import_module(module)
+        except Exception as error:
+            raise ClusterError(
+                f"{node} can't import your module {module!r} ({error}); install it there, or keep it in a folder that "
+                "all machines share"
+            ) from None
+    if not os.path.exists(sender.file):
+        raise ClusterError(
+            f"{node} does not see the results folder {os.path.dirname(os.path.dirname(sender.file))}; give an --out "
+            "that all machines share"
+        )
+
+
+class Remote(WorkExecutor):
+    """Sends each call through an engine's executor, with all that a worker on another machine must know.
+
+    Args:
+        inner: the engine's executor.
+        sender: what goes along.
+        deaths: exceptions by which the engine says that a worker died. It continues to take calls.
+        waits: returns whether calls wait for a worker that may never come.
+    """
+
+    def __init__(
+        self,
+        inner: Executor,
+        sender: Sender,
+        deaths: tuple[type[Exception], ...] = (),
+        waits: Callable[[], bool] = lambda: False,
+    ):
+        self._inner, self._sender, self._deaths, self._waits = inner, sender, deaths, waits
+        self._under_way: set[Future[Any]] = set()
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        """Call a function on a worker.
+
+        Raises:
+            ClusterError: the engine takes no calls any more.
+        """
+        answer: Future[Any] = Future()
+        call = pickle.dumps((function, arguments, options))
+        try:
+            sent = self._inner.submit(on_node, self._sender, call)
+        except (BrokenExecutor, RuntimeError) as error:
+            raise ClusterError(f"the executor takes no more work ({error}); make a new one, and run again") from error
+        self._under_way.add(sent)
+        sent.add_done_callback(lambda done: self._pass_on(done, answer))
+        return answer
+
+    def _pass_on(self, done: Future[Any], answer: Future[Any]) -> None:
+        self._under_way.discard(done)
+        try:
+            answer.set_result(opened(done.result()))
+        except CancelledError:
+            answer.set_exception(
+                ClusterError("the cluster has dropped the work: its scheduler has ended; run the same command again")
+            )
+        except self._deaths:
+            answer.set_exception(BrokenProcessPool("a worker died"))
+        except BrokenExecutor as error:
+            answer.set_exception(ClusterError(f"the executor is broken ({error}); make a new one, and run again"))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    def withdraw(self) -> None:
+        """Take back what waits for a worker that may never come."""
+        if self._waits():
+            self.kill()
+
+    def kill(self) -> None:
+        """Take back all calls. Workers that are alive save what they do: the stop file has gone."""
+        for sent in list(self._under_way):
+            sent.cancel()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave the engine's executor to whoever made it."""
+        if cancel_futures:
+            with contextlib.suppress(Exception):
+                self.kill()
