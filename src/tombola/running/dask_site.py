@@ -27,7 +27,8 @@ from distributed.scheduler import KilledWorker
 from tombola.errors import ClusterError, InputError
 from tombola.running import preemption
 from tombola.running.devices import cores, default_workers
-from tombola.running.remote import Remote, Sender, check_node
+from tombola.running.executors import opened
+from tombola.running.remote import POOL, Remote, Sender, check, on_node, release
 from tombola.running.sites import Site
 from tombola.studies.cluster import ClusterSettings
 from tombola.studies.plan import Plan
@@ -42,7 +43,6 @@ LOST = 2.0  # leases: a silent worker's calls are then given to others
 class DaskSite(Site):
     """The workers of a Dask scheduler; without an address, processes of this machine."""
 
-    parent = False
     takes_address = True
 
     def __init__(self, settings: ClusterSettings, about: str = ""):
@@ -69,6 +69,9 @@ class DaskSite(Site):
                     f"the Dask scheduler at {address} has no workers; start one: dask worker {address} --nthreads 1"
                 )
             yield
+            if self.about:
+                with contextlib.suppress(ClusterError):  # workers that died meanwhile
+                    _answers(self._client, release)
 
     def _started(self, stack: contextlib.ExitStack, workers: int | None) -> str:
         """Start a scheduler in this process, and workers that do not import the caller's main module."""
@@ -96,7 +99,7 @@ class DaskSite(Site):
 
     def workers(self, asked: int | None, device: str, items: int) -> int:
         """Return how many calls are made at a time."""
-        return asked or self.settings.workers or self._count or len(self._client.nthreads())
+        return asked or self.settings.workers or self._count or sum(self._client.nthreads().values())
 
     def threads(self, plan: Plan, workers: int) -> int:
         """Return how many threads compute a run."""
@@ -104,9 +107,9 @@ class DaskSite(Site):
 
     def executor(self, plan: Plan, workers: int, threads: int, file: Path) -> Executor:
         """Return what sends work to the workers, once all that are there have said that they can do it."""
-        client, sender = self._client, Sender.of(plan.study, str(file))
-        _check_one_at_a_time(client.nthreads())
-        _answers(client, check_node, sender)
+        client, sender = self._client, Sender.of(plan.study, str(file), threads)
+        for answer in _answers(client, on_node, sender, check()).values():
+            opened(answer)
         client.register_plugin(Preemption(), name="tombola-preemption")
         return Remote(client.get_executor(pure=False), sender, (KilledWorker,), lambda: not client.nthreads())
 
@@ -213,7 +216,7 @@ class Preemption(WorkerPlugin):
         loop = asyncio.get_running_loop()
 
         def hear(_number: int, _frame: object) -> None:
-            preemption.ask()
+            POOL.preempt()
             loop.call_soon_threadsafe(lambda: loop.create_task(_leave(worker)))
 
         with contextlib.suppress(ValueError):  # a worker in some thread can't hear signals
@@ -267,11 +270,3 @@ def _answers(client: Any, function: Any, *arguments: Any) -> dict[str, Any]:
 
 def _gpus() -> int:
     return torch.cuda.device_count()
-
-
-def _check_one_at_a_time(threads: dict[str, int]) -> None:
-    if several := [worker for worker, count in threads.items() if count != 1]:
-        raise ClusterError(
-            f"the worker at {several[0]} has {threads[several[0]]} threads; tombola computes one run in each process, "
-            "so start workers with --nthreads 1"
-        )

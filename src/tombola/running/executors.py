@@ -23,7 +23,8 @@ from typing import Any
 
 from tombola.errors import InputError
 from tombola.registry import user_folders
-from tombola.running.worker import STOPPING, Answer, Start
+from tombola.running import preemption
+from tombola.running.worker import HELD, Answer, Start
 
 LOOK = 0.2  # seconds between two looks whether a worker is still alive
 LEAVING = 5.0  # seconds that a worker without work has to end by itself
@@ -92,9 +93,7 @@ class Workers(WorkExecutor):
         # OpenMP's threads else spin for a while after each product, which costs the other workers their core.
         self._environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), number)
         # The threads start the processes, which inherit that signals are held back.
-        self._threads = ThreadPoolExecutor(
-            count, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, STOPPING)
-        )
+        self._threads = ThreadPoolExecutor(count, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, HELD))
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(count):
             self._idle.put(None)  # not started yet
@@ -113,6 +112,11 @@ class Workers(WorkExecutor):
             worker.close()
         for worker in list(self._alive):
             worker.end()
+
+    def preempt(self) -> None:
+        """Let the processes save what they do and give it back."""
+        for worker in list(self._alive):
+            worker.preempt()
 
     def kill(self) -> None:
         """End the processes, and those that they have started, now."""
@@ -215,6 +219,11 @@ class _Worker:
             return self._pipe.recv()
         except (EOFError, OSError):
             raise BrokenProcessPool("a worker process died") from None
+
+    def preempt(self) -> None:
+        """Let it save what it does and give it back."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(preemption.WORKERS_OWN)
 
     def close(self) -> None:
         """Let it end by itself."""

@@ -26,8 +26,7 @@ def check_wanted(options: RunOptions) -> None:
     """
     if preemption.asked():
         raise Interrupted
-    orphaned = options.parent is not None and os.getppid() != options.parent
-    if orphaned or (options.stop_file is not None and not os.path.exists(options.stop_file)):
+    if options.stop_file is not None and not os.path.exists(options.stop_file):
         raise Interrupted
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
-from collections.abc import Iterator
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+WORKERS_OWN = SIGNALS[-1]  # the one that a worker process hears: SIGTERM it leaves to its parent
 _ASKED = threading.Event()
 
 
@@ -21,16 +20,6 @@ def asked() -> bool:
     return _ASKED.is_set()
 
 
-@contextlib.contextmanager
-def heard() -> Iterator[None]:
-    """Let `SIGNALS` ask for the end of what is done meanwhile; other threads than the main one can't hear them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _ASKED.clear()  # the process may live on: whoever sent the signal ends it
+def forget() -> None:
+    """Let this process work again: it may live on, and whoever sent the signal ends it."""
+    _ASKED.clear()

@@ -7,8 +7,10 @@ import importlib
 import os
 import pickle
 import re
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from concurrent.futures.process import BrokenProcessPool
@@ -23,11 +25,12 @@ from tombola.errors import ClusterError
 from tombola.registry import add_user_folders, user_folders
 from tombola.revision import NUMERICS
 from tombola.running import preemption
-from tombola.running.executors import WorkExecutor, opened
-from tombola.running.worker import Answer, answered
+from tombola.running.executors import Workers, WorkExecutor, opened
+from tombola.running.worker import Answer, answered, failed
 from tombola.studies.study import Study
 from tombola.user_code.places import searching
 
+MOST_AT_A_TIME = 256  # calls in one process of an engine
 NAMED = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*")  # package.module:name
 
 
@@ -40,24 +43,26 @@ class Sender:
         folders: where the user's modules are looked for.
         modules: the user's modules that the study needs.
         file: one in the results folder, which the worker must see.
+        threads: that compute a run.
     """
 
     versions: tuple[tuple[str, str], ...]
     folders: tuple[str, ...]
     modules: tuple[str, ...]
     file: str
+    threads: int = 1
 
     @classmethod
-    def of(cls, study: Study, file: str) -> Sender:
+    def of(cls, study: Study, file: str, threads: int) -> Sender:
         """Return what this process sends along with the work of a study.
 
         Args:
             study: whose modules have been imported here.
-            file: as in `Sender`.
+            file, threads: as in `Sender`.
         """
         named = (NAMED.fullmatch(text) for text in _texts(study.model_dump(mode="json")))
         modules = {found[1] for found in named if found and found[1] in sys.modules}
-        return cls(versions(), user_folders(), tuple(sorted(modules)), file)
+        return cls(versions(), user_folders(), tuple(sorted(modules)), file, threads)
 
 
 def versions() -> tuple[tuple[str, str], ...]:
@@ -73,15 +78,88 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
-def on_node(sender: Sender, call: bytes) -> Answer:
-    """Make a call on a worker of a cluster.
+class _Pool:
+    """The processes in which this worker of a cluster computes. Each starts when it is needed.
 
-    Raises:
-        ClusterError: this worker can't do the sender's work.
+    The engine's own process is none to train in: its threads draw from the global random generators, and it outlives
+    the command whose modules it would have imported.
     """
-    check_node(sender)
-    with preemption.heard():
-        return answered(call)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sender: Sender | None = None
+        self._workers: Workers | None = None
+
+    def of(self, sender: Sender) -> Workers:
+        """Return the processes for a command; those for an earlier one end."""
+        with self._lock:
+            if self._workers is None or self._sender != sender:
+                before, self._sender = self._workers, sender
+                self._workers = Workers(MOST_AT_A_TIME, sender.threads)
+                if before is not None:
+                    before.shutdown(wait=False)
+            return self._workers
+
+    def preempt(self) -> None:
+        """Let what is computed be saved and given back."""
+        if self._workers is not None:
+            self._workers.preempt()
+
+    def release(self) -> None:
+        """End the processes, if the command that they served has ended."""
+        with self._lock:
+            if self._workers is not None and self._sender is not None and not os.path.exists(self._sender.file):
+                self._workers.shutdown(wait=False)
+                self._workers = None
+
+
+POOL = _Pool()
+
+
+def on_node(sender: Sender, call: bytes) -> Answer:
+    """Make a call on a worker of a cluster, in a process of its own.
+
+    Args:
+        sender: whoever sends it.
+        call: pickled (function, arguments, options).
+    """
+    with _heard():
+        try:
+            return POOL.of(sender).submit(_checked_answer, sender, call).result()
+        except BrokenProcessPool as error:
+            return failed(error)
+
+
+def release() -> None:
+    """End the processes of a worker of a cluster whose command has ended."""
+    POOL.release()
+
+
+def check() -> bytes:
+    """Return a call that does nothing: `on_node` then only checks that the worker can do the sender's work."""
+    return pickle.dumps((int, (), {}))
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """Let signals ask for the end of what is computed meanwhile. Other threads than the main one can't hear them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: POOL.preempt()) for number in preemption.SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _checked_answer(sender: Sender, call: bytes) -> Answer:
+    try:
+        check_node(sender)
+    except ClusterError as error:
+        return failed(error)
+    return answered(call)
 
 
 @lru_cache(maxsize=4)
@@ -112,6 +190,13 @@ def check_node(sender: Sender) -> None:
             f"{node} does not see the results folder {os.path.dirname(os.path.dirname(sender.file))}; give an --out "
             "that all machines share"
         )
+
+
+def _open(found: Answer, answer: Future[Any]) -> None:
+    try:
+        answer.set_result(opened(found))
+    except BaseException as error:
+        answer.set_exception(error)
 
 
 class Remote(WorkExecutor):
@@ -153,17 +238,19 @@ class Remote(WorkExecutor):
     def _pass_on(self, done: Future[Any], answer: Future[Any]) -> None:
         self._under_way.discard(done)
         try:
-            answer.set_result(opened(done.result()))
+            found = done.result()
+        except self._deaths:
+            answer.set_exception(BrokenProcessPool("a worker died"))
         except CancelledError:
             answer.set_exception(
                 ClusterError("the cluster has dropped the work: its scheduler has ended; run the same command again")
             )
-        except self._deaths:
-            answer.set_exception(BrokenProcessPool("a worker died"))
         except BrokenExecutor as error:
             answer.set_exception(ClusterError(f"the executor is broken ({error}); make a new one, and run again"))
         except BaseException as error:
             answer.set_exception(error)
+        else:
+            _open(found, answer)
 
     def withdraw(self) -> None:
         """Take back what waits for a worker that may never come."""

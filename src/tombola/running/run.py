@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -212,8 +211,7 @@ def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display
     try:
         with store.running_file() as path:
             stop = Stop(path)
-            parent = os.getpid() if workers and site.parent else None
-            options = replace(options, stop_file=str(path.absolute()), parent=parent)
+            options = replace(options, stop_file=str(path.absolute()))
 
             def make() -> Executor:
                 return site.executor(plan, workers, threads, path.absolute())

@@ -27,7 +27,6 @@ class Site:
     """
 
     settings: ClusterSettings
-    parent = True  # whether its workers are children of this process
     takes_address = False
 
     def __init__(self, settings: ClusterSettings, about: str = ""):
@@ -91,8 +90,6 @@ class Site:
 class Given(Site):
     """An executor that a user's Python code made, such as a `concurrent.futures.ProcessPoolExecutor`."""
 
-    parent = False
-
     def __init__(self, settings: ClusterSettings, inner: Executor):
         super().__init__(settings)
         self._inner = inner
@@ -110,7 +107,7 @@ class Given(Site):
 
     def executor(self, plan: Plan, workers: int, threads: int, file: Path) -> Executor:
         """Return the executor, which first makes a call that does nothing: its workers may lack something."""
-        remote = Remote(self._inner, Sender.of(plan.study, str(file)))
+        remote = Remote(self._inner, Sender.of(plan.study, str(file), threads))
         remote.submit(int).result()
         return remote
 
