@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import platformdirs
 import torch
 from dask_jobqueue import SLURMCluster
 from distributed import Client, Scheduler, WorkerPlugin
@@ -26,13 +27,14 @@ from distributed.scheduler import KilledWorker
 
 from tombola.errors import ClusterError, InputError
 from tombola.running import preemption
-from tombola.running.devices import cores, default_workers
+from tombola.running.devices import choose_device, cores, default_workers
 from tombola.running.executors import opened
 from tombola.running.remote import POOL, Remote, Sender, check, on_node, release
 from tombola.running.sites import Site
 from tombola.studies.cluster import ClusterSettings
 from tombola.studies.plan import Plan
 
+SCHEMES = ("tcp", "tls", "ws", "wss")
 ANSWER = 8.0  # seconds within which an address answers
 CHECKED = 120.0  # seconds within which all workers have said whether they can do the work; each imports PyTorch first
 START = 60.0  # seconds that a worker of this machine has to start
@@ -77,7 +79,7 @@ class DaskSite(Site):
         """Start a scheduler in this process, and workers that do not import the caller's main module."""
         self._count = workers or self.settings.workers or default_workers("cpu", cores())
         worker = {"cls": _LocalWorker, "options": {"threads": self.settings.cores}}
-        scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": None}}
+        scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}}
         cluster = stack.enter_context(SpecCluster(scheduler=scheduler, worker=worker, name="tombola"))
         return self._kept(cluster)
 
@@ -88,6 +90,8 @@ class DaskSite(Site):
 
     def device(self, asked: str) -> str:
         """Return the device to train on: every worker must have it."""
+        if not self.about:
+            return choose_device(asked)
         gpus = _answers(self._client, _gpus)
         if asked == "auto":
             return "cuda" if gpus and all(gpus.values()) else "cpu"
@@ -108,10 +112,18 @@ class DaskSite(Site):
     def executor(self, plan: Plan, workers: int, threads: int, file: Path) -> Executor:
         """Return what sends work to the workers, once all that are there have said that they can do it."""
         client, sender = self._client, Sender.of(plan.study, str(file), threads)
+        self._wait()
         for answer in _answers(client, on_node, sender, check()).values():
             opened(answer)
         client.register_plugin(Preemption(), name="tombola-preemption")
         return Remote(client.get_executor(pure=False), sender, (KilledWorker,), lambda: not client.nthreads())
+
+    def _wait(self) -> None:
+        """Wait until a worker is there, where that takes no long time."""
+        try:
+            self._client.wait_for_workers(1, timeout=START)
+        except TimeoutError:
+            raise ClusterError(f"no Dask worker has started within {START:.0f} seconds; try again") from None
 
 
 class SlurmSite(DaskSite):
@@ -130,6 +142,9 @@ class SlurmSite(DaskSite):
         cluster = stack.enter_context(_slurm_cluster(self.settings))
         _check_job(cluster.job_script())
         return self._kept(cluster)
+
+    def _wait(self) -> None:
+        """Wait for nothing: jobs may stand in a queue for hours."""
 
     def device(self, asked: str) -> str:
         """Return the device to train on, as the settings say: no job runs yet that could be asked."""
@@ -154,8 +169,9 @@ def _slurm_cluster(settings: ClusterSettings) -> Any:
         worker_extra_args=["--nthreads", "1", "--memory-limit", "0"],
         nanny=False,
         job_name="tombola",
-        scheduler_options={"dashboard": False, "dashboard_address": None},
+        scheduler_options={"dashboard": False, "dashboard_address": ":0"},
         death_timeout=60,
+        log_directory=platformdirs.user_log_dir("tombola"),
     )
 
 
@@ -233,11 +249,13 @@ async def _leave(worker: Any) -> None:
 
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
+    scheme, mark, place = address.partition("://")
+    if scheme not in SCHEMES or not mark or not place.rpartition(":")[2].isdigit():
+        raise InputError(f"--on dask={address}: this is no address; write tcp://HOST:PORT")
     try:
-        client = Client(address, timeout=ANSWER, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        if isinstance(error, ValueError):
-            raise InputError(f"--on dask={address}: {error}; write tcp://HOST:PORT") from None
+        with dask.config.set({"distributed.comm.timeouts.connect": ANSWER}):
+            client = Client(address, timeout=ANSWER, set_as_default=False)
+    except (OSError, ValueError, TimeoutError):
         raise ClusterError(
             f"no Dask scheduler answers at {address} within {ANSWER:.0f} seconds; start one: dask scheduler"
         ) from None

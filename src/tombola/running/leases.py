@@ -133,15 +133,16 @@ class Lease:
 
     def let_go(self, finished: bool) -> None:
         """End the lease: of finished work nothing stays; of other work the number, which the next holder counts on."""
-        with self._guard:
-            if self._look():
-                if finished:
+        try:
+            with self._guard:
+                if self._look() and finished:
                     remove(self.folder / str(self.number))
                     with contextlib.suppress(OSError):
                         self.folder.rmdir()
-                else:
+                elif not self.lost:
                     self.note.free = True
                     self.write()
+        finally:
             os.close(self.file)
             self.file = -1
             if self.lock is not None:

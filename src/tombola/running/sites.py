@@ -13,7 +13,7 @@ from tombola.errors import InputError, nearest
 from tombola.extras import need
 from tombola.running.devices import choose_device, default_workers, threads_each
 from tombola.running.executors import InProcess, Workers
-from tombola.running.remote import Remote, Sender
+from tombola.running.remote import Remote, Sender, release
 from tombola.studies.cluster import ClusterSettings
 from tombola.studies.plan import Plan
 
@@ -94,6 +94,14 @@ class Given(Site):
         super().__init__(settings)
         self._inner = inner
 
+    @contextmanager
+    def reached(self, workers: int | None) -> Iterator[None]:
+        """Leave the executor as it was: one of threads has started processes here."""
+        try:
+            yield
+        finally:
+            release()
+
     def workers(self, asked: int | None, device: str, items: int) -> int:
         """Return how many calls are made at a time."""
         chosen = self.settings.workers if asked is None else asked
@@ -123,7 +131,7 @@ SITES: dict[str, Callable[[], type[Site]]] = {
     "dask": partial(_site, "dask_site:DaskSite"),
     "slurm": partial(_site, "dask_site:SlurmSite"),
 }
-MODULES = {"dask": ("distributed",), "slurm": ("distributed", "dask_jobqueue")}
+MODULES = {"dask": ("distributed", "dask_jobqueue"), "slurm": ("distributed", "dask_jobqueue")}
 
 
 def site_for(on: str | Executor, settings: ClusterSettings | None) -> Site:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -139,6 +140,14 @@ def coverage_lines(coverage: Coverage, most: int = 40) -> list[str]:
     return [*lines[: 1 + most], f"... and {hidden} more prunable parameters", *skipped, lines[-1]]
 
 
+def _holder(store: Store, work_id: str) -> str:
+    """Return on which machine an item is executed, and since when by that machine's clock."""
+    note = store.leases.note(work_id)
+    if note is None or not store.is_claimed(work_id):
+        return ", interrupted"
+    return f", on {note.node} since {datetime.fromtimestamp(note.since):%Y-%m-%d %H:%M}"
+
+
 def status_table(folders: Sequence[Path]) -> Table:
     """Return the progress of each study, with running and interrupted work."""
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -157,8 +166,9 @@ def status_table(folders: Sequence[Path]) -> Table:
             if store.has(item):
                 tally[store.outcome(item.id)] += 1
             elif state := read_progress(store, item.id):
-                saved = "" if store.is_claimed(item.id) else ", interrupted"
-                under_way.append(f"{state['label']} at {state['iteration']:,}/{state['budget']:,}{saved}")
+                under_way.append(
+                    f"{state['label']} at {state['iteration']:,}/{state['budget']:,}{_holder(store, item.id)}"
+                )
         table.add_row(
             markup(str(folder)),
             markup(plan.study.name),
