@@ -48,7 +48,7 @@ class Cluster:
         self.scheduler = self._start("scheduler", "--port", str(self.port), "--host", "127.0.0.1", "--no-dashboard")
 
     def _start(self, what: str, *options: str) -> subprocess.Popen[bytes]:
-        settings = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "8s"}
+        settings = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s"}
         with (self.folder / "dask.log").open("ab") as log:
             command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *options]
             return subprocess.Popen(command, stderr=log, stdout=log, cwd=self.folder, env=os.environ | settings)

@@ -39,6 +39,7 @@ ANSWER = 8.0  # seconds within which an address answers
 CHECKED = 120.0  # seconds within which all workers have said whether they can do the work; each imports PyTorch first
 START = 60.0  # seconds that a worker of this machine has to start
 SUBMIT = 60.0  # seconds that sbatch has to judge a job
+TRIES = 20  # to reach all workers while some of them die
 LOST = 2.0  # leases: a silent worker's calls are then given to others
 
 
@@ -115,7 +116,7 @@ class DaskSite(Site):
         self._wait()
         for answer in _answers(client, on_node, sender, check()).values():
             opened(answer)
-        client.register_plugin(Preemption(), name="tombola-preemption")
+        _register(client)
         return Remote(client.get_executor(pure=False), sender, (KilledWorker,), lambda: not client.nthreads())
 
     def _wait(self) -> None:
@@ -240,6 +241,19 @@ class Preemption(WorkerPlugin):
                 signal.signal(number, hear)
 
 
+def _register(client: Any) -> None:
+    """Give all workers, and those that come later, the plugin.
+
+    Raises:
+        ClusterError: workers die all the time.
+    """
+    for _ in range(TRIES):
+        with contextlib.suppress(OSError):  # a worker died just now
+            client.register_plugin(Preemption(), name="tombola-preemption")
+            return
+    raise ClusterError("the workers of the Dask cluster die all the time; look at their logs")
+
+
 async def _leave(worker: Any) -> None:
     while worker.state.executing_count:
         await asyncio.sleep(0.1)
@@ -270,20 +284,24 @@ def _answers(client: Any, function: Any, *arguments: Any) -> dict[str, Any]:
         ClusterError: a worker can't make the call; the message says why.
     """
     try:
-        found = client.sync(client._run, function, *arguments, on_error="return", callback_timeout=CHECKED)
+        found = client.sync(client._run, _aside, function, *arguments, on_error="return", callback_timeout=CHECKED)
     except (TimeoutError, OSError) as error:
         raise ClusterError(
             f"some workers do not answer within {CHECKED:.0f} seconds ({error}); end or restart them"
         ) from None
+    found = {worker: answer for worker, answer in found.items() if not isinstance(answer, OSError)}  # others have gone
     for worker, answer in found.items():
-        if isinstance(answer, ClusterError):
-            raise answer
         if isinstance(answer, BaseException):
             raise ClusterError(
                 f"the worker at {worker} can't execute tombola ({type(answer).__name__}: {answer}); install the same "
                 "version of tombola there"
             )
     return found
+
+
+async def _aside(function: Any, *arguments: Any) -> Any:
+    """Call a function on a worker, whose event loop answers the scheduler meanwhile."""
+    return await asyncio.to_thread(function, *arguments)
 
 
 def _gpus() -> int:
