@@ -21,7 +21,7 @@ NEED = {
     "distributed": ["cluster/test_dask_cluster.py", "cluster/test_slurm.py"],
     "vl_convert": ["report/test_page_parts.py", "report/test_page_browser.py"],
 }
-"""Test files of an extra's feature, by the module that they need; `make test-cluster` installs what `make test` lacks."""
+"""Test files of an extra's feature, by the module that they need; `make test-cluster` installs what is left."""
 
 MISSING = [module for module in NEED if importlib.util.find_spec(module) is None]
 collect_ignore = [path for module in MISSING for path in NEED[module]]

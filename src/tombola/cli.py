@@ -63,7 +63,11 @@ data_option = click.option(
     envvar="TOMBOLA_DATA",
     help="Set the folder of data sets, in torchvision's layout. [default: $TOMBOLA_DATA, or the cache]",
 )
-device_option = click.option("--device", default="auto", help="Choose the device: auto, cpu or cuda. [default: auto]")
+device_option = click.option(
+    "--device",
+    default="auto",
+    help="Choose the device: auto, cpu, cuda, cuda:1, or several GPUs: cuda:0,cuda:1 or all. [default: auto]",
+)
 engine_option = click.option("--engine", default="auto", help="Choose the training engine. [default: auto]")
 max_runs_option = click.option(
     "--max-runs",
@@ -188,9 +192,8 @@ def plan(
 
     The command shows missing and finished work, and estimates the time on this machine. It writes nothing.
     """
-    from tombola.running.devices import choose_device
     from tombola.running.run import data_folder
-    from tombola.running.sites import site_for
+    from tombola.running.sites import Site, site_for
     from tombola.running.store import Store
     from tombola.studies.cluster import read_cluster
     from tombola.studies.plan import make_plan
@@ -201,7 +204,10 @@ def plan(
     site = site_for(on, read_cluster(cluster, loaded.cluster) if cluster else loaded.cluster)
     made = make_plan(loaded, data_folder(data), max_runs)
     check_data_at_hand(made, data_folder(data))
-    _console().print(plan_table(made, Store(folder), choose_device(device), engine, workers, verbose))
+    here = Site(site.settings)
+    chosen = here.device(device)
+    at_a_time = here.workers(workers, chosen, len(made.work))
+    _console().print(plan_table(made, Store(folder), chosen, engine, at_a_time, verbose))
     if where := site.describe():
         _console().print(where, markup=False, soft_wrap=True)
 

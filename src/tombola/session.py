@@ -67,7 +67,8 @@ def run(
         data: an existing folder of data sets; by default the environment variable TOMBOLA_DATA, else the cache.
         workers: the number of parallel runs, each in its own process; 0 uses this process. By default one per core.
             Each run has one thread; a run with large training steps has its share of the cores (see `threads_each`).
-        device: "cpu", "cuda", or "auto", which uses a GPU if one exists.
+        device: "cpu", "cuda", or "auto", which uses a GPU if one exists; "cuda:0,cuda:1" or "all" uses several GPUs,
+            each with a worker of its own.
         engine: the training engine; "auto" chooses.
         checkpoint_every: seconds between checkpoints.
         energy: measure the energy of each run; needs the extra `tombola[energy]`.

@@ -1,4 +1,4 @@
-"""A real SLURM of one node, which `slurm.sh` starts: jobs come to their walltime, and the study finishes all the same."""
+"""A real SLURM of one node, which `slurm.sh` starts: jobs reach their walltime, and the study finishes all the same."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ clock, monotonic = time.time, time.monotonic
 time.time = lambda: clock() + shift
 time.monotonic = lambda: monotonic() + 7 * shift
 socket.gethostname = lambda: name
-import tombola, tombola.running.leases as leases, tombola.running.store as store, tombola.running.files as files
-leases.machine = store.machine = lambda: name
+import tombola, tombola.running.lease as lease, tombola.running.leases as leases, tombola.running.store as store
+lease.machine = leases.machine = store.machine = lambda: name
 locks = leases.Leases._lock_file
 leases.Leases._lock_file = lambda self, work_id: locks(self, f"{work_id}.{name}")
 study = tombola.Study.load("demo", **eval(sys.argv[4]))

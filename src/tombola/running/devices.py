@@ -7,6 +7,7 @@ import os
 from tombola.errors import InputError
 from tombola.studies.plan import Plan
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 LARGE_STEP = 1e9  # floating-point operations: some ten milliseconds of a core
 
 
@@ -23,13 +24,43 @@ def choose_device(device: str) -> str:
     if device == "cpu":
         return device
     if device.partition(":")[0] != "cuda":
-        raise InputError(f"device={device!r}: choose auto, cpu or cuda")
+        raise InputError(f"device={device!r}: choose auto, cpu, cuda, all, or a list such as cuda:0,cuda:1")
     if not torch.cuda.is_available():
         raise InputError(f"device={device!r}: PyTorch finds no GPU here; use --device cpu")
     number = device.partition(":")[2] or "0"
     if not number.isdigit() or int(number) >= torch.cuda.device_count():
         raise InputError(f"device={device!r}: PyTorch finds {torch.cuda.device_count()} GPUs, counted from cuda:0")
     return device
+
+
+def several_gpus(device: str) -> tuple[str, ...]:
+    """Return the GPUs that "all" or a list such as "cuda:0,cuda:1" names; none for the name of one device.
+
+    Raises:
+        InputError: one of them is missing, or named twice.
+    """
+    import torch
+
+    if device == "all":
+        choose_device("cuda")
+        return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+    if "," not in device:
+        return ()
+    gpus = tuple(name.strip() for name in device.split(","))
+    for name in gpus:
+        if not name.startswith("cuda:"):
+            raise InputError(f"device={device!r}: {name!r} is no GPU; a list names GPUs, such as cuda:0,cuda:1")
+        choose_device(name)
+        if gpus.count(name) > 1:
+            raise InputError(f"device={device!r} names {name} twice; name each GPU once")
+    return gpus
+
+
+def only(gpu: str) -> dict[str, str]:
+    """Return the environment in which a process sees one GPU of this process's, such as "cuda:1", as "cuda"."""
+    number = int(gpu.partition(":")[2])
+    visible = [each for each in os.environ.get(VISIBLE, "").split(",") if each.strip()]
+    return {VISIBLE: visible[number].strip() if visible else str(number)}
 
 
 def cores() -> int:

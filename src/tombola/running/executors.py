@@ -14,9 +14,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -81,22 +82,23 @@ class Workers(WorkExecutor):
     Args:
         count: of processes; each starts with its first call.
         threads: that PyTorch and NumPy use in each.
+        environments: further environment variables of the processes; the processes share them out evenly.
 
     Raises:
         InputError: this system can't hand a pipe to a process.
     """
 
-    def __init__(self, count: int, threads: int):
+    def __init__(self, count: int, threads: int, environments: Sequence[Mapping[str, str]] = ({},)):
         if os.name != "posix":
             raise InputError("worker processes need a POSIX system; give --workers 0")
         number = str(threads)
         # OpenMP's threads else spin for a while after each product, which costs the other workers their core.
-        self._environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), number)
+        shared = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), number)
         # The threads start the processes, which inherit that signals are held back.
         self._threads = ThreadPoolExecutor(count, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, HELD))
-        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
-        for _ in range(count):
-            self._idle.put(None)  # not started yet
+        self._idle: queue.LifoQueue[_Slot] = queue.LifoQueue()
+        for place in range(count):
+            self._idle.put(_Slot(shared | dict(environments[place % len(environments)])))
         self._lock = threading.Lock()
         self._alive: set[_Worker] = set()
         self._killed = False
@@ -127,35 +129,42 @@ class Workers(WorkExecutor):
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _call(self, call: bytes) -> Any:
-        worker = self._idle.get()
+        slot = self._idle.get()
         try:
-            if worker is None or not worker.is_alive():
-                worker = self._started(worker)
-            return worker.call(call)
+            if slot.worker is None or not slot.worker.is_alive():
+                self._bury(slot)
+                slot.worker = self._started(slot.environment)
+            return slot.worker.call(call)
         except BrokenProcessPool:
-            if worker is not None:
-                self._bury(worker)
-            worker = None
+            self._bury(slot)
             raise
         finally:
-            self._idle.put(worker)
+            self._idle.put(slot)
 
-    def _started(self, before: _Worker | None) -> _Worker:
-        if before is not None:
-            self._bury(before)
+    def _started(self, environment: dict[str, str]) -> _Worker:
         with self._lock:
             if self._killed:
                 raise BrokenProcessPool("all workers have been ended")
             try:
-                worker = _Worker(self._environment)
+                worker = _Worker(environment)
             except OSError as error:  # too many processes or files, or no memory: not the work's own fault
                 raise StillBorn(f"a worker process can't be started: {error}") from error
             self._alive.add(worker)
         return worker
 
-    def _bury(self, worker: _Worker) -> None:
-        worker.kill()
-        self._alive.discard(worker)
+    def _bury(self, slot: _Slot) -> None:
+        if slot.worker is not None:
+            slot.worker.kill()
+            self._alive.discard(slot.worker)
+            slot.worker = None
+
+
+@dataclass
+class _Slot:
+    """The place of a process: the process itself may die, and another takes the place."""
+
+    environment: dict[str, str]
+    worker: _Worker | None = None  # not started yet, or dead
 
 
 def opened(answer: Answer) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tombola.errors import InputError, nearest
 from tombola.extras import need
-from tombola.running.devices import choose_device, default_workers, threads_each
+from tombola.running.devices import choose_device, default_workers, only, several_gpus, threads_each
 from tombola.running.executors import InProcess, Workers
 from tombola.running.remote import Remote, Sender, release
 from tombola.studies.cluster import ClusterSettings
@@ -31,6 +31,7 @@ class Site:
 
     def __init__(self, settings: ClusterSettings, about: str = ""):
         self.settings, self.about = settings, about
+        self._gpus: tuple[str, ...] = ()  # one or more workers for each
 
     @classmethod
     def check_installed(cls) -> None:
@@ -62,10 +63,19 @@ class Site:
         Raises:
             InputError: it is missing.
         """
-        return choose_device(asked)
+        self._gpus = several_gpus(asked)
+        return "cuda" if self._gpus else choose_device(asked)
 
     def workers(self, asked: int | None, device: str, items: int) -> int:
-        """Return how many calls are made at a time; 0 uses this process."""
+        """Return how many calls are made at a time; 0 uses this process.
+
+        Raises:
+            InputError: one process is to use several GPUs.
+        """
+        if self._gpus and asked == 0:
+            raise InputError("workers=0 uses one process, and one process uses one GPU; name one --device")
+        if self._gpus:
+            return asked or len(self._gpus)
         return default_workers(device, items) if asked is None else asked
 
     def threads(self, plan: Plan, workers: int) -> int:
@@ -84,7 +94,8 @@ class Site:
         Raises:
             ClusterError: its workers can't do the work.
         """
-        return Workers(workers, threads) if workers else InProcess()
+        environments = [only(gpu) for gpu in self._gpus] or [{}]
+        return Workers(workers, threads, environments) if workers else InProcess()
 
 
 class Given(Site):
