@@ -66,7 +66,7 @@ data_option = click.option(
 device_option = click.option(
     "--device",
     default="auto",
-    help="Choose the device: auto, cpu, cuda, cuda:1, or several GPUs: cuda:0,cuda:1 or all. [default: auto]",
+    help="Choose the device: auto, cpu, cuda; or several GPUs: cuda:0,cuda:1 or all. [default: auto]",
 )
 engine_option = click.option("--engine", default="auto", help="Choose the training engine. [default: auto]")
 max_runs_option = click.option(

@@ -136,7 +136,7 @@ def test_results_after_random_kills_are_those_of_one_process(cluster: Cluster, a
     for _, process in frozen:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()
-    message = run.stderr.read() if run.stderr else ""
+    _, message = run.communicate()
     assert run.returncode == 0, message
     print(f"{kills} kills")
     assert kills >= min(KILLS, 5)
@@ -183,7 +183,8 @@ def test_workers_that_are_told_to_go_give_their_work_back(cluster: Cluster, alon
             told += 1
             with contextlib.suppress(psutil.NoSuchProcess):
                 workers[-1].send_signal(signal.SIGUSR1 if told % 2 else signal.SIGTERM)
-    assert run.returncode == 0
+    _, message = run.communicate()
+    assert run.returncode == 0, message
     assert told
     assert_same_results(out, alone)
 

@@ -11,55 +11,22 @@ lock of the operating system shows at once that a holder is dead.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tombola.errors import InputError, StoreError
-from tombola.paths import read_text
+from tombola.errors import StoreError
 from tombola.running.files import is_locked, remove
+from tombola.running.lease import Lease, Note, content_of, machine, numbers_in, read_note
 
 LEASE = 60.0  # seconds without a change after which an item may be taken over
 BEATS = 6  # changes in that time; also the looks that an observer needs at least
-MAX_LEASE = 4096  # bytes of a lease's file
-
-
-class Note(BaseModel):
-    """What a lease's file says.
-
-    Args:
-        owner: a random name of this claim.
-        machine: a digest of the machine's name and its start.
-        node: name of the machine, for people.
-        since: seconds since 1970, by the holder's clock: for people.
-        lease: seconds without a change after which the holder has lost it.
-        locked: whether the holder also has the operating system's lock.
-        part: end of the name of the folder that the holder works in. It is new where an earlier holder was given up:
-            that one may wake up and write into its own folder.
-        free: whether the holder has let go.
-        beat: how often the holder has changed the file.
-    """
-
-    model_config = ConfigDict(extra="ignore")
-
-    owner: str = Field(max_length=64)
-    machine: str = Field(max_length=200)
-    node: str = Field(max_length=200)
-    since: float = Field(ge=0, le=1e11, allow_inf_nan=False)
-    lease: float = Field(gt=0, le=1e6, allow_inf_nan=False)
-    locked: bool
-    part: str = Field(default="", pattern="^[0-9a-f]{0,32}$")
-    free: bool = False
-    beat: int = Field(default=0, ge=0)
 
 
 @dataclass
@@ -68,85 +35,6 @@ class _Sighting:
     last: float  # this process's monotonic clock at the last look
     unchanged: float = 0.0  # seconds
     expired: bool = False
-
-
-@cache
-def machine() -> str:
-    """Return what tells this machine, as long as it runs, from all others. Its containers share its locks."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()[:100]
-    except OSError:
-        return f"{socket.gethostname()[:100]}/{uuid.getnode():x}"
-
-
-@dataclass
-class Lease:
-    """A work item that this process holds.
-
-    Args:
-        folder: of the item's leases.
-        number: the fencing token.
-        note: what the file says.
-        file: descriptor of the open file. Beats go to it and not to a name, which may have become another's.
-        lock: the operating system's lock, where this process has it.
-    """
-
-    folder: Path
-    number: int
-    note: Note
-    file: int
-    lock: FileLock | None
-    lost: bool = False
-    _guard: threading.Lock = field(default_factory=threading.Lock)
-
-    def is_mine(self) -> bool:
-        """Return whether no other process has taken the item over: asks the file system."""
-        with self._guard:
-            return self._look()
-
-    def _look(self) -> bool:
-        if self.file < 0:
-            return False
-        try:
-            there = os.stat(self.folder / str(self.number))
-            same = (there.st_dev, there.st_ino) == (os.fstat(self.file).st_dev, os.fstat(self.file).st_ino)
-            self.lost = self.lost or not same or max(_numbers(self.folder)) != self.number
-        except (FileNotFoundError, ValueError):  # a successor has cleaned up
-            self.lost = True
-        except OSError:
-            return not self.lost  # a file server that does not answer now: nothing can be written either
-        return not self.lost
-
-    def beat(self) -> None:
-        """Show others that the holder is alive."""
-        with self._guard:
-            if self._look():
-                self.note.beat += 1
-                self.write()
-
-    def write(self) -> None:
-        """Write the note into the file."""
-        with contextlib.suppress(OSError):
-            content = self.note.model_dump_json().encode()
-            os.pwrite(self.file, content.ljust(512), 0)
-            os.close(os.dup(self.file))  # sends it to a file server, and costs nothing on a disk
-
-    def let_go(self, finished: bool) -> None:
-        """End the lease: of finished work nothing stays; of other work the number, which the next holder counts on."""
-        try:
-            with self._guard:
-                if self._look() and finished:
-                    remove(self.folder / str(self.number))
-                    with contextlib.suppress(OSError):
-                        self.folder.rmdir()
-                elif not self.lost:
-                    self.note.free = True
-                    self.write()
-        finally:
-            os.close(self.file)
-            self.file = -1
-            if self.lock is not None:
-                self.lock.release()
 
 
 class _Keeper:
@@ -246,17 +134,17 @@ class Leases:
 
     def note(self, work_id: str) -> Note | None:
         """Return what the item's present or last holder says, where that can be read."""
-        numbers = _numbers(self._folder(work_id))
-        return _note(_content(self._folder(work_id) / str(max(numbers)))) if numbers else None
+        numbers = numbers_in(self._folder(work_id))
+        return read_note(content_of(self._folder(work_id) / str(max(numbers)))) if numbers else None
 
     def is_held(self, work_id: str) -> bool:
         """Return whether a living process has the item, as far as this observer can tell; nothing is written."""
         folder = self._folder(work_id)
-        numbers = _numbers(folder)
+        numbers = numbers_in(folder)
         if not numbers:
             return False
-        content = _content(folder / str(max(numbers)))
-        note = _note(content)
+        content = content_of(folder / str(max(numbers)))
+        note = read_note(content)
         if note is not None and (note.free or self._is_dead(work_id, note)):
             return False
         return not self._has_expired(work_id, f"{max(numbers)} {content}", note)
@@ -269,11 +157,11 @@ class Leases:
     def _taken(self, work_id: str, lock: FileLock | None, expired: str | None) -> Lease | None:
         folder = self._folder(work_id)
         folder.mkdir(parents=True, exist_ok=True)
-        numbers = _numbers(folder)
+        numbers = numbers_in(folder)
         number, part, given_up = max(numbers, default=0) + 1, "", False
         if numbers:
-            content = _content(folder / str(number - 1))
-            note, mark = _note(content), f"{number - 1} {content}"
+            content = content_of(folder / str(number - 1))
+            note, mark = read_note(content), f"{number - 1} {content}"
             part = note.part if note is not None else ""
             if note is None or not (note.free or (lock is not None and self._same_lock(note))):
                 if mark != expired and not self._has_expired(work_id, mark, note):
@@ -356,24 +244,3 @@ class Leases:
 
     def _folder(self, work_id: str) -> Path:
         return self._jobs / ".leases" / work_id
-
-
-def _numbers(folder: Path) -> list[int]:
-    try:
-        return [int(name) for name in os.listdir(folder) if name.isascii() and name.isdigit() and len(name) < 10]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _content(path: Path) -> str:
-    try:
-        return read_text(path, MAX_LEASE).strip()
-    except InputError:
-        return ""
-
-
-def _note(content: str) -> Note | None:
-    try:
-        return Note.model_validate(json.loads(content))
-    except (ValueError, ValidationError, RecursionError):
-        return None

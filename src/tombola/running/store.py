@@ -46,7 +46,8 @@ from tombola.running.files import (
     writing,
 )
 from tombola.running.first_edition import upgraded
-from tombola.running.leases import LEASE, Leases, machine
+from tombola.running.lease import machine
+from tombola.running.leases import LEASE, Leases
 from tombola.running.stored import check_facts
 from tombola.training.engine import Weights
 from tombola.training.loop import Record
