@@ -44,6 +44,7 @@ INTEGRATIONS |= {"huggingface_hub": {"huggingface_hub"}}
 """The packages of each extra for another library's trainer, which its file in `integrations/` imports at once."""
 
 PACKAGES = {"codecarbon": "codecarbon", "numba": "numba", "pyarrow": "pyarrow", "vl_convert": "vl-convert-python"}
+PACKAGES["dask_jobqueue"] = "dask-jobqueue"
 FAST_ONLY = {
     "training/engines/conv_kernels.py",
     "training/engines/conv_plan.py",
