@@ -17,6 +17,7 @@ import small_runs
 import tombola
 import tombola.running.devices as devices
 import tombola.running.run as running
+import tombola.running.sites as sites
 from tombola.errors import StoreError
 from tombola.running.devices import threads_each
 from tombola.running.executors import StillBorn
@@ -143,7 +144,7 @@ def test_a_run_with_everything_done_starts_no_worker(
     def refuse(*arguments: Any) -> None:
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(running, "Workers", refuse)
+    monkeypatch.setattr(sites, "Workers", refuse)
     results = tombola.run(demo, copied, workers=2, figures=False, quiet=True)
     assert results.missing() == 0
 
