@@ -199,8 +199,8 @@ def test_workers_of_this_machine_are_started_and_ended(alone: Path, tmp_path: Pa
     before = {process.pid for process in psutil.process_iter()}
     tombola.run(tombola.Study.load("demo", **CHANGES), out, on="dask", workers=2, figures=False, quiet=True)
     assert_same_results(out, alone)
-    left = [each for each in psutil.process_iter() if each.pid not in before]
-    assert not [each for each in left if any("dask_worker" in word for word in each.cmdline())]
+    left = [each.info for each in psutil.process_iter(["pid", "cmdline"]) if each.pid not in before]
+    assert not [each for each in left if any("dask_worker" in word for word in each["cmdline"] or ())]
 
 
 @pytest.mark.slow
