@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all fuzz lint bench bench-quick bench-export clean
+.PHONY: demo test test-all test-cluster fuzz lint bench bench-quick bench-export clean
 
 demo: .venv/installed
 	$(BIN)/tombola run demo
@@ -14,6 +14,11 @@ test: .venv/installed-test
 
 test-all: .venv/installed-test
 	TOMBOLA_KILLS=20 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+
+# Kills workers of a Dask cluster at random, and starts a real SLURM, where slurm-wlm and munge are installed.
+test-cluster: .venv/installed-test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
+	TOMBOLA_KILLS=$${TOMBOLA_KILLS:-200} $(BIN)/python -m pytest tests/cluster --timeout 7200 -rs
 
 # Runs FUZZ_CASES cases of each target in tests/fuzz, many more than `make test`.
 FUZZ_CASES ?= 10000

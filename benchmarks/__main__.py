@@ -17,8 +17,8 @@ from rich.table import Table
 
 from benchmarks import convolutions, picture, workload
 from benchmarks.measure import Measure, at_least, summed_up
+from tombola.running.devices import cores
 from tombola.running.executors import Workers
-from tombola.running.run import cores
 
 HERE = Path(__file__).parent
 LENET = "lenet-300-100"

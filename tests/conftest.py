@@ -18,9 +18,10 @@ NEED = {
         *(f"training/test_{name}.py" for name in ("convolutional_training", "engine_choice", "ready", "sparse_chain")),
         *("training/test_sparse_chain_trace.py", "training/test_sparse_linear.py"),
     ],
+    "distributed": ["cluster/test_dask_cluster.py", "cluster/test_slurm.py"],
     "vl_convert": ["report/test_page_parts.py", "report/test_page_browser.py"],
 }
-"""Test files of an extra's feature, by the module that they need; `make test` installs all of them."""
+"""Test files of an extra's feature, by the module that they need; `make test-cluster` installs what is left."""
 
 MISSING = [module for module in NEED if importlib.util.find_spec(module) is None]
 collect_ignore = [path for module in MISSING for path in NEED[module]]

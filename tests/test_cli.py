@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import tombola
-import tombola.running.run as running
+import tombola.running.devices as devices
 from tombola import cli
 from tombola.formatting import text_of_csv
 from tombola.running import estimate
@@ -37,7 +37,7 @@ def own_corner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     corner.mkdir()
     monkeypatch.chdir(corner)
     monkeypatch.delenv("TOMBOLA_DATA", raising=False)
-    monkeypatch.setattr(running, "cores", lambda: 1)
+    monkeypatch.setattr(devices, "cores", lambda: 1)
     monkeypatch.setattr(estimate, "SECONDS_EACH", 0.01)
     monkeypatch.setattr(sys, "path", list(sys.path))
     threads = torch.get_num_threads()
@@ -68,7 +68,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of a small demo; not to be changed."""
     folder = tmp_path_factory.mktemp("cli") / "results" / "demo"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "cores", lambda: 1)
+        patch.setattr(devices, "cores", lambda: 1)
         study = tombola.Study.load("demo", **dict(setting.split("=") for setting in SMALL))
         tombola.run(study, folder, workers=0, figures=False, quiet=True)
     return folder

@@ -44,7 +44,9 @@ INTEGRATIONS |= {"huggingface_hub": {"huggingface_hub"}}
 """The packages of each extra for another library's trainer, which its file in `integrations/` imports at once."""
 
 PACKAGES = {"codecarbon": "codecarbon", "numba": "numba", "pyarrow": "pyarrow", "vl_convert": "vl-convert-python"}
+PACKAGES["dask_jobqueue"] = "dask-jobqueue"
 FAST_ONLY = {
+    "running/dask_site.py",  # of the extra `cluster`
     "training/engines/conv_kernels.py",
     "training/engines/conv_plan.py",
     "training/engines/kernels.py",

@@ -63,7 +63,11 @@ data_option = click.option(
     envvar="TOMBOLA_DATA",
     help="Set the folder of data sets, in torchvision's layout. [default: $TOMBOLA_DATA, or the cache]",
 )
-device_option = click.option("--device", default="auto", help="Choose the device: auto, cpu or cuda. [default: auto]")
+device_option = click.option(
+    "--device",
+    default="auto",
+    help="Choose the device: auto, cpu, cuda; or several GPUs: cuda:0,cuda:1 or all. [default: auto]",
+)
 engine_option = click.option("--engine", default="auto", help="Choose the training engine. [default: auto]")
 max_runs_option = click.option(
     "--max-runs",
@@ -76,12 +80,21 @@ workers_option = click.option(
     type=click.IntRange(0),
     help="Set the number of parallel runs; 0 uses this process. [default: one per core]",
 )
+on_option = click.option(
+    "--on",
+    default="local",
+    metavar="SITE",
+    help="Choose where runs are computed: local, dask, dask=tcp://HOST:PORT or slurm. [default: local]",
+)
+cluster_option = click.option(
+    "--cluster", type=LocalPath(), help="Read the settings of the cluster from this file, instead of the study."
+)
 
 
 def work_options(command: Any) -> Any:
     """Add the arguments and options that `run` and `plan` share."""
     shared: list[Any] = [study_argument, changes_argument, out_option, data_option, workers_option, device_option]
-    shared += [engine_option, max_runs_option]
+    shared += [engine_option, max_runs_option, on_option, cluster_option]
     for option in reversed(shared):
         command = option(command)
     return command
@@ -116,6 +129,8 @@ def run(
     device: str,
     engine: str,
     max_runs: int,
+    on: str,
+    cluster: Path | None,
     checkpoint_every: float,
     energy: bool,
     no_figures: bool,
@@ -146,6 +161,8 @@ def run(
         verbose=verbose,
         tracker=tracker,
         max_runs=max_runs,
+        on=on,
+        cluster=cluster,
     )
     _print_summary(results)
     tables = ("results", "curves", "connectivity", "barriers", "mask_distance")
@@ -167,22 +184,32 @@ def plan(
     device: str,
     engine: str,
     max_runs: int,
+    on: str,
+    cluster: Path | None,
     verbose: bool,
 ) -> None:
     """Show the work of a study and its time.
 
     The command shows missing and finished work, and estimates the time on this machine. It writes nothing.
     """
-    from tombola.running.run import choose_device, data_folder
+    from tombola.running.run import data_folder
+    from tombola.running.sites import Site, site_for
     from tombola.running.store import Store
+    from tombola.studies.cluster import read_cluster
     from tombola.studies.plan import make_plan
     from tombola.studies.start_checks import check_data_at_hand
     from tombola.tables.overview import plan_table
 
     loaded, folder = _load(study, changes, out)
+    site = site_for(on, read_cluster(cluster, loaded.cluster) if cluster else loaded.cluster)
     made = make_plan(loaded, data_folder(data), max_runs)
     check_data_at_hand(made, data_folder(data))
-    _console().print(plan_table(made, Store(folder), choose_device(device), engine, workers, verbose))
+    here = Site(site.settings)
+    chosen = here.device(device)
+    at_a_time = here.workers(workers, chosen, len(made.work))
+    _console().print(plan_table(made, Store(folder), chosen, engine, at_a_time, verbose))
+    if where := site.describe():
+        _console().print(where, markup=False, soft_wrap=True)
 
 
 @cli.group(invoke_without_command=True, cls=Commands)

@@ -69,8 +69,8 @@ def _versions() -> Iterator[Finding]:
 def _processor() -> Iterator[Finding]:
     import torch
 
+    from tombola.running.devices import cores
     from tombola.running.machine import machine
-    from tombola.running.run import cores
 
     yield Finding("machine", machine("cpu"))
     count, whole = cores(), os.cpu_count() or 1

@@ -27,6 +27,10 @@ class NotDownloaded(DataError):
     """A published data set is in no folder, and it may not be downloaded now."""
 
 
+class ClusterError(InputError):
+    """The workers of a cluster can't do a study's work, or can't be reached."""
+
+
 class StoreError(TombolaError):
     """tombola can't read or write the results folder."""
 

@@ -7,6 +7,7 @@ import importlib.util
 from tombola.errors import InputError
 
 EXTRAS = {"codecarbon": "energy", "numba": "fast", "pyarrow": "parquet", "scipy": "align", "vl_convert": "report"}
+EXTRAS |= dict.fromkeys(("dask", "dask_jobqueue", "distributed"), "cluster")
 EXTRAS |= dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx")
 """The package extra that installs each optional module."""
 

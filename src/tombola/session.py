@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,14 @@ from tombola.running.run import (
     check_tracker,
     chosen_study,
     data_folder,
-    default_workers,
     execute,
     prepare,
     require_success,
 )
+from tombola.running.sites import site_for
 from tombola.running.store import Store
 from tombola.running.trackers import Tracking
+from tombola.studies.cluster import ClusterSettings, read_cluster
 from tombola.studies.plan import MAX_RUNS
 from tombola.studies.study import Study
 
@@ -52,6 +54,8 @@ def run(
     verbose: bool = False,
     tracker: str | None = None,
     max_runs: int = MAX_RUNS,
+    on: str | Executor = "local",
+    cluster: ClusterSettings | str | Path | None = None,
 ) -> Results:
     """Run or resume a study, and return its results. It does not repeat finished work.
 
@@ -63,7 +67,8 @@ def run(
         data: an existing folder of data sets; by default the environment variable TOMBOLA_DATA, else the cache.
         workers: the number of parallel runs, each in its own process; 0 uses this process. By default one per core.
             Each run has one thread; a run with large training steps has its share of the cores (see `threads_each`).
-        device: "cpu", "cuda", or "auto", which uses a GPU if one exists.
+        device: "cpu", "cuda", or "auto", which uses a GPU if one exists; "cuda:0,cuda:1" or "all" uses several GPUs,
+            each with a worker of its own.
         engine: the training engine; "auto" chooses.
         checkpoint_every: seconds between checkpoints.
         energy: measure the energy of each run; needs the extra `tombola[energy]`.
@@ -72,9 +77,16 @@ def run(
         verbose: write more details.
         tracker: logs each finished run: "tensorboard", "mlflow", "wandb", or `package.module:function`.
         max_runs: refuse a study with more runs than this.
+        on: where runs are computed: "local" on this machine; "dask" on a Dask cluster of this machine's processes;
+            "dask=tcp://host:port" on the workers of a Dask scheduler; "slurm" in jobs of SLURM; or any
+            `concurrent.futures.Executor`, which tombola does not shut down. All but "local" need the extra
+            `tombola[cluster]`, and workers that see the results folder.
+        cluster: settings of these workers, or a file of them, instead of those of the study: see
+            `tombola.studies.cluster.ClusterSettings`.
 
     Raises:
         InputError: tombola can't use the study, its data or the folder; it has written nothing.
+        ClusterError: the workers of a cluster can't do the study's work, or can't be reached.
         StoreError: tombola can't write results.
         StoppedByUser: Ctrl-C, after saving running work. A second Ctrl-C ends the workers at once and loses the work
             since their last checkpoints.
@@ -82,13 +94,18 @@ def run(
     """
     loaded, folder = chosen_study(study, out)
     check_tracker(tracker)
-    plan, options = prepare(loaded, data_folder(data), workers, device, engine, checkpoint_every, energy, max_runs)
-    store = Store(folder)
-    store.create()
-    workers = default_workers(options.device, len(plan.work)) if workers is None else workers
-    display = Display(plan, store, workers or 1, terminal.console(stderr=True), quiet, verbose)
-    display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
-    tally = execute(plan, store, options, workers, display)
+    settings = read_cluster(Path(cluster), loaded.cluster) if isinstance(cluster, str | Path) else cluster
+    site = site_for(on, settings or loaded.cluster)
+    with site.reached(workers):
+        plan, options = prepare(
+            loaded, data_folder(data), workers, device, engine, checkpoint_every, energy, max_runs, site.device
+        )
+        store = Store(folder, site.settings.lease)
+        store.create()
+        workers = site.workers(workers, options.device, len(plan.work))
+        display = Display(plan, store, workers or 1, terminal.console(stderr=True), quiet, verbose)
+        display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
+        tally = execute(plan, store, options, workers, display, site)
     results = Results(plan, store)
     if figures and not quiet:
         display.note("writing tables and figures")

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 import tombola
-import tombola.running.run as running
+import tombola.running.devices as devices
 from tombola.analysis.layers import dead_units, layer_densities
 from tombola.analysis.overlap import chance, chance_of_all, mask_overlap, overlaps
 from tombola.errors import InputError
@@ -264,7 +264,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder: Path = tmp_path_factory.mktemp("masks") / "demo"
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "cores", lambda: 1)
+        patch.setattr(devices, "cores", lambda: 1)
         changes = {"trials": 2, "training.iterations": 20, "training.evaluate_every": 20, "pruning.rounds": 2}
         study = tombola.Study.load("demo", arms=["ticket", "reinit"], **{"pruning.rate": 0.9}, **changes)
         found = tombola.run(study, folder, workers=0, figures=False, quiet=True)

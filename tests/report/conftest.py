@@ -124,7 +124,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from hostile_names import HOSTILE, HOSTILE_ARM
 
     import tombola
-    import tombola.running.run as running
+    import tombola.running.devices as devices
 
     folder = tmp_path_factory.mktemp("page") / "results" / "hostile"
     settings = {
@@ -137,7 +137,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "arms": ["ticket", {"rule": "reinit", "name": HOSTILE_ARM}],
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "cores", lambda: 1)
+        patch.setattr(devices, "cores", lambda: 1)
         tombola.run(
             tombola.Study.load("demo", **settings), folder, workers=0, engine="dense", figures=False, quiet=True
         )

@@ -57,13 +57,13 @@ def levels(make):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of a tiny study with connectivity."""
-    import tombola.running.run as running
+    import tombola.running.devices as devices
 
     folder = tmp_path_factory.mktemp("lines") / "results" / "demo"
     settings = {"trials": 2, "training.iterations": 40, "training.evaluate_every": 20, "pruning.rounds": 2}
     connectivity = {"levels": [0, 2], "points": 5}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "cores", lambda: 1)
+        patch.setattr(devices, "cores", lambda: 1)
         study = tombola.Study.load("demo", rewind=[0, 10], arms=["ticket"], connectivity=connectivity, **settings)
         tombola.run(study, folder, workers=0, figures=False, quiet=True)
     return folder

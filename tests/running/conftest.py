@@ -11,7 +11,7 @@ import small_runs
 import torch
 
 import tombola
-import tombola.running.run as running
+import tombola.running.devices as devices
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def own_corner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     """An empty current folder, one core for what runs in this process, and no traces afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TOMBOLA_DATA", raising=False)
-    monkeypatch.setattr(running, "cores", lambda: 1)
+    monkeypatch.setattr(devices, "cores", lambda: 1)
     monkeypatch.setattr(sys, "path", list(sys.path))
     threads = torch.get_num_threads()
     yield
@@ -37,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of the small demo, finished; not to be changed."""
     folder = tmp_path_factory.mktemp("finished") / "results" / "demo"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "cores", lambda: 1)
+        patch.setattr(devices, "cores", lambda: 1)
         study = tombola.Study.load("demo", **small_runs.SMALL_DEMO)
         tombola.run(study, folder, workers=0, figures=False, quiet=True)
     return folder

@@ -35,9 +35,10 @@ def test_what_nobody_holds_is_cleaned(tmp_path: Path) -> None:
     for path in (store.jobs / ".probe.77", tmp_path / ".results.csv.77.tmp"):
         path.touch()
         os.utime(path, (0, 0))
-    kept = {".locks", ".held.old", ".gone.part", "a-gone"}
-    for name in (".gone.part", "a-gone"):
+    kept = {".locks", ".leases", ".held.old", ".gone.part", "a-gone"}
+    for name in (".gone.part", "a-gone", ".gone.0a.part"):  # the last one's worker woke up after the result was there
         (store.jobs / name).mkdir()
+    (store.jobs / ".gone.part" / "checkpoint.safetensors").touch()
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         running = other.stdout.readline().strip()

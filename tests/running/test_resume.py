@@ -232,7 +232,7 @@ def test_a_group_killed_leaves_nothing_behind(command: Start) -> None:
     run.process.wait()
     assert list((run.out / "jobs").glob(".running.*"))
     assert command("--workers", "1", *short).finish()[0] == 0
-    assert {path.name for path in (run.out / "jobs").glob(".*")} == {".locks"}
+    assert {path.name for path in (run.out / "jobs").glob(".*")} == {".leases", ".locks"}
     if shared.exists():
         assert not [path for path in set(shared.iterdir()) - before if str(run.pid) in path.name]
 

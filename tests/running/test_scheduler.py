@@ -15,8 +15,11 @@ import pytest
 import small_runs
 
 import tombola
+import tombola.running.devices as devices
 import tombola.running.run as running
+import tombola.running.sites as sites
 from tombola.errors import StoreError
+from tombola.running.devices import threads_each
 from tombola.running.executors import StillBorn
 from tombola.running.options import RunOptions
 from tombola.running.scheduler import Stop, Tally, run_plan
@@ -141,7 +144,7 @@ def test_a_run_with_everything_done_starts_no_worker(
     def refuse(*arguments: Any) -> None:
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(running, "Workers", refuse)
+    monkeypatch.setattr(sites, "Workers", refuse)
     results = tombola.run(demo, copied, workers=2, figures=False, quiet=True)
     assert results.missing() == 0
 
@@ -303,6 +306,6 @@ def test_engine_and_device_are_noted_and_no_part_of_identity(tmp_path: Path, dem
 def test_large_steps_are_shared_by_threads(
     network: str, workers: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "cores", lambda: 8)
+    monkeypatch.setattr(devices, "cores", lambda: 8)
     study = tombola.Study.load("lenet-mnist", network=network, trials=1, arms=["ticket"])
-    assert running.threads_each(make_plan(study), workers) == threads
+    assert threads_each(make_plan(study), workers) == threads

@@ -14,16 +14,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 from tombola.errors import InputError
 from tombola.registry import user_folders
-from tombola.running.worker import STOPPING, Answer, Start
+from tombola.running import preemption
+from tombola.running.worker import HELD, Answer, Start
 
 LOOK = 0.2  # seconds between two looks whether a worker is still alive
 LEAVING = 5.0  # seconds that a worker without work has to end by itself
@@ -47,7 +49,18 @@ class RemoteTraceback(Exception):
         return f"\n{self.text}"
 
 
-class InProcess(Executor):
+class WorkExecutor(Executor):
+    """An executor that can also be told to hurry at the end."""
+
+    def withdraw(self) -> None:
+        """Take back calls that nobody could begin yet, if such calls may wait for long."""
+
+    def kill(self) -> None:
+        """End without waiting for what is under way."""
+        self.shutdown(wait=True)
+
+
+class InProcess(WorkExecutor):
     """Executes each work item at once, in the calling thread: for debugging, and where no process may be started."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
@@ -60,7 +73,7 @@ class InProcess(Executor):
         return future
 
 
-class Workers(Executor):
+class Workers(WorkExecutor):
     """Processes that each do one piece of work at a time. The death of one leaves the others alone.
 
     They do not import the caller's main module, so a script needs no `if __name__ == "__main__"`. They never hear
@@ -69,24 +82,23 @@ class Workers(Executor):
     Args:
         count: of processes; each starts with its first call.
         threads: that PyTorch and NumPy use in each.
+        environments: further environment variables of the processes; the processes share them out evenly.
 
     Raises:
         InputError: this system can't hand a pipe to a process.
     """
 
-    def __init__(self, count: int, threads: int):
+    def __init__(self, count: int, threads: int, environments: Sequence[Mapping[str, str]] = ({},)):
         if os.name != "posix":
             raise InputError("worker processes need a POSIX system; give --workers 0")
         number = str(threads)
         # OpenMP's threads else spin for a while after each product, which costs the other workers their core.
-        self._environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), number)
+        shared = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), number)
         # The threads start the processes, which inherit that signals are held back.
-        self._threads = ThreadPoolExecutor(
-            count, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, STOPPING)
-        )
-        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
-        for _ in range(count):
-            self._idle.put(None)  # not started yet
+        self._threads = ThreadPoolExecutor(count, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, HELD))
+        self._idle: queue.LifoQueue[_Slot] = queue.LifoQueue()
+        for place in range(count):
+            self._idle.put(_Slot(shared | dict(environments[place % len(environments)])))
         self._lock = threading.Lock()
         self._alive: set[_Worker] = set()
         self._killed = False
@@ -103,6 +115,11 @@ class Workers(Executor):
         for worker in list(self._alive):
             worker.end()
 
+    def preempt(self) -> None:
+        """Let the processes save what they do and give it back."""
+        for worker in list(self._alive):
+            worker.preempt()
+
     def kill(self) -> None:
         """End the processes, and those that they have started, now."""
         with self._lock:
@@ -112,35 +129,55 @@ class Workers(Executor):
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _call(self, call: bytes) -> Any:
-        worker = self._idle.get()
+        slot = self._idle.get()
         try:
-            if worker is None or not worker.is_alive():
-                worker = self._started(worker)
-            return worker.call(call)
+            if slot.worker is None or not slot.worker.is_alive():
+                self._bury(slot)
+                slot.worker = self._started(slot.environment)
+            return slot.worker.call(call)
         except BrokenProcessPool:
-            if worker is not None:
-                self._bury(worker)
-            worker = None
+            self._bury(slot)
             raise
         finally:
-            self._idle.put(worker)
+            self._idle.put(slot)
 
-    def _started(self, before: _Worker | None) -> _Worker:
-        if before is not None:
-            self._bury(before)
+    def _started(self, environment: dict[str, str]) -> _Worker:
         with self._lock:
             if self._killed:
                 raise BrokenProcessPool("all workers have been ended")
             try:
-                worker = _Worker(self._environment)
+                worker = _Worker(environment)
             except OSError as error:  # too many processes or files, or no memory: not the work's own fault
                 raise StillBorn(f"a worker process can't be started: {error}") from error
             self._alive.add(worker)
         return worker
 
-    def _bury(self, worker: _Worker) -> None:
-        worker.kill()
-        self._alive.discard(worker)
+    def _bury(self, slot: _Slot) -> None:
+        if slot.worker is not None:
+            slot.worker.kill()
+            self._alive.discard(slot.worker)
+            slot.worker = None
+
+
+@dataclass
+class _Slot:
+    """The place of a process: the process itself may die, and another takes the place."""
+
+    environment: dict[str, str]
+    worker: _Worker | None = None  # not started yet, or dead
+
+
+def opened(answer: Answer) -> Any:
+    """Return the value that a worker has answered, or raise the exception."""
+    try:
+        found = pickle.loads(answer.content)
+    except Exception:
+        if not answer.traceback:
+            raise
+        found = RuntimeError(answer.traceback.strip().splitlines()[-1])  # of a class that only the worker knows
+    if answer.traceback:
+        raise found from RemoteTraceback(answer.traceback)
+    return found
 
 
 class _Worker:
@@ -180,16 +217,7 @@ class _Worker:
             self._pipe.send_bytes(call)
         except OSError:
             raise BrokenProcessPool("a worker process died") from None
-        answer: Answer = self._received()
-        try:
-            found = pickle.loads(answer.content)
-        except Exception:
-            if not answer.traceback:
-                raise
-            found = RuntimeError(answer.traceback.strip().splitlines()[-1])  # of a class that only the worker knows
-        if answer.traceback:
-            raise found from RemoteTraceback(answer.traceback)
-        return found
+        return opened(self._received())
 
     def _received(self) -> Any:
         """Return what the process sends next. Its own children may hold the pipe open, so its end shows in two ways."""
@@ -200,6 +228,11 @@ class _Worker:
             return self._pipe.recv()
         except (EOFError, OSError):
             raise BrokenProcessPool("a worker process died") from None
+
+    def preempt(self) -> None:
+        """Let it save what it does and give it back."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(preemption.WORKERS_OWN)
 
     def close(self) -> None:
         """Let it end by itself."""
@@ -232,7 +265,13 @@ def _descendants(process: int) -> list[int]:
 
 def end(executor: Executor, at_once: bool) -> None:
     """Shut an executor down: once it has done all that it was given, or without waiting for that."""
-    if at_once and isinstance(executor, Workers):
+    if at_once and isinstance(executor, WorkExecutor):
         executor.kill()
     else:
         executor.shutdown(wait=True)
+
+
+def withdraw(executor: Executor) -> None:
+    """Take back calls that nobody could begin yet: see `WorkExecutor.withdraw`."""
+    if isinstance(executor, WorkExecutor):
+        executor.withdraw()

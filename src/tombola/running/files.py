@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
@@ -76,7 +77,7 @@ def write_whole(path: Path, content: bytes, remedy: str = AGAIN) -> None:
     """
     if path.exists() and not path.is_file():
         raise StoreError(f"can't write {path}: it is not a regular file; {remedy}")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     with writing(path, remedy):
         try:
             with aside.open("wb") as file:
@@ -189,7 +190,7 @@ def locked_file(path: Path) -> Iterator[None]:
     Raises:
         StoreError: it can't be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     with writing(path):
         file = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:

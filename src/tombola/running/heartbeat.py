@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tombola.running import preemption
 from tombola.running.options import RunOptions
 from tombola.running.store import PROGRESS, Store
 from tombola.training.loop import Interrupted
@@ -21,10 +22,11 @@ def check_wanted(options: RunOptions) -> None:
     """Check that the work is still wanted.
 
     Raises:
-        Interrupted: the stop file or the parent process is gone.
+        Interrupted: the stop file or the parent process is gone, or the node wants its workers to go.
     """
-    orphaned = options.parent is not None and os.getppid() != options.parent
-    if orphaned or (options.stop_file is not None and not os.path.exists(options.stop_file)):
+    if preemption.asked():
+        raise Interrupted
+    if options.stop_file is not None and not os.path.exists(options.stop_file):
         raise Interrupted
 
 
@@ -45,13 +47,15 @@ class Heartbeat:
         """Note progress if that is due.
 
         Raises:
-            Interrupted: the stop file or the parent process is gone.
+            Interrupted: as `check_wanted`; or another process has taken the work over.
         """
         now = time.monotonic()
         if now - self._noted > PROGRESS_EVERY:
             self._noted = now
             for identity, state in self._states().items():
                 # A full disk must not end a run for the sake of a progress note; saving will report it.
+                if self._store.leases.is_lost(identity):
+                    raise Interrupted
                 with contextlib.suppress(OSError):
                     self._note(identity, state)
         check_wanted(self._options)

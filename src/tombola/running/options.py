@@ -17,9 +17,9 @@ class RunOptions:
         stack: the most runs that are trained together, where the engine can do that.
         checkpoint_every: seconds between checkpoints.
         stop_file: all workers stop when this file is deleted.
-        parent: process identity; a worker whose parent is gone stops too.
         energy: measure what each run takes.
         tf32: let a GPU round products of float32 to TF32.
+        lease: seconds without a sign of life after which another process may take over what a worker does.
     """
 
     root: str | None = None
@@ -29,6 +29,6 @@ class RunOptions:
     stack: int = 1
     checkpoint_every: float = 30.0
     stop_file: str | None = None
-    parent: int | None = None
     energy: bool = False
     tf32: bool = False
+    lease: float = 60.0

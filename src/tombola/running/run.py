@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tombola.data import AnyDataset, balanced, rows_of
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
 from tombola.extras import need
 from tombola.registry import IMPORTING, resolve
+from tombola.running.devices import choose_device
 from tombola.running.energy import check_energy
-from tombola.running.executors import InProcess, Workers
 from tombola.running.kept_plan import keep_plan
 from tombola.running.notes import lost_checkpoints, notes_on
 from tombola.running.options import RunOptions
 from tombola.running.progress import Display
 from tombola.running.scheduler import Stop, Tally, run_plan
+from tombola.running.sites import Site
 from tombola.running.store import Store
 from tombola.running.trackers import TRACKERS
 from tombola.running.worker import STOPPING
@@ -40,7 +39,6 @@ from tombola.work import MaskSearch
 
 STACK = 64  # runs; fewer where the memory does not allow it
 FAILURES_SHOWN = 20  # in the summary of a run
-LARGE_STEP = 1e9  # floating-point operations: some ten milliseconds of a core
 
 
 def chosen_study(study: Study | str | Path, out: str | Path | None) -> tuple[Study, Path]:
@@ -84,14 +82,18 @@ def prepare(
     checkpoint_every: float,
     energy: bool = False,
     max_runs: int = MAX_RUNS,
+    choose: Callable[[str], str] = choose_device,
 ) -> tuple[Plan, RunOptions]:
     """Check all that can be checked before anything is written, and fetch the data.
+
+    Args:
+        choose: returns the device that the text `device` means, where work is computed; the others as in `tombola.run`.
 
     Raises:
         InputError: something can't be as it is asked for.
     """
     plan = make_plan(study, root, max_runs)
-    chosen = choose_device(device)
+    chosen = choose(device)
     check_engine(engine)
     check_frozen(study, engine)
     if energy:
@@ -110,7 +112,7 @@ def prepare(
             load_data(source_study(study, arm.transfer).data, root)
     stacks = engine == "stacked" or (engine == "auto" and chosen != "cpu")
     return plan, RunOptions(
-        root=str(root) if root else None,
+        root=str(root.absolute()) if root else None,
         device=chosen,
         engine=engine,
         stack=STACK if stacks else 1,
@@ -175,60 +177,19 @@ def default_folder(study: Study | str | Path, changes: Sequence[str] = ()) -> Pa
     return default_folder(load_study(str(study), assignments=changes))
 
 
-def choose_device(device: str) -> str:
-    """Return the device to train on.
-
-    Raises:
-        InputError: it is missing.
-    """
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        return device
-    if device.partition(":")[0] != "cuda":
-        raise InputError(f"device={device!r}: choose auto, cpu or cuda")
-    if not torch.cuda.is_available():
-        raise InputError(f"device={device!r}: PyTorch finds no GPU here; use --device cpu")
-    number = device.partition(":")[2] or "0"
-    if not number.isdigit() or int(number) >= torch.cuda.device_count():
-        raise InputError(f"device={device!r}: PyTorch finds {torch.cuda.device_count()} GPUs, counted from cuda:0")
-    return device
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def default_workers(device: str, items: int) -> int:
-    """Return how many runs to run at a time: one per core, because small networks gain little from a second thread."""
-    return 1 if device != "cpu" else max(1, min(cores(), items))
-
-
-def threads_each(plan: Plan, workers: int) -> int:
-    """Return how many threads compute a run: its share of the cores, or one where a dense training step is small.
-
-    Threads of a small step gain nothing, and wait for each other wherever another program needs a core.
-    """
-    if plan.study.trainer is not None:  # what its steps are is not known
-        return max(1, cores() // max(1, workers))
-    step = 3 * 2 * plan.multiply_adds * plan.study.training.batch_size  # forward; backward for weights and for inputs
-    return max(1, cores() // max(1, workers)) if step >= LARGE_STEP else 1
-
-
-def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display: Display) -> Tally:
+def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display: Display, site: Site) -> Tally:
     """Run all work of a plan that is not done.
 
     Args:
         plan: what to run.
         store: where the results go; it exists.
         options: how to run.
-        workers: items at a time, each in a process; 0 runs them in this process.
+        workers: calls at a time, each in a process; 0 runs them in this process.
         display: tells a person how it goes.
+        site: where the work is computed; it has been reached.
 
     Raises:
+        ClusterError: the site's workers can't do the work.
         StoreError: results can't be written.
         StoppedByUser: Ctrl-C: what runs is saved. After a second one, work since the last checkpoints is lost.
     """
@@ -242,16 +203,19 @@ def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display
     adopted = sum(store.adopt(item) for item in plan.work.values() if not store.has(item))
     if adopted:
         display.note(f"copied {adopted} results from neighbouring results folders")
-    threads = threads_each(plan, workers)
-    options = replace(options, threads=threads)
+    threads = site.threads(plan, workers)
+    options = replace(options, threads=threads, lease=site.settings.lease)
     if lost := lost_checkpoints(plan, store, options):
         display.note(lost)
     store.clean()
-    make: Any = partial(Workers, workers, threads) if workers else InProcess
     try:
         with store.running_file() as path:
             stop = Stop(path)
-            options = replace(options, stop_file=str(path), parent=os.getpid() if workers else None)
+            options = replace(options, stop_file=str(path.absolute()))
+
+            def make() -> Executor:
+                return site.executor(plan, workers, threads, path.absolute())
+
             with _stopped_by_signals(stop, display.note, in_process=not workers), display:
                 tally = run_plan(plan, store, options, max(1, workers), make, display, stop)
     except KeyboardInterrupt:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from tombola.errors import StoreError, TombolaError
+from tombola.errors import ClusterError, StoreError, TombolaError
 from tombola.running.ends import Ends
 from tombola.running.execute import execute
-from tombola.running.executors import StillBorn, end
+from tombola.running.executors import StillBorn, end, withdraw
 from tombola.running.files import Damaged
 from tombola.running.options import RunOptions
 from tombola.running.store import Store
@@ -135,8 +135,10 @@ class _Scheduler:
     waiting: list[Item] = field(default_factory=list)
     running: dict[Future[list[str]], list[Item]] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)  # item that another run holds -> when to ask again
+    busy: set[str] = field(default_factory=set)  # items that another run has held
     deaths: Counter[str] = field(default_factory=Counter)  # of workers, while they ran nothing but that item
     stillborn: int = 0  # workers in a row that died before they took an item
+    saved: Counter[str] = field(default_factory=Counter)  # iteration of an item's checkpoint when a worker last died
     single: set[str] = field(default_factory=set)  # items of a stack that failed, or whose worker died
 
     def __post_init__(self) -> None:
@@ -161,7 +163,7 @@ class _Scheduler:
             raise
         finally:
             while not self.stop.at_once and wait(self.running, timeout=TICK).not_done:
-                pass  # it can still be told to end at once
+                withdraw(self.executor)  # it can still be told to end at once
             end(self.executor, self.stop.at_once)
         return self.tally
 
@@ -201,15 +203,26 @@ class _Scheduler:
                 lost.add(item.id)
         done, later = self.tally.done, self.not_before
         ready = [item for item in self.waiting if done.issuperset(item.needs) and later.get(item.id, 0) <= now]
+        ready = [item for item in ready if not self._is_held(item)]
         while ready and len(self.running) < self.workers:
             batch = self._next_batch(ready)
             specs = [item.as_json() for item in batch]
-            future = self.executor.submit(execute, specs, str(self.store.root), self.options)
+            expired = {item.id: mark for item in batch if (mark := self.store.leases.expired(item.id))}
+            future = self.executor.submit(execute, specs, str(self.store.root.absolute()), self.options, expired)
             for item in batch:
                 ready.remove(item)
                 self.waiting.remove(item)
                 self.listener.started(item)
             self.running[future] = batch
+
+    def _is_held(self, item: Item) -> bool:
+        """Return whether another run still holds an item that it held before; then it is looked at again later."""
+        if item.id not in self.busy:
+            return False
+        if self.store.is_claimed(item.id):
+            self.not_before[item.id] = time.monotonic() + PATIENCE
+            return True
+        return False
 
     def _next_batch(self, ready: list[Item]) -> list[Item]:
         """Return the items to start together."""
@@ -240,7 +253,7 @@ class _Scheduler:
             elif error is None:
                 for item, outcome in zip(items, future.result(), strict=True):
                     self._settle(item, outcome)
-            elif isinstance(error, StoreError) and not isinstance(error, Damaged):
+            elif isinstance(error, StoreError | ClusterError) and not isinstance(error, Damaged):
                 raise error  # it would meet all other work too
             elif len(items) > 1:
                 self.single.update(item.id for item in items)
@@ -255,9 +268,13 @@ class _Scheduler:
         self.waiting[:0] = items
 
     def _settle(self, item: Item, outcome: str) -> None:
-        if outcome == "busy":
+        if outcome in ("busy", "preempted"):
             self.not_before[item.id] = time.monotonic() + PATIENCE
             self.waiting.insert(0, item)
+            if outcome == "busy":
+                self.busy.add(item.id)
+            else:
+                self.listener.note(f"a node took its worker back; {item.label} is saved, and waits for another worker")
         elif outcome == "stopped":
             if not self.stop.asked and not self.stop.path.exists():
                 raise StoreError(f"{self.stop.path} was removed during the run; run the same command again")
@@ -269,6 +286,10 @@ class _Scheduler:
     def _bury(self, items: list[Item]) -> None:
         """A worker died. What it ran continues from its checkpoints, unless workers keep dying on the same item."""
         if len(items) == 1:
+            saved = self.store.checkpoint_iteration(items[0].id) or 0
+            if saved > self.saved[items[0].id]:  # it gets on all the same: nodes that go are not its fault
+                self.deaths[items[0].id] = 0
+            self.saved[items[0].id] = saved
             self.deaths[items[0].id] += 1
             if self.deaths[items[0].id] >= MAX_DEATHS:
                 self._give_up(

@@ -5,12 +5,14 @@
     plan.json                       its plan
     jobs/<label>-<id>/              finished work: result.json, SHA256SUMS, and what its kind has besides
     jobs/.<id>.part/                work under way: checkpoint.safetensors, progress.json, checkpoints/
-    jobs/.locks/<id>                held by the process that executes it
+    jobs/.locks/<id>, .leases/<id>/ held by the process that executes it: see `tombola.running.leases`
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import shutil
@@ -21,10 +23,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from torch import Tensor
 
-from tombola.errors import InputError, StoreError, shown
+from tombola.errors import InputError, shown
 from tombola.paths import read_text
 from tombola.pruning.mask import Mask
 from tombola.running.files import (
@@ -45,6 +46,8 @@ from tombola.running.files import (
     writing,
 )
 from tombola.running.first_edition import upgraded
+from tombola.running.lease import machine
+from tombola.running.leases import LEASE, Leases
 from tombola.running.stored import check_facts
 from tombola.training.engine import Weights
 from tombola.training.loop import Record
@@ -78,11 +81,16 @@ class Store:
     """Results of work under one results folder.
 
     A result that lies in a neighbouring results folder is copied instead of being computed again.
+
+    Args:
+        root: the folder.
+        lease: seconds after which others may take over what this process holds, if it shows no sign of life.
     """
 
-    def __init__(self, root: str | Path):
+    def __init__(self, root: str | Path, lease: float = LEASE):
         self.root = Path(root)
         self.jobs = self.root / "jobs"
+        self.leases = Leases(self.jobs, lease)
         self._found: dict[str, Path] = {}  # identity -> folder, as of the last look
         self._checked: dict[Path, list[tuple[str, int, int]]] = {}  # folder -> its files when their sums were right
         self._neighbours: list[Store] | None = None
@@ -173,12 +181,11 @@ class Store:
         source = self.elsewhere(item)
         if source is None:
             return False
-        aside = self.jobs / f".{item.id}.adopted"
+        aside = self.jobs / f".{item.id}.{uuid.uuid4().hex[:8]}.adopted"
         with self.claim(item.id) as mine:
             if not mine or self.has(item):
                 return False
             with writing(self.jobs):
-                shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed here
                 aside.mkdir()
                 for name in (*sorted(check_sums(source)), SUMS):  # nothing that no checksum lists
                     shutil.copyfile(source / name, aside / name)
@@ -320,12 +327,17 @@ class Store:
 
     def part(self, work_id: str) -> Path:
         """Return the folder of a work item under way."""
-        return self.jobs / f".{work_id}.part"
+        return self.leases.part(work_id)
 
     def save_checkpoint(
         self, work_id: str, engine: Mapping[str, Any], tensors: Mapping[str, Tensor], record: Record
     ) -> None:
-        """Write what is needed to continue from here; `engine` is compared when it is loaded."""
+        """Write what is needed to continue from here; `engine` is compared when it is loaded.
+
+        Nothing is written of an item that another process has taken over.
+        """
+        if not self.leases.may_write(work_id):
+            return
         part = self.part(work_id)
         with writing(part):
             part.mkdir(parents=True, exist_ok=True)
@@ -355,36 +367,42 @@ class Store:
 
     def checkpoint_made_with(self, work_id: str) -> dict[str, Any] | None:
         """Return what the last checkpoint was made with: engine, threads, device, PyTorch; None for none."""
+        return self._about_checkpoint(work_id).get("engine")
+
+    def _about_checkpoint(self, work_id: str) -> dict[str, Any]:
+        """Return what `save_checkpoint` was given as `engine`; empty without a checkpoint that is whole."""
         path = self.part(work_id) / CHECKPOINT
-        if not path.exists():
-            return None
         try:
-            return unpack_tensors(path, "no tensor of this name/")[1]["engine"]["engine"]
+            about = unpack_tensors(path, "no tensor of this name/")[1]["engine"] if path.exists() else {}
         except (Damaged, KeyError, TypeError):
-            return None
+            return {}
+        return about if isinstance(about, dict) else {}
+
+    def checkpoint_iteration(self, work_id: str) -> int | None:
+        """Return the iteration of a work item's last checkpoint; None where it has none."""
+        about = self._about_checkpoint(work_id)
+        iteration = about.get("iteration")
+        return iteration if isinstance(iteration, int) else None
 
     @contextmanager
-    def claim(self, work_id: str) -> Iterator[bool]:
+    def claim(self, work_id: str, expired: str | None = None) -> Iterator[bool]:
         """Hold a work item, so that no other process trains it; yields False where another one holds it.
 
-        The operating system lets go of the lock when its holder dies, however it dies.
+        Args:
+            work_id: its identity.
+            expired: mark of a lease that another observer has given up: see `Leases.expired`.
         """
-        lock = FileLock(self.jobs / ".locks" / work_id)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        if not self.leases.claim(work_id, expired):
             yield False
             return
-        except OSError as error:
-            raise StoreError(f"can't lock {lock.lock_file}: {error.strerror or error}") from error
         try:
             yield True
         finally:
-            lock.release()
+            self.leases.let_go(work_id, finished=not self.part(work_id).exists())
 
     def is_claimed(self, work_id: str) -> bool:
-        """Return whether some process holds the work item now; nothing is written."""
-        return is_locked(self.jobs / ".locks" / work_id)
+        """Return whether some process holds the work item now, as far as can be seen; nothing is written."""
+        return self.leases.is_held(work_id)
 
     @contextmanager
     def running_file(self) -> Iterator[Path]:
@@ -393,33 +411,55 @@ class Store:
         Raises:
             StoreError: it can't be written.
         """
-        path = self.jobs / f".running.{uuid.uuid4().hex}"  # process numbers repeat in containers
+        path = self.jobs / f".running.{_here()}.{uuid.uuid4().hex}"  # process numbers repeat in containers
         with locked_file(path):
             yield path
 
     def clean(self) -> None:
         """Delete what killed processes left, and what no living one can still need: nothing of any result."""
         for left in self.jobs.glob(".running.*"):
-            if not is_locked(left):
+            if _is_of_here(left) and not is_locked(left):
                 remove(left)
+        self._look()
+        for left in self.jobs.glob(".*.part"):  # of a worker that woke up after another had done its work
+            if left.name[1:].partition(".")[0] in self._found and not {CHECKPOINT, CHECKPOINTS} & _names(left):
+                self._remove_unless_claimed(left)
         for left in (*self.jobs.glob(".*.old"), *self.jobs.glob(".*.adopted")):
-            with self.claim(left.name[1:].partition(".")[0]) as mine:
-                if mine:
-                    remove(left)
+            self._remove_unless_claimed(left)
         for folder in (self.root, self.jobs):
             clean_leftovers(folder)
 
+    def _remove_unless_claimed(self, left: Path) -> None:
+        with self.claim(left.name[1:].partition(".")[0]) as mine:
+            if mine:
+                remove(left)
+
     def _move_into_place(self, aside: Path, item: Item) -> None:
-        """Put a whole folder where the result belongs, instead of a damaged or poorer one."""
+        """Put a whole folder where the result belongs, instead of a damaged or poorer one.
+
+        A worker that has lost the item to another one puts nothing there. Even if it finds out too late, no good result
+        is replaced: a rename does not replace a folder with content, and what was to be replaced is looked at again.
+        """
         old = self.folder(item.id)
-        trash = self.jobs / f".{item.id}.old"
-        if trash.exists():
-            shutil.rmtree(trash)
+        judged = None if old is None else old.lstat().st_ino
+        if not self.leases.may_write(item.id):
+            remove(aside)
+            return
+        trash = self.jobs / f".{item.id}.{uuid.uuid4().hex[:8]}.old"
         if old is not None and old.is_dir():
             os.replace(old, trash)  # no moment longer than a rename without a result
+            if trash.lstat().st_ino != judged:  # another process has just stored it
+                os.replace(trash, old)
+                remove(aside)
+                return
         elif old is not None:
             old.unlink()
-        os.replace(aside, self.jobs / item.folder)
+        try:
+            os.replace(aside, self.jobs / item.folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            remove(aside)  # another process was first
         if trash.exists():
             shutil.rmtree(trash)
 
@@ -473,6 +513,24 @@ class Store:
         except (ValueError, TypeError, RecursionError) as error:
             raise Damaged(f"{folder / RESULT} is not what tombola writes ({error}); delete the folder") from error
         return facts
+
+
+def _here() -> str:
+    """Return what names of this machine's files contain."""
+    return hashlib.sha256(machine().encode()).hexdigest()[:12]
+
+
+def _is_of_here(running: Path) -> bool:
+    """Return whether a process of this machine made a file of `Store.running_file`: locks tell nothing of others'."""
+    place, dot, _ = running.name.removeprefix(".running.").partition(".")
+    return not dot or place == _here()
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()
 
 
 def _observed(facts: Mapping[str, Any]) -> Observations:

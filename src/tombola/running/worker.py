@@ -16,8 +16,11 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+from tombola.running import preemption
+
 ORPHAN_GRACE = 10.0  # seconds that a worker without a parent has to save what it is doing
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+HELD = (*STOPPING, preemption.WORKERS_OWN)  # held back until a worker can hear them
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,22 @@ def serve(pipe: int) -> None:
         add_user_folders(start.folders)
         calls.send(None)  # ready
         while True:
-            calls.send(_answered(calls.recv_bytes()))
+            calls.send(answered(calls.recv_bytes()))
+            preemption.forget()
 
 
-def _answered(call: bytes) -> Answer:
+def answered(call: bytes) -> Answer:
+    """Make a pickled call of (function, arguments, options)."""
     try:
         function, arguments, options = pickle.loads(call)
         return Answer(pickle.dumps(function(*arguments, **options)))
     except BaseException as error:  # a user's code may call sys.exit
-        text = "".join(traceback.format_exception(error))
-        return Answer(_pickled(error), text)
+        return failed(error)
+
+
+def failed(error: BaseException) -> Answer:
+    """Return the answer that raises an exception where it is opened."""
+    return Answer(_pickled(error), "".join(traceback.format_exception(error)))
 
 
 def _pickled(error: BaseException) -> bytes:
@@ -96,24 +105,27 @@ def _ignore_signals() -> None:
     """
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else _leave_it_to_the_parent)
+    signal.signal(preemption.WORKERS_OWN, preemption.ask)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_hear_signals)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
 
 def _leave_it_to_the_parent(_number: int, _frame: object) -> None: ...
 
 
 def _hear_signals() -> None:
+    signal.signal(preemption.WORKERS_OWN, signal.SIG_DFL)
     for number in STOPPING:
         if signal.getsignal(number) is _leave_it_to_the_parent:
             signal.signal(number, signal.SIG_DFL)
 
 
 def _leave_with_parent(parent: int) -> None:
-    """End this worker when its parent was killed: what it does may never look."""
+    """Let this worker save and end when its parent was killed; what it does may never look."""
     while os.getppid() == parent:
         time.sleep(0.5)
+    preemption.ask()
     time.sleep(ORPHAN_GRACE)
     os._exit(1)

@@ -119,6 +119,8 @@ def dump_study(study: Study) -> str:
     import io
 
     content = study.model_dump(mode="json")
+    if study.cluster is None:
+        del content["cluster"]
     if study.trainer is None:
         del content["trainer"]
     else:  # their places hold nothing that a person wrote

@@ -13,6 +13,7 @@ from tombola.errors import nearest
 from tombola.networks import NetworkSettings
 from tombola.pruning.patterns import Pattern
 from tombola.section import LARGEST_SEED, MOST_ARMS, MOST_REPEATS, Section
+from tombola.studies.cluster import ClusterSettings
 from tombola.studies.connectivity import Connectivity
 from tombola.studies.moves import DEFAULTS, Moves
 from tombola.studies.pruning import Pruning
@@ -193,6 +194,7 @@ class Study(Section):
             continue, and the budget counts from 0.
         connectivity: the interpolations between runs to evaluate; None for none.
         arms: the curves.
+        cluster: what workers on other machines are like, for `tombola run --on`; it decides no outcome.
         trials: independent repetitions: own initialisation, data order and split.
     """
 
@@ -211,6 +213,7 @@ class Study(Section):
     connectivity: Connectivity | None = None
     arms: tuple[ArmSettings, ...] = Field(min_length=1, max_length=MOST_ARMS)
     trials: int = Field(ge=1, le=MOST_REPEATS)
+    cluster: ClusterSettings | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -13,13 +14,13 @@ from rich.table import Table
 from tombola.errors import InputError
 from tombola.formatting import counted
 from tombola.networks import Coverage, network_for
+from tombola.running.devices import default_workers, threads_each
 from tombola.running.estimate import measure_pace, random_mask
 from tombola.running.forecast import elapsed
 from tombola.running.kept_plan import what_changed
 from tombola.running.notes import skipped_rounds, surplus_outputs
 from tombola.running.progress import duration, read_progress
 from tombola.running.results import Results
-from tombola.running.run import default_workers, threads_each
 from tombola.running.store import Store
 from tombola.studies.plan import Plan
 from tombola.terminal import markup
@@ -139,6 +140,14 @@ def coverage_lines(coverage: Coverage, most: int = 40) -> list[str]:
     return [*lines[: 1 + most], f"... and {hidden} more prunable parameters", *skipped, lines[-1]]
 
 
+def _holder(store: Store, work_id: str) -> str:
+    """Return on which machine an item is executed, and since when by that machine's clock."""
+    note = store.leases.note(work_id)
+    if note is None or not store.is_claimed(work_id):
+        return ", interrupted"
+    return f", on {note.node} since {datetime.fromtimestamp(note.since):%Y-%m-%d %H:%M}"
+
+
 def status_table(folders: Sequence[Path]) -> Table:
     """Return the progress of each study, with running and interrupted work."""
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -157,8 +166,9 @@ def status_table(folders: Sequence[Path]) -> Table:
             if store.has(item):
                 tally[store.outcome(item.id)] += 1
             elif state := read_progress(store, item.id):
-                saved = "" if store.is_claimed(item.id) else ", interrupted"
-                under_way.append(f"{state['label']} at {state['iteration']:,}/{state['budget']:,}{saved}")
+                under_way.append(
+                    f"{state['label']} at {state['iteration']:,}/{state['budget']:,}{_holder(store, item.id)}"
+                )
         table.add_row(
             markup(str(folder)),
             markup(plan.study.name),

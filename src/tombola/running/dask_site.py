@@ -1,0 +1,308 @@
+"""Computing on a Dask cluster: this machine's processes, the workers of a scheduler, or jobs of SLURM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+import platformdirs
+import torch
+from dask_jobqueue import SLURMCluster
+from distributed import Client, Scheduler, WorkerPlugin
+from distributed.deploy.spec import SpecCluster
+from distributed.deploy.subprocess import SubprocessWorker
+from distributed.scheduler import KilledWorker
+
+from tombola.errors import ClusterError, InputError
+from tombola.running import preemption
+from tombola.running.devices import choose_device, cores, default_workers
+from tombola.running.executors import opened
+from tombola.running.remote import POOL, Remote, Sender, check, on_node, release
+from tombola.running.sites import Site
+from tombola.studies.cluster import ClusterSettings
+from tombola.studies.plan import Plan
+
+SCHEMES = ("tcp", "tls", "ws", "wss")
+ANSWER = 8.0  # seconds within which an address answers
+CHECKED = 120.0  # seconds within which all workers have said whether they can do the work; each imports PyTorch first
+START = 60.0  # seconds that a worker of this machine has to start
+SUBMIT = 60.0  # seconds that sbatch has to judge a job
+TRIES = 20  # to reach all workers while some of them die
+LOST = 2.0  # leases: a silent worker's calls are then given to others
+
+
+class DaskSite(Site):
+    """The workers of a Dask scheduler; without an address, processes of this machine."""
+
+    takes_address = True
+
+    def __init__(self, settings: ClusterSettings, about: str = ""):
+        super().__init__(settings, about)
+        self._client: Any = None
+        self._count = 0
+
+    def describe(self) -> str:
+        """Return for a person where work is computed."""
+        where = f"the Dask scheduler at {self.about}" if self.about else "Dask workers on this machine"
+        return f"computed by {where}: {self.settings.text()}"
+
+    @contextmanager
+    def reached(self, workers: int | None) -> Iterator[None]:
+        """Connect to the scheduler, or start one with its workers."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(
+                dask.config.set({"distributed.scheduler.worker-ttl": f"{self.settings.lease * LOST} s"})
+            )
+            address = self.about or self._started(stack, workers)
+            self._client = stack.enter_context(_connected(address))
+            if self.about and not self._client.nthreads():
+                raise ClusterError(
+                    f"the Dask scheduler at {address} has no workers; start one: dask worker {address} --nthreads 1"
+                )
+            yield
+            if self.about:
+                with contextlib.suppress(ClusterError):  # workers that died meanwhile
+                    _answers(self._client, release)
+
+    def _started(self, stack: contextlib.ExitStack, workers: int | None) -> str:
+        """Start a scheduler in this process, and workers that do not import the caller's main module."""
+        self._count = workers or self.settings.workers or default_workers("cpu", cores())
+        worker = {"cls": _LocalWorker, "options": {"threads": self.settings.cores}}
+        scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}}
+        cluster = stack.enter_context(SpecCluster(scheduler=scheduler, worker=worker, name="tombola"))
+        return self._kept(cluster)
+
+    def _kept(self, cluster: Any) -> str:
+        """Keep the number of a cluster's workers, also when some end; return its address."""
+        cluster.adapt(minimum=self._count, maximum=self._count, interval="1s")
+        return cluster.scheduler_address
+
+    def device(self, asked: str) -> str:
+        """Return the device to train on: every worker must have it."""
+        if not self.about:
+            return choose_device(asked)
+        gpus = _answers(self._client, _gpus)
+        if asked == "auto":
+            return "cuda" if gpus and all(gpus.values()) else "cpu"
+        if asked not in ("cpu", "cuda"):
+            raise InputError(f"device={asked!r}: workers of a cluster take auto, cpu or cuda; each has one GPU")
+        if asked == "cuda" and (without := [worker for worker, count in gpus.items() if not count]):
+            raise ClusterError(f"device='cuda': the worker at {without[0]} has no GPU; use --device cpu")
+        return asked
+
+    def workers(self, asked: int | None, device: str, items: int) -> int:
+        """Return how many calls are made at a time."""
+        return asked or self.settings.workers or self._count or sum(self._client.nthreads().values())
+
+    def threads(self, plan: Plan, workers: int) -> int:
+        """Return how many threads compute a run."""
+        return self.settings.cores
+
+    def executor(self, plan: Plan, workers: int, threads: int, file: Path) -> Executor:
+        """Return what sends work to the workers, once all that are there have said that they can do it."""
+        client, sender = self._client, Sender.of(plan.study, str(file), threads)
+        self._wait()
+        for answer in _answers(client, on_node, sender, check()).values():
+            opened(answer)
+        _register(client)
+        return Remote(client.get_executor(pure=False), sender, (KilledWorker,), lambda: not client.nthreads())
+
+    def _wait(self) -> None:
+        """Wait until a worker is there, where that takes no long time."""
+        try:
+            self._client.wait_for_workers(1, timeout=START)
+        except TimeoutError:
+            raise ClusterError(f"no Dask worker has started within {START:.0f} seconds; try again") from None
+
+
+class SlurmSite(DaskSite):
+    """Jobs of SLURM, each with one worker. Dask's scheduler runs in this process; a job that ends is replaced."""
+
+    takes_address = False
+
+    def describe(self) -> str:
+        """Return for a person where work is computed."""
+        return f"computed by jobs of SLURM: {self.settings.text()}"
+
+    def _started(self, stack: contextlib.ExitStack, workers: int | None) -> str:
+        if shutil.which("sbatch") is None:
+            raise ClusterError("--on slurm: this machine has no sbatch; run tombola on a login node of the cluster")
+        self._count = workers or self.settings.workers or 1
+        cluster = stack.enter_context(_slurm_cluster(self.settings))
+        _check_job(cluster.job_script())
+        return self._kept(cluster)
+
+    def _wait(self) -> None:
+        """Wait for nothing: jobs may stand in a queue for hours."""
+
+    def device(self, asked: str) -> str:
+        """Return the device to train on, as the settings say: no job runs yet that could be asked."""
+        has = "cuda" if self.settings.gpus else "cpu"
+        if asked not in ("auto", "cpu", has):
+            raise InputError(f"device={asked!r}: jobs of SLURM have it with gpus: 1 in the settings of the cluster")
+        return has if asked == "auto" else asked
+
+
+def _slurm_cluster(settings: ClusterSettings) -> Any:
+    more = [*settings.directives, *([f"--gres=gpu:{settings.gpus}"] if settings.gpus else [])]
+    return SLURMCluster(
+        cores=settings.cores,
+        processes=1,
+        memory=settings.memory,
+        walltime=settings.walltime,
+        queue=settings.partition,
+        account=settings.account,
+        interface=settings.interface,
+        job_extra_directives=more,
+        job_script_prologue=[*_environment(settings.cores), *settings.environment],
+        worker_extra_args=["--nthreads", "1", "--memory-limit", "0"],
+        nanny=False,
+        job_name="tombola",
+        scheduler_options={"dashboard": False, "dashboard_address": ":0"},
+        death_timeout=60,
+        log_directory=platformdirs.user_log_dir("tombola"),
+    )
+
+
+def _environment(threads: int) -> list[str]:
+    """Return shell lines that give a job this process's search path, and its libraries their threads."""
+    path = os.pathsep.join(os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    lines = [f"export {name}={threads}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")]
+    return [*lines, f"export PYTHONPATH='{path}'"] if path else lines
+
+
+def _check_job(script: str) -> None:
+    """Let SLURM judge a job without queueing it: partition, account, resources.
+
+    Raises:
+        ClusterError: it would not run such a job.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(script)
+        file.flush()
+        try:
+            done = subprocess.run(
+                ["sbatch", "--test-only", file.name], capture_output=True, text=True, timeout=SUBMIT, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ClusterError(f"SLURM does not answer within {SUBMIT:.0f} seconds; try again later") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1].removeprefix("allocation failure: ")
+        raise ClusterError(f"SLURM refuses the job ({said}); correct the settings of the cluster")
+
+
+class _LocalWorker(SubprocessWorker):
+    """A worker of this machine with a nanny. Ctrl-C does not reach it: the command tells it to save."""
+
+    def __init__(self, scheduler: str, threads: int, name: Any = None):
+        super().__init__(scheduler, name=name)
+        self._threads = str(threads)
+
+    async def _start(self) -> None:
+        command = [sys.executable, "-P", "-m", "distributed.cli.dask_worker", self.scheduler, "--nthreads", "1"]
+        command += ["--name", str(self.name), "--memory-limit", "0", "--no-dashboard", "--death-timeout", "20"]
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), self._threads)
+        quiet = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error"}
+        self.process = await asyncio.create_subprocess_exec(
+            *command,
+            env=os.environ | threads | quiet,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+class Preemption(WorkerPlugin):
+    """Lets a worker that is told to go save its work and give it back first."""
+
+    def setup(self, worker: Any) -> None:
+        """Hear the signals of a node that goes; the event loop of a worker runs in its main thread."""
+        loop = asyncio.get_running_loop()
+
+        def hear(_number: int, _frame: object) -> None:
+            POOL.preempt()
+            loop.call_soon_threadsafe(lambda: loop.create_task(_leave(worker)))
+
+        with contextlib.suppress(ValueError):  # a worker in some thread can't hear signals
+            for number in preemption.SIGNALS:
+                signal.signal(number, hear)
+
+
+def _register(client: Any) -> None:
+    """Give all workers, and those that come later, the plugin.
+
+    Raises:
+        ClusterError: workers die all the time.
+    """
+    for _ in range(TRIES):
+        with contextlib.suppress(OSError):  # a worker died just now
+            client.register_plugin(Preemption(), name="tombola-preemption")
+            return
+    raise ClusterError("the workers of the Dask cluster die all the time; look at their logs")
+
+
+async def _leave(worker: Any) -> None:
+    while worker.state.executing_count:
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)  # until its last answers have gone
+    await worker.close(reason="preempted")
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    scheme, mark, place = address.partition("://")
+    if scheme not in SCHEMES or not mark or not place.rpartition(":")[2].isdigit():
+        raise InputError(f"--on dask={address}: this is no address; write tcp://HOST:PORT")
+    try:
+        with dask.config.set({"distributed.comm.timeouts.connect": ANSWER}):
+            client = Client(address, timeout=ANSWER, set_as_default=False)
+    except (OSError, ValueError, TimeoutError):
+        raise ClusterError(
+            f"no Dask scheduler answers at {address} within {ANSWER:.0f} seconds; start one: dask scheduler"
+        ) from None
+    with client:
+        yield client
+
+
+def _answers(client: Any, function: Any, *arguments: Any) -> dict[str, Any]:
+    """Return what a function returns on each worker, by address.
+
+    Raises:
+        ClusterError: a worker can't make the call; the message says why.
+    """
+    try:
+        found = client.sync(client._run, _aside, function, *arguments, on_error="return", callback_timeout=CHECKED)
+    except (TimeoutError, OSError) as error:
+        raise ClusterError(
+            f"some workers do not answer within {CHECKED:.0f} seconds ({error}); end or restart them"
+        ) from None
+    found = {worker: answer for worker, answer in found.items() if not isinstance(answer, OSError)}  # others have gone
+    for worker, answer in found.items():
+        if isinstance(answer, BaseException):
+            raise ClusterError(
+                f"the worker at {worker} can't execute tombola ({type(answer).__name__}: {answer}); install the same "
+                "version of tombola there"
+            )
+    return found
+
+
+async def _aside(function: Any, *arguments: Any) -> Any:
+    """Call a function on a worker, whose event loop answers the scheduler meanwhile."""
+    return await asyncio.to_thread(function, *arguments)
+
+
+def _gpus() -> int:
+    return torch.cuda.device_count()

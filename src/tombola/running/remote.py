@@ -1,0 +1,269 @@
+"""Sending work to other machines through an engine's executor, and what a worker there does with it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import re
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from tombola import __version__
+from tombola.errors import ClusterError
+from tombola.registry import add_user_folders, user_folders
+from tombola.revision import NUMERICS
+from tombola.running import preemption
+from tombola.running.executors import Workers, WorkExecutor, opened
+from tombola.running.worker import Answer, answered, failed
+from tombola.studies.study import Study
+from tombola.user_code.places import searching
+
+MOST_AT_A_TIME = 256  # calls in one process of an engine
+NAMED = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*")  # package.module:name
+
+
+@dataclass(frozen=True)
+class Sender:
+    """What a worker on another machine must know of whoever sends it work, and must agree with.
+
+    Args:
+        versions: of what decides numbers, by name.
+        folders: where the user's modules are looked for.
+        modules: the user's modules that the study needs.
+        file: one in the results folder, which the worker must see.
+        threads: that compute a run.
+    """
+
+    versions: tuple[tuple[str, str], ...]
+    folders: tuple[str, ...]
+    modules: tuple[str, ...]
+    file: str
+    threads: int = 1
+
+    @classmethod
+    def of(cls, study: Study, file: str, threads: int) -> Sender:
+        """Return what this process sends along with the work of a study.
+
+        Args:
+            study: whose modules have been imported here.
+            file, threads: as in `Sender`.
+        """
+        named = (NAMED.fullmatch(text) for text in _texts(study.model_dump(mode="json")))
+        modules = {found[1] for found in named if found and found[1] in sys.modules}
+        return cls(versions(), user_folders(), tuple(sorted(modules)), file, threads)
+
+
+def versions() -> tuple[tuple[str, str], ...]:
+    """Return the versions that all processes of a study must share."""
+    return ("tombola", f"{__version__} (numerics {NUMERICS})"), ("PyTorch", torch.__version__)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+class _Pool:
+    """The processes in which this worker of a cluster computes. Each starts when it is needed.
+
+    The engine's own process is none to train in: its threads draw from the global random generators, and it outlives
+    the command whose modules it would have imported.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sender: Sender | None = None
+        self._workers: Workers | None = None
+
+    def of(self, sender: Sender) -> Workers:
+        """Return the processes for a command; those for an earlier one end."""
+        with self._lock:
+            if self._workers is None or self._sender != sender:
+                before, self._sender = self._workers, sender
+                self._workers = Workers(MOST_AT_A_TIME, sender.threads)
+                if before is not None:
+                    before.shutdown(wait=False)
+            return self._workers
+
+    def preempt(self) -> None:
+        """Let what is computed be saved and given back."""
+        if self._workers is not None:
+            self._workers.preempt()
+
+    def release(self) -> None:
+        """End the processes, if the command that they served has ended."""
+        with self._lock:
+            if self._workers is not None and self._sender is not None and not os.path.exists(self._sender.file):
+                self._workers.shutdown(wait=False)
+                self._workers = None
+
+
+POOL = _Pool()
+
+
+def on_node(sender: Sender, call: bytes) -> Answer:
+    """Make a call on a worker of a cluster, in a process of its own.
+
+    Args:
+        sender: whoever sends it.
+        call: pickled (function, arguments, options).
+    """
+    with _heard():
+        try:
+            return POOL.of(sender).submit(_checked_answer, sender, call).result()
+        except BrokenProcessPool as error:
+            return failed(error)
+
+
+def release() -> None:
+    """End the processes of a worker of a cluster whose command has ended."""
+    POOL.release()
+
+
+def check() -> bytes:
+    """Return a call that does nothing: `on_node` then only checks that the worker can do the sender's work."""
+    return pickle.dumps((int, (), {}))
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """Let signals ask for the end of what is computed meanwhile. Other threads than the main one can't hear them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: POOL.preempt()) for number in preemption.SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _checked_answer(sender: Sender, call: bytes) -> Answer:
+    try:
+        check_node(sender)
+    except ClusterError as error:
+        return failed(error)
+    return answered(call)
+
+
+@lru_cache(maxsize=4)
+def check_node(sender: Sender) -> None:
+    """Check that this process can do the sender's work.
+
+    Raises:
+        ClusterError: its versions differ, or it lacks a module or the results folder.
+    """
+    node = f"a worker on {socket.gethostname()}"
+    for (name, wanted), (_, here) in zip(sender.versions, versions(), strict=True):
+        if wanted != here:
+            raise ClusterError(
+                f"{node} has {name} {here}, but this command has {name} {wanted}; install the same version there"
+            )
+    add_user_folders(sender.folders)
+    for module in sender.modules:
+        try:
+            with searching():
+                importlib.import_module(module)
+        except Exception as error:
+            raise ClusterError(
+                f"{node} can't import your module {module!r} ({error}); install it there, or keep it in a folder that "
+                "all machines share"
+            ) from None
+    if not os.path.exists(sender.file):
+        raise ClusterError(
+            f"{node} does not see the results folder {os.path.dirname(os.path.dirname(sender.file))}; give an --out "
+            "that all machines share"
+        )
+
+
+def _open(found: Answer, answer: Future[Any]) -> None:
+    try:
+        answer.set_result(opened(found))
+    except BaseException as error:
+        answer.set_exception(error)
+
+
+class Remote(WorkExecutor):
+    """Sends each call through an engine's executor, with all that a worker on another machine must know.
+
+    Args:
+        inner: the engine's executor.
+        sender: what goes along.
+        deaths: exceptions by which the engine says that a worker died. It continues to take calls.
+        waits: returns whether calls wait for a worker that may never come.
+    """
+
+    def __init__(
+        self,
+        inner: Executor,
+        sender: Sender,
+        deaths: tuple[type[Exception], ...] = (),
+        waits: Callable[[], bool] = lambda: False,
+    ):
+        self._inner, self._sender, self._deaths, self._waits = inner, sender, deaths, waits
+        self._under_way: set[Future[Any]] = set()
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        """Call a function on a worker.
+
+        Raises:
+            ClusterError: the engine takes no calls any more.
+        """
+        answer: Future[Any] = Future()
+        call = pickle.dumps((function, arguments, options))
+        try:
+            sent = self._inner.submit(on_node, self._sender, call)
+        except (BrokenExecutor, RuntimeError) as error:
+            raise ClusterError(f"the executor takes no more work ({error}); make a new one, and run again") from error
+        self._under_way.add(sent)
+        sent.add_done_callback(lambda done: self._pass_on(done, answer))
+        return answer
+
+    def _pass_on(self, done: Future[Any], answer: Future[Any]) -> None:
+        self._under_way.discard(done)
+        try:
+            found = done.result()
+        except self._deaths:
+            answer.set_exception(BrokenProcessPool("a worker died"))
+        except CancelledError:
+            answer.set_exception(
+                ClusterError("the cluster has dropped the work: its scheduler has ended; run the same command again")
+            )
+        except BrokenExecutor as error:
+            answer.set_exception(ClusterError(f"the executor is broken ({error}); make a new one, and run again"))
+        except BaseException as error:
+            answer.set_exception(error)
+        else:
+            _open(found, answer)
+
+    def withdraw(self) -> None:
+        """Take back what waits for a worker that may never come."""
+        if self._waits():
+            self.kill()
+
+    def kill(self) -> None:
+        """Take back all calls. Workers that are alive save what they do: the stop file has gone."""
+        for sent in list(self._under_way):
+            sent.cancel()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave the engine's executor to whoever made it."""
+        if cancel_futures:
+            with contextlib.suppress(Exception):
+                self.kill()

@@ -1,0 +1,71 @@
+"""The section `cluster` of a study: what workers on other machines are like. None of it decides an outcome."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from tombola.errors import InputError, nearest
+from tombola.section import Section
+from tombola.untrusted_yaml import read_yaml_file
+
+MOST_WORKERS = 10_000
+
+
+class ClusterSettings(Section):
+    """Workers on other machines.
+
+    Args:
+        workers: how many compute at a time, each one run or one stack of runs. None: as many as an address has, one per
+            core of this machine, or one job of SLURM.
+        cores: of each worker, and threads of each run.
+        memory: of each SLURM job, such as "4GB".
+        gpus: of each SLURM job.
+        walltime: of each SLURM job, as `sbatch --time` takes it. A run may take longer: it is saved and queued again.
+        partition, account: as in `sbatch`.
+        directives: further options of `sbatch`, such as "--constraint=a100".
+        environment: shell lines before a SLURM job's worker starts, such as "module load cuda".
+        interface: network interface between the jobs and this machine, such as "ib0".
+        lease: seconds without a sign of life after which another worker takes over a work item.
+    """
+
+    workers: int | None = Field(default=None, ge=1, le=MOST_WORKERS)
+    cores: int = Field(default=1, ge=1, le=1024)
+    memory: str = Field(default="4GB", pattern=r"^[0-9]+ ?[kMGT]?B$")
+    gpus: int = Field(default=0, ge=0, le=1)
+    walltime: str = Field(default="1:00:00", pattern=r"^([0-9]+-)?[0-9]+(:[0-9]{1,2}){0,2}$")
+    partition: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.,-]+$")
+    account: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
+    directives: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    interface: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
+    lease: float = Field(default=60.0, ge=1.0, le=86400.0)
+
+    def text(self) -> str:
+        """Return the settings that differ from their defaults, in one line."""
+        return ", ".join(f"{name} {value}" for name, value in self.identity().items()) or "the default settings"
+
+
+def read_cluster(path: Path, over: ClusterSettings | None = None) -> ClusterSettings:
+    """Return the settings of a user's own file, which replace those of the study.
+
+    Args:
+        path: of a YAML file with the fields of `ClusterSettings`.
+        over: the study's section.
+
+    Raises:
+        InputError: a field is unknown or has a wrong value; the message names it.
+    """
+    given = read_yaml_file(path, "safe")
+    if not isinstance(given, dict):
+        raise InputError(f"{path} has no settings of a cluster; write lines such as partition: gpu")
+    if unknown := sorted(map(str, given.keys() - ClusterSettings.model_fields.keys())):
+        raise InputError(f"{path}: unknown field {unknown[0]!r}{nearest(unknown[0], ClusterSettings.model_fields)}")
+    before = over.model_dump(exclude_unset=True) if over else {}
+    try:
+        return ClusterSettings.model_validate(before | given)
+    except ValidationError as error:
+        details = error.errors()[0]
+        field = ".".join(map(str, details["loc"]))
+        raise InputError(f"{path}: {field}: {details['msg'].removeprefix('Value error, ')}") from None

@@ -1,0 +1,218 @@
+"""A Dask cluster whose workers die, freeze and come back: results are those of one process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from same_results import assert_same_results
+
+import tombola
+from tombola.errors import ClusterError, InputError
+
+CHANGES = {"trials": 2, "pruning.rounds": 4, "arms": ["ticket", "reinit"], "training.iterations": 400}
+KILLS = int(os.environ.get("TOMBOLA_KILLS", "12"))
+LEASE = 4.0
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone") / "out"
+    tombola.run(tombola.Study.load("demo", **CHANGES), folder, workers=0, figures=False, quiet=True)
+    return folder
+
+
+class Cluster:
+    """A scheduler and workers, each with a nanny, as `dask scheduler` and `dask worker` start them."""
+
+    def __init__(self, folder: Path, workers: int):
+        self.folder, self.count = folder, workers
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.nannies: list[subprocess.Popen[bytes]] = []
+        self.start_scheduler()
+
+    def start_scheduler(self) -> None:
+        self.scheduler = self._start("scheduler", "--port", str(self.port), "--host", "127.0.0.1", "--no-dashboard")
+
+    def _start(self, what: str, *options: str) -> subprocess.Popen[bytes]:
+        settings = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s"}
+        with (self.folder / "dask.log").open("ab") as log:
+            command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *options]
+            return subprocess.Popen(command, stderr=log, stdout=log, cwd=self.folder, env=os.environ | settings)
+
+    def keep(self) -> None:
+        """Replace nannies that have ended."""
+        self.nannies = [each for each in self.nannies if each.poll() is None]
+        while len(self.nannies) < self.count:
+            options = ("--nthreads", "1", "--memory-limit", "0", "--no-dashboard", "--death-timeout", "60")
+            self.nannies.append(self._start("worker", self.address, *options))
+
+    def processes(self) -> list[psutil.Process]:
+        """Return nannies, workers, and the processes in which workers compute."""
+        found = []
+        for nanny in self.nannies:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(nanny.pid)
+                found += [process, *process.children(recursive=True)]
+        return found
+
+    def close(self) -> None:
+        for process in [*self.processes(), psutil.Process(self.scheduler.pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        for started in (*self.nannies, self.scheduler):
+            started.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(tmp_path, 4)
+    made.keep()
+    yield made
+    made.close()
+
+
+def command(cluster: Cluster, out: Path) -> subprocess.Popen[str]:
+    settings = out.with_name("cluster.yaml")
+    settings.write_text(f"lease: {LEASE}\nworkers: {cluster.count}\n")
+    changes = [f"{name}={str(value).replace(chr(39), '')}" for name, value in CHANGES.items()]
+    where = ["--on", f"dask={cluster.address}", "--cluster", str(settings)]
+    options = ["--out", str(out), *where, "--checkpoint-every", "0.3", "--no-figures", "--quiet"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tombola", "run", "demo", *changes, *options],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def wait_for_workers(cluster: Cluster) -> None:
+    from distributed import Client
+
+    with Client(cluster.address, timeout=60, set_as_default=False) as client:
+        end = time.monotonic() + 120
+        while not client.nthreads():
+            assert time.monotonic() < end
+            cluster.keep()  # workers may have ended with an earlier scheduler
+            time.sleep(0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_results_after_random_kills_are_those_of_one_process(cluster: Cluster, alone: Path, tmp_path: Path) -> None:
+    out, draw, kills = tmp_path / "out", random.Random(0), 0
+    wait_for_workers(cluster)
+    run = command(cluster, out)
+    frozen: list[tuple[float, psutil.Process]] = []
+    until = time.monotonic() + 7000
+    while run.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(draw.uniform(0.5, 4.0))
+        cluster.keep()
+        for entry in [entry for entry in frozen if entry[0] < time.monotonic()]:
+            frozen.remove(entry)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                entry[1].send_signal(signal.SIGCONT)
+        alive = cluster.processes()
+        if kills >= KILLS or not alive:
+            continue
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim = draw.choice(alive)
+            if draw.random() < 0.25:
+                victim.suspend()
+                frozen.append((time.monotonic() + 3 * LEASE, victim))
+            else:
+                victim.kill()
+            kills += 1
+    for _, process in frozen:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
+    _, message = run.communicate()
+    assert run.returncode == 0, message
+    print(f"{kills} kills")
+    assert kills >= min(KILLS, 5)
+    assert_same_results(out, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_after_its_scheduler_died_the_same_command_resumes(cluster: Cluster, alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    wait_for_workers(cluster)
+    run = command(cluster, out)
+    while len(list((out / "jobs").glob("lenet*"))) < 3:
+        assert run.poll() is None
+        time.sleep(0.1)
+    cluster.scheduler.kill()
+    cluster.scheduler.wait()
+    _, message = run.communicate(timeout=120)
+    assert (run.returncode, message.strip().splitlines()[-1]) == (
+        2,
+        "tombola: the cluster has dropped the work: its scheduler has ended; run the same command again",
+    )
+    cluster.start_scheduler()
+    wait_for_workers(cluster)
+    again = command(cluster, out)
+    _, message = again.communicate(timeout=400)
+    assert again.returncode == 0, message
+    assert_same_results(out, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_workers_that_are_told_to_go_give_their_work_back(cluster: Cluster, alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    wait_for_workers(cluster)
+    run = command(cluster, out)
+    told = 0
+    while run.poll() is None:
+        time.sleep(2.0)
+        cluster.keep()
+        under_way = list((out / "jobs").glob(".*.part"))
+        workers = [child for nanny in cluster.nannies for child in psutil.Process(nanny.pid).children()]
+        if under_way and workers and told < 4:
+            told += 1
+            with contextlib.suppress(psutil.NoSuchProcess):
+                workers[-1].send_signal(signal.SIGUSR1 if told % 2 else signal.SIGTERM)
+    _, message = run.communicate()
+    assert run.returncode == 0, message
+    assert told
+    assert_same_results(out, alone)
+
+
+@pytest.mark.slow
+def test_workers_of_this_machine_are_started_and_ended(alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    before = {process.pid for process in psutil.process_iter()}
+    tombola.run(tombola.Study.load("demo", **CHANGES), out, on="dask", workers=2, figures=False, quiet=True)
+    assert_same_results(out, alone)
+    left = [each.info for each in psutil.process_iter(["pid", "cmdline"]) if each.pid not in before]
+    assert not [each for each in left if any("dask_worker" in word for word in each["cmdline"] or ())]
+
+
+@pytest.mark.slow
+def test_an_address_that_nobody_answers_is_said_within_ten_seconds(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 within 8 seconds"):
+        tombola.run("demo", tmp_path / "out", on="dask=tcp://127.0.0.1:9", quiet=True)
+    assert time.monotonic() - begin < 10
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://", "ftp://a:1", "127.0.0.1"])
+def test_what_is_no_address_is_said(tmp_path: Path, address: str) -> None:
+    with pytest.raises(InputError, match="write tcp://HOST:PORT"):
+        tombola.run("demo", tmp_path / "out", on=f"dask={address}", quiet=True)

@@ -1,0 +1,173 @@
+"""Work that goes through an executor of a user's own, and what a worker elsewhere must agree with."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import assert_same_outcomes
+
+import tombola
+from tombola.errors import ClusterError, InputError
+from tombola.running import remote
+from tombola.running.remote import Remote, Sender, check_node
+from tombola.running.sites import site_for
+from tombola.studies.cluster import ClusterSettings, read_cluster
+
+CHANGES = {"trials": 1, "pruning.rounds": 1, "arms": ["ticket"], "training.iterations": 20}
+
+
+def sender(tmp_path: Path, **changes: Any) -> Sender:
+    file = tmp_path / "jobs" / ".running.x"
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    return replace(Sender(remote.versions(), (), (), str(file)), **changes)
+
+
+def test_a_worker_that_agrees_may_work(tmp_path: Path) -> None:
+    check_node(sender(tmp_path, modules=("json",)))
+
+
+@pytest.mark.parametrize("name", ["tombola", "PyTorch"])
+def test_another_version_is_named(tmp_path: Path, name: str) -> None:
+    other = tuple((each, "9.9" if each == name else version) for each, version in remote.versions())
+    with pytest.raises(ClusterError, match=rf"has {name} .*, but this command has {name} 9\.9; install the same"):
+        check_node(sender(tmp_path, versions=other))
+
+
+def test_a_module_that_is_missing_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"can't import your module 'only_at_home'.*all machines share"):
+        check_node(sender(tmp_path, modules=("only_at_home",)))
+
+
+def test_a_results_folder_that_workers_do_not_see_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=f"does not see the results folder {tmp_path / 'elsewhere'}; give an --out"):
+        check_node(sender(tmp_path, file=str(tmp_path / "elsewhere" / "jobs" / ".running.x")))
+
+
+def test_the_users_modules_are_those_that_the_study_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "my_nets", sys)
+    study = tombola.Study.load("demo", **CHANGES, description="unknown:thing", network="my_nets:make")
+    assert Sender.of(study, "file", 1).modules == ("my_nets",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_any_executor_gives_the_same_results(tmp_path: Path, kind: type[Executor]) -> None:
+    study = tombola.Study.load("demo", **CHANGES)
+    tombola.run(study, tmp_path / "alone" / "out", workers=0, figures=False, quiet=True)
+    with kind(2) as pool:  # type: ignore[call-arg]
+        tombola.run(study, tmp_path / "pool" / "out", workers=2, on=pool, figures=False, quiet=True)
+        assert pool.submit(int).result() == 0  # it is the user's own, and stays open
+    assert_same_outcomes(tmp_path / "pool" / "out", tmp_path / "alone" / "out")
+
+
+class Failing(Executor):
+    """An engine that answers each call with an exception."""
+
+    def __init__(self, error: BaseException):
+        self.error = error
+
+    def submit(self, function: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_exception(self.error)
+        return future
+
+
+class Lost(Exception):
+    """What some engine raises when a worker died."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (Lost(), BrokenProcessPool, "a worker died"),
+        (BrokenProcessPool("gone"), ClusterError, r"the executor is broken \(gone\); make a new one"),
+        (ZeroDivisionError("by zero"), ZeroDivisionError, "by zero"),
+    ],
+)
+def test_what_an_engine_says_is_told_apart(
+    tmp_path: Path, error: Exception, expected: type[Exception], message: str
+) -> None:
+    answer = Remote(Failing(error), sender(tmp_path), (Lost,)).submit(int)
+    with pytest.raises(expected, match=message):
+        answer.result()
+
+
+def test_an_engine_that_has_ended_is_said(tmp_path: Path) -> None:
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    with pytest.raises(ClusterError, match="the executor takes no more work"):
+        Remote(pool, sender(tmp_path)).submit(int)
+
+
+def test_calls_that_were_dropped_end_the_run_in_a_sentence(tmp_path: Path) -> None:
+    class Waiting(Executor):
+        def submit(self, function: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
+            return Future()
+
+    engine = Remote(Waiting(), sender(tmp_path), waits=lambda: True)
+    answer = engine.submit(int)
+    engine.withdraw()
+    with pytest.raises(ClusterError, match="its scheduler has ended; run the same command again"):
+        answer.result(1)
+
+
+@pytest.mark.parametrize(
+    ("on", "message"),
+    [
+        ("slrum", "unknown site 'slrum'; did you mean 'slurm'"),
+        ("local=x", "write --on local"),
+        (3, "give a name such as 'dask'"),
+    ],
+)
+def test_an_unknown_site_is_refused(on: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        site_for(on, None)
+
+
+def test_an_executor_does_not_say_how_many_calls_it_makes(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, pytest.raises(InputError, match="give workers="):
+        tombola.run(tombola.Study.load("demo", **CHANGES), tmp_path / "out", on=pool, figures=False, quiet=True)
+
+
+@pytest.mark.parametrize("name", ["dask", "slurm"])
+def test_a_library_that_is_missing_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tombola.extras.installed", lambda module: False)
+    with pytest.raises(InputError, match=rf"--on {name} needs distributed.*pip install 'tombola\[cluster\]'"):
+        site_for(name, None)
+
+
+def test_settings_of_a_file_replace_those_of_the_study(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("partition: gpu\nworkers: 4\n")
+    found = read_cluster(tmp_path / "mine.yaml", ClusterSettings(workers=2, walltime="2:00:00"))
+    assert found == ClusterSettings(workers=4, walltime="2:00:00", partition="gpu")
+    assert found.text() == "workers 4, walltime 2:00:00, partition gpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("waltime: 1", "mine.yaml: unknown field 'waltime'; did you mean 'walltime'?"),
+        ("workers: 0", "mine.yaml: workers: .*greater than or equal to 1"),
+        ("partition: 'a; rm'", "mine.yaml: partition: "),
+        ("[1]", "mine.yaml has no settings of a cluster"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InputError, match=message.replace("?", r"\?")):
+        read_cluster(tmp_path / "mine.yaml")
+
+
+def test_where_a_study_is_computed_is_no_part_of_what_it_is() -> None:
+    plain = tombola.Study.load("demo", **CHANGES)
+    there = tombola.Study.load("demo", **CHANGES, cluster={"partition": "gpu"})
+    from tombola.studies.plan import make_plan
+
+    assert list(make_plan(plain).work) == list(make_plan(there).work)
