@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-cluster fuzz lint bench bench-quick bench-export clean
+.PHONY: demo test test-all test-cluster fuzz lint bench bench-quick bench-export gpu clean
 
 demo: .venv/installed
 	$(BIN)/tombola run demo
@@ -41,6 +41,11 @@ bench-quick: .venv/installed
 bench-export: .venv/installed
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.packed
+
+# On a machine with a GPU: the CUDA tests, the stacks, then as many of the paper's studies as fit into MINUTES.
+MINUTES ?= 25
+gpu: .venv/installed-test
+	$(BIN)/python -m benchmarks.gpu --minutes $(MINUTES)
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.plain import pace, plain_evaluation, plain_loop
 from tombola.data import Part, Splits
+from tombola.data.parts import held
 from tombola.networks import NETWORKS, examine, initialised
 from tombola.pruning import Mask
 from tombola.seeds import Seeds
@@ -193,30 +194,31 @@ class _WithoutEnd:
         return [Score(0.0, 0.0)] if name == "train" else self._engine.evaluate(name, check)
 
 
-def best_stack_ratio(stacks: tuple[int, ...] = (16, 64, 256), seconds: float = 3.0) -> float:
-    """Return the steps per second of the best stack of Lenet runs on a GPU, over those of one eager run at a time."""
-    device = torch.device("cuda")
-    splits = made_up("lenet-300-100")
-    on_device = Splits(
-        *(Part(p.inputs.to(device), p.targets.to(device)) for p in (splits.train, splits.validation, splits.test)),
-        splits.mean,
-        splits.std,
-        splits.classes,
-    )
+def on_device(splits: Splits, device: torch.device) -> Splits:
+    """Return splits whose examples lie on a device."""
+    parts = (splits.train, splits.validation, splits.test)
+    return Splits(*(held(each).to(device) for each in parts), splits.mean, splits.std, splits.classes)
+
+
+def stack_pace(make: Any, replicas: int, device: torch.device, seconds: float) -> float:
+    """Return the steps per second of Lenet runs with a fifth of the weights, all runs of one engine together."""
+    splits, mask = on_device(made_up("lenet-300-100"), device), mask_at("lenet-300-100", 0.2)
 
     def build() -> torch.nn.Module:
         return NETWORKS["lenet-300-100"](SHAPES["lenet-300-100"], 10)
 
-    def steps_per_second(make: Any, replicas: int) -> float:
-        mask = mask_at("lenet-300-100", 0.2)
-        weights = mask.apply(initialised(build, "glorot-normal", 0).state_dict())
-        starts = [ReplicaState(weights, mask, Seeds(0, replica), on_device) for replica in range(replicas)]
-        runner = make(build, starts, recipe(), 10_000_000, device)
-        runner.advance(50)
-        return replicas / pace(runner.advance, 100, seconds)  # advance ends by reading the loss: the GPU is done then
+    weights = mask.apply(initialised(build, "glorot-normal", 0).state_dict())
+    starts = [ReplicaState(weights, mask, Seeds(0, replica), splits) for replica in range(replicas)]
+    runner = make(build, starts, recipe(), 10_000_000, device)
+    runner.advance(50)
+    return replicas / pace(runner.advance, 100, seconds)  # advance ends by reading the loss: the GPU is done then
 
-    eager = steps_per_second(DenseEngine, 1)
-    return max(steps_per_second(StackedEngine, replicas) for replicas in stacks) / eager
+
+def best_stack_ratio(stacks: tuple[int, ...] = (16, 64, 256), seconds: float = 3.0) -> float:
+    """Return the steps per second of the best stack of Lenet runs on a GPU, over those of one eager run at a time."""
+    device = torch.device("cuda")
+    eager = stack_pace(DenseEngine, 1, device, seconds)
+    return max(stack_pace(StackedEngine, replicas, device, seconds) for replicas in stacks) / eager
 
 
 def peak_memory() -> float:
