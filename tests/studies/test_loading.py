@@ -310,8 +310,8 @@ WORDED = {
     "arms=[]": "arms=[]: must name at least 1",
     "arms=3": "arms=3: must be a list, such as [a, b]",
     "arms=[3]": "arms.0=3: must be a section of `field: value` lines",
-    "arms=[{rule: reinit, foo: 2}]": "unknown field 'arms.0.foo'; known: kept, moves, name, of, pattern, per_trial, "
-    "pruned, reinit, rule, shuffle, signs, training, transfer, weights",
+    "arms=[{rule: reinit, foo: 2}]": "unknown field 'arms.0.foo'; known: criterion, kept, moves, name, of, pattern, "
+    "per_trial, pruned, reinit, rule, shuffle, signs, training, transfer, weights",
     "pruning.exclude=fc1": "pruning.exclude='fc1': must be a list, such as [a, b]",
     "network=3": "network=3: must be a section of `field: value` lines, or a name",
     "training=null": "training=None: must be a section of `field: value` lines",
