@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "docs" / "images"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#767676")
-OWN = ("c", "pytorch (c)")  # contenders that are drawn with full lines
+OWN = ("c", "pytorch (c)")  # contenders that are tombola's sparse exports
+OURS, THEIRS = "#0072B2", "#BBBBBB"
 
 
 def size_against_accuracy(found: dict[str, Any]) -> Figure:
@@ -50,42 +51,46 @@ def size_against_accuracy(found: dict[str, Any]) -> Figure:
     return figure
 
 
-def latency_against_density(found: dict[str, Any]) -> Figure:
-    """Return the shortest latency of one example on one thread against density, a panel for each network.
+def latencies(found: dict[str, Any]) -> Figure:
+    """Return the shortest latency of one example on one thread, a panel of bars for each network.
+
+    Of each network it shows the density nearest to 5 %. Contenders that compute in lower precision have a star.
 
     Args:
         found: what `benchmarks.export` wrote.
     """
-    networks = list(dict.fromkeys(case["network"] for case in found["cases"]))
-    figure = _figure(len(networks))
-    panels = figure.subplots(1, len(networks), squeeze=False)[0]
-    names: dict[str, str] = {}
-    for axes, network in zip(panels, networks, strict=True):
-        lines: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        for case in found["cases"]:
-            for row in case["latencies"]:
-                if case["network"] == network and (row["batch"], row["threads"], row["float32"]) == (1, 1, True):
-                    lines[row["contender"]].append((100 * case["density"], row["least_us"]))
-        for name, points in lines.items():
-            colour = names.setdefault(name, COLOURS[len(names) % len(COLOURS)])
-            axes.plot(*zip(*sorted(points), strict=True), "o-" if name in OWN else "o--", color=colour, label=name)
-        axes.set(title=network, xscale="log", yscale="log", xlabel="weights remaining (%)")
-        axes.invert_xaxis()
-    panels[0].set_ylabel("latency of one example (us)")
-    handles = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+    by_network: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for case in found["cases"]:
+        by_network[case["network"]].append(case)
+    cases = [min(each, key=lambda case: abs(case["density"] - 0.05)) for each in by_network.values()]
+    figure = _figure(len(cases))
+    for axes, case in zip(figure.subplots(1, len(cases), squeeze=False)[0], cases, strict=True):
+        rows = [row for row in case["latencies"] if (row["batch"], row["threads"]) == (1, 1)]
+        rows.sort(key=lambda row: -row["least_us"])
+        names = [row["contender"] + ("" if row["float32"] else " *") for row in rows]
+        times = [row["least_us"] for row in rows]
+        colours = [OURS if row["contender"] in OWN else THEIRS for row in rows]
+        bars = axes.barh(names, times, color=colours)
+        labels = [f"{each:,.1f}" if each < 100 else f"{each:,.0f}" for each in times]
+        axes.bar_label(bars, labels, padding=3, fontsize=8)
+        axes.set_title(f"{case['network']}, {100 * case['density']:.2g} % of the weights", size=10, loc="left")
+        axes.set_xlabel("microseconds for one example")
+        axes.set_xlim(0, 1.25 * max(times))
+        axes.tick_params(axis="y", labelsize=8)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
     return figure
 
 
 PICTURES = {
     "size-accuracy.svg": ("packed.json", size_against_accuracy),
-    "latency-density.svg": ("export.json", latency_against_density),
+    "latency.svg": ("export.json", latencies),
 }
 """Name of a picture -> the results that it shows, and what draws it."""
 
 
 def _figure(panels: int = 1) -> Figure:
-    figure = Figure(figsize=(7 if panels == 1 else 3.6 * panels, 4), layout="constrained")
+    figure = Figure(figsize=(7 if panels == 1 else 4 * panels, 4), layout="constrained")
     FigureCanvasSVG(figure)
     return figure
 

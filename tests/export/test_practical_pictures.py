@@ -23,4 +23,4 @@ def test_pictures_are_drawn_from_results(tmp_path: Path, capsys) -> None:
     main(results, tmp_path / "second")
     first, second = ((tmp_path / each / "size-accuracy.svg").read_bytes() for each in ("first", "second"))
     assert first == second
-    assert b"<svg" in (tmp_path / "second" / "latency-density.svg").read_bytes()
+    assert b"<svg" in (tmp_path / "second" / "latency.svg").read_bytes()
