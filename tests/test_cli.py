@@ -448,7 +448,8 @@ def test_status_shows_what_was_interrupted(copied: Path, call: Call) -> None:
     store.part(job).mkdir()
     state = {"label": "demo.random-mask", "iteration": 60, "budget": 200}
     (store.part(job) / "progress.json").write_text(json.dumps(state))
-    assert "demo.random-mask at 60/200, interrupted" in call("status", str(copied))[1]
+    words = call("status", str(copied))[1].split()
+    assert " ".join(words[words.index("demo.random-mask") :]) == "demo.random-mask at 60/200 iterations, interrupted"
     with store.claim(job):
         _, out, _ = call("status", str(copied))
     assert "demo.random-mask at 60/200" in out

@@ -14,14 +14,14 @@ from typing import Any
 import pandas as pd
 import pytest
 from fuzz_harness import cases, change, damaged, damaged_text, few_cases, harmless, json_values, many_cases
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import tombola
 from tombola.analysis.claims import evaluate, published_claims
 from tombola.analysis.reading import read_levels
 from tombola.running.files import read_json_checked, write_json_checked, write_sums
-from tombola.running.progress import read_progress
+from tombola.running.progress import position, read_progress
 from tombola.running.store import Store
 from tombola.tables.overview import status_table
 
@@ -204,6 +204,7 @@ def test_crafted_results(copy: Callable[[], Path], data: st.DataObject) -> None:
 
 
 @many_cases
+@example('{"label": "a", "iteration": 1}')
 @given(
     st.one_of(json_values.map(json.dumps), damaged_text('{"label": "a", "iteration": 1, "budget": 2, "metrics": {}}'))
 )
@@ -215,7 +216,7 @@ def test_progress_notes(tmp_path_factory: pytest.TempPathFactory, note: str) -> 
     with harmless():
         state = read_progress(store, "0123456789abcdef")
         if state is not None:
-            f"{state['label']} at {state['iteration']:,}/{state['budget']:,} {state['iteration'] / state['budget']}"
+            f"{state['label']} at {position(state)}"
 
 
 @cases

@@ -15,7 +15,7 @@ import small_runs
 from small_studies import find, small_study
 
 import tombola
-from tombola.running.files import read_json_checked, write_json_checked
+from tombola.running.files import Damaged, read_json_checked, write_json_checked
 from tombola.running.kept_plan import PLAN_FILE, keep_plan, kept_plan, what_changed
 from tombola.running.store import Store
 from tombola.studies.plan import make_plan
@@ -216,3 +216,15 @@ def test_other_shapes_of_a_network_are_other_work(tmp_path: Path, monkeypatch: p
         found.append(set(make_plan(study).work))
     assert found[0] == found[2]
     assert not found[0] & found[1]
+
+
+@pytest.mark.parametrize("lost", ["work", "needs"])
+def test_a_plan_without_work_that_it_names_is_damaged(tmp_path: Path, lost: str) -> None:
+    plan = make_plan(small_study(pruning__rounds=1))
+    keep_plan(tmp_path, plan)
+    content = read_json_checked(tmp_path / PLAN_FILE)
+    others = content["work"][1:]
+    content["work"] = [] if lost == "work" else others
+    write_json_checked(tmp_path / PLAN_FILE, content)
+    with pytest.raises(Damaged, match="does not contain it"):
+        kept_plan(tmp_path)

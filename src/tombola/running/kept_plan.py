@@ -65,11 +65,11 @@ def kept_plan(root: Path) -> Plan | None:
         return None
     try:
         if is_of_first_edition(path):
-            return plan_of_first_edition(json.loads(path.read_text("utf-8")))
+            return _complete(plan_of_first_edition(json.loads(path.read_text("utf-8"))))
         content = read_json_checked(path)
         items = [opaque_item_from_json(values) for values in content["work"]]
         _check_identities(items)
-        return Plan(
+        plan = Plan(
             study=Study.model_validate(content["study"], context=STORED),
             data=_DATA.validate_python(content["data"]),
             coverage=_COVERAGE.validate_python(content["coverage"]),
@@ -79,6 +79,7 @@ def kept_plan(root: Path) -> Plan | None:
             pairs=_PAIRS.validate_python(content["pairs"]),
             measures=_MEASURES.validate_python(content["measures"]),
         )
+        return _complete(plan)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError) as error:
         if isinstance(error, Damaged):
             raise
@@ -116,6 +117,19 @@ def plan_to_read(folder: Path, study: Study, root: Path | None = None) -> Plan:
             f"{why}; planning again would import {error.named}, and reading a folder runs no code: "
             f"run `tombola run {folder}`, but only if you trust the author of the study"
         ) from error
+
+
+def _complete(plan: Plan) -> Plan:
+    """Return a plan that has all the work that it names.
+
+    Raises:
+        ValueError: the plan was not written by tombola.
+    """
+    named = {row.job for row in plan.rows} | {pair.line for pair in plan.pairs}
+    named |= {need for item in plan.work.values() for need in item.needs}
+    if missing := sorted(named - plan.work.keys()):
+        raise ValueError(f"it names the work {missing[0]!r}, but does not contain it")
+    return plan
 
 
 def _check_identities(items: Sequence[Item]) -> None:

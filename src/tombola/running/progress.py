@@ -147,7 +147,7 @@ class Display:
                 if state := self._states(item):
                     value = self._value(state)
                     measured = value and f"  validation {self.metric.words} {value}"
-                    self._say(f"running  {item.label}  {_position(state)}{measured}  {totals}")
+                    self._say(f"running  {item.label}  {position(state)}{measured}  {totals}")
 
     def view(self, running: Sequence[Item]) -> View:
         """Return what a live display shows."""
@@ -156,7 +156,7 @@ class Display:
             state = self._states(item)
             # Network and data are the same in all of them, and a terminal may be narrow.
             short = item.label.removeprefix(f"{study.network.name}.{study.data.source}.")
-            where = _position(state).rpartition(" ")[0] if state else "starting"
+            where = position(state).rpartition(" ")[0] if state else "starting"
             value = self._value(state)
             rows.append((short, where, value and f"val {value}"))
         about = f", val: {self.metric.words}" if any(value for _, _, value in rows) else ""
@@ -221,7 +221,8 @@ def result_of(facts: dict[str, Any], metric: Metric) -> str:
     return ""
 
 
-def _position(state: State) -> str:
+def position(state: State) -> str:
+    """Return how far work is: "30,273/50,000 iterations"."""
     of = f"/{state['budget']:,}" if state["budget"] else ""  # a user's trainer says nothing of its last step
     return f"{state['iteration']:,}{of} {state.get('unit', 'iterations')}"
 

@@ -19,7 +19,7 @@ from tombola.running.estimate import measure_pace, random_mask
 from tombola.running.forecast import elapsed
 from tombola.running.kept_plan import what_changed
 from tombola.running.notes import skipped_rounds, surplus_outputs
-from tombola.running.progress import duration, read_progress
+from tombola.running.progress import duration, position, read_progress
 from tombola.running.results import Results
 from tombola.running.store import Store
 from tombola.studies.plan import Plan
@@ -166,9 +166,7 @@ def status_table(folders: Sequence[Path]) -> Table:
             if store.has(item):
                 tally[store.outcome(item.id)] += 1
             elif state := read_progress(store, item.id):
-                under_way.append(
-                    f"{state['label']} at {state['iteration']:,}/{state['budget']:,}{_holder(store, item.id)}"
-                )
+                under_way.append(f"{state['label']} at {position(state)}{_holder(store, item.id)}")
         table.add_row(
             markup(str(folder)),
             markup(plan.study.name),
