@@ -156,7 +156,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
             f"which {who} needs; set patience for the pruned levels only, as retraining.patience"
         )
     _check_second_initialisation(study, build, coverage)
-    check_align(study.connectivity, untrained())
+    check_align(study.connectivity, untrained(), data.input_shape)
     rates, remaining = reach(study, coverage)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task)
