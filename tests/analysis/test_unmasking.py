@@ -10,6 +10,7 @@ from made_up_levels import levels_of
 
 from tombola.analysis.claims import evaluate, read_claims
 from tombola.analysis.expressions import BadExpression, parse
+from tombola.analysis.reading import read_points
 from tombola.cli import cli
 from tombola.errors import InputError
 from tombola.formatting import as_csv
@@ -100,3 +101,35 @@ def test_the_command_reads_connectivity_beside_a_table(tmp_path):
     (tmp_path / "connectivity.csv").write_bytes(as_csv(points().drop(columns="kind")))
     with pytest.raises(InputError, match=r"connectivity.csv has no column 'kind'"):
         CliRunner().invoke(cli, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("test_error", "abc", "test_error=abc is not a number"),
+        ("test_error", 5, "test_error=5.* must be at least 0, at most 1"),
+        ("test_error", "", "test_error=nan is missing, and other points of the study have it"),
+        ("test_loss", "low", "test_loss=low is not a number"),
+        ("level", 1.5, "level=1.5 is not a whole number"),
+        ("rewind", "-", "rewind=- is not a number"),
+        ("trial", "", "trial=nan is missing"),
+        ("position", "nan", "position=nan is missing"),
+        ("position", 1.5, "position=1.5 must be at least 0, at most 1"),
+        ("density", 0, "density=0.* must be above 0, at most 1"),
+        ("kind", "zz", "kind=zz must be one of copies, dense-ticket, levels"),
+        ("line", "", "line is empty"),
+    ],
+)
+def test_points_in_a_file_are_checked(tmp_path, column, value, reason):
+    table = points().astype({column: object})
+    table.loc[2, column] = value
+    table.to_csv(tmp_path / "connectivity.csv", index=False)
+    with pytest.raises(InputError, match=rf"connectivity\.csv, row 3: {reason}") as caught:
+        read_points(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_points_without_errors_are_those_of_another_task(tmp_path):
+    table = points().drop(columns=["test_error", "train_error"])
+    table.to_csv(tmp_path / "connectivity.csv", index=False)
+    pd.testing.assert_frame_equal(read_points(tmp_path), table[table.columns], check_dtype=False)
