@@ -59,6 +59,20 @@ def test_the_share_of_levels_that_are_connected_exactly_where_they_match():
     assert lenient.outcome == "reproduced"  # level 3 then matches, too
 
 
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_the_margin_of_another_metric_is_in_percent_of_dense(unit):
+    """By hand: dense has an RMSE of about 2 kW, and level 3 one of about 2.08 kW, which is 4 % more."""
+    table = levels().drop(columns=["final_test_accuracy", "final_train_accuracy"])
+    rmse = unit * (2.98 - table.pop("early_stop_test_accuracy"))
+    rmse = rmse.rename("early_stop_test_rmse")
+    table = table.assign(early_stop_test_rmse=rmse, metric="rmse", metric_better="lower", metric_unit="kW")
+    for margin, share in ((3, 2 / 3), (5, 1 / 3)):
+        lines = {"id": "a", "source": "s", "sentence": "t", "expected": share, "tolerance": 0.01, "metric": "rmse"}
+        lines["expression"] = f'connected_where_matching("ticket", 2, {margin})'
+        (found,) = evaluate(table, read_claims(json.dumps({"claims": [lines]}), "own"), points=points())
+        assert (found.outcome, found.measured) == ("reproduced", pytest.approx(share)), found.reason
+
+
 @pytest.mark.parametrize(
     ("expression", "given", "reason"),
     [
@@ -74,6 +88,11 @@ def test_the_share_of_levels_that_are_connected_exactly_where_they_match():
             'connected_where_matching("ticket")',
             pd.concat([points(), points(rewind=500)]),
             "from several iterations; name one of ticket@0, ticket@500",
+        ),
+        (
+            'connected_where_matching("ticket")',
+            points().query("level != 2").replace({"other_level": {2: 1}}),
+            "join levels 1 and 3, which are not successive rounds",
         ),
         ('connected_where_matching("ticket@100")', points(), "no interpolations of kind 'levels' for 'ticket@100'"),
     ],
