@@ -90,7 +90,7 @@ class Plan:
         ]
         heads = {spec.mask.head for item in self.work.values() if isinstance(spec := item.spec, Run) and spec.mask}
         lines += [
-            f"note: a transferred ticket's output layer, {head}, is drawn anew: its source has other outputs"
+            f"note: a transferred ticket's output layer, {head}, gets new random weights: its source has other outputs"
             for head in sorted(filter(None, heads))
         ]
         return (*undrawn, *dict.fromkeys(line for line in lines if line))
