@@ -39,6 +39,19 @@ def test_what_is_not_there_is_no_fault(tmp_path: Path, monkeypatch: pytest.Monke
     assert not any(finding.fault for finding in lines.values())
 
 
+def test_a_folder_of_data_that_run_refuses_is_a_fault(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    answer = CliRunner().invoke(cli, ["doctor", "--data", str(missing)])
+    assert answer.exit_code == 1
+    assert "downloads it when" not in answer.output
+    line = found(data=missing)["data sets"]
+    assert line.fault
+    refused = CliRunner().invoke(cli, ["run", "demo", "--data", str(missing), "--out", str(tmp_path / "out")])
+    assert refused.exit_code != 0
+    assert line.means == str(refused.exception)
+    assert "this folder does not exist" in line.means
+
+
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "installed", lambda module: module == "pyarrow")
     lines = found()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tombola import __version__
-from tombola.errors import DataError, NotDownloaded
+from tombola.errors import DataError, InputError, NotDownloaded
 from tombola.extras import EXTRAS, INTEGRATIONS, install, installed
 from tombola.terminal import console, markup
 
@@ -103,7 +103,13 @@ def _compilers() -> Iterator[Finding]:
 
 def _data_sets(data: Path | None) -> Iterator[Finding]:
     from tombola.data import DataSettings, load
+    from tombola.running.run import data_folder
 
+    try:
+        data_folder(data)
+    except InputError as error:  # `tombola run` refuses it, too
+        yield Finding("data sets", "no such folder", str(error), fault=True)
+        return
     for name in PUBLISHED:
         try:
             load(DataSettings(source=name, validation=1), data, download=False)

@@ -10,6 +10,7 @@ from made_up_levels import levels_of
 
 from tombola.analysis.claims import evaluate, read_claims
 from tombola.analysis.expressions import BadExpression, parse
+from tombola.analysis.reading import read_points
 from tombola.cli import cli
 from tombola.errors import InputError
 from tombola.formatting import as_csv
@@ -58,6 +59,20 @@ def test_the_share_of_levels_that_are_connected_exactly_where_they_match():
     assert lenient.outcome == "reproduced"  # level 3 then matches, too
 
 
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_the_margin_of_another_metric_is_in_percent_of_dense(unit):
+    """By hand: dense has an RMSE of about 2 kW, and level 3 one of about 2.08 kW, which is 4 % more."""
+    table = levels().drop(columns=["final_test_accuracy", "final_train_accuracy"])
+    rmse = unit * (2.98 - table.pop("early_stop_test_accuracy"))
+    rmse = rmse.rename("early_stop_test_rmse")
+    table = table.assign(early_stop_test_rmse=rmse, metric="rmse", metric_better="lower", metric_unit="kW")
+    for margin, share in ((3, 2 / 3), (5, 1 / 3)):
+        lines = {"id": "a", "source": "s", "sentence": "t", "expected": share, "tolerance": 0.01, "metric": "rmse"}
+        lines["expression"] = f'connected_where_matching("ticket", 2, {margin})'
+        (found,) = evaluate(table, read_claims(json.dumps({"claims": [lines]}), "own"), points=points())
+        assert (found.outcome, found.measured) == ("reproduced", pytest.approx(share)), found.reason
+
+
 @pytest.mark.parametrize(
     ("expression", "given", "reason"),
     [
@@ -73,6 +88,11 @@ def test_the_share_of_levels_that_are_connected_exactly_where_they_match():
             'connected_where_matching("ticket")',
             pd.concat([points(), points(rewind=500)]),
             "from several iterations; name one of ticket@0, ticket@500",
+        ),
+        (
+            'connected_where_matching("ticket")',
+            points().query("level != 2").replace({"other_level": {2: 1}}),
+            "join levels 1 and 3, which are not successive rounds",
         ),
         ('connected_where_matching("ticket@100")', points(), "no interpolations of kind 'levels' for 'ticket@100'"),
     ],
@@ -100,3 +120,35 @@ def test_the_command_reads_connectivity_beside_a_table(tmp_path):
     (tmp_path / "connectivity.csv").write_bytes(as_csv(points().drop(columns="kind")))
     with pytest.raises(InputError, match=r"connectivity.csv has no column 'kind'"):
         CliRunner().invoke(cli, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("test_error", "abc", "test_error=abc is not a number"),
+        ("test_error", 5, "test_error=5.* must be at least 0, at most 1"),
+        ("test_error", "", "test_error=nan is missing, and other points of the study have it"),
+        ("test_loss", "low", "test_loss=low is not a number"),
+        ("level", 1.5, "level=1.5 is not a whole number"),
+        ("rewind", "-", "rewind=- is not a number"),
+        ("trial", "", "trial=nan is missing"),
+        ("position", "nan", "position=nan is missing"),
+        ("position", 1.5, "position=1.5 must be at least 0, at most 1"),
+        ("density", 0, "density=0.* must be above 0, at most 1"),
+        ("kind", "zz", "kind=zz must be one of copies, dense-ticket, levels"),
+        ("line", "", "line is empty"),
+    ],
+)
+def test_points_in_a_file_are_checked(tmp_path, column, value, reason):
+    table = points().astype({column: object})
+    table.loc[2, column] = value
+    table.to_csv(tmp_path / "connectivity.csv", index=False)
+    with pytest.raises(InputError, match=rf"connectivity\.csv, row 3: {reason}") as caught:
+        read_points(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_points_without_errors_are_those_of_another_task(tmp_path):
+    table = points().drop(columns=["test_error", "train_error"])
+    table.to_csv(tmp_path / "connectivity.csv", index=False)
+    pd.testing.assert_frame_equal(read_points(tmp_path), table[table.columns], check_dtype=False)

@@ -131,3 +131,36 @@ def test_tracing_leaves_the_module_as_it_was(capfd):
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
     assert capfd.readouterr() == ("", "")
+
+
+class Picky(nn.Module):
+    """It refuses batches of one, with an exception of a given type."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.error = error
+
+    def forward(self, x):
+        if len(x) == 1:
+            raise self.error
+        return self.linear(x)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("give more than one"), "give more than one"),
+        (KeyError("a\nb"), "a.*b"),
+        (IndexError(), "IndexError"),
+    ],
+)
+def test_a_forward_pass_that_fails_on_one_example_is_refused_in_one_sentence(error, said):
+    with pytest.raises(InputError, match=rf"fails on a batch of 1 \(.*{said}.*\); let it take batches") as caught:
+        trace(Picky(error), (4,))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_forward_pass_may_refuse_an_input_in_its_own_words():
+    with pytest.raises(InputError, match=r"^give two$"):
+        trace(Picky(InputError("give two")), (4,))

@@ -59,6 +59,18 @@ def test_changed_starting_weights_are_what_signs_are_compared_with(results, arm)
     assert table["flipped"].item() == by_hand
 
 
+def test_each_initialisation_is_loaded_once(results, monkeypatch):
+    load, loaded = type(results.store).load, []
+    monkeypatch.setattr(type(results.store), "load", lambda store, job: loaded.append(job) or load(store, job))
+    table = sign_flips(results, ["ticket", "lr-rewind"])
+    dense = [find(results.plan, "ticket", 0, trial=trial).id for trial in (0, 1)]
+    assert {job: loaded.count(job) for job in dense} == dict.fromkeys(
+        dense, 2
+    )  # as a run, and as what others start from
+    assert len(loaded) == len(set(loaded)) + 2
+    assert len(table) == 2 * 2 * 3 * (1 + len(results.plan.coverage.layers))
+
+
 def test_the_figure_is_drawn_on_request(results, tmp_path):
     levels, curves, settings = gather([results])
     files = draw(levels, curves, tmp_path, ["sign-flips"], settings=settings, formats=["svg"])

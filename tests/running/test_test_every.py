@@ -13,7 +13,8 @@ import pytest
 import tombola
 from helpers.interrupting import run_interrupted
 from helpers.small_studies import find, run_one, run_study, small_study
-from tombola.analysis.learning_curves import learning_curves
+from tombola.analysis.learning_curves import learning_curves, of_sound_runs
+from tombola.figures.density import at_fractions
 from tombola.studies import make_plan
 from tombola.tasks.metric import ACCURACY
 from tombola.training.engines.dense import DenseEngine
@@ -150,6 +151,7 @@ NAN = math.nan
         ([[NAN, 0.2, NAN, 0.4], [NAN, NAN, 0.3, 0.4]], "val", [0, 10, 20, 30]),  # early stop and the end
         ([[0.1, 0.2, 0.3, NAN, 0.5], [0.1, NAN, 0.3, 0.4, 0.5]], "test", [0, 20, 40]),
         ([[NAN, NAN, 0.3]], "val", [0, 10, 20]),
+        ([[0.1, 0.2, NAN, 0.4], [0.1]], "test", [0, 10, 30]),  # one run ended at once
     ],
 )
 def test_a_curve_is_of_the_examples_that_all_runs_measured(
@@ -161,3 +163,18 @@ def test_a_curve_is_of_the_examples_that_all_runs_measured(
     without = learning_curves(curves(test).drop(columns="val_accuracy"), ACCURACY)
     assert without[1] == "test"
     assert without[0]["test_accuracy"].notna().all()
+
+
+def test_a_run_that_diverged_at_once_does_not_change_what_the_curves_are_of() -> None:
+    table = curves([[0.1, 0.2, NAN, 0.4], [0.1, 0.2, NAN, 0.4], [0.5, NAN]])
+    table.loc[(table["trial"] == 2) & table["test_accuracy"].isna(), "val_accuracy"] = NAN
+    found, part = learning_curves(table, ACCURACY)
+    assert (part, sorted(set(found["iteration"]))) == ("test", [0, 10, 30])
+
+    levels = table.drop_duplicates(["trial"]).assign(status=["ok", "ok", "diverged"], density=1.0, iterations=30)
+    levels = levels.drop(columns=["iteration", "val_accuracy", "test_accuracy"]).assign(**ACCURACY.columns)
+    assert set(of_sound_runs(levels, table)["trial"]) == {0, 1}
+    assert set(of_sound_runs(levels.assign(study="other"), table)["trial"]) == {0, 1, 2}
+    shown, _, measured_on = at_fractions(levels, table, (0.34, 1.0))
+    assert measured_on == "test"
+    assert shown.set_index("trial")["test_accuracy_0"].to_dict() == pytest.approx({0: 0.2, 1: 0.2, 2: NAN}, nan_ok=True)

@@ -135,14 +135,14 @@ def test_controls_apply_to_what_was_transferred():
 def test_an_output_layer_of_another_width_is_drawn_anew_and_that_is_said(tmp_path):
     source = {"data": images(tmp_path, 4), "training": {"batch_size": 20}}
     plan, store = run_study(tmp_path / "x" / "out", arms=["ticket", *(arm(take, source) for take in TAKES)])
-    assert any("output layer" in note and "drawn anew" in note for note in plan.notes)
+    assert any("output layer" in note and "new random weights" in note for note in plan.notes)
     theirs = store.load(source_runs(plan)["ticket.level-02"])
     own = store.load(find(plan, "ticket", 0).id).snapshots["start"]
     for take in TAKES:
         mine = store.load(find(plan, take, 2).id)
         head = find(plan, take, 2).spec.mask.head
         assert head == plan.coverage.output
-        assert "drawn anew" in mine.facts["remarks"]["head"]
+        assert "new random draws" in mine.facts["remarks"]["head"]
         for name, keep in mine.mask.items():
             if name != head:
                 assert torch.equal(keep, theirs.mask[name])
@@ -202,7 +202,7 @@ def test_arms_that_can_not_be_transferred(rule):
     ("arm", "match"),
     [
         ({"reinit": {"transfer": {"from": SGD}}}, "'mask-and-weights' would take no weights of the source; set take"),
-        ({"late-reinit": {"transfer": {"from": SGD}}}, "its weights are drawn anew here"),
+        ({"late-reinit": {"transfer": {"from": SGD}}}, "it draws new weights here"),
         (
             {"of": "ticket", "reinit": True, "transfer": {"from": SGD, "take": "mask-and-trained"}},
             "take='mask-and-trained' would take no weights",

@@ -197,6 +197,15 @@ def test_the_cost_falls_with_density():
     assert costs[0] > 2 * 3 * 1500 * 60 * plan.remaining[0]
 
 
+@pytest.mark.parametrize(("criterion", "passes"), [("wanda", 1), ("gradient", 3), ("magnitude", 0)])
+def test_a_criterion_of_the_next_batch_costs_a_batch(criterion, passes):
+    plan = small(pruning__criterion=criterion, training__batch_size=50)
+    searches = [item for item in plan.work.values() if item.kind == "mask-search"]
+    assert searches
+    for item in searches:
+        assert item.cost.evaluated == passes * 50
+
+
 # Rates
 
 

@@ -71,11 +71,41 @@ def test_no_other_width_is_nearer():
         return 64 * hidden[0] + hidden[0] * hidden[1] + 10 * hidden[1]
 
     every = [[max(1, round(each * step / 1024)) for each in (30, 10)] for step in range(1, 1025)]
-    for wanted in (2400, 1000, 333, 120):
+    for wanted in (2400, 1000, 333, 150):
         found = scaler.at(wanted, "here")
         best = min(abs(weights(hidden) - wanted) for hidden in every)
         assert abs(found.weights - wanted) == best
         assert weights(found.settings.arguments["hidden"]) == found.weights
+
+
+def annotated(input_shape, classes, width: "int | float" = 20):
+    """The annotation alone says that the width may be a float."""
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(3072, round(4 * width)), torch.nn.Linear(round(4 * width), classes)
+    )
+
+
+@pytest.mark.parametrize(("name", "width"), [("conv-2", 1), ("resnet-20", 16), ("test_small_dense:annotated", 1)])
+def test_a_whole_number_of_a_float_width_is_scaled_as_a_float(name, width):
+    whole, broken = (narrower(name, width=each) for each in (width, float(width)))
+    share = 0.8 if width == 16 else 0.75
+    wanted = round(share * whole.coverage.matrix_weights)
+    assert whole.at(wanted, "here").settings == broken.at(wanted, "here").settings
+    assert whole.at(wanted, "here").weights == pytest.approx(wanted, rel=0.06)
+
+
+def units(input_shape, classes, hidden=2):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, hidden), torch.nn.Linear(hidden, classes))
+
+
+def test_the_whole_network_is_never_its_own_rival():
+    """Of two units and 148 weights, a narrower copy has one unit and 74."""
+    scaler = narrower("test_small_dense:units", Description((1, 8, 8), 10, 100, 100))
+    with pytest.raises(InputError, match=r"about 140 weights; the nearest is hidden=1, with 74 \(the whole .* 148\)"):
+        scaler.at(140, "here")
+    assert scaler.at(75, "here").weights == 74
+    with pytest.raises(InputError, match=r"about 30 weights; the nearest is hidden=1, with 74"):
+        scaler.at(30, "here")
 
 
 def test_it_is_the_dense_run_of_a_study_of_that_network(tmp_path):
@@ -116,7 +146,7 @@ def test_it_is_the_dense_run_of_a_study_of_that_network(tmp_path):
                 "network": {"name": "small_nets:mlp", "arguments": {"hidden": [2]}},
                 "pruning": {"rate": 0.6, "rounds": 2},
             },
-            r"arm 'small-dense' at level \d: there is no dense 'small_nets:mlp' of about [\d,]+ weights: with hidden",
+            r"arm 'small-dense' at level \d: no width of 'small_nets:mlp' gives about [\d,]+ weights; the nearest is",
         ),
         ({"pruning__pattern": {"n": 2, "m": 4}}, "a dense network can't follow a pattern"),
         ({"arms": [{"of": "small-dense", "shuffle": True}]}, "small-dense trains a whole network and has no mask"),

@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import permutations
+from types import SimpleNamespace
 
 import pytest
 import small_nets
@@ -16,8 +17,10 @@ from tombola.networks.conv import conv
 from tombola.networks.lenet import lenet
 from tombola.networks.resnet import cifar_resnet
 from tombola.networks.vgg import vgg
+from tombola.running.interpolations import ends_of
 from tombola.running.results import Results
 from tombola.studies import make_plan
+from tombola.studies.connectivity import Connectivity, check_align
 from tombola.training.align import aligned, chain_of
 from tombola.training.interpolation import between
 
@@ -171,3 +174,35 @@ def test_networks_that_can_not_be_aligned_are_refused_when_planned():
     study = small_study(network="small_nets:Dropping", connectivity={"levels": [0], "align": True})
     with pytest.raises(InputError, match=r"connectivity\.align can't align"):
         make_plan(study)
+
+
+def two_layers(*between, inputs=4, hidden=8):
+    return nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), *between, nn.Linear(inputs, 3))
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "match"),
+    [
+        (lambda: two_layers(nn.Flatten(), inputs=24), (3, 4), r"layer '0', whose units can't be permuted on such"),
+        (lambda: two_layers(nn.AvgPool1d(3, 1, 1), inputs=8), (4,), "layer '2', which mixes the units of the linear"),
+        (lambda: two_layers(nn.Flatten(), inputs=8), (4,), None),  # the same layers, and flat inputs
+        (lambda: NETWORKS["conv"][0](), NETWORKS["conv"][1], None),
+    ],
+)
+def test_a_permutation_that_changes_the_function_is_refused_by_layer(module, shape, match):
+    settings = Connectivity(levels=[0], align=True)
+    if match is None:
+        check_align(settings, module(), shape)
+        return
+    with pytest.raises(InputError, match=match) as caught:
+        check_align(settings, module(), shape)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_ends_are_refused_where_their_permutation_computes_something_else():
+    build = partial(two_layers, nn.Flatten(), inputs=24)
+    run = SimpleNamespace(snapshots={"final": build().state_dict()})
+    other = SimpleNamespace(snapshots={"final": build().state_dict()})
+    with pytest.raises(InputError, match="layer '0', whose units can't be permuted"):
+        ends_of(SimpleNamespace(align=True), run, other, build, (3, 4))
+    assert ends_of(SimpleNamespace(align=False), run, other, build, (3, 4))[0] is run.snapshots["final"]

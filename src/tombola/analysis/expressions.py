@@ -99,7 +99,7 @@ def parse(text: str) -> Expression:
     """Return the expression that a text means.
 
     Raises:
-        BadExpression: it is none.
+        BadExpression: the text is not an expression.
     """
     text = text.strip()
     if len(text) > LONGEST:

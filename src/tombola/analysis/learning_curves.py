@@ -5,10 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from tombola.analysis.summary import diverged
 from tombola.tasks.metric import Metric
 
 WORDS = {"test": "test", "val": "validation"}
 FEWEST = 3  # two rows of each run have test values anyway: early stop and the end
+
+
+def of_sound_runs(levels: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """Return the curves of runs that did not diverge: the figures agree with the summary on what counts."""
+    gone = diverged(levels)
+    if curves.empty or not gone.any():
+        return curves
+    key = [name for name in ("study", "arm", "trial", "repeat", "level") if name in levels and name in curves]
+    return curves[~pd.MultiIndex.from_frame(curves[key]).isin(pd.MultiIndex.from_frame(levels.loc[gone, key]))]
 
 
 def learning_curves(curves: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, str]:
@@ -26,11 +36,14 @@ def learning_curves(curves: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame,
     of_test = f"test_{metric.name}"
     if curves.empty:
         return curves, "test"
-    known = curves[of_test].notna()
-    key = ["study", "arm", "trial", "repeat", "level"]
-    each = known.groupby([curves[name] for name in key if name in curves]).sum()
     of_validation = curves.get(f"val_{metric.name}", pd.Series(np.nan, curves.index)).notna()
-    if not known.all() and each.min() < FEWEST and of_validation.any():
+    known = curves[of_test].notna()
+    if of_validation.any():  # a diverged run has rows with neither
+        there = known | of_validation
+        curves, known, of_validation = curves[there], known[there], of_validation[there]
+    key = [curves[name] for name in ("study", "arm", "trial", "repeat", "level") if name in curves]
+    counts = known.groupby(key).sum(), of_validation.groupby(key).sum().clip(upper=FEWEST)
+    if not known.all() and (counts[0] < counts[1]).any():
         return curves[of_validation], "val"
     # Early stop comes at another iteration in each run: a mean over some of the runs would be no point of the curve.
     together = [name for name in ("study", "arm", "level", "iteration") if name in curves]

@@ -46,7 +46,7 @@ class Needed:
 
     @property
     def trials(self) -> float:
-        """The larger number that does not depend on the pilot's outcome, where there is one."""
+        """The number to plan with: `if_claimed`, and `if_as_pilot` for a comparison."""
         return self.if_as_pilot if self.if_claimed is None else self.if_claimed
 
 
@@ -140,11 +140,18 @@ def _below(x: np.ndarray) -> np.ndarray:
 
 
 def seconds_per_trial(levels: pd.DataFrame) -> float | None:
-    """Return the mean seconds of computing that a trial of a study took, each run counted once; None if unknown."""
-    if "seconds" not in levels or levels.empty or levels["seconds"].isna().any():
+    """Return the mean seconds of computing that a trial of a study took, each run counted once; None if unknown.
+
+    A trial counts if it has as many rows as the fullest one; the others are not finished.
+    """
+    if "seconds" not in levels or levels.empty:
         return None
-    runs = levels.drop_duplicates("job") if "job" in levels else levels
-    return float(runs["seconds"].sum() / levels["trial"].nunique())
+    rows = levels["trial"].map(levels["trial"].value_counts())
+    whole = levels[rows == rows.max()]
+    if whole["seconds"].isna().any():
+        return None
+    runs = whole.drop_duplicates("job") if "job" in whole else whole
+    return float(runs["seconds"].sum() / whole["trial"].nunique())
 
 
 def as_row(needed: Needed, seconds: float | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tombola.analysis.measures import STOP, better_of, early_of, final_of, may_b
 from tombola.analysis.paired import DENSE
 from tombola.analysis.spread import trial_means
 from tombola.analysis.summary import diverged
+from tombola.analysis.verdicts import allowed_losses
 from tombola.studies.connectivity import Kind
 from tombola.tasks.metric import Metric, metric_of
 from tombola.training.loop import ROUNDING
@@ -253,12 +254,24 @@ def connected_where_matching(evidence: Evidence, arm: str, highest: float = 2.0,
         evidence: with interpolations between levels.
         arm: "ticket", or "ticket@k".
         highest: the error barrier, in percentage points, up to which two levels are connected.
-        margin: the loss against the dense network, in points, up to which a level matches.
+        margin: the loss against the dense network up to which a level matches: percentage points, or % of the dense
+            networks' mean of a metric without a scale of its own, as in `verdicts`.
+
+    Raises:
+        NotMeasured: an interpolation joins levels that are not successive rounds, or as `Evidence.barriers`.
     """
     table = evidence.barriers(arm, "levels")
+    joined = evidence.points[evidence.points["kind"] == "levels"]
+    if (apart := joined[(joined["level"] - joined["other_level"]).abs() != 1]).size:
+        ends = f"{int(apart['other_level'].iloc[0])} and {int(apart['level'].iloc[0])}"
+        raise NotMeasured(
+            f"the study's interpolations join levels {ends}, which are not successive rounds; list every level in "
+            "connectivity.levels"
+        )
+    allowed = next(iter(allowed_losses(evidence.levels, evidence.metric, margin / 100).values()), math.nan)
     found = {}
     for level in table:
-        matches = difference_at(evidence, arm, int(level)) >= -margin - ROUNDING
+        matches = difference_at(evidence, arm, int(level)) >= -allowed - ROUNDING
         connected = (table[level] <= highest + ROUNDING)[table[level].notna()]
         both = pd.concat([matches, connected], axis=1, join="inner")
         found[level] = (both.iloc[:, 0] == both.iloc[:, 1]).astype(float)

@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from tombola.analysis.connectivity import LINE
-from tombola.analysis.schema import COLUMNS, NO_CURVES, checked, checked_curves
+from tombola.analysis.schema import COLUMNS, NO_CURVES, checked, checked_curves, checked_points
 from tombola.errors import InputError
 from tombola.formatting import text_of_csv
 
@@ -64,11 +63,7 @@ def read_points(path: Path, data: Path | None = None) -> pd.DataFrame:
     file = (path if path.is_dir() else path.parent) / "connectivity.csv"
     if not file.is_file() or (path.is_file() and path.name != "results.csv"):
         return pd.DataFrame()
-    table = _csv(file)
-    needed = [*LINE, "density", "position", "test_loss", "train_loss"]
-    if missing := [name for name in needed if name not in table]:
-        raise InputError(f"{file} has no column {missing[0]!r}; `tombola results FOLDER` writes it again")
-    return table
+    return checked_points(_csv(file), str(file))
 
 
 def read_curves(file: Path, levels: pd.DataFrame) -> pd.DataFrame:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
+from tombola.analysis.connectivity import PARTS
 from tombola.analysis.measures import PLACES
 from tombola.errors import InputError, nearest
+from tombola.studies.connectivity import Kind as Between
 from tombola.studies.trainer import NAME, Trainer
 from tombola.tasks.metric import ACCURACY, metric_of
 
@@ -75,6 +77,16 @@ COLUMNS = (
     Column(VERSION_COLUMN, "whole number", "version of this schema", default=VERSION),
 )
 MEASURED = ("early_stop_iteration", "early_stop_test_<metric>")  # missing where a run diverged
+POINT_COLUMNS = (
+    *(Column(name, "text", "") for name in ("study", "kind", "line")),
+    *(Column(name, "whole number", "", low=0) for name in ("trial", "rewind", "level", "other_level")),
+    *(Column(name, "whole number", "", low=0) for name in ("copy", "other_copy")),
+    Column("density", "number", "", low=0, high=1, open_low=True),
+    Column("position", "number", "", low=0, high=1),
+    *(Column(f"{part}_loss", "number", "", default=NAN) for part in PARTS),
+    *(Column(f"{part}_error", "number", "", default=NAN, low=0, high=1) for part in PARTS),
+)
+"""Of the points on interpolations; errors are there for classification alone."""
 CURVE_COLUMNS = ("arm", "trial", "level", "iteration", "test_<metric>")
 
 
@@ -248,3 +260,29 @@ def checked_curves(curves: pd.DataFrame, levels: pd.DataFrame, where: str = "the
     found = _with_dense(found)
     place = ["study", "arm", "trial", "repeat", "level"]
     return found.drop(columns="density", errors="ignore").merge(levels[[*place, "density"]], on=place)
+
+
+def checked_points(points: pd.DataFrame, where: str = "the points") -> pd.DataFrame:
+    """Return a table of the points on interpolations, after checking it.
+
+    Args:
+        points: a row per point, as `Results.connectivity()` gives them.
+        where: names it in messages.
+
+    Raises:
+        InputError: a column is missing, or a value is impossible or missing.
+    """
+    needed = [column.name for column in POINT_COLUMNS if not column.name.endswith("_error")]
+    if missing := [name for name in needed if name not in points]:
+        raise InputError(f"{where} has no column {missing[0]!r}; `tombola results FOLDER` writes it again")
+    found = points.reset_index(drop=True)
+    for column in POINT_COLUMNS:
+        if column.name in found:
+            _check_values(found, column, column.name, where)
+    if (odd := ~found["kind"].isin(get_args(Between))).any():
+        raise _wrong(found, "kind", odd, f"must be one of {', '.join(get_args(Between))}", where)
+    for name in (f"{part}_error" for part in PARTS if f"{part}_error" in found):  # all of a study's, or none
+        known = found[name].notna()
+        if (gap := ~known & known.groupby(found["study"]).transform("any")).any():
+            raise _wrong(found, name, gap, "is missing, and other points of the study have it", where)
+    return found

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tombola.pruning import Mask
     from tombola.running.results import Results
+    from tombola.training.engine import Weights
 
 COLUMNS = [*ROW, "density", "layer", "weights", "flipped", "share"]
 
@@ -55,13 +56,14 @@ def sign_flips(results: Results, arms: Sequence[str] | None = None, trial: int |
     if trial is not None:
         wanted &= frame["trial"] == trial
     counted: dict[str, list[dict[str, Any]]] = {}  # by run: arms share their dense one
+    for _, of_trial in frame[wanted].groupby("trial"):
+        starts: dict[str, Weights] = {}
+        for job in of_trial["job"].astype(str).unique():
+            counted[job] = _of_run(results, job, starts)
     rows = []
     for row in frame[wanted].to_dict("records"):
-        job = str(row["job"])
-        if job not in counted:
-            counted[job] = _of_run(results, job)
         place = {key: row[key] for key in (*ROW, "density")}
-        rows += [place | each for each in counted[job]]
+        rows += [place | each for each in counted[str(row["job"])]]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -84,11 +86,14 @@ def flips(before: Mapping[str, Tensor], after: Mapping[str, Tensor], mask: Mask)
     ]
 
 
-def _of_run(results: Results, job: str) -> list[dict[str, Any]]:
-    found = results.store.load(job)
-    first = results.store.load(_origin(results, job)).snapshots["start"]
+def _of_run(results: Results, job: str, starts: dict[str, Weights]) -> list[dict[str, Any]]:
+    """Return the flips of a run; `starts` keeps the initialisations of a trial that other runs descend from."""
+    found, origin = results.store.load(job), _origin(results, job)
     own = found.snapshots["start"]
-    # An output layer of another width is drawn anew where a ticket is transferred.
+    if origin != job and origin not in starts:
+        starts[origin] = results.store.load(origin).snapshots["start"]
+    first = own if origin == job else starts[origin]
+    # A transferred ticket gets a new output layer where the source has another number of outputs.
     before = {name: first[name] if first[name].shape == own[name].shape else own[name] for name in found.mask}
     return flips(before, found.snapshots["final"], found.mask)
 

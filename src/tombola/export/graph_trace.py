@@ -80,10 +80,12 @@ def _compare(graph: g.Graph, module: nn.Module, examples: Tensor) -> None:
     count = len(examples)
     try:
         expected = one_tensor(module(examples))
-    except RuntimeError as error:
+    except InputError:
+        raise
+    except Exception as error:  # whatever a user's forward pass raises
+        said = plain(str(error), 200) or type(error).__name__
         raise InputError(
-            f"the network's forward pass fails on a batch of {count} ({plain(str(error), 200)}); let it take batches "
-            "of any size"
+            f"the network's forward pass fails on a batch of {count} ({said}); let it take batches of any size"
         ) from error
     found = run(graph, examples)
     scale = float(expected.abs().max()) + 1e-6

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tombola.analysis.learning_curves import WORDS, learning_curves
+from tombola.analysis.learning_curves import WORDS, learning_curves, of_sound_runs
 from tombola.analysis.measures import STOP, early_of, final_of, train_of
 from tombola.analysis.order import in_order
 from tombola.figures.against import Panel, against_density
@@ -125,7 +125,7 @@ def at_fractions(
     The evaluation nearest to a fraction is taken; that before the first step does not count.
     """
     panels, metric = [], metric_of(levels)
-    curves, part = learning_curves(curves, metric)
+    curves, part = learning_curves(of_sound_runs(levels, curves), metric)
     for number, fraction in enumerate(fractions):
         measure, chosen = f"{part}_{metric.name}_{number}", dict[str, int]()
         for study, iterations in curves[curves["iteration"] > 0].groupby("study", observed=True)["iteration"]:

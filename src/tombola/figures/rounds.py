@@ -11,13 +11,13 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from tombola.analysis.learning_curves import of_sound_runs
 from tombola.analysis.order import in_order
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
 from tombola.figures.axes import iteration_axis, value_axis
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import page, page_title
-from tombola.figures.training import of_sound_runs
 from tombola.formatting import axis_label, percent, plain
 from tombola.tables.captions import direction, small_print
 from tombola.tasks.metric import metric_of

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tombola.analysis.learning_curves import WORDS, learning_curves
+from tombola.analysis.learning_curves import WORDS, learning_curves, of_sound_runs
 from tombola.analysis.measures import bounds_of
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
@@ -96,15 +96,6 @@ def choose_levels(density_of: dict[int, float]) -> list[int]:
         places = np.linspace(0, len(falling) - 1, min(len(PAPER_DENSITIES), len(falling)))
         chosen = [falling[round(place)] for place in places]
     return sorted(chosen, key=falling.index)
-
-
-def of_sound_runs(levels: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """Return the curves of runs that did not diverge: the figures agree with the summary on what counts."""
-    if curves.empty or "status" not in levels:
-        return curves
-    key = ["arm", "trial", "repeat", "level"]
-    diverged = pd.MultiIndex.from_frame(levels.loc[levels["status"] == "diverged", key])
-    return curves[~pd.MultiIndex.from_frame(curves[key]).isin(diverged)]
 
 
 def _curve(rows: pd.DataFrame, metric: Metric, part: str, label: str, style: Style, form: Form) -> TrainingCurve:

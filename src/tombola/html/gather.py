@@ -13,7 +13,7 @@ from tombola.analysis.break_down import break_down
 from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
 from tombola.analysis.connectivity import barrier_statistics, height_of
 from tombola.analysis.layers import ALL, dead_units, layer_densities
-from tombola.analysis.learning_curves import WORDS, learning_curves
+from tombola.analysis.learning_curves import WORDS, learning_curves, of_sound_runs
 from tombola.analysis.measures import early_of
 from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
@@ -148,7 +148,7 @@ def judge(levels: pd.DataFrame, curves: pd.DataFrame, margin: float, rules: Mapp
     arm = ticket_arm(arms) if begun else None
     gains = _together([paired_gains(levels, arm, other, early_of(metric)) for other in arms if arm and other != arm])
     chosen = _chosen(levels, arm)
-    curves, every, measured_on = _thinned(curves, chosen, metric)
+    curves, every, measured_on = _thinned(of_sound_runs(levels, curves), chosen, metric)
     worth = partial(worth_of_rounds, levels, gains, rules=rules)
     said = findings(statistics, judged, gains, broken, margin, metric, worth)
     return Judged(metric, statistics, judged, broken, gains, curves, every, measured_on, said, arm, chosen)

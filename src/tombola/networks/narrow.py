@@ -7,9 +7,10 @@ size ("why not train a small network from the start?"; Liu et al. 2019, "Rethink
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -22,7 +23,7 @@ from tombola.tasks import Task
 WIDTHS = ("width", "hidden", "hidden_size", "channels")
 """What a factory may call its width: a number, or a list of numbers that are scaled together."""
 STEPS = 1024  # a width is scaled by a whole number of these
-FARTHEST = 1.5  # times as many weights as asked for, or as few, that still pass for as many
+FARTHEST = 1.1  # times as many weights as asked for, or as few, that still pass for as many
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,24 @@ class Narrower:
                 f"{where}: {self.network.name!r} has weights that are never pruned, such as {skipped[0].name!r}, so a "
                 "dense network of a ticket's size can't be told; remove the arm"
             )
+        whole = self._count(STEPS)
         low, high = 0, STEPS  # the narrowest copy that has as many lies above `low`
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self._count(middle) >= weights else (middle, high)
-        step = min((low, high), key=lambda each: (abs(self._count(each) - weights), each))
+        # The network itself is no rival: it is the dense run.
+        narrower = [each for each in (low, high) if 0 < self._count(each) < max(whole, weights + 1)]
+        step = min(narrower, key=lambda each: (abs(self._count(each) - weights), each), default=0)
         found = self._count(step)
         if not weights / FARTHEST <= found <= weights * FARTHEST:
+            nearest = (
+                f"the nearest is {self._name}={self._scaled(step)!r}, with {found:,}"
+                if step
+                else "no narrower copy can be built"
+            )
             raise InputError(
-                f"{where}: there is no dense {self.network.name!r} of about {weights:,} weights: with "
-                f"{self._name}={self._scaled(step)!r} it has {found:,}; lower pruning.rounds, or remove the arm"
+                f"{where}: no width of {self.network.name!r} gives about {weights:,} weights; {nearest} (the whole "
+                f"network has {whole:,}); change pruning.rate or pruning.rounds, or remove the arm"
             )
         return self._narrowed(step)
 
@@ -99,13 +108,15 @@ class Narrower:
     def _name(self) -> str:
         """The argument that is the network's width."""
         try:
-            takes = inspect.signature(resolve(self.network.name, NETWORKS, "network")).parameters
+            takes = _parameters(resolve(self.network.name, NETWORKS, "network"))
         except (TypeError, ValueError):  # compiled: it tells nothing of its parameters
-            takes = {}  # type: ignore[assignment]
+            takes = {}
         known = {name: each.default for name, each in takes.items()} | self.network.arguments
         for name in WIDTHS:
             if name in takes and _is_width(known[name]):
-                self._width = known[name]
+                # `width: 1` of a factor means 1.0
+                broken = isinstance(known[name], int) and _allows_float(takes[name])
+                self._width = float(known[name]) if broken else known[name]
                 return name
         raise InputError(
             f"network {self.network.name!r} can't be made narrower for small-dense: its factory takes no "
@@ -143,6 +154,19 @@ class Narrower:
             return sum(module.get_parameter(name).numel() for name in self.coverage.shapes())
         except (InputError, AttributeError):
             return 0
+
+
+def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a factory, with annotations as objects where their names can be resolved."""
+    try:
+        return inspect.signature(factory, eval_str=True).parameters
+    except (NameError, AttributeError, SyntaxError):
+        return inspect.signature(factory).parameters
+
+
+def _allows_float(parameter: inspect.Parameter) -> bool:
+    kinds = (parameter.annotation, *get_args(parameter.annotation))
+    return isinstance(parameter.default, float) or float in kinds or "float" in kinds
 
 
 def _is_width(value: Any) -> bool:

@@ -49,7 +49,7 @@ def several_gpus(device: str) -> tuple[str, ...]:
     gpus = tuple(name.strip() for name in device.split(","))
     for name in gpus:
         if not name.startswith("cuda:"):
-            raise InputError(f"device={device!r}: {name!r} is no GPU; a list names GPUs, such as cuda:0,cuda:1")
+            raise InputError(f"device={device!r}: {name!r} does not name a GPU; list GPUs, such as cuda:0,cuda:1")
         choose_device(name)
         if gpus.count(name) > 1:
             raise InputError(f"device={device!r} names {name} twice; name each GPU once")

@@ -69,7 +69,9 @@ def state_under_mask(
         mask = store.mask(run.mask.source)
         if run.mask.head is not None:
             mask = mask_with_head(mask, run.mask.head, full(), run.seeds.generator("mask", f"head/{run.mask.source}"))
-            remarks["head"] = f"{run.mask.head} has other outputs in the source; its weights and mask are drawn anew"
+            remarks["head"] = (
+                f"{run.mask.head} has other outputs in the source; its weights and mask are new random draws"
+            )
         if run.mask.search is not None:
             remarks |= store.facts(run.mask.search)["remarks"]
         if run.mask.shuffle is not None:
@@ -116,7 +118,7 @@ def mask_with_head(mask: Mask, head: str, full: Mask, generator: torch.Generator
 
 
 def _with_head(weights: Weights, run: Run, drawn: Callable[[int], Weights]) -> Weights:
-    """Return weights whose output layer, where it comes from a network with other outputs, is drawn anew."""
+    """Return weights whose output layer, where it comes from a network with other outputs, has new random weights."""
     if run.mask is None or run.mask.head is None:
         return weights
     fresh, layer = drawn(run.seeds.value("init")), run.mask.head.rpartition(".")[0]

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from tombola.data import Splits
+from tombola.data import Shape, Splits
 from tombola.running.heartbeat import Heartbeat
 from tombola.running.options import RunOptions
 from tombola.running.problem import build_of, engine_facts, splits_of, versions
 from tombola.running.store import Result, Store
-from tombola.training.align import aligned, chain_of
+from tombola.training.align import aligned, chain_of, check_orders
 from tombola.training.engine import Weights
 from tombola.training.interpolation import interpolate
 from tombola.work import Interpolation, Item
@@ -43,7 +43,7 @@ def _interpolate(item: Item, splits: Splits, store: Store, options: RunOptions) 
         "unit": "points",
     }
     found = interpolate(
-        *ends_of(spec, one, other, build),
+        *ends_of(spec, one, other, build, splits.input_shape),
         build,
         splits,
         spec.points,
@@ -56,16 +56,30 @@ def _interpolate(item: Item, splits: Splits, store: Store, options: RunOptions) 
     store.save(item, facts_of((one, other), found, begun, options, "dense"))
 
 
-def ends_of(spec: Interpolation, one: Result, other: Result, build: Callable[[], nn.Module]) -> tuple[Weights, Weights]:
+def ends_of(
+    spec: Interpolation, one: Result, other: Result, build: Callable[[], nn.Module], input_shape: Shape | None
+) -> tuple[Weights, Weights]:
     """Return the weights at positions 0 and 1.
 
     Args:
         spec: says whether they are aligned.
         one, other: results of the two runs.
         build: builds the network.
+        input_shape: of one example; None where only the plan of the study knew it, and checked the network.
+
+    Raises:
+        InputError: they are aligned, and the units of one can't be permuted.
     """
     first, last = one.snapshots["final"], other.snapshots["final"]
-    return (aligned(chain_of(build()), first, last) if spec.align else first), last
+    if not spec.align:
+        return first, last
+    module = build()
+    chain = chain_of(module)
+    if input_shape is not None:
+        assert isinstance(input_shape, tuple)  # a chain takes one tensor
+        module.load_state_dict(first)
+        check_orders(chain, module, input_shape)
+    return aligned(chain, first, last), last
 
 
 def facts_of(

@@ -61,7 +61,7 @@ def interpolate(item: Item, store: Store, options: RunOptions, make: Make, evalu
     state: dict[str, Any] = {"label": item.label, "iteration": 0, "budget": spec.points, "unit": "points"}
     beat = Heartbeat(store, options, lambda: {item.id: state})
     module = make(0).to(options.device)
-    ends = ends_of(spec, one, other, lambda: make(0))
+    ends = ends_of(spec, one, other, lambda: make(0), spec.input_shape)
     found: dict[str, list[float]] = {}
     for point in range(spec.points):
         state["iteration"] = point

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from torch import nn
 
+from tombola.data import Shape
 from tombola.extras import need
 from tombola.section import MOST_LEVELS, MOST_POINTS, MOST_REPEATS, Section
 from tombola.studies.rewind import RewindStep, rewind_steps
-from tombola.training.align import chain_of
+from tombola.training.align import chain_of, check_orders
 from tombola.work import Cost
 
 if TYPE_CHECKING:
@@ -128,15 +129,22 @@ class Pair:
     line: str
 
 
-def check_align(settings: Connectivity | None, module: nn.Module) -> None:
-    """Refuse to align networks that are no chain of layers, and without SciPy.
+def check_align(settings: Connectivity | None, module: nn.Module, input_shape: Shape) -> None:
+    """Refuse to align without SciPy, or a network whose units can't be permuted.
+
+    Args:
+        settings: of the study.
+        module: the network.
+        input_shape: of one example.
 
     Raises:
         InputError: `align` is set, and can't be done; the message names the layer or the package.
     """
     if settings is not None and settings.align:
         need("scipy", "connectivity.align")
-        chain_of(module)
+        chain = chain_of(module)
+        assert isinstance(input_shape, tuple)  # a chain takes one tensor
+        check_orders(chain, module, input_shape)
 
 
 def connect(trial: Trial, settings: Connectivity) -> Iterator[Pair]:

@@ -167,7 +167,7 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
     for rewind in partings:
         assert study.connectivity is not None
         _check_between(module, problem.what)
-        check_align(study.connectivity, module)
+        check_align(study.connectivity, module, data.input_shape)
         for number in range(study.trials):
             pairs += connect(trial(number, rewind, None), study.connectivity)
     measures = Measures((trainer.primary,), trainer.primary)

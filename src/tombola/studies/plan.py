@@ -90,7 +90,7 @@ class Plan:
         ]
         heads = {spec.mask.head for item in self.work.values() if isinstance(spec := item.spec, Run) and spec.mask}
         lines += [
-            f"note: a transferred ticket's output layer, {head}, is drawn anew: its source has other outputs"
+            f"note: a transferred ticket's output layer, {head}, gets new random weights: its source has other outputs"
             for head in sorted(filter(None, heads))
         ]
         return (*undrawn, *dict.fromkeys(line for line in lines if line))
@@ -156,7 +156,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
             f"which {who} needs; set patience for the pruned levels only, as retraining.patience"
         )
     _check_second_initialisation(study, build, coverage)
-    check_align(study.connectivity, untrained())
+    check_align(study.connectivity, untrained(), data.input_shape)
     rates, remaining = reach(study, coverage)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
     try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task)

@@ -103,7 +103,7 @@ def transferred(settings: ArmSettings, arm: Rule) -> Rule:
     drawn = settings.starts_fresh or (take == "mask-and-weights" and arm_named(settings.rule).fresh)
     if drawn and take != "mask":
         raise InputError(
-            f"arm {settings.label!r}: its weights are drawn anew here, so transfer.take={take!r} would take no weights "
+            f"arm {settings.label!r}: it draws new weights here, so transfer.take={take!r} would take no weights "
             "of the source; set take: mask"
         )
 
@@ -137,8 +137,8 @@ def transferred(settings: ArmSettings, arm: Rule) -> Rule:
         head = head_between(source.coverage, trial.coverage, settings.label)
         if head and trial.study.pruning.pattern is not None:
             raise InputError(
-                f"arm {settings.label!r}: the output layer has another width in the source, and its mask is drawn anew "
-                "without pruning.pattern; exclude the output layer, or leave the pattern out"
+                f"arm {settings.label!r}: the output layer has another width in the source, and its new random mask "
+                "can't follow pruning.pattern; exclude the output layer, or leave the pattern out"
             )
         return initial, mask.model_copy(update={"head": head}) if head else mask
 

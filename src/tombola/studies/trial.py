@@ -566,6 +566,10 @@ class Trial:
     def _use(self, search: MaskSearch, of: str) -> MaskUse:
         """Plan a mask search and return the use of its mask."""
         examples = self.task.few_count(self.data, search.examples) if search.examples else 1
+        if search.run is not None:  # its next batch
+            parent = self.items[search.run].spec
+            assert isinstance(parent, Training)
+            examples = parent.training.batch_size
         cost = Cost(evaluated=PASSES.get(search.criterion, 0) * examples)
         item = self.add(search, f"mask.{of}.level-{search.level:02}", "masks", cost)
         return MaskUse(search=item.id)

@@ -7,6 +7,7 @@ barrier between them is not a matter of order.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,19 @@ from tombola.errors import InputError
 from tombola.training.engine import Weights
 
 PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# These act on each unit alone, so they commute with a permutation.
-BETWEEN = (
-    *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity, nn.Dropout, nn.Dropout2d),
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.Flatten),
+POOLS = (
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d),
 )
+# These act on each unit alone, so they commute with a permutation; pools do so after a convolution only.
+BETWEEN = (
+    *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity, nn.Dropout, nn.Dropout2d),
+    *(*POOLS, nn.Flatten),
+)
 MOST_SWEEPS = 100
+EXAMPLES = 2
+TOLERANCE = 1e-4
+"""Largest difference between the outputs of a network and of its permutation, relative to the largest output."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def chain_of(module: nn.Module) -> Chain:
     """Return a network as a chain: an `nn.Sequential` of linear layers, convolutions and what acts on single units.
 
     Raises:
-        InputError: it is none; the message names the layer.
+        InputError: it can't be read as one; the message names the layer.
     """
     layers = list(_layers(module, ""))
     if len({id(layer) for _, layer in layers}) < len(layers):
@@ -71,7 +78,7 @@ def chain_of(module: nn.Module) -> Chain:
     parts: list[Part] = []
     sizes: list[int] = []
     group: int | None = None
-    flat = True
+    flat, before_it = True, nn.Module()
     for place, (name, layer) in enumerate(layers):
         flat = flat or isinstance(layer, nn.Flatten)
         if isinstance(layer, PRODUCTS):
@@ -79,13 +86,15 @@ def chain_of(module: nn.Module) -> Chain:
                 layer.weight.shape[1] % sizes[group] or (isinstance(layer, nn.Linear) and not flat)
             ):
                 raise _refused(name, layer, "whose inputs are not the outputs of the layer before it, ")
-            flat = isinstance(layer, nn.Linear)
+            flat, before_it = isinstance(layer, nn.Linear), layer
             before, group = group, None if place == last else len(sizes)
             if group is not None:
                 sizes.append(len(layer.weight))
             parts.append(Part(f"{name}.weight", group, before))
             parts += [Part(f"{name}.bias", group)] if layer.bias is not None else []
         else:
+            if isinstance(layer, POOLS) and isinstance(before_it, nn.Linear):
+                raise _refused(name, layer, "which mixes the units of the linear layer before it, ")
             vectors = {key: each for key, each in layer.state_dict().items() if each.dim()}
             if group is not None and any(len(each) != sizes[group] for each in vectors.values()):
                 raise _refused(name, layer, "which has another number of units than the layer before it, ")
@@ -108,6 +117,36 @@ def _layers(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
         else:
             raise _refused(path, layer)
     return found
+
+
+def check_orders(chain: Chain, module: nn.Module, input_shape: Sequence[int]) -> None:
+    """Refuse a network that computes something else when the units of a layer are permuted, on random examples.
+
+    What its layers are does not tell: `nn.Flatten` after a linear layer keeps units apart for flat inputs alone.
+
+    Args:
+        chain: what `chain_of` gives for it.
+        module: with the weights to check; it stays as it is.
+        input_shape: of one example.
+
+    Raises:
+        InputError: it does; the message names the layer.
+    """
+    module = copy.deepcopy(module).cpu().double().eval()
+    weights = module.state_dict()
+    generator = torch.Generator().manual_seed(0)
+    examples = torch.randn(EXAMPLES, *input_shape, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        expected = module(examples)
+        if not expected.isfinite().all():
+            return  # such a run has diverged, and has no function to keep
+        for group, size in enumerate(chain.sizes):
+            orders = [torch.arange(each) for each in chain.sizes]
+            orders[group] = torch.randperm(size, generator=generator)
+            found = torch.func.functional_call(module, {**weights, **_permuted(chain, weights, orders)}, (examples,))
+            if float((found - expected).abs().max()) > TOLERANCE * float(expected.abs().max()):
+                name = next(part.name for part in chain.parts if part.outputs == group).rpartition(".")[0]
+                raise _refused(name, module.get_submodule(name), "whose units can't be permuted on such inputs, ")
 
 
 def _refused(name: str, layer: nn.Module, why: str = "") -> InputError:

@@ -90,8 +90,8 @@ class MaskUse(Section):
         run: identity of the run whose own mask it is, instead of `search`.
         shuffle: permute it within each layer.
         frozen: pruned weights keep their starting values; None makes them 0.0.
-        head: weight of the output layer, where the mask comes from a network with other outputs: it is drawn anew, with
-            its bias, and its mask keeps the same share of weights in random places.
+        head: weight of the output layer, where the mask comes from a network with other outputs: it gets new random
+            weights and a new bias, and its mask keeps the same share of weights in random places.
     """
 
     search: str | None = None

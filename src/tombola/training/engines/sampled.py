@@ -13,7 +13,7 @@ from tombola.training.popup import initial_scores
 class SampledEngine(PopupEngine):
     """Trains a score m for each weight; the forward pass of each step sees a weight with probability sigmoid(m).
 
-    The sample is drawn anew for each step, as a function of the seeds and the iteration alone. Gradients pass the draw
+    Each step draws a new sample, as a function of the seeds and the iteration alone. Gradients pass the draw
     straight through: dL/dm = dL/dw * w * sigmoid(m) (1 - sigmoid(m)). Evaluations, snapshots and the mask take the
     likeliest weights of each layer, as many as asked for; the paper evaluates samples, which have no fixed number.
     Scores start where the expected number of weights is the one asked for.
