@@ -29,7 +29,7 @@ from tombola.errors import ClusterError, InputError
 from tombola.running import preemption
 from tombola.running.devices import choose_device, cores, default_workers
 from tombola.running.executors import opened
-from tombola.running.remote import POOL, Remote, Sender, check, on_node, release
+from tombola.running.remote import PROCESSES, Remote, Sender, check, checking, on_node, release
 from tombola.running.sites import Site
 from tombola.studies.cluster import ClusterSettings
 from tombola.studies.plan import Plan
@@ -114,8 +114,9 @@ class DaskSite(Site):
         """Return what sends work to the workers, once all that are there have said that they can do it."""
         client, sender = self._client, Sender.of(plan.study, str(file), threads)
         self._wait()
-        for answer in _answers(client, on_node, sender, check()).values():
-            opened(answer)
+        for worker, answer in _answers(client, on_node, sender, check()).items():
+            with checking(f"the worker at {worker}"):
+                opened(answer)
         _register(client)
         return Remote(client.get_executor(pure=False), sender, (KilledWorker,), lambda: not client.nthreads())
 
@@ -233,7 +234,7 @@ class Preemption(WorkerPlugin):
         loop = asyncio.get_running_loop()
 
         def hear(_number: int, _frame: object) -> None:
-            POOL.preempt()
+            PROCESSES.preempt()
             loop.call_soon_threadsafe(lambda: loop.create_task(_leave(worker)))
 
         with contextlib.suppress(ValueError):  # a worker in some thread can't hear signals
