@@ -22,6 +22,7 @@ from tombola.running.executors import opened
 from tombola.running.remote import Remote, Sender, check, check_node, on_node
 from tombola.running.sites import site_for
 from tombola.studies.cluster import ClusterSettings, read_cluster
+from tombola.studies.loading import dump_study
 from tombola.studies.plan import make_plan
 
 CHANGES = {"trials": 1, "pruning.rounds": 1, "arms": ["ticket"], "training.iterations": 20}
@@ -234,6 +235,10 @@ def test_settings_of_a_file_replace_those_of_the_study(tmp_path: Path) -> None:
         ("waltime: 1", "mine.yaml: unknown field 'waltime'; did you mean 'walltime'?"),
         ("workers: 0", "mine.yaml: workers: .*greater than or equal to 1"),
         ("partition: 'a; rm'", "mine.yaml: partition: "),
+        ('directives: ["--comment=a\\ntouch b"]', r"mine.yaml: directives: '--comment=a\\ntouch b' is not one option"),
+        ("directives: [x]", "mine.yaml: directives: 'x' is not one option of sbatch on one line"),
+        *((f'{name}: "1\\n"', f"mine.yaml: {name}: ") for name in ("partition", "account", "interface")),
+        *((f'{name}: "1{end}\\n"', f"mine.yaml: {name}: ") for name, end in (("walltime", ""), ("memory", "GB"))),
         ("[1]", "mine.yaml has no settings of a cluster"),
     ],
 )
@@ -247,3 +252,20 @@ def test_where_a_study_is_computed_is_no_part_of_what_it_is() -> None:
     plain = tombola.Study.load("demo", **CHANGES)
     there = tombola.Study.load("demo", **CHANGES, cluster={"partition": "gpu"})
     assert list(make_plan(plain).work) == list(make_plan(there).work)
+
+
+@pytest.mark.parametrize("field", ["directives", "environment"])
+def test_a_study_sets_nothing_that_a_shell_executes(tmp_path: Path, field: str) -> None:
+    (tmp_path / "theirs.yaml").write_text(f"extends: demo\ncluster:\n  {field}: [--touch]\n")
+    with pytest.raises(InputError, match=rf"theirs.yaml, line 2: cluster: a study can't set {field}.*--cluster FILE"):
+        tombola.Study.load(tmp_path / "theirs.yaml")
+    (tmp_path / "mine.yaml").write_text(f"{field}: [--touch]\n")
+    assert getattr(read_cluster(tmp_path / "mine.yaml", ClusterSettings(workers=2)), field) == ("--touch",)
+
+
+def test_a_results_folder_keeps_nothing_that_a_shell_executes() -> None:
+    study = tombola.Study.load("demo", cluster={"partition": "gpu"})
+    forced = study.model_copy(update={"cluster": ClusterSettings(partition="gpu", environment=("touch x",))})
+    text = dump_study(forced)
+    assert "partition: gpu" in text
+    assert "touch" not in text
