@@ -71,10 +71,12 @@ class DaskSite(Site):
                 raise ClusterError(
                     f"the Dask scheduler at {address} has no workers; start one: dask worker {address} --nthreads 1"
                 )
-            yield
-            if self.about:
-                with contextlib.suppress(ClusterError):  # workers that died meanwhile
-                    _answers(self._client, release)
+            try:
+                yield
+            finally:
+                if self.about:
+                    with contextlib.suppress(Exception):  # workers or the scheduler may have gone
+                        _answers(self._client, release, within=ANSWER)
 
     def _started(self, stack: contextlib.ExitStack, workers: int | None) -> str:
         """Start a scheduler in this process, and workers that do not import the caller's main module."""
@@ -278,17 +280,22 @@ def _connected(address: str) -> Iterator[Any]:
         yield client
 
 
-def _answers(client: Any, function: Any, *arguments: Any) -> dict[str, Any]:
+def _answers(client: Any, function: Any, *arguments: Any, within: float = CHECKED) -> dict[str, Any]:
     """Return what a function returns on each worker, by address.
+
+    Args:
+        client: of the scheduler.
+        function, arguments: the call.
+        within: seconds.
 
     Raises:
         ClusterError: a worker can't make the call; the message says why.
     """
     try:
-        found = client.sync(client._run, _aside, function, *arguments, on_error="return", callback_timeout=CHECKED)
+        found = client.sync(client._run, _aside, function, *arguments, on_error="return", callback_timeout=within)
     except (TimeoutError, OSError) as error:
         raise ClusterError(
-            f"some workers do not answer within {CHECKED:.0f} seconds ({error}); end or restart them"
+            f"some workers do not answer within {within:.0f} seconds ({error}); end or restart them"
         ) from None
     found = {worker: answer for worker, answer in found.items() if not isinstance(answer, OSError)}  # others have gone
     for worker, answer in found.items():

@@ -246,8 +246,8 @@ class Study(Section):
         """Refuse lines that a shell would execute: a study may come from a stranger."""
         if cluster is not None and (found := [name for name in SHELL if getattr(cluster, name)]):
             raise ValueError(
-                f"a study can't set {' and '.join(found)}, because a shell executes these lines; write them in a file of "
-                "your own and give --cluster FILE, or give cluster=ClusterSettings(...) in Python"
+                f"a study can't set {' and '.join(found)}, because a shell executes these lines; write them in a file "
+                "of your own and give --cluster FILE, or give cluster=ClusterSettings(...) in Python"
             )
         return cluster
 
