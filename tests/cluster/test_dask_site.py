@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
+import distributed
 import pytest
+from distributed import Scheduler, Worker
 
 from tombola.errors import StoppedByUser
 from tombola.running import dask_site
@@ -40,3 +44,23 @@ def test_workers_end_their_processes_also_after_ctrl_c(monkeypatch: pytest.Monke
     with pytest.raises(StoppedByUser), DaskSite(ClusterSettings(), "tcp://there:0").reached(None):
         raise StoppedByUser("stopped")
     assert client.called == [release]
+
+
+def test_a_worker_that_is_told_to_go_takes_no_more_calls() -> None:
+    async def executed() -> tuple[int, str]:
+        quiet: dict[str, Any] = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}
+        async with (
+            Scheduler(**quiet, port=0) as scheduler,
+            Worker(scheduler.address, **quiet, nthreads=1, memory_limit="4GiB") as going,
+            Worker(scheduler.address, **quiet, nthreads=1),
+            distributed.Client(scheduler.address, asynchronous=True, set_as_default=False) as client,
+        ):
+            calls = [client.submit(time.sleep, 0.3, pure=False) for _ in range(6)]
+            while not going.state.executing_count:
+                await asyncio.sleep(0.02)
+            await dask_site._leave(going)
+            assert await client.gather(calls) == [None] * 6
+            assert not any(task.suspicious for task in scheduler.tasks.values())  # nobody counts it as a crash
+            return going.state.executed_count, going.status.name
+
+    assert asyncio.run(executed()) == (1, "closed")

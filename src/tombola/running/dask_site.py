@@ -21,6 +21,7 @@ import platformdirs
 import torch
 from dask_jobqueue import SLURMCluster
 from distributed import Client, Scheduler, WorkerPlugin
+from distributed.core import Status
 from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 from distributed.scheduler import KilledWorker
@@ -40,6 +41,7 @@ CHECKED = 120.0  # seconds within which all workers have said whether they can d
 START = 60.0  # seconds that a worker of this machine has to start
 SUBMIT = 60.0  # seconds that sbatch has to judge a job
 TRIES = 20  # to reach all workers while some of them die
+LEAVE = 5.0  # seconds that a worker that goes has to hand its answers to others
 LOST = 2.0  # leases: a silent worker's calls are then given to others
 
 
@@ -258,9 +260,19 @@ def _register(client: Any) -> None:
 
 
 async def _leave(worker: Any) -> None:
+    """Take no more calls, finish those under way, and go.
+
+    A worker that is only paused would continue as soon as Dask finds its memory free.
+    """
+    if worker.status in (Status.closing_gracefully, Status.closing, Status.closed):
+        return
+    worker.status = Status.closing_gracefully
     while worker.state.executing_count:
         await asyncio.sleep(0.1)
-    await asyncio.sleep(0.5)  # until its last answers have gone
+    with contextlib.suppress(Exception):  # the worker may be the last one, or the scheduler may have gone
+        retiring = worker.scheduler.retire_workers(workers=[worker.address], close_workers=False, remove=True)
+        await asyncio.wait_for(retiring, LEAVE)  # its last answers go to other workers, and its other calls too
+    await asyncio.sleep(0.5)  # until the command has read its last answers
     await worker.close(reason="preempted")
 
 
