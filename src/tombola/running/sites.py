@@ -33,14 +33,6 @@ class Site:
         self.settings, self.about = settings, about
         self._gpus: tuple[str, ...] = ()  # one or more workers for each
 
-    @classmethod
-    def check_installed(cls) -> None:
-        """Check that the libraries of the site are installed.
-
-        Raises:
-            InputError: one is not; the message gives the command.
-        """
-
     def describe(self) -> str:
         """Return for a person where work is computed; "" for this machine."""
         return ""
