@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import distributed
 import pytest
 from distributed import Scheduler, Worker
 
-from tombola.errors import StoppedByUser
+from tombola.errors import ClusterError, StoppedByUser
 from tombola.running import dask_site
 from tombola.running.dask_site import DaskSite
 from tombola.running.remote import release
@@ -64,3 +68,39 @@ def test_a_worker_that_is_told_to_go_takes_no_more_calls() -> None:
             return going.state.executed_count, going.status.name
 
     assert asyncio.run(executed()) == (1, "closed")
+
+
+@pytest.mark.parametrize(("cores", "each", "expected"), [(8, 1, 8), (8, 4, 2), (8, 3, 2), (2, 4, 1)])
+def test_workers_of_this_machine_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, each: int, expected: int
+) -> None:
+    monkeypatch.setattr(dask_site, "cores", lambda: cores)
+    monkeypatch.setattr(dask_site, "SpecCluster", lambda **options: contextlib.nullcontext())
+    monkeypatch.setattr(DaskSite, "_kept", lambda self, cluster: "tcp://127.0.0.1:1")
+    site = DaskSite(ClusterSettings(cores=each))
+    with contextlib.ExitStack() as stack:
+        site._started(stack, None)
+    assert site.workers(None, "cpu", 100) == expected
+
+
+def test_a_search_path_with_quotes_reaches_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "/home/o'neil/my code:/tmp/$(touch x)"
+    monkeypatch.setenv("PYTHONPATH", path)
+    script = "\n".join([*dask_site._environment(3), 'printf "%s|%s" "$PYTHONPATH" "$OMP_NUM_THREADS"'])
+    assert subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True).stdout == f"{path}|3"
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("exit 3", r"SLURM refuses the job \(sbatch says nothing, and ends with status 3\)"),
+        ("echo allocation failure: no such partition >&2; exit 1", r"SLURM refuses the job \(no such partition\)"),
+    ],
+)
+def test_what_sbatch_says_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str) -> None:
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text(f"#!/bin/sh\n{script}\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(ClusterError, match=message):
+        dask_site._check_job("#!/bin/sh")

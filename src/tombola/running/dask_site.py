@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -28,7 +29,7 @@ from distributed.scheduler import KilledWorker
 
 from tombola.errors import ClusterError, InputError
 from tombola.running import preemption
-from tombola.running.devices import choose_device, cores, default_workers
+from tombola.running.devices import choose_device, cores
 from tombola.running.executors import opened
 from tombola.running.remote import PROCESSES, Remote, Sender, check, checking, on_node, release
 from tombola.running.sites import Site
@@ -82,7 +83,7 @@ class DaskSite(Site):
 
     def _started(self, stack: contextlib.ExitStack, workers: int | None) -> str:
         """Start a scheduler in this process, and workers that do not import the caller's main module."""
-        self._count = workers or self.settings.workers or default_workers("cpu", cores())
+        self._count = workers or self.settings.workers or max(1, cores() // self.settings.cores)
         worker = {"cls": _LocalWorker, "options": {"threads": self.settings.cores}}
         scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}}
         cluster = stack.enter_context(SpecCluster(scheduler=scheduler, worker=worker, name="tombola"))
@@ -183,9 +184,9 @@ def _slurm_cluster(settings: ClusterSettings) -> Any:
 
 def _environment(threads: int) -> list[str]:
     """Return shell lines that give a job this process's search path, and its libraries their threads."""
-    path = os.pathsep.join(os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    path = os.environ.get("PYTHONPATH", "")
     lines = [f"export {name}={threads}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")]
-    return [*lines, f"export PYTHONPATH='{path}'"] if path else lines
+    return [*lines, f"export PYTHONPATH={shlex.quote(path)}"] if path else lines
 
 
 def _check_job(script: str) -> None:
@@ -204,7 +205,8 @@ def _check_job(script: str) -> None:
         except subprocess.TimeoutExpired:
             raise ClusterError(f"SLURM does not answer within {SUBMIT:.0f} seconds; try again later") from None
     if done.returncode:
-        said = done.stderr.strip().splitlines()[-1].removeprefix("allocation failure: ")
+        lines = done.stderr.strip().splitlines() or [f"sbatch says nothing, and ends with status {done.returncode}"]
+        said = lines[-1].removeprefix("allocation failure: ")
         raise ClusterError(f"SLURM refuses the job ({said}); correct the settings of the cluster")
 
 

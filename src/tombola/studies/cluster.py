@@ -18,8 +18,8 @@ class ClusterSettings(Section):
     """Workers on other machines.
 
     Args:
-        workers: how many compute at a time, each one run or one stack of runs. None: as many as an address has, one per
-            core of this machine, or one job of SLURM.
+        workers: how many compute at a time, each one run or one stack of runs. None: as many as an address has, as many
+            as this machine has cores for, or one job of SLURM.
         cores: of each worker, and threads of each run.
         memory: of each SLURM job, such as "4GB".
         gpus: of each SLURM job.
