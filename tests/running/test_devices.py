@@ -37,8 +37,8 @@ def test_each_gpu_has_a_worker() -> None:
     ("device", "message"),
     [
         ("cuda:0,cuda:3", "PyTorch finds 3 GPUs, counted from cuda:0"),
-        ("cuda:0,cpu", "'cpu' is no GPU"),
-        ("cuda:0,", "'' is no GPU"),
+        ("cuda:0,cpu", "'cpu' is not a GPU"),
+        ("cuda:0,", "'' is not a GPU"),
         ("cuda:1,cuda:1", "names cuda:1 twice"),
     ],
 )

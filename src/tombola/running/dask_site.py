@@ -116,7 +116,7 @@ class DaskSite(Site):
         return self.settings.cores
 
     def executor(self, plan: Plan, workers: int, threads: int, file: Path) -> Executor:
-        """Return what sends work to the workers, once all that are there have said that they can do it."""
+        """Return what sends work to the workers, after each worker has said that it can do it."""
         client, sender = self._client, Sender.of(plan.study, str(file), threads)
         self._wait()
         for worker, answer in _answers(client, on_node, sender, check()).items():
@@ -126,7 +126,7 @@ class DaskSite(Site):
         return Remote(client.get_executor(pure=False), sender, (KilledWorker,), lambda: not client.nthreads())
 
     def _wait(self) -> None:
-        """Wait until a worker is there, where that takes no long time."""
+        """Wait for the first worker."""
         try:
             self._client.wait_for_workers(1, timeout=START)
         except TimeoutError:
@@ -154,10 +154,13 @@ class SlurmSite(DaskSite):
         """Wait for nothing: jobs may stand in a queue for hours."""
 
     def device(self, asked: str) -> str:
-        """Return the device to train on, as the settings say: no job runs yet that could be asked."""
+        """Return the device to train on, as the settings say: no job runs yet."""
         has = "cuda" if self.settings.gpus else "cpu"
         if asked not in ("auto", "cpu", has):
-            raise InputError(f"device={asked!r}: jobs of SLURM have it with gpus: 1 in the settings of the cluster")
+            raise InputError(
+                f"device={asked!r}: with gpus: {self.settings.gpus}, jobs of SLURM have only {has}; change gpus in the "
+                "settings of the cluster, or give --device auto"
+            )
         return has if asked == "auto" else asked
 
 
@@ -233,7 +236,7 @@ class _LocalWorker(SubprocessWorker):
 
 
 class Preemption(WorkerPlugin):
-    """Lets a worker that is told to go save its work and give it back first."""
+    """Saves the work of a worker that is told to go, and gives it back."""
 
     def setup(self, worker: Any) -> None:
         """Hear the signals of a node that goes; the event loop of a worker runs in its main thread."""
@@ -252,13 +255,13 @@ def _register(client: Any) -> None:
     """Give all workers, and those that come later, the plugin.
 
     Raises:
-        ClusterError: workers die all the time.
+        ClusterError: workers died at each try.
     """
     for _ in range(TRIES):
         with contextlib.suppress(OSError):  # a worker died just now
             client.register_plugin(Preemption(), name="tombola-preemption")
             return
-    raise ClusterError("the workers of the Dask cluster die all the time; look at their logs")
+    raise ClusterError(f"workers of the Dask cluster died at each of {TRIES} tries; look at their logs")
 
 
 async def _leave(worker: Any) -> None:
@@ -282,7 +285,7 @@ async def _leave(worker: Any) -> None:
 def _connected(address: str) -> Iterator[Any]:
     scheme, mark, place = address.partition("://")
     if scheme not in SCHEMES or not mark or not place.rpartition(":")[2].isdigit():
-        raise InputError(f"--on dask={address}: this is no address; write tcp://HOST:PORT")
+        raise InputError(f"--on dask={address}: the address has another form; write tcp://HOST:PORT")
     try:
         with dask.config.set({"distributed.comm.timeouts.connect": ANSWER}):
             client = Client(address, timeout=ANSWER, set_as_default=False)

@@ -49,7 +49,7 @@ def several_gpus(device: str) -> tuple[str, ...]:
     gpus = tuple(name.strip() for name in device.split(","))
     for name in gpus:
         if not name.startswith("cuda:"):
-            raise InputError(f"device={device!r}: {name!r} is no GPU; a list names GPUs, such as cuda:0,cuda:1")
+            raise InputError(f"device={device!r}: {name!r} is not a GPU; a list names GPUs, such as cuda:0,cuda:1")
         choose_device(name)
         if gpus.count(name) > 1:
             raise InputError(f"device={device!r} names {name} twice; name each GPU once")
@@ -57,7 +57,7 @@ def several_gpus(device: str) -> tuple[str, ...]:
 
 
 def only(gpu: str) -> dict[str, str]:
-    """Return the environment in which a process sees one GPU of this process's, such as "cuda:1", as "cuda"."""
+    """Return the environment in which a process sees one GPU alone, such as "cuda:1" here, and calls it "cuda"."""
     number = int(gpu.partition(":")[2])
     visible = [each for each in os.environ.get(VISIBLE, "").split(",") if each.strip()]
     return {VISIBLE: visible[number].strip() if visible else str(number)}
@@ -69,7 +69,7 @@ def cores() -> int:
 
 
 def default_workers(device: str, items: int) -> int:
-    """Return how many runs to run at a time: one per core, because small networks gain little from a second thread."""
+    """Return how many runs to compute at a time: one per core, as small networks gain little from a second thread."""
     return 1 if device != "cpu" else max(1, min(cores(), items))
 
 
@@ -78,7 +78,7 @@ def threads_each(plan: Plan, workers: int) -> int:
 
     Threads of a small step gain nothing, and wait for each other wherever another program needs a core.
     """
-    if plan.study.trainer is not None:  # what its steps are is not known
+    if plan.study.trainer is not None:  # the cost of its steps is unknown
         return max(1, cores() // max(1, workers))
     step = 3 * 2 * plan.multiply_adds * plan.study.training.batch_size  # forward; backward for weights and for inputs
     return max(1, cores() // max(1, workers)) if step >= LARGE_STEP else 1

@@ -37,14 +37,14 @@ NAMED = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*")  # package.module:name
 
 @dataclass(frozen=True)
 class Sender:
-    """What a worker on another machine must know of whoever sends it work, and must agree with.
+    """What a worker on another machine must know about the sender of its work, and must agree with.
 
     Args:
-        versions: of what decides numbers, by name.
+        versions: those that decide numbers, by name.
         folders: where the user's modules are looked for.
         modules: the user's modules that the study needs.
         file: one in the results folder, which the worker must see.
-        threads: that compute a run.
+        threads: how many compute a run.
     """
 
     versions: tuple[tuple[str, str], ...]
@@ -164,7 +164,7 @@ def checking(worker: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _heard() -> Iterator[None]:
-    """Let signals ask for the end of what is computed meanwhile. Other threads than the main one can't hear them."""
+    """Save the work and give it back when a signal asks for it. Only the main thread can hear signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -245,7 +245,7 @@ class Remote(WorkExecutor):
         """Call a function on a worker.
 
         Raises:
-            ClusterError: the engine takes no calls any more.
+            ClusterError: the engine no longer takes calls.
         """
         answer: Future[Any] = Future()
         call = pickle.dumps((function, arguments, options))
