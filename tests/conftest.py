@@ -18,7 +18,7 @@ NEED = {
         *(f"training/test_{name}.py" for name in ("convolutional_training", "engine_choice", "ready", "sparse_chain")),
         *("training/test_sparse_chain_trace.py", "training/test_sparse_linear.py"),
     ],
-    "distributed": ["cluster/test_dask_cluster.py", "cluster/test_slurm.py"],
+    "distributed": ["cluster/test_dask_cluster.py", "cluster/test_dask_site.py", "cluster/test_slurm.py"],
     "vl_convert": ["report/test_page_parts.py", "report/test_page_browser.py"],
 }
 """Test files of an extra's feature, by the module that they need; `make test-cluster` installs what is left."""

@@ -213,6 +213,6 @@ def test_an_address_that_nobody_answers_is_said_within_ten_seconds(tmp_path: Pat
 
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://", "ftp://a:1", "127.0.0.1"])
-def test_what_is_no_address_is_said(tmp_path: Path, address: str) -> None:
+def test_an_address_of_another_form_is_refused(tmp_path: Path, address: str) -> None:
     with pytest.raises(InputError, match="write tcp://HOST:PORT"):
         tombola.run("demo", tmp_path / "out", on=f"dask={address}", quiet=True)

@@ -49,7 +49,7 @@ def test_a_gpu_needs_the_setting() -> None:
     site = site_for("slurm", ClusterSettings())
     assert site.device("auto") == "cpu"
     assert site_for("slurm", ClusterSettings(gpus=1)).device("auto") == "cuda"
-    with pytest.raises(tombola.InputError, match="with gpus: 1"):
+    with pytest.raises(tombola.InputError, match="device='cuda': with gpus: 0, jobs of SLURM have only cpu"):
         site.device("cuda")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import sys
+import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -15,9 +18,12 @@ from small_runs import assert_same_outcomes
 import tombola
 from tombola.errors import ClusterError, InputError
 from tombola.running import remote
-from tombola.running.remote import Remote, Sender, check_node
+from tombola.running.executors import opened
+from tombola.running.remote import Remote, Sender, check, check_node, on_node
 from tombola.running.sites import site_for
 from tombola.studies.cluster import ClusterSettings, read_cluster
+from tombola.studies.loading import dump_study
+from tombola.studies.plan import make_plan
 
 CHANGES = {"trials": 1, "pruning.rounds": 1, "arms": ["ticket"], "training.iterations": 20}
 
@@ -54,6 +60,79 @@ def test_the_users_modules_are_those_that_the_study_names(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "my_nets", sys)
     study = tombola.Study.load("demo", **CHANGES, description="unknown:thing", network="my_nets:make")
     assert Sender.of(study, "file", 1).modules == ("my_nets",)
+
+
+def until(path: Path, other: Path) -> int:
+    """Wait in a worker's process for a file, and say in another that it waits."""
+    other.touch()
+    while not path.exists():
+        time.sleep(0.02)
+    return os.getpid()
+
+
+class Threads(ThreadPoolExecutor):
+    """Takes the place of `Workers`, which would import PyTorch in each process."""
+
+    shut = 0
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        Threads.shut += 1
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
+
+def test_processes_end_with_their_own_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "Workers", Threads)
+    monkeypatch.setattr(Threads, "shut", 0)
+    first, second = (sender(tmp_path, file=str(tmp_path / name)) for name in ("first", "second"))
+    for each in (first, second):
+        Path(each.file).touch()
+    processes = remote._Processes()
+    with processes.of(first) as workers, processes.of(second) as others:
+        assert workers is not others
+        Path(first.file).unlink()
+        Path(second.file).unlink()
+        processes.release()
+        assert workers.submit(int).result() == others.submit(int).result() == 0
+        assert not Threads.shut
+    assert Threads.shut == 2
+    Path(first.file).touch()
+    with processes.of(first) as workers:
+        pass
+    with processes.of(first) as again:
+        assert again is workers
+    Path(first.file).unlink()
+    processes.release()
+    assert Threads.shut == 3
+
+
+@pytest.mark.slow
+def test_commands_on_one_worker_do_not_end_each_others_work(tmp_path: Path) -> None:
+    first, second = (sender(tmp_path, file=str(tmp_path / name)) for name in ("first", "second"))
+    for each in (first, second):
+        Path(each.file).touch()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(on_node, first, pickle.dumps((until, (tmp_path / "go", tmp_path / "waits"), {})))
+        while not (tmp_path / "waits").exists():
+            assert not waiting.done()
+            time.sleep(0.02)
+        assert opened(on_node(second, check())) == 0
+        for each in (first, second):
+            Path(each.file).unlink()
+        remote.release()  # as the second command does at its end
+        assert not waiting.done()  # what the first one computes is still saved
+        (tmp_path / "go").touch()
+        process = opened(waiting.result(20))
+    assert process != os.getpid()
+    assert not Path(f"/proc/{process}").exists()  # its command has ended
+
+
+def test_a_worker_that_can_start_no_process_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    plan = make_plan(tombola.Study.load("demo", **CHANGES))
+    with ThreadPoolExecutor(1) as pool:
+        site = site_for(pool, ClusterSettings(workers=1))
+        with pytest.raises(ClusterError, match="a worker of your executor can't start a process"):
+            site.executor(plan, 1, 1, tmp_path / "out" / "jobs" / ".running.x")
 
 
 @pytest.mark.slow
@@ -156,6 +235,10 @@ def test_settings_of_a_file_replace_those_of_the_study(tmp_path: Path) -> None:
         ("waltime: 1", "mine.yaml: unknown field 'waltime'; did you mean 'walltime'?"),
         ("workers: 0", "mine.yaml: workers: .*greater than or equal to 1"),
         ("partition: 'a; rm'", "mine.yaml: partition: "),
+        ('directives: ["--comment=a\\ntouch b"]', r"mine.yaml: directives: '--comment=a\\ntouch b' is not one option"),
+        ("directives: [x]", "mine.yaml: directives: 'x' is not one option of sbatch on one line"),
+        *((f'{name}: "1\\n"', f"mine.yaml: {name}: ") for name in ("partition", "account", "interface")),
+        *((f'{name}: "1{end}\\n"', f"mine.yaml: {name}: ") for name, end in (("walltime", ""), ("memory", "GB"))),
         ("[1]", "mine.yaml has no settings of a cluster"),
     ],
 )
@@ -168,6 +251,21 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, text: str, mess
 def test_where_a_study_is_computed_is_no_part_of_what_it_is() -> None:
     plain = tombola.Study.load("demo", **CHANGES)
     there = tombola.Study.load("demo", **CHANGES, cluster={"partition": "gpu"})
-    from tombola.studies.plan import make_plan
-
     assert list(make_plan(plain).work) == list(make_plan(there).work)
+
+
+@pytest.mark.parametrize("field", ["directives", "environment"])
+def test_a_study_sets_nothing_that_a_shell_executes(tmp_path: Path, field: str) -> None:
+    (tmp_path / "theirs.yaml").write_text(f"extends: demo\ncluster:\n  {field}: [--touch]\n")
+    with pytest.raises(InputError, match=rf"theirs.yaml, line 2: cluster: a study can't set {field}.*--cluster FILE"):
+        tombola.Study.load(tmp_path / "theirs.yaml")
+    (tmp_path / "mine.yaml").write_text(f"{field}: [--touch]\n")
+    assert getattr(read_cluster(tmp_path / "mine.yaml", ClusterSettings(workers=2)), field) == ("--touch",)
+
+
+def test_a_results_folder_keeps_nothing_that_a_shell_executes() -> None:
+    study = tombola.Study.load("demo", cluster={"partition": "gpu"})
+    forced = study.model_copy(update={"cluster": ClusterSettings(partition="gpu", environment=("touch x",))})
+    text = dump_study(forced)
+    assert "partition: gpu" in text
+    assert "touch" not in text

@@ -18,7 +18,7 @@ import tombola
 import tombola.running.devices as devices
 import tombola.running.run as running
 import tombola.running.sites as sites
-from tombola.errors import StoreError
+from tombola.errors import ClusterError, StoreError
 from tombola.running.devices import threads_each
 from tombola.running.executors import StillBorn
 from tombola.running.options import RunOptions
@@ -221,6 +221,22 @@ def test_a_worker_that_dies_before_it_takes_work(tmp_path: Path) -> None:
     assert len(executor.order) == len(plan.work) + 3
     with pytest.raises(StoreError, match="workers die as soon as they start"):
         schedule(plan, Pretend(lambda job: StillBorn("killed")), tmp_path / "other")
+
+
+def test_a_call_that_begins_after_the_stop_is_no_error_of_the_cluster(tmp_path: Path) -> None:
+    plan = make_plan(tombola.Study.load("demo", trials=1, arms=["ticket"], **{"pruning.rounds": 1}))
+    stop = Stop(tmp_path / "stop")
+
+    def becomes(job: Item) -> str | Exception:
+        if len(executor.batches) == 2:
+            stop.ask()
+        return ClusterError("a worker does not see the results folder") if stop.asked else "done"
+
+    executor = Pretend(becomes)
+    tally = run_plan(plan, Store(tmp_path), RunOptions(), 1, executor, Silent(), stop)
+    assert (len(executor.batches), len(tally.done), tally.failed) == (2, 1, {})
+    with pytest.raises(ClusterError, match="does not see"):
+        schedule(plan, Pretend(lambda job: ClusterError("a worker does not see it")), tmp_path / "other")
 
 
 def changed(study: tombola.Study, mishap: str, below: float) -> tombola.Study:

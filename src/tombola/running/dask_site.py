@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,15 +22,16 @@ import platformdirs
 import torch
 from dask_jobqueue import SLURMCluster
 from distributed import Client, Scheduler, WorkerPlugin
+from distributed.core import Status
 from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 from distributed.scheduler import KilledWorker
 
 from tombola.errors import ClusterError, InputError
 from tombola.running import preemption
-from tombola.running.devices import choose_device, cores, default_workers
+from tombola.running.devices import choose_device, cores
 from tombola.running.executors import opened
-from tombola.running.remote import POOL, Remote, Sender, check, on_node, release
+from tombola.running.remote import PROCESSES, Remote, Sender, check, checking, on_node, release
 from tombola.running.sites import Site
 from tombola.studies.cluster import ClusterSettings
 from tombola.studies.plan import Plan
@@ -40,6 +42,7 @@ CHECKED = 120.0  # seconds within which all workers have said whether they can d
 START = 60.0  # seconds that a worker of this machine has to start
 SUBMIT = 60.0  # seconds that sbatch has to judge a job
 TRIES = 20  # to reach all workers while some of them die
+LEAVE = 5.0  # seconds that a worker that goes has to hand its answers to others
 LOST = 2.0  # leases: a silent worker's calls are then given to others
 
 
@@ -71,14 +74,16 @@ class DaskSite(Site):
                 raise ClusterError(
                     f"the Dask scheduler at {address} has no workers; start one: dask worker {address} --nthreads 1"
                 )
-            yield
-            if self.about:
-                with contextlib.suppress(ClusterError):  # workers that died meanwhile
-                    _answers(self._client, release)
+            try:
+                yield
+            finally:
+                if self.about:
+                    with contextlib.suppress(Exception):  # workers or the scheduler may have gone
+                        _answers(self._client, release, within=ANSWER)
 
     def _started(self, stack: contextlib.ExitStack, workers: int | None) -> str:
         """Start a scheduler in this process, and workers that do not import the caller's main module."""
-        self._count = workers or self.settings.workers or default_workers("cpu", cores())
+        self._count = workers or self.settings.workers or max(1, cores() // self.settings.cores)
         worker = {"cls": _LocalWorker, "options": {"threads": self.settings.cores}}
         scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}}
         cluster = stack.enter_context(SpecCluster(scheduler=scheduler, worker=worker, name="tombola"))
@@ -111,16 +116,17 @@ class DaskSite(Site):
         return self.settings.cores
 
     def executor(self, plan: Plan, workers: int, threads: int, file: Path) -> Executor:
-        """Return what sends work to the workers, once all that are there have said that they can do it."""
+        """Return what sends work to the workers, after each worker has said that it can do it."""
         client, sender = self._client, Sender.of(plan.study, str(file), threads)
         self._wait()
-        for answer in _answers(client, on_node, sender, check()).values():
-            opened(answer)
+        for worker, answer in _answers(client, on_node, sender, check()).items():
+            with checking(f"the worker at {worker}"):
+                opened(answer)
         _register(client)
         return Remote(client.get_executor(pure=False), sender, (KilledWorker,), lambda: not client.nthreads())
 
     def _wait(self) -> None:
-        """Wait until a worker is there, where that takes no long time."""
+        """Wait for the first worker."""
         try:
             self._client.wait_for_workers(1, timeout=START)
         except TimeoutError:
@@ -148,10 +154,13 @@ class SlurmSite(DaskSite):
         """Wait for nothing: jobs may stand in a queue for hours."""
 
     def device(self, asked: str) -> str:
-        """Return the device to train on, as the settings say: no job runs yet that could be asked."""
+        """Return the device to train on, as the settings say: no job runs yet."""
         has = "cuda" if self.settings.gpus else "cpu"
         if asked not in ("auto", "cpu", has):
-            raise InputError(f"device={asked!r}: jobs of SLURM have it with gpus: 1 in the settings of the cluster")
+            raise InputError(
+                f"device={asked!r}: with gpus: {self.settings.gpus}, jobs of SLURM have only {has}; change gpus in the "
+                "settings of the cluster, or give --device auto"
+            )
         return has if asked == "auto" else asked
 
 
@@ -178,9 +187,9 @@ def _slurm_cluster(settings: ClusterSettings) -> Any:
 
 def _environment(threads: int) -> list[str]:
     """Return shell lines that give a job this process's search path, and its libraries their threads."""
-    path = os.pathsep.join(os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    path = os.environ.get("PYTHONPATH", "")
     lines = [f"export {name}={threads}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")]
-    return [*lines, f"export PYTHONPATH='{path}'"] if path else lines
+    return [*lines, f"export PYTHONPATH={shlex.quote(path)}"] if path else lines
 
 
 def _check_job(script: str) -> None:
@@ -199,7 +208,8 @@ def _check_job(script: str) -> None:
         except subprocess.TimeoutExpired:
             raise ClusterError(f"SLURM does not answer within {SUBMIT:.0f} seconds; try again later") from None
     if done.returncode:
-        said = done.stderr.strip().splitlines()[-1].removeprefix("allocation failure: ")
+        lines = done.stderr.strip().splitlines() or [f"sbatch says nothing, and ends with status {done.returncode}"]
+        said = lines[-1].removeprefix("allocation failure: ")
         raise ClusterError(f"SLURM refuses the job ({said}); correct the settings of the cluster")
 
 
@@ -226,14 +236,14 @@ class _LocalWorker(SubprocessWorker):
 
 
 class Preemption(WorkerPlugin):
-    """Lets a worker that is told to go save its work and give it back first."""
+    """Saves the work of a worker that is told to go, and gives it back."""
 
     def setup(self, worker: Any) -> None:
         """Hear the signals of a node that goes; the event loop of a worker runs in its main thread."""
         loop = asyncio.get_running_loop()
 
         def hear(_number: int, _frame: object) -> None:
-            POOL.preempt()
+            PROCESSES.preempt()
             loop.call_soon_threadsafe(lambda: loop.create_task(_leave(worker)))
 
         with contextlib.suppress(ValueError):  # a worker in some thread can't hear signals
@@ -245,19 +255,29 @@ def _register(client: Any) -> None:
     """Give all workers, and those that come later, the plugin.
 
     Raises:
-        ClusterError: workers die all the time.
+        ClusterError: workers died at each try.
     """
     for _ in range(TRIES):
         with contextlib.suppress(OSError):  # a worker died just now
             client.register_plugin(Preemption(), name="tombola-preemption")
             return
-    raise ClusterError("the workers of the Dask cluster die all the time; look at their logs")
+    raise ClusterError(f"workers of the Dask cluster died at each of {TRIES} tries; look at their logs")
 
 
 async def _leave(worker: Any) -> None:
+    """Take no more calls, finish those under way, and go.
+
+    A worker that is only paused would continue as soon as Dask finds its memory free.
+    """
+    if worker.status in (Status.closing_gracefully, Status.closing, Status.closed):
+        return
+    worker.status = Status.closing_gracefully
     while worker.state.executing_count:
         await asyncio.sleep(0.1)
-    await asyncio.sleep(0.5)  # until its last answers have gone
+    with contextlib.suppress(Exception):  # the worker may be the last one, or the scheduler may have gone
+        retiring = worker.scheduler.retire_workers(workers=[worker.address], close_workers=False, remove=True)
+        await asyncio.wait_for(retiring, LEAVE)  # its last answers go to other workers, and its other calls too
+    await asyncio.sleep(0.5)  # until the command has read its last answers
     await worker.close(reason="preempted")
 
 
@@ -265,7 +285,7 @@ async def _leave(worker: Any) -> None:
 def _connected(address: str) -> Iterator[Any]:
     scheme, mark, place = address.partition("://")
     if scheme not in SCHEMES or not mark or not place.rpartition(":")[2].isdigit():
-        raise InputError(f"--on dask={address}: this is no address; write tcp://HOST:PORT")
+        raise InputError(f"--on dask={address}: the address has another form; write tcp://HOST:PORT")
     try:
         with dask.config.set({"distributed.comm.timeouts.connect": ANSWER}):
             client = Client(address, timeout=ANSWER, set_as_default=False)
@@ -277,17 +297,22 @@ def _connected(address: str) -> Iterator[Any]:
         yield client
 
 
-def _answers(client: Any, function: Any, *arguments: Any) -> dict[str, Any]:
+def _answers(client: Any, function: Any, *arguments: Any, within: float = CHECKED) -> dict[str, Any]:
     """Return what a function returns on each worker, by address.
+
+    Args:
+        client: of the scheduler.
+        function, arguments: the call.
+        within: seconds.
 
     Raises:
         ClusterError: a worker can't make the call; the message says why.
     """
     try:
-        found = client.sync(client._run, _aside, function, *arguments, on_error="return", callback_timeout=CHECKED)
+        found = client.sync(client._run, _aside, function, *arguments, on_error="return", callback_timeout=within)
     except (TimeoutError, OSError) as error:
         raise ClusterError(
-            f"some workers do not answer within {CHECKED:.0f} seconds ({error}); end or restart them"
+            f"some workers do not answer within {within:.0f} seconds ({error}); end or restart them"
         ) from None
     found = {worker: answer for worker, answer in found.items() if not isinstance(answer, OSError)}  # others have gone
     for worker, answer in found.items():

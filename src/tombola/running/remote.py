@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from concurrent.futures.process import BrokenProcessPool
@@ -36,14 +37,14 @@ NAMED = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*")  # package.module:name
 
 @dataclass(frozen=True)
 class Sender:
-    """What a worker on another machine must know of whoever sends it work, and must agree with.
+    """What a worker on another machine must know about the sender of its work, and must agree with.
 
     Args:
-        versions: of what decides numbers, by name.
+        versions: those that decide numbers, by name.
         folders: where the user's modules are looked for.
         modules: the user's modules that the study needs.
         file: one in the results folder, which the worker must see.
-        threads: that compute a run.
+        threads: how many compute a run.
     """
 
     versions: tuple[tuple[str, str], ...]
@@ -78,42 +79,49 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
-class _Pool:
-    """The processes in which this worker of a cluster computes. Each starts when it is needed.
+class _Processes:
+    """The processes in which this worker of a cluster computes, for each command its own.
 
-    The engine's own process is none to train in: its threads draw from the global random generators, and it outlives
-    the command whose modules it would have imported.
+    A process starts when it is needed. The engine's own process can't train: its threads draw from the global random
+    generators, and it outlives the command whose modules it would have imported.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sender: Sender | None = None
-        self._workers: Workers | None = None
+        self._workers: dict[Sender, Workers] = {}
+        self._calls: Counter[Sender] = Counter()  # under way
 
-    def of(self, sender: Sender) -> Workers:
-        """Return the processes for a command; those for an earlier one end."""
+    @contextlib.contextmanager
+    def of(self, sender: Sender) -> Iterator[Workers]:
+        """Lend the processes of a command for one call; they stay until `release`."""
         with self._lock:
-            if self._workers is None or self._sender != sender:
-                before, self._sender = self._workers, sender
-                self._workers = Workers(MOST_AT_A_TIME, sender.threads)
-                if before is not None:
-                    before.shutdown(wait=False)
-            return self._workers
+            workers = self._workers.get(sender) or Workers(MOST_AT_A_TIME, sender.threads)
+            self._workers[sender] = workers
+            self._calls[sender] += 1
+        try:
+            yield workers
+        finally:
+            with self._lock:
+                self._calls[sender] -= 1
+            self.release()
 
     def preempt(self) -> None:
         """Let what is computed be saved and given back."""
-        if self._workers is not None:
-            self._workers.preempt()
+        for workers in list(self._workers.values()):  # without the lock: a signal may interrupt whoever has it
+            workers.preempt()
 
     def release(self) -> None:
-        """End the processes, if the command that they served has ended."""
+        """End the processes of commands that have ended, unless calls are under way: these still save their work."""
         with self._lock:
-            if self._workers is not None and self._sender is not None and not os.path.exists(self._sender.file):
-                self._workers.shutdown(wait=False)
-                self._workers = None
+            ended = [each for each in self._workers if not self._calls[each] and not os.path.exists(each.file)]
+            workers = [self._workers.pop(sender) for sender in ended]
+            for sender in ended:
+                del self._calls[sender]
+        for each in workers:
+            each.shutdown(wait=False)
 
 
-POOL = _Pool()
+PROCESSES = _Processes()
 
 
 def on_node(sender: Sender, call: bytes) -> Answer:
@@ -125,14 +133,15 @@ def on_node(sender: Sender, call: bytes) -> Answer:
     """
     with _heard():
         try:
-            return POOL.of(sender).submit(_checked_answer, sender, call).result()
+            with PROCESSES.of(sender) as workers:
+                return workers.submit(_checked_answer, sender, call).result()
         except BrokenProcessPool as error:
             return failed(error)
 
 
 def release() -> None:
-    """End the processes of a worker of a cluster whose command has ended."""
-    POOL.release()
+    """End the processes that this worker of a cluster has for commands that have ended."""
+    PROCESSES.release()
 
 
 def check() -> bytes:
@@ -141,12 +150,25 @@ def check() -> bytes:
 
 
 @contextlib.contextmanager
+def checking(worker: str) -> Iterator[None]:
+    """Say in a sentence that a worker's process died before it could answer to `check`.
+
+    Raises:
+        ClusterError: it died.
+    """
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise ClusterError(f"{worker} can't start a process ({error}); look at its log and its free memory") from None
+
+
+@contextlib.contextmanager
 def _heard() -> Iterator[None]:
-    """Let signals ask for the end of what is computed meanwhile. Other threads than the main one can't hear them."""
+    """Save the work and give it back when a signal asks for it. Only the main thread can hear signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda *_: POOL.preempt()) for number in preemption.SIGNALS}
+    before = {number: signal.signal(number, lambda *_: PROCESSES.preempt()) for number in preemption.SIGNALS}
     try:
         yield
     finally:
@@ -223,7 +245,7 @@ class Remote(WorkExecutor):
         """Call a function on a worker.
 
         Raises:
-            ClusterError: the engine takes no calls any more.
+            ClusterError: the engine no longer takes calls.
         """
         answer: Future[Any] = Future()
         call = pickle.dumps((function, arguments, options))

@@ -253,6 +253,8 @@ class _Scheduler:
             elif error is None:
                 for item, outcome in zip(items, future.result(), strict=True):
                     self._settle(item, outcome)
+            elif isinstance(error, ClusterError) and self.stop.asked:
+                self.waiting[:0] = items  # it began too late: a worker checks that it sees the stop file
             elif isinstance(error, StoreError | ClusterError) and not isinstance(error, Damaged):
                 raise error  # it would meet all other work too
             elif len(items) > 1:

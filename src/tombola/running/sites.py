@@ -13,7 +13,7 @@ from tombola.errors import InputError, nearest
 from tombola.extras import need
 from tombola.running.devices import choose_device, default_workers, only, several_gpus, threads_each
 from tombola.running.executors import InProcess, Workers
-from tombola.running.remote import Remote, Sender, release
+from tombola.running.remote import Remote, Sender, checking, release
 from tombola.studies.cluster import ClusterSettings
 from tombola.studies.plan import Plan
 
@@ -32,14 +32,6 @@ class Site:
     def __init__(self, settings: ClusterSettings, about: str = ""):
         self.settings, self.about = settings, about
         self._gpus: tuple[str, ...] = ()  # one or more workers for each
-
-    @classmethod
-    def check_installed(cls) -> None:
-        """Check that the libraries of the site are installed.
-
-        Raises:
-            InputError: one is not; the message gives the command.
-        """
 
     def describe(self) -> str:
         """Return for a person where work is computed; "" for this machine."""
@@ -127,7 +119,8 @@ class Given(Site):
     def executor(self, plan: Plan, workers: int, threads: int, file: Path) -> Executor:
         """Return the executor, which first makes a call that does nothing: its workers may lack something."""
         remote = Remote(self._inner, Sender.of(plan.study, str(file), threads))
-        remote.submit(int).result()
+        with checking("a worker of your executor"):
+            remote.submit(int).result()
         return remote
 
 

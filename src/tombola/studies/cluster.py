@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from tombola.errors import InputError, nearest
 from tombola.section import Section
 from tombola.untrusted_yaml import read_yaml_file
 
 MOST_WORKERS = 10_000
+SHELL = ("directives", "environment")  # fields that become lines of a job's script; a study can't set them
 
 
 class ClusterSettings(Section):
     """Workers on other machines.
 
     Args:
-        workers: how many compute at a time, each one run or one stack of runs. None: as many as an address has, one per
-            core of this machine, or one job of SLURM.
+        workers: how many compute at a time, each one run or one stack of runs. None: as many as an address has, as many
+            as this machine has cores for, or one job of SLURM.
         cores: of each worker, and threads of each run.
         memory: of each SLURM job, such as "4GB".
         gpus: of each SLURM job.
         walltime: of each SLURM job, as `sbatch --time` takes it. A run may take longer: it is saved and queued again.
         partition, account: as in `sbatch`.
-        directives: further options of `sbatch`, such as "--constraint=a100".
-        environment: shell lines before a SLURM job's worker starts, such as "module load cuda".
+        directives: further options of `sbatch`, such as "--constraint=a100". A study can't set them.
+        environment: shell lines before a SLURM job's worker starts, such as "module load cuda". A study can't set them.
         interface: network interface between the jobs and this machine, such as "ib0".
         lease: seconds without a sign of life after which another worker takes over a work item.
     """
@@ -41,6 +42,15 @@ class ClusterSettings(Section):
     environment: tuple[str, ...] = ()
     interface: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
     lease: float = Field(default=60.0, ge=1.0, le=86400.0)
+
+    @field_validator("directives")
+    @classmethod
+    def _single_lines(cls, directives: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse what would go beyond its line of a job's script."""
+        for text in directives:
+            if not text.isprintable() or not text.startswith("-"):
+                raise ValueError(f"{text!r} is not one option of sbatch on one line, such as --constraint=a100")
+        return directives
 
     def text(self) -> str:
         """Return the settings that differ from their defaults, in one line."""

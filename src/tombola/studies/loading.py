@@ -16,6 +16,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from tombola.errors import InputError, nearest, shown
 from tombola.paths import local_path, read_text
+from tombola.studies.cluster import SHELL
 from tombola.studies.explaining import Place, explain
 from tombola.studies.study import Study
 from tombola.untrusted_yaml import MAX_BYTES, MAX_DEPTH, read_yaml
@@ -118,7 +119,7 @@ def dump_study(study: Study) -> str:
     """Return a study as YAML text that `load_study` reads back as the same study."""
     import io
 
-    content = study.model_dump(mode="json")
+    content = study.model_dump(mode="json", exclude={"cluster": set(SHELL)})
     if study.cluster is None:
         del content["cluster"]
     if study.trainer is None:

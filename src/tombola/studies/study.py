@@ -13,7 +13,7 @@ from tombola.errors import nearest
 from tombola.networks import NetworkSettings
 from tombola.pruning.patterns import Pattern
 from tombola.section import LARGEST_SEED, MOST_ARMS, MOST_REPEATS, Section
-from tombola.studies.cluster import ClusterSettings
+from tombola.studies.cluster import SHELL, ClusterSettings
 from tombola.studies.connectivity import Connectivity
 from tombola.studies.moves import DEFAULTS, Moves
 from tombola.studies.pruning import Pruning
@@ -239,6 +239,17 @@ class Study(Section):
     @classmethod
     def _data_source(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("cluster")
+    @classmethod
+    def _no_shell(cls, cluster: ClusterSettings | None) -> ClusterSettings | None:
+        """Refuse lines that a shell would execute: a study may come from a stranger."""
+        if cluster is not None and (found := [name for name in SHELL if getattr(cluster, name)]):
+            raise ValueError(
+                f"a study can't set {' and '.join(found)}, because a shell executes these lines; write them in a file "
+                "of your own and give --cluster FILE, or give cluster=ClusterSettings(...) in Python"
+            )
+        return cluster
 
     @field_validator("arms", mode="before")
     @classmethod
