@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -262,3 +264,72 @@ def test_a_run_that_a_dead_machine_had_is_done_in_the_end(tmp_path: Path, monkey
     results = tombola.run(study, store.root, workers=0, figures=False, quiet=True)
     assert not results.missing()
     assert not dead.may_write(first)
+
+
+def test_a_holder_that_dies_as_it_claims_leaves_no_empty_lease(jobs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "Lease", die)
+        with pytest.raises(KeyboardInterrupt):
+            Leases(jobs).claim(ID)
+    here = Leases(jobs)
+    assert here.note(ID) is not None
+    assert not here.is_held(ID)
+    assert here.claim(ID)
+    here.let_go(ID, finished=True)
+    assert not list(jobs.glob(".*.tmp"))
+
+
+def test_leases_need_no_hard_links(jobs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    here, other = Leases(jobs), Leases(jobs)
+    assert here.claim(ID)
+    assert here.note(ID) is not None
+    assert not other.claim(ID)
+    here.let_go(ID, finished=False)
+    assert other.claim(ID)
+    other.let_go(ID, finished=True)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_folder_that_its_holder_deletes_meanwhile_ends_no_command(
+    jobs: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    here, number_of = Leases(jobs), leases.numbers_in
+
+    def then_gone(folder: Path) -> list[int]:
+        found = number_of(folder)
+        folder.rmdir()
+        return found
+
+    if not links:
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EPERM, "no hard links here")
+
+        monkeypatch.setattr(os, "link", refuse)
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "numbers_in", then_gone)
+        assert not here.claim(ID)
+    assert here.claim(ID)
+    here.let_go(ID, finished=True)
+
+
+def test_a_short_lease_beats_in_time_beside_a_long_one(jobs: Path) -> None:
+    long, short = Leases(jobs, 3600.0), Leases(jobs, 0.3)
+    assert long.claim("long")
+    time.sleep(0.1)  # its keeper waits now
+    assert short.claim(ID)
+    before = short.note(ID)
+    time.sleep(0.3)
+    after = short.note(ID)
+    for held, work_id in ((long, "long"), (short, ID)):
+        held.let_go(work_id, finished=True)
+    assert before is not None
+    assert after is not None
+    assert after.beat > before.beat

@@ -35,6 +35,7 @@ class _Sighting:
     last: float  # this process's monotonic clock at the last look
     unchanged: float = 0.0  # seconds
     expired: bool = False
+    changed: bool = False  # since the first look
 
 
 class _Keeper:
@@ -58,14 +59,19 @@ class _Keeper:
             self._by_id.pop(id(lease), None)
 
     def _beat(self) -> None:
+        last = time.monotonic()
         while True:
             with self._change:
-                while not self._by_id:
-                    self._change.wait()
+                while (due := self._next(last)) is None or due > time.monotonic():
+                    self._change.wait(None if due is None else due - time.monotonic())
                 held = list(self._by_id.values())
-            time.sleep(min(lease.note.lease for lease in held) / BEATS)
+            last = time.monotonic()
             for lease in held:
                 lease.beat()
+
+    def _next(self, last: float) -> float | None:
+        """Return when to beat again, as the shortest lease needs it; None where there is none."""
+        return last + min(lease.note.lease for lease in self._by_id.values()) / BEATS if self._by_id else None
 
 
 _KEEPER = _Keeper()
@@ -97,6 +103,8 @@ class Leases:
         lock = self._lock(work_id)
         try:
             lease = self._taken(work_id, lock, expired)
+        except (FileExistsError, FileNotFoundError):  # another process was first, or has just deleted the folder
+            return False
         except OSError as error:
             raise StoreError(f"can't lock {self._folder(work_id)}: {error.strerror or error}") from error
         finally:
@@ -149,6 +157,13 @@ class Leases:
             return False
         return not self._has_expired(work_id, f"{max(numbers)} {content}", note)
 
+    def is_alive(self, work_id: str) -> bool:
+        """Return whether the holder of an item has shown this observer that it lives."""
+        note, seen = self.note(work_id), self._seen.get(work_id)
+        if note is not None and self._same_lock(note):
+            return not self._is_dead(work_id, note)
+        return seen is not None and seen.changed
+
     def expired(self, work_id: str) -> str | None:
         """Return the mark of a lease that this observer has seen without a change for too long, or None."""
         seen = self._seen.get(work_id)
@@ -167,10 +182,6 @@ class Leases:
                 if mark != expired and not self._has_expired(work_id, mark, note):
                     return None
                 given_up = True
-        try:
-            file = os.open(folder / str(number), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        except FileExistsError:
-            return None
         about = Note(
             owner=uuid.uuid4().hex,
             machine=machine(),
@@ -180,6 +191,9 @@ class Leases:
             locked=lock is not None,
             part=uuid.uuid4().hex[:8] if given_up else part,
         )
+        if not self._make(folder / str(number), about):
+            return None
+        file = os.open(folder / str(number), os.O_RDWR)
         lease = Lease(folder, number, about, file, lock)
         lease.write()
         if given_up:
@@ -189,6 +203,24 @@ class Leases:
         self._held[work_id] = lease
         self._seen.pop(work_id, None)
         return lease
+
+    def _make(self, path: Path, note: Note) -> bool:
+        """Make the file of a lease, unless it is there; return whether this process made it.
+
+        A file that is written aside and linked has its content from the start, so that a holder that dies at once can
+        be told from one of another machine.
+        """
+        aside = self._jobs / f".{path.parent.name}.{note.owner[:12]}.tmp"
+        try:
+            aside.write_bytes(note.to_bytes())
+            os.link(aside, path)
+        except FileExistsError:
+            return aside.stat().st_nlink > 1  # a file server may answer a repeated request
+        except OSError:  # no hard links, or no space
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+        finally:
+            remove(aside)
+        return True
 
     def _inherit(self, work_id: str, before: str, now: str) -> None:
         """Take over what a holder that was given up has saved: a rename, so that it can't change it any more."""
@@ -208,7 +240,7 @@ class Leases:
         now, allowed = time.monotonic(), note.lease if note is not None else LEASE
         seen = self._seen.get(work_id)
         if seen is None or seen.mark != mark:
-            self._seen[work_id] = _Sighting(mark, now)
+            self._seen[work_id] = _Sighting(mark, now, changed=seen is not None)
             return False
         seen.unchanged += min(now - seen.last, allowed / BEATS)
         seen.last = now
