@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -333,3 +334,44 @@ def test_a_short_lease_beats_in_time_beside_a_long_one(jobs: Path) -> None:
     assert before is not None
     assert after is not None
     assert after.beat > before.beat
+
+
+def test_a_late_beat_writes_into_no_other_file(jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Leases(jobs)
+    assert here.claim(ID)
+    lease = here._held[ID]
+    beats, close = threading.Thread(target=lease.beat), os.close
+
+    def beat_and_close(file: int) -> None:
+        if file == number:
+            beats.start()
+            time.sleep(0.05)  # it would be past its look
+        close(file)
+
+    number = lease.file
+    with monkeypatch.context() as patch:
+        patch.setattr("tombola.running.lease.os.close", beat_and_close)
+        here.let_go(ID, finished=False)
+    reused = os.open(tmp_path / "precious", os.O_CREAT | os.O_RDWR)
+    beats.join()
+    os.close(reused)
+    note = here.note(ID)
+    assert note is not None
+    assert (note.free, note.beat) == (True, 0)
+    assert not (tmp_path / "precious").read_bytes()
+
+
+@pytest.mark.parametrize(("code", "lost"), [(errno.ESTALE, True), (errno.EIO, False)])
+def test_a_stale_handle_means_that_the_lease_is_lost(
+    jobs: Path, monkeypatch: pytest.MonkeyPatch, code: int, lost: bool
+) -> None:
+    def fail(_file: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    here = Leases(jobs)
+    assert here.claim(ID)
+    with monkeypatch.context() as patch:
+        patch.setattr("tombola.running.lease.os.fstat", fail)
+        assert here.may_write(ID) is not lost
+    assert here.is_lost(ID) is lost
+    here.let_go(ID, finished=True)

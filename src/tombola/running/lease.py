@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -98,8 +99,8 @@ class Lease:
             self.lost = self.lost or not same or max(numbers_in(self.folder)) != self.number
         except (FileNotFoundError, ValueError):  # a successor has cleaned up
             self.lost = True
-        except OSError:
-            return not self.lost  # a file server that does not answer now: nothing can be written either
+        except OSError as error:  # ESTALE: a successor has, as a file server says; else one that does not answer now
+            self.lost = self.lost or error.errno == errno.ESTALE
         return not self.lost
 
     def beat(self) -> None:
@@ -119,18 +120,23 @@ class Lease:
         """End the lease: of finished work nothing stays; of other work the number, which the next holder counts on."""
         try:
             with self._guard:
-                if self._look() and finished:
-                    remove(self.folder / str(self.number))
-                    with contextlib.suppress(OSError):
-                        self.folder.rmdir()
-                elif not self.lost:
-                    self.note.free = True
-                    self.write()
+                self._end(finished)
         finally:
-            os.close(self.file)
-            self.file = -1
             if self.lock is not None:
                 self.lock.release()
+
+    def _end(self, finished: bool) -> None:
+        try:
+            if self._look() and finished:
+                remove(self.folder / str(self.number))
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()
+            elif not self.lost:
+                self.note.free = True
+                self.write()
+        finally:
+            file, self.file = self.file, -1  # a late beat must not write into another file of this number
+            os.close(file)
 
 
 def numbers_in(folder: Path) -> list[int]:
