@@ -15,6 +15,7 @@ import torch
 
 import tombola
 import tombola.running.leases as leases
+from tombola.errors import StoreError
 from tombola.pruning.mask import Mask
 from tombola.running.leases import Leases
 from tombola.running.store import Store
@@ -29,6 +30,10 @@ held = leases.Leases(Path(sys.argv[1]), float(sys.argv[3]))
 print(held.claim(sys.argv[4]), flush=True)
 time.sleep(60)
 """
+
+
+def no_links(*_: object) -> None:
+    raise OSError(errno.EPERM, "no hard links here")
 
 
 class Clock:
@@ -284,10 +289,7 @@ def test_a_holder_that_dies_as_it_claims_leaves_no_empty_lease(jobs: Path, monke
 
 
 def test_leases_need_no_hard_links(jobs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EPERM, "no hard links here")
-
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", no_links)
     here, other = Leases(jobs), Leases(jobs)
     assert here.claim(ID)
     assert here.note(ID) is not None
@@ -309,11 +311,7 @@ def test_a_folder_that_its_holder_deletes_meanwhile_ends_no_command(
         return found
 
     if not links:
-
-        def refuse(*_: object) -> None:
-            raise OSError(errno.EPERM, "no hard links here")
-
-        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(os, "link", no_links)
     with monkeypatch.context() as patch:
         patch.setattr(leases, "numbers_in", then_gone)
         assert not here.claim(ID)
@@ -375,3 +373,51 @@ def test_a_stale_handle_means_that_the_lease_is_lost(
         assert here.may_write(ID) is not lost
     assert here.is_lost(ID) is lost
     here.let_go(ID, finished=True)
+
+
+@pytest.mark.parametrize("name", [".leases", f".leases/{ID}", ".locks", f".{ID}.part", f".leases/{ID}/1"])
+@pytest.mark.parametrize("links", [True, False])
+def test_a_link_in_the_place_of_a_folder_or_lease_is_refused(
+    jobs: Path, tmp_path: Path, clock: Clock, name: str, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    (home / ID / "2024").mkdir(parents=True)
+    (home / "7").write_text("precious")
+    (home / ID / "2024" / "photo").write_text("precious")
+    before = sorted(home.rglob("*"))
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    place = jobs / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        place.rmdir()
+    place.symlink_to(home)
+    observer = Leases(jobs)
+    wait_out(observer, clock)
+    with pytest.raises(StoreError, match="delete it"):
+        observer.claim(ID)
+    assert sorted(home.rglob("*")) == before
+    place.unlink()
+    (jobs / ".locks").mkdir(exist_ok=True)
+    assert Leases(jobs).claim(ID)
+
+
+def test_folders_named_like_leases_keep_their_content(jobs: Path) -> None:
+    (jobs / ".leases" / ID / "2024").mkdir(parents=True)
+    photo = jobs / ".leases" / ID / "2024" / "photo"
+    photo.write_text("precious")
+    here = Leases(jobs)
+    assert here.claim(ID)
+    here.let_go(ID, finished=True)
+    assert photo.exists()
+
+
+def test_what_a_link_leads_to_is_not_inherited(
+    jobs: Path, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (on_machine(name, jobs, monkeypatch) for name in ("one", "other"))
+    assert one.claim(ID)
+    (jobs / f".{ID}.0123.part").symlink_to(tmp_path)
+    wait_out(other, clock)
+    assert other.claim(ID)
+    assert not other.part(ID).exists()

@@ -7,8 +7,10 @@ import errno
 import json
 import os
 import socket
+import stat
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,9 +18,8 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tombola.errors import InputError
+from tombola.errors import InputError, StoreError
 from tombola.paths import read_text
-from tombola.running.files import remove
 
 MAX_LEASE = 4096  # bytes of a lease's file
 
@@ -128,7 +129,7 @@ class Lease:
     def _end(self, finished: bool) -> None:
         try:
             if self._look() and finished:
-                remove(self.folder / str(self.number))
+                delete_lease(self.folder / str(self.number))
                 with contextlib.suppress(OSError):
                     self.folder.rmdir()
             elif not self.lost:
@@ -140,11 +141,43 @@ class Lease:
 
 
 def numbers_in(folder: Path) -> list[int]:
-    """Return the numbers of a work item's leases."""
+    """Return the numbers of a work item's leases: regular files only."""
     try:
-        return [int(name) for name in os.listdir(folder) if name.isascii() and name.isdigit() and len(name) < 10]
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    return [int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 10]
+
+
+def delete_lease(path: Path) -> None:
+    """Delete a lease's file; nothing that is a folder."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def check_folder(path: Path) -> None:
+    """Check that nothing but a folder has this name. A link may lead to files that are not tombola's.
+
+    Raises:
+        StoreError: a link or a file has it.
+    """
+    _check(path, stat.S_ISDIR, "is a link or a file, and tombola needs a folder there")
+
+
+def check_file(path: Path) -> None:
+    """Check that nothing but a regular file has this name.
+
+    Raises:
+        StoreError: a link or a folder has it.
+    """
+    _check(path, stat.S_ISREG, "is a link or a folder, and tombola needs a file there")
+
+
+def _check(path: Path, is_right: Callable[[int], bool], wrong: str) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if not is_right(path.lstat().st_mode):
+            raise StoreError(f"{path} {wrong}; delete it")
 
 
 def content_of(path: Path) -> str:

@@ -23,7 +23,17 @@ from filelock import FileLock, Timeout
 
 from tombola.errors import StoreError
 from tombola.running.files import is_locked, remove
-from tombola.running.lease import Lease, Note, content_of, machine, numbers_in, read_note
+from tombola.running.lease import (
+    Lease,
+    Note,
+    check_file,
+    check_folder,
+    content_of,
+    delete_lease,
+    machine,
+    numbers_in,
+    read_note,
+)
 
 LEASE = 60.0  # seconds without a change after which an item may be taken over
 BEATS = 6  # changes in that time; also the looks that an observer needs at least
@@ -98,8 +108,10 @@ class Leases:
             expired: the mark that another observer has seen for too long: see `expired`.
 
         Raises:
-            StoreError: the file system refuses.
+            StoreError: the file system refuses, or a link has the name of a folder of tombola's.
         """
+        for path in (self._lock_file(work_id).parent, self._folder(work_id).parent, self._folder(work_id)):
+            check_folder(path)
         lock = self._lock(work_id)
         try:
             lease = self._taken(work_id, lock, expired)
@@ -191,15 +203,17 @@ class Leases:
             locked=lock is not None,
             part=uuid.uuid4().hex[:8] if given_up else part,
         )
+        check_folder(self._part(work_id, part))
+        check_file(folder / str(number))
         if not self._make(folder / str(number), about):
             return None
-        file = os.open(folder / str(number), os.O_RDWR)
+        file = os.open(folder / str(number), os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
         lease = Lease(folder, number, about, file, lock)
         lease.write()
         if given_up:
             self._inherit(work_id, part, about.part)
         for other in numbers:
-            remove(folder / str(other))
+            delete_lease(folder / str(other))
         self._held[work_id] = lease
         self._seen.pop(work_id, None)
         return lease
@@ -224,7 +238,8 @@ class Leases:
 
     def _inherit(self, work_id: str, before: str, now: str) -> None:
         """Take over what a holder that was given up has saved: a rename, so that it can't change it any more."""
-        left = sorted(self._jobs.glob(f".{work_id}*.part"), key=lambda path: path.name)
+        found = self._jobs.glob(f".{work_id}*.part")
+        left = sorted((path for path in found if path.is_dir() and not path.is_symlink()), key=lambda path: path.name)
         chosen = self._part(work_id, before)
         for path in sorted(left, key=lambda path: path == chosen):  # of several, the last holder's
             with contextlib.suppress(OSError):
