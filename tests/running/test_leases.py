@@ -421,3 +421,29 @@ def test_what_a_link_leads_to_is_not_inherited(
     wait_out(other, clock)
     assert other.claim(ID)
     assert not other.part(ID).exists()
+
+
+@pytest.mark.parametrize("code", ["ENOSYS", "ENOLCK", "ENOTSUP", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_has_leases_all_the_same(
+    jobs: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def fail(_file: int, _operation: int) -> None:
+        raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    here, other = Leases(jobs), Leases(jobs)
+    assert here.claim(ID)
+    note = here.note(ID)
+    assert note is not None
+    assert not note.locked
+    assert other.is_held(ID)
+    assert not other.claim(ID)
+    here.let_go(ID, finished=False)
+    assert other.claim(ID)
+    other.let_go(ID, finished=True)
+    one, another = Store(jobs.parent), Store(jobs.parent)
+    with one.running_file() as running:
+        another.clean()
+        assert running.exists()

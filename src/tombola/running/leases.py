@@ -11,6 +11,8 @@ lock of the operating system shows at once that a holder is dead.
 from __future__ import annotations
 
 import contextlib
+import errno
+import inspect
 import os
 import socket
 import threading
@@ -18,8 +20,9 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from tombola.errors import StoreError
 from tombola.running.files import is_locked, remove
@@ -36,7 +39,13 @@ from tombola.running.lease import (
 )
 
 LEASE = 60.0  # seconds without a change after which an item may be taken over
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # what file systems without locks say
 BEATS = 6  # changes in that time; also the looks that an observer needs at least
+
+# Without this, filelock makes a mere file where there are no locks. Older releases do not know the argument.
+_HARD: dict[str, Any] = (
+    {"fallback_to_soft": False} if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters else {}
+)
 
 
 @dataclass
@@ -267,15 +276,20 @@ class Leases:
 
         The operating system lets go of the lock when its holder dies, however it dies.
         """
-        lock = FileLock(self._lock_file(work_id))
+        lock = FileLock(self._lock_file(work_id), **_HARD)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             return None
-        except NotImplementedError:  # a file system without locks
+        except NotImplementedError:  # an older filelock, where there are no locks
             return None
         except OSError as error:
+            if error.errno in NO_LOCKS:
+                return None
             raise StoreError(f"can't lock {lock.lock_file}: {error.strerror or error}") from error
+        if isinstance(lock, SoftFileLock):  # a mere file, which stays when its holder dies
+            lock.release()
+            return None
         return lock
 
     def _is_dead(self, work_id: str, note: Note) -> bool:
