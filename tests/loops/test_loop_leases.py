@@ -10,7 +10,9 @@ from torch import nn
 
 import tombola
 import tombola.running.leases as leases
+from tombola.errors import StoreError
 from tombola.running.leases import Leases
+from tombola.running.own_runs import store_run
 from tombola.running.store import Store
 
 
@@ -85,3 +87,34 @@ def test_ctrl_c_ends_the_wait(tmp_path, elsewhere, monkeypatch):
         list(loop(tmp_path))
     monkeypatch.undo()
     assert Store(tmp_path).is_claimed(work_id)
+
+
+def take_over(out: Path, work_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do as a process of another machine does that has seen no change for too long."""
+    other = Leases(out / "jobs")
+    monkeypatch.setattr(other, "_lock", lambda work_id: None)
+    other._has_expired = lambda work_id, mark, note: True
+    assert other.claim(work_id)
+
+
+@pytest.mark.parametrize("when", ["before the report", "after the report", "as it is stored"])
+def test_a_loop_whose_run_was_taken_over_says_so(tmp_path, monkeypatch, when):
+    def report(run) -> None:
+        if when == "before the report":
+            take_over(tmp_path, run._item.id, monkeypatch)
+            for lease in run._store.leases._held.values():
+                lease.beat()
+        train(run)
+        if when == "after the report":
+            take_over(tmp_path, run._item.id, monkeypatch)
+
+    def store_late(run, store, options) -> None:
+        take_over(tmp_path, run._item.id, monkeypatch)
+        store_run(run, store, options)
+
+    if when == "as it is stored":
+        monkeypatch.setattr("tombola.running.rounds.store_run", store_late)
+    with pytest.raises(StoreError, match=r"another machine has taken over run .*dense; start the script again"):
+        for run in loop(tmp_path):
+            report(run)
+    assert not Store(tmp_path).finished()

@@ -43,9 +43,8 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # what
 BEATS = 6  # changes in that time; also the looks that an observer needs at least
 
 # Without this, filelock makes a mere file where there are no locks. Older releases do not know the argument.
-_HARD: dict[str, Any] = (
-    {"fallback_to_soft": False} if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters else {}
-)
+_PARAMETERS = inspect.signature(FileLock.__init__).parameters
+_HARD: dict[str, Any] = {"fallback_to_soft": False} if "fallback_to_soft" in _PARAMETERS else {}
 
 
 @dataclass

@@ -20,7 +20,7 @@ from tombola.errors import InputError
 from tombola.networks import initialised
 from tombola.running.kept_plan import keep_plan, what_changed
 from tombola.running.leases import LEASE
-from tombola.running.loop_run import FollowingRun, LoopRun, Team
+from tombola.running.loop_run import FollowingRun, LoopRun, Team, require_held
 from tombola.running.options import RunOptions
 from tombola.running.own_interpolations import Evaluate, interpolate
 from tombola.running.own_runs import search_mask, store_run
@@ -166,12 +166,15 @@ class Loop:
             run.see = lambda: self.view(self.plan, store)
             run.beat = lambda: display.tick([item], lambda item: run.progress().get(item.id))
             yield run
+            require_held(item, store)
             store_run(run, store, options)
         elif isinstance(item.spec, OwnMaskSearch):
             search_mask(item, store, options, self.make)
         else:
             assert self.evaluate is not None
             interpolate(item, store, options, self.make, self.evaluate)
+        if not store.has(item):  # nothing was written of a lost item
+            require_held(item, store)
         display.finished(item, store.outcome(item.id))
 
 
