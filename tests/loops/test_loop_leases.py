@@ -99,7 +99,7 @@ def take_over(out: Path, work_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("when", ["before the report", "after the report", "as it is stored"])
 def test_a_loop_whose_run_was_taken_over_says_so(tmp_path, monkeypatch, when):
-    def report(run) -> None:
+    def body(run) -> None:
         if when == "before the report":
             take_over(tmp_path, run._item.id, monkeypatch)
             for lease in run._store.leases._held.values():
@@ -114,7 +114,11 @@ def test_a_loop_whose_run_was_taken_over_says_so(tmp_path, monkeypatch, when):
 
     if when == "as it is stored":
         monkeypatch.setattr("tombola.running.rounds.store_run", store_late)
-    with pytest.raises(StoreError, match=r"another machine has taken over run .*dense; start the script again"):
+
+    def whole_loop() -> None:
         for run in loop(tmp_path):
-            report(run)
+            body(run)
+
+    with pytest.raises(StoreError, match=r"another machine has taken over run .*dense; start the script again"):
+        whole_loop()
     assert not Store(tmp_path).finished()
