@@ -454,6 +454,12 @@ def test_status_shows_what_was_interrupted(copied: Path, call: Call) -> None:
         _, out, _ = call("status", str(copied))
     assert "demo.random-mask at 60/200" in out
     assert "interrupted" not in out
+    assert "still runs" not in out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tombola.running.leases.machine", lambda: "an earlier start of this one")
+        assert store.leases.claim(job)
+    assert "if it still runs" in " ".join(call("status", str(copied))[1].split())
+    store.leases.let_go(job, finished=False)
 
 
 @pytest.mark.slow

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import torch
 
 import tombola
 import tombola.running.leases as leases
+from tombola.errors import StoreError
 from tombola.pruning.mask import Mask
 from tombola.running.leases import Leases
 from tombola.running.store import Store
@@ -26,6 +30,10 @@ held = leases.Leases(Path(sys.argv[1]), float(sys.argv[3]))
 print(held.claim(sys.argv[4]), flush=True)
 time.sleep(60)
 """
+
+
+def no_links(*_: object) -> None:
+    raise OSError(errno.EPERM, "no hard links here")
 
 
 class Clock:
@@ -262,3 +270,180 @@ def test_a_run_that_a_dead_machine_had_is_done_in_the_end(tmp_path: Path, monkey
     results = tombola.run(study, store.root, workers=0, figures=False, quiet=True)
     assert not results.missing()
     assert not dead.may_write(first)
+
+
+def test_a_holder_that_dies_as_it_claims_leaves_no_empty_lease(jobs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "Lease", die)
+        with pytest.raises(KeyboardInterrupt):
+            Leases(jobs).claim(ID)
+    here = Leases(jobs)
+    assert here.note(ID) is not None
+    assert not here.is_held(ID)
+    assert here.claim(ID)
+    here.let_go(ID, finished=True)
+    assert not list(jobs.glob(".*.tmp"))
+
+
+def test_leases_need_no_hard_links(jobs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", no_links)
+    here, other = Leases(jobs), Leases(jobs)
+    assert here.claim(ID)
+    assert here.note(ID) is not None
+    assert not other.claim(ID)
+    here.let_go(ID, finished=False)
+    assert other.claim(ID)
+    other.let_go(ID, finished=True)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_folder_that_its_holder_deletes_meanwhile_ends_no_command(
+    jobs: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    here, number_of = Leases(jobs), leases.numbers_in
+
+    def then_gone(folder: Path) -> list[int]:
+        found = number_of(folder)
+        folder.rmdir()
+        return found
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "numbers_in", then_gone)
+        assert not here.claim(ID)
+    assert here.claim(ID)
+    here.let_go(ID, finished=True)
+
+
+def test_a_short_lease_beats_in_time_beside_a_long_one(jobs: Path) -> None:
+    long, short = Leases(jobs, 3600.0), Leases(jobs, 0.3)
+    assert long.claim("long")
+    time.sleep(0.1)  # its keeper waits now
+    assert short.claim(ID)
+    before = short.note(ID)
+    time.sleep(0.3)
+    after = short.note(ID)
+    for held, work_id in ((long, "long"), (short, ID)):
+        held.let_go(work_id, finished=True)
+    assert before is not None
+    assert after is not None
+    assert after.beat > before.beat
+
+
+def test_a_late_beat_writes_into_no_other_file(jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Leases(jobs)
+    assert here.claim(ID)
+    lease = here._held[ID]
+    beats, close = threading.Thread(target=lease.beat), os.close
+
+    def beat_and_close(file: int) -> None:
+        if file == number:
+            beats.start()
+            time.sleep(0.05)  # it would be past its look
+        close(file)
+
+    number = lease.file
+    with monkeypatch.context() as patch:
+        patch.setattr("tombola.running.lease.os.close", beat_and_close)
+        here.let_go(ID, finished=False)
+    reused = os.open(tmp_path / "precious", os.O_CREAT | os.O_RDWR)
+    beats.join()
+    os.close(reused)
+    note = here.note(ID)
+    assert note is not None
+    assert (note.free, note.beat) == (True, 0)
+    assert not (tmp_path / "precious").read_bytes()
+
+
+@pytest.mark.parametrize(("code", "lost"), [(errno.ESTALE, True), (errno.EIO, False)])
+def test_a_stale_handle_means_that_the_lease_is_lost(
+    jobs: Path, monkeypatch: pytest.MonkeyPatch, code: int, lost: bool
+) -> None:
+    def fail(_file: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    here = Leases(jobs)
+    assert here.claim(ID)
+    with monkeypatch.context() as patch:
+        patch.setattr("tombola.running.lease.os.fstat", fail)
+        assert here.may_write(ID) is not lost
+    assert here.is_lost(ID) is lost
+    here.let_go(ID, finished=True)
+
+
+@pytest.mark.parametrize("name", [".leases", f".leases/{ID}", ".locks", f".{ID}.part", f".leases/{ID}/1"])
+@pytest.mark.parametrize("links", [True, False])
+def test_a_link_in_the_place_of_a_folder_or_lease_is_refused(
+    jobs: Path, tmp_path: Path, clock: Clock, name: str, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    (home / ID / "2024").mkdir(parents=True)
+    (home / "7").write_text("precious")
+    (home / ID / "2024" / "photo").write_text("precious")
+    before = sorted(home.rglob("*"))
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    place = jobs / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        place.rmdir()
+    place.symlink_to(home)
+    observer = Leases(jobs)
+    wait_out(observer, clock)
+    with pytest.raises(StoreError, match="delete it"):
+        observer.claim(ID)
+    assert sorted(home.rglob("*")) == before
+    place.unlink()
+    (jobs / ".locks").mkdir(exist_ok=True)
+    assert Leases(jobs).claim(ID)
+
+
+def test_folders_named_like_leases_keep_their_content(jobs: Path) -> None:
+    (jobs / ".leases" / ID / "2024").mkdir(parents=True)
+    photo = jobs / ".leases" / ID / "2024" / "photo"
+    photo.write_text("precious")
+    here = Leases(jobs)
+    assert here.claim(ID)
+    here.let_go(ID, finished=True)
+    assert photo.exists()
+
+
+def test_what_a_link_leads_to_is_not_inherited(
+    jobs: Path, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (on_machine(name, jobs, monkeypatch) for name in ("one", "other"))
+    assert one.claim(ID)
+    (jobs / f".{ID}.0123.part").symlink_to(tmp_path)
+    wait_out(other, clock)
+    assert other.claim(ID)
+    assert not other.part(ID).exists()
+
+
+@pytest.mark.parametrize("code", ["ENOSYS", "ENOLCK", "ENOTSUP", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_has_leases_all_the_same(
+    jobs: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def fail(_file: int, _operation: int) -> None:
+        raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    here, other = Leases(jobs), Leases(jobs)
+    assert here.claim(ID)
+    note = here.note(ID)
+    assert note is not None
+    assert not note.locked
+    assert other.is_held(ID)
+    assert not other.claim(ID)
+    here.let_go(ID, finished=False)
+    assert other.claim(ID)
+    other.let_go(ID, finished=True)
+    one, another = Store(jobs.parent), Store(jobs.parent)
+    with one.running_file() as running:
+        another.clean()
+        assert running.exists()

@@ -164,7 +164,7 @@ def remove(path: Path) -> None:
 def is_locked(path: Path) -> bool:
     """Return whether some process holds a lock on a file. Nothing is written, and links are not followed.
 
-    Where the system has no such locks, every file that is there counts as locked.
+    Where the system or the file system has no such locks, every file that is there counts as locked.
     """
     if fcntl is None:
         return path.exists()
@@ -175,10 +175,8 @@ def is_locked(path: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
-    except BlockingIOError:
+    except OSError:  # another process holds it, or nobody can tell
         return True
-    except OSError:
-        return False
     finally:
         os.close(file)
 

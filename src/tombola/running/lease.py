@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
+import stat
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,9 +18,8 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tombola.errors import InputError
+from tombola.errors import InputError, StoreError
 from tombola.paths import read_text
-from tombola.running.files import remove
 
 MAX_LEASE = 4096  # bytes of a lease's file
 
@@ -49,6 +51,10 @@ class Note(BaseModel):
     part: str = Field(default="", pattern="^[0-9a-f]{0,32}$")
     free: bool = False
     beat: int = Field(default=0, ge=0)
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the lease's file; its length hardly ever changes."""
+        return self.model_dump_json().encode().ljust(512)
 
 
 @cache
@@ -94,8 +100,8 @@ class Lease:
             self.lost = self.lost or not same or max(numbers_in(self.folder)) != self.number
         except (FileNotFoundError, ValueError):  # a successor has cleaned up
             self.lost = True
-        except OSError:
-            return not self.lost  # a file server that does not answer now: nothing can be written either
+        except OSError as error:  # ESTALE: a successor has, as a file server says; else one that does not answer now
+            self.lost = self.lost or error.errno == errno.ESTALE
         return not self.lost
 
     def beat(self) -> None:
@@ -108,34 +114,70 @@ class Lease:
     def write(self) -> None:
         """Write the note into the file."""
         with contextlib.suppress(OSError):
-            content = self.note.model_dump_json().encode()
-            os.pwrite(self.file, content.ljust(512), 0)
+            os.pwrite(self.file, self.note.to_bytes(), 0)
             os.close(os.dup(self.file))  # sends it to a file server, and costs nothing on a disk
 
     def let_go(self, finished: bool) -> None:
         """End the lease: of finished work nothing stays; of other work the number, which the next holder counts on."""
         try:
             with self._guard:
-                if self._look() and finished:
-                    remove(self.folder / str(self.number))
-                    with contextlib.suppress(OSError):
-                        self.folder.rmdir()
-                elif not self.lost:
-                    self.note.free = True
-                    self.write()
+                self._end(finished)
         finally:
-            os.close(self.file)
-            self.file = -1
             if self.lock is not None:
                 self.lock.release()
 
+    def _end(self, finished: bool) -> None:
+        try:
+            if self._look() and finished:
+                delete_lease(self.folder / str(self.number))
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()
+            elif not self.lost:
+                self.note.free = True
+                self.write()
+        finally:
+            file, self.file = self.file, -1  # a late beat must not write into another file of this number
+            os.close(file)
+
 
 def numbers_in(folder: Path) -> list[int]:
-    """Return the numbers of a work item's leases."""
+    """Return the numbers of a work item's leases: regular files only."""
     try:
-        return [int(name) for name in os.listdir(folder) if name.isascii() and name.isdigit() and len(name) < 10]
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    return [int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 10]
+
+
+def delete_lease(path: Path) -> None:
+    """Delete a lease's file; nothing that is a folder."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def check_folder(path: Path) -> None:
+    """Check that nothing but a folder has this name. A link may lead to files that are not tombola's.
+
+    Raises:
+        StoreError: a link or a file has it.
+    """
+    _check(path, stat.S_ISDIR, "is a link or a file, and tombola needs a folder there")
+
+
+def check_file(path: Path) -> None:
+    """Check that nothing but a regular file has this name.
+
+    Raises:
+        StoreError: a link or a folder has it.
+    """
+    _check(path, stat.S_ISREG, "is a link or a folder, and tombola needs a file there")
+
+
+def _check(path: Path, is_right: Callable[[int], bool], wrong: str) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if not is_right(path.lstat().st_mode):
+            raise StoreError(f"{path} {wrong}; delete it")
 
 
 def content_of(path: Path) -> str:

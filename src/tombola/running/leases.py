@@ -11,6 +11,8 @@ lock of the operating system shows at once that a holder is dead.
 from __future__ import annotations
 
 import contextlib
+import errno
+import inspect
 import os
 import socket
 import threading
@@ -18,15 +20,31 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from tombola.errors import StoreError
 from tombola.running.files import is_locked, remove
-from tombola.running.lease import Lease, Note, content_of, machine, numbers_in, read_note
+from tombola.running.lease import (
+    Lease,
+    Note,
+    check_file,
+    check_folder,
+    content_of,
+    delete_lease,
+    machine,
+    numbers_in,
+    read_note,
+)
 
 LEASE = 60.0  # seconds without a change after which an item may be taken over
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # what file systems without locks say
 BEATS = 6  # changes in that time; also the looks that an observer needs at least
+
+# Without this, filelock makes a mere file where there are no locks. Older releases do not know the argument.
+_PARAMETERS = inspect.signature(FileLock.__init__).parameters
+_HARD: dict[str, Any] = {"fallback_to_soft": False} if "fallback_to_soft" in _PARAMETERS else {}
 
 
 @dataclass
@@ -35,6 +53,7 @@ class _Sighting:
     last: float  # this process's monotonic clock at the last look
     unchanged: float = 0.0  # seconds
     expired: bool = False
+    changed: bool = False  # since the first look
 
 
 class _Keeper:
@@ -58,14 +77,19 @@ class _Keeper:
             self._by_id.pop(id(lease), None)
 
     def _beat(self) -> None:
+        last = time.monotonic()
         while True:
             with self._change:
-                while not self._by_id:
-                    self._change.wait()
+                while (due := self._next(last)) is None or due > time.monotonic():
+                    self._change.wait(None if due is None else due - time.monotonic())
                 held = list(self._by_id.values())
-            time.sleep(min(lease.note.lease for lease in held) / BEATS)
+            last = time.monotonic()
             for lease in held:
                 lease.beat()
+
+    def _next(self, last: float) -> float | None:
+        """Return when to beat again, as the shortest lease needs it; None where there is none."""
+        return last + min(lease.note.lease for lease in self._by_id.values()) / BEATS if self._by_id else None
 
 
 _KEEPER = _Keeper()
@@ -92,11 +116,15 @@ class Leases:
             expired: the mark that another observer has seen for too long: see `expired`.
 
         Raises:
-            StoreError: the file system refuses.
+            StoreError: the file system refuses, or a link has the name of a folder of tombola's.
         """
+        for path in (self._lock_file(work_id).parent, self._folder(work_id).parent, self._folder(work_id)):
+            check_folder(path)
         lock = self._lock(work_id)
         try:
             lease = self._taken(work_id, lock, expired)
+        except (FileExistsError, FileNotFoundError):  # another process was first, or has just deleted the folder
+            return False
         except OSError as error:
             raise StoreError(f"can't lock {self._folder(work_id)}: {error.strerror or error}") from error
         finally:
@@ -149,6 +177,13 @@ class Leases:
             return False
         return not self._has_expired(work_id, f"{max(numbers)} {content}", note)
 
+    def is_alive(self, work_id: str) -> bool:
+        """Return whether the holder of an item has shown this observer that it lives."""
+        note, seen = self.note(work_id), self._seen.get(work_id)
+        if note is not None and self._same_lock(note):
+            return not self._is_dead(work_id, note)
+        return seen is not None and seen.changed
+
     def expired(self, work_id: str) -> str | None:
         """Return the mark of a lease that this observer has seen without a change for too long, or None."""
         seen = self._seen.get(work_id)
@@ -167,10 +202,6 @@ class Leases:
                 if mark != expired and not self._has_expired(work_id, mark, note):
                     return None
                 given_up = True
-        try:
-            file = os.open(folder / str(number), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        except FileExistsError:
-            return None
         about = Note(
             owner=uuid.uuid4().hex,
             machine=machine(),
@@ -180,19 +211,43 @@ class Leases:
             locked=lock is not None,
             part=uuid.uuid4().hex[:8] if given_up else part,
         )
+        check_folder(self._part(work_id, part))
+        check_file(folder / str(number))
+        if not self._make(folder / str(number), about):
+            return None
+        file = os.open(folder / str(number), os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
         lease = Lease(folder, number, about, file, lock)
         lease.write()
         if given_up:
             self._inherit(work_id, part, about.part)
         for other in numbers:
-            remove(folder / str(other))
+            delete_lease(folder / str(other))
         self._held[work_id] = lease
         self._seen.pop(work_id, None)
         return lease
 
+    def _make(self, path: Path, note: Note) -> bool:
+        """Make the file of a lease, unless it is there; return whether this process made it.
+
+        A file that is written aside and linked has its content from the start, so that a holder that dies at once can
+        be told from one of another machine.
+        """
+        aside = self._jobs / f".{path.parent.name}.{note.owner[:12]}.tmp"
+        try:
+            aside.write_bytes(note.to_bytes())
+            os.link(aside, path)
+        except FileExistsError:
+            return aside.stat().st_nlink > 1  # a file server may answer a repeated request
+        except OSError:  # no hard links, or no space
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+        finally:
+            remove(aside)
+        return True
+
     def _inherit(self, work_id: str, before: str, now: str) -> None:
         """Take over what a holder that was given up has saved: a rename, so that it can't change it any more."""
-        left = sorted(self._jobs.glob(f".{work_id}*.part"), key=lambda path: path.name)
+        found = self._jobs.glob(f".{work_id}*.part")
+        left = sorted((path for path in found if path.is_dir() and not path.is_symlink()), key=lambda path: path.name)
         chosen = self._part(work_id, before)
         for path in sorted(left, key=lambda path: path == chosen):  # of several, the last holder's
             with contextlib.suppress(OSError):
@@ -208,7 +263,7 @@ class Leases:
         now, allowed = time.monotonic(), note.lease if note is not None else LEASE
         seen = self._seen.get(work_id)
         if seen is None or seen.mark != mark:
-            self._seen[work_id] = _Sighting(mark, now)
+            self._seen[work_id] = _Sighting(mark, now, changed=seen is not None)
             return False
         seen.unchanged += min(now - seen.last, allowed / BEATS)
         seen.last = now
@@ -220,15 +275,20 @@ class Leases:
 
         The operating system lets go of the lock when its holder dies, however it dies.
         """
-        lock = FileLock(self._lock_file(work_id))
+        lock = FileLock(self._lock_file(work_id), **_HARD)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             return None
-        except NotImplementedError:  # a file system without locks
+        except NotImplementedError:  # an older filelock, where there are no locks
             return None
         except OSError as error:
+            if error.errno in NO_LOCKS:
+                return None
             raise StoreError(f"can't lock {lock.lock_file}: {error.strerror or error}") from error
+        if isinstance(lock, SoftFileLock):  # a mere file, which stays when its holder dies
+            lock.release()
+            return None
         return lock
 
     def _is_dead(self, work_id: str, note: Note) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from tombola.errors import InputError
+from tombola.errors import InputError, StoreError
 from tombola.pruning import Mask
 from tombola.running.results import Results
 from tombola.running.store import Store
@@ -44,9 +44,26 @@ class LoopRun(UserRun):
         """The results of all runs that have ended."""
         return self.see()
 
+    def _taken_over(self) -> Exception:
+        return _taken_over(self._item)
+
     def for_others(self) -> Turn:
         """Return what another process needs to train this run too."""
         return Turn(self._item.id, dict(self.mask), self._start, self._resumed)
+
+
+def require_held(item: Item, store: Store) -> None:
+    """Check that no other process has taken an item over: asks the file system.
+
+    Raises:
+        StoreError: one has.
+    """
+    if not store.leases.may_write(item.id):
+        raise _taken_over(item)
+
+
+def _taken_over(item: Item) -> StoreError:
+    return StoreError(f"another machine has taken over run {item.label}; start the script again")
 
 
 class FollowingRun(LoopRun):

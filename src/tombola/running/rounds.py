@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from torch import nn
 from tombola.errors import InputError
 from tombola.networks import initialised
 from tombola.running.kept_plan import keep_plan, what_changed
-from tombola.running.loop_run import FollowingRun, LoopRun, Team
+from tombola.running.leases import LEASE
+from tombola.running.loop_run import FollowingRun, LoopRun, Team, require_held
 from tombola.running.options import RunOptions
 from tombola.running.own_interpolations import Evaluate, interpolate
 from tombola.running.own_runs import search_mask, store_run
 from tombola.running.progress import Display
 from tombola.running.results import Results
+from tombola.running.scheduler import PATIENCE
 from tombola.running.store import Store
 from tombola.running.trackers import Tracking
 from tombola.studies.explaining import explain
@@ -129,6 +132,7 @@ class Loop:
             display.note(f"note: {changed}")
         keep_plan(store.root, plan)
         display.begin([item for item in plan.work.values() if not store.has(item)])
+        waits = False
         with display:
             while True:
                 ready, busy = _ready(plan, store)
@@ -136,14 +140,21 @@ class Loop:
                     break
                 given = 0
                 for item in ready:
-                    with store.claim(item.id) as mine:
+                    with store.claim(item.id, store.leases.expired(item.id)) as mine:
                         if not mine or store.has(item):
                             continue
                         given += 1
                         yield from self._each(item, store, display)
-                if not given:  # another process trains all that could start
+                if given:
+                    continue
+                silent = [item for item in busy if not store.leases.is_alive(item.id)]
+                if busy and not silent:
                     display.note(f"note: another process trains {len(busy)} runs; start this script again later")
                     return
+                if silent and not waits:
+                    waits = True
+                    display.note(_why_it_waits(store, silent))
+                time.sleep(PATIENCE)
         finish(self.view(plan, store))
 
     def _each(self, item: Item, store: Store, display: Display) -> Runs:
@@ -155,12 +166,15 @@ class Loop:
             run.see = lambda: self.view(self.plan, store)
             run.beat = lambda: display.tick([item], lambda item: run.progress().get(item.id))
             yield run
+            require_held(item, store)
             store_run(run, store, options)
         elif isinstance(item.spec, OwnMaskSearch):
             search_mask(item, store, options, self.make)
         else:
             assert self.evaluate is not None
             interpolate(item, store, options, self.make, self.evaluate)
+        if not store.has(item):  # nothing was written of a lost item
+            require_held(item, store)
         display.finished(item, store.outcome(item.id))
 
 
@@ -280,6 +294,16 @@ def _takes_seed(make_model: Callable[..., Any]) -> bool:
         return "seed" in inspect.signature(make_model).parameters
     except (TypeError, ValueError):
         return False  # compiled: it tells nothing of its parameters
+
+
+def _why_it_waits(store: Store, silent: list[Item]) -> str:
+    notes = [note for item in silent if (note := store.leases.note(item.id)) is not None]
+    nodes = ", ".join(sorted({note.node for note in notes})) or "an unknown machine"
+    seconds = max((note.lease for note in notes), default=LEASE)
+    return (
+        f"note: a process on {nodes} took {len(silent)} runs and may have ended; tombola waits up to "
+        f"{seconds:g} seconds for a sign of life"
+    )
 
 
 def _ready(plan: Plan, store: Store) -> tuple[list[Item], list[Item]]:

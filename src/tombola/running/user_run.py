@@ -26,7 +26,7 @@ from tombola.running.store import CHECKPOINTS, Store
 from tombola.studies.own import Make
 from tombola.studies.rewind import SNAPSHOT
 from tombola.training.engine import Weights
-from tombola.training.loop import Record
+from tombola.training.loop import Interrupted, Record
 from tombola.work import Item, Observations, OwnRun
 
 SNAPSHOTS, REPORTS, DIGEST = "snapshots", "reports.jsonl", "mask.sha256"
@@ -189,7 +189,8 @@ class UserRun:
 
         Raises:
             InputError: the run has ended, or a name, value or step can't be used.
-            Interrupted: a stop was requested; do not catch it.
+            Interrupted: a stop was requested, or another machine has taken the run over; do not catch it.
+            StoreError: the same of a loop's run that another machine has taken over.
         """
         self._require_open(f"{next(iter(metrics), 'a metric')} was reported")
         self._reported.note(step, metrics, self._seconds())
@@ -251,7 +252,13 @@ class UserRun:
     def _seconds(self) -> float:
         return time.perf_counter() - self._begun
 
+    def _taken_over(self) -> Exception:
+        """Return what to raise where another process has taken the run over: the scheduler does the rest."""
+        return Interrupted()
+
     def _require_open(self, what: str) -> None:
+        if self._store.leases.is_lost(self._item.id):
+            raise self._taken_over()
         if self._closed:
             raise InputError(
                 f"run {self.label} has ended, but {what} after that; use the current run of the loop or the scheduler"

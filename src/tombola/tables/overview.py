@@ -141,11 +141,15 @@ def coverage_lines(coverage: Coverage, most: int = 40) -> list[str]:
 
 
 def _holder(store: Store, work_id: str) -> str:
-    """Return on which machine an item is executed, and since when by that machine's clock."""
+    """Return on which machine an item is executed, and since when by that machine's clock.
+
+    One look does not tell whether a process of another machine, or of an earlier start of this one, is alive.
+    """
     note = store.leases.note(work_id)
     if note is None or not store.is_claimed(work_id):
         return ", interrupted"
-    return f", on {note.node} since {datetime.fromtimestamp(note.since):%Y-%m-%d %H:%M}"
+    doubt = "" if store.leases.is_alive(work_id) else ", if it still runs"
+    return f", on {note.node} since {datetime.fromtimestamp(note.since):%Y-%m-%d %H:%M}{doubt}"
 
 
 def status_table(folders: Sequence[Path]) -> Table:
