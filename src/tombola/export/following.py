@@ -67,11 +67,14 @@ def layer_of(node: fx.Node) -> str:
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Keep the exporters' remarks off the screen; what goes wrong is raised."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    said = io.StringIO()
+def quietly(level: int = logging.WARNING) -> Iterator[None]:
+    """Keep what other packages say off the screen; what goes wrong is raised.
+
+    Args:
+        level: log messages up to this one are dropped.
+    """
+    disabled, said = logging.root.manager.disable, io.StringIO()
+    logging.disable(level)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             warnings.simplefilter("ignore")

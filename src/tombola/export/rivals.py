@@ -5,14 +5,11 @@ Each rival is one entry of `RIVALS`. A rival whose package is not installed is r
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib.util
-import io
 import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.export import graph as g
+from tombola.export.following import quietly
 from tombola.export.graph_run import apply
 from tombola.export.graph_trace import trace
 
@@ -90,7 +88,7 @@ def _compiled(contest: Contest) -> Call:
     torch.compiler.reset()
     module, inputs = torch.compile(contest.module), contest.inputs
     call = _without_gradients(lambda: module(inputs))
-    with _quiet():
+    with quietly(logging.ERROR):
         try:
             call()
         except Exception as error:  # whatever its compiler does not manage
@@ -106,26 +104,13 @@ def _without_gradients(call: Call) -> Call:
     return without
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what other packages say off the terminal."""
-    disabled, said = logging.root.manager.disable, io.StringIO()
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-
-
 def onnx_bytes(module: nn.Module, inputs: Tensor) -> bytes:
     """Return a module as an ONNX file.
 
     Raises:
         NotFor: PyTorch can't write it.
     """
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quietly(logging.ERROR):
         path = Path(folder) / "network.onnx"
         try:
             torch.onnx.export(module, (inputs,), str(path), dynamo=True, verbose=False, external_data=False)
@@ -150,7 +135,7 @@ def _session(model: bytes, contest: Contest) -> Call:
 
 
 def _onnxruntime_int8(contest: Contest) -> Call:
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quietly(logging.ERROR):
         import onnx
         from onnxruntime import quantization as q
         from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -192,7 +177,7 @@ class _Examples:
 
 def _openvino(precision: str) -> Callable[[Contest], Call]:
     def make(contest: Contest) -> Call:
-        with _quiet():
+        with quietly(logging.ERROR):
             import openvino
 
             core = openvino.Core()
@@ -266,7 +251,7 @@ def _sparse_conv(node: g.Conv, product: Any) -> Callable[[list[Tensor]], Tensor]
 
 def _torch_csr(contest: Contest) -> Call:
     def product(matrix: np.ndarray) -> Callable[[Tensor], Tensor]:
-        with _quiet():  # that CSR is a beta feature
+        with quietly(logging.ERROR):  # that CSR is a beta feature
             sparse = torch.from_numpy(matrix).to_sparse_csr()
         return lambda dense: sparse @ dense
 
