@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,18 @@ import pytest
 import torch
 
 import tombola
-from tombola.running import estimate
+from tombola.running import estimate, run
 from tombola.running.estimate import (
     SECONDS,
     SECONDS_EACH,
     Pace,
+    kind_at,
     layer_shares,
     measure_pace,
     measured_batch,
     random_mask,
 )
+from tombola.running.options import RunOptions
 from tombola.studies.loading import preset_names
 from tombola.studies.plan import Plan, make_plan
 from tombola.tables.overview import engine_lines
@@ -171,3 +174,29 @@ def test_a_verbose_plan_names_the_engine_and_what_stays_dense():
     assert reasons == ["  mlp: conv1: a multilayer perceptron has no Conv2d"]
     muon = make_plan(tombola.Study.load("demo", **fields(), **{"training.optimizer": "muon"}))
     assert "only the dense engine trains with optimizer muon" in engine_lines(muon)[-1]
+
+
+def test_the_two_levels_between_which_the_engine_changes_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dense engine trains level 1 of this study: its time is not a mean of dense and sparse ones."""
+    plan = make_plan(tombola.Study.load("demo", **fields()))
+    names = [kind_at(plan, "auto", level).name for level in range(len(plan.remaining))]
+    change = names.index("mlp")
+    assert names == ["dense"] * change + ["mlp"] * (len(names) - change)
+    assert change > 1
+    pace = measure_pace(plan, "auto", "cpu", 1, each=0.0)
+    at = {plan.density(level): level for level in range(len(plan.remaining))}
+    assert {at[density] for density in pace.densities} >= {0, change - 1, change, len(names) - 1}
+    step = dict(zip(pace.densities, pace.iteration, strict=True))
+    assert step[plan.density(change - 1)] == step[1.0] > step[plan.density(change)]
+
+
+def test_a_forecast_never_stops_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("made-up data")
+
+    monkeypatch.setattr(run, "measure_pace", fail)
+    monkeypatch.setattr(run, "must_compile", lambda kind: True)
+    said: list[str] = []
+    plan = make_plan(tombola.Study.load("demo", **fields()))
+    assert run._pace(plan, RunOptions(), said.append) is None
+    assert said == ["compiling the sparse engines, once on this machine: about 20 seconds"]

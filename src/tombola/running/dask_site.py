@@ -50,6 +50,7 @@ class DaskSite(Site):
     """The workers of a Dask scheduler; without an address, processes of this machine."""
 
     takes_address = True
+    here = False
 
     def __init__(self, settings: ClusterSettings, about: str = ""):
         super().__init__(settings, about)

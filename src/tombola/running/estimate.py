@@ -18,7 +18,7 @@ from tombola.pruning.select import after_round
 from tombola.seeds import Seeds
 from tombola.studies.plan import Plan
 from tombola.training.engine import Engine, ReplicaState
-from tombola.training.engines import choose_engine
+from tombola.training.engines import EngineKind, choose_engine, choose_kind
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.stacked import StackedEngine
 from tombola.training.recipe import Recipe
@@ -59,12 +59,14 @@ class Pace:
         return cost.iterations * step + cost.evaluated * float(np.interp(cost.density, self.densities, self.example))
 
 
-def measure_pace(plan: Plan, engine: str, device: str, threads: int, clock: Clock = time.perf_counter) -> Pace:
+def measure_pace(
+    plan: Plan, engine: str, device: str, threads: int, clock: Clock = time.perf_counter, each: float = SECONDS_EACH
+) -> Pace:
     """Time an engine at a few of a plan's densities, on random inputs and random masks.
 
-    On a CPU, a large network is measured with smaller batches. The dense level comes first, then the sparsest one;
-    once `SECONDS` have passed, no further level is measured. Engines that compute with pruned weights too are measured
-    once for all densities.
+    On a CPU, a large network is measured with smaller batches. The dense level comes first, then the sparsest one,
+    then the two levels between which the engine changes; once `SECONDS` have passed, no further level is measured.
+    Engines that compute with pruned weights too are measured once for all densities.
 
     Args:
         plan: of the study.
@@ -72,13 +74,30 @@ def measure_pace(plan: Plan, engine: str, device: str, threads: int, clock: Cloc
         device: to train on.
         threads: of one worker.
         clock: returns the time in seconds.
+        each: seconds for each measurement.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _Measurement(plan, engine, torch.device(device), clock).pace()
+        return _Measurement(plan, engine, torch.device(device), clock, each).pace()
     finally:
         torch.set_num_threads(before)
+
+
+def kind_at(plan: Plan, engine: str, level: int) -> EngineKind:
+    """Return the engine that trains a level on the CPU, found with a random mask.
+
+    Args:
+        plan: of the study.
+        engine: one of `tombola.training.engines.NAMES`.
+        level: 0 is dense.
+    """
+    study, task = plan.study, plan.study.task.make()
+    generator = torch.Generator().manual_seed(0)
+    mask = random_mask(plan, level, generator)
+    example = task.made_up(plan.data, 1, generator).inputs
+    build = network_for(study.network, plan.data, task)
+    return choose_kind(engine, build, mask, study.training, example, task=task, streams=study.data.stream)
 
 
 def measured_batch(plan: Plan, device: str) -> int:
@@ -123,8 +142,8 @@ def layer_shares(plan: Plan, level: int) -> dict[str, float]:
 class _Measurement:
     """Times steps and evaluations of one network, level by level."""
 
-    def __init__(self, plan: Plan, engine: str, device: torch.device, clock: Clock):
-        self.plan, self.engine, self.device, self.clock = plan, engine, device, clock
+    def __init__(self, plan: Plan, engine: str, device: torch.device, clock: Clock, each: float):
+        self.plan, self.engine, self.device, self.clock, self.each = plan, engine, device, clock, each
         self.batch = measured_batch(plan, device.type)
         self.generator = torch.Generator().manual_seed(0)
         study, data, self.task = plan.study, plan.data, plan.study.task.make()
@@ -138,8 +157,10 @@ class _Measurement:
     def pace(self) -> Pace:
         """Measure levels until the time is over."""
         last = len(self.plan.remaining) - 1
-        levels = dict.fromkeys(round(level) for level in (0, last, *np.linspace(0, last, MEASURED_LEVELS)))
         end = self.clock() + SECONDS
+        change = self._change(last)
+        between = np.linspace(change, last, MEASURED_LEVELS)
+        levels = dict.fromkeys(round(level) for level in (0, last, max(0, change - 1), *between))
         found: dict[float, tuple[float, float]] = {}
         at_any_density: dict[type, tuple[float, float]] = {}
         for level in levels:
@@ -155,6 +176,18 @@ class _Measurement:
         densities = sorted(found)
         iteration, example = zip(*(found[density] for density in densities), strict=True)
         return Pace(tuple(densities), iteration, example, self.batch, self.batch < self._recipe.batch_size)
+
+    def _change(self, last: int) -> int:
+        """Return the first level that the sparsest level's engine trains; 0 where one engine trains all levels."""
+        engines = {level: self._engine_for(random_mask(self.plan, level, self.generator)) for level in (0, last)}
+        if engines[0] is engines[last]:
+            return 0
+        before, after = 0, last
+        while after - before > 1:
+            middle = (before + after) // 2
+            same = self._engine_for(random_mask(self.plan, middle, self.generator)) is engines[last]
+            before, after = (before, middle) if same else (middle, after)
+        return after
 
     def _engine_for(self, mask: Mask) -> Any:
         example, streams = self.splits.train.example.inputs, self.plan.study.data.stream
@@ -186,7 +219,7 @@ class _Measurement:
         action()
         times: list[float] = []
         begun = self.clock()
-        while not times or self.clock() - begun < SECONDS_EACH:
+        while not times or self.clock() - begun < self.each:
             start = self.clock()
             action()
             times.append(self.clock() - start)

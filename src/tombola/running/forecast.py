@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from tombola.running.estimate import Pace
 from tombola.studies.plan import Plan
 from tombola.work import Item
 
 TELLING = 0.03  # share of a piece of work that must be done before its pace counts
 KEPT = 500  # of the latest pieces of work of a kind, which the guess is fitted to
-Seen = tuple[float, float, float]  # units, operations, seconds
+NEAREST = 9  # pieces of work seen that tell how far off the measured pace is
+
+
+class Seen(NamedTuple):
+    """What a piece of work took, and what was to be expected; the work is 0 to 1 dense."""
+
+    units: float
+    operations: float
+    seconds: float
+    density: float
+    expected: float  # 0 where no pace was measured
 
 
 @dataclass(frozen=True)
@@ -36,17 +48,23 @@ class UnderWay:
 class Forecast:
     """Guesses how long the rest takes, from what the work so far has taken.
 
-    The seconds of each kind of work are fitted as a part for each unit of work (an iteration, an evaluated example) and
-    a part for each operation of live weights. Work under way counts as if it went on at its pace.
+    Where a pace was measured beforehand, it says how the seconds of an item depend on its density and engine; the work
+    so far says how far off it is. Else the seconds of each kind of work are fitted as a part for each unit of work (an
+    iteration, an evaluated example) and a part for each operation of live weights. Work under way counts as if it went
+    on at its pace.
     """
 
     def __init__(self, plan: Plan, workers: int):
         self.plan, self.workers = plan, workers
+        self.pace: Pace | None = None
         self._seen: dict[str, list[Seen]] = {}
+        self._between: list[float] = []  # seconds of a worker for each item, besides those of the work itself
 
-    def learn(self, item: Item, seconds: float) -> None:
-        """Take in the seconds that an item has taken."""
+    def learn(self, item: Item, seconds: float, waited: float | None = None) -> None:
+        """Take in the seconds that an item has taken, and those from its start to its end for whoever waited for it."""
         self._seen.setdefault(item.kind, []).append(self._point(item, seconds))
+        if waited is not None:
+            self._between.append(max(0.0, waited - seconds))
 
     def left(self, waiting: Sequence[Item], running: Mapping[str, UnderWay]) -> float | None:
         """Return the seconds left, None before anything is known.
@@ -63,13 +81,23 @@ class Forecast:
                 seen.setdefault(work[key].kind, []).append(point)
         todo = [*(work[key] for key in running), *waiting]
         dear = {item.kind for item in todo if self.plan.operations(item)}
-        known = any(point[1] for points in seen.values() for point in points)
-        if not any(item.kind in seen for item in todo) or not (dear <= seen.keys() or known):
+        known = any(point.operations for points in seen.values() for point in points)
+        told = any(item.kind in seen for item in todo) and (dear <= seen.keys() or known)
+        if self.pace is None and not told:
             return None
-        seconds = {item.id: self._guess(item, seen) for item in waiting}
+        guess = _Guess(self.pace, seen)
+        seconds = {item.id: guess.seconds(self._point(item, 0.0), item.kind) + self._more for item in waiting}
         for key, state in running.items():
-            seconds[key] = self._rest(self._guess(work[key], seen), state)
+            seconds[key] = self._rest(guess.seconds(self._point(work[key], 0.0), work[key].kind), state)
         return elapsed(self.plan, seconds, self.workers)
+
+    @property
+    def _more(self) -> float:
+        """The seconds between two items of a worker. A worker's first item also waited for the worker's start."""
+        if self.pace is None:  # it may be a stack, or travel to another machine
+            return 0.0
+        usual = self._between[self.workers :][-KEPT:]
+        return float(np.median(usual)) if usual else 0.0
 
     def _rest(self, guess: float, state: UnderWay) -> float:
         if state.telling and state.share is not None:
@@ -77,29 +105,61 @@ class Forecast:
         return max(0.0, guess - state.seconds)
 
     def _point(self, item: Item, seconds: float) -> Seen:
-        return _units(item), self.plan.operations(item), seconds
+        expected = self.pace.seconds(item) if self.pace else 0.0
+        return Seen(_units(item), self.plan.operations(item), seconds, item.cost.density, expected)
 
-    def _guess(self, item: Item, seen: Mapping[str, list[Seen]]) -> float:
-        """Return the guess for one item in seconds; 0 where nothing is known of work that could tell."""
-        units, operations, _ = self._point(item, 0.0)
-        if item.kind not in seen:
-            others = [each for kind in seen.values() for each in kind if each[1]]
-            if not others or not operations:
+
+class _Guess:
+    """The seconds of items that nobody has seen.
+
+    Args:
+        pace: measured beforehand, if any.
+        seen: what the work so far has taken, by kind.
+    """
+
+    def __init__(self, pace: Pace | None, seen: Mapping[str, list[Seen]]):
+        self._tables = {kind: np.array(points, dtype=float) for kind, points in seen.items()}
+        self._fits = {kind: _fit(table) for kind, table in self._tables.items()}
+        dear = [table[table[:, 1] > 0] for table in self._tables.values()]
+        self._dear = np.concatenate([np.zeros((0, len(Seen._fields))), *dear])
+        self._by_pace = pace is not None
+        self._off: dict[tuple[str, float], float] = {}
+
+    def seconds(self, item: Seen, kind: str) -> float:
+        """Return the guess for one item; 0 where nothing is known of work that could tell."""
+        if self._by_pace and item.expected:
+            return item.expected * self._factor(kind, item.density)
+        if kind not in self._tables:
+            if not len(self._dear) or not item.operations:
                 return 0.0
-            return sum(each[2] for each in others) / sum(each[1] for each in others) * operations
-        table = np.array(seen[item.kind])
-        if not units or not table[:, 0].all():
+            return float(self._dear[:, 2].sum() / self._dear[:, 1].sum() * item.operations)
+        table = self._tables[kind]
+        if not item.units or not table[:, 0].all():
             return float(table[:, 2].mean())
         pace = table[:, 2] / table[:, 0]
         # Few or like points can tilt the fit anywhere; stay near what has been seen.
-        return float(min(max(_fit(table) @ (units, operations), units * pace.min() / 4), units * pace.max()))
+        fitted = self._fits[kind] @ (item.units, item.operations)
+        return float(min(max(fitted, item.units * pace.min() / 4), item.units * pace.max()))
+
+    def _factor(self, kind: str, density: float) -> float:
+        """Return how much longer than expected work of a kind takes: the median of those nearest in density."""
+        if (kind, density) not in self._off:
+            table = self._tables.get(kind, self._dear)
+            table = table[table[:, 4] > 0]
+            nearest = np.argsort(np.abs(_log(table[:, 3]) - _log(density)), kind="stable")[:NEAREST]
+            self._off[kind, density] = float(np.median(table[nearest, 2] / table[nearest, 4])) if len(table) else 1.0
+        return self._off[kind, density]
+
+
+def _log(density: np.ndarray | float) -> np.ndarray:
+    return np.log(np.maximum(density, 1e-9))
 
 
 def _fit(table: np.ndarray) -> np.ndarray:
     """Return the seconds of a unit and of an operation that fit best, neither below 0.
 
     Args:
-        table: [items, (units, operations, seconds)].
+        table: [items, fields of `Seen`].
     """
     both = np.linalg.lstsq(table[:, :2], table[:, 2], rcond=None)[0]
     if (both >= 0).all():

@@ -12,6 +12,7 @@ from rich.console import Console
 from tombola.errors import InputError
 from tombola.paths import read_text
 from tombola.running.collapse import REMEDIES, said
+from tombola.running.estimate import Pace
 from tombola.running.forecast import Forecast, UnderWay
 from tombola.running.screens import View, screen_for
 from tombola.running.store import PROGRESS, Store
@@ -22,6 +23,7 @@ from tombola.terminal import markup
 from tombola.work import Item
 
 MAX_NOTE = 64 * 1024  # bytes of a note of how far work is
+MANY = 20_000  # iterations that are worth a measurement beforehand; fewer are soon over
 LOG_EVERY = 600.0  # seconds between two lines about running work in a log, which otherwise has one for each run
 
 
@@ -78,6 +80,7 @@ class Display:
         self.tracking: Tracking | None = None  # is told of each finished item
         self.open: set[str] = set()  # items still to be done
         self.forecast = Forecast(plan, workers)
+        self.measure: Callable[[], Pace | None] = lambda: None  # how long steps take at each density, for the forecast
         self._started: dict[str, float] = {}  # when each item was
         self._states: Callable[[Item], State | None] = lambda item: read_progress(store, item.id)
         self._logged = time.monotonic()
@@ -95,6 +98,8 @@ class Display:
     def begin(self, waiting: Sequence[Item]) -> None:
         """Take note of the items that are to be done."""
         self.open = {item.id for item in waiting}
+        if not self.quiet and sum(item.cost.iterations for item in waiting) >= MANY:
+            self.forecast.pace = self.measure()
 
     def started(self, item: Item) -> None:
         """Say which item starts."""
@@ -105,7 +110,7 @@ class Display:
     def finished(self, item: Item, outcome: str) -> None:
         """Say what an item came to."""
         self.open.discard(item.id)
-        self._started.pop(item.id, None)
+        started = self._started.pop(item.id, None)
         if outcome == "skipped":
             return  # how many there are is said at the end
         if outcome == "failed":
@@ -114,7 +119,7 @@ class Display:
         facts = self.store.facts(item.id)
         if self.tracking is not None:
             self.tracking.finished(item)
-        self.forecast.learn(item, facts["seconds"])
+        self.forecast.learn(item, facts["seconds"], None if started is None else time.monotonic() - started)
         for word, text in remarks_of(facts):
             self._say(f"{word:<8} {item.label}: {text}", always=True)
         if outcome == "done" and (self.verbose or (self._screen is None and item.id in self.plan.wanted)):

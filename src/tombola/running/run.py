@@ -10,6 +10,8 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from tombola.data import AnyDataset, balanced, rows_of
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
@@ -17,6 +19,7 @@ from tombola.extras import need
 from tombola.registry import IMPORTING, resolve
 from tombola.running.devices import choose_device
 from tombola.running.energy import check_energy
+from tombola.running.estimate import Pace, kind_at, measure_pace
 from tombola.running.kept_plan import keep_plan
 from tombola.running.notes import lost_checkpoints, notes_on
 from tombola.running.options import RunOptions
@@ -34,10 +37,11 @@ from tombola.studies.start_checks import check_first_batch
 from tombola.studies.study import Study
 from tombola.studies.transfer import source_study
 from tombola.tasks import Classification
-from tombola.training.engines import check_engine, engine_named, slower_than_possible
+from tombola.training.engines import check_engine, engine_named, must_compile, slower_than_possible
 from tombola.work import MaskSearch
 
 STACK = 64  # runs; fewer where the memory does not allow it
+SHORT = 0.03  # seconds for each measurement behind the forecast of the time that is left
 FAILURES_SHOWN = 20  # in the summary of a run
 
 
@@ -148,8 +152,6 @@ def check_examples(plan: Plan, dataset: AnyDataset) -> None:
     asked = {(search.trial, search.examples) for search in searches if search.examples}
     if not asked:
         return
-    import torch
-
     targets = torch.from_numpy(dataset.train_targets.copy())
     for trial, examples in sorted(asked):
         seeds = Seeds(plan.study.seed, trial)
@@ -208,6 +210,8 @@ def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display
     if lost := lost_checkpoints(plan, store, options):
         display.note(lost)
     store.clean()
+    if site.here and options.device == "cpu" and plan.study.trainer is None:
+        display.measure = lambda: _pace(plan, options, display.note)
     try:
         with store.running_file() as path:
             stop = Stop(path)
@@ -233,6 +237,17 @@ def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display
             f"{len(tally.skipped)} of {len(plan.work)} work items were skipped: they need work that diverged or failed"
         )
     return tally
+
+
+def _pace(plan: Plan, options: RunOptions, tell: Callable[[str], None]) -> Pace | None:
+    """Measure how long steps take at each density here, for the forecast; None where made-up data can't tell."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            if must_compile(kind_at(plan, options.engine, len(plan.remaining) - 1)):
+                tell("compiling the sparse engines, once on this machine: about 20 seconds")
+            return measure_pace(plan, options.engine, options.device, options.threads, each=SHORT)
+    except Exception:  # whatever a user's network does with made-up data, the run itself will tell
+        return None
 
 
 def require_success(plan: Plan, tally: Tally) -> None:

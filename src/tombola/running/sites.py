@@ -28,6 +28,7 @@ class Site:
 
     settings: ClusterSettings
     takes_address = False
+    here = True  # whether its workers compute on this machine, as fast as this process
 
     def __init__(self, settings: ClusterSettings, about: str = ""):
         self.settings, self.about = settings, about
@@ -92,6 +93,8 @@ class Site:
 
 class Given(Site):
     """An executor that a user's Python code made, such as a `concurrent.futures.ProcessPoolExecutor`."""
+
+    here = False
 
     def __init__(self, settings: ClusterSettings, inner: Executor):
         super().__init__(settings)

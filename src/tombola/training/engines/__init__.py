@@ -224,7 +224,7 @@ def slower_than_possible(name: str, device: str) -> str:
     )
 
 
-def choose_engine(
+def choose_kind(
     name: str,
     build: NetworkFactory,
     mask: Mask,
@@ -234,8 +234,8 @@ def choose_engine(
     task: Task = CLASSIFICATION,
     streams: bool = False,
     frozen: bool = False,
-) -> Any:
-    """Return an engine's class: called with (build, starts, recipe, budget, device) it gives an `Engine`.
+) -> EngineKind:
+    """Choose an engine, without loading it.
 
     "auto" takes the first of `ENGINES` that can train the case and pays: on a GPU many runs stacked, on the CPU a
     sparse engine where that pays, else the dense one. "sparse" takes the compiled loop for multilayer perceptrons
@@ -252,17 +252,38 @@ def choose_engine(
     check_engine(name)
     case = Case(build, mask, recipe, example, many, task, streams, frozen)
     if name == "auto":
-        return next(kind for kind in ENGINES.values() if not kind.reason_against(case) and kind.pays(case)).load()
+        return next(kind for kind in ENGINES.values() if not kind.reason_against(case) and kind.pays(case))
     if name == "sparse" and not ENGINES["mlp"].reason_against(case):
         name = "mlp"
     kind = engine_named(name)
     reason = kind.reason_against(case)
     if not reason:
-        return kind.load()
+        return kind
     if name == "stacked" or (name == "sparse" and (not case.on_cpu or recipe.precision == "bfloat16")):
-        return DenseEngine
+        return ENGINES["dense"]
     what = "study" if why_dense_alone(task, example, recipe) else "network"
     raise InputError(f"engine {name!r} can't train this {what} ({reason}); use --engine auto or dense")
+
+
+def choose_engine(*case: Any, **more: Any) -> Any:
+    """Return an engine's class: called with (build, starts, recipe, budget, device) it gives an `Engine`.
+
+    Args:
+        case, more: as in `choose_kind`.
+
+    Raises:
+        InputError: as there.
+    """
+    return choose_kind(*case, **more).load()
+
+
+def must_compile(kind: EngineKind) -> bool:
+    """Return whether an engine's first use on this machine has yet to compile it, which takes half a minute or so."""
+    if kind.name not in COMPILED:
+        return False
+    from tombola.training.engines.ready import is_ready
+
+    return not is_ready()
 
 
 def why_dense_alone(task: Task, example: Tensors, recipe: Recipe) -> str:

@@ -1,9 +1,8 @@
 """Has the kernels compiled once a machine, before any result depends on them.
 
 Code that Numba has just compiled may round differently from the same code loaded from its cache later, and two
-processes
-that compile at once may come to different code. A run on a new machine would then not be repeatable to the last bit. So
-one process compiles, and does nothing else; all others load what it left.
+processes that compile at once may come to different code. A run on a new machine would then not be repeatable to the
+last bit. So one process compiles, and does nothing else; all others load what it left.
 """
 
 from __future__ import annotations
@@ -42,12 +41,9 @@ KERNELS = (kernels, conv_kernels, norm_kernels)
 @cache
 def make_ready() -> None:
     """Wait until the kernels are compiled; do nothing where they can't be kept, and each process compiles its own."""
-    folder = kernels.train_mlp.stats.cache_path
-    if not folder:
+    marker = _marker()
+    if marker is None:
         return
-    versions = f"{numba.__version__} {llvmlite.__version__} {platform.python_version()} {platform.processor()}"
-    text = versions.encode() + b"".join(Path(str(each.__file__)).read_bytes() for each in KERNELS)
-    marker = Path(folder) / f"tombola-{hashlib.sha256(text).hexdigest()[:16]}.ready"
     try:
         if marker.exists():
             return
@@ -59,6 +55,25 @@ def make_ready() -> None:
                 marker.touch()
     except (OSError, subprocess.CalledProcessError):
         return  # the first use compiles, then
+
+
+def is_ready() -> bool:
+    """Return whether the kernels lie compiled on this machine."""
+    marker = _marker()
+    try:
+        return marker is not None and marker.exists()
+    except OSError:
+        return False
+
+
+def _marker() -> Path | None:
+    """Return the file that says that these kernels are compiled for this machine; None where they can't be kept."""
+    folder = kernels.train_mlp.stats.cache_path
+    if not folder:
+        return None
+    versions = f"{numba.__version__} {llvmlite.__version__} {platform.python_version()} {platform.processor()}"
+    text = versions.encode() + b"".join(Path(str(each.__file__)).read_bytes() for each in KERNELS)
+    return Path(folder) / f"tombola-{hashlib.sha256(text).hexdigest()[:16]}.ready"
 
 
 def compiled_here(modules: Iterable[ModuleType] = KERNELS) -> bool:
