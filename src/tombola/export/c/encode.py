@@ -173,19 +173,24 @@ class _Encoded:
 
 def _cheapest(entries: _Entries, small: bool) -> tuple[Kind, _Encoded]:
     own, shared = _own(entries), _shared(entries)
-    if _cost(own, 0.75 * LANES) > MUCH * _cost(shared, 1.0):
+    tiny = len(entries.weights) < SMALL
+    if _cost(own, 0.75 * LANES) > MUCH * _cost(shared, 1.0) and not (tiny and _bytes(shared) > _bytes(own)):
         return "shared", shared
     # Adding up differences takes a quarter longer: not where it counts.
-    if len(entries.weights) < SMALL and len((delta := _delta(entries)).weights) <= 1.1 * len(own.weights):
+    if tiny and len((delta := _delta(entries)).weights) <= 1.1 * len(own.weights):
         return "delta", delta
     if small and len((window := _window(entries)).weights) <= MORE * len(own.weights):
         return "window", window
     return "linear", own
 
 
+def _bytes(encoded: _Encoded) -> int:
+    return 4 * encoded.weights.size + encoded.index.nbytes
+
+
 def _cost(encoded: _Encoded, cycles: float) -> float:
     """Return the cycles that a layout takes: of its steps, or of reading them from the memory behind the cache."""
-    size = encoded.weights.size * 4 + encoded.index.nbytes
+    size = _bytes(encoded)
     return max(float(encoded.steps.sum()) * cycles, size / (32 if size < 2**19 else 12))
 
 
