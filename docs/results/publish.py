@@ -19,6 +19,7 @@ import tombola
 from tombola.analysis.claims import Outcome, evaluate, published_claims
 from tombola.figures import draw, gather, gather_interpolations
 from tombola.html.write import write_comparison, write_report
+from tombola.session import save
 from tombola.studies import dump_study
 
 MARK = "<!-- made by docs/results/publish.py from here on -->"
@@ -47,7 +48,7 @@ def main() -> None:
         name = "study.yaml" if len(studies) == 1 else f"{results.study.slug}.yaml"
         (target / name).write_text(dump_study(results.study.without_folder()))
     if len(studies) == 1:
-        studies[0].save(figures=False)
+        save(studies[0], figures=False)
         for more in ("connectivity.csv", "barriers.csv", "mask_distance.csv"):
             if (sources[0] / more).exists():
                 shutil.copy(sources[0] / more, target / more)
