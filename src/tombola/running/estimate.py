@@ -22,7 +22,7 @@ from tombola.training.engines import EngineKind, choose_engine, choose_kind
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.stacked import StackedEngine
 from tombola.training.recipe import Recipe
-from tombola.work import Item
+from tombola.work import Item, kind_named
 
 MEASURED_LEVELS = 4
 SECONDS = 3.0  # for all measurements together; the one that runs when they are over ends
@@ -55,8 +55,9 @@ class Pace:
     def seconds(self, item: Item) -> float:
         """Return the seconds that a piece of work takes, evaluations included."""
         cost = item.cost
-        step = float(np.interp(cost.density, self.densities, self.iteration))
-        return cost.iterations * step + cost.evaluated * float(np.interp(cost.density, self.densities, self.example))
+        density = 1.0 if kind_named(item.kind).computes_zeros else cost.density
+        step = float(np.interp(density, self.densities, self.iteration))
+        return cost.iterations * step + cost.evaluated * float(np.interp(density, self.densities, self.example))
 
 
 def measure_pace(

@@ -87,6 +87,7 @@ class Kind:
         resource: what it is computed on: "gpu" takes the training device, "cpu" always runs on the CPU.
         together: items with equal values may be executed in one call.
         most: how many those may be; None: as many as an engine may stack.
+        computes_zeros: whether pruned weights cost as much time as live ones, whatever the density.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Kind:
     resource: Literal["cpu", "gpu"] = "cpu"
     together: Callable[[Item], Hashable] = _alone
     most: int | None = 1
+    computes_zeros: bool = False
 
     def executor(self) -> Callable[..., None]:
         """Import and return the function that executes items of this kind."""
@@ -124,6 +126,7 @@ KINDS: dict[str, Kind] = {
             "tombola.running.training:execute_supermasks",
             (RESULT, WEIGHTS),
             resource="gpu",
+            computes_zeros=True,
         ),
         Kind(
             "moving-run",
@@ -132,6 +135,7 @@ KINDS: dict[str, Kind] = {
             "tombola.running.training:execute_moving",
             (RESULT, WEIGHTS),
             resource="gpu",
+            computes_zeros=True,
         ),
         Kind(
             "mask-search",
