@@ -15,6 +15,8 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from tombola.formatting import counted
+
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "docs" / "images"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#767676")
@@ -33,21 +35,23 @@ def size_against_accuracy(found: dict[str, Any]) -> Figure:
         groups[each["level"], each["bits"]].append(each)
     figure = _figure()
     axes = figure.add_subplot()
+    named: set[int] = set()
     for (_, bits), rows in sorted(groups.items()):
         size = statistics.mean(each["bytes"] for each in rows) / 1024
         scores = [100 * each["test"] for each in rows]
         mean = statistics.mean(scores)
         weights = statistics.mean(each["weights"] for each in rows)
         spread = [[mean - min(scores)], [max(scores) - mean]]
-        axes.errorbar(size, mean, spread, fmt="o", color=COLOURS[(bits - 1) % len(COLOURS)], capsize=3)
-        axes.annotate(f"{bits} bits, {weights:,.0f} weights", (size, mean), (6, 6), textcoords="offset points")
+        colour, label = COLOURS[(bits - 1) % len(COLOURS)], "" if bits in named else counted(bits, "bit")
+        axes.errorbar(size, mean, spread, fmt="o", color=colour, capsize=3, label=label or None)
+        axes.annotate(f"{weights:,.0f}", (size, mean), (5, 4), textcoords="offset points", fontsize=8, color=colour)
+        named.add(bits)
     dense = statistics.mean(100 * test for _, test in found["dense"].values())
     axes.axhline(dense, color="#767676", linestyle="--", label="dense networks, 1,041 KiB")
-    axes.set_xlabel("packed file (KiB)")
+    axes.set_xlabel("packed file (KiB); the numbers are kept weights")
     axes.set_ylabel("test accuracy (%)")
-    axes.set_xlim(left=0)
-    axes.margins(x=0.25, y=0.2)
-    axes.legend(frameon=False)
+    axes.margins(x=0.12, y=0.2)
+    axes.legend(frameon=False, loc="upper left", ncols=2, fontsize=9)
     return figure
 
 
