@@ -18,6 +18,7 @@ VECTORS, IMAGES = (20,), (2, 6, 6)
 MLP = partial(small_nets.mlp, VECTORS, 4, (30, 12))
 CONV = partial(small_nets.conv_norm, IMAGES, 4)
 DROPPING = partial(small_nets.Dropping, VECTORS, 4)
+CONV_DROPPING = partial(small_nets.conv_norm_dropout, IMAGES, 4)
 ADAM = {"optimizer": "adam", "lr": 0.003}
 SGD = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3, "warmup": 9}
 DENSITIES = (1.0, 0.2, 0.036, 0.012)
@@ -140,8 +141,9 @@ def test_what_cannot_be_stacked_is_refused():
 
 def test_checking_whether_a_network_stacks_changes_nothing():
     before = torch.get_rng_state()
-    assert StackedEngine.fits(CONV, torch.zeros(1, *IMAGES))
-    assert not StackedEngine.fits(DROPPING, torch.zeros(1, *VECTORS))
+    assert StackedEngine.why_not_network(CONV, torch.zeros(1, *IMAGES)) == ""
+    assert StackedEngine.why_not_network(DROPPING, torch.zeros(1, *VECTORS))
+    assert StackedEngine.why_not_network(CONV_DROPPING, torch.zeros(1, *IMAGES)) == ""
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -153,6 +155,42 @@ def test_a_trial_says_nothing_of_operations_that_vmap_only_emulates():
             warnings.warn("something else", UserWarning, stacklevel=1)
             return super().forward(x)
 
-    assert StackedEngine.fits(lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), torch.zeros(1, 4))
+    normed = lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))  # noqa: E731
+    assert StackedEngine.why_not_network(normed, torch.zeros(1, 4)) == ""
     with pytest.warns(UserWarning, match="something else"):
-        assert StackedEngine.fits(lambda: Warns(4, 3), torch.zeros(1, 4))
+        assert StackedEngine.why_not_network(lambda: Warns(4, 3), torch.zeros(1, 4)) == ""
+
+
+class Reads(nn.Module):
+    """Scales by a value that it reads."""
+
+    def forward(self, x):
+        return x / float(x.abs().max() + 1)
+
+
+def test_the_layer_that_keeps_a_network_from_stacks_is_named():
+    def why(*layers):
+        return StackedEngine.why_not_network(lambda: nn.Sequential(nn.Flatten(), *layers), torch.zeros(1, 4))
+
+    assert why(nn.Linear(4, 3)) == ""
+    assert why(nn.Linear(4, 3), nn.Sequential(Reads())) == "2.0: it reads the values of tensors"
+    assert why(nn.RReLU(), nn.Linear(4, 3)).startswith("1: torch.func.vmap can't batch it: ")
+    random = "it draws at random, and is not an nn.Dropout layer"
+    assert StackedEngine.why_not_network(DROPPING, torch.zeros(1, *VECTORS)) == f"its forward pass: {random}"
+    same = nn.Dropout()
+    assert why(same, nn.Linear(4, 3), same) == "1: a dropout layer must be called exactly once in a forward pass"
+    tied = nn.Linear(4, 4)
+    assert why(tied, nn.ReLU(), tied) == "two of its layers share a parameter"
+
+
+def test_dropout_in_a_stack_draws_what_each_replica_draws_alone():
+    starts, settings = starts_of(CONV_DROPPING, IMAGES), recipe(**SGD)
+    together = stack(CONV_DROPPING, starts, settings)
+    alone = [engine_at(CONV_DROPPING, start, settings) for start in starts]
+    before = torch.get_rng_state()
+    assert together.advance(3) == pytest.approx([engine.advance(3)[0] for engine in alone], rel=1e-4)
+    assert torch.equal(torch.get_rng_state(), before)
+    for replica, engine in enumerate(alone):
+        for name, tensor in engine.weights().items():
+            torch.testing.assert_close(together.weights(replica)[name], tensor, rtol=1e-4, atol=1e-5)
+        assert together.evaluate("test")[replica].loss == pytest.approx(engine.evaluate("test")[0].loss, rel=1e-4)

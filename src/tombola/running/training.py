@@ -293,7 +293,7 @@ def _store_result(replica: Replica, engine: Engine, facts: dict[str, Any], store
         module = initialised(build_of(replica.item, splits), "pytorch", 0)
         remarks |= collapse(module, mask, splits.input_shape)
     about = {
-        "engine": facts,
+        "engine": facts | getattr(engine, "facts", {}),
         "iterations": engine.iteration - replica.spec.initial.iteration,
         "zeros": zeros(replica.record.snapshots["final"], mask),
         "remarks": remarks,

@@ -72,7 +72,10 @@ class ReplicaState:
 
 
 class Engine(Protocol):
-    """Trains replicas from their initial states. Every returned tensor is an independent copy on the CPU."""
+    """Trains replicas from their initial states. Every returned tensor is an independent copy on the CPU.
+
+    An engine may have an attribute `facts`: a dict of what a result should say of how it was trained.
+    """
 
     name: str
     replicas: int

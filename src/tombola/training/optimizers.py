@@ -124,6 +124,19 @@ def as_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 
+def read_rate_from(optimizer: torch.optim.Optimizer, rate: Tensor) -> None:
+    """Let an optimiser of ours read its learning rate from a tensor; on a GPU a CUDA graph can then hold its steps.
+
+    Args:
+        optimizer: as `make_optimizer` gives it, but not Muon.
+        rate: of one number; float32 on a GPU, where the fused steps read that.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+        if rate.is_cuda and "capturable" in group:  # SGD needs no leave
+            group["capturable"] = optimizer.defaults["capturable"] = True
+
+
 def state_of(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """Return all state as independent tensors on the CPU, by "slot/parameter", such as "exp_avg/fc1.weight".
 
