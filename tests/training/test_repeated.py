@@ -1,5 +1,7 @@
 """Steps of a stack as a CUDA graph would repeat them, on the CPU: the same operations on the same tensors."""
 
+import gc
+import weakref
 from functools import partial
 
 import pytest
@@ -126,13 +128,31 @@ def test_too_little_memory_for_a_recording_is_not_taken_for_a_step_that_cannot_b
     """Ending the capture fails then too, with another error."""
     tidied = []
     hidden = Failing(torch.OutOfMemoryError("made up"), RuntimeError("operation failed due to a previous error"))
-    step = Repeated(lambda: None, hidden, lambda: tidied.append(True))
+    repeat = Repeated(hidden)
+
+    def again():
+        repeat(lambda: None, lambda: tidied.append(True))
+
     for _ in range(PLAIN_STEPS):
-        step()
+        again()
     with pytest.raises(torch.OutOfMemoryError):
-        step()
+        again()
     assert tidied == [True]
     assert not out_of_memory(RuntimeError("another"))
+
+
+def test_a_stack_frees_its_memory_as_soon_as_nobody_holds_it(recorder):
+    """Half a stack would else find the memory of the whole one taken."""
+    engine = StackedEngine(MLP, starts_of(MLP), recipe(), 40, CPU)
+    engine.advance(5)
+    weight = weakref.ref(engine._parameters["1.weight"])
+    recorder.__init__()
+    gc.disable()
+    try:
+        del engine
+        assert weight() is None
+    finally:
+        gc.enable()
 
 
 def test_the_tape_refuses_what_a_capture_refuses():

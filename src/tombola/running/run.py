@@ -40,7 +40,7 @@ from tombola.tasks import Classification
 from tombola.training.engines import check_engine, engine_named, must_compile, slower_than_possible
 from tombola.work import MaskSearch
 
-STACK = 64  # runs; fewer where the memory does not allow it
+STACK = 256  # runs; fewer where the memory does not allow it
 SHORT = 0.03  # seconds for each measurement behind the forecast of the time that is left
 FAILURES_SHOWN = 20  # in the summary of a run
 

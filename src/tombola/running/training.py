@@ -20,6 +20,7 @@ from tombola.running.heartbeat import Heartbeat
 from tombola.running.initial_state import dense_state, frozen_state, masked_state
 from tombola.running.options import RunOptions
 from tombola.running.problem import build_of, engine_facts, splits_of, versions
+from tombola.running.stack_size import evenly, most_together
 from tombola.running.store import Store
 from tombola.training.engine import Engine, ReplicaState, Weights
 from tombola.training.engines import choose_engine
@@ -222,23 +223,30 @@ def _train_together(replicas: Sequence[Replica], store: Store, options: RunOptio
             _train_together([replica], store, options, begin)
         return
     budget = recipe.budget(len(splits.train) // recipe.batch_size)
-    parts: list[Sequence[Replica]] = []
+    build, device = build_of(first.item, splits), torch.device(options.device)
+
+    def engine_of(starts: Sequence[ReplicaState]) -> Engine:
+        made: Engine = first.engine(build, starts, recipe, budget, device)
+        return made
+
+    refused = False
     try:
-        build = build_of(first.item, splits)
-        engine = first.engine(
-            build, [replica.start for replica in replicas], recipe, budget, torch.device(options.device)
-        )
-        _train_engine(engine, replicas, store, options, budget)
+        snapshots = max(len(replica.item.observe.snapshots) for replica in replicas)
+        starts = [replica.start for replica in replicas]
+        parts = evenly(replicas, most_together(starts, snapshots, recipe, engine_of, device))
+        if len(parts) == 1:
+            _train_engine(engine_of(starts), replicas, store, options, budget)
+            return
     except torch.OutOfMemoryError:
         if len(replicas) == 1:
             raise
-        parts = [replicas[: len(replicas) // 2], replicas[len(replicas) // 2 :]]
+        refused, parts = True, evenly(replicas, (len(replicas) + 1) // 2)
     # Out here, because the exception holds on to all that filled the memory.
-    engine = None
-    if parts and torch.cuda.is_available():
+    if refused and torch.cuda.is_available():
         torch.cuda.empty_cache()
     for part in parts:
-        _train_together([begin(replica.item, store, options) for replica in part], store, options, begin)
+        again = [begin(replica.item, store, options) for replica in part] if refused else part
+        _train_together(again, store, options, begin)
 
 
 def _train_engine(engine: Engine, replicas: Sequence[Replica], store: Store, options: RunOptions, budget: int) -> None:

@@ -71,19 +71,19 @@ def recorder_of(device: torch.device) -> Recorder | None:
 
 
 class Repeated:
-    """Makes one step each time it is called: a few plain ones first, then the recorded one.
+    """Makes one step again and again: a few plain ones first, then the recorded one.
+
+    It holds on to no step: whoever has it would live as long as its own step.
 
     Args:
-        step: reads and writes the same tensors each time, and never asks for a tensor's value.
-        recorder: records it; None makes plain steps only.
-        tidy: called after a recording has failed; removes what it left.
+        recorder: records the step; None makes plain steps only.
 
     Attributes:
         why_plain: why the step is not recorded; "" where it is, or will be.
     """
 
-    def __init__(self, step: Step, recorder: Recorder | None, tidy: Step):
-        self._step, self._recorder, self._tidy = step, recorder, tidy
+    def __init__(self, recorder: Recorder | None):
+        self._recorder = recorder
         self._plain_steps = 0
         self._again: Step | None = None
         self.why_plain = ON_CPU if recorder is None else ""
@@ -93,26 +93,30 @@ class Repeated:
         """Whether the next call repeats a recording."""
         return self._again is not None
 
-    def __call__(self) -> None:
+    def __call__(self, step: Step, tidy: Step) -> None:
         """Make one step.
+
+        Args:
+            step: the same each time. It reads and writes the same tensors, and never asks for a tensor's value.
+            tidy: called after a recording has failed; removes what it left.
 
         Raises:
             torch.OutOfMemoryError: memory does not suffice, also for a recording.
         """
         if self._again is None and self._recorder is not None:
             if self._plain_steps < PLAIN_STEPS:
-                self._recorder.plainly(self._step)
+                self._recorder.plainly(step)
                 self._plain_steps += 1
                 return
-            self._again = self._record(self._recorder)
-        (self._again or self._step)()
+            self._again = self._record(self._recorder, step, tidy)
+        (self._again or step)()
 
-    def _record(self, recorder: Recorder) -> Step | None:
+    def _record(self, recorder: Recorder, step: Step, tidy: Step) -> Step | None:
         """Return the recorded step, None where it can't be recorded."""
         try:
-            return recorder.recorded(self._step)
+            return recorder.recorded(step)
         except RuntimeError as error:
-            self._tidy()
+            tidy()
             if out_of_memory(error):
                 raise torch.OutOfMemoryError(str(error)) from error
             self.why_plain = f"a training step can't be captured as a CUDA graph: {first_line(error)}"

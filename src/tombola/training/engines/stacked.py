@@ -70,7 +70,7 @@ class StackedEngine:
         ordered = [starts[replica] for replica in order]
         self._take_weights(ordered)
         self._take_sources(ordered)
-        self._step = Repeated(self._one_step, recorder_of(device), self._optimizer.zero_grad)
+        self._repeat = Repeated(recorder_of(device))
 
     def _take_weights(self, starts: Sequence[ReplicaState]) -> None:
         """Stack weights, masks and the optimiser's state."""
@@ -118,7 +118,7 @@ class StackedEngine:
     @property
     def facts(self) -> dict[str, Any]:
         """How the replicas are trained, for results."""
-        return {"replicas": self.replicas, "cuda_graph": self._step.why_plain or self._step.is_recorded}
+        return {"replicas": self.replicas, "cuda_graph": self._repeat.why_plain or self._repeat.is_recorded}
 
     @staticmethod
     def why_not(recipe: Recipe) -> str:
@@ -157,7 +157,7 @@ class StackedEngine:
                 for step in range(count):
                     if self._call.draws:
                         self._draws.draw(self.iteration + step)
-                    self._step()
+                    self._repeat(self._one_step, self._optimizer.zero_grad)
             self.iteration += count
             iterations -= count
         found = self._losses.tolist()
