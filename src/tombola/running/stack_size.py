@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Protocol, TypeVar
 
@@ -80,7 +81,7 @@ class StackSize:
         self._memory = memory
         # From the beginning: a run near its end has too few steps left for the measurement.
         starts = [replace(start, iteration=0, optimizer={}) for start in starts]
-        one, two = (memory.peak(lambda count=count: _use(make(starts[:count]))) for count in (1, 2))
+        one, two = (memory.peak(partial(_use, make, starts[:count])) for count in (1, 2))
         self._each = max(0, two - one)
         self._shared = max(0, one - self._each)
 
@@ -123,8 +124,9 @@ def most_together(
     return min(_SIZES[key].most() or len(starts), most_on_host(first, snapshots), len(starts))
 
 
-def _use(engine: Engine) -> None:
+def _use(make: Callable[[Sequence[ReplicaState]], Engine], starts: Sequence[ReplicaState]) -> None:
     """Do what takes the most memory: plain steps, the recorded one, and an evaluation."""
+    engine = make(starts)
     engine.advance(PLAIN_STEPS + 1)
     engine.evaluate("validation")
 
