@@ -171,9 +171,21 @@ def test_a_verbose_plan_names_the_engine_and_what_stays_dense():
     plan = make_plan(tombola.Study.load("conv2-cifar10", trials=1))
     head, *reasons = engine_lines(plan)[1:]
     assert head == "engine at the last level on the CPU: sparse"
-    assert reasons == ["  mlp: conv1: a multilayer perceptron has no Conv2d"]
+    stacked = "on a GPU runs are trained in stacks"
+    assert reasons == ["  mlp: conv1: a multilayer perceptron has no Conv2d", stacked]
+    own = make_plan(tombola.Study.load("demo", **fields(), network="small_nets:Dropping"))
+    random = "it draws at random, and is not an nn.Dropout layer"
+    assert engine_lines(own)[-1] == f"on a GPU each run is trained alone: its forward pass: {random}"
     muon = make_plan(tombola.Study.load("demo", **fields(), **{"training.optimizer": "muon"}))
-    assert "only the dense engine trains with optimizer muon" in engine_lines(muon)[-1]
+    alone = "only the dense engine trains with optimizer muon"
+    assert engine_lines(muon)[-2:] == [f"  no sparse engine: {alone}", f"on a GPU each run is trained alone: {alone}"]
+
+
+def test_an_engine_that_cannot_train_a_layer_is_refused_before_any_work(tmp_path):
+    study = tombola.Study.load("demo", **fields(), network="small_nets:hooked")
+    with pytest.raises(tombola.InputError, match=r"can't train this network \(1: it has hooks; 3: it has hooks\); use"):
+        tombola.run(study, tmp_path / "results", engine="sparse", workers=0, quiet=True, figures=False)
+    assert not (tmp_path / "results").exists()
 
 
 def test_the_two_levels_between_which_the_engine_changes_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,18 @@ def test_reasons_against_the_sparse_engines():
     assert reasons_against(tanh, random_mask(tanh, (3, 8, 8), 0.1), PLAIN)["mlp"].startswith("0: ")
 
 
+def test_a_layer_that_keeps_a_multilayer_perceptron_from_the_compiled_loop_is_named():
+    def why(change):
+        module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 4))
+        change(module)
+        return MlpEngine.why_not(module, Mask({}), PLAIN)
+
+    assert why(lambda module: None) == ""
+    assert why(lambda module: module[2].register_forward_hook(print)) == "2: it has hooks"
+    assert why(lambda module: module[2].bias.requires_grad_(False)) == "2: a parameter of it is frozen"
+    assert why(lambda module: setattr(module[2], "weight", module[0].weight)).startswith("0: it shares a parameter")
+
+
 def test_bfloat16_learns_the_same_to_its_precision():
     """Other rounding, hence other numbers; but weights, optimiser and files stay float32, and it learns as well."""
     shape = (3, 8, 8)

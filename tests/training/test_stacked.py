@@ -180,7 +180,7 @@ def test_the_layer_that_keeps_a_network_from_stacks_is_named():
     same = nn.Dropout()
     assert why(same, nn.Linear(4, 3), same) == "1: a dropout layer must be called exactly once in a forward pass"
     tied = nn.Linear(4, 4)
-    assert why(tied, nn.ReLU(), tied) == "two of its layers share a parameter"
+    assert why(tied, nn.ReLU(), tied) == "3: it shares a parameter with another layer"
 
 
 def test_dropout_in_a_stack_draws_what_each_replica_draws_alone():

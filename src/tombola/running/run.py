@@ -111,6 +111,8 @@ def prepare(
     dataset = load_data(study.data, root)
     check_examples(plan, dataset)
     check_first_batch(plan, dataset)
+    if chosen == "cpu":
+        kind_at(plan, engine, 0)  # an engine that can't train the network says so before any work
     for arm in study.arms:
         if arm.transfer is not None:
             load_data(source_study(study, arm.transfer).data, root)

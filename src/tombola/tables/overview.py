@@ -24,7 +24,13 @@ from tombola.running.results import Results
 from tombola.running.store import Store
 from tombola.studies.plan import Plan
 from tombola.terminal import markup
-from tombola.training.engines import choose_engine, reasons_against, slower_than_possible, why_dense_alone
+from tombola.training.engines import (
+    choose_engine,
+    reasons_against,
+    slower_than_possible,
+    why_dense_alone,
+    why_not_stacked,
+)
 
 
 def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None, verbose: bool = False) -> Group:
@@ -108,7 +114,10 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
 
 
 def engine_lines(plan: Plan) -> list[str]:
-    """Return which engine `auto` takes for the sparsest level on the CPU, and what stays dense, with the reason."""
+    """Return which engine `auto` takes for the sparsest level on the CPU, what stays dense, and whether a GPU stacks.
+
+    Each line names a layer and the reason.
+    """
     study, task = plan.study, plan.study.task.make()
     generator = torch.Generator().manual_seed(0)
     mask = random_mask(plan, len(plan.remaining) - 1, generator)
@@ -117,9 +126,12 @@ def engine_lines(plan: Plan) -> list[str]:
     chosen = choose_engine("auto", build, mask, study.training, example, task=task)
     lines = ["", f"engine at the last level on the CPU: {chosen.name}"]
     if alone := why_dense_alone(task, example, study.training):
-        return [*lines, f"  no sparse engine: {alone}"]
-    against = reasons_against(build, mask, study.training)
-    return [*lines, *(f"  {name}: {reason}" for name, reason in against.items())]
+        against = {"no sparse engine": alone}
+    else:
+        against = reasons_against(build, mask, study.training)
+    lines += [f"  {name}: {reason}" for name, reason in against.items()]
+    alone = why_not_stacked(build, mask, study.training, example, task, study.data.stream)
+    return [*lines, f"on a GPU each run is trained alone: {alone}" if alone else "on a GPU runs are trained in stacks"]
 
 
 def _trained(plan: Plan) -> str:

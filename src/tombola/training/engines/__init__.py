@@ -70,7 +70,7 @@ class EngineKind:
         name: as a user asks for it, and as results record it.
         load: returns the engine's class, which is called with (build, starts, recipe, budget, device).
         why_not: returns why the engine can't train a case; "" where it can.
-        pays: returns whether `auto` takes it for a case that it can train.
+        pays: returns whether `auto` takes it for a case, if it can train that.
         freezes: whether it can hold pruned weights at values other than 0.0.
     """
 
@@ -138,6 +138,8 @@ def _why_not_mlp(case: Case) -> str:
 
 
 def _mlp_pays(case: Case) -> bool:
+    if not installed("numba"):
+        return False
     from tombola.training.engines.mlp import MlpEngine
 
     return MlpEngine.pays(case.module, case.mask, case.recipe.batch_size)
@@ -152,6 +154,8 @@ def _why_not_sparse(case: Case) -> str:
 
 
 def _sparse_pays(case: Case) -> bool:
+    if not installed("numba"):
+        return False
     from tombola.training.engines.sparse import SparseEngine
 
     return SparseEngine.pays(case.module, case.mask)
@@ -252,7 +256,8 @@ def choose_kind(
     check_engine(name)
     case = Case(build, mask, recipe, example, many, task, streams, frozen)
     if name == "auto":
-        return next(kind for kind in ENGINES.values() if not kind.reason_against(case) and kind.pays(case))
+        # What pays is asked first: to find out whether a network can be stacked takes a training step.
+        return next(kind for kind in ENGINES.values() if kind.pays(case) and not kind.reason_against(case))
     if name == "sparse" and not ENGINES["mlp"].reason_against(case):
         name = "mlp"
     kind = engine_named(name)
@@ -297,6 +302,17 @@ def why_dense_alone(task: Task, example: Tensors, recipe: Recipe) -> str:
     if not isinstance(example, torch.Tensor):
         return "other engines take a single input"
     return "" if example.is_floating_point() else "other engines take no token ids"
+
+
+def why_not_stacked(
+    build: NetworkFactory, mask: Mask, recipe: Recipe, example: Tensors, task: Task, streams: bool
+) -> str:
+    """Return why runs can't be trained in stacks, naming the layer where it is one; "" where they can.
+
+    Args:
+        build, mask, recipe, example, task, streams: as in `Case`.
+    """
+    return ENGINES["stacked"].reason_against(Case(build, mask, recipe, example, True, task, streams))
 
 
 def reasons_against(build: NetworkFactory, mask: Mask, recipe: Recipe) -> dict[str, str]:

@@ -14,6 +14,7 @@ from tombola.training.engine import ReplicaState, Score, Weights
 from tombola.training.engines.kernels import LINE, WIDTH, score_mlp, train_mlp
 from tombola.training.engines.mlp_trace import Mlp, is_plain, mlp_of
 from tombola.training.engines.mlp_wiring import Layout
+from tombola.training.engines.replacing import uses_of, why_not_layer
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
 
@@ -107,9 +108,14 @@ class MlpEngine:
             return reason
         if cls.mlp(module, mask) is not None:
             return ""
+        uses = uses_of(module)
         for name, layer in module.named_modules():
-            if not list(layer.children()) and not is_plain(layer):
+            if list(layer.children()):
+                continue
+            if not is_plain(layer):
                 return f"{name or 'the network'}: a multilayer perceptron has no {type(layer).__name__}"
+            if reason := why_not_layer(layer, uses):
+                return f"{name or 'the network'}: {reason}"
         return "its forward pass is not a sequence of linear layers with ReLUs between them"
 
     @classmethod

@@ -45,17 +45,14 @@ def why_dense(module: nn.Module, mask: Mask, below: Mapping[type[nn.Module], flo
         mask: which weights live; what it does not name is dense.
         below: density below which a layer becomes sparse, by its kind.
     """
-    uses: dict[int, int] = {}
-    for _, parameter in module.named_parameters(remove_duplicate=False):
-        uses[id(parameter)] = uses.get(id(parameter), 0) + 1
-    layers = dict(module.named_modules())
+    uses, layers = uses_of(module), dict(module.named_modules())
     reasons = {}
     for weight in mask:
         name, _, last = weight.rpartition(".")
         if name not in layers or last != "weight" or type(layers[name]) not in below:
             reasons[weight] = f"{type(layers.get(name, module)).__name__} is neither nn.Linear nor nn.Conv2d"
     candidates = {name: layer for name, layer in layers.items() if type(layer) in below}
-    reasons |= {name: _why_not(layer, uses) for name, layer in candidates.items()}
+    reasons |= {name: why_not_layer(layer, uses) for name, layer in candidates.items()}
     able = [name for name in candidates if not reasons[name]]
     counts = {name: _counts(layers[name], mask.get(f"{name}.weight")) for name in able}
     images = [counts[name] for name in able if isinstance(layers[name], nn.Conv2d)]
@@ -74,8 +71,21 @@ def _counts(layer: nn.Module, keep: Tensor | None) -> tuple[int, int]:
     return (size if keep is None else int(keep.sum())), size
 
 
-def _why_not(layer: nn.Module, uses: Mapping[int, int]) -> str:
-    """Return what keeps this layer from ever being sparse, "" if nothing."""
+def uses_of(module: nn.Module) -> dict[int, int]:
+    """Return in how many places each parameter of a module stands, by its `id`."""
+    uses: dict[int, int] = {}
+    for _, parameter in module.named_parameters(remove_duplicate=False):
+        uses[id(parameter)] = uses.get(id(parameter), 0) + 1
+    return uses
+
+
+def why_not_layer(layer: nn.Module, uses: Mapping[int, int]) -> str:
+    """Return what keeps this layer from ever being sparse, "" if nothing.
+
+    Args:
+        layer: of a module.
+        uses: what `uses_of` says of the module.
+    """
     own = list(layer.parameters())
     if has_hooks(layer):
         return "it has hooks"

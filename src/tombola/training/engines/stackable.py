@@ -73,8 +73,10 @@ class StackableModule:
         with torch.random.fork_rng(devices=[]):  # constructors draw; their values are not used
             self.module = build().to(example.device)
         self._device, self._half = example.device, precision == "bfloat16"
-        if len(list(self.module.named_parameters())) < len(list(self.module.named_parameters(remove_duplicate=False))):
-            raise ValueError("two of its layers share a parameter")
+        alone = dict(self.module.named_parameters())
+        for name, _ in self.module.named_parameters(remove_duplicate=False):
+            if name not in alone:  # a stack would hold it twice, and the two would come apart
+                raise ValueError(f"{name.rpartition('.')[0]}: it shares a parameter with another layer")
         batch = example.expand(max(2, batch_size), *example.shape[1:])  # batch norm can't train on one example
         self.draws = self._take_dropouts(batch)
         self._try(batch)
@@ -107,17 +109,19 @@ class StackableModule:
         return [Draw(f"{name}.factors", layers[name].p, like) for name, like in called]
 
     def _try(self, batch: Tensor) -> None:
-        """Compute gradients of a stack of two."""
+        """Compute a stack of two, with gradients as in training, and as in an evaluation."""
         trained = {name for name, each in self.module.named_parameters() if each.requires_grad}
         tensors = {name: torch.stack([each, each]).detach() for name, each in self.module.state_dict().items()}
         leaves = {name: each.requires_grad_() for name, each in tensors.items() if name in trained}
         others = {name: each for name, each in tensors.items() if name not in trained}
         others |= {draw.name: torch.stack([draw.like, draw.like]) for draw in self.draws}
-        with warnings.catch_warnings(), self._naming_the_layer():
-            warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)  # it is only a trial
+        with emulation_unmentioned(), self._naming_the_layer():
             scores = vmap(self)(leaves, others, torch.stack([batch, batch]))
             if leaves:
                 torch.autograd.grad(scores.sum(), list(leaves.values()), allow_unused=True)
+            with torch.no_grad():
+                self.module.eval()
+                vmap(self, in_dims=(0, None, None))(tensors, {}, batch)
 
     @contextmanager
     def _naming_the_layer(self) -> Iterator[None]:
@@ -137,6 +141,14 @@ class StackableModule:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+@contextmanager
+def emulation_unmentioned() -> Iterator[None]:
+    """Silence PyTorch where it emulates a batched operation by a loop: a stack is right all the same."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        yield
 
 
 def _reason(error: Exception) -> str:

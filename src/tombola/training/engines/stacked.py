@@ -24,7 +24,7 @@ from tombola.data.parts import Splits, held
 from tombola.training.engine import NetworkFactory, ReplicaState, Score, Weights
 from tombola.training.engines.dense import EVALUATION_BLOCK, clear_pruned, clip, copied, own_draws
 from tombola.training.engines.repeated import Repeated, recorder_of
-from tombola.training.engines.stackable import Draws, StackableModule
+from tombola.training.engines.stackable import Draws, StackableModule, emulation_unmentioned
 from tombola.training.optimizers import make_optimizer, read_rate_from, state_of
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
@@ -153,7 +153,7 @@ class StackedEngine:
         while iterations > 0:
             count = min(STRETCH, iterations)
             self._lay_out(count)
-            with own_draws(self._device):
+            with own_draws(self._device), emulation_unmentioned():
                 for step in range(count):
                     if self._call.draws:
                         self._draws.draw(self.iteration + step)
@@ -193,6 +193,7 @@ class StackedEngine:
         self._place += 1
 
     @torch.no_grad()
+    @emulation_unmentioned()
     def evaluate(self, part: str, check: Callable[[], None] = lambda: None) -> list[Score]:
         """Return each replica's score on its own part."""
         self._module.eval()
