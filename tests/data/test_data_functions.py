@@ -162,9 +162,9 @@ def test_a_study_runs_on_data_of_ones_own(tmp_path):
 def test_training_keeps_no_second_copy_of_floats(tmp_path):
     """What is left after a split is what training reads."""
     from tombola.running.options import RunOptions
-    from tombola.running.problem import prepared
+    from tombola.running.problem import forget_splits, prepared
 
-    prepared.cache_clear()
+    forget_splits()
     sources._remember.cache_clear()
     prepared(
         settings("arrays").model_dump_json(),

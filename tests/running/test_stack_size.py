@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_studies import small_study
 
-from tombola.running import stack_size
+from tombola.running import problem, stack_size
 from tombola.running.execute import execute
 from tombola.running.options import RunOptions
 from tombola.running.stack_size import StackSize, evenly, most_on_host
@@ -136,3 +136,23 @@ def test_a_stack_of_two_that_does_not_fit_is_not_measured_further():
     start = ReplicaState({}, {}, Seeds(0, 0), None)
     with pytest.raises(torch.OutOfMemoryError):
         StackSize(Full(), lambda starts: None, [start, start])
+
+
+def test_the_data_of_several_trials_are_kept_where_memory_allows_it(monkeypatch):
+    made, make = [], problem.prepared
+    monkeypatch.setattr(problem, "prepared", lambda *key: made.append(key[1].trial) or make(*key))
+    monkeypatch.setattr(problem, "_KEPT", {})
+    items = list(make_plan(small_study(trials=3, pruning__rounds=0)).work.values())
+
+    def use(*trials):
+        made.clear()
+        for trial in trials:
+            assert problem.splits_of(items[trial], STACKS) is problem.splits_of(items[trial], STACKS)
+        return list(made)
+
+    assert use(0, 0, 1, 0, 2) == [0, 1, 0, 2]  # the last trial's alone
+    size = problem.bytes_of(problem.splits_of(items[0], STACKS))
+    assert size == 1797 * 65 * 4 + 1797 * 4  # 64 pixels of float32, and a target of int64
+    monkeypatch.setattr(problem, "memory_for_splits", lambda device: 2.5 * size)
+    problem.forget_splits()
+    assert use(0, 1, 0, 1, 2, 1, 0) == [0, 1, 2, 0]  # two of them, and 0 was used before 1

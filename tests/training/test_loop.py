@@ -225,6 +225,30 @@ def test_checkpoints_are_written_as_often_as_asked():
     assert saved == []
 
 
+def test_checkpoints_of_a_stack_take_a_small_share_of_the_time(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+
+    class Slow(Scripted):
+        replicas = 2
+
+        def advance(self, iterations):
+            clock[0] += iterations
+            return super().advance(iterations) * 2
+
+        def evaluate(self, part, check=lambda: None):
+            return super().evaluate(part, check) * 2
+
+    saved, engine = [], Slow()
+
+    def save():
+        saved.append(engine.iteration)
+        clock[0] += 2.0
+
+    train(engine, [Record(), Record()], budget=130, evaluate_every=1, save=save, save_every=5)
+    assert saved == [6, 47, 88, 129]  # 2 s of 42
+
+
 DROPPING = partial(small_nets.Dropping, VECTORS, 4)
 TRAINING = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "schedule": "cosine", "warmup": 3}
 

@@ -15,6 +15,8 @@ from tombola.running.store import PROGRESS, Store
 from tombola.training.loop import Interrupted
 
 PROGRESS_EVERY = 0.5  # seconds between two notes of how far a piece of work is
+NOTING = 50.0  # times what the notes of a stack take, until the next
+LONGEST = 10.0  # seconds until the next notes, however long they take
 State = Mapping[str, Any]
 
 
@@ -41,7 +43,7 @@ class Heartbeat:
 
     def __init__(self, store: Store, options: RunOptions, states: Callable[[], Mapping[str, State]]):
         self._store, self._options, self._states = store, options, states
-        self._noted = 0.0
+        self._due = 0.0
 
     def __call__(self) -> None:
         """Note progress if that is due.
@@ -50,14 +52,15 @@ class Heartbeat:
             Interrupted: as `check_wanted`; or another process has taken the work over.
         """
         now = time.monotonic()
-        if now - self._noted > PROGRESS_EVERY:
-            self._noted = now
+        if now > self._due:
             for identity, state in self._states().items():
                 # A full disk must not end a run for the sake of a progress note; saving will report it.
                 if self._store.leases.is_lost(identity):
                     raise Interrupted
                 with contextlib.suppress(OSError):
                     self._note(identity, state)
+            took = time.monotonic() - now
+            self._due = now + max(PROGRESS_EVERY, min(LONGEST, NOTING * took))
         check_wanted(self._options)
 
     def _note(self, identity: str, state: State) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 import tombola.data as data
 from tombola import __version__
@@ -46,10 +47,39 @@ def splits_of(item: Item, options: RunOptions, device: str | None = None) -> dat
         raise InputError(f"the code of {spec.task.name} has changed since the study was planned; start again")
     place = torch.device(device or options.device)
     task = json.dumps(spec.task.model_dump(mode="json"))
-    return prepared(settings.model_dump_json(), Seeds(spec.seed, spec.trial), options, place, spec.data_code, task)
+    key = (settings.model_dump_json(), Seeds(spec.seed, spec.trial), options, place, spec.data_code, task)
+    found = _KEPT.pop(key, None) or prepared(*key)
+    _KEPT[key] = found
+    while len(_KEPT) > 1 and sum(map(bytes_of, _KEPT.values())) > memory_for_splits(place):
+        del _KEPT[next(iter(_KEPT))]
+    return found
 
 
-@lru_cache(maxsize=1)  # a worker runs much work of one trial; a second split would double its memory
+SPLITS_SHARE = 0.1  # of a GPU's memory, for the data of several trials
+_KEPT: dict[tuple[Any, ...], data.Splits] = {}  # those used last are the last
+
+
+def forget_splits() -> None:
+    """Keep no trial's data."""
+    _KEPT.clear()
+
+
+def memory_for_splits(device: torch.device) -> float:
+    """Return how many bytes the data of several trials may take, beyond which only the last trial's are kept.
+
+    A worker on the CPU runs much work of one trial, and data of a second one would double its memory. On a GPU it
+    trains runs of all trials together, and making the data anew for each stack takes longer than training it.
+    """
+    return SPLITS_SHARE * torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0.0
+
+
+def bytes_of(splits: data.Splits) -> int:
+    """Return the bytes that the data of a trial take on the device; 0 where they are streamed."""
+    parts = [part for part in (splits.train, splits.validation, splits.test) if isinstance(part, data.Part)]
+    tensors = [each for part in parts for each in tree_leaves((part.inputs, part.targets))]
+    return sum(each.nbytes for each in tensors if isinstance(each, torch.Tensor))
+
+
 def prepared(
     about: str, seeds: Seeds, options: RunOptions, device: torch.device, content: str, task: str
 ) -> data.Splits:
