@@ -84,7 +84,7 @@ def _files(studies: list[tombola.Results]) -> str:
 
 
 def _table(source: Path) -> str:
-    command = [Path(sys.executable).with_name("tombola"), "results", source]
+    command = [sys.executable, "-m", "tombola", "results", str(source)]  # tombola may not be installed
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

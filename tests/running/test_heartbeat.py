@@ -1,5 +1,7 @@
 """The notes of how far work is."""
 
+from itertools import pairwise
+
 from tombola.running import heartbeat
 from tombola.running.heartbeat import LONGEST, PROGRESS_EVERY, Heartbeat
 from tombola.running.options import RunOptions
@@ -28,7 +30,7 @@ def test_notes_of_a_large_stack_take_a_small_share_of_the_time(tmp_path, monkeyp
             assert len(noted) - before in (0, runs)
             found += [now - begun] * (len(noted) > before)
             clock[0] += 0.25
-        return [round(b - a, 2) for a, b in zip(found, found[1:], strict=False)]
+        return [round(b - a, 2) for a, b in pairwise(found)]
 
     assert set(moments(0.0, 1)) == {PROGRESS_EVERY + 0.25}
     assert max(moments(0.001, 64)) == 3.31  # 64 ms of 3.2 s, and the first call after that
