@@ -1,4 +1,7 @@
-"""`make bench`: time tombola against the plain loop, print a table, write benchmarks/results/latest.json."""
+"""`make bench`: time tombola against the plain loop, print a table, write benchmarks/results/latest.json.
+
+`python -m benchmarks --only conv-2 conv-2-chain` measures some parts; the rows of the others stay in the file.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -57,8 +62,9 @@ def throughputs(seconds: float, repeats: int) -> Iterator[Measure]:
         yield summed_up(f"{label}, throughput of {workers} workers", ratios[density], f">= {goal}x", at_least(goal))
     for density, found in shares.items():
         name = f"live multiply-adds at Pm {100 * density:.3g}, share of the matrix-product ceiling"
-        yield summed_up(name, found, "-", lambda value: None, "per cent of what all workers do in large products")
-    yield summed_up("a chain of 24 levels, evaluation every 100 iterations included", chains, ">= 3x", at_least(3))
+        wish = (">= 75 %", at_least(75)) if density == 1.0 else ("-", lambda value: None)
+        yield summed_up(name, found, *wish, "per cent of what all workers do in large products")
+    yield summed_up("a chain of 24 levels, evaluation every 100 iterations included", chains, ">= 8x", at_least(8))
 
 
 def overhead(seconds: float, repeats: int) -> Measure:
@@ -114,29 +120,60 @@ def on_a_gpu() -> Iterator[Measure]:
     yield summed_up(name, values, ">= 50x", at_least(50))
 
 
+def parts(quick: bool) -> dict[str, Callable[[], Iterable[Measure]]]:
+    """Return what can be measured alone, by name."""
+    seconds, repeats = (0.4, 1) if quick else (1.5, 3)
+    found: dict[str, Callable[[], Iterable[Measure]]] = {
+        "lenet": lambda: throughputs(seconds, repeats),
+        "overhead": lambda: [overhead(6 if quick else 30, repeats)],
+        "bfloat16": lambda: [convolution(3 * seconds, repeats)],
+    }
+    for network in convolutions.SCHEDULES:
+        found[network] = lambda network=network: convolutions.levels(network, seconds, repeats)  # type: ignore[misc]
+    found["conv-2-chain"] = lambda: convolutions.chain(seconds, repeats)
+    return found | {"memory": lambda: [memory()], "gpu": on_a_gpu}
+
+
+def kept(file: Path, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the rows of an earlier measurement, except for some parts."""
+    if not file.exists():
+        return []
+    return [row for row in json.loads(file.read_text()) if row.get("part") and row["part"] not in {*names}]
+
+
 def main() -> None:
-    """Run all measures."""
+    """Measure all parts, or some."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="shorter and fewer repeats: under three minutes")
-    quick = parser.parse_args().quick
-    seconds, repeats = (0.4, 1) if quick else (1.5, 3)
-    measures = [*throughputs(seconds, repeats), overhead(6 if quick else 30, repeats)]
-    measures += [convolution(3 * seconds, repeats), *convolutions.levels(seconds, repeats)]
-    measures += [*convolutions.chain(seconds, repeats), memory(), *on_a_gpu()]
+    parser.add_argument("--only", nargs="+", choices=[*parts(True)], metavar="PART", help="; ".join(parts(True)))
+    options = parser.parse_args()
+    results = HERE / "results" / ("quick.json" if options.quick else "latest.json")
+    results.parent.mkdir(exist_ok=True)
+    chosen = parts(options.quick)
+    names = options.only or list(chosen)
+    about = {"torch": torch.__version__, "python": platform.python_version(), "cores": cores()}
+    rows = kept(results, names)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for header in ("measure", "value", "goal", "met", "repeats", "lowest - highest", ""):
         table.add_column(header)
-    for row in measures:
-        spread = f"{row.spread[0]:.2f} - {row.spread[1]:.2f}" if row.spread else "-"
-        met = {True: "yes", False: "NO", None: "-"}[row.met]
-        value = "-" if row.value is None else f"{row.value:.2f}"
-        table.add_row(row.measure, value, row.goal, met, str(row.repeats), spread, row.note)
+    for name in names:
+        begun = time.perf_counter()
+        measures = list(chosen[name]())
+        Console().print(f"{name}: {time.perf_counter() - begun:.0f} s")
+        rows += [asdict(row) | {"part": name, "machine": about} for row in measures]
+        rows.sort(key=lambda row: list(chosen).index(row["part"]))
+        results.write_text(json.dumps(rows, indent=1) + "\n")  # what is measured is not lost where a later part fails
+        for row in measures:
+            _add(table, row)
     Console(width=160).print(table)
-    results = HERE / "results" / ("quick.json" if quick else "latest.json")
-    results.parent.mkdir(exist_ok=True)
-    about = {"torch": torch.__version__, "python": platform.python_version(), "cores": cores()}
-    results.write_text(json.dumps([asdict(row) | {"machine": about} for row in measures], indent=1) + "\n")
     Console().print(f"written to {results.relative_to(HERE.parent)}")
+
+
+def _add(table: Table, row: Measure) -> None:
+    spread = f"{row.spread[0]:.2f} - {row.spread[1]:.2f}" if row.spread else "-"
+    met = {True: "yes", False: "NO", None: "-"}[row.met]
+    value = "-" if row.value is None else f"{row.value:.2f}"
+    table.add_row(row.measure, value, row.goal, met, str(row.repeats), spread, row.note)
 
 
 if __name__ == "__main__":
