@@ -135,7 +135,7 @@ class HeldWeight:
         """
         if not self._has_pruned or not values.numel():
             return
-        integer = _integer(values)
+        integer = integer_like(values)
         if integer is None or values.layout != torch.strided:
             values.masked_fill_(~self.keep.to(values.device), 0.0)
         else:
@@ -176,7 +176,7 @@ class HeldWeight:
             return torch.sparse_coo_tensor(
                 gradient.indices(), values, gradient.shape, is_coalesced=True, check_invariants=False
             )
-        integer = _integer(gradient)
+        integer = integer_like(gradient)
         if integer is None or gradient.requires_grad:  # of a second backward pass: `&` has no derivative
             return gradient.masked_fill(~self.keep.to(gradient.device), 0.0)
         return gradient.view(integer).bitwise_and(self._bits_like(gradient, integer)).view(gradient.dtype)
@@ -212,5 +212,6 @@ def count_revived(values: Tensor, keep: Tensor) -> int:
     return int((values[~keep.to(values.device)] != 0).sum())
 
 
-def _integer(values: Tensor) -> torch.dtype | None:
+def integer_like(values: Tensor) -> torch.dtype | None:
+    """Return the integer type as wide as a number of `values`; None where there is none."""
     return None if values.is_complex() else _INTEGERS.get(values.dtype.itemsize)

@@ -12,7 +12,8 @@ from tombola.errors import InputError
 from tombola.pruning.mask import Mask
 from tombola.pruning.select import lowest
 from tombola.training.engine import NetworkFactory, ReplicaState
-from tombola.training.engines.dense import DenseEngine, copied, laid_out
+from tombola.training.engines.cleared import Pruned
+from tombola.training.engines.dense import DenseEngine, copied
 from tombola.training.recipe import Recipe
 
 KEEP = "keep"  # what `optimizer_state` calls the mask: "keep/fc1.weight"
@@ -66,12 +67,12 @@ class MovingEngine(DenseEngine):
         self._masked = []
         for name, keep in self._keep.items():
             parameter = self._parameters[name]
-            pruned = laid_out(~keep, parameter)
-            parameter.masked_fill_(pruned, 0.0)
+            pruned = Pruned(parameter, ~keep)
+            pruned.clear_(parameter.detach())
             for slot in self._optimizer.state[parameter].values():
                 if isinstance(slot, Tensor) and slot.shape == parameter.shape:
-                    slot.masked_fill_(pruned, 0.0)
-            self._masked.append((parameter, pruned))
+                    pruned.clear_(slot)
+            self._masked.append(pruned)
 
     def _step(self) -> None:
         if self._moving.moves_at(self.iteration):

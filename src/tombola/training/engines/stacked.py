@@ -22,7 +22,8 @@ from torch.nn import functional
 from tombola.data.augment import Augmentation, augment
 from tombola.data.parts import Splits, held
 from tombola.training.engine import NetworkFactory, ReplicaState, Score, Weights
-from tombola.training.engines.dense import EVALUATION_BLOCK, clear_pruned, clip, copied, own_draws
+from tombola.training.engines.cleared import Pruned, clear_pruned
+from tombola.training.engines.dense import EVALUATION_BLOCK, clip, copied, own_draws
 from tombola.training.engines.repeated import Repeated, recorder_of
 from tombola.training.engines.stackable import Draws, StackableModule, emulation_unmentioned
 from tombola.training.optimizers import make_optimizer, read_rate_from, state_of
@@ -80,7 +81,7 @@ class StackedEngine:
         self._parameters = {name: nn.Parameter(stacked[name]) for name in stacked if name in trained}
         self._others = {name: tensor for name, tensor in stacked.items() if name not in trained}
         self._masked = [
-            (self._parameters[name], ~torch.stack([start.mask[name] for start in starts]).to(device))
+            Pruned(self._parameters[name], ~torch.stack([start.mask[name] for start in starts]).to(device))
             for name in first.mask
             if name in trained and not all(bool(start.mask[name].all()) for start in starts)
         ]
