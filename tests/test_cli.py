@@ -136,6 +136,7 @@ BAD = {
     "unknown device": ("run demo --device gpu", ["'gpu'", "cpu"]),
     "workers": ("run demo --workers -1", ["--workers", "-1"]),
     "checkpoint never": ("run demo --checkpoint-every 0", ["checkpoint-every"]),
+    "tf32 on the CPU": ("run demo --device cpu --tf32", ["only GPUs round products to TF32"]),
     "checkpoint not a number": ("run demo trials=1 pruning.rounds=0 --checkpoint-every nan", ["checkpoint-every"]),
     "validation takes all": ("run demo data.validation=1438", ["data.validation=1438", "1438"]),
     "no folder of data": ("run demo --data no/data", ["--data no/data", "this folder does not exist"]),

@@ -116,6 +116,7 @@ def cli(context: click.Context) -> None:
 @work_options
 @click.option("--checkpoint-every", type=float, default=30.0, help="Set the seconds between checkpoints. [default: 30]")
 @click.option("--energy", is_flag=True, help="Measure the energy of each run; needs the extra tombola[energy].")
+@click.option("--tf32", is_flag=True, help="Let a GPU round float32 products to TF32: faster, three digits.")
 @click.option("--no-figures", is_flag=True, help="Draw no figures.")
 @click.option("--tracker", metavar="NAME", help="Log finished runs to tensorboard, mlflow or wandb.")
 @click.option("--quiet", "-q", is_flag=True, help="Write only results and errors.")
@@ -133,6 +134,7 @@ def run(
     cluster: Path | None,
     checkpoint_every: float,
     energy: bool,
+    tf32: bool,
     no_figures: bool,
     quiet: bool,
     verbose: bool,
@@ -156,6 +158,7 @@ def run(
         engine=engine,
         checkpoint_every=checkpoint_every,
         energy=energy,
+        tf32=tf32,
         figures=not no_figures,
         quiet=quiet,
         verbose=verbose,

@@ -49,6 +49,7 @@ def run(
     engine: str = "auto",
     checkpoint_every: float = 30.0,
     energy: bool = False,
+    tf32: bool = False,
     figures: bool = True,
     quiet: bool = False,
     verbose: bool = False,
@@ -72,6 +73,8 @@ def run(
         engine: the training engine; "auto" chooses.
         checkpoint_every: seconds between checkpoints.
         energy: measure the energy of each run; needs the extra `tombola[energy]`.
+        tf32: let a GPU round the factors of float32 products to TF32, about three digits, which is several times as
+            fast. Results say so. It is not part of a run's identity, as other rounding is not.
         figures: draw figures into `<out>/figures`.
         quiet: write only errors.
         verbose: write more details.
@@ -98,7 +101,7 @@ def run(
     site = site_for(on, settings or loaded.cluster)
     with site.reached(workers):
         plan, options = prepare(
-            loaded, data_folder(data), workers, device, engine, checkpoint_every, energy, max_runs, site.device
+            loaded, data_folder(data), workers, device, engine, checkpoint_every, energy, max_runs, site.device, tf32
         )
         store = Store(folder, site.settings.lease)
         store.create()

@@ -168,3 +168,17 @@ def test_a_result_says_what_machine_it_was_made_on(tmp_path):
     said = store.facts(find(plan, "ticket", 0).id)["versions"]["machine"]
     assert platform.machine() in said
     assert f"{os.cpu_count()} cores" in said
+
+
+def test_rounding_to_tf32_is_for_the_time_of_the_work_and_results_say_so(tmp_path, monkeypatch):
+    seen = []
+    train = training._train_engine
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    monkeypatch.setattr(training, "_train_engine", lambda *all: seen.append(matmul.allow_tf32) or train(*all))
+    plan, store = make_plan(small_study(pruning__rounds=0)), Store(tmp_path)
+    store.create()
+    (item,) = plan.work.values()
+    assert execute([item.as_json()], str(tmp_path), RunOptions(engine="dense", tf32=True)) == ["done"]
+    assert (seen, store.facts(item.id)["engine"]["tf32"]) == ([True], True)
+    assert (matmul.allow_tf32, cudnn.allow_tf32) == before

@@ -112,11 +112,11 @@ def engine_facts(options: RunOptions, engine: str) -> dict[str, Any]:
     """Return what, beside the spec, decides the last bits of a result.
 
     "kernels" is there for engines with compiled parts: "cached" where they were loaded, "compiled here" where nothing
-    could be kept, as in a read-only installation without a cache.
+    could be kept, as in a read-only installation without a cache. "tf32" is there where products are rounded so.
     """
     facts = {"name": engine, "threads": options.threads, "device": options.device, "torch": torch.__version__}
     kernels = state_of_kernels(engine)
-    return facts | ({"kernels": kernels} if kernels else {})
+    return facts | ({"kernels": kernels} if kernels else {}) | ({"tf32": True} if options.tf32 else {})
 
 
 def versions(options: RunOptions) -> dict[str, str | None]:

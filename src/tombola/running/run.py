@@ -87,11 +87,13 @@ def prepare(
     energy: bool = False,
     max_runs: int = MAX_RUNS,
     choose: Callable[[str], str] = choose_device,
+    tf32: bool = False,
 ) -> tuple[Plan, RunOptions]:
     """Check all that can be checked before anything is written, and fetch the data.
 
     Args:
-        choose: returns the device that the text `device` means, where work is computed; the others as in `tombola.run`.
+        choose: returns the device that the text `device` means, where work is computed.
+        tf32: the others are as in `tombola.run`, too.
 
     Raises:
         InputError: something can't be as it is asked for.
@@ -102,6 +104,8 @@ def prepare(
     check_frozen(study, engine)
     if energy:
         check_energy()
+    if tf32 and chosen == "cpu":
+        raise InputError("tf32: only GPUs round products to TF32, but this study runs on the CPU; remove it")
     if not checkpoint_every > 0:  # nan too
         raise InputError(f"checkpoint-every={checkpoint_every} must be above 0 seconds")
     if workers is not None and workers < 0:
@@ -124,6 +128,7 @@ def prepare(
         stack=STACK if stacks else 1,
         checkpoint_every=checkpoint_every,
         energy=energy,
+        tf32=tf32,
     )
 
 
