@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import tombola
 from helpers.small_studies import small_study
 from tombola.networks import NETWORKS, initialised
 from tombola.pruning import Mask
+from tombola.running.stack_size import GpuMemory, StackSize
 from tombola.seeds import Seeds
 from tombola.training.engine import ReplicaState
+from tombola.training.engines import stacked
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.stacked import StackedEngine
 from tombola.training.recipe import Recipe
@@ -24,7 +27,12 @@ pytestmark = [
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 SHAPES = {"lenet-300-100": (1, 28, 28), "conv-2": (3, 32, 32)}
+DROPOUT = "conv-2-dropout"
 STEPS = 20
+
+
+def shape_of(network: str) -> tuple[int, ...]:
+    return SHAPES[network.removesuffix("-dropout")]
 
 
 def splits_on(network: str, device: torch.device) -> tombola.data.Splits:
@@ -32,7 +40,7 @@ def splits_on(network: str, device: torch.device) -> tombola.data.Splits:
 
     def part(count: int) -> tombola.data.Part:
         targets = torch.randint(10, (count,), generator=generator)
-        inputs = torch.randn(count, *SHAPES[network], generator=generator) + targets.view(-1, 1, 1, 1) / 10
+        inputs = torch.randn(count, *shape_of(network), generator=generator) + targets.view(-1, 1, 1, 1) / 10
         return tombola.data.Part(inputs, targets).to(device)
 
     return tombola.data.Splits(part(600), part(100), part(200), (0.0,), (1.0,), 10)
@@ -42,6 +50,8 @@ def trained(engine: type, network: str, device: torch.device, replicas: int, **f
     splits = splits_on(network, device)
 
     def build() -> torch.nn.Module:
+        if network == DROPOUT:
+            return NETWORKS["conv-2"](SHAPES["conv-2"], 10, dropout=0.5)
         return NETWORKS[network](SHAPES[network], 10)
 
     starts = []
@@ -51,7 +61,7 @@ def trained(engine: type, network: str, device: torch.device, replicas: int, **f
         keep = {n: torch.rand(w.shape, generator=generator) < 0.4 for n, w in weights.items() if w.dim() > 1}
         mask = Mask(keep)
         starts.append(ReplicaState(mask.apply(weights), mask, Seeds(0, seed), splits))
-    recipe = Recipe(lr=1e-3, batch_size=60, iterations=1000, **fields)
+    recipe = Recipe(**{"lr": 1e-3, "batch_size": 60, "iterations": 1000} | fields)
     runner = engine(build, starts, recipe, 1000, device)
     runner.advance(STEPS)
     return runner
@@ -82,6 +92,47 @@ def test_a_stack_trains_each_run_as_alone(network: str, monkeypatch: pytest.Monk
     alone = trained(StackedEngine, network, GPU, 1)
     for name, weight in alone.weights().items():
         torch.testing.assert_close(stack.weights(0)[name], weight, rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("network", "fields"),
+    [
+        ("lenet-300-100", {"warmup": 30}),
+        ("lenet-300-100", {"optimizer": "adamw", "clip_value": 0.01}),
+        ("lenet-300-100", {"optimizer": "rmsprop", "momentum": 0.5}),
+        ("conv-2", {"optimizer": "sgd", "momentum": 0.9, "augment": ("flip", "crop")}),
+        ("conv-2", {"precision": "bfloat16"}),
+        ("conv-2-dropout", {}),
+    ],
+    ids=["adam", "adamw-clip", "rmsprop", "sgd-augment", "bfloat16", "dropout"],
+)
+def test_a_cuda_graph_does_what_plain_steps_do(
+    network: str, fields: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    graphs = trained(StackedEngine, network, GPU, 3, **fields)
+    assert graphs.facts["cuda_graph"] is True, graphs.facts
+    with monkeypatch.context() as plainly:
+        plainly.setattr(stacked, "recorder_of", lambda device: None)
+        plain = trained(StackedEngine, network, GPU, 3, **fields)
+    loose = {"rtol": 5e-2, "atol": 5e-3} if fields.get("precision") else {"rtol": 1e-2, "atol": 1e-3}
+    assert graphs.advance(5) == pytest.approx(plain.advance(5), rel=5e-2)
+    for replica in range(3):
+        for name, weight in plain.weights(replica).items():
+            torch.testing.assert_close(graphs.weights(replica)[name], weight, **loose)
+
+
+def test_the_memory_of_stacks_is_measured() -> None:
+    splits, build = splits_on("conv-2", GPU), partial(NETWORKS["conv-2"], SHAPES["conv-2"], 10)
+    weights = initialised(build, "glorot-normal", 0).state_dict()
+    starts = [ReplicaState(weights, Mask({}), Seeds(0, seed), splits) for seed in range(3)]
+    recipe = Recipe(lr=1e-3, batch_size=60, iterations=1000)
+    memory = GpuMemory(GPU)
+    size = StackSize(memory, lambda starts: StackedEngine(build, starts, recipe, 1000, GPU), starts)
+    most = size.most()
+    one = 4 * sum(weight.nbytes for weight in weights.values())  # with gradients and Adam's moments
+    assert most is not None
+    assert 2 <= most < memory.free() / one
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
