@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,8 +122,3 @@ class Series:
 def series_of(levels: pd.DataFrame) -> tuple[Series, ...]:
     """Return a series for each arm of each study, in the order and with the looks of the figures."""
     return tuple(Series(f"s{place}", curve) for place, curve in enumerate(curves_of(levels)))
-
-
-def ticket_arm(arms: Sequence[str]) -> str:
-    """Return the arm that is compared with the others: `ticket`, the first of its curves, or else the first arm."""
-    return next((arm for arm in arms if arm.partition("@")[0] == "ticket"), arms[0])
