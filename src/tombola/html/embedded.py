@@ -8,9 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from tombola import formatting
-from tombola.tasks.metric import Metric
-
 DIGITS = 6  # significant, of what is computed; what was measured keeps all of its digits
 
 
@@ -55,8 +52,3 @@ def _plain_value(value: Any, exact: bool) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
     return str(value) if not pd.isna(value) else None
-
-
-def signed(value: float, metric: Metric) -> str:
-    """Return a difference of shown values as it is set in type, with its sign: +0.35, −0.10."""
-    return formatting.signed(value, metric).replace("-", formatting.MINUS)

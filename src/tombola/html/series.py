@@ -54,6 +54,20 @@ SHAPES: dict[Any, str] = {
     (15, 1, 0): "triangle-up",
 }
 
+# The same shapes as SVG paths about (0, 0), 7 pixels wide, for keys outside of plots.
+OUTLINES = {
+    "circle": "M3.4 0A3.4 3.4 0 1 1 -3.4 0A3.4 3.4 0 1 1 3.4 0Z",
+    "square": "M-3.2 -3.2H3.2V3.2H-3.2Z",
+    "diamond": "M0 -4.4L4.4 0L0 4.4L-4.4 0Z",
+    "cross": "M-1.3 -3.8H1.3V-1.3H3.8V1.3H1.3V3.8H-1.3V1.3H-3.8V-1.3H-1.3Z",
+    "triangle-up": "M0 -3.8L4 3.4H-4Z",
+    "triangle-down": "M0 3.8L4 -3.4H-4Z",
+    "triangle-left": "M-3.8 0L3.4 4V-4Z",
+    "triangle-right": "M3.8 0L-3.4 4V-4Z",
+    "arrow": "M0 -4.4L3.4 0H1.2V4H-1.2V0H-3.4Z",
+    "wedge": "M0 -4.2L2.4 4H-2.4Z",
+}
+
 
 @dataclass(frozen=True)
 class Series:
@@ -102,6 +116,11 @@ class Series:
     def shape(self) -> str:
         """Shape of the points, as Vega names it."""
         return SHAPES[self.curve.style.marker]
+
+    @property
+    def outline(self) -> str:
+        """The shape as an SVG path about (0, 0)."""
+        return OUTLINES[self.shape]
 
     @property
     def hollow(self) -> bool:

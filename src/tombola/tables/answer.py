@@ -11,18 +11,25 @@ from dataclasses import dataclass
 
 from tombola.analysis.answer import Answer, Judged, Kind
 from tombola.analysis.roles import base_of, split
-from tombola.formatting import counted, differences, margin_in_words, percent, plain, with_unit
+from tombola.formatting import counted, differences, margin_in_words, percent, plain
 from tombola.tasks.metric import ACCURACY, Metric
 
 NONE = "–"
 
 
+def at_its_level(answer: Answer) -> str:
+    """Return the verdict on the level of the answer, with its reason; "" without one."""
+    at = answer.at
+    return "" if at is None else f"{percent(at.density)} % of the weights: {at.verdict}. {at.reason}."
+
+
 @dataclass(frozen=True)
 class Number:
-    """A large number: what it is, its value, and a short remark."""
+    """A large number: what it is, its value with its unit, and a short remark."""
 
     label: str
     value: str
+    unit: str
     remark: str
 
 
@@ -137,10 +144,11 @@ SPARSEST: dict[Kind, str] = {
 
 def _density(answer: Answer) -> Number:
     assert answer.at is not None
-    density = f"{percent(answer.at.density)} %"
+    density = percent(answer.at.density)
     if answer.kind in SPARSEST:
-        return Number("of the weights remain", density, SPARSEST[answer.kind])
-    return Number("levels as good as dense", f"0 of {answer.levels}", f"the other numbers: best level, {density} of the weights")
+        return Number("of the weights remain", density, "%", SPARSEST[answer.kind])
+    remark = f"the numbers beside it are those of the best level, {density} % of the weights"
+    return Number("levels shown as good as dense", f"0 of {answer.levels}", "", remark)
 
 
 def _difference(answer: Answer, at: Judged) -> Number:
@@ -148,21 +156,21 @@ def _difference(answer: Answer, at: Judged) -> Number:
     texts = differences([at.difference, at.low, at.high], metric)
     interval = f"95 % interval {texts[1]} to {texts[2]}" if math.isfinite(at.low) else _without_interval(at)
     lower = "" if metric.better == "higher" else "; lower is better"
-    return Number(f"{metric.words} against dense", with_unit(texts[0], metric), interval + lower)
+    return Number(f"{metric.words} against dense", texts[0], metric.difference_unit, interval + lower)
 
 
 def _stop(at: Judged) -> Number:
     if not math.isfinite(at.stop):
-        return Number("early stop", NONE, "not measured")
+        return Number("early stop", NONE, "", "not measured")
     share = abs(at.stop) / at.dense_stop if at.dense_stop > 0 else math.nan
-    size = f"{100 * share:.0f} %" if math.isfinite(share) else f"{abs(at.stop):,.0f}"
+    size, unit = (f"{100 * share:.0f}", "%") if math.isfinite(share) else (f"{abs(at.stop):,.0f}", "iterations")
     label = "later stop than dense" if at.stop > 0 else "earlier stop than dense" if at.stop < 0 else "difference in stop"
     interval = (
         f"95 % interval {at.stop_low:+,.0f} to {at.stop_high:+,.0f}"
         if math.isfinite(at.stop_low)
         else _without_interval(at)
     )
-    return Number(label, size, f"{at.stop:+,.0f} iterations; {interval}")
+    return Number(label, size, unit, f"{at.stop:+,.0f} iterations; {interval}")
 
 
 def _without_interval(at: Judged) -> str:
