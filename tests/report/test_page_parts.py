@@ -27,8 +27,8 @@ from tombola.analysis.roles import main_arm
 from tombola.analysis.statistics import level_statistics
 from tombola.cli import cli
 from tombola.errors import InputError
-from tombola.formatting import plain
-from tombola.html.embedded import signed, table
+from tombola.formatting import differences, plain, typeset
+from tombola.html.embedded import table
 from tombola.html.figures import density_figures
 from tombola.html.series import series_of
 from tombola.html.weights import input_pictures, weight_histograms
@@ -260,7 +260,8 @@ def test_a_table_keeps_numbers_and_leaves_out_what_is_none() -> None:
     assert found.rows == ((1, 0.333333, "x", None, True), (2, None, None, 1e-300, False))
     assert table("t", "", frame, exact=True).rows[0][1] == 1 / 3
     assert json.loads(json.dumps(found.content()["rows"], allow_nan=False))[1] == [2, None, None, 1e-300, False]
-    assert [signed(value, ACCURACY) for value in (0.354, -0.1, 0.0)] == ["+0.35", "−0.10", "+0.00"]
+    texts = [typeset(text) for text in differences([0.354, -0.1, 0.0], ACCURACY)]
+    assert texts == ["+0.35", "−0.10", "+0.00"]
 
 
 def _ticket(keep: torch.Tensor, name: str = "fc1.weight") -> Ticket:

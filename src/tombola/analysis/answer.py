@@ -10,6 +10,7 @@ import pandas as pd
 
 from tombola.analysis.measures import STOP, early_of
 from tombola.analysis.order import in_order
+from tombola.analysis.rewinds import later_helps, later_rewinds
 from tombola.analysis.roles import main_arm
 from tombola.analysis.summary import diverged
 from tombola.analysis.verdicts import LOSING, MATCHING, WINNING, allowed_losses
@@ -66,6 +67,8 @@ class Answer:
             either, the level with the best test metric. Of one trial, the sparsest level within the margin. None where
             nothing can be compared.
         sparser: a matching level that is sparser than the winning ticket; None without one.
+        later_helps: whether some later rewind gains over the first one after Holm's correction; None where the study
+            has one rewind, or one trial.
         diverged: runs that diverged, of all arms.
         missing: work items that are not finished.
     """
@@ -77,6 +80,7 @@ class Answer:
     levels: int = 0
     at: Judged | None = None
     sparser: Judged | None = None
+    later_helps: bool | None = None
     diverged: int = 0
     missing: int = 0
 
@@ -119,6 +123,7 @@ def answer_of(
         len(compared),
         _judged(at, mine, metric),
         _judged(sparser, mine, metric),
+        later_helps(later_rewinds(levels, arm)),
         int((lost["level"] > 0).sum()) + int(dense),
         missing,
     )

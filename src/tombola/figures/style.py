@@ -95,9 +95,9 @@ STUDIES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (ORANGE, "v"), (PURPLE, 
 def styles(arms: Iterable[str]) -> dict[str, Style]:
     """Return the style of each arm.
 
-    Tombola's own arms and their controls have fixed styles. An arm at several rewinds has a colour for each. The style of a user's arm follows from its name, so it is
-    the same in every study. Where two names of one study fall on the same style, the alphabetically later one takes the
-    next free one. Beyond eight own arms, styles repeat.
+    Tombola's own arms and their controls have fixed styles. An arm at several rewinds has a colour for each. The style
+    of a user's arm follows from its name, so it is the same in every study. Where two names of one study fall on the
+    same style, the alphabetically later one takes the next free one. Beyond eight own arms, styles repeat.
     """
     names = set(arms)
     rewound = _rewound(names)

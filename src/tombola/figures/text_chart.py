@@ -34,7 +34,9 @@ UNICODE = Signs(mean="●", bar="─", dense="┊", less="‹", more="›")
 ASCII = Signs(mean="o", bar="-", dense=":", less="<", more=">")
 
 
-def text_chart(levels: pd.DataFrame, answer: Answer, verdicts: pd.DataFrame, width: int = 80, signs: Signs = UNICODE) -> str:
+def text_chart(
+    levels: pd.DataFrame, answer: Answer, verdicts: pd.DataFrame, width: int = 80, signs: Signs = UNICODE
+) -> str:
     """Return the chart of the arm that an answer is about; "" where it has nothing to draw.
 
     Rows go from dense to sparse; of many levels, it shows twelve, that of the answer among them. Bars are 95 %
@@ -55,7 +57,11 @@ def text_chart(levels: pd.DataFrame, answer: Answer, verdicts: pd.DataFrame, wid
     mine = verdicts[verdicts["arm"] == answer.arm].set_index("level")["verdict"].to_dict()
     rows = rows[rows["level"].isin(_shown(rows["level"].to_list(), answer))]
     cells = [
-        (f"{percent(row['density'])} %", number(answer.metric.scale * row["mean"], answer.metric), str(mine.get(row["level"], "dense")))
+        (
+            f"{percent(row['density'])} %",
+            number(answer.metric.scale * row["mean"], answer.metric),
+            str(mine.get(row["level"], "dense")),
+        )
         for row in rows.to_dict("records")
     ]
     heads = ("weights", answer.metric.words, "verdict")
@@ -63,7 +69,8 @@ def text_chart(levels: pd.DataFrame, answer: Answer, verdicts: pd.DataFrame, wid
     room = max(10, width - sum(sizes) - 6)
     bars = _bars(rows, answer.metric, room, signs)
     lines = [_line(heads, sizes, "")] + [_line(row, sizes, bar) for row, bar in zip(cells, bars, strict=True)]
-    return "\n".join(line.rstrip() for line in lines)
+    key = f"{signs.mean} mean, {signs.bar}{signs.bar} 95 % interval, {signs.dense} dense network"
+    return "\n".join(line.rstrip() for line in [*lines, " " * (sum(sizes) + 6) + key])
 
 
 def _line(cells: tuple[str, ...], sizes: list[int], bar: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pandas as pd
 
@@ -53,7 +54,7 @@ def _tiles(densities: pd.Series) -> pd.DataFrame:
     Levels of one density share its room.
     """
     falling = sorted(set(densities), reverse=True)
-    middles = [math.sqrt(one * other) for one, other in zip(falling, falling[1:], strict=False)]
+    middles = [math.sqrt(one * other) for one, other in pairwise(falling)]
     first = falling[0] ** 2 / middles[0] if middles else falling[0] * 1.2
     last = falling[-1] ** 2 / middles[-1] if middles else falling[-1] / 1.2
     room = dict(zip(falling, zip([first, *middles], [*middles, last], strict=True), strict=True))
@@ -145,9 +146,17 @@ def _strip(x: Spec, mine: Spec) -> list[Spec]:
         },
     }
     glyph = {
-        "transform": [*only["transform"], {"calculate": symbols, "as": "symbol"}, {"calculate": "sqrt(datum.begin * datum.end)", "as": "middle"}],
+        "transform": [
+            *only["transform"],
+            {"calculate": symbols, "as": "symbol"},
+            {"calculate": "sqrt(datum.begin * datum.end)", "as": "middle"},
+        ],
         "mark": {"type": "text", "fontSize": 11, "fontWeight": 700, "color": "var(--paper)", "baseline": "middle"},
-        "encoding": {"x": x | {"field": "middle"}, "y": {"value": HEIGHT + 4.5 + STRIP / 2}, "text": {"field": "symbol"}},
+        "encoding": {
+            "x": x | {"field": "middle"},
+            "y": {"value": HEIGHT + 4.5 + STRIP / 2},
+            "text": {"field": "symbol"},
+        },
     }
     return [tile, glyph]
 
@@ -168,5 +177,3 @@ def shown_first(series: Sequence[Series], main: str, most: int = 6) -> tuple[Ser
     """Return the curves that a page shows before its reader chooses: the arm it is about, and the first others."""
     some = [*(each for each in series if each.arm == main), *(each for each in series if each.arm != main)][:most]
     return tuple(each for each in series if each in some)
-
-

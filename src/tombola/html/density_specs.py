@@ -164,7 +164,7 @@ def dead_units_against_density(dead: pd.DataFrame) -> Spec:
         "field": "value",
         "type": "quantitative",
         "title": "units without a live path (%)",
-        "scale": {"domainMin": 0, "nice": True},
+        "scale": {"domainMin": 0, "nice": True} | ({} if (dead["dead"] > 0).any() else {"domainMax": 1}),
         "axis": {"tickCount": 6},
     }
     transform: list[Spec] = [
@@ -257,7 +257,10 @@ def _by_layer(x: Spec, y: Spec, names: list[str], tooltip: list[Spec]) -> list[S
         "mark": {"type": "point", "filled": True, "size": 40, "opacity": 1, "clip": True},
         "encoding": {"x": x, "y": y, "color": color, "tooltip": tooltip},
     }
-    return [line({"x": x, "y": y, "color": color}), point]
+    # Layers of one density lie on one another: the first ones are wider, so that they show.
+    widths = {"domain": names, "range": [4.5 - 3 * place / max(1, len(names) - 1) for place in range(len(names))]}
+    width = {"field": "layer", "type": "nominal", "legend": None, "scale": widths}
+    return [line({"x": x, "y": y, "color": color, "strokeWidth": width}), point]
 
 
 def _curve(x: Spec, y: Spec, series: Sequence[Series], tooltip: list[Spec]) -> list[Spec]:

@@ -84,7 +84,8 @@ def answer_figure(found: Found, table: pd.DataFrame, series: Sequence[Series]) -
     if found.arm is None:
         return PlotFigure("answer", title, "No run has finished yet.", None)
     key = _key(series, found.arm)
-    spec = answer_chart.answer_spec(table, series, key, found.metric, found.answer.at and found.answer.at.level)
+    level = None if found.answer.at is None else found.answer.at.level
+    spec = answer_chart.answer_spec(table, series, key, found.metric, level)
     caption = f"{_bars(table, TWO_TRIALS)} {DENSE}"
     choice = Choice("arm", "Verdicts of", tuple(_arms(table, series)), key)
     return PlotFigure("answer", title, caption, spec, (choice,) if len(choice.options) > 1 else (), whole=True)
@@ -165,7 +166,7 @@ def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
 def layer_figure(found: Found, series: Sequence[Series]) -> PlotFigure:
     """Return the density of each layer."""
     if found.layers.empty or found.arm is None:
-        return PlotFigure("layers", "Density of each layer", "The masks are not there: no run of a pruned level has finished, or the results are a table.", None)
+        return _absent("layers", "Density of each layer", "It needs the masks of a finished pruned level.")
     key = _key(series, found.arm)
     return PlotFigure(
         "layers",
@@ -179,7 +180,7 @@ def layer_figure(found: Found, series: Sequence[Series]) -> PlotFigure:
 def weight_figure(found: Found) -> PlotFigure:
     """Return the distribution of the kept weights."""
     if found.histograms.empty or found.arm is None:
-        return PlotFigure("weights", "Kept weights at the start and after training", "The weights are not there: no run of the arm has finished, or the results are a table.", None)
+        return _absent("weights", "Kept weights at the start and after training", "It needs the weights of trial 0.")
     layers = tuple((name, plain(name)) for name in dict.fromkeys(found.histograms["layer"]))
     levels = _levels(found.histograms)
     level = levels[len(levels) // 2][0]
@@ -195,7 +196,9 @@ def weight_figure(found: Found) -> PlotFigure:
 def dead_figure(found: Found) -> PlotFigure:
     """Return the units without a live path."""
     if found.dead.empty or found.arm is None:
-        return PlotFigure("dead-units", "Units without a live path", "Tombola has no mask, or can not follow paths through this network.", None)
+        return _absent(
+            "dead-units", "Units without a live path", "It needs masks, and a network whose paths tombola can follow."
+        )
     last = found.dead[(found.dead["layer"] == "all") & (found.dead["level"] == found.dead["level"].max())].iloc[0]
     caption = (
         "Inputs, neurons or channels without a path of kept weights from input to output. Arm "
@@ -209,7 +212,7 @@ def dead_figure(found: Found) -> PlotFigure:
 def overlap_figure(found: Found, series: Sequence[Series]) -> PlotFigure:
     """Return the overlap of the masks of different trials."""
     if found.overlap.empty:
-        return PlotFigure("overlap", "Overlap of the masks of different trials", "It needs masks of two trials or more.", None)
+        return _absent("overlap", "Overlap of the masks of different trials", "It needs masks of two trials or more.")
     names = list(dict.fromkeys(found.overlap["layer"]))
     names.sort(key=lambda name: name != "all")
     layers = tuple((name, "all layers" if name == "all" else plain(name)) for name in names)
@@ -226,7 +229,11 @@ def overlap_figure(found: Found, series: Sequence[Series]) -> PlotFigure:
 def flip_figure(found: Found) -> PlotFigure:
     """Return the share of signs that training flips in each layer."""
     if found.flips.empty or found.arm is None:
-        return PlotFigure("sign-flips", "Signs that training flips", "It needs the weights of a pruned level before and after training.", None)
+        return _absent(
+            "sign-flips",
+            "Signs that training flips",
+            "It needs the weights of a pruned level before and after training.",
+        )
     caption = (
         f"Kept weights whose sign after training differs from that at the initialisation. Arm {plain(found.arm)}, "
         "means over trials."
@@ -234,6 +241,10 @@ def flip_figure(found: Found) -> PlotFigure:
     return PlotFigure(
         "sign-flips", "Signs that training flips", caption, density_specs.flips_against_density(found.flips)
     )
+
+
+def _absent(key: str, title: str, why: str) -> PlotFigure:
+    return PlotFigure(key, title, why, None)
 
 
 def _capital(text: str) -> str:

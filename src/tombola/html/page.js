@@ -49,7 +49,7 @@
       at = level;
       view.signal("at", level).runAsync();
       const weights = `${Number((100 * row.density).toPrecision(3))} % of the weights`;
-      said.textContent = row.verdict ? `${weights}: ${row.verdict}. ${row.reason}.` : `${weights}: the dense network.`;
+      said.textContent = row.verdict ? `${weights}: ${row.verdict}. ${row.reason[0].toUpperCase()}${row.reason.slice(1)}.` : `${weights}: the dense network.`;
     }
 
     view.addEventListener("pointermove", (_, item) => show(item?.datum?.level));

@@ -18,7 +18,17 @@ from tombola import __version__
 from tombola.analysis.measures import STOP, early_of
 from tombola.export.stored import sentences
 from tombola.extras import need
-from tombola.formatting import byte_size, differences, latency, margin_in_words, number, percent, plain, together, typeset
+from tombola.formatting import (
+    byte_size,
+    differences,
+    latency,
+    margin_in_words,
+    number,
+    percent,
+    plain,
+    together,
+    typeset,
+)
 from tombola.html import answer_chart, figures, measured
 from tombola.html.answer_chart import SYMBOLS, answer_table, shown_first
 from tombola.html.embedded import Table, table
@@ -77,7 +87,9 @@ def report(found: Found) -> str:
             f"Gain of the ticket arm over each control in {found.metric.words}, paired by trial",
             found.gains,
         ),
-        table("rewinds", f"Gain of later rewinds over the first in {found.metric.words}, paired by trial", _against(found)),
+        table(
+            "rewinds", f"Gain of later rewinds over the first in {found.metric.words}, paired by trial", _against(found)
+        ),
         table(answer_chart.TABLE, "Levels of the first chart: means, intervals, verdicts", levels),
         table("patterns", "What each pattern costs against unstructured masks of equal density", found.patterns),
         table("curves", "Learning curves at the displayed levels, means and extremes over runs", found.curves),
@@ -170,9 +182,9 @@ def _render(
     return environment.get_template(template).render(
         studies=studies,
         series=series,
-        curves_of=[(found.name, [each for each in series if each.study == found.name]) for found in studies],
+        curves_of=[(found.name, _of(series, found)) for found in studies],
         sections=[section for section in sections if section.figures or section.absent],
-        on={each.key for study in studies for each in shown_first([s for s in series if s.study == study.name], str(study.arm))},
+        on={each.key for found in studies for each in shown_first(_of(series, found), str(found.arm))},
         tables=tables,
         data=data,
         scripts=scripts,
@@ -188,6 +200,10 @@ def _render(
         version=__version__,
         **more,
     )
+
+
+def _of(series: Sequence[Series], found: Found) -> list[Series]:
+    return [each for each in series if each.study == found.name]
 
 
 def _section(key: str, short: str, title: str, found: Sequence[PlotFigure]) -> Section:

@@ -11,6 +11,7 @@ import pandas as pd
 from tombola.analysis.answer import STANDS
 from tombola.analysis.measures import allowed_loss, early_of
 from tombola.analysis.order import in_order
+from tombola.analysis.rewinds import TWO_SIDED
 from tombola.analysis.roles import main_arm, role_of, split
 from tombola.analysis.rounds import Worth
 from tombola.analysis.verdicts import INCONCLUSIVE, LOSING, MATCHING, WINNING
@@ -18,7 +19,6 @@ from tombola.formatting import counted, differences, margin_in_words, number, pe
 from tombola.tasks.metric import ACCURACY, Metric
 
 FEW = 4  # arms that a sentence compares one by one
-TWO_SIDED = 0.05
 
 
 def findings(
@@ -220,8 +220,8 @@ def _rewinding(rewinds: pd.DataFrame | None, arm: str, metric: Metric) -> str:
     else:
         head = (
             f"These trials do not show that rewinding later helps. Of {counted(len(rows), 'comparison')} with "
-            f"{plain(arm)}, {len(better)} favour the later rewind and {len(worse)} the earlier one, "
-            "each by itself. After Holm's correction for their number, none favours the later one."
+            f"{plain(arm)}, each by itself, {len(better)} favour{'s' if len(better) == 1 else ''} the later rewind and "
+            f"{len(worse)} the earlier one. After Holm's correction for their number, none favours the later one."
         )
     size, low, high = differences([best["mean"], best["low"], best["high"]], metric)
     rewind = split(str(best["arm"]))[1]
@@ -265,7 +265,9 @@ def _priced(cost: float) -> str:
 
 def _break_down(break_down: pd.DataFrame, arm: str, margin: float, metric: Metric) -> str:
     parts = []
-    for name in [arm, *(each for each in in_order(break_down["arm"]) if each != arm)]:
+    others = [each for each in in_order(break_down["arm"]) if each != arm]
+    more = "" if len(others) <= FEW else f" break_down.csv below has the other {len(others)} arms."
+    for name in [arm, *(others if not more else [])]:
         for row in break_down[break_down["arm"] == name].to_dict("records"):
             parts.append(_holds_down_to(plain(name), row))
     if not parts:
@@ -274,7 +276,7 @@ def _break_down(break_down: pd.DataFrame, arm: str, margin: float, metric: Metri
     return (
         f"Test {metric.words} at early stop stays within {within} of the dense network's {_listed(parts)}. "
         "Each density is that of the sparsest level before two levels in a row, or the last one, leave that margin. "
-        "Over trials, it is the geometric mean."
+        f"Over trials, it is the geometric mean.{more}"
     )
 
 

@@ -22,6 +22,7 @@ DARK = {
     GREY: "#9a9a9a",
 }
 DASHES: dict[Any, tuple[float, ...]] = {"-": (1, 0), "--": (6, 3), "-.": (7, 3, 2, 3), ":": (2, 2.5)}
+PENTAGON = "M0,-1L0.951,-0.309L0.588,0.809L-0.588,0.809L-0.951,-0.309Z"  # Vega takes paths too
 SHAPES: dict[Any, str] = {
     "o": "circle",
     "s": "square",
@@ -34,7 +35,7 @@ SHAPES: dict[Any, str] = {
     "P": "cross",
     "*": "cross",
     "X": "arrow",
-    "p": "wedge",
+    "p": PENTAGON,
     "h": "circle",
     "H": "circle",
     "8": "circle",
@@ -65,7 +66,7 @@ OUTLINES = {
     "triangle-left": "M-3.8 0L3.4 4V-4Z",
     "triangle-right": "M3.8 0L-3.4 4V-4Z",
     "arrow": "M0 -4.4L3.4 0H1.2V4H-1.2V0H-3.4Z",
-    "wedge": "M0 -4.2L2.4 4H-2.4Z",
+    PENTAGON: "M0 -4L3.8 -1.24L2.35 3.24H-2.35L-3.8 -1.24Z",
 }
 
 

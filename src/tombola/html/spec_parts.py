@@ -223,9 +223,7 @@ def drawn_bars(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     the bar joins the two, where a table has them.
     """
     few = rows["n"].to_numpy() < FEWEST
-    found = [
-        np.where(few, rows[other] if other in rows else np.nan, rows[end]).astype(float) for end, other, _ in ENDS
-    ]
+    found = [np.where(few, rows.get(other, np.nan), rows[end]).astype(float) for end, other, _ in ENDS]
     return found[0], found[1]
 
 

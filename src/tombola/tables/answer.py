@@ -20,7 +20,11 @@ NONE = "–"
 def at_its_level(answer: Answer) -> str:
     """Return the verdict on the level of the answer, with its reason; "" without one."""
     at = answer.at
-    return "" if at is None else f"{percent(at.density)} % of the weights: {at.verdict}. {at.reason}."
+    return (
+        ""
+        if at is None
+        else f"{percent(at.density)} % of the weights: {at.verdict}. {at.reason[:1].upper()}{at.reason[1:]}."
+    )
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ def headline(answer: Answer) -> str:
 def proof(answer: Answer) -> tuple[str, ...]:
     """Return what the sentence rests on, and what limits it, in short sentences."""
     remarks = [*PROOFS[answer.kind](answer)] if answer.at is not None else []
+    if answer.later_helps is not None:
+        remarks.append(f"Rewinding later {'helps' if answer.later_helps else 'is not shown to help'}.")
     if answer.diverged:
         remarks.append(f"{counted(answer.diverged, 'run')} diverged.")
     if answer.missing:
@@ -164,7 +170,9 @@ def _stop(at: Judged) -> Number:
         return Number("early stop", NONE, "", "not measured")
     share = abs(at.stop) / at.dense_stop if at.dense_stop > 0 else math.nan
     size, unit = (f"{100 * share:.0f}", "%") if math.isfinite(share) else (f"{abs(at.stop):,.0f}", "iterations")
-    label = "later stop than dense" if at.stop > 0 else "earlier stop than dense" if at.stop < 0 else "difference in stop"
+    label = (
+        "later stop than dense" if at.stop > 0 else "earlier stop than dense" if at.stop < 0 else "difference in stop"
+    )
     interval = (
         f"95 % interval {at.stop_low:+,.0f} to {at.stop_high:+,.0f}"
         if math.isfinite(at.stop_low)
