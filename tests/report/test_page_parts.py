@@ -200,7 +200,7 @@ def test_a_claim_says_when_it_was_stated_and_nothing_where_that_is_unknown(hosti
     ]
     claims = read_claims("source: me\nclaims:\n" + "\n".join(f"  - {line}" for line in lines), "own.yaml")
     text = write_report(tombola.Results.open(hostile), tmp_path / "page.html", claims).read_text()
-    cells = re.findall(r'<td class="number">(&gt; .*?)</td>', text)
+    cells = re.findall(r"<dd>(&gt; .*?)</dd>", text)
     assert cells == [
         "&gt; 0<small>stated before the run</small>",
         "&gt; 1<small>stated after first runs</small>",

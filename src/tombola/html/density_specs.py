@@ -259,7 +259,7 @@ def _by_layer(x: Spec, y: Spec, names: list[str], tooltip: list[Spec]) -> list[S
     }
     # Layers of one density lie on one another: the first ones are wider, so that they show.
     widths = {"domain": names, "range": [4.5 - 3 * place / max(1, len(names) - 1) for place in range(len(names))]}
-    width = {"field": "layer", "type": "nominal", "legend": None, "scale": widths}
+    width = {"field": "layer", "type": "ordinal", "sort": names, "legend": None, "scale": widths}
     return [line({"x": x, "y": y, "color": color, "strokeWidth": width}), point]
 
 

@@ -86,7 +86,7 @@ def answer_figure(found: Found, table: pd.DataFrame, series: Sequence[Series]) -
     key = _key(series, found.arm)
     level = None if found.answer.at is None else found.answer.at.level
     spec = answer_chart.answer_spec(table, series, key, found.metric, level)
-    caption = f"{_bars(table, TWO_TRIALS)} {DENSE}"
+    caption = f"{_bars(table, TWO_TRIALS)} {DENSE}" if spec else "No run has results to draw."
     choice = Choice("arm", "Verdicts of", tuple(_arms(table, series)), key)
     return PlotFigure("answer", title, caption, spec, (choice,) if len(choice.options) > 1 else (), whole=True)
 

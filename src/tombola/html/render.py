@@ -74,7 +74,7 @@ def report(found: Found) -> str:
             _section("density", "Density", "Against weights remaining", density),
             _section("curves", "Learning curves", "Learning curves", figures.curve_figures(found, series)),
             _section("inside", "Structure", "Structure of the tickets", inside),
-            _section("controls", "Controls", "Controls and other arms", figures.gain_figures(found, series)),
+            _section("control-arms", "Controls", "Controls and other arms", figures.gain_figures(found, series)),
         ]
     barriers = found.height.metric.name.capitalize()
     tables = [

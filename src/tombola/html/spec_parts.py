@@ -230,11 +230,15 @@ def drawn_bars(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def _dodged(series: Sequence[Series]) -> str:
     """Return the expression of a level's place on the density axis.
 
-    Curves stand side by side by a hair, so that their intervals do not hide one another.
+    Curves stand side by side by a hair, so that their intervals do not hide one another. The dense network is one run
+    in all of them.
     """
     keys = "[" + ",".join(f"'{each.key}'" for each in series) + "]"
     middle = (len(series) - 1) / 2
-    return f"100 * datum.density * pow(1.012, {middle:g} - indexof({keys}, datum.series))"
+    hair = min(1.012, 1.06 ** (1 / len(series)))
+    return (
+        f"100 * datum.density * (datum.level === 0 ? 1 : pow({hair:.5g}, {middle:g} - indexof({keys}, datum.series)))"
+    )
 
 
 def line(encoding: Spec) -> Spec:
