@@ -44,8 +44,15 @@ def answer_table(statistics: pd.DataFrame, verdicts: pd.DataFrame, metric: Metri
     rows = rows.reindex(columns=COLUMNS).sort_values(["arm", "level"], kind="stable", ignore_index=True)
     if rows.empty:
         return rows
-    tiles = pd.concat([_tiles(group["density"]) for _, group in rows.groupby("arm", sort=False)])
-    return rows.join(tiles)
+    usual = rows.groupby("level")["density"].mean()
+    tiles = [_tiles_of(group, usual) for _, group in rows.groupby("arm", sort=False)]
+    return rows.join(pd.concat(tiles))
+
+
+def _tiles_of(rows: pd.DataFrame, usual: pd.Series) -> pd.DataFrame:
+    """Return the tiles of one arm; a level that it lacks keeps its room, at its `usual` density."""
+    mine = rows.set_index("level")["density"].combine_first(usual)
+    return _tiles(mine).loc[rows["level"]].set_index(rows.index)
 
 
 def _tiles(densities: pd.Series) -> pd.DataFrame:

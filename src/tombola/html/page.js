@@ -28,6 +28,7 @@
     const data = { ...spec.data, values: rowsOf(spec.data.name) };
     const { view } = await window.vegaEmbed(element, { ...spec, data }, options);
     views.set(element.dataset.plot, view);
+    element.querySelector("svg").setAttribute("aria-hidden", "true"); // the figure has one description
     await applyControls(view); // a browser that reloads a page keeps its boxes and choices as they were
     for (const select of choicesOf(element)) setSignal(view, select.dataset.signal, JSON.parse(select.value));
     if (element.dataset.plot === "answer") explain(element, view);
