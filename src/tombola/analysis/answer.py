@@ -9,9 +9,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from tombola.analysis.measures import STOP, early_of
-from tombola.analysis.order import in_order
 from tombola.analysis.rewinds import later_helps, later_rewinds
-from tombola.analysis.roles import main_arm
+from tombola.analysis.roles import main_arm_of
 from tombola.analysis.summary import diverged
 from tombola.analysis.verdicts import LOSING, MATCHING, WINNING, allowed_losses
 from tombola.analysis.verdicts import verdicts as verdicts_of
@@ -101,7 +100,7 @@ def answer_of(
     """
     if levels.empty:
         return Answer("no runs", margin=margin, missing=missing)
-    metric, arm = metric_of(levels), main_arm(in_order(levels["arm"]))
+    metric, arm = metric_of(levels), main_arm_of(levels)
     lost = levels[diverged(levels)]
     dense = lost.loc[lost["level"] == 0, "trial"].nunique()  # one run, shown in each arm
     table = verdicts_of(levels, margin) if verdicts is None else verdicts
@@ -114,15 +113,14 @@ def answer_of(
     sparser = matching.iloc[-1] if kind == "winning" and len(matching) and at is not None else None
     if sparser is not None and at is not None and sparser["density"] >= at["density"]:
         sparser = None
-    mine = levels[levels["arm"] == arm]
     return Answer(
         kind,
         metric,
         margin,
         arm,
         len(compared),
-        _judged(at, mine, metric),
-        _judged(sparser, mine, metric),
+        _judged(at, levels, metric),
+        _judged(sparser, levels, metric),
         later_helps(later_rewinds(levels, arm)),
         int((lost["level"] > 0).sum()) + int(dense),
         missing,
@@ -167,15 +165,15 @@ def _judged(row: pd.Series | None, levels: pd.DataFrame, metric: Metric) -> Judg
         stop=stop[0],
         stop_low=stop[1],
         stop_high=stop[2],
-        dense_stop=_dense_stop(levels, int(facts["level"]), metric),
+        dense_stop=_dense_stop(levels, str(facts["arm"]), int(facts["level"]), metric),
     )
 
 
-def _dense_stop(levels: pd.DataFrame, level: int, metric: Metric) -> float:
-    """Return the mean early-stopping iteration of the dense networks whose trials also have a sound run at a level."""
+def _dense_stop(levels: pd.DataFrame, arm: str, level: int, metric: Metric) -> float:
+    """Return the mean early-stopping iteration of the dense networks whose trials also have a sound run of a level."""
     if STOP not in levels:
         return math.nan
     sound = levels[~diverged(levels)].dropna(subset=[early_of(metric), STOP])
-    trials = set(sound.loc[sound["level"] == level, "trial"])
+    trials = set(sound.loc[(sound["level"] == level) & (sound["arm"] == arm), "trial"])
     dense = sound[(sound["level"] == 0) & sound["trial"].isin(trials)]
     return float(dense.groupby("trial")[STOP].mean().mean()) if len(dense) else math.nan

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-from tombola.analysis.order import of_control
+import pandas as pd
+
+from tombola.analysis.order import in_order, of_control
 from tombola.studies.arms import ARMS
 
 Role = Literal["control", "rewind", "other"]
@@ -14,6 +16,12 @@ Role = Literal["control", "rewind", "other"]
 def main_arm(arms: Sequence[str]) -> str:
     """Return the arm that a study is about: `ticket`, the first of its rewinds, or else the first arm."""
     return next((arm for arm in arms if base_of(arm) == "ticket"), arms[0])
+
+
+def main_arm_of(rows: pd.DataFrame) -> str:
+    """Return the main arm of a table with the columns `arm` and `level`; an arm of dense networks alone is none."""
+    pruned = rows[rows["level"] > 0]
+    return main_arm(in_order((rows if pruned.empty else pruned)["arm"]))
 
 
 def base_of(arm: str) -> str:

@@ -50,19 +50,17 @@ def text_chart(
         signs: what it is drawn with.
     """
     measure = early_of(answer.metric)
-    statistics = level_statistics(levels[levels["arm"] == answer.arm], [measure])
+    mine = levels[(levels["arm"] == answer.arm) | (levels["level"] == 0)]
+    statistics = level_statistics(mine.assign(arm=answer.arm), [measure])
     rows = statistics[statistics["mean"].notna()].sort_values("level")
     if rows.empty:
         return ""
-    mine = verdicts[verdicts["arm"] == answer.arm].set_index("level")["verdict"].to_dict()
+    judged = verdicts[verdicts["arm"] == answer.arm].set_index("level")["verdict"].to_dict()
     rows = rows[rows["level"].isin(_shown(rows["level"].to_list(), answer))]
+    values = [number(answer.metric.scale * mean, answer.metric) for mean in rows["mean"]]
     cells = [
-        (
-            f"{percent(row['density'])} %",
-            number(answer.metric.scale * row["mean"], answer.metric),
-            str(mine.get(row["level"], "dense")),
-        )
-        for row in rows.to_dict("records")
+        (f"{percent(density)} %", value, str(judged.get(level, "dense")))
+        for density, value, level in zip(rows["density"], values, rows["level"], strict=True)
     ]
     heads = ("weights", answer.metric.words, "verdict")
     sizes = [max(len(head), *(len(row[place]) for row in cells)) for place, head in enumerate(heads)]

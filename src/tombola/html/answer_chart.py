@@ -118,7 +118,7 @@ def answer_spec(
         },
     }  # fmt: skip
     dense = {
-        "transform": [{"filter": "datum.level === 0 && datum.series === arm"}],
+        "transform": [{"filter": "datum.level === 0"}],
         "mark": {"type": "rule", "color": "var(--soft)", "strokeDash": [1.5, 3], "clip": True},
         "encoding": {"y": y},
     }

@@ -21,7 +21,7 @@ from tombola.analysis.overlap import mask_overlap
 from tombola.analysis.paired import paired_gains
 from tombola.analysis.patterns import pattern_costs
 from tombola.analysis.rewinds import later_rewinds
-from tombola.analysis.roles import main_arm, role_of
+from tombola.analysis.roles import main_arm_of, role_of
 from tombola.analysis.rounds import worth_of_rounds
 from tombola.analysis.signs import sign_flips
 from tombola.analysis.spread import spread
@@ -111,8 +111,7 @@ class Found:
     @property
     def arm(self) -> str | None:
         """The arm that is compared with the others."""
-        arms = in_order(self.levels["arm"])
-        return main_arm(arms) if arms else None
+        return None if self.levels.empty else main_arm_of(self.levels)
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def judge(
     judged = verdicts(levels, margin) if begun else pd.DataFrame()
     broken = break_down(levels, margin) if begun else pd.DataFrame()
     arms = in_order(levels["arm"])
-    arm = main_arm(arms) if begun else None
+    arm = main_arm_of(levels) if begun else None
     others = [other for other in arms if arm and other != arm and role_of(other, arm, controls) != "rewind"]
     gains = _together([paired_gains(levels, arm, other, early_of(metric)) for other in others if arm])
     rewinds = later_rewinds(levels, arm) if arm else pd.DataFrame()

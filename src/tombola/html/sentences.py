@@ -12,7 +12,7 @@ from tombola.analysis.answer import STANDS
 from tombola.analysis.measures import allowed_loss, early_of
 from tombola.analysis.order import in_order
 from tombola.analysis.rewinds import TWO_SIDED
-from tombola.analysis.roles import main_arm, role_of, split
+from tombola.analysis.roles import main_arm_of, role_of, split
 from tombola.analysis.rounds import Worth
 from tombola.analysis.verdicts import INCONCLUSIVE, LOSING, MATCHING, WINNING
 from tombola.formatting import counted, differences, margin_in_words, number, percent, plain, signed, typeset, with_unit
@@ -47,7 +47,7 @@ def findings(
     """
     if statistics.empty:
         return ("The study has no finished run yet.",)
-    arm = main_arm(in_order(statistics["arm"]))
+    arm = main_arm_of(statistics)
     trials = int(statistics.loc[statistics["arm"] == arm, "n"].max())
     if trials == 0:
         return ("Every run so far diverged, so the page has no results to report.",)
