@@ -173,7 +173,9 @@ def run(
     )
     _print_ending(results)
     click.echo(f"Tables:   tombola results {_quoted(folder)} shows all arms, and early stop")
-    click.echo(f"CSV:      {', '.join(path.name for path in sorted(folder.glob('*.csv')))} in {folder}")
+    tables = ("results", "curves", "connectivity", "barriers", "mask_distance")
+    paths = [folder / f"{name}.csv" for name in tables]
+    click.echo(f"Results:  {', '.join(str(path) for path in paths if path.exists())}")
     if no_figures:
         return
     click.echo(f"Figures:  {folder / 'figures'}")

@@ -130,7 +130,7 @@ def _rewound(names: set[str]) -> dict[str, Style]:
     for name, (arm, rewind) in rewound.items():
         place = iterations.index(rewind)
         turn = place // len(REWINDS)  # of more iterations than colours, those of one colour differ in their markers
-        marker = own[arm].marker if not turn else STUDIES[(place + turn) % len(STUDIES)][1]
+        marker = own[arm].marker if not turn else OTHERS[(turn - 1) % len(OTHERS)].marker
         chosen[name] = Style(REWINDS[place % len(REWINDS)], marker, own[arm].line, own[arm].hollow)
     return chosen
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +40,13 @@ def table(name: str, caption: str, frame: pd.DataFrame, exact: bool = False) -> 
     """Return `frame` as a table; NaN and infinite values are None, `exact` keeps every digit."""
     columns = [_plain_values(frame[column], exact) for column in frame.columns]
     return Table(name, caption, tuple(map(str, frame.columns)), tuple(zip(*columns, strict=True)))
+
+
+def packed(tables: Sequence[Table]) -> str:
+    """Return tables as the page holds them: JSON, compressed, in base64. Equal tables give the same text."""
+    content = {each.name: each.content() for each in tables}
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _plain_values(column: pd.Series, exact: bool) -> list[Any]:

@@ -1,13 +1,15 @@
 // The page's own behaviour: fill the plots from the embedded tables, switch curves, zoom, and save tables as CSV.
 "use strict";
-(() => {
+(async () => {
   const page = JSON.parse(document.getElementById("page-data").textContent);
+  const packed = Uint8Array.from(atob(page.tables), (character) => character.charCodeAt(0));
+  const tables = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
   const seriesOf = new Map(page.series.map((each) => [JSON.stringify([each.study, each.arm]), each]));
   const views = new Map();
 
   /** The rows of a table as objects; each knows its series, and what a tooltip calls that. */
   function rowsOf(name) {
-    const { columns, rows } = page.tables[name];
+    const { columns, rows } = tables[name];
     return rows.map((values) => {
       const row = Object.fromEntries(columns.map((column, place) => [column, values[place]]));
       const series = seriesOf.get(JSON.stringify([row.study, row.baseline ?? row.arm]));
@@ -115,7 +117,7 @@
   }
 
   function csvOf(name) {
-    const { columns, rows } = page.tables[name];
+    const { columns, rows } = tables[name];
     return [columns, ...rows].map((row) => row.map(quoted).join(",") + "\n").join("");
   }
 

@@ -31,7 +31,7 @@ from tombola.formatting import (
 )
 from tombola.html import answer_chart, figures, measured
 from tombola.html.answer_chart import SYMBOLS, answer_table, shown_first
-from tombola.html.embedded import Table, table
+from tombola.html.embedded import Table, packed, table
 from tombola.html.figures import PlotFigure
 from tombola.html.gather import Found
 from tombola.html.series import Series, series_of
@@ -174,7 +174,7 @@ def _render(
     plots = {figure.key: figure.spec for figure in drawn if figure.spec}
     data = {
         "series": [{"key": each.key, "study": each.study, "arm": each.arm, "label": each.label} for each in series],
-        "tables": {each.name: each.content() for each in tables},
+        "tables": packed(tables),
         "plots": plots,
     }
     library = _vega() if plots else ""
