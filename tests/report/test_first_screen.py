@@ -18,7 +18,7 @@ from tombola.analysis.verdicts import verdicts
 from tombola.figures.style import styles
 from tombola.html import render
 from tombola.html.answer_chart import answer_spec, answer_table, shown_first
-from tombola.html.density_specs import against_density
+from tombola.html.density_specs import against_density, layers_against_density
 from tombola.html.own_table import gather_table
 from tombola.html.series import DARK, OUTLINES, series_of
 from tombola.html.spec_parts import drawn_bars, shades
@@ -232,3 +232,18 @@ def test_many_arms_and_levels_stay_below_the_limit(make):
     levels = checked(levels, "the table")
     page = render.report(gather_table(levels, checked_curves(curves, levels)))
     assert len(page.encode()) < 1.5e6
+
+
+def test_layers_of_one_density_all_show(make):
+    layers = pd.DataFrame(
+        [
+            {"study": "s", "arm": "ticket", "level": level, "layer": layer, "density": 0.5**level,
+             "layer_density": 0.5**level, "size": 10}
+            for layer in ("fc1", "fc2", "output")
+            for level in (0, 1, 2)
+        ]
+    )  # fmt: skip
+    picture = drawn(layers_against_density(layers, "s0"), layers, series_of(layers))
+    widths = re.findall(r'<path[^>]*d="M[^"]*L[^"]*"[^>]*stroke="color-mix[^"]*"[^>]*stroke-width="([\d.]+)"', picture)
+    assert [float(width) for width in widths[:3]] == [4.5, 3.0, 1.5]
+    assert all(f">{name}</text>" in picture for name in ("fc1", "fc2", "output"))  # the legend

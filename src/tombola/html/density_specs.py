@@ -246,21 +246,19 @@ def overlap_against_density(overlap: pd.DataFrame, series: Sequence[Series], lay
 
 def _by_layer(x: Spec, y: Spec, names: list[str], tooltip: list[Spec]) -> list[Spec]:
     """Return the layers of a plot with a curve for each layer of the network."""
-    color = {
-        "field": "layer",
-        "type": "nominal",
-        "title": None,
-        "sort": names,
-        "scale": {"domain": names, "range": shades(len(names))},
-    }
+    layer = {"field": "layer", "type": "ordinal", "title": None, "sort": names}
+    color = layer | {"scale": {"domain": names, "range": shades(len(names))}}
     point = {
         "mark": {"type": "point", "filled": True, "size": 40, "opacity": 1, "clip": True},
         "encoding": {"x": x, "y": y, "color": color, "tooltip": tooltip},
     }
     # Layers of one density lie on one another: the first ones are wider, so that they show.
     widths = {"domain": names, "range": [4.5 - 3 * place / max(1, len(names) - 1) for place in range(len(names))]}
-    width = {"field": "layer", "type": "ordinal", "sort": names, "legend": None, "scale": widths}
-    return [line({"x": x, "y": y, "color": color, "strokeWidth": width}), point]
+    lines = {
+        "mark": {"type": "line", "clip": True},
+        "encoding": {"x": x, "y": y, "color": color, "strokeWidth": layer | {"scale": widths}},
+    }
+    return [lines, point]
 
 
 def _curve(x: Spec, y: Spec, series: Sequence[Series], tooltip: list[Spec]) -> list[Spec]:

@@ -200,8 +200,9 @@ def dead_figure(found: Found) -> PlotFigure:
             "dead-units", "Units without a live path", "It needs masks, and a network whose paths tombola can follow."
         )
     last = found.dead[(found.dead["layer"] == "all") & (found.dead["level"] == found.dead["level"].max())].iloc[0]
+    none = "" if (found.dead["dead"] > 0).any() else "Every unit has a live path. "
     caption = (
-        "Inputs, neurons or channels without a path of kept weights from input to output. Arm "
+        f"{none}Inputs, neurons or channels without a path of kept weights from input to output. Arm "
         f"{plain(found.arm)}, trial 0. The sparsest level keeps {percent(last['density'])} % of the weights; without "
         f"the weights at these units, {percent(last['effective_density'])} %."
     )
