@@ -253,7 +253,11 @@ def _by_layer(x: Spec, y: Spec, names: list[str], tooltip: list[Spec]) -> list[S
         "encoding": {"x": x, "y": y, "color": color, "tooltip": tooltip},
     }
     # Layers of one density lie on one another: the first ones are wider, so that they show.
-    widths = {"domain": names, "range": [4.5 - 3 * place / max(1, len(names) - 1) for place in range(len(names))]}
+    widths = {
+        "type": "ordinal",
+        "domain": names,
+        "range": [4.5 - 3 * place / max(1, len(names) - 1) for place in range(len(names))],
+    }
     lines = {
         "mark": {"type": "line", "clip": True},
         "encoding": {"x": x, "y": y, "color": color, "strokeWidth": layer | {"scale": widths}},
