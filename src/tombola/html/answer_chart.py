@@ -77,7 +77,9 @@ def _tiles(densities: pd.Series) -> pd.DataFrame:
 def answer_spec(
     table: pd.DataFrame, series: Sequence[Series], key: str, metric: Metric, at: int | None = None
 ) -> Spec | None:
-    """Return the chart; the page's control sets `arm`, whose intervals and verdicts it shows, and `at`, a level.
+    """Return the chart, or None without a pruned level.
+
+    The page's control sets `arm`, whose intervals and verdicts the chart shows, and `at`, a level.
 
     Args:
         table: `answer_table`.
@@ -87,16 +89,17 @@ def answer_spec(
         at: the level that stands out at first.
     """
     rows = table[table["arm"].isin([each.arm for each in series]) & table["mean"].notna()]
-    if rows.empty:
+    if not (rows["level"] > 0).any():
         return None
     y = value_axis(axis_label(f"test {metric.words} at early stop", metric.unit), metric_range(rows, metric))
-    x = density_axis([*rows["density"], rows["left"].max(), rows["right"].min()], ticks=rows["density"])
+    mine = rows[rows["arm"].isin([each.arm for each in series if each.key == key])]
+    x = density_axis([*rows["density"], rows["left"].max(), rows["right"].min()], ticks=mine["density"])
     x["axis"] |= {"labelPadding": STRIP + 8, "tickSize": 0, "titlePadding": 6}
-    look, mine = looks(series), {"filter": "datum.series === arm"}
+    look, chosen = looks(series), {"filter": "datum.series === arm"}
     keys = json.dumps([each.key for each in series])
     faint = {"condition": {"test": "datum.series === arm", "value": 1}, "value": FAINT}
     hover = {
-        "transform": [mine],
+        "transform": [chosen],
         "mark": {"type": "rect", "color": "var(--ink)", "cursor": "crosshair"},
         "encoding": {
             **_between(x, 0, HEIGHT + STRIP + 4),
@@ -105,7 +108,7 @@ def answer_spec(
         },
     }
     bar = {
-        "transform": [mine, {"filter": "isValid(datum.from) && isValid(datum.to)"}],
+        "transform": [chosen, {"filter": "isValid(datum.from) && isValid(datum.to)"}],
         "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.75, "clip": True},
         "encoding": {"x": x, "y": y | {"field": "from"}, "y2": {"field": "to"}, "color": look["color"]},
     }
@@ -131,7 +134,7 @@ def answer_spec(
         interval(value_format(metric), metric.scale),
     ]
     params = [WHOLE, {"name": "arm", "value": key}, {"name": "at", "value": at}]
-    layers = [bar, dense, curve, point, *_strip(x, mine), hover]
+    layers = [bar, dense, curve, point, *_strip(x, chosen), hover]
     return plot(TABLE, layers, params, transform, zoom=False) | {"height": HEIGHT}
 
 

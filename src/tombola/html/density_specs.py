@@ -33,7 +33,7 @@ from tombola.tasks.metric import Metric
 def against_density(
     name: str, statistics: pd.DataFrame, measure: str, title: str, series: Sequence[Series], metric: Metric | None
 ) -> Spec | None:
-    """Return a measure against the weights that remain, means and intervals over trials; None where there is nothing.
+    """Return a measure against the weights that remain, means and intervals over trials; None without a pruned level.
 
     Args:
         name: of the table.
@@ -44,7 +44,7 @@ def against_density(
         metric: that the measure is of; None for iterations.
     """
     rows = statistics[(statistics["measure"] == measure) & statistics["mean"].notna() & (statistics["density"] > 0)]
-    if rows.empty:
+    if not (rows["level"] > 0).any():
         return None
     scale, form = 1.0 if metric is None else metric.scale, value_format(metric)
     value = value_axis(title, metric_range(rows, metric), form=",.0f" if metric is None else "")

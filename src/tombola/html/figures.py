@@ -67,7 +67,7 @@ def density_figures(statistics: pd.DataFrame, series: Sequence[Series], metric: 
         rows = statistics[statistics["measure"] == measure]
         about = f"{_bars(rows, TWO_TRIALS)} {DENSE}"
         spec = density_specs.against_density("statistics", statistics, measure, axis, series, of)
-        key, why = measure.replace("_", "-"), "The results have no such values."
+        key, why = measure.replace("_", "-"), "No pruned level has such values."
         found.append(PlotFigure(key, title, about if spec else why, spec, whole=of is not None))
     return found
 
@@ -86,7 +86,7 @@ def answer_figure(found: Found, table: pd.DataFrame, series: Sequence[Series]) -
     key = _key(series, found.arm)
     level = None if found.answer.at is None else found.answer.at.level
     spec = answer_chart.answer_spec(table, series, key, found.metric, level)
-    caption = f"{_bars(table, TWO_TRIALS)} {DENSE}" if spec else "No run has results to draw."
+    caption = f"{_bars(table, TWO_TRIALS)} {DENSE}" if spec else "No pruned level has results to draw."
     choice = Choice("arm", "Verdicts of", tuple(_arms(table, series)), key)
     return PlotFigure("answer", title, caption, spec, (choice,) if len(choice.options) > 1 else (), whole=True)
 

@@ -63,13 +63,14 @@ def findings(
             ),
         )
     level, why = _telling_level(verdicts, statistics, arm, metric)
-    return _present(
+    told = _present(
         _winning(verdicts, arm, margin, metric),
         _rewinding(rewinds, arm, metric),
         *_gains(gains, arm, level, why, metric, controls),
         _rounds(worth(level), arm, _allowed(statistics, margin, metric), metric),
         _break_down(break_down, arm, margin, metric),
     )
+    return told or ("No pruned network can be compared with a dense one.",)
 
 
 def _present(*sentences: str) -> tuple[str, ...]:
