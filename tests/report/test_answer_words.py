@@ -135,6 +135,17 @@ def test_the_end_of_a_run_fits_80_columns_and_speaks_first(make):
     assert printed(levels.iloc[:0]).strip() == "The study has no finished run yet."
 
 
+def test_a_long_name_of_a_metric_does_not_widen_the_chart(make):
+    levels, _ = make(trials=3, rounds=3, arms=("ticket",))
+    name = "mean_of_a_very_long_name_that_a_user_gave_to_the_metric"
+    levels = levels.rename(columns={column: column.replace("accuracy", name) for column in levels})
+    levels = levels.assign(metric=name, metric_better="higher", metric_unit="")
+    judged = verdicts(levels)
+    chart = text_chart(levels, answer_of(levels), judged)
+    assert max(map(len, chart.splitlines())) <= 80
+    assert "mean of a very …" in chart
+
+
 def test_an_interval_of_two_trials_is_not_drawn(make):
     levels, _ = make(trials=2, rounds=3, arms=("ticket",))
     judged = verdicts(levels)

@@ -12,7 +12,7 @@ from tombola.analysis.answer import Answer
 from tombola.analysis.measures import bounds_of, early_of
 from tombola.analysis.statistics import level_statistics
 from tombola.figures.ranges import padded, worth_showing
-from tombola.formatting import number, percent
+from tombola.formatting import number, percent, plain
 from tombola.tasks.metric import Metric
 
 ROWS = 12
@@ -62,13 +62,13 @@ def text_chart(
         (f"{percent(density)} %", value, str(judged.get(level, "dense")))
         for density, value, level in zip(rows["density"], values, rows["level"], strict=True)
     ]
-    heads = ("weights", answer.metric.words, "verdict")
+    heads = ("weights", plain(answer.metric.words, 16), "verdict")
     sizes = [max(len(head), *(len(row[place]) for row in cells)) for place, head in enumerate(heads)]
     room = max(10, width - sum(sizes) - 6)
     bars = _bars(rows, answer.metric, room, signs)
     lines = [_line(heads, sizes, "")] + [_line(row, sizes, bar) for row, bar in zip(cells, bars, strict=True)]
     key = f"{signs.mean} mean, {signs.bar}{signs.bar} 95 % interval, {signs.dense} dense network"
-    return "\n".join(line.rstrip() for line in [*lines, " " * (sum(sizes) + 6) + key])
+    return "\n".join(line.rstrip() for line in [*lines, " " * min(sum(sizes) + 6, width - len(key)) + key])
 
 
 def _line(cells: tuple[str, ...], sizes: list[int], bar: str) -> str:
