@@ -244,8 +244,12 @@ def test_a_change_on_the_command_line_is_not_blamed_on_a_file(call: Call) -> Non
 def test_run_makes_tables_figures_and_a_summary(call: Call) -> None:
     status, out, err = call("run", "demo", *SMALL, "--workers", "0")
     assert status == 0, err
+    assert out.startswith("In one trial, ")
+    assert "● mean" in out
     assert "demo: test accuracy at early stop" in out
     assert "results/demo/results.csv" in out
+    assert out.endswith("Report:   results/demo/report.html\n")
+    assert "In one trial, " in Path("results/demo/report.html").read_text(encoding="utf-8")
     folder = Path("results/demo")
     levels = pd.read_csv(folder / "results.csv")
     assert len(levels) == 1 * (3 + 1) + (1 + 2 * 3) + (1 + 3)  # ticket, reinit twice, random-mask; level 0 in each
@@ -258,6 +262,42 @@ def test_run_makes_tables_figures_and_a_summary(call: Call) -> None:
     assert err.count("done ") == 13
     assert tombola.Study.load(folder).trials == 1
     assert [path.name for path in Path().iterdir()] == ["results"]
+
+
+def test_the_report_is_opened_and_where_no_browser_is_it_is_named(
+    copied: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("tombola.html.write.write_report", lambda results, *_: results.store.root / "report.html")
+    monkeypatch.setattr("webbrowser.open", lambda address: bool(opened.append(address)))
+    for command in (["run", str(copied), "--workers", "0", "--open"], ["report", str(copied), "--open"]):
+        status, out, err = call(*command)
+        assert status == 0, err
+        assert opened.pop() == (copied / "report.html").resolve().as_uri()
+        assert "report.html" in out
+        assert "no browser was found; open this file yourself" in err
+
+
+def test_a_report_that_cannot_be_made_is_refused_before_any_run(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, _, err = call("run", "demo", "--open", "--no-figures")
+    assert status == 2
+    assert "--open shows the report, which --no-figures omits" in err
+    monkeypatch.setattr("tombola.extras.installed", lambda module: module != "vl_convert")
+    status, _, err = call("run", "demo", "--open")
+    assert status == 2
+    assert "--open needs vl_convert" in err
+    assert "tombola[report]" in err
+    assert not Path("results").exists()
+
+
+def test_a_run_without_the_extra_says_how_to_get_the_report(
+    copied: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tombola.extras.installed", lambda module: module != "vl_convert")
+    status, out, err = call("run", str(copied), "--workers", "0")
+    assert status == 0, err
+    assert "Report:   pip install 'tombola[report]', then: tombola report " in out
+    assert not (copied / "report.html").exists()
 
 
 def test_quiet_is_quiet(call: Call) -> None:
@@ -324,7 +364,7 @@ def test_report_and_comparison(copied: Path, finished: Path, call: Call) -> None
     assert Path("sub/page.html").read_bytes() == (copied / "report.html").read_bytes()
     status, out, err = call("compare", str(copied), str(finished), "--out", "two.html")
     assert (status, out, err) == (0, "two.html\n", "")
-    assert "Lottery ticket studies, compared" in Path("two.html").read_text()
+    assert "Table of studies side by side" in Path("two.html").read_text()
     status, _, err = call("compare", str(finished), str(finished))
     assert status == 2
     assert "two or more studies" in err

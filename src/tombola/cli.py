@@ -117,7 +117,8 @@ def cli(context: click.Context) -> None:
 @click.option("--checkpoint-every", type=float, default=30.0, help="Set the seconds between checkpoints. [default: 30]")
 @click.option("--energy", is_flag=True, help="Measure the energy of each run; needs the extra tombola[energy].")
 @click.option("--tf32", is_flag=True, help="Let a GPU round float32 products to TF32: faster, three digits.")
-@click.option("--no-figures", is_flag=True, help="Draw no figures.")
+@click.option("--no-figures", is_flag=True, help="Draw no figures, and write no report.")
+@click.option("--open", "show", is_flag=True, help="Open the report in a browser at the end.")
 @click.option("--tracker", metavar="NAME", help="Log finished runs to tensorboard, mlflow or wandb.")
 @click.option("--quiet", "-q", is_flag=True, help="Write only results and errors.")
 @click.option("--verbose", "-v", is_flag=True, help="Write more details.")
@@ -136,6 +137,7 @@ def run(
     energy: bool,
     tf32: bool,
     no_figures: bool,
+    show: bool,
     quiet: bool,
     verbose: bool,
     tracker: str | None,
@@ -144,8 +146,13 @@ def run(
 
     Override any field with FIELD=VALUE, such as trials=3 training.lr=2e-4.
     """
+    from tombola.extras import installed, need
     from tombola.session import run as run_study
 
+    if show and no_figures:
+        raise InputError("--open shows the report, which --no-figures omits: remove one of them")
+    if show:
+        need("vl_convert", "--open")
     if verbose:
         _say_whence()
     loaded, folder = _load(study, changes, out)
@@ -167,12 +174,23 @@ def run(
         on=on,
         cluster=cluster,
     )
-    _print_summary(results)
+    _print_ending(results)
+    click.echo(f"Tables:   tombola results {_quoted(folder)} shows all arms, and early stop")
     tables = ("results", "curves", "connectivity", "barriers", "mask_distance")
     paths = [folder / f"{name}.csv" for name in tables]
     click.echo(f"Results:  {', '.join(str(path) for path in paths if path.exists())}")
-    if not no_figures:
-        click.echo(f"Figures:  {folder / 'figures'}")
+    if no_figures:
+        return
+    click.echo(f"Figures:  {folder / 'figures'}")
+    if not installed("vl_convert"):
+        click.echo(f"Report:   pip install 'tombola[report]', then: tombola report {_quoted(folder)}")
+        return
+    from tombola.html.write import write_report
+
+    path = write_report(results)
+    click.echo(f"Report:   {path}")
+    if show:
+        _open(path)
 
 
 @cli.command(epilog=STUDY_HELP)
@@ -434,8 +452,15 @@ def draw_figures(
     default=0.001,
     help="Set the accepted loss: 0.001 is 0.1 percentage points, or 0.1 % of another metric. [default: 0.001]",
 )
+@click.option("--open", "show", is_flag=True, help="Open the report in a browser.")
 def report(
-    study: str, out: Path | None, data: Path | None, output: Path | None, own: tuple[Path, ...], margin: float
+    study: str,
+    out: Path | None,
+    data: Path | None,
+    output: Path | None,
+    own: tuple[Path, ...],
+    margin: float,
+    show: bool,
 ) -> None:
     """Write the HTML report of a study.
 
@@ -450,10 +475,12 @@ def report(
         levels = read_table(Path(study))
         curves = read_curves(Path(study), levels)
         target = output or Path(study).with_suffix(".html")
-        click.echo(str(write_table_report(levels, target, curves, Path(study), _own_claims(own), margin)))
-        return
-    found = _opened(_folder_of(study, out), data)
-    click.echo(str(write_report(found, output, _own_claims(own), margin)))
+        path = write_table_report(levels, target, curves, Path(study), _own_claims(own), margin)
+    else:
+        path = write_report(_opened(_folder_of(study, out), data), output, _own_claims(own), margin)
+    click.echo(str(path))
+    if show:
+        _open(path)
 
 
 @cli.command(epilog=STUDY_HELP)
@@ -614,6 +641,28 @@ def _print_summary(results: Results, file: IO[str] | None = None) -> None:
                 "code or the data.",
                 soft_wrap=True,
             )
+
+
+def _print_ending(results: Results) -> None:
+    from tombola.figures.ending import ending
+
+    console = _console()
+    console.print(ending(results.frame(), results.missing(), console.encoding))
+
+
+def _quoted(folder: Path) -> str:
+    """Return a folder as a shell reads it, without control characters."""
+    import shlex
+
+    return printable(shlex.quote(str(folder)))
+
+
+def _open(path: Path) -> None:
+    """Open a page in the user's browser, or say where it is."""
+    import webbrowser
+
+    if not webbrowser.open(path.resolve().as_uri()):
+        say(f"tombola: no browser was found; open this file yourself: {path}")
 
 
 def _console(file: IO[str] | None = None) -> Any:

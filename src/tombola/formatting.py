@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tombola.tasks.metric import Metric
@@ -76,6 +78,34 @@ def digits(value: float, sign: bool = False) -> str:
 def number(value: float, metric: Metric) -> str:
     """Return a displayed value without its unit: percentages to two decimals, others to three significant digits."""
     return f"{value:.2f}" if metric.unit == "%" else digits(value)
+
+
+def together(values: Sequence[float], sign: bool = False, significant: int = 3) -> list[str]:
+    """Return numbers of one kind with equally many decimals, enough for three digits of the largest one.
+
+    An interval and its mean are read together: beside 0.002, a mean of -5.259e-06 is -0.00001.
+
+    Args:
+        values: NaN becomes "nan".
+        sign: also write a plus.
+        significant: digits of the largest value.
+    """
+    plus = "+" if sign else ""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    if largest == 0 or not -5 < math.floor(math.log10(largest)) < 6:
+        return [digits(value, sign) for value in values]
+    decimals = max(0, significant - 1 - math.floor(math.log10(float(f"{largest:.{significant - 1}e}"))))
+    return [f"{value:{plus},.{decimals}f}" for value in values]
+
+
+def differences(values: Sequence[float], metric: Metric) -> list[str]:
+    """Return differences of displayed values, such as a mean and its interval, with their signs and without a unit."""
+    return [signed(value, metric) for value in values] if metric.unit == "%" else together(values, sign=True)
+
+
+def typeset(text: str) -> str:
+    """Return a text whose minus signs are typographic; hyphens stay."""
+    return re.sub(r"(?<![\w.,)])-(?=[\d.])", MINUS, text)
 
 
 def value(stored: float, metric: Metric) -> str:

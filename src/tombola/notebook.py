@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from tombola.analysis.answer import answer_of
 from tombola.analysis.measures import early_of
 from tombola.analysis.order import in_order
 from tombola.analysis.verdicts import verdicts
@@ -18,6 +19,7 @@ from tombola.figures.draw import rendered
 from tombola.formatting import percent, plain, value
 from tombola.running.files import write_whole
 from tombola.running.results import Results as RunningResults
+from tombola.tables.answer import headline, proof
 from tombola.tasks.metric import metric_of
 
 PLOTS = {"density": "figure-4", "curves": "figure-3"}  # short names; the others are those of `tombola figures`
@@ -103,10 +105,13 @@ class Results(RunningResults):
         return levels
 
     def _repr_html_(self) -> str:
-        """Return the mean of the test metric at early stop, a row for each level and a column for each arm."""
+        """Return the answer, and the mean of the test metric at early stop by level and arm."""
         levels = self.frame()
         work = self.plan.work
-        head = f"<p>Study {escape(plain(self.study.name))}: {len(work) - self.missing()} of {len(work)} done</p>"
+        missing = self.missing()
+        answer = answer_of(levels, missing=missing)
+        head = f"<p>Study {escape(plain(self.study.name))}: {len(work) - missing} of {len(work)} done</p>"
+        head += f"<p><b>{escape(headline(answer))}</b> {escape(' '.join(proof(answer)))}</p>"
         if levels.empty:
             return head
         metric = metric_of(levels)

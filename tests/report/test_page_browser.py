@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from hostile_names import HOSTILE, HOSTILE_ARM
+from page_tables import tables_of
 
 import tombola
 from tombola.formatting import plain
@@ -204,3 +205,53 @@ def test_a_comparison_is_drawn(driver: Any, hostile: Path, tmp_path: Path) -> No
     assert all(f"var(--s{number})" in drawn for number in range(4))
     assert driver.execute_script("return window.hacked") is None
     assert messages(driver) == []
+
+
+def test_the_answer_and_its_chart_are_above_the_fold(driver: Any, hostile_page: Path) -> None:
+    size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        opened(driver, hostile_page)
+        bottom = "return document.querySelector(arguments[0]).getBoundingClientRect().bottom"
+        for part in (".answer", ".numbers", "[data-plot=answer] svg", "#reason"):
+            assert 0 < driver.execute_script(bottom, part) <= 800, part
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_reason_of_a_verdict_appears_by_keyboard_and_by_pointer(page: Any, hostile_page: Path) -> None:
+    rows = tables_of(hostile_page.read_text(encoding="utf-8"))["verdicts"]
+    place = {name: rows["columns"].index(name) for name in ("arm", "level", "verdict", "reason")}
+    reasons = {row[place["level"]]: row[place["reason"]] for row in rows["rows"] if row[place["arm"]] == "ticket"}
+    text = "return document.getElementById('reason').textContent"
+    page.execute_script("document.querySelector('.steps').focus()")
+    press = "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}))"
+    for key, level in (("Home", 0), ("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", 3)):
+        page.execute_script(press, key)
+        said = page.execute_script(text)
+        assert (reasons[level][1:] in said) if level else ("the dense network" in said), key
+    page.execute_script(
+        "const tiles = document.querySelectorAll('[data-plot=answer] svg .mark-rect');"
+        "const bar = tiles[tiles.length - 1].querySelectorAll('path')[2], r = bar.getBoundingClientRect();"
+        "bar.dispatchEvent(new PointerEvent('pointermove', {bubbles: true, clientX: r.x + 3, clientY: r.y + 3}))"
+    )
+    wait(lambda: reasons[2][1:] in page.execute_script(text))
+    assert messages(page) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation(driver: Any, hostile_page: Path, scheme: str) -> None:
+    axe = pytest.importorskip("axe_core_python", reason="axe-core is not installed: pip install 'tombola[test]'")
+    scheme_of = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme_of)
+    driver.set_script_timeout(60)
+    try:
+        opened(driver, hostile_page)
+        driver.execute_script("document.querySelectorAll('details').forEach(each => each.open = true)")
+        driver.execute_script((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+        found = driver.execute_async_script("axe.run(document).then(arguments[0])")
+    finally:
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
+    assert len(found["passes"]) > 30

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from hostile_names import HOSTILE, HOSTILE_ARM
+from page_tables import tables_of
 
 import tombola
 from tombola.cli import cli
@@ -84,8 +84,7 @@ def test_the_report_shows_it_and_measures_nothing(folder: Path, tmp_path: Path, 
     assert "needs a C compiler" in section
     assert HOSTILE not in section
     assert page.stat().st_size < 1.5e6
-    data = json.loads(re.search('id="page-data">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
-    exported = data["tables"]["exported"]
+    exported = tables_of(text)["exported"]
     assert {row[exported["columns"].index("form")] for row in exported["rows"]} >= {"dense float32", "packed"}
     again = write_report(tombola.Results.open(folder), tmp_path / "again.html")
     assert again.read_bytes() == page.read_bytes()

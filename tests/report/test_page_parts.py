@@ -23,13 +23,14 @@ from ruamel.yaml import YAML
 
 import tombola
 from tombola.analysis.claims import read_claims
+from tombola.analysis.roles import main_arm
 from tombola.analysis.statistics import level_statistics
 from tombola.cli import cli
 from tombola.errors import InputError
-from tombola.formatting import plain
-from tombola.html.embedded import signed, table
+from tombola.formatting import differences, plain, typeset
+from tombola.html.embedded import table
 from tombola.html.figures import density_figures
-from tombola.html.series import series_of, ticket_arm
+from tombola.html.series import series_of
 from tombola.html.weights import input_pictures, weight_histograms
 from tombola.html.write import write_comparison, write_report
 from tombola.pruning.mask import Mask
@@ -199,7 +200,7 @@ def test_a_claim_says_when_it_was_stated_and_nothing_where_that_is_unknown(hosti
     ]
     claims = read_claims("source: me\nclaims:\n" + "\n".join(f"  - {line}" for line in lines), "own.yaml")
     text = write_report(tombola.Results.open(hostile), tmp_path / "page.html", claims).read_text()
-    cells = re.findall(r'<td class="number">(&gt; .*?)</td>', text)
+    cells = re.findall(r"<dd>(&gt; .*?)</dd>", text)
     assert cells == [
         "&gt; 0<small>stated before the run</small>",
         "&gt; 1<small>stated after first runs</small>",
@@ -247,8 +248,8 @@ def test_series_have_the_looks_of_the_figures_and_of_their_study(make: Callable[
     assert len({each.key for each in both}) == 10
     assert len({each.light for each in both}) == 2
     assert len({(each.light, each.dash, each.shape) for each in both}) == 10
-    assert ticket_arm(["b", "ticket"]) == "ticket"
-    assert ticket_arm(["b", "a"]) == "b"
+    assert main_arm(["b", "ticket"]) == "ticket"
+    assert main_arm(["b", "a"]) == "b"
 
 
 def test_a_table_keeps_numbers_and_leaves_out_what_is_none() -> None:
@@ -259,7 +260,8 @@ def test_a_table_keeps_numbers_and_leaves_out_what_is_none() -> None:
     assert found.rows == ((1, 0.333333, "x", None, True), (2, None, None, 1e-300, False))
     assert table("t", "", frame, exact=True).rows[0][1] == 1 / 3
     assert json.loads(json.dumps(found.content()["rows"], allow_nan=False))[1] == [2, None, None, 1e-300, False]
-    assert [signed(value, ACCURACY) for value in (0.354, -0.1, 0.0)] == ["+0.35", "−0.10", "+0.00"]
+    texts = [typeset(text) for text in differences([0.354, -0.1, 0.0], ACCURACY)]
+    assert texts == ["+0.35", "−0.10", "+0.00"]
 
 
 def _ticket(keep: torch.Tensor, name: str = "fc1.weight") -> Ticket:
@@ -356,6 +358,6 @@ def test_a_page_names_a_data_file_without_its_folder(tmp_path) -> None:
 
 
 def test_of_several_rewinds_the_first_ticket_is_what_others_are_compared_with() -> None:
-    assert ticket_arm(["snip", "ticket@50", "ticket@0"]) == "ticket@50"
-    assert ticket_arm(["reinit", "ticket"]) == "ticket"
-    assert ticket_arm(["snip", "ticketed"]) == "snip"
+    assert main_arm(["snip", "ticket@50", "ticket@0"]) == "ticket@50"
+    assert main_arm(["reinit", "ticket"]) == "ticket"
+    assert main_arm(["snip", "ticketed"]) == "snip"

@@ -1,11 +1,8 @@
 """The share of flipped signs: counted by hand, in a study, as a figure and in the report."""
 
-import json
-import re
-
-import pandas as pd
 import pytest
 import torch
+from page_tables import tables_of
 from small_studies import find, run_study
 
 from tombola.analysis import sign_flips
@@ -85,9 +82,7 @@ def test_the_figure_is_drawn_on_request(results, tmp_path):
 def test_the_report_has_the_shares(results, tmp_path):
     page = write_report(results, tmp_path / "page.html").read_text()
     assert "Signs that training flips" in page
-    data = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)[1])
-    table = data["tables"]["sign_flips"]
-    found = pd.DataFrame(table["rows"] if isinstance(table, dict) else table)
+    found = tables_of(page)["sign_flips"]["rows"]
     assert len(found) == 3 * (1 + len(results.plan.coverage.layers))
 
 

@@ -41,9 +41,9 @@ def test_numbers_of_the_summary(make):
     assert "n = 3 trials (ticket); 3 trials, 6 runs (reinit)" in text
 
 
-def test_five_arms_fit_in_100_columns(full):
-    text = printed(summary_table(full[0]), width=100)
-    assert max(map(len, text.splitlines())) <= 100
+def test_five_arms_fit_in_80_columns(full):
+    text = printed(summary_table(full[0]), width=80)
+    assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert text.count("±") > 5 * 18
     # Plain text where the output is no terminal.
@@ -54,7 +54,26 @@ def test_more_arms_go_on_in_a_further_table(make):
     arms = ["ticket", *(f"an-arm-with-quite-a-long-name-{n}" for n in range(7))]
     text = printed(summary_table(make(trials=2, rounds=2, arms=arms)[0]))
     assert text.count("test accuracy at early stop") == 2
-    assert max(map(len, text.splitlines())) <= 100
+    tables = [line for line in text.splitlines() if not line.startswith("n = ")]
+    assert max(map(len, tables)) <= 80
+
+
+def test_wide_numbers_get_fewer_columns(make):
+    arms = ("ticket", "reinit", "one-shot", "fine-tune")
+    levels = make(trials=2, rounds=1, arms=arms)[0].assign(metric="loss", metric_better="lower", metric_unit="")
+    levels = levels.rename(columns={name: name.replace("accuracy", "loss") for name in levels})
+    levels["early_stop_test_loss"] = 12345.6789 * levels["early_stop_test_loss"] + 1e5 * levels["trial"]
+    text = printed(summary_table(levels), width=200)
+    assert "±" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_brief_table_is_the_metric_of_the_first_arms(make):
+    arms = ("ticket", "reinit", "one-shot", "fine-tune", "lr-rewind", "late-reinit")
+    text = printed(summary_table(make(trials=2, rounds=1, arms=arms)[0], brief=True))
+    assert text.count("test accuracy at early stop") == 1
+    assert "early-stop iteration" not in text
+    assert "fine-tune" not in text
 
 
 def test_six_arms_make_two_tables_of_three(make):

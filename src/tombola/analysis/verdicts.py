@@ -11,7 +11,8 @@ from tombola.analysis.paired import DENSE, by_level, differences, holm_by
 from tombola.analysis.spread import trial_means
 from tombola.analysis.summary import diverged
 from tombola.errors import InputError
-from tombola.formatting import counted, digits, margin_in_words, signed, with_unit
+from tombola.formatting import counted, margin_in_words, signed, with_unit
+from tombola.formatting import differences as formatted
 from tombola.tasks.metric import Metric, metric_of
 
 WINNING, MATCHING, LOSING, INCONCLUSIVE = "winning ticket", "matching", "losing", "inconclusive"
@@ -141,7 +142,7 @@ def _judge(row: dict, metric: Metric, margin: float, confidence: float) -> tuple
         return INCONCLUSIVE, f"{name} {same} in all {n} trials: {NO_VARIATION}"
     allowed = f"the margin of {margin_in_words(margin, metric)}"
     if metric.unit != "%":
-        allowed += f", {with_unit(digits(row['allowed']), metric)}"
+        allowed += f", {with_unit(_together(row, metric)[3].lstrip('+'), metric)}"
     if row["gain_difference_high"] < -row["allowed"]:
         return LOSING, f"{name} {found} against dense: worse by more than {allowed} {given}"
     if lost:
@@ -171,9 +172,16 @@ def _lost(sparse: int, dense: int) -> str:
 
 def _difference(row: dict, metric: Metric) -> str:
     """Return the difference in the metric and its interval, such as "+0.36 points [+0.06, +0.67]"."""
-    mean, low, high = (row[f"{metric.name}_difference{end}"] for end in ("", "_low", "_high"))
-    interval = "" if np.isnan(low) else f" [{signed(low, metric)}, {signed(high, metric)}]"
-    return with_unit(signed(mean, metric), metric) + interval
+    mean, low, high, _ = _together(row, metric)
+    interval = "" if np.isnan(row[f"{metric.name}_difference_low"]) else f" [{low}, {high}]"
+    return with_unit(mean, metric) + interval
+
+
+def _together(row: dict, metric: Metric) -> list[str]:
+    """Return the difference, the ends of its interval and the accepted loss, with equally many decimals."""
+    return formatted(
+        [*(row[f"{metric.name}_difference{end}"] for end in ("", "_low", "_high")), row["allowed"]], metric
+    )
 
 
 def _iterations(row: dict) -> str:

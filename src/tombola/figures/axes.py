@@ -108,8 +108,13 @@ def points_with_bars(axes: Axes, x: Any, mean: Any, low: Any, high: Any, options
     # Rounding can put a mean a hair outside its own extremes, which matplotlib refuses.
     lengths = np.clip([mean - np.asarray(low), np.asarray(high) - mean], 0, None)
     width = 0.6 * options["linewidth"]
+    x, places = np.asarray(x, dtype=float), np.unique(x)
+    if len(places) < len(x):  # several levels of one density: the line goes through their mean
+        through = [np.nanmean(mean[x == place]) if np.isfinite(mean[x == place]).any() else np.nan for place in places]
+        axes.plot(places, through, **options | {"marker": ""})
+        options = options | {"linestyle": "none"}
     axes.errorbar(
-        np.asarray(x),
+        x,
         mean,
         yerr=None if np.isnan(lengths).all() else lengths,
         elinewidth=width,

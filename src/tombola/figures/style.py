@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tombola.analysis.order import CONTROLS, of_control
+from tombola.analysis.roles import split
 
 # The colour-blind-safe palette of Okabe and Ito (2008), without its yellow, which is too pale for a line on white.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -84,6 +85,9 @@ OTHERS = tuple(
 # Figure 3 tells densities by colour and marker, and arms by line: the densest first.
 DENSITIES = ((BLACK, "o"), (BLUE, "s"), (VERMILION, "^"), (GREEN, "D"), (ORANGE, "v"), (PURPLE, "P"))
 
+# Arms at several rewinds are told by line and marker, their rewinds by colour: the earliest first.
+REWINDS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, GREY)
+
 # A figure of several studies tells them by colour and marker, and arms by line and filling.
 STUDIES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (ORANGE, "v"), (PURPLE, "D"), (BLACK, "P"), (SKY, "X"))
 
@@ -91,12 +95,14 @@ STUDIES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (ORANGE, "v"), (PURPLE, 
 def styles(arms: Iterable[str]) -> dict[str, Style]:
     """Return the style of each arm.
 
-    Tombola's own arms and their controls have fixed styles. The style of a user's arm follows from its name, so it is
-    the same in every study. Where two names of one study fall on the same style, the alphabetically later one takes the
-    next free one. Beyond eight own arms, styles repeat.
+    Tombola's own arms and their controls have fixed styles. An arm at several rewinds has a colour for each. The style
+    of a user's arm follows from its name, so it is the same in every study. Where two names of one study fall on the
+    same style, the alphabetically later one takes the next free one. Beyond eight own arms, styles repeat.
     """
     names = set(arms)
-    chosen = {arm: LOOKS[arm] for arm in names & set(LOOKS)}
+    rewound = _rewound(names)
+    names -= rewound.keys()
+    chosen = {arm: LOOKS[arm] for arm in names & set(LOOKS)} | rewound
     for name in names:
         arm, control = of_control(name)
         if control:
@@ -111,6 +117,21 @@ def styles(arms: Iterable[str]) -> dict[str, Style]:
         if len(taken) == len(OTHERS):
             taken.clear()
         chosen[arm] = OTHERS[slot]
+    return chosen
+
+
+def _rewound(names: set[str]) -> dict[str, Style]:
+    """Return the styles of arms at several rewinds: a colour for each iteration, marker and line of the arm."""
+    found = {name: split(name) for name in names}
+    rewound = {name: (arm, rewind) for name, (arm, rewind) in found.items() if rewind is not None}
+    iterations = sorted({rewind for _, rewind in rewound.values()})
+    own = styles({arm for arm, _ in rewound.values()}) if rewound else {}
+    chosen = {}
+    for name, (arm, rewind) in rewound.items():
+        place = iterations.index(rewind)
+        turn = place // len(REWINDS)  # of more iterations than colours, those of one colour differ in their markers
+        marker = own[arm].marker if not turn else OTHERS[(turn - 1) % len(OTHERS)].marker
+        chosen[name] = Style(REWINDS[place % len(REWINDS)], marker, own[arm].line, own[arm].hollow)
     return chosen
 
 

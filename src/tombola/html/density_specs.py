@@ -13,15 +13,16 @@ from tombola.formatting import axis_label
 from tombola.html.series import Series
 from tombola.html.spec_parts import (
     IS_SHOWN,
-    LAYER_COLORS,
     TOOLTIP_START,
     WHOLE,
     Spec,
     at_density,
     density_axis,
+    drawn_bars,
     line,
     looks,
     plot,
+    shades,
     shown,
     value_axis,
     value_format,
@@ -32,7 +33,7 @@ from tombola.tasks.metric import Metric
 def against_density(
     name: str, statistics: pd.DataFrame, measure: str, title: str, series: Sequence[Series], metric: Metric | None
 ) -> Spec | None:
-    """Return a measure against the weights that remain, means and intervals over trials; None where there is nothing.
+    """Return a measure against the weights that remain, means and intervals over trials; None without a pruned level.
 
     Args:
         name: of the table.
@@ -43,15 +44,15 @@ def against_density(
         metric: that the measure is of; None for iterations.
     """
     rows = statistics[(statistics["measure"] == measure) & statistics["mean"].notna() & (statistics["density"] > 0)]
-    if rows.empty:
+    if not (rows["level"] > 0).any():
         return None
     scale, form = 1.0 if metric is None else metric.scale, value_format(metric)
-    value = value_axis(title, _range(rows, metric), form=",.0f" if metric is None else "")
+    value = value_axis(title, metric_range(rows, metric), form=",.0f" if metric is None else "")
     transform = [
         IS_SHOWN,
         {"filter": f"datum.measure === {json.dumps(measure)} && isValid(datum.mean)"},
-        *at_density(series, scale),
-        _interval(form),
+        *at_density(series, scale, intervals=True),
+        interval(form, scale),
     ]
     tooltip = [
         *TOOLTIP_START,
@@ -68,51 +69,49 @@ def against_density(
     return plot(name, [*_curve(x, value, series, tooltip), dense], [shown(series), WHOLE], transform)
 
 
-def _range(rows: pd.DataFrame, metric: Metric | None) -> Range:
+def metric_range(rows: pd.DataFrame, metric: Metric | None) -> Range:
+    """Return what an axis of a metric shows, or, with None, one of iterations: means and the bars that are drawn."""
     scale = 1.0 if metric is None else metric.scale
-    lows, highs = (scale * rows[column].to_numpy(dtype=float) for column in ("low", "high"))
+    lows, highs = (scale * ends for ends in drawn_bars(rows))
     if metric is None:
         return from_zero(rows["mean"].to_numpy(dtype=float), highs)
     groups = [scale * some["mean"].to_numpy(dtype=float) for _, some in rows.groupby("study", observed=True)]
     return worth_showing(groups, lows, highs, metric.better, bounds_of(metric))
 
 
-def _interval(form: str) -> Spec:
+def interval(form: str, scale: float = 1.0) -> Spec:
     """Return the transform that writes an interval, or why there is none."""
-    return {
-        "calculate": f"isValid(datum.low) ? format(datum.from, '{form}') + ' to ' + format(datum.to, '{form}')"
-        " : 'none: one trial'",
-        "as": "interval",
-    }
+    ends = [f"format({scale:g} * datum.{end}, '{form}')" for end in ("low", "high")]
+    return {"calculate": f"isValid(datum.low) ? {ends[0]} + ' to ' + {ends[1]} : 'none: one trial'", "as": "interval"}
 
 
-def gains(differences: pd.DataFrame, series: Sequence[Series], arm: str, metric: Metric) -> Spec | None:
-    """Return how much `arm` is better than its controls, paired by trial.
+def gains(table: str, differences: pd.DataFrame, series: Sequence[Series], sides: str, metric: Metric) -> Spec | None:
+    """Return gains of one arm over another, paired by trial.
 
     Args:
-        differences: `tombola.analysis.paired_gains` over each control, in the metric's unit.
-        series: the curves.
-        arm: the arm's name.
+        table: of the page, by name.
+        differences: its rows that are drawn, of `tombola.analysis.paired_gains`, in the metric's unit.
+        series: the curves: one for each arm that varies between the rows.
+        sides: what is subtracted from what.
         metric: of the study.
     """
     rows = differences[differences["mean"].notna() & (differences["density"] > 0)]
     if rows.empty:
         return None
-    means, lows, highs = (rows[column].to_numpy(dtype=float) for column in ("mean", "low", "high"))
+    means, (lows, highs) = rows["mean"].to_numpy(dtype=float), drawn_bars(rows)
     # Here the large gains, over collapsed controls, may leave the axis; 0 never does.
     found = worth_showing([means], lows, highs, better="lower")
     found = Range(min(found.low, 0.0), max(found.high, 0.0), min(found.whole_low, 0.0), max(found.whole_high, 0.0))
-    title = f"{arm} minus control" if metric.better == "higher" else f"control minus {arm}"
     form = "+.2f" if metric.unit == "%" else "+,.3~r"
-    value = value_axis(axis_label(title, metric.difference_unit), found, form="+.2~f" if metric.unit == "%" else form)
+    value = value_axis(axis_label(sides, metric.difference_unit), found, form="+.2~f" if metric.unit == "%" else form)
     transform = [
         IS_SHOWN,
-        {"filter": "isValid(datum.mean)"},
-        *at_density(series, 1.0),
-        _interval(form),
+        {"filter": f"isValid(datum.mean) && indexof({json.dumps([each.key for each in series])}, datum.series) >= 0"},
+        *at_density(series, 1.0, intervals=True),
+        interval(form),
     ]
     tooltip = [
-        {"field": "label", "title": "control"},
+        {"field": "label", "title": "arm"},
         *TOOLTIP_START[1:],
         {"field": "value", "title": axis_label("gain", metric.difference_unit), "format": form},
         {"field": "interval", "title": "95 % interval"},
@@ -125,7 +124,7 @@ def gains(differences: pd.DataFrame, series: Sequence[Series], arm: str, metric:
         "encoding": {"y": {"field": "value", "type": "quantitative"}},
     }
     x = density_axis(rows["density"])
-    return plot("gains", [*_curve(x, value, series, tooltip), zero], [shown(series), WHOLE], transform)
+    return plot(table, [*_curve(x, value, series, tooltip), zero], [shown(series), WHOLE], transform)
 
 
 def layers_against_density(layers: pd.DataFrame, key: str) -> Spec:
@@ -165,7 +164,7 @@ def dead_units_against_density(dead: pd.DataFrame) -> Spec:
         "field": "value",
         "type": "quantitative",
         "title": "units without a live path (%)",
-        "scale": {"domainMin": 0, "nice": True},
+        "scale": {"domainMin": 0, "nice": True} | ({} if (dead["dead"] > 0).any() else {"domainMax": 1}),
         "axis": {"tickCount": 6},
     }
     transform: list[Spec] = [
@@ -247,24 +246,29 @@ def overlap_against_density(overlap: pd.DataFrame, series: Sequence[Series], lay
 
 def _by_layer(x: Spec, y: Spec, names: list[str], tooltip: list[Spec]) -> list[Spec]:
     """Return the layers of a plot with a curve for each layer of the network."""
-    color = {
-        "field": "layer",
-        "type": "nominal",
-        "title": None,
-        "sort": names,
-        "scale": {"domain": names, "range": [LAYER_COLORS[place % len(LAYER_COLORS)] for place in range(len(names))]},
-    }
+    layer = {"field": "layer", "type": "ordinal", "title": None, "sort": names}
+    color = layer | {"scale": {"domain": names, "range": shades(len(names))}}
     point = {
         "mark": {"type": "point", "filled": True, "size": 40, "opacity": 1, "clip": True},
         "encoding": {"x": x, "y": y, "color": color, "tooltip": tooltip},
     }
-    return [line({"x": x, "y": y, "color": color}), point]
+    # Layers of one density lie on one another: the first ones are wider, so that they show.
+    widths = {
+        "type": "ordinal",
+        "domain": names,
+        "range": [4.5 - 3 * place / max(1, len(names) - 1) for place in range(len(names))],
+    }
+    lines = {
+        "mark": {"type": "line", "clip": True},
+        "encoding": {"x": x, "y": y, "color": color, "strokeWidth": layer | {"scale": widths}},
+    }
+    return [lines, point]
 
 
 def _curve(x: Spec, y: Spec, series: Sequence[Series], tooltip: list[Spec]) -> list[Spec]:
     """Return the layers of mean curves with an interval at each point."""
     look = looks(series)
-    interval = {
+    bar = {
         "transform": [{"filter": "isValid(datum.from) && isValid(datum.to)"}],
         "mark": {"type": "rule", "strokeWidth": 1.2, "opacity": 0.6, "clip": True},
         "encoding": {"x": x, "y": y | {"field": "from"}, "y2": {"field": "to"}, "color": look["color"]},
@@ -280,5 +284,7 @@ def _curve(x: Spec, y: Spec, series: Sequence[Series], tooltip: list[Spec]) -> l
             "tooltip": tooltip,
         },
     }
-    mean = line({"x": x, "y": y, "color": look["color"], "strokeDash": look["strokeDash"]})
-    return [interval, mean, point]
+    # Where several levels have one density, the line goes through their mean.
+    through = y | {"aggregate": "mean"}
+    mean = line({"x": x, "y": through, "color": look["color"], "strokeDash": look["strokeDash"]})
+    return [bar, mean, point]

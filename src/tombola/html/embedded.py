@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-
-from tombola import formatting
-from tombola.tasks.metric import Metric
 
 DIGITS = 6  # significant, of what is computed; what was measured keeps all of its digits
 
@@ -41,6 +42,13 @@ def table(name: str, caption: str, frame: pd.DataFrame, exact: bool = False) -> 
     return Table(name, caption, tuple(map(str, frame.columns)), tuple(zip(*columns, strict=True)))
 
 
+def packed(tables: Sequence[Table]) -> str:
+    """Return tables as the page holds them: JSON, compressed, in base64. Equal tables give the same text."""
+    content = {each.name: each.content() for each in tables}
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
 def _plain_values(column: pd.Series, exact: bool) -> list[Any]:
     return [_plain_value(value, exact) for value in column.astype(object)]
 
@@ -55,8 +63,3 @@ def _plain_value(value: Any, exact: bool) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
     return str(value) if not pd.isna(value) else None
-
-
-def signed(value: float, metric: Metric) -> str:
-    """Return a difference of shown values as it is set in type, with its sign: +0.35, −0.10."""
-    return formatting.signed(value, metric).replace("-", formatting.MINUS)

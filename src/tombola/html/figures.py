@@ -9,15 +9,19 @@ from typing import Any
 import pandas as pd
 
 from tombola.analysis.measures import STOP, early_of, final_of
+from tombola.analysis.roles import role_of
 from tombola.formatting import axis_label, percent, plain
-from tombola.html import density_specs, training_specs
+from tombola.html import answer_chart, density_specs, training_specs
 from tombola.html.gather import Found
 from tombola.html.series import Series
-from tombola.html.spec_parts import Spec
+from tombola.html.spec_parts import FEWEST, Spec
 from tombola.tasks.metric import Metric
 
-INTERVALS = "Points are means over trials. Bars are 95 % intervals (Student's t). The dotted line is the dense network."
-ONE_TRIAL = "One trial: points are its values, without intervals. The dotted line is the dense network."
+INTERVALS = "Points are means over trials. Bars are 95 % intervals (Student's t)."
+TWO_TRIALS = "Points are means of two trials, bars join the two: a 95 % interval of two trials would fill the plot."
+TWO_PAIRS = "Points are means of two trials, without bars: a 95 % interval of two trials would fill the plot."
+ONE_TRIAL = "One trial: points are its values, without intervals."
+DENSE = "The dotted line is the dense network."
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class PlotFigure:
     Args:
         key: of the element, safe anywhere.
         title, caption: for a person; the caption also says what a screen reader should.
-        spec: in Vega-Lite; None where there is nothing to plot, and then the caption says why.
+        spec: in Vega-Lite; None where there is nothing to plot: the caption then says why.
         choices: controls of this figure alone.
         whole: whether the page's "full axis" control does something here.
     """
@@ -58,33 +62,83 @@ def density_figures(statistics: pd.DataFrame, series: Sequence[Series], metric: 
         (STOP, "Early-stopping iteration", "early-stop iteration", None),
         (final_of(metric), f"{_capital(final)} of training", axis_label(final, metric.unit), metric),
     )
-    about = INTERVALS if statistics["low"].notna().any() else ONE_TRIAL
     found = []
     for measure, title, axis, of in measures:
+        rows = statistics[statistics["measure"] == measure]
+        about = f"{_bars(rows, TWO_TRIALS)} {DENSE}"
         spec = density_specs.against_density("statistics", statistics, measure, axis, series, of)
-        if spec is not None:
-            found.append(PlotFigure(measure.replace("_", "-"), title, about, spec, whole=of is not None))
+        key, why = measure.replace("_", "-"), "No pruned level has such values."
+        found.append(PlotFigure(key, title, about if spec else why, spec, whole=of is not None))
     return found
 
 
-def gain_figure(found: Found, series: Sequence[Series]) -> PlotFigure | None:
-    """Return the gain over the controls; None for a study without controls."""
-    if found.gains.empty or found.arm is None:
-        return None
-    arm = plain(found.arm)
-    metric = found.metric
-    sides = (arm, "each control") if metric.better == "higher" else ("each control", arm)
+def answer_figure(found: Found, table: pd.DataFrame, series: Sequence[Series]) -> PlotFigure:
+    """Return the page's first chart: the metric against weights remaining, with the verdicts of one arm.
+
+    Args:
+        found: of the study.
+        table: `answer_chart.answer_table`.
+        series: the curves to draw.
+    """
+    title = f"Test {found.metric.words} against weights remaining"
+    if found.arm is None:
+        return PlotFigure("answer", title, "No run has finished yet.", None)
+    key = _key(series, found.arm)
+    level = None if found.answer.at is None else found.answer.at.level
+    spec = answer_chart.answer_spec(table, series, key, found.metric, level)
+    caption = f"{_bars(table, TWO_TRIALS)} {DENSE}" if spec else "No pruned level has results to draw."
+    choice = Choice("arm", "Verdicts of", tuple(_arms(table, series)), key)
+    return PlotFigure("answer", title, caption, spec, (choice,) if len(choice.options) > 1 else (), whole=True)
+
+
+def gain_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
+    """Return the gains of the ticket arm over its controls, and over the other arms."""
+    arm = "" if found.arm is None else plain(found.arm)
+    if found.gains.empty:
+        return [PlotFigure("gains", f"Gain of {arm} over its controls", "The study has no other arm.", None)]
+    found_roles = {other: role_of(other, str(found.arm), found.controls) for other in found.gains["baseline"]}
+    kinds = (
+        ("gains", "control", f"Gain of {arm} over its controls", "control"),
+        ("gains-over-others", "other", f"Gain of {arm} over other arms", "other arm"),
+    )
+    figures = []
+    for key, role, title, other in kinds:
+        rows = found.gains[found.gains["baseline"].map(found_roles) == role]
+        mine = [each for each in series if found_roles.get(each.arm) == role]
+        sides = f"{arm} minus {other}" if found.metric.better == "higher" else f"{other} minus {arm}"
+        spec = density_specs.gains("gains", rows, mine, sides, found.metric)
+        caption = _gain_caption(found.metric, sides, rows) if spec else f"The study has no {other} with results."
+        figures.append(PlotFigure(key, title, caption, spec, whole=True))
+    return figures
+
+
+def rewind_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
+    """Return the gains of later rewinds over the first one; none of a study with one rewind."""
+    if found.rewinds.empty or found.arm is None:
+        return []
+    arm, later = plain(found.arm), set(found.rewinds["arm"])
+    sides = f"later rewind minus {arm}" if found.metric.better == "higher" else f"{arm} minus later rewind"
+    mine = [each for each in series if each.arm in later]
+    spec = density_specs.gains("rewinds", found.rewinds, mine, sides, found.metric)
+    caption = _gain_caption(found.metric, sides, found.rewinds) if spec else "No trial has both rewinds yet."
+    return [PlotFigure("rewinds", f"Gain of later rewinds over {arm}", caption, spec, whole=True)]
+
+
+def _gain_caption(metric: Metric, sides: str, rows: pd.DataFrame) -> str:
     unit = {"%": ", in percentage points", "": ""}.get(metric.unit, f", in {metric.unit}")
-    caption = f"Test {metric.words} at early stop of {sides[0]} minus that of {sides[1]}{unit}, paired by trial"
-    caption += "; bars are 95 % intervals." if found.gains["low"].notna().any() else ". One trial: no intervals."
-    spec = density_specs.gains(found.gains, series, arm, metric)
-    return PlotFigure("gains", f"Gain of {arm} over its controls", caption, spec, whole=True) if spec else None
+    return f"Test {metric.words} at early stop, {sides}{unit}, paired by trial. {_bars(rows, TWO_PAIRS)}"
+
+
+def _bars(rows: pd.DataFrame, two: str) -> str:
+    """Return what points and bars are; `two` says it of two trials."""
+    most = rows["n"].max()
+    return INTERVALS if most >= FEWEST else two if most > 1 else ONE_TRIAL
 
 
 def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
     """Return learning curves: arms at one density, and densities of one arm."""
     if found.curves.empty or found.arm is None:
-        return []
+        return [PlotFigure("curves-at-level", "Learning curves", "The results have no evaluations.", None)]
     thinned = f" The plot shows one evaluation in {found.every}." if found.every > 1 else ""
     levels = _levels(found.curves)
     level = levels[len(levels) // 2][0]
@@ -109,10 +163,10 @@ def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
     ]
 
 
-def layer_figure(found: Found, series: Sequence[Series]) -> PlotFigure | None:
+def layer_figure(found: Found, series: Sequence[Series]) -> PlotFigure:
     """Return the density of each layer."""
     if found.layers.empty or found.arm is None:
-        return None
+        return _absent("layers", "Density of each layer", "It needs the masks of a finished pruned level.")
     key = _key(series, found.arm)
     return PlotFigure(
         "layers",
@@ -123,10 +177,10 @@ def layer_figure(found: Found, series: Sequence[Series]) -> PlotFigure | None:
     )
 
 
-def weight_figure(found: Found) -> PlotFigure | None:
+def weight_figure(found: Found) -> PlotFigure:
     """Return the distribution of the kept weights."""
     if found.histograms.empty or found.arm is None:
-        return None
+        return _absent("weights", "Kept weights at the start and after training", "It needs the weights of trial 0.")
     layers = tuple((name, plain(name)) for name in dict.fromkeys(found.histograms["layer"]))
     levels = _levels(found.histograms)
     level = levels[len(levels) // 2][0]
@@ -139,13 +193,16 @@ def weight_figure(found: Found) -> PlotFigure | None:
     )
 
 
-def dead_figure(found: Found) -> PlotFigure | None:
+def dead_figure(found: Found) -> PlotFigure:
     """Return the units without a live path."""
     if found.dead.empty or found.arm is None:
-        return None
+        return _absent(
+            "dead-units", "Units without a live path", "It needs masks, and a network whose paths tombola can follow."
+        )
     last = found.dead[(found.dead["layer"] == "all") & (found.dead["level"] == found.dead["level"].max())].iloc[0]
+    none = "" if (found.dead["dead"] > 0).any() else "Every unit has a live path. "
     caption = (
-        "Inputs, neurons or channels without a path of kept weights from input to output. Arm "
+        f"{none}Inputs, neurons or channels without a path of kept weights from input to output. Arm "
         f"{plain(found.arm)}, trial 0. The sparsest level keeps {percent(last['density'])} % of the weights; without "
         f"the weights at these units, {percent(last['effective_density'])} %."
     )
@@ -153,10 +210,10 @@ def dead_figure(found: Found) -> PlotFigure | None:
     return PlotFigure("dead-units", "Units without a live path", caption, spec)
 
 
-def overlap_figure(found: Found, series: Sequence[Series]) -> PlotFigure | None:
+def overlap_figure(found: Found, series: Sequence[Series]) -> PlotFigure:
     """Return the overlap of the masks of different trials."""
     if found.overlap.empty:
-        return None
+        return _absent("overlap", "Overlap of the masks of different trials", "It needs masks of two trials or more.")
     names = list(dict.fromkeys(found.overlap["layer"]))
     names.sort(key=lambda name: name != "all")
     layers = tuple((name, "all layers" if name == "all" else plain(name)) for name in names)
@@ -170,10 +227,14 @@ def overlap_figure(found: Found, series: Sequence[Series]) -> PlotFigure | None:
     )
 
 
-def flip_figure(found: Found) -> PlotFigure | None:
+def flip_figure(found: Found) -> PlotFigure:
     """Return the share of signs that training flips in each layer."""
     if found.flips.empty or found.arm is None:
-        return None
+        return _absent(
+            "sign-flips",
+            "Signs that training flips",
+            "It needs the weights of a pruned level before and after training.",
+        )
     caption = (
         f"Kept weights whose sign after training differs from that at the initialisation. Arm {plain(found.arm)}, "
         "means over trials."
@@ -181,6 +242,10 @@ def flip_figure(found: Found) -> PlotFigure | None:
     return PlotFigure(
         "sign-flips", "Signs that training flips", caption, density_specs.flips_against_density(found.flips)
     )
+
+
+def _absent(key: str, title: str, why: str) -> PlotFigure:
+    return PlotFigure(key, title, why, None)
 
 
 def _capital(text: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
+from tombola.analysis.answer import Answer, answer_of
 from tombola.analysis.break_down import break_down
 from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
 from tombola.analysis.connectivity import barrier_statistics, height_of
@@ -19,6 +20,8 @@ from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
 from tombola.analysis.paired import paired_gains
 from tombola.analysis.patterns import pattern_costs
+from tombola.analysis.rewinds import later_rewinds
+from tombola.analysis.roles import main_arm_of, role_of
 from tombola.analysis.rounds import worth_of_rounds
 from tombola.analysis.signs import sign_flips
 from tombola.analysis.spread import spread
@@ -28,10 +31,10 @@ from tombola.export.stored import Measurements, read_measurements
 from tombola.figures.training import choose_levels
 from tombola.html.reproducibility import Sheet, flat_settings, sheet
 from tombola.html.sentences import findings
-from tombola.html.series import ticket_arm
 from tombola.html.weights import Pictures, input_pictures, tickets, weight_histograms
 from tombola.running.results import Results
 from tombola.running.ticket import Ticket
+from tombola.studies.arms import ARMS
 from tombola.studies.loading import dump_study
 from tombola.tables.captions import HEIGHTS, Height
 from tombola.tasks.metric import Metric, metric_of
@@ -54,6 +57,8 @@ class Found:
         levels: `Results.frame()`.
         statistics, verdicts, break_down: as returned by `tombola.analysis`.
         gains: of the ticket arm over each other arm, test metric at early stop, paired by trial.
+        rewinds: of its later rewinds over its first one: see `later_rewinds`.
+        controls: names of the arms that are controls; None where a table has no more than names.
         patterns: what each pattern costs against unstructured masks, as `tombola.analysis.patterns` gives it.
         curves: mean, min and max of the metric at a few levels, thinned; `every` says to which evaluation.
         measured_on: the examples of the curves, "test" or "validation".
@@ -66,6 +71,7 @@ class Found:
         pictures: of the first layer's mask in the first trial.
         measurements: what `tombola measure` found of its tickets.
         claims: what the study says of each claim that is about studies like it.
+        answer: in short.
         findings: in sentences.
         sheet: everything needed to repeat the study.
         margin: of verdicts and break-down, as a fraction.
@@ -82,6 +88,8 @@ class Found:
     verdicts: pd.DataFrame
     break_down: pd.DataFrame
     gains: pd.DataFrame
+    rewinds: pd.DataFrame
+    controls: frozenset[str] | None
     patterns: pd.DataFrame
     curves: pd.DataFrame
     every: int
@@ -95,6 +103,7 @@ class Found:
     pictures: Pictures
     measurements: Measurements
     claims: tuple[Outcome, ...]
+    answer: Answer
     findings: tuple[str, ...]
     sheet: Sheet
     margin: float
@@ -102,8 +111,7 @@ class Found:
     @property
     def arm(self) -> str | None:
         """The arm that is compared with the others."""
-        arms = in_order(self.levels["arm"])
-        return ticket_arm(arms) if arms else None
+        return None if self.levels.empty else main_arm_of(self.levels)
 
 
 @dataclass(frozen=True)
@@ -120,15 +128,24 @@ class Judged:
     verdicts: pd.DataFrame
     break_down: pd.DataFrame
     gains: pd.DataFrame
+    rewinds: pd.DataFrame
     curves: pd.DataFrame
     every: int
     measured_on: str
+    answer: Answer
     findings: tuple[str, ...]
     arm: str | None
     chosen: list[int]
 
 
-def judge(levels: pd.DataFrame, curves: pd.DataFrame, margin: float, rules: Mapping[str, str] | None = None) -> Judged:
+def judge(
+    levels: pd.DataFrame,
+    curves: pd.DataFrame,
+    margin: float,
+    rules: Mapping[str, str] | None = None,
+    controls: Collection[str] | None = None,
+    missing: int = 0,
+) -> Judged:
     """Return what tables say.
 
     Args:
@@ -136,6 +153,8 @@ def judge(levels: pd.DataFrame, curves: pd.DataFrame, margin: float, rules: Mapp
         curves: a row per evaluation.
         margin: the loss that still counts as none, as a fraction: see `verdicts`.
         rules: arm -> its rule, where arms have names of their own.
+        controls: names of the arms that are controls; by default tombola's own.
+        missing: work items that are not finished.
 
     Raises:
         InputError: `margin` is no number between 0 and 1.
@@ -145,13 +164,18 @@ def judge(levels: pd.DataFrame, curves: pd.DataFrame, margin: float, rules: Mapp
     judged = verdicts(levels, margin) if begun else pd.DataFrame()
     broken = break_down(levels, margin) if begun else pd.DataFrame()
     arms = in_order(levels["arm"])
-    arm = ticket_arm(arms) if begun else None
-    gains = _together([paired_gains(levels, arm, other, early_of(metric)) for other in arms if arm and other != arm])
+    arm = main_arm_of(levels) if begun else None
+    others = [other for other in arms if arm and other != arm and role_of(other, arm, controls) != "rewind"]
+    gains = _together([paired_gains(levels, arm, other, early_of(metric)) for other in others if arm])
+    rewinds = later_rewinds(levels, arm) if arm else pd.DataFrame()
+    answer = answer_of(levels, margin, missing, judged if begun else None)
     chosen = _chosen(levels, arm)
     curves, every, measured_on = _thinned(of_sound_runs(levels, curves), chosen, metric)
     worth = partial(worth_of_rounds, levels, gains, rules=rules)
-    said = findings(statistics, judged, gains, broken, margin, metric, worth)
-    return Judged(metric, statistics, judged, broken, gains, curves, every, measured_on, said, arm, chosen)
+    said = findings(statistics, judged, gains, broken, margin, metric, worth, rewinds, controls)
+    return Judged(
+        metric, statistics, judged, broken, gains, rewinds, curves, every, measured_on, answer, said, arm, chosen
+    )
 
 
 def gather(
@@ -172,7 +196,10 @@ def gather(
     levels = results.frame().assign(study=name)
     # A control or a transferred ticket is no rival of the ticket's rounds, whatever its rule.
     rules = {arm.label: "" if arm.is_control or arm.transfer else arm.rule for arm in results.study.arms}
-    judged = judge(levels, results.curves().assign(study=name), margin, rules)
+    controls = frozenset(
+        arm.label for arm in results.study.arms if arm.is_control or (arm.rule in ARMS and ARMS[arm.rule].control)
+    )
+    judged = judge(levels, results.curves().assign(study=name), margin, rules, controls, results.missing())
     held = tickets(results, judged.chosen, judged.arm) if judged.arm else {}
     points = results.connectivity().assign(study=name)
     first = results.plan.coverage.layers[0]
@@ -188,6 +215,8 @@ def gather(
         verdicts=judged.verdicts,
         break_down=judged.break_down,
         gains=judged.gains,
+        rewinds=judged.rewinds,
+        controls=controls,
         patterns=pattern_costs(results, margin, levels) if len(levels) else pd.DataFrame(),
         curves=judged.curves,
         every=judged.every,
@@ -201,6 +230,7 @@ def gather(
         pictures=_pictures(held, first.name, results.plan.data.input_shape),
         measurements=read_measurements(results),
         claims=checked_claims(levels, results.study.model_dump(mode="json"), claims, points),
+        answer=judged.answer,
         findings=judged.findings,
         sheet=sheet(results, levels),
         margin=margin,

@@ -1,13 +1,15 @@
 // The page's own behaviour: fill the plots from the embedded tables, switch curves, zoom, and save tables as CSV.
 "use strict";
-(() => {
+(async () => {
   const page = JSON.parse(document.getElementById("page-data").textContent);
+  const packed = Uint8Array.from(atob(page.tables), (character) => character.charCodeAt(0));
+  const tables = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
   const seriesOf = new Map(page.series.map((each) => [JSON.stringify([each.study, each.arm]), each]));
   const views = new Map();
 
   /** The rows of a table as objects; each knows its series, and what a tooltip calls that. */
   function rowsOf(name) {
-    const { columns, rows } = page.tables[name];
+    const { columns, rows } = tables[name];
     return rows.map((values) => {
       const row = Object.fromEntries(columns.map((column, place) => [column, values[place]]));
       const series = seriesOf.get(JSON.stringify([row.study, row.baseline ?? row.arm]));
@@ -28,7 +30,42 @@
     const data = { ...spec.data, values: rowsOf(spec.data.name) };
     const { view } = await window.vegaEmbed(element, { ...spec, data }, options);
     views.set(element.dataset.plot, view);
-    await applyControls(view); // a browser that reloads a page keeps its boxes as they were
+    element.querySelector("svg").setAttribute("aria-hidden", "true"); // the figure has one description
+    await applyControls(view); // a browser that reloads a page keeps its boxes and choices as they were
+    for (const select of choicesOf(element)) setSignal(view, select.dataset.signal, JSON.parse(select.value));
+    if (element.dataset.plot === "answer") explain(element, view);
+    await view.runAsync();
+  }
+
+  const choicesOf = (element) => element.closest("figure").querySelectorAll("[data-signal]");
+
+  /** Below the first chart, give the verdict on the level that the reader points at or reaches with the arrow keys. */
+  function explain(element, view) {
+    const steps = element.closest(".steps");
+    const said = document.getElementById("reason");
+    const levels = () => rowsOf("answer").filter((row) => row.series === view.signal("arm") && row.mean !== null);
+    let at = null;
+
+    function show(level) {
+      const row = levels().find((each) => each.level === level);
+      if (!row || level === at) return;
+      at = level;
+      view.signal("at", level).runAsync();
+      const weights = `${Number((100 * row.density).toPrecision(3))} % of the weights`;
+      said.textContent = row.verdict ? `${weights}: ${row.verdict}. ${row.reason[0].toUpperCase()}${row.reason.slice(1)}.` : `${weights}: the dense network.`;
+    }
+
+    view.addEventListener("pointermove", (_, item) => show(item?.datum?.level));
+    view.addEventListener("click", (_, item) => show(item?.datum?.level));
+    steps.addEventListener("keydown", (event) => {
+      const all = levels().map((row) => row.level);
+      const place = all.indexOf(at);
+      const to = { ArrowRight: place + 1, ArrowLeft: Math.max(place, 1) - 1, Home: 0, End: all.length - 1 }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      show(all[Math.min(to, all.length - 1)]);
+    });
+    for (const select of choicesOf(element)) select.addEventListener("change", () => (at = null));
   }
 
   function setSignal(view, name, value) {
@@ -41,9 +78,11 @@
 
   function applyControls(view) {
     const form = document.getElementById("controls");
+    if (!form) return view.runAsync();
     const boxes = [...form.querySelectorAll("input[name=series]:checked")];
     setSignal(view, "shown", boxes.map((box) => box.value));
     setSignal(view, "whole", form.querySelector("input[name=whole]").checked);
+    document.getElementById("count").textContent = `${boxes.length} of ${page.series.length}`;
     return view.runAsync();
   }
 
@@ -78,7 +117,7 @@
   }
 
   function csvOf(name) {
-    const { columns, rows } = page.tables[name];
+    const { columns, rows } = tables[name];
     return [columns, ...rows].map((row) => row.map(quoted).join(",") + "\n").join("");
   }
 
@@ -107,6 +146,10 @@
       button.addEventListener("click", () => view() && zoom(view(), button.dataset.zoom));
     }
   }
+  const folded = [...document.querySelectorAll("details[data-print]")];
+  const open = new Set();
+  window.addEventListener("beforeprint", () => folded.forEach((each) => (each.open ? open.add(each) : (each.open = true))));
+  window.addEventListener("afterprint", () => folded.forEach((each) => (each.open = open.has(each))));
   const plots = [...document.querySelectorAll("[data-plot]")];
   Promise.all(plots.map(draw)).then(() => document.documentElement.classList.add("drawn"));
 })();

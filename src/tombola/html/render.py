@@ -18,36 +18,49 @@ from tombola import __version__
 from tombola.analysis.measures import STOP, early_of
 from tombola.export.stored import sentences
 from tombola.extras import need
-from tombola.formatting import byte_size, latency, margin_in_words, number, percent, plain
-from tombola.html import figures, measured
-from tombola.html.embedded import Table, signed, table
+from tombola.formatting import (
+    byte_size,
+    differences,
+    latency,
+    margin_in_words,
+    number,
+    percent,
+    plain,
+    together,
+    typeset,
+)
+from tombola.html import answer_chart, figures, measured
+from tombola.html.answer_chart import SYMBOLS, answer_table, shown_first
+from tombola.html.embedded import Table, packed, table
 from tombola.html.figures import PlotFigure
 from tombola.html.gather import Found
 from tombola.html.series import Series, series_of
+from tombola.tables.answer import at_its_level, headline, numbers, proof
 from tombola.tables.captions import BETWEEN
 from tombola.tasks.metric import Metric, metric_of
 
 VERDICTS = {"winning ticket": "winning", "matching": "matching", "losing": "losing", "inconclusive": "inconclusive"}
 NEAR = 1.12  # levels of two studies stand in one row where their densities differ by no more than this factor
-SYMBOLS = {"winning ticket": "●", "matching": "◐", "losing": "○", "inconclusive": "?"}
+OUTCOMES = ("not reproduced", "reproduced", "inconclusive", "not measured")  # in the order of the page
 
 
 @dataclass(frozen=True)
 class Section:
-    """Figures under one heading; `short` is its name in the page's table of contents."""
+    """Figures under one heading; `short` is its name in the page's table of contents, `absent` has no plot."""
 
     key: str
     short: str
     title: str
     figures: tuple[PlotFigure, ...]
+    absent: tuple[PlotFigure, ...] = ()
 
 
 def report(found: Found) -> str:
     """Return the page of one study; the same results give the same text."""
     series = series_of(found.levels)
-    sections = []
+    sections, first = [], shown_first(series, str(found.arm))
+    levels = answer_table(found.statistics, found.verdicts, found.metric) if len(found.levels) else found.levels
     if not found.levels.empty:
-        gain = figures.gain_figure(found, series)
         density = figures.density_figures(found.statistics, series, found.metric)
         inside = [
             figures.layer_figure(found, series),
@@ -57,9 +70,11 @@ def report(found: Found) -> str:
             figures.flip_figure(found),
         ]
         sections = [
-            _section("density", "Density", "Against weights remaining", [*density, gain]),
+            _section("rewinding", "Rewinding", "Does rewinding later help?", figures.rewind_figures(found, series)),
+            _section("density", "Density", "Against weights remaining", density),
             _section("curves", "Learning curves", "Learning curves", figures.curve_figures(found, series)),
-            _section("inside", "Inside the tickets", "Structure of the tickets", inside),
+            _section("inside", "Structure", "Structure of the tickets", inside),
+            _section("control-arms", "Controls", "Controls and other arms", figures.gain_figures(found, series)),
         ]
     barriers = found.height.metric.name.capitalize()
     tables = [
@@ -72,6 +87,10 @@ def report(found: Found) -> str:
             f"Gain of the ticket arm over each control in {found.metric.words}, paired by trial",
             found.gains,
         ),
+        table(
+            "rewinds", f"Gain of later rewinds over the first in {found.metric.words}, paired by trial", _against(found)
+        ),
+        table(answer_chart.TABLE, "Levels of the first chart: means, intervals, verdicts", levels),
         table("patterns", "What each pattern costs against unstructured masks of equal density", found.patterns),
         table("curves", "Learning curves at the displayed levels, means and extremes over runs", found.curves),
         table("layers", "Density of each layer, per arm and level", found.layers),
@@ -88,7 +107,13 @@ def report(found: Found) -> str:
         ),
         *measured.tables(found.measurements.found),
     ]
-    return _render("report.html.j2", (found,), series, sections, tables)
+    more = {"answer": figures.answer_figure(found, levels, first), "drawn": first}
+    return _render("report.html.j2", (found,), series, sections, tables, **more)
+
+
+def _against(found: Found) -> pd.DataFrame:
+    # A row's curve is that of its `baseline`, where it has one: here it is that of its arm.
+    return found.rewinds.rename(columns={"baseline": "against"})
 
 
 def compare(studies: Sequence[Found]) -> str:
@@ -107,7 +132,9 @@ def compare(studies: Sequence[Found]) -> str:
         table("break_down", "Break-down density of each study and arm", broken),
     ]
     sections = [_section("density", "Density", "Against weights remaining", density)]
-    more = {"side": _side_by_side(statistics, series, metric), "settings": _differing(studies)}
+    settings = _differing(studies)
+    more = {"side": _side_by_side(statistics, series, metric), "settings": settings}
+    more |= {"leads": _leads(studies, settings), "answer": None, "drawn": ()}
     return _render("compare.html.j2", studies, series, sections, tables, **more)
 
 
@@ -130,17 +157,24 @@ def _render(
         "between": BETWEEN.get,
         "percent": percent,
         "plain": plain,
-        "signed": signed,
+        "differences": differences,
+        "at_its_level": at_its_level,
+        "headline": headline,
+        "numbers": numbers,
+        "proof": proof,
+        "together": together,
+        "typeset": typeset,
         "number": number,
         "byte_size": byte_size,
         "latency": latency,
         "sentences": sentences,
     }
     tables = [each for each in tables if each.rows]
-    plots = {figure.key: figure.spec for section in sections for figure in section.figures if figure.spec}
+    drawn = [figure for section in sections for figure in section.figures] + [more["answer"]] * bool(more["answer"])
+    plots = {figure.key: figure.spec for figure in drawn if figure.spec}
     data = {
         "series": [{"key": each.key, "study": each.study, "arm": each.arm, "label": each.label} for each in series],
-        "tables": {each.name: each.content() for each in tables},
+        "tables": packed(tables),
         "plots": plots,
     }
     library = _vega() if plots else ""
@@ -148,8 +182,9 @@ def _render(
     return environment.get_template(template).render(
         studies=studies,
         series=series,
-        curves_of=[(found.name, [each for each in series if each.study == found.name]) for found in studies],
-        sections=[section for section in sections if section.figures],
+        curves_of=[(found.name, _of(series, found)) for found in studies],
+        sections=[section for section in sections if section.figures or section.absent],
+        on={each.key for found in studies for each in shown_first(_of(series, found), str(found.arm))},
         tables=tables,
         data=data,
         scripts=scripts,
@@ -158,6 +193,7 @@ def _render(
         verdicts={found.name: _verdict_rows(found.verdicts, found.metric) for found in studies},
         classes=VERDICTS,
         symbols=SYMBOLS,
+        outcomes=OUTCOMES,
         metric=studies[0].metric,
         margin=margin_in_words(studies[0].margin, studies[0].metric),
         near=NEAR,
@@ -166,8 +202,13 @@ def _render(
     )
 
 
-def _section(key: str, short: str, title: str, found: Sequence[PlotFigure | None]) -> Section:
-    return Section(key, short, title, tuple(figure for figure in found if figure is not None))
+def _of(series: Sequence[Series], found: Found) -> list[Series]:
+    return [each for each in series if each.study == found.name]
+
+
+def _section(key: str, short: str, title: str, found: Sequence[PlotFigure]) -> Section:
+    plotted, absent = (tuple(figure for figure in found if bool(figure.spec) == has) for has in (True, False))
+    return Section(key, short, title, plotted, absent)
 
 
 def _stacked(pieces: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -217,6 +258,15 @@ def _differing(studies: Sequence[Found]) -> list[tuple[str, list[str]]]:
     names = dict.fromkeys(name for found in studies for name in found.settings)
     rows = [(name, [found.settings.get(name, "–") for found in studies]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]
+
+
+def _leads(studies: Sequence[Found], settings: list[tuple[str, list[str]]], most: int = 4) -> list[str]:
+    """Return what tells each study: its description, or, where studies inherited one, the settings that differ."""
+    descriptions = [found.description for found in studies]
+    if len(set(descriptions)) == len(descriptions):
+        return descriptions
+    differing = settings[:most]
+    return ["; ".join(f"{name} = {values[place]}" for name, values in differing) for place in range(len(studies))]
 
 
 def _file(name: str) -> str:

@@ -1,23 +1,24 @@
-"""The findings, in three short paragraphs with numbers from the tables."""
+"""The findings in detail: short paragraphs with numbers from the tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pandas as pd
 
+from tombola.analysis.answer import STANDS
 from tombola.analysis.measures import allowed_loss, early_of
 from tombola.analysis.order import in_order
+from tombola.analysis.rewinds import TWO_SIDED
+from tombola.analysis.roles import main_arm_of, role_of, split
 from tombola.analysis.rounds import Worth
 from tombola.analysis.verdicts import INCONCLUSIVE, LOSING, MATCHING, WINNING
-from tombola.formatting import counted, margin_in_words, number, percent, plain, with_unit
-from tombola.html.embedded import signed
-from tombola.html.series import ticket_arm
+from tombola.formatting import counted, differences, margin_in_words, number, percent, plain, signed, typeset, with_unit
 from tombola.tasks.metric import ACCURACY, Metric
 
-STANDS = 0.025  # a p value after Holm's correction at which a verdict made with 95 % intervals stands
+FEW = 4  # arms that a sentence compares one by one
 
 
 def findings(
@@ -28,8 +29,10 @@ def findings(
     margin: float,
     metric: Metric = ACCURACY,
     worth: Callable[[int | None], Worth | None] = lambda level: None,
+    rewinds: pd.DataFrame | None = None,
+    controls: Collection[str] | None = None,
 ) -> tuple[str, ...]:
-    """Return the findings of one study: its winning levels, the gains over controls, and the break-down densities.
+    """Return the findings of one study: winning levels, later rewinds, gains over controls, break-down densities.
 
     Args:
         statistics: `tombola.analysis.level_statistics`.
@@ -39,10 +42,12 @@ def findings(
         margin: the accepted loss, as a fraction.
         metric: of the study.
         worth: returns what `worth_of_rounds` says of a level.
+        rewinds: `tombola.analysis.rewinds.later_rewinds`.
+        controls: names of the arms that are controls; by default tombola's own.
     """
     if statistics.empty:
         return ("The study has no finished run yet.",)
-    arm = ticket_arm(in_order(statistics["arm"]))
+    arm = main_arm_of(statistics)
     trials = int(statistics.loc[statistics["arm"] == arm, "n"].max())
     if trials == 0:
         return ("Every run so far diverged, so the page has no results to report.",)
@@ -54,20 +59,22 @@ def findings(
             f"{alone}, so you can conclude nothing about variation. The page describes that trial, without intervals.",
             *_present(
                 _best(statistics, judged, arm, metric),
-                _controls(gains, arm, _best_level(statistics, arm, metric), "", metric),
+                *_gains(gains, arm, _best_level(statistics, arm, metric), "", metric, controls),
             ),
         )
     level, why = _telling_level(verdicts, statistics, arm, metric)
-    return _present(
+    told = _present(
         _winning(verdicts, arm, margin, metric),
-        _controls(gains, arm, level, why, metric),
+        _rewinding(rewinds, arm, metric),
+        *_gains(gains, arm, level, why, metric, controls),
         _rounds(worth(level), arm, _allowed(statistics, margin, metric), metric),
         _break_down(break_down, arm, margin, metric),
     )
+    return told or ("No pruned network can be compared with a dense one.",)
 
 
 def _present(*sentences: str) -> tuple[str, ...]:
-    return tuple(sentence for sentence in sentences if sentence)
+    return tuple(typeset(sentence) for sentence in sentences if sentence)
 
 
 def _winning(verdicts: pd.DataFrame, arm: str, margin: float, metric: Metric) -> str:
@@ -166,25 +173,62 @@ def _shown(value: float, metric: Metric) -> str:
     return f"{number(value, metric)} {metric.unit}".rstrip()
 
 
-def _controls(gains: pd.DataFrame, arm: str, level: int | None, why: str, metric: Metric) -> str:
-    """Return the gain over each control, or the loss against it, at one level."""
+def _gains(
+    gains: pd.DataFrame, arm: str, level: int | None, why: str, metric: Metric, controls: Collection[str] | None
+) -> list[str]:
+    """Return the gains over the controls at one level, and those over the other arms, of many the closest alone."""
     rows = gains[gains["level"] == level].dropna(subset=["mean"]) if len(gains) else gains
+    if rows.empty:
+        return []
+    are_controls = rows["baseline"].map(lambda other: role_of(other, arm, controls) == "control").astype(bool)
+    others = rows[~are_controls].sort_values("mean", kind="stable")
+    closest = "" if len(others) <= FEW else f" Of {len(others)} other arms, this one comes closest."
+    others = others if len(others) <= FEW else others.head(1)
+    told = [_gain(rows[are_controls], arm, why, metric), _gain(others, arm, "", metric) + closest]
+    return [sentence for sentence in told if sentence]
+
+
+def _gain(rows: pd.DataFrame, arm: str, why: str, metric: Metric) -> str:
+    """Return the gain over each of some arms, or the loss against it."""
     if rows.empty:
         return ""
     order = in_order(rows["baseline"])
     parts = []
     for row in sorted(rows.to_dict("records"), key=lambda row: order.index(row["baseline"])):
-        interval = (
-            f" ({signed(row['low'], metric)} to {signed(row['high'], metric)})" if math.isfinite(row["low"]) else ""
-        )
-        size = signed(abs(row["mean"]), metric).lstrip("+")
+        size, low, high = differences([abs(row["mean"]), row["low"], row["high"]], metric)
         verb, than = ("loses", "against") if row["mean"] < 0 else ("gains", "over")
-        parts.append(f"{verb} {size} {than} {plain(row['baseline'])}{interval}")
+        interval = f" ({low} to {high})" if math.isfinite(row["low"]) else ""
+        parts.append(f"{verb} {size.lstrip('+')} {than} {plain(row['baseline'])}{interval}")
     unit = {"%": ", in percentage points", "": ""}.get(metric.unit, f", in {metric.unit}")
     lower = "" if metric.better == "higher" else " (lower is better)"
     return (
         f"With {percent(rows['density'].mean())} % of the weights{why}, {plain(arm)} {_listed(parts)} "
         f"in {metric.words} at early stop{lower}{unit}."
+    )
+
+
+def _rewinding(rewinds: pd.DataFrame | None, arm: str, metric: Metric) -> str:
+    """Return whether later rewinding helps: of all later rewinds and levels, how many gain over the first rewind."""
+    rows = pd.DataFrame() if rewinds is None or rewinds.empty else rewinds[rewinds["low"].notna()]
+    if rows.empty:
+        return ""
+    better, worse = rows[rows["low"] > 0], rows[rows["high"] < 0]
+    stand = better[better["p_holm"] <= TWO_SIDED]
+    best = (stand if len(stand) else rows).sort_values("mean", kind="stable").iloc[-1]
+    if len(stand):
+        head = f"Rewinding later helps: {len(stand)} of {counted(len(rows), 'comparison')} with {plain(arm)} stand"
+        head += " after Holm's correction for their number."
+    else:
+        head = (
+            f"These trials do not show that rewinding later helps. Of {counted(len(rows), 'comparison')} with "
+            f"{plain(arm)}, each by itself, {len(better)} favour{'s' if len(better) == 1 else ''} the later rewind and "
+            f"{len(worse)} the earlier one. After Holm's correction for their number, none favours the later one."
+        )
+    size, low, high = differences([best["mean"], best["low"], best["high"]], metric)
+    rewind = split(str(best["arm"]))[1]
+    return (
+        f"{head} The largest gain is that of iteration {rewind:,}, with {percent(best['density'])} % of the weights: "
+        f"{with_unit(size, metric)} ({low} to {high})."
     )
 
 
@@ -222,7 +266,9 @@ def _priced(cost: float) -> str:
 
 def _break_down(break_down: pd.DataFrame, arm: str, margin: float, metric: Metric) -> str:
     parts = []
-    for name in [arm, *(each for each in in_order(break_down["arm"]) if each != arm)]:
+    others = [each for each in in_order(break_down["arm"]) if each != arm]
+    more = "" if len(others) <= FEW else f" break_down.csv below has the other {len(others)} arms."
+    for name in [arm, *(others if not more else [])]:
         for row in break_down[break_down["arm"] == name].to_dict("records"):
             parts.append(_holds_down_to(plain(name), row))
     if not parts:
@@ -231,7 +277,7 @@ def _break_down(break_down: pd.DataFrame, arm: str, margin: float, metric: Metri
     return (
         f"Test {metric.words} at early stop stays within {within} of the dense network's {_listed(parts)}. "
         "Each density is that of the sparsest level before two levels in a row, or the last one, leave that margin. "
-        "Over trials, it is the geometric mean."
+        f"Over trials, it is the geometric mean.{more}"
     )
 
 

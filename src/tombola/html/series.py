@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ DARK = {
     GREY: "#9a9a9a",
 }
 DASHES: dict[Any, tuple[float, ...]] = {"-": (1, 0), "--": (6, 3), "-.": (7, 3, 2, 3), ":": (2, 2.5)}
+PENTAGON = "M0,-1L0.951,-0.309L0.588,0.809L-0.588,0.809L-0.951,-0.309Z"  # Vega takes paths too
 SHAPES: dict[Any, str] = {
     "o": "circle",
     "s": "square",
@@ -35,7 +35,7 @@ SHAPES: dict[Any, str] = {
     "P": "cross",
     "*": "cross",
     "X": "arrow",
-    "p": "wedge",
+    "p": PENTAGON,
     "h": "circle",
     "H": "circle",
     "8": "circle",
@@ -53,6 +53,20 @@ SHAPES: dict[Any, str] = {
     (13, 1, 0): "triangle-down",
     (14, 1, 0): "cross",
     (15, 1, 0): "triangle-up",
+}
+
+# The same shapes as SVG paths about (0, 0), 7 pixels wide, for keys outside of plots.
+OUTLINES = {
+    "circle": "M3.4 0A3.4 3.4 0 1 1 -3.4 0A3.4 3.4 0 1 1 3.4 0Z",
+    "square": "M-3.2 -3.2H3.2V3.2H-3.2Z",
+    "diamond": "M0 -4.4L4.4 0L0 4.4L-4.4 0Z",
+    "cross": "M-1.3 -3.8H1.3V-1.3H3.8V1.3H1.3V3.8H-1.3V1.3H-3.8V-1.3H-1.3Z",
+    "triangle-up": "M0 -3.8L4 3.4H-4Z",
+    "triangle-down": "M0 3.8L4 -3.4H-4Z",
+    "triangle-left": "M-3.8 0L3.4 4V-4Z",
+    "triangle-right": "M3.8 0L-3.4 4V-4Z",
+    "arrow": "M0 -4.4L3.4 0H1.2V4H-1.2V0H-3.4Z",
+    PENTAGON: "M0 -4L3.8 -1.24L2.35 3.24H-2.35L-3.8 -1.24Z",
 }
 
 
@@ -105,6 +119,11 @@ class Series:
         return SHAPES[self.curve.style.marker]
 
     @property
+    def outline(self) -> str:
+        """The shape as an SVG path about (0, 0)."""
+        return OUTLINES[self.shape]
+
+    @property
     def hollow(self) -> bool:
         """Whether the points are hollow."""
         return self.curve.style.hollow
@@ -123,8 +142,3 @@ class Series:
 def series_of(levels: pd.DataFrame) -> tuple[Series, ...]:
     """Return a series for each arm of each study, in the order and with the looks of the figures."""
     return tuple(Series(f"s{place}", curve) for place, curve in enumerate(curves_of(levels)))
-
-
-def ticket_arm(arms: Sequence[str]) -> str:
-    """Return the arm that is compared with the others: `ticket`, the first of its curves, or else the first arm."""
-    return next((arm for arm in arms if arm.partition("@")[0] == "ticket"), arms[0])

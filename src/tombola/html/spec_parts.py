@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from tombola.figures import ranges
 from tombola.figures.ranges import Range
@@ -18,6 +22,8 @@ from tombola.tasks.metric import Metric
 
 Spec = dict[str, Any]
 
+FEWEST = 3  # trials from which an interval is drawn
+ENDS = (("low", "min", "from"), ("high", "max", "to"))  # of a bar: in tables, of so few trials, in plots
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 HEIGHT = 300
 LABEL_WIDTH = 1 / 9  # of a number on the density axis, as a share of its width
@@ -59,17 +65,20 @@ CONFIG: Spec = {
 ZOOM = "wheel![event.ctrlKey || event.metaKey || event.altKey]"
 
 
-def plot(table: str, layers: list[Spec], params: Iterable[Spec] = (), transform: Iterable[Spec] = ()) -> Spec:
-    """Return a plot as wide as its figure that can be zoomed and moved.
+def plot(
+    table: str, layers: list[Spec], params: Iterable[Spec] = (), transform: Iterable[Spec] = (), zoom: bool = True
+) -> Spec:
+    """Return a plot as wide as its figure.
 
     Args:
         table: of the page, by name.
         layers: the first one carries the zoom.
         params: signals that the page's controls set.
         transform: what is done to the rows before any layer sees them.
+        zoom: whether it can be zoomed and moved.
     """
-    zoom = {"name": "zoom", "select": {"type": "interval", "zoom": ZOOM}, "bind": "scales"}
-    first = layers[0] | {"params": [zoom]}
+    zooming = {"name": "zoom", "select": {"type": "interval", "zoom": ZOOM}, "bind": "scales"}
+    first = layers[0] | ({"params": [zooming]} if zoom else {})
     return {
         "$schema": SCHEMA,
         "width": "container",
@@ -93,7 +102,6 @@ TOOLTIP_START: list[Spec] = [
     {"field": "level", "title": "level"},
     {"field": "pm", "title": "weights remaining (%)", "format": ".3~g"},
 ]
-LAYER_COLORS = tuple(f"var(--c{place})" for place in range(8))
 IS_SHOWN: Spec = {"filter": "indexof(shown, datum.series) >= 0"}
 
 
@@ -112,16 +120,27 @@ def looks(series: Sequence[Series]) -> Spec:
     }
 
 
-def density_axis(densities: Iterable[float], field: str = "x", shared: bool = False) -> Spec:
+def shades(count: int) -> list[str]:
+    """Return a colour for each of some ordered things, such as layers: between the two ends of the style sheet."""
+    shares = [round(100 * place / max(1, count - 1)) for place in range(count)]
+    return [f"color-mix(in oklch, var(--last) {share}%, var(--first))" for share in shares]
+
+
+def density_axis(
+    densities: Iterable[float], field: str = "x", shared: bool = False, ticks: Iterable[float] | None = None
+) -> Spec:
     """Return a logarithmic axis of weights remaining that falls to the right: see `tombola.figures.ranges`.
 
     Args:
         densities: from 0 to 1, of the levels.
         field: holds what is drawn, in percent.
         shared: curves of different densities meet here.
+        ticks: the densities that get a number; by default all.
     """
     axis = ranges.density_axis(densities, LABEL_WIDTH, shared) or ranges.density_axis([1.0], LABEL_WIDTH)
     assert axis is not None
+    if ticks is not None and (numbered := ranges.density_axis(ticks, LABEL_WIDTH)):
+        axis = replace(axis, numbered=numbered.numbered, labels=numbered.labels)
     return {
         "field": field,
         "type": "quantitative",
@@ -174,25 +193,52 @@ def value_format(metric: Metric | None) -> str:
 WHOLE: Spec = {"name": "whole", "value": False}
 
 
-def at_density(series: Sequence[Series], scale: float, field: str = "mean") -> list[Spec]:
-    """Return the transforms that place a level on the density axis and scale its value and its ends."""
+def at_density(series: Sequence[Series], scale: float, field: str = "mean", intervals: bool = False) -> list[Spec]:
+    """Return the transforms that place a level on the density axis and scale its value and the ends of its bar.
+
+    Args:
+        series: the curves.
+        scale: from stored values to shown ones.
+        field: of the value.
+        intervals: bars are intervals over trials: see `drawn_bars`.
+    """
     return [
         {"calculate": _dodged(series), "as": "x"},
         {"calculate": "100 * datum.density", "as": "pm"},
         {"calculate": f"{scale:g} * datum.{field}", "as": "value"},
-        {"calculate": f"isValid(datum.low) ? {scale:g} * datum.low : null", "as": "from"},
-        {"calculate": f"isValid(datum.high) ? {scale:g} * datum.high : null", "as": "to"},
+        *({"calculate": _end(end, other, scale, intervals), "as": name} for end, other, name in ENDS),
     ]
+
+
+def _end(end: str, other: str, scale: float, intervals: bool) -> str:
+    known = f"isValid(datum.{end}) ? {scale:g} * datum.{end} : null"
+    few = f"datum.n < {FEWEST} ? (isValid(datum.{other}) ? {scale:g} * datum.{other} : null) : "
+    return f"{few}{known}" if intervals else known
+
+
+def drawn_bars(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the bars that a plot of intervals draws; NaN where it draws none.
+
+    An interval of two trials is thirteen times as long as their distance: it fills the plot and says nothing. There,
+    the bar joins the two, where a table has them.
+    """
+    few = rows["n"].to_numpy() < FEWEST
+    found = [np.where(few, rows.get(other, np.nan), rows[end]).astype(float) for end, other, _ in ENDS]
+    return found[0], found[1]
 
 
 def _dodged(series: Sequence[Series]) -> str:
     """Return the expression of a level's place on the density axis.
 
-    Curves stand side by side by a hair, so that their intervals do not hide one another.
+    Curves stand side by side by a hair, so that their intervals do not hide one another. The dense network is one run
+    in all of them.
     """
     keys = "[" + ",".join(f"'{each.key}'" for each in series) + "]"
     middle = (len(series) - 1) / 2
-    return f"100 * datum.density * pow(1.012, {middle:g} - indexof({keys}, datum.series))"
+    hair = min(1.012, 1.06 ** (1 / len(series)))
+    return (
+        f"100 * datum.density * (datum.level === 0 ? 1 : pow({hair:.5g}, {middle:g} - indexof({keys}, datum.series)))"
+    )
 
 
 def line(encoding: Spec) -> Spec:

@@ -81,7 +81,7 @@ def weight_distribution(layer: str, level: int) -> Spec:
         "field": "snapshot",
         "type": "nominal",
         "title": None,
-        "scale": {"domain": ["start", "final"], "range": ["var(--c4)", "var(--c0)"]},
+        "scale": {"domain": ["start", "final"], "range": ["var(--before)", "var(--after)"]},
         "legend": {"labelExpr": "datum.label === 'start' ? 'at the start' : 'after training'", "symbolOpacity": 1},
     }
     x = {"field": "left", "type": "quantitative", "title": "weight", "scale": {"nice": False, "zero": False}}

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tombola.formatting import counted, plain
+from tombola.formatting import counted, plain, together
 
 if TYPE_CHECKING:
     from tombola.analysis.claims import Outcome
@@ -118,5 +118,7 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
 def _measured(outcome: Outcome) -> str:
     if outcome.measured is None:
         return "-"
-    text = f"{outcome.measured:.4g}"
-    return text if outcome.low is None else f"{text} [{outcome.low:.4g}, {outcome.high:.4g}]"
+    if outcome.low is None or outcome.high is None:
+        return together([outcome.measured], significant=4)[0]
+    mean, low, high = together([outcome.measured, outcome.low, outcome.high], significant=4)
+    return f"{mean} [{low}, {high}]"

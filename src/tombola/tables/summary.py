@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -26,31 +26,37 @@ from tombola.tasks.metric import Metric, metric_of
 Row = Mapping[str, Any]
 Cell = Callable[[Row | None], str]
 
-# Five columns of "97.92 ± 0.12*" beside level and density are what 100 columns hold.
-ARMS_PER_TABLE = 5
+# Four columns of "97.92 ± 0.12*" beside level and density are what 80 columns hold.
+ARMS_PER_TABLE = 4
+WIDTH = 80
 HEADER = 14  # characters
 MISSING = "-"
 
 
-def summary_table(levels: pd.DataFrame) -> Group:
+def summary_table(levels: pd.DataFrame, brief: bool = False) -> Group:
     """Return the summary of each study in `levels`: a table of its metric, and one of early-stop iterations.
 
-    Print it with a `rich.console.Console`. It fits in 100 columns. Outside a terminal it is plain text. A table has up
-    to five arms; more arms get further tables.
+    Print it with a `rich.console.Console`. It fits in 80 columns. Outside a terminal it is plain text. A table has up
+    to four arms; more arms get further tables.
+
+    Args:
+        levels: a row per (study, arm, trial, repeat, level).
+        brief: show the metric of the first four arms alone.
     """
     parts: list[RenderableType] = []
     for study, mine in levels.groupby("study", sort=False, observed=True):
         metric, rows = metric_of(mine), summarise(mine)
         arms = in_order(rows["arm"])
-        # Six arms make two tables of three, not one of five and a remnant.
-        per_table = math.ceil(len(arms) / math.ceil(len(arms) / ARMS_PER_TABLE))
-        for start in range(0, len(arms), per_table):
-            some = arms[start : start + per_table]
+        of_metric = partial(_of_metric, metric)
+        groups = _groups(rows, arms, of_metric)
+        for some in groups[:1] if brief else groups:
             shown = rows[rows["arm"].isin(some)]
             spread = "mean ± standard deviation over trials" if (shown["n"] > 1).any() else ""
             title = f"{plain(study)}: {_with_unit(f'test {metric.words} at early stop', metric)}"
-            parts += _titled(title, _per_arm(shown, some, partial(_of_metric, metric)), shown, spread)
-            parts += _titled(f"{plain(study)}: early-stop iteration, mean", _per_arm(shown, some, _iteration), shown)
+            parts += _titled(title, _per_arm(shown, some, of_metric), shown, spread)
+            if not brief:
+                title = f"{plain(study)}: early-stop iteration, mean"
+                parts += _titled(title, _per_arm(shown, some, _iteration), shown)
         if note := _collapsed(mine):
             parts.append(Text(f"{note}\n"))
     return Group(*parts)
@@ -104,6 +110,21 @@ def barrier_table(points: pd.DataFrame, threshold: float) -> Group:
 def _barrier(row: Row, part: str, height: Height) -> str:
     deviation = row[f"{part}_std"]
     return height.number(row[f"{part}_mean"]) + ("" if math.isnan(deviation) else f" ± {height.number(deviation)}")
+
+
+def _groups(rows: pd.DataFrame, arms: Sequence[str], cell: Cell) -> list[list[str]]:
+    """Return the arms of each table: as many as fit, and about equally many in each.
+
+    Six arms make two tables of three, not one of four and a remnant.
+    """
+    groups: list[list[str]] = []
+    for most in range(ARMS_PER_TABLE, 0, -1):
+        size = math.ceil(len(arms) / math.ceil(len(arms) / most))
+        groups = [list(arms[start : start + size]) for start in range(0, len(arms), size)]
+        tables = [_per_arm(rows[rows["arm"].isin(some)], some, cell) for some in groups]
+        if all(Console(width=1000).measure(table).maximum <= WIDTH for table in tables):
+            break
+    return groups
 
 
 def _pairs(rows: pd.DataFrame, metric: Metric) -> Table:

@@ -1,0 +1,45 @@
+"""How a study ends in a terminal: its answer, a small chart, and one table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.text import Text
+
+from tombola.analysis.answer import answer_of
+from tombola.analysis.verdicts import verdicts
+from tombola.figures.text_chart import ASCII, UNICODE, Signs, text_chart
+from tombola.tables.answer import headline, proof
+from tombola.tables.summary import summary_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDTH = 80
+
+
+def ending(levels: pd.DataFrame, missing: int = 0, encoding: str = "utf-8") -> Group:
+    """Return what `tombola run` prints at its end: the answer, a chart of 80 columns, and the table of the metric.
+
+    Args:
+        levels: of one study, as returned by `Results.frame()`.
+        missing: work items that are not finished.
+        encoding: of the terminal; one without the signs of the chart gets plain letters.
+    """
+    judged = verdicts(levels) if len(levels) else None
+    answer = answer_of(levels, missing=missing, verdicts=judged)
+    parts: list[Text] = [Text(headline(answer), style="bold")]
+    if remarks := proof(answer):
+        parts.append(Text(" ".join(remarks), style="dim"))
+    if judged is not None and (chart := text_chart(levels, answer, judged, WIDTH, _signs(encoding))):
+        parts.append(Text(f"\n{chart}\n", no_wrap=True))
+    return Group(*parts, summary_table(levels, brief=True)) if len(levels) else Group(*parts)
+
+
+def _signs(encoding: str) -> Signs:
+    try:
+        "".join((UNICODE.mean, UNICODE.bar, UNICODE.dense, UNICODE.less, UNICODE.more)).encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return ASCII
+    return UNICODE

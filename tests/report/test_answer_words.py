@@ -1,0 +1,153 @@
+"""The answer in words, numbers and a chart of text: true of what was measured, and readable."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from tombola.analysis.answer import Answer, Judged, answer_of
+from tombola.analysis.verdicts import verdicts
+from tombola.figures.ending import ending
+from tombola.figures.text_chart import ASCII, text_chart
+from tombola.formatting import differences, percent, together, typeset
+from tombola.tables.answer import HEADLINES, at_its_level, headline, numbers, proof
+from tombola.tasks.metric import ACCURACY, Metric
+
+AT = Judged(7, 0.087, 5, "winning ticket", "accuracy is fine", True, 0.49, 0.15, 0.82, -1960, -3691, -229, 4261)
+WINNING = Answer("winning", arm="ticket", levels=24, at=AT)
+
+
+def test_a_winning_ticket():
+    assert headline(WINNING) == (
+        "A ticket with 8.7 % of the weights is as accurate as the dense network, and its training stops no later."
+    )
+    assert proof(WINNING) == (
+        "The verdict compares 5 trials with dense, within 0.1 points.",
+        "It stands after Holm's correction for the number of levels.",
+    )
+    assert [(each.value, each.unit) for each in numbers(WINNING)] == [("8.7", "%"), ("+0.49", "points"), ("46", "%")]
+    assert numbers(WINNING)[2].label == "earlier stop than dense"
+    assert "95 % interval +0.15 to +0.82" in numbers(WINNING)[1].remark
+    assert at_its_level(WINNING) == "8.7 % of the weights: winning ticket. Accuracy is fine."
+
+
+def test_what_does_not_stand_is_said_to_not_stand():
+    weak = replace(WINNING, at=replace(AT, stands=False), sparser=replace(AT, density=0.029))
+    assert "It does not stand after Holm's correction for the number of levels." in proof(weak)
+    assert proof(weak)[-1] == "With 2.9 %, it is as good, but not shown to stop as early."
+
+
+def test_an_unfinished_study_says_so_far():
+    unfinished = replace(WINNING, missing=1, diverged=2)
+    assert headline(unfinished).startswith("So far, a ticket with 8.7 %")
+    assert proof(unfinished)[-2:] == ("2 runs diverged.", "The study is unfinished: 1 work item is missing.")
+    assert headline(Answer("no runs", missing=9)) == "The study has no finished run yet."
+
+
+@pytest.mark.parametrize("kind", HEADLINES)
+@pytest.mark.parametrize("arm", ["ticket", "ticket@500", "my arm"])
+def test_every_kind_has_a_short_sentence(kind, arm):
+    has_level = kind not in ("no runs", "all diverged", "no pair")
+    answer = Answer(kind, arm=arm, levels=3, at=AT if has_level else None)
+    sentence = headline(answer)
+    assert re.fullmatch(r"[A-Z].*\.", sentence)
+    assert len(sentence.split()) <= 25
+    claims = kind in ("winning", "matching", "one trial")
+    assert ("8.7 %" in sentence) == claims
+    assert [each.value for each in numbers(answer)][:1] == (["8.7"] if claims else ["0 of 3"] if has_level else [])
+    if kind == "one trial":
+        assert "was as accurate" in sentence
+        assert proof(answer) == ("One trial shows no variation between trials: this may be luck.",)
+
+
+def test_other_metrics_and_no_early_stop():
+    metric = Metric("rmse", "lower", "kW")
+    at = replace(AT, difference=-5.259e-06, low=-0.00214, high=0.00215, stop=math.nan)
+    answer = replace(WINNING, metric=metric, at=at)
+    assert "is as good as the dense network in rmse" in headline(answer)
+    _, difference, stop = numbers(answer)
+    assert (difference.value, difference.unit) == ("-0.00001", "kW")
+    assert difference.remark == "95 % interval -0.00214 to +0.00215; lower is better"
+    assert (stop.value, stop.remark) == ("–", "not measured")
+
+
+def test_numbers_read_together():
+    assert together([-5.259e-06, -0.0021, 0.0021]) == ["-0.00001", "-0.00210", "0.00210"]
+    assert together([2.507, 1.9, 3.1], significant=4) == ["2.507", "1.900", "3.100"]
+    assert together([12345.6, -3.0]) == ["12,346", "-3"]
+    assert together([0.9996, 0.1]) == ["1.00", "0.10"]
+    assert together([0.0, 0.0], sign=True) == ["+0", "+0"]
+    assert together([3e-9]) == ["3.00e-09"]
+    assert differences([0.354, -0.1], ACCURACY) == ["+0.35", "-0.10"]
+    assert typeset("one-shot -0.5 to (-1,200), 2-3 and [-.5]") == "one-shot −0.5 to (−1,200), 2-3 and [−.5]"
+
+
+def test_the_chart_shows_every_level_in_its_place(make):
+    levels, _ = make(trials=3, rounds=6, arms=("ticket", "reinit"))
+    judged = verdicts(levels)
+    answer = answer_of(levels, verdicts=judged)
+    chart = text_chart(levels, answer, judged, width=80)
+    head, *rows, key = chart.splitlines()
+    assert head.split() == ["weights", "accuracy", "verdict"]
+    assert len(rows) == 7
+    assert rows[0].split()[:4] == ["100", "%", f"{100 * levels[levels.level == 0][MEASURE].mean():.2f}", "dense"]
+    assert max(map(len, chart.splitlines())) <= 80
+    means = levels[levels.arm == "ticket"].groupby("level")[MEASURE].mean().to_numpy()
+    places = [row.index("●") for row in rows]
+    order = sorted(range(7), key=lambda level: means[level])
+    assert [places[level] for level in order] == sorted(places)  # the better, the further to the right
+    assert "dense network" in key
+    assert text_chart(levels, answer, judged, signs=ASCII).isascii()
+
+
+MEASURE = "early_stop_test_accuracy"
+
+
+def test_a_long_chart_keeps_the_level_of_the_answer(make):
+    levels, _ = make(trials=3, rounds=24, arms=("ticket",))
+    judged = verdicts(levels)
+    for level in (5, 12, 23):
+        answer = Answer("matching", arm="ticket", at=replace(AT, level=level))
+        rows = text_chart(levels, answer, judged).splitlines()[1:-1]
+        assert len(rows) == 12
+        density = levels[levels.level == level].density.iloc[0]
+        assert any(row.strip().startswith(f"{percent(density)} %") for row in rows)
+
+
+def printed(levels, **options) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(ending(levels, **options))
+    return console.file.getvalue()
+
+
+def test_the_end_of_a_run_fits_80_columns_and_speaks_first(make):
+    levels, _ = make(trials=3, rounds=4)
+    text = printed(levels, missing=2)
+    assert text.startswith("So far, ")
+    assert "2 work items are missing" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+    assert "●" not in printed(levels, encoding="ascii")
+    assert printed(levels.iloc[:0]).strip() == "The study has no finished run yet."
+
+
+def test_a_long_name_of_a_metric_does_not_widen_the_chart(make):
+    levels, _ = make(trials=3, rounds=3, arms=("ticket",))
+    name = "mean_of_a_very_long_name_that_a_user_gave_to_the_metric"
+    levels = levels.rename(columns={column: column.replace("accuracy", name) for column in levels})
+    levels = levels.assign(metric=name, metric_better="higher", metric_unit="")
+    judged = verdicts(levels)
+    chart = text_chart(levels, answer_of(levels), judged)
+    assert max(map(len, chart.splitlines())) <= 80
+    assert "mean of a very …" in chart
+
+
+def test_an_interval_of_two_trials_is_not_drawn(make):
+    levels, _ = make(trials=2, rounds=3, arms=("ticket",))
+    judged = verdicts(levels)
+    rows = text_chart(levels, answer_of(levels), judged).splitlines()[:-1]
+    assert not any("─" in row for row in rows)
