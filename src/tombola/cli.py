@@ -470,6 +470,8 @@ def report(
     from tombola.html.write import write_report, write_table_report
 
     if _is_table(study):
+        if out is not None:
+            raise InputError(f"--out names a results folder, and {study} is a table: name the page with --output")
         from tombola.analysis.reading import read_curves, read_table
 
         levels = read_table(Path(study))
