@@ -243,6 +243,18 @@ def show(name: str) -> None:
 
 
 @cli.command()
+def schema() -> None:
+    """Print the JSON schema of study files.
+
+    An editor completes and checks study files with it: write it to a file, and name that file in the study's first
+    line, "# yaml-language-server: $schema=study.schema.json".
+    """
+    from tombola.studies.schema import study_schema
+
+    click.echo(json.dumps(study_schema(), indent=1))
+
+
+@cli.command()
 @click.argument("study", required=False)
 @out_option
 def status(study: str | None, out: Path | None) -> None:

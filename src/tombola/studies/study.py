@@ -11,8 +11,12 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 from tombola.data import DataSettings
 from tombola.errors import nearest
 from tombola.networks import NetworkSettings
+from tombola.pruning.at_init import AT_INIT
+from tombola.pruning.criteria import CRITERIA
 from tombola.pruning.patterns import Pattern
-from tombola.section import LARGEST_SEED, MOST_ARMS, MOST_REPEATS, Section
+from tombola.registry import name_schema, named
+from tombola.section import LARGEST_SEED, MOST_ARMS, MOST_REPEATS, SAME_AS, JsonSchema, Section
+from tombola.studies.arms import ARMS
 from tombola.studies.cluster import SHELL, ClusterSettings
 from tombola.studies.connectivity import Connectivity
 from tombola.studies.moves import DEFAULTS, Moves
@@ -53,13 +57,13 @@ class ArmSettings(Section):
 
     OTHER_NAMES: ClassVar = ("of",)  # of `rule`, in a control
 
-    rule: str
+    rule: str = Field(json_schema_extra=named(ARMS, "arm"))
     name: str = ""
     per_trial: int = Field(default=1, ge=1, le=MOST_REPEATS)
     shuffle: bool = False
     reinit: bool = False
-    training: dict[str, Any] = Field(default_factory=dict)
-    criterion: str | None = None
+    training: dict[str, Any] = Field(default_factory=dict, json_schema_extra={SAME_AS: "training"})
+    criterion: str | None = Field(default=None, json_schema_extra=named([*CRITERIA, *AT_INIT], "criterion"))
     weights: FrozenWeights | None = None
     pattern: Pattern | None = None
     kept: Literal["rewind", "reinit", "reshuffle", "constant", "random-signs"] = "rewind"
@@ -88,6 +92,16 @@ class ArmSettings(Section):
             if options is None or isinstance(options, dict):
                 return {"rule": rule, **(options or {})}
         return value
+
+    @classmethod
+    def written_forms(cls, fields: JsonSchema) -> list[JsonSchema]:
+        """Accept the short forms of `_short_forms`."""
+        rule, name = fields["properties"]["rule"], name_schema(ARMS, "arm")
+        options = {name: schema for name, schema in fields["properties"].items() if name != "rule"}
+        control = fields | {"properties": {"of": rule, **options}, "required": ["of"]}
+        section = {key: value for key, value in fields.items() if key != "required"} | {"properties": options}
+        short = {"type": "object", "propertyNames": name, "minProperties": 1, "maxProperties": 1}
+        return [name, fields, control, short | {"additionalProperties": {"anyOf": [section, {"type": "null"}]}}]
 
     @model_validator(mode="after")
     def _options_fit(self) -> ArmSettings:
@@ -206,7 +220,7 @@ class Study(Section):
     task: TaskSettings = TaskSettings()
     trainer: Trainer | None = None
     training: Recipe
-    retraining: dict[str, Any] = Field(default_factory=dict)
+    retraining: dict[str, Any] = Field(default_factory=dict, json_schema_extra={SAME_AS: "training"})
     pruning: Pruning
     noise: Literal["trial", "level"] = "trial"
     rewind: Rewind = 0
