@@ -58,8 +58,8 @@ def sections(schema: dict[str, Any]) -> dict[str, str]:
 def values(schema: dict[str, Any], places: dict[str, str]) -> str:
     """Return the values that a field takes, in words; `places` as of `sections`."""
     if "enum" in schema:
-        shown = ", ".join(f"`{value}`" for value in schema["enum"][:12])
-        return shown + (", ..." if len(schema["enum"]) > 12 else "")
+        first = schema["enum"][: 3 if len(schema["enum"]) > MOST_NAMES else None]
+        return ", ".join(f"`{value}`" for value in first) + (", ..." if first != schema["enum"] else "")
     if "const" in schema:
         return f"`{schema['const']}`"
     if "$ref" in schema:
@@ -77,10 +77,12 @@ def values(schema: dict[str, Any], places: dict[str, str]) -> str:
         return "`package.module:name`" if ":" in schema["pattern"] else "text"
     words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
     word = words.get(schema.get("type", ""), "map")
-    limits = [f"{sign} {schema[key]:,}" for key, sign in LIMITS.items() if key in schema]
+    limits = [f"{sign} {schema[key]:,}" for key, sign in LIMITS.items() if schema.get(key, ENDLESS) < ENDLESS]
     return word + (f", {' and '.join(limits)}" if limits else "")
 
 
+MOST_NAMES = 30  # in a cell; of more, the first ones
+ENDLESS = 10**9  # a limit that nobody reaches
 LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
 
@@ -89,6 +91,8 @@ def default(schema: dict[str, Any]) -> str:
     if schema.get("default") in (None, "", [], {}):
         return ""
     value = schema["default"]
+    if isinstance(value, dict):  # a section: its own table has the defaults
+        return f"`{value['name']}`" if "name" in value else ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

@@ -193,7 +193,10 @@ class Study(Section):
         name: the name of the study, and of its default results folder.
         description: one line for lists.
         seed: all randomness follows from it and the trial's number.
-        network, data, training, pruning: see those sections.
+        network: the network, and how its weights are drawn.
+        data: the data set and its split.
+        training: how a run trains.
+        pruning: which weights each round removes.
         task: "classification", or another of `tombola.tasks.TASKS`, or `package.module:Class`; with
             options as `{name: regression, metric: mae}`.
         trainer: a user's own function that trains all runs, instead of `data`, `task`, `training` and
