@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import click
 from docutils import nodes
@@ -72,7 +72,8 @@ def values(schema: dict[str, Any], places: dict[str, str]) -> str:
             return " or ".join(dict.fromkeys(each for each in found if each))
     if schema.get("type") == "array":
         items = schema.get("items", {})
-        return "list of " + (" and ".join(values(each, places) for each in items) if isinstance(items, list) else values(items, places))
+        kinds = items if isinstance(items, list) else [items]
+        return "list of " + " and ".join(values(each, places) for each in kinds)
     if "pattern" in schema:
         return "`package.module:name`" if ":" in schema["pattern"] else "text"
     words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
@@ -105,7 +106,8 @@ def field_table(fields: dict[str, Any], places: dict[str, str]) -> Iterator[str]
     """Yield the lines of a Markdown table, one row for each field."""
     yield from ("| field | values | default | meaning |", "|---|---|---|---|")
     for name, schema in fields.items():
-        yield f"| `{name}` | {cell(values(schema, places))} | {default(schema)} | {cell(schema.get('description', ''))} |"
+        meaning = cell(schema.get("description", ""))
+        yield f"| `{name}` | {cell(values(schema, places))} | {default(schema)} | {meaning} |"
 
 
 class Generated(Directive):
@@ -146,8 +148,6 @@ class StudyFields(Generated):
 class CommandLine(Generated):
     """Every command with its arguments and options, as `--help` tells them."""
 
-    HIDDEN: ClassVar = ("help",)
-
     def lines(self) -> Iterator[str]:
         """Yield a table for each command."""
         context = click.Context(cli, info_name="tombola")
@@ -157,7 +157,9 @@ class CommandLine(Generated):
             usage = " ".join(command.collect_usage_pieces(click.Context(command, context, name)))
             yield from (f"**tombola {name}**", "", "```text", f"tombola {name} {usage}", "```", "")
             yield from ((command.help or "").replace("\b", ""), "")
-            options = [each for each in command.params if isinstance(each, click.Option) and each.name not in self.HIDDEN]
+            options = [
+                each for each in command.params if isinstance(each, click.Option) and each.name not in self.HIDDEN
+            ]
             if options:
                 yield from ("| option | what it does |", "|---|---|")
             for option in options:
