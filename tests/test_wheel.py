@@ -94,7 +94,7 @@ def test_it_works_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
     if installed("vl_convert"):
         call(tombola, "report", "demo", folder=tmp_path)
         assert "<html" in (tmp_path / "results/demo/report.html").read_text()
-    call(tombola, "export", "demo", "--to", "c", "--level", 1, "--out", "digits.c", folder=tmp_path)
+    call(tombola, "export", "results/demo", "--to", "c", "--level", 1, "--out", "digits.c", folder=tmp_path)
     assert "digits" in (tmp_path / "digits.c").read_text()
     assert "lenet-mnist" in call(tombola, "presets", folder=tmp_path)
     assert call(tombola, "claims", "results/demo", folder=tmp_path)
