@@ -21,6 +21,8 @@ exclude_patterns = ["results/publish.py", "package.md", "**/.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = f"tombola {release}"
 html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
 html_show_sphinx = False
 
 myst_heading_anchors = 4  # links such as studies.md#connectivity, as on GitHub

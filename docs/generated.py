@@ -1,11 +1,12 @@
 """A Sphinx extension: the tables of a study file's fields and of the commands, which follow from the program.
 
-`{study-fields} SECTION` makes the table of one section. `{commands}` describes each command of the command line.
+`{study-fields} SECTION` makes the table of one section. `{command} NAME` describes one command.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import cleandoc
 from typing import Any
 
 import click
@@ -107,6 +108,7 @@ def field_table(fields: dict[str, Any], places: dict[str, str]) -> Iterator[str]
     yield from ("| field | values | default | meaning |", "|---|---|---|---|")
     for name, schema in fields.items():
         meaning = cell(schema.get("description", ""))
+        meaning = meaning[:1].upper() + meaning[1:]
         yield f"| `{name}` | {cell(values(schema, places))} | {default(schema)} | {meaning} |"
 
 
@@ -146,29 +148,34 @@ class StudyFields(Generated):
 
 
 class CommandLine(Generated):
-    """Every command with its arguments and options, as `--help` tells them."""
+    """A command with its arguments and options, as `--help` tells them."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
 
     def lines(self) -> Iterator[str]:
-        """Yield a table for each command."""
-        context = click.Context(cli, info_name="tombola")
-        for name in cli.list_commands(context):
-            command = cli.get_command(context, name)
-            assert command is not None
-            usage = " ".join(command.collect_usage_pieces(click.Context(command, context, name)))
-            yield from (f"**tombola {name}**", "", "```text", f"tombola {name} {usage}", "```", "")
-            yield from ((command.help or "").replace("\b", ""), "")
-            options = [
-                each for each in command.params if isinstance(each, click.Option) and each.name not in self.HIDDEN
-            ]
-            if options:
-                yield from ("| option | what it does |", "|---|---|")
-            for option in options:
-                yield f"| `{', '.join(option.opts)}` | {cell(option.help or '')} |"
-            yield ""
+        """Yield the usage, the help, and a table of the options."""
+        context: click.Context = click.Context(cli, info_name="tombola")
+        command: click.Command | None = cli
+        words = self.arguments[0].split()
+        group: click.Group = cli
+        for name in words:
+            command = group.get_command(context, name)
+            assert command is not None, f"tombola has no command {self.arguments[0]!r}"
+            context = click.Context(command, context, name)
+            group = command if isinstance(command, click.Group) else cli
+        assert command is not None
+        yield from ("```text", " ".join(["tombola", *words, *command.collect_usage_pieces(context)]), "```", "")
+        yield from (*cleandoc(command.help or "").splitlines(), "")
+        options = [each for each in command.params if isinstance(each, click.Option)]
+        if options:
+            yield from ("| option | what it does |", "|---|---|")
+        for option in options:
+            yield f"| `{', '.join(option.opts)}` | {cell(option.help or '')} |"
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("study-fields", StudyFields)
-    app.add_directive("commands", CommandLine)
+    app.add_directive("command", CommandLine)
     return {"parallel_read_safe": True}

@@ -98,4 +98,4 @@ def test_it_works_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
     assert "digits" in (tmp_path / "digits.c").read_text()
     assert "lenet-mnist" in call(tombola, "presets", folder=tmp_path)
     assert call(tombola, "claims", "results/demo", folder=tmp_path)
-    assert str(place) in call(tombola, "doctor", folder=tmp_path).replace("\n", "")
+    assert str(place) in "".join(call(tombola, "doctor", folder=tmp_path).split())  # which folds long paths

@@ -197,19 +197,17 @@ class Study(Section):
         data: the data set and its split.
         training: how a run trains.
         pruning: which weights each round removes.
-        task: "classification", or another of `tombola.tasks.TASKS`, or `package.module:Class`; with
-            options as `{name: regression, metric: mae}`.
-        trainer: a user's own function that trains all runs, instead of `data`, `task`, `training` and
-            `retraining`. See `tombola.studies.trainer.Trainer`.
+        task: what is learned: a name of tombola's, or `package.module:Class`; with options as
+            `{name: regression, metric: mae}`.
+        trainer: a user's own function that trains all runs, instead of `data`, `task`, `training` and `retraining`.
         retraining: fields of `training` that change at levels 1 and up, such as `{epochs: 25}`.
         noise: "trial": all runs of a trial see the same batches in the same order; "level": each level has its own data
             order, augmentation and dropout.
         rewind: the iteration of the dense run whose weights tickets start from; 0 is the initialisation. Or a fraction
-            of
-            the budget (0.1), or epochs ("2 epochs"), or a list of those: then every arm that depends on it has one
+            of the budget (0.1), or epochs ("2 epochs"), or a list of those: then every arm that depends on it has one
             curve for each, called "ticket@500". A rewound network continues from there: schedule and data order
             continue, and the budget counts from 0.
-        connectivity: the interpolations between runs to evaluate; None for none.
+        connectivity: the interpolations between runs to evaluate.
         arms: the curves.
         cluster: what workers on other machines are like, for `tombola run --on`; it decides no outcome.
         trials: independent repetitions: own initialisation, data order and split.
