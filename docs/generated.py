@@ -99,8 +99,9 @@ def default(schema: dict[str, Any]) -> str:
 
 
 def cell(text: str) -> str:
-    """Return a text that fits into a cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """Return a text that fits into a cell of a table; `<` outside of code would begin HTML."""
+    parts = " ".join(text.split()).replace("|", "\\|").split("`")
+    return "`".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(parts))
 
 
 def field_table(fields: dict[str, Any], places: dict[str, str]) -> Iterator[str]:
