@@ -39,7 +39,8 @@ def test_the_loops(tmp_path, monkeypatch):
     loops = [block for block in blocks if "import" not in block]
     assert len(loops) == 3
     for number, block in enumerate(loops):
-        code = block.replace("make_model, ", "make_model, **small, ").replace("10_001", "503").replace("10_000", "502").replace("[0, 3]", "[0, 1]")
+        code = block.replace("make_model, ", "make_model, **small, ").replace("[0, 3]", "[0, 1]")
+        code = code.replace("10_001", "503").replace("10_000", "502")
         exec(code.replace("results/mine", f"results/{number}"), {**names, "small": small})
     assert steps[:502] == list(range(1, 503))  # the dense run
     assert steps[502:504] == [501, 502]  # a ticket continues at its snapshot
