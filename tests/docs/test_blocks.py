@@ -94,7 +94,8 @@ def checked_pip(words: list[str]) -> None:
 def checked_python(words: list[str]) -> None:
     """Check that a script or module exists, and knows the options."""
     if words[1] == "-m":
-        file = ROOT / (words[2].replace(".", "/") + ".py")
+        module = ROOT / words[2].replace(".", "/")
+        file = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
     else:
         file = ROOT / words[1]
         if words[1].startswith("examples/"):
