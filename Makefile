@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-cluster fuzz lint bench bench-quick bench-export gpu clean
+.PHONY: demo test test-all test-cluster fuzz lint docs bench bench-quick bench-export gpu clean
 
 demo: .venv/installed
 	$(BIN)/tombola run demo
@@ -29,6 +29,11 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Builds build/docs/index.html from docs/, without network; runs the tutorial. Warnings are errors.
+docs: .venv/installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs
+	@echo "Open build/docs/index.html"
 
 # Measures the speed against a plain PyTorch loop: benchmarks/results/latest.json and docs/performance.md.
 bench: .venv/installed
@@ -61,4 +66,8 @@ clean:
 
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	@touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@

@@ -19,6 +19,7 @@ NEED = {
         *("training/test_sparse_chain_trace.py", "training/test_sparse_linear.py"),
     ],
     "distributed": ["cluster/test_dask_cluster.py", "cluster/test_dask_site.py", "cluster/test_slurm.py"],
+    "jsonschema": ["studies/test_schema.py"],
     "vl_convert": ["report/test_page_parts.py", "report/test_page_browser.py"],
 }
 """Test files of an extra's feature, by the module that they need; `make test-cluster` installs what is left."""

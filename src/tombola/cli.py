@@ -7,10 +7,12 @@ import io
 import json
 import signal
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from tombola import __version__
 from tombola.doctor import doctor
@@ -54,7 +56,16 @@ class LocalPath(click.Path):
 CLAIMS_HELP = "Check the claims of this file; repeat for several. [default: the published claims]"
 STUDY_HELP = "STUDY is a preset (see `tombola presets`), a study file, or a results folder."
 READ_ONLY = ("status", "results", "figures", "report", "compare", "claims")  # commands that import no user's module
-study_argument = click.argument("study")
+
+
+def completed_study(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return the presets that begin so, for shell completion; a file or folder if none does."""
+    names = (entry.name for entry in files("tombola").joinpath("studies", "presets").iterdir())
+    presets = sorted(name.removesuffix(".yaml") for name in names if name.startswith(begun))
+    return [CompletionItem(name) for name in presets] or [CompletionItem(begun, type="file")]
+
+
+study_argument = click.argument("study", shell_complete=completed_study)
 changes_argument = click.argument("changes", nargs=-1, metavar="[FIELD=VALUE]...")
 out_option = click.option("--out", type=LocalPath(), help="Set the results folder. [default: results/<study name>]")
 data_option = click.option(
@@ -258,6 +269,18 @@ def show(name: str) -> None:
     from tombola.studies.loading import preset_text
 
     click.echo(preset_text(name), nl=False)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON schema of study files.
+
+    An editor completes and checks study files with it: write it to a file, and name that file in the study's first
+    line, "# yaml-language-server: $schema=study.schema.json".
+    """
+    from tombola.studies.schema import study_schema
+
+    click.echo(json.dumps(study_schema(), indent=1))
 
 
 @cli.command()

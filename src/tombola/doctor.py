@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,9 @@ def report(found: Iterable[Finding]) -> Table:
     from rich.table import Table
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(max_width=24)
+    table.add_column(overflow="fold")
     for finding in found:
         table.add_row(
             *map(markup, (finding.what, finding.found, finding.means)), style="bold red" if finding.fault else ""
@@ -167,6 +171,6 @@ def doctor(data: Path | None, out: Path | None) -> None:
     The exit status is 1 if something needs your help, such as a damaged data set.
     """
     found = list(findings(data, out))
-    console(highlight=False).print(report(found))
+    console(highlight=False, width=None if sys.stdout.isatty() else 120).print(report(found))  # else cut at 80
     if any(finding.fault for finding in found):
         raise SystemExit(1)

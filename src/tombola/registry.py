@@ -35,6 +35,8 @@ __all__ = [
     "NotWhileReading",
     "add_user_folders",
     "code_fingerprint",
+    "name_schema",
+    "named",
     "names",
     "reading",
     "resolve",
@@ -56,6 +58,9 @@ GROUPS = {
     "task": "tombola.tasks",
     "work kind": "tombola.work",
 }
+
+
+OWN_NAME = r"^[^:]+:[^:]+$"  # package.module:function
 
 
 class NotWhileReading(InputError):
@@ -96,6 +101,24 @@ def reading(what: str = "a results folder") -> Iterator[None]:
 def names(table: Mapping[str, Any], what: str) -> list[str]:
     """Return all short names, of tombola and of installed packages, without an import."""
     return sorted({*table, *(entry.name for entry in _entry_points(what))})
+
+
+def name_schema(table: Iterable[str], what: str) -> dict[str, Any]:
+    """Return the JSON schema of a name: a short one that is known here, or `package.module:name`."""
+    known = sorted({*table, *(entry.name for entry in _entry_points(what))})
+    return {"anyOf": [{"type": "string", "enum": known}, {"type": "string", "pattern": OWN_NAME}]}
+
+
+def named(table: Iterable[str], what: str) -> Callable[[dict[str, Any]], None]:
+    """Return a function that turns the JSON schema of a text field into that of a name (`name_schema`)."""
+
+    def change(schema: dict[str, Any]) -> None:
+        for each in (schema, *schema.get("anyOf", ()), schema.get("items", {})):
+            if each.get("type") == "string":
+                each.pop("type")
+                each.update(name_schema(table, what))
+
+    return change
 
 
 def resolve(name: str, table: Mapping[str, Callable[..., Any]], what: str) -> Callable[..., Any]:

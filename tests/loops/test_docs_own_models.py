@@ -33,16 +33,27 @@ def test_the_loops(tmp_path, monkeypatch):
         "make_model": own_trainer.make,
         "fit": lambda model: own_trainer.train(model, 0, steps=2),
         "evaluate": own_trainer.accuracy,
+        "measure": lambda model: {"accuracy": own_trainer.accuracy(model)},
         "train_one_batch": train_one_batch,
     }
     loops = [block for block in blocks if "import" not in block]
-    assert len(loops) == 2
+    assert len(loops) == 3
     for number, block in enumerate(loops):
-        code = block.replace("make_model, ", "make_model, **small, ").replace("10_001", "503").replace("10_000", "502")
+        code = block.replace("make_model, ", "make_model, **small, ").replace("[0, 3]", "[0, 1]")
+        code = code.replace("10_001", "503").replace("10_000", "502")
         exec(code.replace("results/mine", f"results/{number}"), {**names, "small": small})
     assert steps[:502] == list(range(1, 503))  # the dense run
     assert steps[502:504] == [501, 502]  # a ticket continues at its snapshot
     assert len(tombola.Results.open("results/1").frame()) == 6
+    assert not tombola.Results.open("results/2").connectivity().empty
+
+
+def test_the_callback():
+    """The tests don't install Lightning: the block compiles, and `test_integrations.py` tests its callback."""
+    (block,) = (block for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S) if "import" in block)
+    compile(block, "docs/own-models.md", "exec")
+    home = Path(tombola.__file__).parent / "integrations" / "lightning.py"
+    assert "class TombolaCallback" in home.read_text()
 
 
 def test_the_study_file(tmp_path):

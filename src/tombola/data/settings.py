@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tombola.data.normalising import Normalise
-from tombola.section import MOST_ITERATIONS, Section
+from tombola.registry import OWN_NAME, named
+from tombola.section import MOST_ITERATIONS, JsonSchema, Section
 
-Own = Field(pattern=r"^[^:]+:[^:]+$")  # package.module:function
+Own = Field(pattern=OWN_NAME)
 
 MOST_READERS = 256  # processes
 OURS = ("mnist", "fashion-mnist", "mnist-permuted", "cifar10", "cifar100", "digits", "npz")  # the keys of `SOURCES`
@@ -38,7 +39,7 @@ class DataSettings(Section):
             features.
     """
 
-    source: str
+    source: str = Field(json_schema_extra=named(OURS, "data source"))
     validation: (
         Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] | Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Own]
     )
@@ -48,6 +49,11 @@ class DataSettings(Section):
     path: str | None = None
     normalise: Normalise = "default"
     kind: Literal["image", "sequence"] = "image"
+
+    @classmethod
+    def written_forms(cls, fields: JsonSchema) -> list[JsonSchema]:
+        """Accept a plain string for the source; the size of the split is then inherited."""
+        return [fields["properties"]["source"], fields]
 
     @model_validator(mode="after")
     def _check(self) -> DataSettings:

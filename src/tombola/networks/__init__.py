@@ -22,8 +22,8 @@ from tombola.networks.initialise import equal_weights, initialised, redraws
 from tombola.networks.lenet import lenet
 from tombola.networks.resnet import cifar_resnet, resnet_18
 from tombola.networks.vgg import vgg
-from tombola.registry import code_fingerprint, resolve
-from tombola.section import Section, as_name
+from tombola.registry import code_fingerprint, named, resolve
+from tombola.section import JsonSchema, Section, as_name, or_number
 from tombola.tasks import Task
 
 __all__ = [
@@ -75,10 +75,10 @@ class NetworkSettings(Section):
         embeddings: makes embedding tables prunable too.
     """
 
-    name: str
+    name: str = Field(json_schema_extra=named(NETWORKS, "network"))
     arguments: dict[str, Any] = Field(default_factory=dict)
     init: Literal["glorot-normal", "glorot-uniform", "kaiming-normal", "kaiming-uniform", "pytorch"] = "glorot-normal"
-    output: str | None = None
+    output: str | None = Field(default=None, json_schema_extra=or_number)
     embeddings: bool = False
 
     @field_validator("output", mode="before")
@@ -99,6 +99,11 @@ class NetworkSettings(Section):
             return value
         filled = {field: each for field, each in value.items() if field != "init"}
         return filled | {"init": "pytorch"} if ":" in str(value.get("name", "")) else filled
+
+    @classmethod
+    def written_forms(cls, fields: JsonSchema) -> list[JsonSchema]:
+        """Accept a plain string for the name."""
+        return [fields["properties"]["name"], fields]
 
     def code(self) -> str:
         """Return a fingerprint of a user's own factory, "" for ours."""

@@ -23,7 +23,7 @@ from tombola.networks.axes import PLAIN, Axes
 from tombola.pruning.controls import shuffled
 from tombola.pruning.mask import Mask
 from tombola.pruning.select import Rates, Scope, Scores, check_selection, kept_after, lowest, removed, select
-from tombola.section import Section
+from tombola.section import JsonSchema, Section
 
 NONE: Mapping[str, Axes] = {}
 
@@ -53,6 +53,11 @@ class Pattern(Section):
                 raise ValueError(f"{value!r} is not a pattern: write channel, {{n: 2, m: 4}} or {{block: [4, 1]}}")
             return {"channel": True}
         return value
+
+    @classmethod
+    def written_forms(cls, fields: JsonSchema) -> list[JsonSchema]:
+        """Accept the word `channel`."""
+        return [{"const": "channel"}, fields]
 
     @model_validator(mode="after")
     def _check(self) -> Pattern:

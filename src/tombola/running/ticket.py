@@ -169,7 +169,8 @@ class Ticket:
         shape = shape_from_json(self.origin["input_shape"])
         if self.origin.get("tokens") is not None or not is_one_shape(shape):
             raise InputError("this ticket's network takes inputs without normalisation; pass them unchanged")
-        values = torch.as_tensor(inputs)
+        # PyTorch warns of arrays that are read-only, such as those of a data set.
+        values = torch.as_tensor(np.require(inputs, requirements="W") if isinstance(inputs, np.ndarray) else inputs)
         if values.shape[1:] == shape[1:] and shape[0] == 1 and len(shape) > 1:
             values = values[:, None]
         if values.shape[1:] != shape:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator
 
 from tombola.errors import InputError, nearest
-from tombola.section import Section
+from tombola.section import JsonSchema, Section
 from tombola.untrusted_yaml import read_yaml_file
 
 MOST_WORKERS = 10_000
@@ -42,6 +42,12 @@ class ClusterSettings(Section):
     environment: tuple[str, ...] = ()
     interface: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
     lease: float = Field(default=60.0, ge=1.0, le=86400.0)
+
+    @classmethod
+    def written_forms(cls, fields: JsonSchema) -> list[JsonSchema]:
+        """Leave out what a study can't set."""
+        allowed = {name: schema for name, schema in fields["properties"].items() if name not in SHELL}
+        return [fields | {"properties": allowed}]
 
     @field_validator("directives")
     @classmethod

@@ -11,11 +11,12 @@ from pydantic import Field, field_validator, model_validator
 
 from tombola.errors import InputError
 from tombola.networks import KINDS, Coverage
-from tombola.pruning.criteria import SYNONYMS
+from tombola.pruning.criteria import CRITERIA, SYNONYMS
 from tombola.pruning.patterns import Pattern, fitting_rates
 from tombola.pruning.schedule import constant_rate, rates_to
 from tombola.pruning.select import Scope
-from tombola.section import MOST_ITERATIONS, MOST_LEVELS, Section, as_name
+from tombola.registry import named
+from tombola.section import MOST_ITERATIONS, MOST_LEVELS, Section, as_name, or_number
 from tombola.training.tracking import EarlyBird
 
 Rate = float | tuple[float, ...]  # of every round, or a list with one for each
@@ -64,14 +65,14 @@ class Pruning(Section):
         pattern: weights that are pruned together: "channel", {"n": 2, "m": 4} or {"block": [4, 1]}.
     """
 
-    criterion: str = "magnitude"
+    criterion: str = Field(default="magnitude", json_schema_extra=named([*CRITERIA, *SYNONYMS], "criterion"))
     scope: Scope = "layer"
     rate: Rate | None = None
     target: float | None = Field(default=None, gt=0, lt=1)
     densities: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(default=(), max_length=MOST_LEVELS)
     output_rate: Rate | None = None
     rates: dict[str, Rate] = Field(default_factory=dict)
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = Field(default=(), json_schema_extra=or_number)
     rounds: int = Field(ge=0, le=MOST_LEVELS)
     minimum: int = Field(default=0, ge=0, le=MOST_ITERATIONS)
     back_off: BackOff | None = None

@@ -11,8 +11,12 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 from tombola.data import DataSettings
 from tombola.errors import nearest
 from tombola.networks import NetworkSettings
+from tombola.pruning.at_init import AT_INIT
+from tombola.pruning.criteria import CRITERIA
 from tombola.pruning.patterns import Pattern
-from tombola.section import LARGEST_SEED, MOST_ARMS, MOST_REPEATS, Section
+from tombola.registry import name_schema, named
+from tombola.section import LARGEST_SEED, MOST_ARMS, MOST_REPEATS, SAME_AS, JsonSchema, Section
+from tombola.studies.arms import ARMS
 from tombola.studies.cluster import SHELL, ClusterSettings
 from tombola.studies.connectivity import Connectivity
 from tombola.studies.moves import DEFAULTS, Moves
@@ -53,13 +57,13 @@ class ArmSettings(Section):
 
     OTHER_NAMES: ClassVar = ("of",)  # of `rule`, in a control
 
-    rule: str
+    rule: str = Field(json_schema_extra=named(ARMS, "arm"))
     name: str = ""
     per_trial: int = Field(default=1, ge=1, le=MOST_REPEATS)
     shuffle: bool = False
     reinit: bool = False
-    training: dict[str, Any] = Field(default_factory=dict)
-    criterion: str | None = None
+    training: dict[str, Any] = Field(default_factory=dict, json_schema_extra={SAME_AS: "training"})
+    criterion: str | None = Field(default=None, json_schema_extra=named([*CRITERIA, *AT_INIT], "criterion"))
     weights: FrozenWeights | None = None
     pattern: Pattern | None = None
     kept: Literal["rewind", "reinit", "reshuffle", "constant", "random-signs"] = "rewind"
@@ -88,6 +92,16 @@ class ArmSettings(Section):
             if options is None or isinstance(options, dict):
                 return {"rule": rule, **(options or {})}
         return value
+
+    @classmethod
+    def written_forms(cls, fields: JsonSchema) -> list[JsonSchema]:
+        """Accept the short forms of `_short_forms`."""
+        rule, name = fields["properties"]["rule"], name_schema(ARMS, "arm")
+        options = {name: schema for name, schema in fields["properties"].items() if name != "rule"}
+        control = fields | {"properties": {"of": rule, **options}, "required": ["of"]}
+        section = {key: value for key, value in fields.items() if key != "required"} | {"properties": options}
+        short = {"type": "object", "propertyNames": name, "minProperties": 1, "maxProperties": 1}
+        return [name, fields, control, short | {"additionalProperties": {"anyOf": [section, {"type": "null"}]}}]
 
     @model_validator(mode="after")
     def _options_fit(self) -> ArmSettings:
@@ -179,20 +193,21 @@ class Study(Section):
         name: the name of the study, and of its default results folder.
         description: one line for lists.
         seed: all randomness follows from it and the trial's number.
-        network, data, training, pruning: see those sections.
-        task: "classification", or another of `tombola.tasks.TASKS`, or `package.module:Class`; with
-            options as `{name: regression, metric: mae}`.
-        trainer: a user's own function that trains all runs, instead of `data`, `task`, `training` and
-            `retraining`. See `tombola.studies.trainer.Trainer`.
+        network: the network, and how its weights are drawn.
+        data: the data set and its split.
+        training: how a run trains.
+        pruning: which weights each round removes.
+        task: what is learned: a name of tombola's, or `package.module:Class`; with options as
+            `{name: regression, metric: mae}`.
+        trainer: a user's own function that trains all runs, instead of `data`, `task`, `training` and `retraining`.
         retraining: fields of `training` that change at levels 1 and up, such as `{epochs: 25}`.
         noise: "trial": all runs of a trial see the same batches in the same order; "level": each level has its own data
             order, augmentation and dropout.
         rewind: the iteration of the dense run whose weights tickets start from; 0 is the initialisation. Or a fraction
-            of
-            the budget (0.1), or epochs ("2 epochs"), or a list of those: then every arm that depends on it has one
+            of the budget (0.1), or epochs ("2 epochs"), or a list of those: then every arm that depends on it has one
             curve for each, called "ticket@500". A rewound network continues from there: schedule and data order
             continue, and the budget counts from 0.
-        connectivity: the interpolations between runs to evaluate; None for none.
+        connectivity: the interpolations between runs to evaluate.
         arms: the curves.
         cluster: what workers on other machines are like, for `tombola run --on`; it decides no outcome.
         trials: independent repetitions: own initialisation, data order and split.
@@ -206,7 +221,7 @@ class Study(Section):
     task: TaskSettings = TaskSettings()
     trainer: Trainer | None = None
     training: Recipe
-    retraining: dict[str, Any] = Field(default_factory=dict)
+    retraining: dict[str, Any] = Field(default_factory=dict, json_schema_extra={SAME_AS: "training"})
     pruning: Pruning
     noise: Literal["trial", "level"] = "trial"
     rewind: Rewind = 0

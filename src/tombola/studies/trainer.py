@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from tombola.section import Section
+from tombola.section import JsonSchema, Section
 from tombola.tasks import Direction, Metric
 
 LOOP = "loop "  # begins the name of a trainer that is the body of a loop over `tombola.rounds`
@@ -52,6 +52,11 @@ class Trainer(Section):
         last = str(metric).rpartition("_")[2]
         filled = {"better": "lower" if last in LOWER else "higher", "unit": "%" if last in PERCENT else ""}
         return {**filled, **{field: each for field, each in value.items() if each is not None}}
+
+    @classmethod
+    def written_forms(cls, fields: JsonSchema) -> list[JsonSchema]:
+        """Accept a plain string for the name."""
+        return [fields["properties"]["name"], fields]
 
     @model_validator(mode="after")
     def _metric_fits(self) -> Trainer:

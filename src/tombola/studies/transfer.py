@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from tombola.errors import InputError
 from tombola.networks import Coverage
-from tombola.section import Section
+from tombola.section import SAME_AS, JsonSchema, Section
 from tombola.studies.arms import Rule, arm_named
 from tombola.training.moving import Moving
 from tombola.training.popup import Popup
@@ -44,6 +44,19 @@ class Transfer(Section):
 
     source: dict[str, Any] = Field(min_length=1, alias="from")
     take: Literal["mask", "mask-and-weights", "mask-and-trained"] = "mask-and-weights"
+
+    @classmethod
+    def written_forms(cls, fields: JsonSchema) -> list[JsonSchema]:
+        """Accept a preset or study file as the source, and only the sections that a source may have."""
+        sections = {name: {SAME_AS: name} for name in SECTIONS}
+        own = {"type": "object", "properties": sections, "additionalProperties": False, "minProperties": 1}
+        source = {
+            "anyOf": [{"type": "string"}, own],
+            "description": fields["properties"]["from"].get("description", ""),
+        }
+        names = {"from": source, "source": source}  # the second in files that tombola wrote
+        either = [{"required": [name]} for name in names]
+        return [fields | {"properties": fields["properties"] | names, "required": [], "anyOf": either}]
 
     @field_validator("source", mode="before")
     @classmethod

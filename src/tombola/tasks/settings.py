@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from tombola.errors import InputError, nearest
-from tombola.registry import code_fingerprint, resolve
-from tombola.section import Section
+from tombola.registry import code_fingerprint, named, resolve
+from tombola.section import JsonSchema, Section
 from tombola.tasks.classification import Classification
 from tombola.tasks.language_model import LanguageModel
 from tombola.tasks.multilabel import Multilabel
@@ -17,7 +17,7 @@ from tombola.tasks.regression import Regression
 from tombola.tasks.segmentation import Segmentation
 from tombola.tasks.task import Task
 
-TASKS: dict[str, Callable[..., Task]] = {
+TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "multilabel": Multilabel,
     "regression": Regression,
@@ -34,8 +34,18 @@ class TaskSettings(Section):
         options: of that task, as far as they differ from its defaults.
     """
 
-    name: str = "classification"
+    name: str = Field(default="classification", json_schema_extra=named(TASKS, "task"))
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def written_forms(cls, fields: JsonSchema) -> list[JsonSchema]:
+        """Accept a plain string for the name, and options beside it: those of the named task, if it is one of ours."""
+        free = fields | {"additionalProperties": True, "allOf": []}
+        for name, task in TASKS.items():
+            options = task.model_json_schema()["properties"]
+            known = {"properties": fields["properties"] | options, "additionalProperties": False}
+            free["allOf"].append({"if": {"properties": {"name": {"const": name}}, "required": ["name"]}, "then": known})
+        return [fields["properties"]["name"], free]
 
     @model_validator(mode="before")
     @classmethod

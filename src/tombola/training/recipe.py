@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tombola.data.augment import KINDS
 from tombola.errors import InputError, nearest
-from tombola.registry import code_fingerprint, names
+from tombola.registry import code_fingerprint, named, names
 from tombola.section import MOST_ITERATIONS, MOST_MILESTONES, Section
 from tombola.training.schedules import onecycle, own_factor
 
@@ -63,7 +63,7 @@ class Recipe(Section):
             "float64" computes everything in that, weights and optimiser included: slower, for checking.
     """
 
-    optimizer: str = "adam"
+    optimizer: str = Field(default="adam", json_schema_extra=named(OPTIMIZERS, "optimizer"))
     optimizer_options: dict[str, Any] = Field(default_factory=dict)
     lr: float = Field(gt=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
@@ -76,11 +76,11 @@ class Recipe(Section):
     evaluate_every: Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] | Literal["epoch"] = 100
     test_every: Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] | Literal["evaluation"] | None = None
     patience: int | None = Field(default=None, ge=1, le=MOST_ITERATIONS)
-    schedule: str = "constant"
+    schedule: str = Field(default="constant", json_schema_extra=named(SCHEDULES, "schedule"))
     milestones: tuple[Annotated[int, Field(le=MOST_ITERATIONS)], ...] = Field(default=(), max_length=MOST_MILESTONES)
     gamma: float = Field(default=0.1, gt=0, le=10)
     warmup: int = Field(default=0, ge=0, le=MOST_ITERATIONS)
-    augment: Annotated[tuple[str, ...], Field(max_length=20)] = ()
+    augment: tuple[str, ...] = Field(default=(), max_length=20, json_schema_extra=named(KINDS, "augmentation"))
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
 
     @field_validator("optimizer")

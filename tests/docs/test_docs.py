@@ -6,15 +6,15 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
+from doc_pages import PAGES, files_of
 
 import tombola
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PREAMBLE = "import os; os.sched_getaffinity = lambda pid: {0, 1}\n"  # two workers are enough, whatever the machine
 
 
@@ -43,8 +43,8 @@ def run(code: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_model_and_data_of_ones_own_as_in_the_readme(tmp_path: Path) -> None:
-    assert write_modules("README.md", tmp_path) == []
+def test_a_model_and_data_of_ones_own(tmp_path: Path) -> None:
+    write_modules("docs/how-to.md", tmp_path)
     rng = np.random.default_rng(0)
     arrays = {}
     for part, number in (("train", 800), ("test", 100)):
@@ -75,10 +75,9 @@ def test_the_page_on_python(tmp_path: Path) -> None:
     assert (tmp_path / "results" / "movement" / "results.csv").is_file()
 
 
-def test_the_study_file_in_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_study_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"\n    # my-study\.yaml.*\n((?:    .*\n)+)", (ROOT / "README.md").read_text())
-    Path("my-study.yaml").write_text(textwrap.dedent(block))
+    Path("my-study.yaml").write_text(files_of("docs/how-to.md")["my-study.yaml"])
     study = tombola.Study.load("my-study.yaml")
     assert (study.name, study.rewind, study.trials) == ("my-study", 500, 3)
     assert [(arm.rule, arm.per_trial) for arm in study.arms] == [("ticket", 1), ("reinit", 3), ("random-mask", 1)]
@@ -115,7 +114,7 @@ def test_data_and_training_as_in_the_page_on_studies(tmp_path: Path) -> None:
     assert "3/3 done" in done.stderr
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):
         assert "://" in target or ((ROOT / page).parent / target).exists(), target
@@ -126,10 +125,10 @@ def test_every_public_name_is_documented() -> None:
     assert [name for name in tombola.__all__ if name not in text] == []
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+@pytest.mark.parametrize("page", PAGES)
 def test_a_table_has_a_head_and_no_gaps(page: str) -> None:
     """Rows behind an empty line would be shown as text."""
-    lines = ["", *(ROOT / "docs" / page).read_text().splitlines(), ""]
+    lines = ["", *(ROOT / page).read_text().splitlines(), ""]
     for before, line, after in zip(lines, lines[1:], lines[2:], strict=False):
         if line.startswith("|") and not before.startswith("|"):
             assert set(after) <= set("|-: "), line
