@@ -28,7 +28,7 @@ from tombola.studies.plan import Plan, Row
 from tombola.tasks import ACCURACY_ALONE, Measures
 from tombola.training.engine import Weights
 from tombola.training.interpolation import measures_of
-from tombola.training.loop import early_stop_row, history_columns
+from tombola.training.loop import early_stop_row, history_columns, train_columns
 
 BEFORE = (
     "study",
@@ -125,15 +125,24 @@ class Results:
         return pd.DataFrame(rows, columns=list(level_columns(self.plan.measures)))
 
     def curves(self) -> pd.DataFrame:
-        """Return one row for each evaluation of each row of `frame`."""
+        """Return one row for each evaluation of each row of `frame`.
+
+        The columns are `study`, `arm`, `trial`, `repeat`, `level`, `density`, `iteration`, and `val_` and `test_` with
+        the loss and each metric; `train_` too where a run measured the training examples (`training.train_every`). NaN
+        stands where an evaluation did not measure them.
+        """
         first, columns = (
             ["study", "arm", "trial", "repeat", "level", "density"],
             history_columns(self.plan.measures.metrics),
         )
+        more = train_columns(self.plan.measures.metrics)
+        if any(column in facts["history"] for _, facts in self._done for column in more):
+            columns += more
         pieces = []
         for row, facts in self._done:
-            level = self._level(row, facts)
-            piece = pd.DataFrame({column: facts["history"][column] for column in columns})
+            level, history = self._level(row, facts), facts["history"]
+            unknown = [math.nan] * len(history["iteration"])
+            piece = pd.DataFrame({column: history.get(column, unknown) for column in columns})
             for place, column in enumerate(first):
                 piece.insert(place, column, level[column])
             pieces.append(piece)

@@ -134,7 +134,7 @@ def _begin_run(item: Item, store: Store, options: RunOptions) -> Replica:
         frozen,
     )
     start = ReplicaState(weights, mask, run.seeds, splits, run.initial.iteration, task=task, frozen=frozen)
-    return _resumed(Replica(item, start, engine, Record(new_history(task.metrics)), remarks), store, options)
+    return _resumed(Replica(item, start, engine, Record(_history(item)), remarks), store, options)
 
 
 def _begin_supermask(item: Item, store: Store, options: RunOptions) -> Replica:
@@ -147,7 +147,7 @@ def _begin_supermask(item: Item, store: Store, options: RunOptions) -> Replica:
         weights, mask, supermask.seeds, splits, supermask.initial.iteration, popup=supermask.popup, task=task
     )
     # Scores are trained for all weights, and the mask is what is found: "start" holds all of them.
-    record = Record(new_history(task.metrics), snapshots={"start": weights})
+    record = Record(_history(item), snapshots={"start": weights})
     engine = SCORERS[supermask.popup.method]
     return _resumed(Replica(item, start, engine, record, remarks, finds_mask=True), store, options)
 
@@ -161,9 +161,15 @@ def _begin_moving(item: Item, store: Store, options: RunOptions) -> Replica:
     task = run.task.make()
     start = ReplicaState(weights, mask, run.seeds, splits, run.initial.iteration, moving=run.moving, task=task)
     # The first mask zeroes weights that later masks may hold: "start" holds all of them.
-    record = Record(new_history(task.metrics), snapshots={"start": weights})
+    record = Record(_history(item), snapshots={"start": weights})
     replica = Replica(item, start, MovingEngine, record, remarks, finds_mask=True, settled_from=run.moving.end)
     return _resumed(replica, store, options)
+
+
+def _history(item: Item) -> dict[str, list[float]]:
+    """Return the history that an item's training begins with."""
+    assert isinstance(item.spec, Training)
+    return new_history(item.spec.task.make().metrics, train=item.observe.train_every is not None)
 
 
 def _check_code(training: Training) -> None:
@@ -190,8 +196,8 @@ def _resumed(replica: Replica, store: Store, options: RunOptions) -> Replica:
     same = facts.get("engine") == engine_facts(options, replica.engine.name)
     same = same and facts.get("tracked", []) == _tracked(item)
     # Of a checkpoint from before test_every existed each evaluation has a test value.
-    tested = Observations(test_every=facts.get("test_every", 1))
-    same = same and tested.with_(Observations(test_every=item.observe.test_every)) == tested
+    measured = Observations(test_every=facts.get("test_every", 1), train_every=facts.get("train_every"))
+    same = same and measured.with_(_measured(item)) == measured
     if not (same and facts.get("mask") == _digest(start.mask) and snapshots <= record.snapshots.keys()):
         return replica
     weights, optimizer = under("weights", tensors), under("optimizer", tensors)
@@ -202,6 +208,11 @@ def _resumed(replica: Replica, store: Store, options: RunOptions) -> Replica:
         for number, tracked in enumerate(item.observe.masks)
     ]
     return replica
+
+
+def _measured(item: Item) -> Observations:
+    """Return which measurements at evaluations are asked for."""
+    return Observations(test_every=item.observe.test_every, train_every=item.observe.train_every)
 
 
 def _tracked(item: Item) -> list[Any]:
@@ -259,7 +270,7 @@ def _train_engine(engine: Engine, replicas: Sequence[Replica], store: Store, opt
             tensors = {f"weights/{name}": tensor for name, tensor in engine.weights(number).items()}
             tensors |= {f"optimizer/{name}": tensor for name, tensor in engine.optimizer_state(number).items()}
             about = {"engine": facts, "mask": _digest(replica.start.mask), "iteration": engine.iteration}
-            about |= {"test_every": replica.item.observe.test_every}
+            about |= {name: getattr(replica.item.observe, name) for name in ("test_every", "train_every")}
             about |= {"tracked": _tracked(replica.item), "tracking": [tracker.facts for tracker in replica.trackers]}
             for place, tracker in enumerate(replica.trackers):
                 tensors |= {f"tracked-{place}/{name}": tensor for name, tensor in tracker.tensors.items()}
@@ -280,6 +291,7 @@ def _train_engine(engine: Engine, replicas: Sequence[Replica], store: Store, opt
             evaluate_every=recipe.interval(len(splits.train) // recipe.batch_size),
             # Early stop may be no new lowest loss where the mask still moved at the lowest.
             test_every=[1 if replica.settled_from else replica.item.observe.test_every for replica in replicas],
+            train_every=[replica.item.observe.train_every for replica in replicas],
             patience=recipe.patience,
             keep={iteration for replica in replicas for iteration in replica.item.observe.snapshots},
             observe=observe,

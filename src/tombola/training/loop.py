@@ -22,16 +22,25 @@ class Interrupted(Exception):
 
 def history_columns(metrics: Sequence[Metric]) -> tuple[str, ...]:
     """Return the columns of a history: "val_loss" and "val_<metric>" for each metric, and the same of test."""
+    return ("iteration", *_columns_of(metrics, "val", "test"))
+
+
+def train_columns(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """Return the columns that a history has besides where training examples are measured at evaluations too."""
+    return _columns_of(metrics, "train")
+
+
+def _columns_of(metrics: Sequence[Metric], *parts: str) -> tuple[str, ...]:
     names = dict.fromkeys(("loss", *(metric.name for metric in metrics)))  # the loss may be the metric itself
-    return ("iteration", *(f"{part}_{name}" for part in ("val", "test") for name in names))
+    return tuple(f"{part}_{name}" for part in parts for name in names)
 
 
 COLUMNS = history_columns(CLASSIFICATION.metrics)
 
 
-def new_history(metrics: Sequence[Metric] = CLASSIFICATION.metrics) -> dict[str, list[float]]:
-    """Return a history without any evaluation."""
-    return {column: [] for column in history_columns(metrics)}
+def new_history(metrics: Sequence[Metric] = CLASSIFICATION.metrics, train: bool = False) -> dict[str, list[float]]:
+    """Return a history without any evaluation; `train` adds the columns of the training examples."""
+    return {column: [] for column in (*history_columns(metrics), *(train_columns(metrics) if train else ()))}
 
 
 @dataclass
@@ -39,7 +48,8 @@ class Record:
     """The known facts about one replica so far: with the engine's state, all that a checkpoint has to hold.
 
     Args:
-        history: a list for each of the columns that `history_columns` gives for the task's metrics, in that order.
+        history: a list for each of the columns that `history_columns` gives for the task's metrics, in that order; and
+            after those, for each that `train_columns` gives, if the training examples are measured at evaluations.
         snapshots: "start", "iteration-<k>" for the iterations asked for, "best" (lowest validation loss; the first
             of equals) and "final".
         seconds: spent on this replica, evaluations included, over all interruptions.
@@ -62,21 +72,28 @@ class Record:
 
     def has_test(self, row: int) -> bool:
         """Return whether the test examples were measured at an evaluation."""
-        return not all(math.isnan(self.history[column][row]) for column in test_columns(self.history))
+        return not all(math.isnan(self.history[column][row]) for column in measured_on("test", self.history))
 
-    def keep_tests(self, every: int | None, evaluate_every: int) -> None:
-        """Clear the test values that nobody asked for: those at other iterations, but for the best and the last row.
+    def keep_asked(self, part: str, every: int | None, evaluate_every: int) -> None:
+        """Clear the values of a part that nobody asked for: those at other iterations, but for the last row.
 
-        Which evaluations were the best so far depends on chance. As points of a curve they would mislead.
+        Test values of the best row stay, too: tables show them. Which evaluations were the best so far depends on
+        chance. As points of a curve they would mislead.
 
         Args:
-            every, evaluate_every: as `test_every` and `evaluate_every` of `train`.
+            part: "test" or "train".
+            every, evaluate_every: as `test_every` or `train_every`, and `evaluate_every`, of `train`.
         """
-        rows = {self.best_row, len(self.history["iteration"]) - 1}
+        rows = {len(self.history["iteration"]) - 1} | ({self.best_row} if part == "test" else set())
         for row, iteration in enumerate(self.history["iteration"]):
-            if row not in rows and not _asks_for_test(int(iteration), every, evaluate_every):
-                for column in test_columns(self.history):
-                    self.history[column][row] = math.nan
+            if row not in rows and not _asks_for(int(iteration), every, evaluate_every):
+                self.set_row(part, row, ())
+
+    def set_row(self, part: str, row: int, values: Sequence[float]) -> None:
+        """Set what was measured on a part of the data at an evaluation; no values clear it."""
+        columns = measured_on(part, self.history)
+        for column, value in zip(columns, values or (math.nan,) * len(columns), strict=True):
+            self.history[column][row] = value
 
     @property
     def best_row(self) -> int | None:
@@ -107,9 +124,9 @@ def early_stop_metric(facts: Mapping[str, Any], metric: str) -> float:
     return float(facts["history"][f"val_{metric}"][early_stop_row(facts)])
 
 
-def test_columns(history: Mapping[str, Sequence[float]]) -> list[str]:
-    """Return the columns of a history that are of the test examples."""
-    return [column for column in history if column.startswith("test_")]
+def measured_on(part: str, history: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the columns of a history that are of a part of the data: "val", "test" or "train"."""
+    return [column for column in history if column.startswith(f"{part}_")]
 
 
 def lowest(losses: Sequence[float]) -> int:
@@ -124,6 +141,7 @@ def train(
     budget: int,
     evaluate_every: int,
     test_every: Sequence[int | None] | None = None,
+    train_every: Sequence[int | None] | None = None,
     patience: int | None = None,
     keep: Iterable[int] = (),
     observe: Callable[[int], None] = lambda replica: None,
@@ -140,6 +158,8 @@ def train(
         test_every: of each replica, iterations between measurements on the test examples, each at the next evaluation.
             None measures them at the lowest validation loss and at the last evaluation alone; others have NaN. Without
             this argument, each evaluation measures them.
+        train_every: the same of the training examples, for records whose history has columns for them. None measures
+            them at the last evaluation alone. Without this argument, that holds for all.
         patience: training ends early after that many evaluations in a row without a lower validation loss, once
             that holds for every replica.
         keep: iterations at which to take a snapshot.
@@ -150,7 +170,7 @@ def train(
         check: called several times a second; raises `Interrupted` to stop. It sees `engine` and `records` in step.
     """
     keep = set(keep)
-    test_every = test_every or [1] * len(records)
+    every = {"test": test_every or [1] * len(records), "train": train_every or [None] * len(records)}
     losses = [0.0] * len(records)  # of the latest batch
     pace = 0.0  # seconds an iteration, of the latest slice
     saved = clock = time.perf_counter()
@@ -164,7 +184,7 @@ def train(
 
     try:
         while True:
-            _remember(engine, records, losses, keep, budget, evaluate_every, test_every, observe, check)
+            _remember(engine, records, losses, keep, budget, evaluate_every, every, observe, check)
             tick()
             if engine.iteration >= budget or all(record.is_over(patience) for record in records):
                 break
@@ -189,8 +209,11 @@ def train(
         save()
         raise
     for replica, record in enumerate(records):
-        record.keep_tests(test_every[replica], evaluate_every)
         record.train = scores[replica].values
+        if record.history["iteration"][-1] == engine.iteration and measured_on("train", record.history):
+            record.set_row("train", -1, record.train)
+        for part, asked in every.items():
+            record.keep_asked(part, asked[replica], evaluate_every)
         record.snapshots["final"] = engine.weights(replica)
 
 
@@ -201,7 +224,7 @@ def _remember(
     keep: set[int],
     budget: int,
     evaluate_every: int,
-    test_every: Sequence[int | None],
+    every: Mapping[str, Sequence[int | None]],
     observe: Callable[[int], None],
     check: Callable[[], None],
 ) -> None:
@@ -220,19 +243,21 @@ def _remember(
     if not due:
         return
     validation = engine.evaluate("validation", check)
-    tested = {
-        replica
-        for replica in due
-        if _asks_for_test(now, test_every[replica], evaluate_every)
-        or records[replica].would_be_best(validation[replica].loss)
+    asking = {
+        part: {replica for replica in due if _asks_for(now, asked[replica], evaluate_every)}
+        for part, asked in every.items()
     }
-    test = engine.evaluate("test", check) if tested else validation
+    asking["test"] |= {replica for replica in due if records[replica].would_be_best(validation[replica].loss)}
+    found = {part: engine.evaluate(part, check) for part, replicas in asking.items() if replicas}
     for replica in due:
         record = records[replica]
-        of_test = test[replica].values if replica in tested else (math.nan,) * len(test_columns(record.history))
-        row = (now, *validation[replica].values, *of_test)
-        for values, value in zip(record.history.values(), row, strict=True):
-            values.append(value)
+        for values in record.history.values():
+            values.append(math.nan)
+        record.history["iteration"][-1] = now
+        record.set_row("val", -1, validation[replica].values)
+        for part, scores in found.items():
+            if replica in asking[part]:
+                record.set_row(part, -1, scores[replica].values)
         # Looked at here alone, so that the iteration does not depend on how training was cut into slices.
         if not math.isfinite(losses[replica]) or not math.isfinite(validation[replica].loss):
             record.diverged_at = now
@@ -242,7 +267,7 @@ def _remember(
         observe(replica)
 
 
-def _asks_for_test(now: int, every: int | None, evaluate_every: int) -> bool:
+def _asks_for(now: int, every: int | None, evaluate_every: int) -> bool:
     """Return whether an evaluation is the first one at or after a multiple of `every`; without one, none is."""
     return every is not None and now % every < evaluate_every
 
@@ -257,8 +282,7 @@ def _test_at_end(engine: Engine, records: Sequence[Record], check: Callable[[], 
     if missing:
         test = engine.evaluate("test", check)
         for replica, record in missing:
-            for column, value in zip(test_columns(record.history), test[replica].values, strict=True):
-                record.history[column][-1] = value
+            record.set_row("test", -1, test[replica].values)
 
 
 def _is_due(record: Record, now: int, budget: int, evaluate_every: int) -> bool:
