@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -27,7 +28,7 @@ from tombola.training.engines import choose_engine
 from tombola.training.engines.moving import MovingEngine
 from tombola.training.engines.popup import PopupEngine
 from tombola.training.engines.sampled import SampledEngine
-from tombola.training.loop import Record, new_history, train
+from tombola.training.loop import Record, lowest_from, new_history, train
 from tombola.training.tracking import MaskTracker
 from tombola.work import Item, MovingRun, Observations, Run, Supermask, Training
 
@@ -293,6 +294,7 @@ def _train_engine(engine: Engine, replicas: Sequence[Replica], store: Store, opt
             test_every=[1 if replica.settled_from else replica.item.observe.test_every for replica in replicas],
             train_every=[replica.item.observe.train_every for replica in replicas],
             patience=recipe.patience,
+            validates=len(splits.validation) > 0,
             keep={iteration for replica in replicas for iteration in replica.item.observe.snapshots},
             observe=observe,
             save=save,
@@ -321,7 +323,7 @@ def _store_result(replica: Replica, engine: Engine, facts: dict[str, Any], store
         "versions": versions(options),
     }
     if replica.settled_from:  # before that it had more weights than the level
-        about["early_stop"] = _lowest_from(replica.record, replica.settled_from)
+        about["early_stop"] = lowest_from(replica.record, replica.settled_from)
     if replica.record.energy_kwh is not None:
         about["energy_kwh"] = replica.record.energy_kwh
     if replica.trackers:
@@ -335,13 +337,6 @@ def _store_result(replica: Replica, engine: Engine, facts: dict[str, Any], store
     store.save_training(replica.item, mask, replica.record, about, settled)
 
 
-def _lowest_from(record: Record, iteration: int) -> int:
-    """Return the row of the lowest validation loss among evaluations after that iteration; the last one without any."""
-    rows = [row for row, seen in enumerate(record.history["iteration"]) if seen > iteration]
-    losses = record.history["val_loss"]
-    return min(rows, key=losses.__getitem__) if rows else len(losses) - 1
-
-
 def _state(replica: Replica, engine: Engine, budget: int) -> dict[str, Any]:
     """Return how far a training is, with the latest value of each metric on the validation examples."""
     history = replica.record.history
@@ -350,7 +345,7 @@ def _state(replica: Replica, engine: Engine, budget: int) -> dict[str, Any]:
         "label": replica.item.label,
         "iteration": engine.iteration,
         "budget": budget,
-        "metrics": {name: values[-1] for name, values in measured.items() if values},
+        "metrics": {name: values[-1] for name, values in measured.items() if values and not math.isnan(values[-1])},
     }
 
 

@@ -51,7 +51,7 @@ class Record:
         history: a list for each of the columns that `history_columns` gives for the task's metrics, in that order; and
             after those, for each that `train_columns` gives, if the training examples are measured at evaluations.
         snapshots: "start", "iteration-<k>" for the iterations asked for, "best" (lowest validation loss; the first
-            of equals) and "final".
+            of equals; without validation examples, the last evaluation) and "final".
         seconds: spent on this replica, evaluations included, over all interruptions.
         diverged_at: the iteration at which a loss was found not to be finite, if one was.
         train: mean loss and all metrics on the training examples at the end.
@@ -97,9 +97,12 @@ class Record:
 
     @property
     def best_row(self) -> int | None:
-        """Index in `history` of the lowest validation loss: the early-stopping iteration of the paper (its Sec. 2)."""
+        """Index in `history` of the lowest validation loss: the early-stopping iteration of the paper (its Sec. 2).
+
+        None where none is known.
+        """
         losses = self.history["val_loss"]
-        return lowest(losses) if losses else None
+        return None if all(map(math.isnan, losses)) else lowest(losses)
 
     def is_over(self, patience: int | None) -> bool:
         """Return whether there is no use in continuing: a loss was not finite, or none was lower for long."""
@@ -113,10 +116,13 @@ def early_stop_row(facts: Mapping[str, Any]) -> int:
     """Return the row of the history at which a run stops early, from its stored facts.
 
     That is "early_stop" where the run says so: one whose mask moves has more weights than its level before the last
-    move, and a trainer of the user's own reports what it likes. Else it is the lowest validation loss.
+    move, and a trainer of the user's own reports what it likes. Else it is the lowest validation loss, and the last row
+    without validation examples.
     """
-    row = facts.get("early_stop")
-    return lowest(facts["history"]["val_loss"]) if row is None else int(row)
+    row, losses = facts.get("early_stop"), facts["history"]["val_loss"]
+    if row is None:
+        return len(losses) - 1 if all(map(math.isnan, losses)) else lowest(losses)
+    return int(row)
 
 
 def early_stop_metric(facts: Mapping[str, Any], metric: str) -> float:
@@ -127,6 +133,14 @@ def early_stop_metric(facts: Mapping[str, Any], metric: str) -> float:
 def measured_on(part: str, history: Mapping[str, Sequence[float]]) -> list[str]:
     """Return the columns of a history that are of a part of the data: "val", "test" or "train"."""
     return [column for column in history if column.startswith(f"{part}_")]
+
+
+def lowest_from(record: Record, iteration: int) -> int:
+    """Return the row of the lowest validation loss among evaluations after that iteration; the last one without any."""
+    losses = record.history["val_loss"]
+    rows = [row for row, seen in enumerate(record.history["iteration"]) if seen > iteration]
+    known = [row for row in rows if not math.isnan(losses[row])]
+    return min(known, key=losses.__getitem__) if known else len(losses) - 1
 
 
 def lowest(losses: Sequence[float]) -> int:
@@ -143,6 +157,7 @@ def train(
     test_every: Sequence[int | None] | None = None,
     train_every: Sequence[int | None] | None = None,
     patience: int | None = None,
+    validates: bool = True,
     keep: Iterable[int] = (),
     observe: Callable[[int], None] = lambda replica: None,
     save: Callable[[], None] = lambda: None,
@@ -162,6 +177,7 @@ def train(
             them at the last evaluation alone. Without this argument, that holds for all.
         patience: training ends early after that many evaluations in a row without a lower validation loss, once
             that holds for every replica.
+        validates: whether validation examples exist. Without them, their values are NaN.
         keep: iterations at which to take a snapshot.
         observe: called with a replica's number after each of its evaluations but one that finds it diverged; it must
             leave engine and records as they are.
@@ -184,7 +200,7 @@ def train(
 
     try:
         while True:
-            _remember(engine, records, losses, keep, budget, evaluate_every, every, observe, check)
+            _remember(engine, records, losses, keep, budget, evaluate_every, every, validates, observe, check)
             tick()
             if engine.iteration >= budget or all(record.is_over(patience) for record in records):
                 break
@@ -215,6 +231,8 @@ def train(
         for part, asked in every.items():
             record.keep_asked(part, asked[replica], evaluate_every)
         record.snapshots["final"] = engine.weights(replica)
+        if not validates:
+            record.snapshots["best"] = engine.weights(replica)
 
 
 def _remember(
@@ -225,6 +243,7 @@ def _remember(
     budget: int,
     evaluate_every: int,
     every: Mapping[str, Sequence[int | None]],
+    validates: bool,
     observe: Callable[[int], None],
     check: Callable[[], None],
 ) -> None:
@@ -242,24 +261,26 @@ def _remember(
     ]
     if not due:
         return
-    validation = engine.evaluate("validation", check)
     asking = {
         part: {replica for replica in due if _asks_for(now, asked[replica], evaluate_every)}
         for part, asked in every.items()
     }
-    asking["test"] |= {replica for replica in due if records[replica].would_be_best(validation[replica].loss)}
-    found = {part: engine.evaluate(part, check) for part, replicas in asking.items() if replicas}
+    found = {}
+    if validates:
+        asking["validation"] = set(due)
+        found["validation"] = validation = engine.evaluate("validation", check)
+        asking["test"] |= {replica for replica in due if records[replica].would_be_best(validation[replica].loss)}
+    found |= {part: engine.evaluate(part, check) for part, asked in asking.items() if asked and part not in found}
     for replica in due:
         record = records[replica]
         for values in record.history.values():
             values.append(math.nan)
         record.history["iteration"][-1] = now
-        record.set_row("val", -1, validation[replica].values)
         for part, scores in found.items():
             if replica in asking[part]:
-                record.set_row(part, -1, scores[replica].values)
+                record.set_row("val" if part == "validation" else part, -1, scores[replica].values)
         # Looked at here alone, so that the iteration does not depend on how training was cut into slices.
-        if not math.isfinite(losses[replica]) or not math.isfinite(validation[replica].loss):
+        if not math.isfinite(losses[replica]) or (validates and not math.isfinite(record.history["val_loss"][-1])):
             record.diverged_at = now
             continue
         if record.best_row == len(record.history["iteration"]) - 1:
