@@ -43,7 +43,7 @@ BEFORE = (
     "early_stop_iteration",
     "early_stop_val_loss",
 )
-AFTER = ("iterations", "seconds", "status", "engine", "energy_kwh", "job", "iterations_before", "cost")
+AFTER = ("iterations", "seconds", "status", "engine", "energy_kwh", "co2_kg", "job", "iterations_before", "cost")
 MEASURED = ("early_stop_test", "final_test", "final_train")  # of each metric
 
 
@@ -117,7 +117,7 @@ class Results:
         did not count). `early_stop_iteration` is the iteration of minimum validation loss (the paper's
         Section 2), and a metric "at early stop" is that of the test examples there. A diverged run has status
         "diverged" and no metrics; one whose mask empties a layer, or leaves no path from input to output, has status
-        "collapsed". `energy_kwh` is NaN if not measured. `cost` is the cost of the run and of all that it needs, in
+        "collapsed". `energy_kwh` is NaN if not measured, `co2_kg` if not known. `cost` is the cost of the run and of all that it needs, in
         dense runs: see `tombola.running.relative_cost`. The dense network is level 0 of every arm: one run, shown as
         repeat 0 of each.
         """
@@ -353,6 +353,7 @@ class Results:
             "status": "collapsed" if said(facts.get("remarks", {})) else "ok",
             "engine": facts["engine"]["name"],
             "energy_kwh": facts.get("energy_kwh", nan),
+            "co2_kg": facts.get("co2_kg", nan),
             "job": row.job,
             "iterations_before": self._iterations_before(facts),
             "cost": self._costs[row.job],

@@ -324,8 +324,8 @@ def _store_result(replica: Replica, engine: Engine, facts: dict[str, Any], store
     }
     if replica.settled_from:  # before that it had more weights than the level
         about["early_stop"] = lowest_from(replica.record, replica.settled_from)
-    if replica.record.energy_kwh is not None:
-        about["energy_kwh"] = replica.record.energy_kwh
+    used = {name: getattr(replica.record, name) for name in ("energy_kwh", "co2_kg")}
+    about |= {name: value for name, value in used.items() if value is not None}
     if replica.trackers:
         about["settling"] = [tracker.facts for tracker in replica.trackers]
     settled = {

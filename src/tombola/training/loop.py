@@ -56,6 +56,7 @@ class Record:
         diverged_at: the iteration at which a loss was found not to be finite, if one was.
         train: mean loss and all metrics on the training examples at the end.
         energy_kwh: spent on this replica over all interruptions; None where a part of it was not measured.
+        co2_kg: what that emitted; None where a part of it is not known.
     """
 
     history: dict[str, list[float]] = field(default_factory=new_history)
@@ -64,6 +65,7 @@ class Record:
     diverged_at: int | None = None
     train: tuple[float, ...] | None = None
     energy_kwh: float | None = None
+    co2_kg: float | None = None
 
     def would_be_best(self, loss: float) -> bool:
         """Return whether an evaluation of that validation loss would be the best so far."""
