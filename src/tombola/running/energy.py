@@ -30,8 +30,8 @@ def check_energy() -> None:
 
         if country not in DataSource().get_global_energy_mix_data():
             raise InputError(
-                f"{COUNTRY}={country!r} is no country that codecarbon knows; give three capital letters such as DEU, or "
-                "unset it"
+                f"{COUNTRY}={country!r} is no country that codecarbon knows; give three capital letters such as DEU, "
+                "or unset it"
             )
 
 
@@ -39,8 +39,9 @@ def check_energy() -> None:
 def metered(records: Sequence[Record], on: bool) -> Iterator[Callable[[], None]]:
     """Measure the energy of what this process does within; the function it gives writes it down in the records.
 
-    With the country in the environment, it writes down the carbon dioxide too. Runs that are trained together share it equally. Like the seconds, it adds up over interruptions; a run of which
-    a part went by unmeasured has none, rather than too little.
+    With the country in the environment, it writes down the carbon dioxide too. Runs that are trained together share
+    both equally. Like the seconds, they add up over interruptions; a run of which a part went by unmeasured has none,
+    rather than too little.
 
     Args:
         records: of the runs, as they are before they are trained on.

@@ -117,9 +117,9 @@ class Results:
         did not count). `early_stop_iteration` is the iteration of minimum validation loss (the paper's
         Section 2), and a metric "at early stop" is that of the test examples there. A diverged run has status
         "diverged" and no metrics; one whose mask empties a layer, or leaves no path from input to output, has status
-        "collapsed". `energy_kwh` is NaN if not measured, `co2_kg` if not known. `cost` is the cost of the run and of all that it needs, in
-        dense runs: see `tombola.running.relative_cost`. The dense network is level 0 of every arm: one run, shown as
-        repeat 0 of each.
+        "collapsed". `energy_kwh` is NaN if not measured, `co2_kg` if not known. `cost` is the cost of the run and of
+        all that it needs, in dense runs: see `tombola.running.relative_cost`. The dense network is level 0 of every
+        arm: one run, shown as repeat 0 of each.
         """
         rows = [self._level(row, facts) for row, facts in self._done]
         return pd.DataFrame(rows, columns=list(level_columns(self.plan.measures)))
