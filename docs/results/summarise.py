@@ -3,8 +3,9 @@
 python docs/results/summarise.py            # of the pages beside this script
 python docs/results/summarise.py PAGES      # of another folder of pages
 
-A page counts by its results.csv and the study files beside it. The script writes the tables. It keeps what is written by
-hand: the part above MARK, and the sentence behind each claim's name below a table, which says why a claim is not reproduced.
+A page counts by its results.csv and the study files beside it. The script writes the tables. It keeps what is written
+by hand: the part above MARK, and the sentence behind each claim's name below a table, which says why a claim is not
+reproduced.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ MARK = "<!-- made by docs/results/summarise.py from here on; sentences behind **
 HEAD = """# Summary
 
 Every published claim that comes with tombola, and what the pages here measured. Measured is the mean over n trials with
-its 95 % interval. [statistics](../statistics.md) defines the results. A claim about the full budget is not judged on a cut
-one."""
+its 95 % interval. [statistics](../statistics.md) defines the results. A claim about the full budget is not judged on a
+cut one."""
 REASON = re.compile(r"^- \*\*(?P<claim>[^*]+)\*\* (?P<text>.+(?:\n  .+)*)$", re.MULTILINE)
 UNKNOWN = "The cause is not known."
 FIRST = ("Frankle & Carbin 2019", "a public ")  # the paper and the studies that repeat it come before all others

@@ -30,7 +30,7 @@ from tombola.training.engines.popup import PopupEngine
 from tombola.training.engines.sampled import SampledEngine
 from tombola.training.loop import Record, lowest_from, new_history, train
 from tombola.training.tracking import MaskTracker
-from tombola.work import Item, MovingRun, Observations, Run, Supermask, Training
+from tombola.work import Item, MovingRun, Run, Supermask, Training
 
 
 @dataclass
@@ -197,8 +197,9 @@ def _resumed(replica: Replica, store: Store, options: RunOptions) -> Replica:
     same = facts.get("engine") == engine_facts(options, replica.engine.name)
     same = same and facts.get("tracked", []) == _tracked(item)
     # Of a checkpoint from before test_every existed each evaluation has a test value.
-    measured = Observations(test_every=facts.get("test_every", 1), train_every=facts.get("train_every"))
-    same = same and measured.with_(_measured(item)) == measured
+    measured = {"test_every": facts.get("test_every", 1), "train_every": facts.get("train_every")}
+    known = item.observe.model_copy(update=measured)
+    same = same and known.with_(item.observe) == known
     if not (same and facts.get("mask") == _digest(start.mask) and snapshots <= record.snapshots.keys()):
         return replica
     weights, optimizer = under("weights", tensors), under("optimizer", tensors)
@@ -209,11 +210,6 @@ def _resumed(replica: Replica, store: Store, options: RunOptions) -> Replica:
         for number, tracked in enumerate(item.observe.masks)
     ]
     return replica
-
-
-def _measured(item: Item) -> Observations:
-    """Return which measurements at evaluations are asked for."""
-    return Observations(test_every=item.observe.test_every, train_every=item.observe.train_every)
 
 
 def _tracked(item: Item) -> list[Any]:
