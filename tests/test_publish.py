@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import tombola
+from tombola.analysis.claims import published_claims
+from tombola.studies import dump_study
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "results" / "publish.py"
 FIELDS = {"trials": 2, "training.iterations": 20, "pruning.rounds": 2, "arms": ["ticket", "random-mask"]}
@@ -37,3 +39,53 @@ def test_a_page_keeps_its_head_and_gets_the_rest(tmp_path: Path) -> None:
         for picture in page.parent.glob("*.png"):
             assert f"]({picture.name})" in text
         assert str(tmp_path) not in text
+
+
+def page_of(folder: Path, dense: float, ticket: float) -> None:
+    """Write a page of study D: 74.75 % is published for its dense network."""
+    densities, values = (1.0, 0.59, 0.25), (dense, ticket, 0.5)
+    rows = [
+        f"conv4-cifar10-stability,ticket,{trial},{level},{density},100,{value},{value + trial / 1000}"
+        for trial in range(3)
+        for level, (density, value) in enumerate(zip(densities, values, strict=True))
+    ]
+    header = "study,arm,trial,level,density,early_stop_iteration,early_stop_test_accuracy,final_test_accuracy"
+    folder.mkdir(parents=True)
+    (folder / "results.csv").write_text("\n".join([header, *rows]) + "\n")
+    study = tombola.Study.load("conv4-cifar10-stability")
+    (folder / "study.yaml").write_text(dump_study(study))
+
+
+def test_the_summary_has_each_claim_and_keeps_what_is_written_by_hand(tmp_path: Path) -> None:
+    page_of(tmp_path / "good", 0.747, 0.747)
+    page_of(tmp_path / "bad", 0.62, 0.62)
+    short = tmp_path / "short"
+    page_of(short, 0.62, 0.62)
+    study = tombola.Study.load("conv4-cifar10-stability-short", name="conv4-cifar10-stability")
+    (short / "study.yaml").write_text(dump_study(study))
+
+    def summarise() -> str:
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT.with_name("summarise.py")), str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return (tmp_path / "summary.md").read_text()
+
+    text = summarise()
+    lines = {line.split("](")[1].split("/")[0]: line for line in text.splitlines() if "| study-d-dense |" in line}
+    assert set(lines) == {"good", "bad"}  # a cut budget is not judged
+    assert "| 74.8 [" in lines["good"]
+    assert "| 3 | reproduced |" in lines["good"]
+    assert "| 3 | not reproduced |" in lines["bad"]
+    assert "- **study-d-dense** The cause is not known." in text
+    assert "| lenet-L1 |" in text
+    assert all(f"| {claim.id} |" in text for claim in published_claims())
+
+    by_hand = text.replace("The cause is not known.", "Too few images.\n  They were 10,000.").replace(
+        "# Summary", "# Mine"
+    )
+    (tmp_path / "summary.md").write_text(by_hand)
+    assert summarise() == by_hand

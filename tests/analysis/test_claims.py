@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from tombola.analysis.claims import _judge, evaluate, load_claims, published_cla
 from tombola.analysis.expressions import BadExpression, parse
 from tombola.analysis.quantities import Evidence, NotMeasured
 from tombola.errors import InputError
-from tombola.studies.loading import load_study
+from tombola.studies.loading import load_study, preset_names
 
 
 @pytest.fixture
@@ -227,15 +228,35 @@ def test_another_recipe_is_not_judged_but_said(levels):
         ("lenet-mnist", {"pruning.criterion": "random"}),
         ("lenet-mnist-global", {"training.epochs": 2}),
         ("lenet-mnist-global", {"training.lr": 0.1}),
+        ("lenet-mnist", {"data.validation": 0}),
+        ("conv2-cifar10", {"training.iterations": 3000}),
+        ("conv4-cifar10", {"training.lr": 0.01}),
+        ("conv6-cifar10", {"pruning.rate": 0.36}),
+        ("vgg19-cifar10", {"training.batch_size": 128}),
+        ("conv4-cifar10-stability", {"training.epochs": 12}),
+        ("conv4-cifar10-stability", {"retraining.epochs": 12}),
     ],
 )
-def test_published_claims_on_lenet_ask_for_their_recipe(preset, changes):
+def test_published_claims_ask_for_their_recipe(preset, changes):
     for wanted in ({}, changes):
         study = load_study(preset, wanted)
         frame = levels_of({"ticket": ([0.98], [1])}, study=study.name)
         outcomes = evaluate(frame, published_claims(), {study.name: study.model_dump(mode="json")})
         judged = [each for each in outcomes if each.applies and "recipe" not in each.reason]
         assert bool(judged) == (not wanted)
+
+
+SHORT = [name for name in preset_names() if re.search("-short|-10k|-lr0.0012|-lr0.0024", name)]
+
+
+@pytest.mark.parametrize("preset", SHORT)
+def test_no_published_number_is_judged_on_a_cut_budget(preset):
+    settings = load_study(preset).model_dump(mode="json")
+    for each in published_claims():
+        if each.id != "unmasking-connected":  # of connectivity, which these studies don't measure
+            levels = levels_of({"ticket": ([0.98], [1]), "reinit": ([0.97], [1])}, study=preset)
+            (found,) = evaluate(levels, [each], {preset: settings})
+            assert not found.applies or "another recipe" in found.reason, each.id
 
 
 def test_each_study_is_judged_with_its_own_settings(levels):

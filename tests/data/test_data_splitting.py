@@ -191,9 +191,14 @@ def test_one_training_example_may_remain():
     assert len(split(made(images()), 49, SEEDS).train) == 1
 
 
-@pytest.mark.parametrize("validation", [50, 51, 0, -1])
+def test_no_example_may_be_set_aside():
+    splits = split(made(images()), 0, SEEDS)
+    assert (len(splits.train), len(splits.validation)) == (50, 0)
+
+
+@pytest.mark.parametrize("validation", [50, 51, -1])
 def test_validation_that_does_not_fit(validation):
-    with pytest.raises(InputError, match=f"data.validation is {validation}, but made has 50 .* from 1 to 49"):
+    with pytest.raises(InputError, match=f"data.validation is {validation}, but made has 50 .* from 0 to 49"):
         split(made(images()), validation, SEEDS)
 
 

@@ -127,10 +127,32 @@ def test_every_convolution_is_drawn_by_the_scheme(name):
 
 
 @pytest.mark.parametrize(
+    ("name", "smallest", "features"), [("conv-2", 6, 64), ("conv-4", 16, 128), ("conv-6", 36, 256)]
+)
+def test_without_padding_a_convolution_takes_two_off(name, smallest, features):
+    def first_linear(size):
+        return made(name, (3, size, size), padding="valid")().fc1.in_features
+
+    assert first_linear(smallest) == features  # one pixel
+    size = 40
+    for _ in range(int(name[-1]) // 2):
+        size = (size - 4) // 2
+    assert first_linear(40) == features * size**2
+
+
+def test_conv_4_without_padding_is_what_keras_builds_by_default():
+    module = made("conv-4", padding="valid")()
+    assert module.fc1.in_features == 5 * 5 * 128
+    assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
     ("name", "shape", "arguments", "message"),
     [
         ("vgg-19", (3, 8, 8), {}, "network 'vgg-19': images of 8x8 are too small: .* at least 16x16"),
         ("conv-6", (3, 32, 7), {}, "network 'conv-6': images of 32x7 are too small: .* at least 8x8"),
+        ("conv-6", (3, 32, 32), {"padding": "valid"}, "images of 32x32 are too small: .* at least 36x36"),
+        ("conv-2", (3, 32, 32), {"padding": "full"}, "padding='full' must be one of same, valid"),
         ("conv-2", (784,), {}, r"network 'conv-2': it takes images .*an example has shape \(784,\)"),
         ("resnet-20", (784,), {}, r"network 'resnet-20': it takes images"),
         ("resnet-18", (784,), {}, r"network 'resnet-18': it takes images"),

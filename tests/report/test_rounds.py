@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+from tombola.figures.density import by_round
 from tombola.figures.rounds import rounds
 
 
@@ -68,3 +69,50 @@ def test_diverged_runs_are_left_out(make):
     figure = rounds(levels, curves)
     assert figure.axes[0].lines[3].get_ydata()[-1] > 90
     assert "1 diverged run omitted (ticket)" in figure.texts[-1].get_text().replace("\n", " ")
+
+
+def test_training_curves_are_drawn_where_they_are_measured(make):
+    levels, curves = make(trials=2, rounds=3, arms=("ticket",))
+    curves = curves.assign(train_accuracy=curves["val_accuracy"] + 0.01, train_loss=curves["val_loss"] / 2)
+    often = sorted(curves["iteration"].unique())[::4]
+    curves.loc[~curves["iteration"].isin(often), ["train_accuracy", "train_loss"]] = np.nan
+    axes = rounds(levels, curves).axes
+    assert [each.get_ylabel() for each in axes[:4]] == [
+        "validation accuracy (%)",
+        "validation loss",
+        "training accuracy (%)",
+        "training loss",
+    ]
+    for each, measure, scale in ((axes[2], "train_accuracy", 100), (axes[3], "train_loss", 1)):
+        for level, line in enumerate(each.lines):
+            expected = curves[curves.level == level].groupby("iteration")[measure].mean().dropna()
+            assert list(line.get_xdata()) == often
+            assert line.get_ydata() == pytest.approx(scale * expected.to_numpy())
+
+
+def test_what_is_best_in_each_round(make):
+    levels, curves = make(trials=2, rounds=4, arms=("ticket", "reinit"))
+    key = ["arm", "trial", "repeat", "level"]
+    first = curves.groupby(key)["iteration"].min()
+    levels["early_stop_iteration"] = [first[tuple(row)] for row in levels[key].to_numpy()]
+    curves["test_loss"] = np.arange(len(curves)) / 1000
+    curves.loc[~curves["iteration"].isin(first), ["val_accuracy", "test_loss"]] = np.nan
+    axes = by_round(levels.assign(early_stop_val_loss=0.5, sparsity=1 - levels["density"]), curves).axes
+    assert [each.get_ylabel() for each in axes] == [
+        "best validation loss",
+        "validation accuracy there (%)",
+        "test loss there",
+        "sparsity (%)",
+    ]
+    tickets = curves[curves["arm"] == "ticket"]
+    wanted = {1: 100 * tickets.groupby("level")["val_accuracy"].mean(), 2: tickets.groupby("level")["test_loss"].mean()}
+    wanted[3] = 100 - 100 * levels[levels["arm"] == "ticket"].groupby("level")["density"].mean()
+    for place, values in wanted.items():
+        lines = [line for line in axes[place].lines if list(line.get_xdata()) == [0, 1, 2, 3, 4]]
+        assert any(line.get_ydata() == pytest.approx(values.to_numpy()) for line in lines)
+
+
+def test_rounds_of_a_table_without_curves(make):
+    levels, curves = make(trials=1, rounds=2, arms=("ticket",))
+    axes = by_round(levels.assign(early_stop_val_loss=0.5, sparsity=np.nan), curves.iloc[:0]).axes
+    assert [each.get_ylabel() for each in axes] == ["best validation loss"]

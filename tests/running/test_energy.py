@@ -13,7 +13,7 @@ import pytest
 
 import tombola
 from tombola.errors import InputError
-from tombola.running.energy import metered
+from tombola.running.energy import check_energy, metered
 from tombola.training.loop import Record
 
 
@@ -35,7 +35,7 @@ class Tracker:
         self.total += 1.0
         for handler in self.handlers:
             if not self.fails:
-                handler.out(SimpleNamespace(energy_consumed=self.total), None)
+                handler.out(SimpleNamespace(energy_consumed=self.total, emissions=self.total / 4), None)
 
     def stop(self) -> None:
         self.running = False
@@ -89,6 +89,31 @@ def test_a_job_measured_in_part_has_none(tracker: type[Tracker], before: float |
         note()
     assert record.energy_kwh is None
     assert len(tracker.made) == on
+
+
+@pytest.mark.parametrize("country", ["", "DEU"])
+def test_carbon_is_known_where_the_country_is(
+    tracker: type[Tracker], monkeypatch: pytest.MonkeyPatch, country: str
+) -> None:
+    monkeypatch.setenv("TOMBOLA_COUNTRY", country)
+    records = [Record(), Record(), begun()]
+    with metered(records, True) as note:
+        note()
+        note()
+    assert [record.energy_kwh for record in records] == [2 / 3, 2 / 3, None]
+    assert [record.co2_kg for record in records] == ([1 / 6, 1 / 6, None] if country else [None] * 3)
+    assert tracker.made[0].options["country_iso_code"] == (country or "USA")
+
+
+def test_a_country_that_codecarbon_does_not_know(tracker: type[Tracker], monkeypatch: pytest.MonkeyPatch) -> None:
+    known = ModuleType("codecarbon.input")
+    known.DataSource = lambda: SimpleNamespace(get_global_energy_mix_data=lambda: {"DEU": {}})
+    monkeypatch.setitem(sys.modules, "codecarbon.input", known)
+    monkeypatch.setenv("TOMBOLA_COUNTRY", "DEU")
+    check_energy()
+    monkeypatch.setenv("TOMBOLA_COUNTRY", "Germany")
+    with pytest.raises(InputError, match=r"TOMBOLA_COUNTRY='Germany' is no country .* such as DEU"):
+        check_energy()
 
 
 def test_what_could_not_be_measured_is_not_nought(tracker: type[Tracker]) -> None:

@@ -11,6 +11,7 @@ from tombola.analysis.connectivity import barrier_statistics, barriers
 from tombola.analysis.measures import measures_of
 from tombola.analysis.paired import paired_differences, paired_gains
 from tombola.analysis.patterns import pattern_costs
+from tombola.analysis.pixels import live_pixels
 from tombola.analysis.signs import sign_flips
 from tombola.analysis.spread import spread
 from tombola.analysis.statistics import level_statistics
@@ -22,6 +23,7 @@ __all__ = [
     "barriers",
     "break_down",
     "level_statistics",
+    "live_pixels",
     "measures_of",
     "paired_differences",
     "paired_gains",

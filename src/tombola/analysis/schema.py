@@ -72,6 +72,7 @@ COLUMNS = (
     Column("iterations_before", "number", "training steps behind its starting weights", default=0, low=0),
     Column("seconds", "number", "time that the run took", default=NAN, low=0),
     Column("energy_kwh", "number", "energy that the run took", default=NAN, low=0),
+    Column("co2_kg", "number", "carbon dioxide that the run's energy emitted", default=NAN, low=0),
     Column("engine", "text", "what computed the run", default="own"),
     Column("job", "text", "identity of the run", default=""),
     Column(VERSION_COLUMN, "whole number", "version of this schema", default=VERSION),

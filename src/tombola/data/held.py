@@ -133,7 +133,7 @@ class Dataset:
 def _in_blocks(scaling: Scaling, array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return scaled examples; little more than the result is held at a time."""
     step = max(1, BLOCK // max(1, array[0].size))
-    blocks = [slice(start, start + step) for start in range(0, len(rows), step)]
+    blocks = [slice(start, start + step) for start in range(0, max(1, len(rows)), step)]
     first = scaling.apply(array[rows[blocks[0]]])
     result = np.empty((len(rows), *first.shape[1:]), first.dtype)
     result[blocks[0]] = first

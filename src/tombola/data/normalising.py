@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -42,10 +43,9 @@ def grouped(examples: np.ndarray, layout: Layout) -> np.ndarray:
     """Return a view [examples, groups, values] of examples: each group shares its constants."""
     if layout == "step":
         return examples.swapaxes(1, 2)
-    groups = {"together": 1, "channel": examples.shape[1], "feature": -1}[layout]
-    if groups == -1:
-        return examples.reshape(len(examples), -1, 1)
-    return examples.reshape(len(examples), groups, -1)
+    values = math.prod(examples.shape[1:])  # of an example; -1 would not do where there are no examples
+    groups = {"together": 1, "channel": examples.shape[1], "feature": values}[layout]
+    return examples.reshape(len(examples), groups, values // groups)
 
 
 def as_floats(examples: np.ndarray, layout: Layout) -> np.ndarray:

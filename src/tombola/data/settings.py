@@ -23,7 +23,8 @@ class DataSettings(Section):
     Args:
         source: a key of `SOURCES`, such as "mnist", "cifar10" or "npz"; or `package.module:function` of the user's own,
             see `tombola.data.functions`. That it is one is checked where it is looked up, by `describe` and `load`.
-        validation: examples drawn at random from the training set: how many, or their share if below 1 (0.1). Or
+        validation: examples drawn at random from the training set: how many, or their share if below 1 (0.1). With 0,
+            a network trains on all, and early stop is the end of training. Or
             `package.module:function`, called as `function(inputs, targets, generator)`, which returns the numbers of
             the training examples to set aside, or a mask of them; as many in each trial.
         arguments: of the user's function.
@@ -41,7 +42,7 @@ class DataSettings(Section):
 
     source: str = Field(json_schema_extra=named(OURS, "data source"))
     validation: (
-        Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] | Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Own]
+        Annotated[int, Field(ge=0, le=MOST_ITERATIONS)] | Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Own]
     )
     arguments: dict[str, Any] = Field(default_factory=dict)
     stream: bool = False

@@ -141,10 +141,10 @@ def rows_of(dataset: AnyDataset, validation: int | float | str, seeds: Seeds) ->
             )
         return aside, np.setdiff1d(np.arange(available), aside)
     count = held_out(validation, available)
-    if not 1 <= count < available:
+    if not 0 <= count < available:
         raise InputError(
             f"data.validation is {validation:,}, but {dataset.name} has {available:,} training examples: "
-            f"give a number from 1 to {available - 1:,}"
+            f"give a number from 0 to {available - 1:,}"
         )
     return drawn_rows(available, count, seeds)
 

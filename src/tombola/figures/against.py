@@ -1,10 +1,10 @@
-"""Panels of measures against density or sparsity: one curve per arm, or per arm and study."""
+"""Panels of measures against density, sparsity or round: one curve per arm, or per arm and study."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,14 @@ from matplotlib.lines import Line2D
 
 from tombola.analysis.measures import bounds_of
 from tombola.analysis.summary import summarise
-from tombola.figures.axes import bar_ends, density_axis, points_with_bars, sparsity_axis, value_axis
+from tombola.figures.axes import (
+    bar_ends,
+    density_axis,
+    points_with_bars,
+    round_axis,
+    sparsity_axis,
+    value_axis,
+)
 from tombola.figures.curves import Curve, curves_of
 from tombola.figures.form import Form
 from tombola.figures.page import Entries, legend_line, page, page_title
@@ -23,6 +30,8 @@ from tombola.figures.style import GREY, Style, of_study, styles
 from tombola.formatting import counted
 from tombola.tables.captions import Bars, direction, small_print
 from tombola.tasks.metric import Metric
+
+X = Literal["density", "sparsity", "round"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ def against_density(
     about: str,
     form: Form,
     style_of: Mapping[str, Style] | None = None,
-    sparsity: bool = False,
+    x: X = "density",
 ) -> Figure | None:
     """Return a figure of `panels`, or None where the levels hold nothing for it.
 
@@ -67,7 +76,7 @@ def against_density(
         about: what the figure shows, for its title.
         form: sizes and bars.
         style_of: arm -> style, where it isn't the arm's own.
-        sparsity: x is the fraction pruned, linear, instead of the percentage that remains, logarithmic.
+        x: "density", the percentage that remains, logarithmic; "sparsity", the fraction pruned; "round", the level.
     """
     style_of = style_of or styles(str(arm) for arm in levels["arm"])
     summary = summarise(levels[levels["arm"].isin(arms)], [panel.measure for panel in panels])
@@ -96,9 +105,11 @@ def against_density(
         form=form,
     )
     for letter, axes, panel, limit in zip("abcdef", all_axes, panels, limits, strict=False):
-        _draw_panel(axes, shown, curves, panel, form, sparsity)
-        if sparsity:
+        _draw_panel(axes, shown, curves, panel, form, x)
+        if x == "sparsity":
             sparsity_axis(axes, form)
+        elif x == "round":
+            round_axis(axes, form)
         else:
             density_axis(axes, shown["density"], form, shared=len(studies) > 1)
         value_axis(axes, panel.label, limit.low, limit.high, form)
@@ -107,9 +118,7 @@ def against_density(
     return figure
 
 
-def _draw_panel(
-    axes: Axes, shown: pd.DataFrame, curves: Sequence[Curve], panel: Panel, form: Form, sparsity: bool
-) -> None:
+def _draw_panel(axes: Axes, shown: pd.DataFrame, curves: Sequence[Curve], panel: Panel, form: Form, x: X) -> None:
     several = len({curve.study for curve in curves}) > 1
     drawn: set[tuple[str, float]] = set()
     for curve in curves:
@@ -124,8 +133,8 @@ def _draw_panel(
         rows = curve.of(shown)
         low, high = (panel.scale * ends for ends in bar_ends(rows, panel.measure, form.bars))
         density = rows["density"].to_numpy(dtype=float)
-        x = 1 - density if sparsity else 100 * density
-        points_with_bars(axes, x, _values(rows, panel, "mean"), low, high, curve.style.line_options(form.line))
+        places = {"density": 100 * density, "sparsity": 1 - density, "round": rows["level"].to_numpy(dtype=float)}
+        points_with_bars(axes, places[x], _values(rows, panel, "mean"), low, high, curve.style.line_options(form.line))
 
 
 def _reference(color: str, form: Form) -> dict[str, Any]:

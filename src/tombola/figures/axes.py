@@ -49,6 +49,12 @@ def sparsity_axis(axes: Axes, form: Form) -> None:
     axes.xaxis.set_major_locator(MultipleLocator(0.2))
 
 
+def round_axis(axes: Axes, form: Form) -> None:
+    """Make x the number of pruning rounds, from 0 for the dense network."""
+    axes.set_xlabel("round", size=form.label)
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
+
+
 def iteration_axis(axes: Axes, form: Form) -> None:
     """Make x the training iteration."""
     axes.set_xlabel("training iteration", size=form.label)

@@ -102,7 +102,25 @@ def criteria(levels: pd.DataFrame, settings: Settings, form: Form = SCREEN) -> F
     levels = _named(levels, {study: setting.criterion for study, setting in settings.items()})
     metric = metric_of(levels)
     about = f"test {metric.words} against sparsity"
-    return against_density(levels, arms, panels_of(metric)[1:3], about, form, sparsity=True)
+    return against_density(levels, arms, panels_of(metric)[1:3], about, form, x="sparsity")
+
+
+def by_round(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
+    """Return validation loss and metric, test loss and sparsity of each round; the first three at early stop."""
+    metric, loss = metric_of(levels), Metric("loss", "lower")
+    measured = [f"val_{metric.name}", "test_loss"]
+    at = ["iteration", *measured]
+    found = curves.reindex(columns=[*RUN, *at]).astype(dict.fromkeys(at, float))
+    known = found.rename(columns={"iteration": STOP}).drop_duplicates([*RUN, STOP])
+    levels = levels.drop(columns=measured, errors="ignore").merge(known, on=[*RUN, STOP], how="left")
+    panels = (
+        Panel("early_stop_val_loss", "best validation loss", loss),
+        Panel(measured[0], axis_label(f"validation {metric.words} there", metric.unit), metric),
+        Panel(measured[1], "test loss there", loss),
+        Panel("sparsity", "sparsity (%)", Metric("sparsity", "higher", "%")),
+    )
+    about = f"validation loss, validation {metric.words}, test loss and sparsity by round"
+    return against_density(levels, in_order(levels["arm"]), panels, about, form, x="round")
 
 
 def _while_training(

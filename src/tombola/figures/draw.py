@@ -52,10 +52,14 @@ KINDS = {
     "figure-7": Kind("learning curves of an arm other than random-mask", together=True, networks="vgg-"),
     "figure-8": Kind("learning curves of an arm other than random-mask", together=True, networks="resnet-"),
     "rounds": Kind("learning curves of two or more levels"),
+    "by-round": Kind("early stopping or learning curves of any arm", together=True, on_request=True),
     "criteria": Kind("an arm ticket", together=True),
     "rewinding": Kind("a study that rewinds to several iterations"),
     "transfer": Kind("an arm ticket and arms that are transferred, see transfer in docs/studies.md", together=True),
     "cost": Kind("costs: a results folder, or a table with a column cost", on_request=True),
+    "layer-densities": Kind("masks of a study's folder", on_request=True),
+    "mask-overlap": Kind("masks of two or more trials of a study's folder", on_request=True),
+    "live-pixels": Kind("masks of an arm ticket over images, under a linear first layer", on_request=True),
     "sign-flips": Kind("trained weights of a study's folder", on_request=True),
     "mask-distance": Kind("mask distances: an arm early-bird, or pruning.early_bird"),
     "lines-copies": Kind("interpolations between copies; see connectivity in docs/studies.md"),
@@ -191,12 +195,11 @@ def _render(
 ) -> dict[str, bytes]:
     import matplotlib
 
-    from tombola.figures import density, interpolation, training
+    from tombola.figures import characteristics, density, interpolation, training
     from tombola.figures.cost import cost
     from tombola.figures.mask_distance import mask_distance
     from tombola.figures.rewinding import rewinding
     from tombola.figures.rounds import rounds
-    from tombola.figures.signs import sign_flips
     from tombola.figures.transfer import transfer
 
     makers: dict[str, Callable[[], Figure | None]] = {
@@ -208,11 +211,15 @@ def _render(
         "figure-7": lambda: density.figure_7(levels, curves, settings, form),
         "figure-8": lambda: density.figure_8(levels, curves, settings, form),
         "rounds": lambda: rounds(levels, curves, form),
+        "by-round": lambda: density.by_round(levels, curves, form),
         "criteria": lambda: density.criteria(levels, settings, form),
         "rewinding": lambda: rewinding(levels, form),
         "transfer": lambda: transfer(levels, settings, form),
         "cost": lambda: cost(levels, form),
-        "sign-flips": lambda: sign_flips(levels, settings[levels["study"].iloc[0]], form),
+        "layer-densities": lambda: characteristics.layer_densities(levels, settings[levels["study"].iloc[0]], form),
+        "mask-overlap": lambda: characteristics.mask_overlap(levels, settings[levels["study"].iloc[0]], form),
+        "live-pixels": lambda: characteristics.live_pixels(levels, settings[levels["study"].iloc[0]], form),
+        "sign-flips": lambda: characteristics.sign_flips(levels, settings[levels["study"].iloc[0]], form),
         "mask-distance": lambda: mask_distance(levels, settings[levels["study"].iloc[0]], form),
         "lines-copies": lambda: interpolation.error_curves(levels, points, "copies", form),
         "lines-dense-ticket": lambda: interpolation.error_curves(levels, points, "dense-ticket", form),

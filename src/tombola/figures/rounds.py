@@ -1,4 +1,4 @@
-"""How every level of an arm learns: validation metric and loss against iteration, coloured by density."""
+"""How every level of an arm learns: metric and loss against iteration, coloured by density."""
 
 from __future__ import annotations
 
@@ -28,18 +28,25 @@ MOST_NUMBERS = 8  # beside the colour bar
 
 
 def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
-    """Return the learning curves of all levels of the tickets, or of the first arm if none exists."""
+    """Return the learning curves of all levels of the tickets, or of the first arm if none exists.
+
+    Two panels more show the training examples, if a study measures them (`training.train_every`).
+    """
     curves = of_sound_runs(levels, curves)
     if curves.empty:
         return None
     arm = next(arm for arm in in_order(curves["arm"]))
     curves = curves[(curves["arm"] == arm) & (curves["density"] > 0)]
     metric = metric_of(levels)
-    panels = (
-        (f"val_{metric.name}", axis_label(f"validation {metric.words}", metric.unit), metric.scale),
-        ("val_loss", "validation loss", 1.0),
-    )
-    measures = [(name, label, scale) for name, label, scale in panels if np.isfinite(curves[name]).any()]
+    panels = [
+        panel
+        for part, word in (("val", "validation"), ("train", "training"))
+        for panel in (
+            (f"{part}_{metric.name}", axis_label(f"{word} {metric.words}", metric.unit), metric.scale),
+            (f"{part}_loss", f"{word} loss", 1.0),
+        )
+    ]
+    measures = [panel for panel in panels if panel[0] in curves and np.isfinite(curves[panel[0]]).any()]
     density_of = curves.groupby("level")["density"].mean().sort_values(ascending=False)
     if len(density_of) < 2 or not measures:
         return None
@@ -55,13 +62,14 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
         margin=MARGIN,
     )
     colours = density_colours(density_of)
-    for letter, axes, (name, label, scale) in zip("ab", all_axes, measures, strict=False):
+    for letter, axes, (name, label, scale) in zip("abcd", all_axes, measures, strict=False):
         values = []
         for level, density in density_of.items():
             rows = statistics[statistics["level"] == level]
+            rows = rows[rows[f"{name}_mean"].notna()]  # the training examples may be measured less often
             values.append(scale * rows[f"{name}_mean"].to_numpy(dtype=float))
             axes.plot(rows["iteration"], values[-1], color=colours.to_rgba(density), linewidth=0.75 * form.line)
-        value_axis(axes, label, *_limits(values, rising=name != "val_loss" and metric.better == "higher"), form)
+        value_axis(axes, label, *_limits(values, rising=not name.endswith("_loss") and metric.better == "higher"), form)
         iteration_axis(axes, form)
         axes.set_title(f"({letter})", loc="left", size=0.95 * form.label)
     add_colour_bar(figure, colours, density_of.to_numpy(), form)

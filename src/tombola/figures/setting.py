@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tombola.analysis.layers import layer_densities
+from tombola.analysis.overlap import mask_overlap
+from tombola.analysis.pixels import live_pixels
 from tombola.analysis.signs import sign_flips
 from tombola.errors import InputError
 from tombola.studies.transfer import source_study
@@ -34,7 +37,9 @@ class Setting:
         stable_below: the highest error barrier that is called stable, as a fraction.
         target: data and optimiser of the study: "mnist, adam".
         sources: transferred arm -> data and optimiser of where its ticket was found, and what was taken.
-        flips: returns `tombola.analysis.sign_flips` of the study, where its weights are known; reading them takes time.
+        reads: functions that read masks or weights, which takes time, where these are known: "flips" returns
+            `tombola.analysis.sign_flips` of the study, "layers" `layer_densities`, "overlap" `mask_overlap`, and
+            "pixels" `live_pixels`.
     """
 
     dropout: float = 0.0
@@ -45,7 +50,7 @@ class Setting:
     stable_below: float = 0.02
     target: str = ""
     sources: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    flips: Callable[[], pd.DataFrame] | None = field(default=None, compare=False, repr=False)
+    reads: Mapping[str, Callable[[], pd.DataFrame]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, study: Study) -> Setting:
@@ -70,9 +75,12 @@ class Setting:
 
     @classmethod
     def of_results(cls, results: Results) -> Setting:
-        """Return the settings of a study, the masks that its dense runs tracked, and a way to its flipped signs."""
-        flips = partial(sign_flips, results)
-        return replace(cls.of(results.study), settling=results.settling(), flips=flips)
+        """Return the settings of a study, the masks that its dense runs tracked, and ways to its masks and weights."""
+        tables = {"flips": sign_flips, "layers": layer_densities, "overlap": mask_overlap}
+        reads = {name: partial(table, results) for name, table in tables.items()}
+        if any(row.arm == "ticket" for row in results.plan.rows):
+            reads["pixels"] = partial(live_pixels, results)
+        return replace(cls.of(results.study), settling=results.settling(), reads=reads)
 
 
 def _problem(study: Study) -> str:

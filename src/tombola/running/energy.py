@@ -1,40 +1,59 @@
-"""The energy that training takes, by codecarbon: measured where the machine can, else estimated from its load."""
+"""The energy that training takes, by codecarbon: measured where the machine can, else estimated from its load.
+
+The carbon dioxide follows from it and from the country's mix of electricity, which only the machine's owner knows.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
+from tombola.errors import InputError
 from tombola.extras import need
 from tombola.training.loop import Record
+
+COUNTRY = "TOMBOLA_COUNTRY"  # environment variable: the machine's country, as three letters of ISO 3166
 
 
 def check_energy() -> None:
     """Check that energy can be measured here.
 
     Raises:
-        InputError: codecarbon is not installed.
+        InputError: codecarbon is not installed, or does not know the country.
     """
     need("codecarbon", "--energy")
+    if country := os.environ.get(COUNTRY):
+        from codecarbon.input import DataSource
+
+        if country not in DataSource().get_global_energy_mix_data():
+            raise InputError(
+                f"{COUNTRY}={country!r} is no country that codecarbon knows; give three capital letters such as DEU, "
+                "or unset it"
+            )
 
 
 @contextlib.contextmanager
 def metered(records: Sequence[Record], on: bool) -> Iterator[Callable[[], None]]:
     """Measure the energy of what this process does within; the function it gives writes it down in the records.
 
-    Runs that are trained together share it equally. Like the seconds, it adds up over interruptions; a run of which
-    a part went by unmeasured has none, rather than too little.
+    With the country in the environment, it writes down the carbon dioxide too. Runs that are trained together share
+    both equally. Like the seconds, they add up over interruptions; a run of which a part went by unmeasured has none,
+    rather than too little.
 
     Args:
         records: of the runs, as they are before they are trained on.
         on: whether to measure at all.
     """
+    country = os.environ.get(COUNTRY)
     for record in records:
-        if not on:
-            record.energy_kwh = None
-        elif not record.history["iteration"]:
-            record.energy_kwh = 0.0
+        for name, measured in (("energy_kwh", on), ("co2_kg", on and bool(country))):
+            if not measured:
+                setattr(record, name, None)
+            elif not record.history["iteration"]:
+                setattr(record, name, 0.0)
     if not on:
         yield lambda: None
         return
@@ -42,15 +61,16 @@ def metered(records: Sequence[Record], on: bool) -> Iterator[Callable[[], None]]
     from codecarbon.output import BaseOutput
 
     class Total(BaseOutput):
-        kwh: float | None = None
+        found: Mapping[str, float | None] = MappingProxyType({"energy_kwh": None, "co2_kg": None})
 
         def out(self, total, delta) -> None:  # type: ignore[no-untyped-def]
-            self.kwh = total.energy_consumed
+            self.found = {"energy_kwh": total.energy_consumed, "co2_kg": total.emissions if country else None}
 
     logging.getLogger("codecarbon").setLevel(logging.ERROR)  # it speaks before it has read its own `log_level`
-    total, counted = Total(), 0.0
+    total = Total()
+    counted = dict.fromkeys(total.found, 0.0)
     tracker = OfflineEmissionsTracker(
-        country_iso_code="USA",  # it asks, for the carbon that we don't ask for
+        country_iso_code=country or "USA",  # it asks for one; without ours, we leave its carbon alone
         tracking_mode="process",
         output_methods=[],
         output_handlers=[total],
@@ -59,13 +79,14 @@ def metered(records: Sequence[Record], on: bool) -> Iterator[Callable[[], None]]
     )
 
     def note() -> None:
-        nonlocal counted
         tracker.flush()
         # codecarbon keeps its errors to itself: where it could not measure, it has said nothing.
-        share = None if total.kwh is None else (total.kwh - counted) / len(records)
-        counted = total.kwh or 0.0
-        for record in records:
-            record.energy_kwh = None if share is None or record.energy_kwh is None else record.energy_kwh + share
+        for name, value in total.found.items():
+            share = None if value is None else (value - counted[name]) / len(records)
+            counted[name] = value or 0.0
+            for record in records:
+                before = getattr(record, name)
+                setattr(record, name, None if share is None or before is None else before + share)
 
     tracker.start()
     try:

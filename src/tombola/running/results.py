@@ -28,7 +28,7 @@ from tombola.studies.plan import Plan, Row
 from tombola.tasks import ACCURACY_ALONE, Measures
 from tombola.training.engine import Weights
 from tombola.training.interpolation import measures_of
-from tombola.training.loop import early_stop_row, history_columns
+from tombola.training.loop import early_stop_row, history_columns, train_columns
 
 BEFORE = (
     "study",
@@ -43,7 +43,7 @@ BEFORE = (
     "early_stop_iteration",
     "early_stop_val_loss",
 )
-AFTER = ("iterations", "seconds", "status", "engine", "energy_kwh", "job", "iterations_before", "cost")
+AFTER = ("iterations", "seconds", "status", "engine", "energy_kwh", "co2_kg", "job", "iterations_before", "cost")
 MEASURED = ("early_stop_test", "final_test", "final_train")  # of each metric
 
 
@@ -117,23 +117,32 @@ class Results:
         did not count). `early_stop_iteration` is the iteration of minimum validation loss (the paper's
         Section 2), and a metric "at early stop" is that of the test examples there. A diverged run has status
         "diverged" and no metrics; one whose mask empties a layer, or leaves no path from input to output, has status
-        "collapsed". `energy_kwh` is NaN if not measured. `cost` is the cost of the run and of all that it needs, in
-        dense runs: see `tombola.running.relative_cost`. The dense network is level 0 of every arm: one run, shown as
-        repeat 0 of each.
+        "collapsed". `energy_kwh` is NaN if not measured, `co2_kg` if not known. `cost` is the cost of the run and of
+        all that it needs, in dense runs: see `tombola.running.relative_cost`. The dense network is level 0 of every
+        arm: one run, shown as repeat 0 of each.
         """
         rows = [self._level(row, facts) for row, facts in self._done]
         return pd.DataFrame(rows, columns=list(level_columns(self.plan.measures)))
 
     def curves(self) -> pd.DataFrame:
-        """Return one row for each evaluation of each row of `frame`."""
+        """Return one row for each evaluation of each row of `frame`.
+
+        The columns are `study`, `arm`, `trial`, `repeat`, `level`, `density`, `iteration`, and `val_` and `test_` with
+        the loss and each metric; `train_` too where a run measured the training examples (`training.train_every`). NaN
+        stands where an evaluation did not measure them.
+        """
         first, columns = (
             ["study", "arm", "trial", "repeat", "level", "density"],
             history_columns(self.plan.measures.metrics),
         )
+        more = train_columns(self.plan.measures.metrics)
+        if any(column in facts["history"] for _, facts in self._done for column in more):
+            columns += more
         pieces = []
         for row, facts in self._done:
-            level = self._level(row, facts)
-            piece = pd.DataFrame({column: facts["history"][column] for column in columns})
+            level, history = self._level(row, facts), facts["history"]
+            unknown = [math.nan] * len(history["iteration"])
+            piece = pd.DataFrame({column: history.get(column, unknown) for column in columns})
             for place, column in enumerate(first):
                 piece.insert(place, column, level[column])
             pieces.append(piece)
@@ -344,6 +353,7 @@ class Results:
             "status": "collapsed" if said(facts.get("remarks", {})) else "ok",
             "engine": facts["engine"]["name"],
             "energy_kwh": facts.get("energy_kwh", nan),
+            "co2_kg": facts.get("co2_kg", nan),
             "job": row.job,
             "iterations_before": self._iterations_before(facts),
             "cost": self._costs[row.job],

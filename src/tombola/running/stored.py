@@ -73,6 +73,7 @@ class _Trained(_Facts):
     early_stop: int | None = Field(default=None, ge=0)
     zeros: Count = 0
     energy_kwh: float | None = None
+    co2_kg: float | None = None
     settling: list[_Settling] = []
 
     @model_validator(mode="after")

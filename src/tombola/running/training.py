@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -27,9 +28,9 @@ from tombola.training.engines import choose_engine
 from tombola.training.engines.moving import MovingEngine
 from tombola.training.engines.popup import PopupEngine
 from tombola.training.engines.sampled import SampledEngine
-from tombola.training.loop import Record, new_history, train
+from tombola.training.loop import Record, lowest_from, new_history, train
 from tombola.training.tracking import MaskTracker
-from tombola.work import Item, MovingRun, Observations, Run, Supermask, Training
+from tombola.work import Item, MovingRun, Run, Supermask, Training
 
 
 @dataclass
@@ -134,7 +135,7 @@ def _begin_run(item: Item, store: Store, options: RunOptions) -> Replica:
         frozen,
     )
     start = ReplicaState(weights, mask, run.seeds, splits, run.initial.iteration, task=task, frozen=frozen)
-    return _resumed(Replica(item, start, engine, Record(new_history(task.metrics)), remarks), store, options)
+    return _resumed(Replica(item, start, engine, Record(_history(item)), remarks), store, options)
 
 
 def _begin_supermask(item: Item, store: Store, options: RunOptions) -> Replica:
@@ -147,7 +148,7 @@ def _begin_supermask(item: Item, store: Store, options: RunOptions) -> Replica:
         weights, mask, supermask.seeds, splits, supermask.initial.iteration, popup=supermask.popup, task=task
     )
     # Scores are trained for all weights, and the mask is what is found: "start" holds all of them.
-    record = Record(new_history(task.metrics), snapshots={"start": weights})
+    record = Record(_history(item), snapshots={"start": weights})
     engine = SCORERS[supermask.popup.method]
     return _resumed(Replica(item, start, engine, record, remarks, finds_mask=True), store, options)
 
@@ -161,9 +162,15 @@ def _begin_moving(item: Item, store: Store, options: RunOptions) -> Replica:
     task = run.task.make()
     start = ReplicaState(weights, mask, run.seeds, splits, run.initial.iteration, moving=run.moving, task=task)
     # The first mask zeroes weights that later masks may hold: "start" holds all of them.
-    record = Record(new_history(task.metrics), snapshots={"start": weights})
+    record = Record(_history(item), snapshots={"start": weights})
     replica = Replica(item, start, MovingEngine, record, remarks, finds_mask=True, settled_from=run.moving.end)
     return _resumed(replica, store, options)
+
+
+def _history(item: Item) -> dict[str, list[float]]:
+    """Return the history that an item's training begins with."""
+    assert isinstance(item.spec, Training)
+    return new_history(item.spec.task.make().metrics, train=item.observe.train_every is not None)
 
 
 def _check_code(training: Training) -> None:
@@ -190,8 +197,9 @@ def _resumed(replica: Replica, store: Store, options: RunOptions) -> Replica:
     same = facts.get("engine") == engine_facts(options, replica.engine.name)
     same = same and facts.get("tracked", []) == _tracked(item)
     # Of a checkpoint from before test_every existed each evaluation has a test value.
-    tested = Observations(test_every=facts.get("test_every", 1))
-    same = same and tested.with_(Observations(test_every=item.observe.test_every)) == tested
+    measured = {"test_every": facts.get("test_every", 1), "train_every": facts.get("train_every")}
+    known = item.observe.model_copy(update=measured)
+    same = same and known.with_(item.observe) == known
     if not (same and facts.get("mask") == _digest(start.mask) and snapshots <= record.snapshots.keys()):
         return replica
     weights, optimizer = under("weights", tensors), under("optimizer", tensors)
@@ -259,7 +267,7 @@ def _train_engine(engine: Engine, replicas: Sequence[Replica], store: Store, opt
             tensors = {f"weights/{name}": tensor for name, tensor in engine.weights(number).items()}
             tensors |= {f"optimizer/{name}": tensor for name, tensor in engine.optimizer_state(number).items()}
             about = {"engine": facts, "mask": _digest(replica.start.mask), "iteration": engine.iteration}
-            about |= {"test_every": replica.item.observe.test_every}
+            about |= {name: getattr(replica.item.observe, name) for name in ("test_every", "train_every")}
             about |= {"tracked": _tracked(replica.item), "tracking": [tracker.facts for tracker in replica.trackers]}
             for place, tracker in enumerate(replica.trackers):
                 tensors |= {f"tracked-{place}/{name}": tensor for name, tensor in tracker.tensors.items()}
@@ -280,7 +288,9 @@ def _train_engine(engine: Engine, replicas: Sequence[Replica], store: Store, opt
             evaluate_every=recipe.interval(len(splits.train) // recipe.batch_size),
             # Early stop may be no new lowest loss where the mask still moved at the lowest.
             test_every=[1 if replica.settled_from else replica.item.observe.test_every for replica in replicas],
+            train_every=[replica.item.observe.train_every for replica in replicas],
             patience=recipe.patience,
+            validates=len(splits.validation) > 0,
             keep={iteration for replica in replicas for iteration in replica.item.observe.snapshots},
             observe=observe,
             save=save,
@@ -309,9 +319,9 @@ def _store_result(replica: Replica, engine: Engine, facts: dict[str, Any], store
         "versions": versions(options),
     }
     if replica.settled_from:  # before that it had more weights than the level
-        about["early_stop"] = _lowest_from(replica.record, replica.settled_from)
-    if replica.record.energy_kwh is not None:
-        about["energy_kwh"] = replica.record.energy_kwh
+        about["early_stop"] = lowest_from(replica.record, replica.settled_from)
+    used = {name: getattr(replica.record, name) for name in ("energy_kwh", "co2_kg")}
+    about |= {name: value for name, value in used.items() if value is not None}
     if replica.trackers:
         about["settling"] = [tracker.facts for tracker in replica.trackers]
     settled = {
@@ -323,13 +333,6 @@ def _store_result(replica: Replica, engine: Engine, facts: dict[str, Any], store
     store.save_training(replica.item, mask, replica.record, about, settled)
 
 
-def _lowest_from(record: Record, iteration: int) -> int:
-    """Return the row of the lowest validation loss among evaluations after that iteration; the last one without any."""
-    rows = [row for row, seen in enumerate(record.history["iteration"]) if seen > iteration]
-    losses = record.history["val_loss"]
-    return min(rows, key=losses.__getitem__) if rows else len(losses) - 1
-
-
 def _state(replica: Replica, engine: Engine, budget: int) -> dict[str, Any]:
     """Return how far a training is, with the latest value of each metric on the validation examples."""
     history = replica.record.history
@@ -338,7 +341,7 @@ def _state(replica: Replica, engine: Engine, budget: int) -> dict[str, Any]:
         "label": replica.item.label,
         "iteration": engine.iteration,
         "budget": budget,
-        "metrics": {name: values[-1] for name, values in measured.items() if values},
+        "metrics": {name: values[-1] for name, values in measured.items() if values and not math.isnan(values[-1])},
     }
 
 

@@ -24,7 +24,7 @@ from tombola.studies.rewind import iterations
 from tombola.studies.size import MAX_RUNS, check_size, runs_of
 from tombola.studies.sources import Source, source_of
 from tombola.studies.study import ArmSettings, Study
-from tombola.studies.task_checks import check_margins, check_outputs
+from tombola.studies.task_checks import check_margins, check_outputs, check_validation
 from tombola.studies.transfer import source_study, transferred
 from tombola.studies.trial import Codes, Trial, epoch_length
 from tombola.tasks import ACCURACY_ALONE, Measures
@@ -93,6 +93,8 @@ class Plan:
             f"note: a transferred ticket's output layer, {head}, gets new random weights: its source has other outputs"
             for head in sorted(filter(None, heads))
         ]
+        if self.study.data.validation == 0:
+            lines.append("note: data.validation is 0, so columns and figures at early stop show the end of training")
         return (*undrawn, *dict.fromkeys(line for line in lines if line))
 
     @cached_property
@@ -136,6 +138,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     coverage = examined(build, data, study.network)
     check_outputs(task, initialised(build, "pytorch", 0), data, study.data.source)
     check_margins(study, task, data)
+    check_validation(study)
     recipes = [study.training, *(study.recipe(1).changed(arm.training) for arm in study.arms)]
     untrained = partial(initialised, build, study.network.init, 0)
     for recipe in (recipes[0], study.recipe(1), *recipes[1:]):

@@ -26,7 +26,8 @@ def check_first_batch(plan: Plan, dataset: AnyDataset) -> None:
     splits = splits.with_targets(lambda targets: task.checked(targets, study.data.source))
     module = initialised(network_for(study.network, plan.data, task), study.network.init, 0)
     batch = splits.train.select(slice(study.training.batch_size))
-    check_start(task, module, batch, splits.validation, study.data.source)
+    measured = splits.validation if len(splits.validation) else splits.test
+    check_start(task, module, batch, measured, study.data.source)
 
 
 def check_data_at_hand(plan: Plan, root: Path | None = None) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 4  # of the synthetic batch that shapes are checked with
 LIMIT = 256  # examples of the data themselves that the loss and the metrics are tried on
+BY_VALIDATION = ("stability",)  # criteria that look at the weights at the lowest validation loss
 AGREE = 1e-4  # relative difference of sums in another order; float32 products differ by block size
 
 
@@ -56,6 +57,27 @@ def check_margins(study: Study, task: Task, data: Description) -> None:
         raise InputError(
             f"pruning.stop_margin={pruning.stop_margin:g}: the {metric.words} of a guess is unknown for task: "
             f"{study.task.name}; remove stop_margin, and set pruning.rounds to the last level that you need"
+        )
+
+
+def check_validation(study: Study) -> None:
+    """Check that a study without validation examples asks for nothing that is judged by them.
+
+    Raises:
+        InputError: it does.
+    """
+    if study.data.validation != 0:
+        return
+    recipes = {"training": study.training, "retraining": study.recipe(1)}
+    recipes |= {f"arms: training of {arm.label!r}": study.recipe(1).changed(arm.training) for arm in study.arms}
+    found = [f"{where}: patience" for where, recipe in recipes.items() if recipe.patience]
+    found += [f"pruning.{name}" for name in ("back_off", "stop_margin") if getattr(study.pruning, name) is not None]
+    criteria = {"pruning.criterion": study.pruning.criterion}
+    criteria |= {f"arms: criterion of {arm.label!r}": arm.criterion for arm in study.arms if arm.criterion}
+    found += [f"{where}={name}" for where, name in criteria.items() if name in BY_VALIDATION]
+    if found:
+        raise InputError(
+            f"{found[0]} needs validation examples, and data.validation is 0; set examples aside, or remove it"
         )
 
 

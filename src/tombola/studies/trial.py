@@ -589,7 +589,8 @@ class Trial:
         study, recipe = self.study, recipe or self.study.recipe(level)
         noise = SgdNoise(level=level if study.noise == "level" else 0, copy_number=copy_number)
         code = recipe.code()
-        observe = Observations(test_every=recipe.test_interval).with_(observe or Observations())
+        measured = Observations(test_every=recipe.test_interval, train_every=recipe.train_interval)
+        observe = measured.with_(observe or Observations())
         common = {"training": recipe.deciding, "initial": initial, "until": until, "noise": noise, "recipe_code": code}
         kind, about = INSTEAD[type(mask)](mask) if type(mask) in INSTEAD else (Run, {"mask": mask})
         spec: Training = self.spec(kind, **about, **common)
@@ -613,11 +614,16 @@ class Trial:
         iterations = min(budget, spec.until or budget) - spec.initial.iteration
         evaluations = math.ceil(iterations / recipe.interval(epoch)) + 1
         interval = 1 if isinstance(spec, MovingRun) else recipe.test_interval
-        curve = 1 if interval is None else math.ceil(iterations / max(interval, recipe.interval(epoch))) + 1
-        tests = curve + math.ceil(NEW_BEST * (evaluations - curve))
+
+        def curve(asked: int | None) -> int:
+            return 1 if asked is None else math.ceil(iterations / max(asked, recipe.interval(epoch))) + 1
+
+        tests = curve(interval) + math.ceil(NEW_BEST * (evaluations - curve(interval)))
         return Cost(
             iterations=iterations,
             batch_size=recipe.batch_size,
-            evaluated=evaluations * self.set_aside + tests * self.data.test + self.data.train,
+            evaluated=evaluations * self.set_aside
+            + tests * self.data.test
+            + curve(recipe.train_interval) * self.data.train,
             density=self._density(spec, level, budget),
         )

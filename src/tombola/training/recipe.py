@@ -47,6 +47,8 @@ class Recipe(Section):
         test_every: iterations between measurements on the test examples, each at the next evaluation; or "evaluation":
             at each. Without it, the test examples are measured only where tables need them: at early stop and at the
             end. It changes no weight and no table.
+        train_every: the same of the training examples; without it, they are measured at the end alone, and learning
+            curves have no training loss and no training metrics. It changes no weight and no table.
         patience: training ends early after that many evaluations in a row without a lower validation loss; None
             trains the whole budget, as the paper does.
         schedule: of the learning rate after warmup: "constant"; "step", multiplied by `gamma` at each milestone;
@@ -75,6 +77,7 @@ class Recipe(Section):
     epochs: float | None = Field(default=None, gt=0, le=MOST_ITERATIONS)
     evaluate_every: Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] | Literal["epoch"] = 100
     test_every: Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] | Literal["evaluation"] | None = None
+    train_every: Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] | Literal["evaluation"] | None = None
     patience: int | None = Field(default=None, ge=1, le=MOST_ITERATIONS)
     schedule: str = Field(default="constant", json_schema_extra=named(SCHEDULES, "schedule"))
     milestones: tuple[Annotated[int, Field(le=MOST_ITERATIONS)], ...] = Field(default=(), max_length=MOST_MILESTONES)
@@ -174,9 +177,14 @@ class Recipe(Section):
         return 1 if self.test_every == "evaluation" else self.test_every
 
     @property
+    def train_interval(self) -> int | None:
+        """Iterations between measurements on the training examples, as `test_interval`."""
+        return 1 if self.train_every == "evaluation" else self.train_every
+
+    @property
     def deciding(self) -> Recipe:
         """The recipe without what changes no weight."""
-        return self if self.test_every is None else self.model_copy(update={"test_every": None})
+        return self.model_copy(update={"test_every": None, "train_every": None})
 
     @property
     def knows_optimizer(self) -> bool:

@@ -67,24 +67,33 @@ class Observations(Section):
         named: snapshots that a user's own trainer must take, such as "step-500".
         test_every: iterations between measurements on the test examples, 1 for each evaluation; None measures them at
             early stop and at the end alone.
+        train_every: iterations between measurements on the training examples, 1 for each evaluation; None measures
+            them at the end alone.
     """
 
     snapshots: tuple[int, ...] = ()
     masks: tuple[TrackedMasks, ...] = ()
     named: tuple[str, ...] = ()
     test_every: int | None = None
+    train_every: int | None = None
 
     def with_(self, other: Observations) -> Observations:
         """Return all that either of the two asks for."""
         masks = (*self.masks, *(each for each in other.masks if each not in self.masks))
         snapshots, named = {*self.snapshots, *other.snapshots}, {*self.named, *other.named}
-        both = [each for each in (self.test_every, other.test_every) if each is not None]
         return Observations(
             snapshots=tuple(sorted(snapshots)),
             masks=masks,
             named=tuple(sorted(named)),
-            test_every=math.gcd(*both) if both else None,
+            test_every=_both(self.test_every, other.test_every),
+            train_every=_both(self.train_every, other.train_every),
         )
+
+
+def _both(one: int | None, other: int | None) -> int | None:
+    """Return the interval whose multiples hold those of both; None stands for no measurements."""
+    asked = [each for each in (one, other) if each is not None]
+    return math.gcd(*asked) if asked else None
 
 
 @dataclass(frozen=True)
