@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from same_results import assert_same_results
 import tombola
 from tombola.errors import ClusterError, InputError
 
-CHANGES = {"trials": 2, "pruning.rounds": 4, "arms": ["ticket", "reinit"], "training.iterations": 400}
+CHANGES = {"trials": 2, "pruning.rounds": 4, "arms": ["ticket", "reinit"], "training.iterations": 1500}
 KILLS = int(os.environ.get("TOMBOLA_KILLS", "12"))
 LEASE = 4.0
 
@@ -28,7 +30,7 @@ LEASE = 4.0
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone") / "out"
-    tombola.run(tombola.Study.load("demo", **CHANGES), folder, workers=0, figures=False, quiet=True)
+    tombola.run(study(), folder, workers=0, figures=False, quiet=True)
     return folder
 
 
@@ -85,10 +87,14 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made.close()
 
 
-def command(cluster: Cluster, out: Path) -> subprocess.Popen[str]:
+def study(seed: int = 0) -> tombola.Study:
+    return tombola.Study.load("demo", seed=seed, **CHANGES)
+
+
+def command(cluster: Cluster, out: Path, seed: int = 0) -> subprocess.Popen[str]:
     settings = out.with_name("cluster.yaml")
     settings.write_text(f"lease: {LEASE}\nworkers: {cluster.count}\n")
-    changes = [f"{name}={str(value).replace(chr(39), '')}" for name, value in CHANGES.items()]
+    changes = [f"{name}={str(value).replace(chr(39), '')}" for name, value in (CHANGES | {"seed": seed}).items()]
     where = ["--on", f"dask={cluster.address}", "--cluster", str(settings)]
     options = ["--out", str(out), *where, "--checkpoint-every", "0.3", "--no-figures", "--quiet"]
     return subprocess.Popen(
@@ -110,41 +116,130 @@ def wait_for_workers(cluster: Cluster) -> None:
             time.sleep(0.5)
 
 
+class Violence:
+    """Kills and freezes processes of a cluster at random: nannies, workers, and those in which workers compute.
+
+    Once, in the middle, it kills the scheduler, and once the command; both are started again.
+    """
+
+    def __init__(self, cluster: Cluster, kills: int):
+        self.cluster, self.most = cluster, kills
+        self.kills, self.freezes = 0, 0
+        self._draw = random.Random(0)
+        self._frozen: list[tuple[float, psutil.Process]] = []
+
+    def during(self, out: Path, seed: int) -> None:
+        """Run a study to its end, and attack whatever computes it until all kills are spent."""
+        run, until = command(self.cluster, out, seed), time.monotonic() + 7000
+        while run.poll() is None or run.returncode:
+            assert time.monotonic() < until
+            if run.poll() is not None:  # only because of what was done to it
+                _, message = run.communicate()
+                assert run.returncode == -signal.SIGKILL or "its scheduler has ended" in message, message
+                wait_for_workers(self.cluster)
+                run = command(self.cluster, out, seed)
+            time.sleep(self._draw.uniform(0.5, 4.0))
+            self.cluster.keep()
+            self._thaw(time.monotonic())
+            if self.kills < self.most:
+                self._strike(run)
+        self._thaw(math.inf)
+        run.communicate()
+
+    def _strike(self, run: subprocess.Popen[str]) -> None:
+        if self.kills == self.most // 3:
+            self.cluster.scheduler.kill()
+            self.cluster.scheduler.wait()
+            run.wait(60)
+            self.cluster.start_scheduler()
+        elif self.kills == 2 * self.most // 3:
+            run.kill()
+        else:
+            with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+                victim = self._draw.choice(self.cluster.processes())
+                if self._draw.random() < 0.25:
+                    victim.suspend()
+                    self._frozen.append((time.monotonic() + self._draw.uniform(1.5, 5.0) * LEASE, victim))
+                    self.freezes += 1
+                else:
+                    victim.kill()
+        self.kills += 1
+
+    def _thaw(self, now: float) -> None:
+        for entry in [entry for entry in self._frozen if entry[0] < now]:
+            self._frozen.remove(entry)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                entry[1].resume()
+
+
+# Workers note each training that they end, and each result that they put into place.
+NOTES = """
+import os, sys
+from importlib.machinery import PathFinder
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name != "tombola.running.store":
+            return None
+        spec = super().find_spec(name, path, target)
+        load = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: (load(module), note(module.Store))
+        return spec
+
+def note(store):
+    save, move = store.save_training, store._move_into_place
+
+    def line(what, item):
+        with open(os.environ["TOMBOLA_NOTES"], "a") as file:
+            file.write(f"{what} {item.id}\\n")
+
+    def save_training(self, item, *rest):
+        line("trained", item)
+        save(self, item, *rest)
+
+    def move_into_place(self, aside, item):
+        own = os.stat(aside).st_ino
+        move(self, aside, item)
+        if os.stat(self.jobs / item.folder).st_ino == own:
+            line("stored", item)
+
+    store.save_training, store._move_into_place = save_training, move_into_place
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_results_after_random_kills_are_those_of_one_process(cluster: Cluster, alone: Path, tmp_path: Path) -> None:
-    out, draw, kills = tmp_path / "out", random.Random(0), 0
-    wait_for_workers(cluster)
-    run = command(cluster, out)
-    frozen: list[tuple[float, psutil.Process]] = []
-    until = time.monotonic() + 7000
-    while run.poll() is None:
-        assert time.monotonic() < until
-        time.sleep(draw.uniform(0.5, 4.0))
+def test_results_after_random_kills_are_those_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = tmp_path / "notes"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(NOTES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
+    monkeypatch.setenv("TOMBOLA_NOTES", str(notes))
+    cluster = Cluster(tmp_path, 4)
+    try:
         cluster.keep()
-        for entry in [entry for entry in frozen if entry[0] < time.monotonic()]:
-            frozen.remove(entry)
-            with contextlib.suppress(psutil.NoSuchProcess):
-                entry[1].send_signal(signal.SIGCONT)
-        alive = cluster.processes()
-        if kills >= KILLS or not alive:
-            continue
-        with contextlib.suppress(psutil.NoSuchProcess):
-            victim = draw.choice(alive)
-            if draw.random() < 0.25:
-                victim.suspend()
-                frozen.append((time.monotonic() + 3 * LEASE, victim))
-            else:
-                victim.kill()
-            kills += 1
-    for _, process in frozen:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.resume()
-    _, message = run.communicate()
-    assert run.returncode == 0, message
-    print(f"{kills} kills")
-    assert kills >= min(KILLS, 5)
-    assert_same_results(out, alone)
+        wait_for_workers(cluster)
+        violence, studies = Violence(cluster, KILLS), 0
+        while violence.kills < KILLS:
+            violence.during(tmp_path / f"out-{studies}", studies)
+            studies += 1
+    finally:
+        cluster.close()
+    noted = Counter(notes.read_text().splitlines())
+    results = [path.name.rpartition("-")[2] for path in tmp_path.glob("out-*/jobs/lenet*")]
+    assert {line: count for line, count in noted.items() if line.startswith("stored")} == {
+        f"stored {result}": 1 for result in results
+    }
+    again = sum(count - 1 for line, count in noted.items() if line.startswith("trained"))
+    print(f"{violence.kills} kills, {violence.freezes} of them freezes; {studies} studies, {len(results)} results")
+    print(f"{again} trainings ended again, because their result was not stored at the first end")
+    for number in range(studies):
+        alone = tmp_path / f"alone-{number}"
+        tombola.run(study(number), alone, workers=0, figures=False, quiet=True)
+        assert_same_results(tmp_path / f"out-{number}", alone)
 
 
 @pytest.mark.slow
@@ -197,7 +292,7 @@ def test_workers_that_are_told_to_go_give_their_work_back(cluster: Cluster, alon
 def test_workers_of_this_machine_are_started_and_ended(alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     before = {process.pid for process in psutil.process_iter()}
-    tombola.run(tombola.Study.load("demo", **CHANGES), out, on="dask", workers=2, figures=False, quiet=True)
+    tombola.run(study(), out, on="dask", workers=2, figures=False, quiet=True)
     assert_same_results(out, alone)
     left = [each.info for each in psutil.process_iter(["pid", "cmdline"]) if each.pid not in before]
     assert not [each for each in left if any("dask_worker" in word for word in each["cmdline"] or ())]
