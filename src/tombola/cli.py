@@ -101,11 +101,17 @@ cluster_option = click.option(
     "--cluster", type=LocalPath(), help="Read the settings of the cluster from this file, instead of the study."
 )
 
+store_option = click.option(
+    "--store",
+    metavar="STORE",
+    help="Serve workers that don't see the results folder: via-engine, or an address such as s3://BUCKET/PREFIX.",
+)
+
 
 def work_options(command: Any) -> Any:
     """Add the arguments and options that `run` and `plan` share."""
     shared: list[Any] = [study_argument, changes_argument, out_option, data_option, workers_option, device_option]
-    shared += [engine_option, max_runs_option, on_option, cluster_option]
+    shared += [engine_option, max_runs_option, on_option, cluster_option, store_option]
     for option in reversed(shared):
         command = option(command)
     return command
@@ -144,6 +150,7 @@ def run(
     max_runs: int,
     on: str,
     cluster: Path | None,
+    store: str | None,
     checkpoint_every: float,
     energy: bool,
     tf32: bool,
@@ -184,6 +191,7 @@ def run(
         max_runs=max_runs,
         on=on,
         cluster=cluster,
+        store=store,
     )
     _print_ending(results)
     click.echo(f"Tables:   tombola results {_quoted(folder)} shows all arms, and early stop")
@@ -218,6 +226,7 @@ def plan(
     max_runs: int,
     on: str,
     cluster: Path | None,
+    store: str | None,
     verbose: bool,
 ) -> None:
     """Show the work of a study and its time.
@@ -233,7 +242,7 @@ def plan(
     from tombola.tables.overview import plan_table
 
     loaded, folder = _load(study, changes, out)
-    site = site_for(on, read_cluster(cluster, loaded.cluster) if cluster else loaded.cluster)
+    site = site_for(on, read_cluster(cluster, loaded.cluster) if cluster else loaded.cluster, store)
     made = make_plan(loaded, data_folder(data), max_runs)
     check_data_at_hand(made, data_folder(data))
     here = Site(site.settings)

@@ -57,6 +57,7 @@ def run(
     max_runs: int = MAX_RUNS,
     on: str | Executor = "local",
     cluster: ClusterSettings | str | Path | None = None,
+    store: str | None = None,
 ) -> Results:
     """Run or resume a study, and return its results. It does not repeat finished work.
 
@@ -86,6 +87,8 @@ def run(
             `tombola[cluster]`, and workers that see the results folder.
         cluster: settings of these workers, or a file of them, instead of those of the study: see
             `tombola.studies.cluster.ClusterSettings`.
+        store: for workers that do not see the results folder: "via-engine" sends results through Dask, and an address
+            such as "s3://bucket/prefix" sends them there first.
 
     Raises:
         InputError: tombola can't use the study, its data or the folder; it has written nothing.
@@ -98,18 +101,18 @@ def run(
     loaded, folder = chosen_study(study, out)
     check_tracker(tracker)
     settings = read_cluster(Path(cluster), loaded.cluster) if isinstance(cluster, str | Path) else cluster
-    site = site_for(on, settings or loaded.cluster)
+    site = site_for(on, settings or loaded.cluster, store)
     with site.reached(workers):
         plan, options = prepare(
             loaded, data_folder(data), workers, device, engine, checkpoint_every, energy, max_runs, site.device, tf32
         )
-        store = Store(folder, site.settings.lease)
-        store.create()
+        kept = Store(folder, site.settings.lease)
+        kept.create()
         workers = site.workers(workers, options.device, len(plan.work))
-        display = Display(plan, store, workers or 1, terminal.console(stderr=True), quiet, verbose)
-        display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
-        tally = execute(plan, store, options, workers, display, site)
-    results = Results(plan, store)
+        display = Display(plan, kept, workers or 1, terminal.console(stderr=True), quiet, verbose)
+        display.tracking = Tracking(tracker, plan, kept, display.note) if tracker else None
+        tally = execute(plan, kept, options, workers, display, site)
+    results = Results(plan, kept)
     if figures and not quiet:
         display.note("writing tables and figures")
     save(results, figures)

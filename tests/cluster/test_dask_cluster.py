@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -91,12 +91,12 @@ def study(seed: int = 0) -> tombola.Study:
     return tombola.Study.load("demo", seed=seed, **CHANGES)
 
 
-def command(cluster: Cluster, out: Path, seed: int = 0) -> subprocess.Popen[str]:
+def command(cluster: Cluster, out: Path, seed: int = 0, more: Sequence[str] = ()) -> subprocess.Popen[str]:
     settings = out.with_name("cluster.yaml")
     settings.write_text(f"lease: {LEASE}\nworkers: {cluster.count}\n")
     changes = [f"{name}={str(value).replace(chr(39), '')}" for name, value in (CHANGES | {"seed": seed}).items()]
     where = ["--on", f"dask={cluster.address}", "--cluster", str(settings)]
-    options = ["--out", str(out), *where, "--checkpoint-every", "0.3", "--no-figures", "--quiet"]
+    options = ["--out", str(out), *where, "--checkpoint-every", "0.3", "--no-figures", "--quiet", *more]
     return subprocess.Popen(
         [sys.executable, "-m", "tombola", "run", "demo", *changes, *options],
         stderr=subprocess.PIPE,
@@ -122,22 +122,22 @@ class Violence:
     Once, in the middle, it kills the scheduler, and once the command; both are started again.
     """
 
-    def __init__(self, cluster: Cluster, kills: int):
-        self.cluster, self.most = cluster, kills
+    def __init__(self, cluster: Cluster, kills: int, options: Sequence[str]):
+        self.cluster, self.most, self.options = cluster, kills, options
         self.kills, self.freezes = 0, 0
         self._draw = random.Random(0)
         self._frozen: list[tuple[float, psutil.Process]] = []
 
     def during(self, out: Path, seed: int) -> None:
         """Run a study to its end, and attack whatever computes it until all kills are spent."""
-        run, until = command(self.cluster, out, seed), time.monotonic() + 7000
+        run, until = command(self.cluster, out, seed, self.options), time.monotonic() + 7000
         while run.poll() is None or run.returncode:
             assert time.monotonic() < until
             if run.poll() is not None:  # only because of what was done to it
                 _, message = run.communicate()
                 assert run.returncode == -signal.SIGKILL or "its scheduler has ended" in message, message
                 wait_for_workers(self.cluster)
-                run = command(self.cluster, out, seed)
+                run = command(self.cluster, out, seed, self.options)
             time.sleep(self._draw.uniform(0.5, 4.0))
             self.cluster.keep()
             self._thaw(time.monotonic())
@@ -201,7 +201,7 @@ def note(store):
     def move_into_place(self, aside, item):
         own = os.stat(aside).st_ino
         move(self, aside, item)
-        if os.stat(self.jobs / item.folder).st_ino == own:
+        if os.stat(self.jobs / item.folder).st_ino == own and "tombola-worker-" not in str(self.jobs):
             line("stored", item)
 
     store.save_training, store._move_into_place = save_training, move_into_place
@@ -212,7 +212,10 @@ sys.meta_path.insert(0, Finder)
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_results_after_random_kills_are_those_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("store", ["shared", "via-engine"])
+def test_results_after_random_kills_are_those_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
     notes = tmp_path / "notes"
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(NOTES)
@@ -222,7 +225,7 @@ def test_results_after_random_kills_are_those_of_one_process(tmp_path: Path, mon
     try:
         cluster.keep()
         wait_for_workers(cluster)
-        violence, studies = Violence(cluster, KILLS), 0
+        violence, studies = Violence(cluster, KILLS, () if store == "shared" else ("--store", store)), 0
         while violence.kills < KILLS:
             violence.during(tmp_path / f"out-{studies}", studies)
             studies += 1

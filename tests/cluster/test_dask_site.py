@@ -15,9 +15,9 @@ import pytest
 from distributed import Scheduler, Worker
 
 from tombola.errors import ClusterError, StoppedByUser
-from tombola.running import dask_site
+from tombola.running import dask_site, slurm_site
+from tombola.running.courier import leave
 from tombola.running.dask_site import DaskSite
-from tombola.running.remote import release
 from tombola.studies.cluster import ClusterSettings
 
 
@@ -47,7 +47,7 @@ def test_workers_end_their_processes_also_after_ctrl_c(monkeypatch: pytest.Monke
     monkeypatch.setattr(dask_site, "_connected", lambda address: client)
     with pytest.raises(StoppedByUser), DaskSite(ClusterSettings(), "tcp://there:0").reached(None):
         raise StoppedByUser("stopped")
-    assert client.called == [release]
+    assert client.called == [leave]
 
 
 def test_a_worker_that_is_told_to_go_takes_no_more_calls() -> None:
@@ -76,17 +76,17 @@ def test_workers_of_this_machine_share_its_cores(
 ) -> None:
     monkeypatch.setattr(dask_site, "cores", lambda: cores)
     monkeypatch.setattr(dask_site, "SpecCluster", lambda **options: contextlib.nullcontext())
-    monkeypatch.setattr(DaskSite, "_kept", lambda self, cluster: "tcp://127.0.0.1:1")
+    monkeypatch.setattr(DaskSite, "kept", lambda self, cluster: "tcp://127.0.0.1:1")
     site = DaskSite(ClusterSettings(cores=each))
     with contextlib.ExitStack() as stack:
-        site._started(stack, None)
+        site.started(stack, None)
     assert site.workers(None, "cpu", 100) == expected
 
 
 def test_a_search_path_with_quotes_reaches_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     path = "/home/o'neil/my code:/tmp/$(touch x)"
     monkeypatch.setenv("PYTHONPATH", path)
-    script = "\n".join([*dask_site._environment(3), 'printf "%s|%s" "$PYTHONPATH" "$OMP_NUM_THREADS"'])
+    script = "\n".join([*slurm_site._environment(3), 'printf "%s|%s" "$PYTHONPATH" "$OMP_NUM_THREADS"'])
     assert subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True).stdout == f"{path}|3"
 
 
@@ -103,4 +103,4 @@ def test_what_sbatch_says_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     sbatch.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(ClusterError, match=message):
-        dask_site._check_job("#!/bin/sh")
+        slurm_site._check_job("#!/bin/sh")

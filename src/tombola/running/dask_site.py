@@ -1,26 +1,21 @@
-"""Computing on a Dask cluster: this machine's processes, the workers of a scheduler, or jobs of SLURM."""
+"""Computing on a Dask cluster: this machine's processes, or the workers of a scheduler."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import shlex
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dask
-import platformdirs
 import torch
-from dask_jobqueue import SLURMCluster
 from distributed import Client, Scheduler, WorkerPlugin
 from distributed.core import Status
 from distributed.deploy.spec import SpecCluster
@@ -29,10 +24,14 @@ from distributed.scheduler import KilledWorker
 
 from tombola.errors import ClusterError, InputError
 from tombola.running import preemption
+from tombola.running.courier import leave
+from tombola.running.dask_depot import DaskCounter, DaskDepot
+from tombola.running.depots import Depot
 from tombola.running.devices import choose_device, cores
 from tombola.running.executors import opened
-from tombola.running.remote import PROCESSES, Remote, Sender, check, checking, on_node, release
-from tombola.running.sites import Site
+from tombola.running.remote import PROCESSES, ProcessDied, Remote, Sender, check, checking, on_node
+from tombola.running.sites import WorkersElsewhere
+from tombola.running.worker import Answer
 from tombola.studies.cluster import ClusterSettings
 from tombola.studies.plan import Plan
 
@@ -40,22 +39,22 @@ SCHEMES = ("tcp", "tls", "ws", "wss")
 ANSWER = 8.0  # seconds within which an address answers
 CHECKED = 120.0  # seconds within which all workers have said whether they can do the work; each imports PyTorch first
 START = 60.0  # seconds that a worker of this machine has to start
-SUBMIT = 60.0  # seconds that sbatch has to judge a job
+STARTS = 3  # that each worker's process has, as it may be killed like any other
 TRIES = 20  # to reach all workers while some of them die
 LEAVE = 5.0  # seconds that a worker that goes has to hand its answers to others
 LOST = 2.0  # leases: a silent worker's calls are then given to others
 
 
-class DaskSite(Site):
+class DaskSite(WorkersElsewhere):
     """The workers of a Dask scheduler; without an address, processes of this machine."""
 
     takes_address = True
     here = False
 
-    def __init__(self, settings: ClusterSettings, about: str = ""):
-        super().__init__(settings, about)
+    def __init__(self, settings: ClusterSettings, about: str = "", store: str | None = None):
+        super().__init__(settings, about, store)
         self._client: Any = None
-        self._count = 0
+        self.count = 0
 
     def describe(self) -> str:
         """Return for a person where work is computed."""
@@ -69,7 +68,7 @@ class DaskSite(Site):
             stack.enter_context(
                 dask.config.set({"distributed.scheduler.worker-ttl": f"{self.settings.lease * LOST} s"})
             )
-            address = self.about or self._started(stack, workers)
+            address = self.about or self.started(stack, workers)
             self._client = stack.enter_context(_connected(address))
             if self.about and not self._client.nthreads():
                 raise ClusterError(
@@ -78,21 +77,21 @@ class DaskSite(Site):
             try:
                 yield
             finally:
-                if self.about:
+                if self.about or self.store:
                     with contextlib.suppress(Exception):  # workers or the scheduler may have gone
-                        _answers(self._client, release, within=ANSWER)
+                        _answers(self._client, leave, self._command, within=ANSWER)
 
-    def _started(self, stack: contextlib.ExitStack, workers: int | None) -> str:
+    def started(self, stack: contextlib.ExitStack, workers: int | None) -> str:
         """Start a scheduler in this process, and workers that do not import the caller's main module."""
-        self._count = workers or self.settings.workers or max(1, cores() // self.settings.cores)
+        self.count = workers or self.settings.workers or max(1, cores() // self.settings.cores)
         worker = {"cls": _LocalWorker, "options": {"threads": self.settings.cores}}
         scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}}
         cluster = stack.enter_context(SpecCluster(scheduler=scheduler, worker=worker, name="tombola"))
-        return self._kept(cluster)
+        return self.kept(cluster)
 
-    def _kept(self, cluster: Any) -> str:
+    def kept(self, cluster: Any) -> str:
         """Keep the number of a cluster's workers, also when some end; return its address."""
-        cluster.adapt(minimum=self._count, maximum=self._count, interval="1s")
+        cluster.adapt(minimum=self.count, maximum=self.count, interval="1s")
         return cluster.scheduler_address
 
     def device(self, asked: str) -> str:
@@ -110,7 +109,7 @@ class DaskSite(Site):
 
     def workers(self, asked: int | None, device: str, items: int) -> int:
         """Return how many calls are made at a time."""
-        return asked or self.settings.workers or self._count or sum(self._client.nthreads().values())
+        return asked or self.settings.workers or self.count or sum(self._client.nthreads().values())
 
     def threads(self, plan: Plan, workers: int) -> int:
         """Return how many threads compute a run."""
@@ -118,100 +117,42 @@ class DaskSite(Site):
 
     def executor(self, plan: Plan, workers: int, threads: int, file: Path) -> Executor:
         """Return what sends work to the workers, after each worker has said that it can do it."""
-        client, sender = self._client, Sender.of(plan.study, str(file), threads)
-        self._wait()
-        for worker, answer in _answers(client, on_node, sender, check()).items():
-            with checking(f"the worker at {worker}"):
-                opened(answer)
-        _register(client)
-        return Remote(client.get_executor(pure=False), sender, (KilledWorker,), lambda: not client.nthreads())
+        client, sender = self._client, Sender.of(plan.study, "" if self.store else str(file), threads)
+        self.wait()
+        with self.courier(file) as (courier, depot):
+            self._check(on_node if courier is None else courier.check, sender)
+            _register(client)
+        node = on_node if courier is None else courier
+        remote = Remote(client.get_executor(pure=False), sender, (KilledWorker,), lambda: not client.nthreads(), node)
+        return remote if depot is None else self.dispatch(remote, depot, plan, file)
 
-    def _wait(self) -> None:
+    def _engine_depot(self, file: Path) -> tuple[Callable[[], Depot], Depot]:
+        """Return what opens the depot on a worker, and the depot: this machine's, which workers reach through Dask."""
+        name = f"tombola-{file.name}"
+        return partial(DaskDepot, name), DaskCounter(self._client, name, file.parent / ".depot")
+
+    def _check(self, node: Callable[[Sender, bytes], Answer], sender: Sender) -> None:
+        """Let each worker make a call that does nothing.
+
+        Raises:
+            ClusterError: a worker can't do the sender's work, or its processes die.
+        """
+        for left in reversed(range(STARTS)):
+            try:
+                for worker, answer in _answers(self._client, node, sender, check()).items():
+                    with checking(f"the worker at {worker}"):
+                        opened(answer)
+                return
+            except ProcessDied:
+                if not left:
+                    raise
+
+    def wait(self) -> None:
         """Wait for the first worker."""
         try:
             self._client.wait_for_workers(1, timeout=START)
         except TimeoutError:
             raise ClusterError(f"no Dask worker has started within {START:.0f} seconds; try again") from None
-
-
-class SlurmSite(DaskSite):
-    """Jobs of SLURM, each with one worker. Dask's scheduler runs in this process; a job that ends is replaced."""
-
-    takes_address = False
-
-    def describe(self) -> str:
-        """Return for a person where work is computed."""
-        return f"computed by jobs of SLURM: {self.settings.text()}"
-
-    def _started(self, stack: contextlib.ExitStack, workers: int | None) -> str:
-        if shutil.which("sbatch") is None:
-            raise ClusterError("--on slurm: this machine has no sbatch; run tombola on a login node of the cluster")
-        self._count = workers or self.settings.workers or 1
-        cluster = stack.enter_context(_slurm_cluster(self.settings))
-        _check_job(cluster.job_script())
-        return self._kept(cluster)
-
-    def _wait(self) -> None:
-        """Wait for nothing: jobs may stand in a queue for hours."""
-
-    def device(self, asked: str) -> str:
-        """Return the device to train on, as the settings say: no job runs yet."""
-        has = "cuda" if self.settings.gpus else "cpu"
-        if asked not in ("auto", "cpu", has):
-            raise InputError(
-                f"device={asked!r}: with gpus: {self.settings.gpus}, jobs of SLURM have only {has}; change gpus in the "
-                "settings of the cluster, or give --device auto"
-            )
-        return has if asked == "auto" else asked
-
-
-def _slurm_cluster(settings: ClusterSettings) -> Any:
-    more = [*settings.directives, *([f"--gres=gpu:{settings.gpus}"] if settings.gpus else [])]
-    return SLURMCluster(
-        cores=settings.cores,
-        processes=1,
-        memory=settings.memory,
-        walltime=settings.walltime,
-        queue=settings.partition,
-        account=settings.account,
-        interface=settings.interface,
-        job_extra_directives=more,
-        job_script_prologue=[*_environment(settings.cores), *settings.environment],
-        worker_extra_args=["--nthreads", "1", "--memory-limit", "0"],
-        nanny=False,
-        job_name="tombola",
-        scheduler_options={"dashboard": False, "dashboard_address": ":0"},
-        death_timeout=60,
-        log_directory=platformdirs.user_log_dir("tombola"),
-    )
-
-
-def _environment(threads: int) -> list[str]:
-    """Return shell lines that give a job this process's search path, and its libraries their threads."""
-    path = os.environ.get("PYTHONPATH", "")
-    lines = [f"export {name}={threads}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")]
-    return [*lines, f"export PYTHONPATH={shlex.quote(path)}"] if path else lines
-
-
-def _check_job(script: str) -> None:
-    """Let SLURM judge a job without queueing it: partition, account, resources.
-
-    Raises:
-        ClusterError: it would not run such a job.
-    """
-    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
-        file.write(script)
-        file.flush()
-        try:
-            done = subprocess.run(
-                ["sbatch", "--test-only", file.name], capture_output=True, text=True, timeout=SUBMIT, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise ClusterError(f"SLURM does not answer within {SUBMIT:.0f} seconds; try again later") from None
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"sbatch says nothing, and ends with status {done.returncode}"]
-        said = lines[-1].removeprefix("allocation failure: ")
-        raise ClusterError(f"SLURM refuses the job ({said}); correct the settings of the cluster")
 
 
 class _LocalWorker(SubprocessWorker):

@@ -141,6 +141,10 @@ class Leases:
         _KEEPER.drop(lease)
         lease.let_go(finished)
 
+    def holds(self, work_id: str) -> bool:
+        """Return whether this process has claimed the item, and has not let go."""
+        return work_id in self._held
+
     def is_lost(self, work_id: str) -> bool:
         """Return whether another process has taken over an item that this one held, as of the last beat."""
         lease = self._held.get(work_id)
@@ -275,7 +279,7 @@ class Leases:
 
         The operating system lets go of the lock when its holder dies, however it dies.
         """
-        lock = FileLock(self._lock_file(work_id), **_HARD)
+        lock = FileLock(self._lock_file(work_id), thread_local=False, **_HARD)  # another thread may let go
         try:
             lock.acquire(timeout=0)
         except Timeout:

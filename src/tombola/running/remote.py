@@ -43,7 +43,7 @@ class Sender:
         versions: those that decide numbers, by name.
         folders: where the user's modules are looked for.
         modules: the user's modules that the study needs.
-        file: one in the results folder, which the worker must see.
+        file: one in the results folder, which the worker must see; "" where a `Courier` works instead.
         threads: how many compute a run.
     """
 
@@ -124,24 +124,27 @@ class _Processes:
 PROCESSES = _Processes()
 
 
-def on_node(sender: Sender, call: bytes) -> Answer:
+def on_node(sender: Sender, call: bytes, watch: Callable[[Future[Any]], None] | None = None) -> Answer:
     """Make a call on a worker of a cluster, in a process of its own.
 
     Args:
         sender: whoever sends it.
         call: pickled (function, arguments, options).
+        watch: is given the call under way, and returns when that is done.
     """
     with _heard():
         try:
             with PROCESSES.of(sender) as workers:
-                return workers.submit(_checked_answer, sender, call).result()
+                under_way = workers.submit(_checked_answer, sender, call)
+                if watch is not None:
+                    watch(under_way)
+                return under_way.result()
         except BrokenProcessPool as error:
             return failed(error)
 
 
-def release() -> None:
-    """End the processes that this worker of a cluster has for commands that have ended."""
-    PROCESSES.release()
+class ProcessDied(ClusterError):
+    """A worker's process died before it could answer."""
 
 
 def check() -> bytes:
@@ -154,12 +157,12 @@ def checking(worker: str) -> Iterator[None]:
     """Say in a sentence that a worker's process died before it could answer to `check`.
 
     Raises:
-        ClusterError: it died.
+        ProcessDied: it did.
     """
     try:
         yield
     except BrokenProcessPool as error:
-        raise ClusterError(f"{worker} can't start a process ({error}); look at its log and its free memory") from None
+        raise ProcessDied(f"{worker} can't start a process ({error}); look at its log and its free memory") from None
 
 
 @contextlib.contextmanager
@@ -207,7 +210,7 @@ def check_node(sender: Sender) -> None:
                 f"{node} can't import your module {module!r} ({error}); install it there, or keep it in a folder that "
                 "all machines share"
             ) from None
-    if not os.path.exists(sender.file):
+    if sender.file and not os.path.exists(sender.file):
         raise ClusterError(
             f"{node} does not see the results folder {os.path.dirname(os.path.dirname(sender.file))}; give an --out "
             "that all machines share"
@@ -229,6 +232,7 @@ class Remote(WorkExecutor):
         sender: what goes along.
         deaths: exceptions by which the engine says that a worker died. It continues to take calls.
         waits: returns whether calls wait for a worker that may never come.
+        node: makes the call where it arrives.
     """
 
     def __init__(
@@ -237,8 +241,9 @@ class Remote(WorkExecutor):
         sender: Sender,
         deaths: tuple[type[Exception], ...] = (),
         waits: Callable[[], bool] = lambda: False,
+        node: Callable[[Sender, bytes], Answer] = on_node,
     ):
-        self._inner, self._sender, self._deaths, self._waits = inner, sender, deaths, waits
+        self._inner, self._sender, self._deaths, self._waits, self._node = inner, sender, deaths, waits, node
         self._under_way: set[Future[Any]] = set()
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
@@ -250,7 +255,7 @@ class Remote(WorkExecutor):
         answer: Future[Any] = Future()
         call = pickle.dumps((function, arguments, options))
         try:
-            sent = self._inner.submit(on_node, self._sender, call)
+            sent = self._inner.submit(self._node, self._sender, call)
         except (BrokenExecutor, RuntimeError) as error:
             raise ClusterError(f"the executor takes no more work ({error}); make a new one, and run again") from error
         self._under_way.add(sent)

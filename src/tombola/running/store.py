@@ -48,6 +48,7 @@ from tombola.running.files import (
 from tombola.running.first_edition import upgraded
 from tombola.running.lease import machine
 from tombola.running.leases import LEASE, Leases
+from tombola.running.parcels import unpack
 from tombola.running.stored import check_facts
 from tombola.training.engine import Weights
 from tombola.training.loop import Record
@@ -191,6 +192,25 @@ class Store:
                     shutil.copyfile(source / name, aside / name)
                 self._move_into_place(aside, item)
         return True
+
+    def receive(self, item: Item, parcel: bytes) -> None:
+        """Put an item's result that another machine has made into place, once it is known to be whole.
+
+        Raises:
+            Damaged: it is not what was sent, or not the item's.
+            StoreError: it can't be written.
+        """
+        aside = self.jobs / f".{item.id}.{uuid.uuid4().hex[:8]}.adopted"
+        try:
+            with writing(self.jobs):
+                unpack(parcel, aside / item.folder)
+            self._check(aside / item.folder)
+            with writing(self.jobs):
+                self._move_into_place(aside / item.folder, item)
+        finally:
+            remove(aside)
+        if self.leases.may_write(item.id):
+            remove(self.part(item.id))
 
     def load(self, work_id: str) -> Result:
         """Return a finished work item's result.
