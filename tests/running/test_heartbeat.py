@@ -3,8 +3,8 @@
 from itertools import pairwise
 
 from tombola.running import heartbeat
-from tombola.running.heartbeat import LONGEST, PROGRESS_EVERY, Heartbeat
-from tombola.running.options import RunOptions
+from tombola.running.heartbeat import LONGEST, Heartbeat
+from tombola.running.options import PROGRESS_EVERY, RunOptions
 from tombola.running.store import Store
 
 

@@ -188,7 +188,7 @@ class Dispatch(WorkExecutor):
         call.answer.set_exception(error)
 
     def _let_go(self, item: Item) -> None:
-        if self._store.leases.holds(item.id):
+        if self._store.leases.holding(item.id):
             self._store.leases.let_go(item.id, finished=not self._store.part(item.id).exists())
 
     def _watch(self) -> None:

@@ -14,7 +14,6 @@ from tombola.running.options import RunOptions
 from tombola.running.store import PROGRESS, Store
 from tombola.training.loop import Interrupted
 
-PROGRESS_EVERY = 0.5  # seconds between two notes of how far a piece of work is
 NOTING = 50.0  # times what the notes of a stack take, until the next
 LONGEST = 10.0  # seconds until the next notes, however long they take
 State = Mapping[str, Any]
@@ -60,7 +59,7 @@ class Heartbeat:
                 with contextlib.suppress(OSError):
                     self._note(identity, state)
             took = time.monotonic() - now
-            self._due = now + max(PROGRESS_EVERY, min(LONGEST, NOTING * took))
+            self._due = now + max(self._options.note_every, min(LONGEST, NOTING * took))
         check_wanted(self._options)
 
     def _note(self, identity: str, state: State) -> None:

@@ -141,9 +141,10 @@ class Leases:
         _KEEPER.drop(lease)
         lease.let_go(finished)
 
-    def holds(self, work_id: str) -> bool:
-        """Return whether this process has claimed the item, and has not let go."""
-        return work_id in self._held
+    def holding(self, work_id: str) -> str | None:
+        """Return the name of the claim by which this process holds an item; None where it does not."""
+        lease = self._held.get(work_id)
+        return None if lease is None else lease.note.owner
 
     def is_lost(self, work_id: str) -> bool:
         """Return whether another process has taken over an item that this one held, as of the last beat."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PROGRESS_EVERY = 0.5  # seconds between two notes of how far a piece of work is
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -20,6 +22,7 @@ class RunOptions:
         energy: measure what each run takes.
         tf32: let a GPU round products of float32 to TF32.
         lease: seconds without a sign of life after which another process may take over what a worker does.
+        note_every: seconds between two notes of how far a piece of work is.
     """
 
     root: str | None = None
@@ -32,3 +35,9 @@ class RunOptions:
     energy: bool = False
     tf32: bool = False
     lease: float = 60.0
+    note_every: float = PROGRESS_EVERY
+
+
+def note_every(workers: int) -> float:
+    """Return the seconds between two notes of one worker: many workers together write as many as 25 do."""
+    return max(PROGRESS_EVERY, workers / 50)

@@ -24,6 +24,7 @@ from tombola.work import Item
 
 MAX_NOTE = 64 * 1024  # bytes of a note of how far work is
 MANY = 20_000  # iterations that are worth a measurement beforehand; fewer are soon over
+GUESS_FREE, GUESS_SHARE = 0.01, 50  # a guess of the time left that takes longer, in seconds, has a share of 1 in 50
 LOG_EVERY = 600.0  # seconds between two lines about running work in a log, which otherwise has one for each run
 
 
@@ -84,6 +85,8 @@ class Display:
         self._started: dict[str, float] = {}  # when each item was
         self._states: Callable[[Item], State | None] = lambda item: read_progress(store, item.id)
         self._logged = time.monotonic()
+        self._left: float | None = None  # seconds, as last guessed
+        self._guess_again = 0.0
         self._screen = None if quiet else screen_for(console, in_script)
 
     def __enter__(self) -> Display:
@@ -188,8 +191,12 @@ class Display:
 
     def _totals(self, running: Sequence[Item]) -> str:
         done, under_way = len(self.plan.work) - len(self.open), self._under_way(running)
-        waiting = [self.plan.work[item] for item in self.open if item not in under_way]
-        left = self.forecast.left(waiting, under_way)
+        if (now := time.monotonic()) >= self._guess_again:
+            waiting = [self.plan.work[item] for item in self.open if item not in under_way]
+            self._left = self.forecast.left(waiting, under_way)
+            took = time.monotonic() - now
+            self._guess_again = now + (took * GUESS_SHARE if took > GUESS_FREE else 0.0)
+        left = self._left
         return f"{done}/{len(self.plan.work)} done" + (f", about {duration(left)} left" if left else "")
 
     def _value(self, state: State | None) -> str:

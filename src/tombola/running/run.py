@@ -22,7 +22,7 @@ from tombola.running.energy import check_energy
 from tombola.running.estimate import Pace, kind_at, measure_pace
 from tombola.running.kept_plan import keep_plan
 from tombola.running.notes import lost_checkpoints, notes_on
-from tombola.running.options import RunOptions
+from tombola.running.options import RunOptions, note_every
 from tombola.running.progress import Display
 from tombola.running.scheduler import Stop, Tally, run_plan
 from tombola.running.sites import Site
@@ -213,7 +213,7 @@ def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display
     if adopted:
         display.note(f"copied {adopted} results from neighbouring results folders")
     threads = site.threads(plan, workers)
-    options = replace(options, threads=threads, lease=site.settings.lease)
+    options = replace(options, threads=threads, lease=site.settings.lease, note_every=note_every(workers))
     if lost := lost_checkpoints(plan, store, options):
         display.note(lost)
     store.clean()

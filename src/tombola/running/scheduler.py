@@ -22,6 +22,7 @@ from tombola.running.executors import StillBorn, end, withdraw
 from tombola.running.files import Damaged
 from tombola.running.options import RunOptions
 from tombola.running.store import Store
+from tombola.running.waiting import Waiting
 from tombola.studies.plan import Plan
 from tombola.work import Item, kind_named
 
@@ -132,9 +133,7 @@ class _Scheduler:
     listener: Listener
     stop: Stop
     tally: Tally = field(default_factory=Tally)
-    waiting: list[Item] = field(default_factory=list)
     running: dict[Future[list[str]], list[Item]] = field(default_factory=dict)
-    not_before: dict[str, float] = field(default_factory=dict)  # item that another run holds -> when to ask again
     busy: set[str] = field(default_factory=set)  # items that another run has held
     deaths: Counter[str] = field(default_factory=Counter)  # of workers, while they ran nothing but that item
     stillborn: int = 0  # workers in a row that died before they took an item
@@ -143,10 +142,11 @@ class _Scheduler:
 
     def __post_init__(self) -> None:
         self.ends = Ends(self.plan)
+        self.waiting = Waiting([])
 
     def run(self) -> Tally:
         self._take_stock()
-        self.listener.begin(self.waiting)
+        self.listener.begin(list(self.waiting))
         if not self.waiting:
             return self.tally
         self.executor = self.make_executor()
@@ -168,61 +168,61 @@ class _Scheduler:
         return self.tally
 
     def _take_stock(self) -> None:
-        """Find out what is done, and order the rest by the longest chain that waits for it."""
+        """Find out what is done."""
         damaged: list[str] = []
-        for item in self.plan.work.values():
-            if self.store.has(item, damaged):
-                self._count(item, self.store.outcome(item.id))
-            else:
-                self.waiting.append(item)
+        done = [item for item in self.plan.work.values() if self.store.has(item, damaged)]
+        known = {item.id for item in done}
+        self.waiting = Waiting([item for item in self.plan.work.values() if item.id not in known])
+        for item in done:
+            self._count(item, self.store.outcome(item.id))
         for message in damaged:
             self.listener.note(f"{message}; tombola runs that item again")
-        depth: Counter[str] = Counter()
-        for item in reversed(self.waiting):  # every item stands behind those that it needs
-            for parent in item.needs:
-                depth[parent] = max(depth[parent], depth[item.id] + 1)
-        self.waiting.sort(key=lambda item: -depth[item.id])  # stable: else the study's order of arms
 
     def _count(self, item: Item, outcome: str) -> None:
-        (self.tally.diverged if outcome == "diverged" else self.tally.done).add(item.id)
-        if self.ends.asked_for and outcome == "done" and self.ends.note(item.id, self.store.facts(item.id)):
+        if outcome == "diverged":
+            self.tally.diverged.add(item.id)
+            self._lose(item)
+            return
+        self.tally.done.add(item.id)
+        self.waiting.done(item.id)
+        if self.ends.asked_for and self.ends.note(item.id, self.store.facts(item.id)):
             self.listener.note(f"{item.label} is hardly better than guessing; tombola skips its sparser levels")
 
+    def _lose(self, item: Item) -> None:
+        """Skip what needs an item that has no result."""
+        for other in self.waiting.without(item.id):
+            self.tally.skipped.add(other.id)
+            self.listener.finished(other, "skipped")
+
+    def _leave_out(self) -> None:
+        """Leave out the levels behind an end, and skip what needs them."""
+        for item in self.waiting.leave_out(self.ends.left_out):
+            self.tally.ended.add(item.id)
+            self._lose(item)
+
     def _submit(self) -> None:
+        self._leave_out()
+        if len(self.running) >= self.workers:
+            return
         now = time.monotonic()
-        lost = self.tally.diverged | self.tally.failed.keys() | self.tally.skipped | self.tally.ended
-        for item in list(self.waiting):
-            if item.id in self.ends.left_out:
-                self.waiting.remove(item)
-                self.tally.ended.add(item.id)
-                lost.add(item.id)
-            elif lost & set(item.needs):
-                self.waiting.remove(item)
-                self.tally.skipped.add(item.id)
-                self.listener.finished(item, "skipped")
-                lost.add(item.id)
-        done, later = self.tally.done, self.not_before
-        ready = [item for item in self.waiting if done.issuperset(item.needs) and later.get(item.id, 0) <= now]
-        ready = [item for item in ready if not self._is_held(item)]
+        ready = [item for item in self.waiting.ready(now) if not self._is_held(item, now)]
         while ready and len(self.running) < self.workers:
             batch = self._next_batch(ready)
             specs = [item.as_json() for item in batch]
             expired = {item.id: mark for item in batch if (mark := self.store.leases.expired(item.id))}
             future = self.executor.submit(execute, specs, str(self.store.root.absolute()), self.options, expired)
+            self.waiting.take(batch)
             for item in batch:
                 ready.remove(item)
-                self.waiting.remove(item)
                 self.listener.started(item)
             self.running[future] = batch
 
-    def _is_held(self, item: Item) -> bool:
+    def _is_held(self, item: Item, now: float) -> bool:
         """Return whether another run still holds an item that it held before; then it is looked at again later."""
-        if item.id not in self.busy:
+        if item.id not in self.busy or not self.store.is_claimed(item.id):
             return False
-        if self.store.is_claimed(item.id):
-            self.not_before[item.id] = time.monotonic() + PATIENCE
-            return True
-        return False
+        self.waiting.postpone(item, now + PATIENCE)
+        return True
 
     def _next_batch(self, ready: list[Item]) -> list[Item]:
         """Return the items to start together."""
@@ -233,9 +233,13 @@ class _Scheduler:
         most = min(self.options.stack if kind.most is None else kind.most, share)
         if most < 2:
             return [first]
-        alike = [item for item in ready if item.kind == first.kind and item.id not in self.single]
-        common = kind.together(first)
-        return [item for item in alike if kind.together(item) == common][:most]
+        common, batch = kind.together(first), []
+        for item in ready:
+            if item.kind == first.kind and item.id not in self.single and kind.together(item) == common:
+                batch.append(item)
+            if len(batch) == most:
+                break
+        return batch
 
     def _collect(self) -> None:
         if not self.running:
@@ -254,12 +258,12 @@ class _Scheduler:
                 for item, outcome in zip(items, future.result(), strict=True):
                     self._settle(item, outcome)
             elif isinstance(error, ClusterError) and self.stop.asked:
-                self.waiting[:0] = items  # it began too late: a worker checks that it sees the stop file
+                self.waiting.give_back(items)  # it began too late: a worker checks that it sees the stop file
             elif isinstance(error, StoreError | ClusterError) and not isinstance(error, Damaged):
                 raise error  # it would meet all other work too
             elif len(items) > 1:
                 self.single.update(item.id for item in items)
-                self.waiting[:0] = items
+                self.waiting.give_back(items)
             else:
                 self._give_up(items[0], _reason(error))
 
@@ -267,12 +271,11 @@ class _Scheduler:
         self.stillborn += 1
         if self.stillborn > MAX_DEATHS:
             raise StoreError("workers die as soon as they start; run with --workers 0 to see the error")
-        self.waiting[:0] = items
+        self.waiting.give_back(items)
 
     def _settle(self, item: Item, outcome: str) -> None:
         if outcome in ("busy", "preempted"):
-            self.not_before[item.id] = time.monotonic() + PATIENCE
-            self.waiting.insert(0, item)
+            self.waiting.give_back([item], time.monotonic() + PATIENCE)
             if outcome == "busy":
                 self.busy.add(item.id)
             else:
@@ -280,10 +283,11 @@ class _Scheduler:
         elif outcome == "stopped":
             if not self.stop.asked and not self.stop.path.exists():
                 raise StoreError(f"{self.stop.path} was removed during the run; run the same command again")
-            self.waiting.insert(0, item)
+            self.waiting.give_back([item])
         else:
-            self._count(item, outcome)
+            self.store.see(item)
             self.listener.finished(item, outcome)
+            self._count(item, outcome)
 
     def _bury(self, items: list[Item]) -> None:
         """A worker died. What it ran continues from its checkpoints, unless workers keep dying on the same item."""
@@ -301,11 +305,12 @@ class _Scheduler:
         for item in items:
             self.single.add(item.id)
             self.listener.note(f"a worker died during {item.label}; it resumes from its last checkpoint")
-        self.waiting[:0] = items
+        self.waiting.give_back(items)
 
     def _give_up(self, item: Item, reason: str) -> None:
         self.tally.failed[item.id] = reason
         self.listener.finished(item, "failed")
+        self._lose(item)
         self.listener.note(f"{item.label} failed; all other work continues:\n{reason}")
 
 

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -56,6 +57,7 @@ from tombola.work import KINDS, RESULT, WEIGHTS, Item, Observations, identity_of
 
 CHECKPOINT = "checkpoint.safetensors"
 PROGRESS = "progress.json"
+COARSE = 2.5  # seconds: file systems tell times of changes to 2 seconds or better
 CHECKPOINTS = "checkpoints"  # the folder that a user's own trainer writes into
 
 
@@ -95,6 +97,8 @@ class Store:
         self._found: dict[str, Path] = {}  # identity -> folder, as of the last look
         self._checked: dict[Path, list[tuple[str, int, int]]] = {}  # folder -> its files when their sums were right
         self._neighbours: list[Store] | None = None
+        self._absent: dict[str, str] = {}  # identity -> the claim under which no result was there
+        self._change, self._seen, self._listed = -1, 0.0, False  # see `_look`
 
     def create(self) -> None:
         """Make the folders.
@@ -114,15 +118,40 @@ class Store:
 
     def folder(self, work_id: str) -> Path | None:
         """Return the folder of a finished work item, unverified, or None."""
-        found = self._found.get(work_id)
-        if found is None or not found.is_dir():
+        found, claim = self._found.get(work_id), self.leases.holding(work_id)
+        if found is not None and found.is_dir():
+            return found
+        if claim is None or self._absent.get(work_id) != claim:  # while this process holds it, nobody else stores it
             self._look()
-        return self._found.get(work_id)
+        found = self._found.get(work_id)
+        if found is None and claim is not None:
+            self._absent[work_id] = claim
+        return found
+
+    def see(self, item: Item) -> None:
+        """Look whether an item has just got its result: one question instead of a list of all results."""
+        if (self.jobs / item.folder).is_dir():
+            self._found[item.id] = self.jobs / item.folder
 
     def _look(self) -> None:
+        """List the results, unless the folder has not changed since they were listed.
+
+        Times of changes are coarse: a list tells all of them once it is younger than the last one by `COARSE`.
+        """
         with contextlib.suppress(OSError):  # no such folder yet, or none of ours
-            names = (entry.name for entry in os.scandir(self.jobs) if not entry.name.startswith("."))
-            self._found = {name.rpartition("-")[2]: self.jobs / name for name in names}
+            now, change = time.monotonic(), os.stat(self.jobs).st_mtime_ns
+            if change != self._change:
+                self._change, self._seen, self._listed = change, now, False
+            if self._listed:
+                return
+            before = self._found
+            names = [entry.name for entry in os.scandir(self.jobs) if not entry.name.startswith(".")]
+            found = {name: name.rpartition("-")[2] for name in names}
+            self._found = {
+                key: known if (known := before.get(key)) and known.name == name else self.jobs / name
+                for name, key in found.items()
+            }
+            self._listed = now - self._seen > COARSE
 
     def finished(self) -> set[str]:
         """Return the identities of all finished work items that are there, unverified, of whatever study."""
@@ -476,6 +505,7 @@ class Store:
             old.unlink()
         try:
             os.replace(aside, self.jobs / item.folder)
+            self._found[item.id] = self.jobs / item.folder
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
