@@ -15,9 +15,10 @@ test: .venv/installed-test
 test-all: .venv/installed-test
 	TOMBOLA_KILLS=20 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
-# Kills workers of a Dask cluster at random, and starts a real SLURM, where slurm-wlm and munge are installed.
+# Kills workers of a Dask cluster at random, starts a local S3 server, and a real SLURM where slurm-wlm and munge are
+# installed.
 test-cluster: .venv/installed-test
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test-cluster]'
 	TOMBOLA_KILLS=$${TOMBOLA_KILLS:-200} $(BIN)/python -m pytest tests/cluster --timeout 7200 -rs
 
 # Runs FUZZ_CASES cases of each target in tests/fuzz, many more than `make test`.

@@ -20,6 +20,7 @@ NEED = {
     ],
     "distributed": ["cluster/test_dask_cluster.py", "cluster/test_dask_site.py", "cluster/test_slurm.py"],
     "jsonschema": ["studies/test_schema.py"],
+    "moto": ["cluster/test_s3.py"],
     "vl_convert": ["report/test_page_parts.py", "report/test_page_browser.py"],
 }
 """Test files of an extra's feature, by the module that they need; `make test-cluster` installs what is left."""

@@ -46,7 +46,7 @@ INTEGRATIONS |= {"huggingface_hub": {"huggingface_hub"}}
 PACKAGES = {"codecarbon": "codecarbon", "numba": "numba", "pyarrow": "pyarrow", "vl_convert": "vl-convert-python"}
 PACKAGES["dask_jobqueue"] = "dask-jobqueue"
 FAST_ONLY = {
-    "running/dask_site.py",  # of the extra `cluster`
+    *(f"running/{name}.py" for name in ("dask_depot", "dask_site", "slurm_site")),  # of the extra `cluster`
     "training/engines/conv_kernels.py",
     "training/engines/conv_plan.py",
     "training/engines/kernels.py",
