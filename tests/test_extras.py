@@ -31,7 +31,7 @@ CORE = {
 """Together 290 MB beyond PyTorch. A package of more than a few MB belongs into an extra."""
 
 OF_CORE = {"llvmlite": "numba", "PIL": "pillow", "ruamel": "ruamel.yaml", "markupsafe": "jinja2", "urllib3": "requests"}
-OF_CORE |= {"pydantic_core": "pydantic"}
+OF_CORE |= {"pydantic_core": "pydantic", "fsspec": "torch"}
 """Modules that come with a package of another name."""
 
 INTEGRATIONS = {
