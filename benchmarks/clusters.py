@@ -11,28 +11,34 @@ import argparse
 import json
 import os
 import resource
+import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from distributed import Client, LocalCluster
+from distributed.batched import BatchedSend
 
 import tombola
+from tombola.registry import add_user_folders
 from tombola.running.heartbeat import Heartbeat
 from tombola.running.options import RunOptions, note_every
 from tombola.running.progress import Display
 from tombola.running.scheduler import Stop, run_plan
+from tombola.running.sites import site_for
 from tombola.running.store import Store
+from tombola.studies.cluster import ClusterSettings
 from tombola.studies.plan import Plan, make_plan
 from tombola.terminal import console
-from tombola.work import KINDS, RESULT, WEIGHTS, Cost, Item, Kind, Spec
+from tombola.work import RESULT, WEIGHTS, Cost, Item, Kind, Spec
 
 BEAT = 0.5  # seconds between two heartbeats of a sleeping run
 
@@ -47,7 +53,7 @@ class Sleep(Spec):
         before: identity of the run that it needs.
     """
 
-    kind: ClassVar[str] = "sleep"
+    kind: ClassVar[str] = "benchmarks.clusters:sleeping"
 
     chain: int
     level: int
@@ -61,7 +67,9 @@ class Sleep(Spec):
         return self.before
 
 
-KINDS[Sleep.kind] = Kind(Sleep.kind, "run", Sleep, "benchmarks.clusters:sleep", (RESULT, WEIGHTS))
+def sleeping() -> Kind:
+    """Return the kind of work that sleeps."""
+    return Kind(Sleep.kind, "run", Sleep, "benchmarks.clusters:sleep", (RESULT, WEIGHTS))
 
 
 def sleep(items: Sequence[Item], store: Store, options: RunOptions) -> None:
@@ -176,6 +184,96 @@ def _counted(folder: str) -> Counter[str]:
     return found
 
 
+def overhead(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the same sleeping work on local and on Dask workers in alternation, and return the ratio of their times.
+
+    Starting and ending workers is left out: it is the same for any number of runs. So the time is that of the second
+    to the last run of each worker.
+    """
+    add_user_folders((str(Path.cwd()),))  # where workers find this module
+    walls: dict[str, list[float]] = {"local": [], "dask": []}
+    for repeat in range(arguments.repeats):
+        for on in ("local", "dask") if repeat % 2 else ("dask", "local"):
+            with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+                walls[on].append(_wall(on, Path(folder), arguments))
+    ratios = [dask / local for dask, local in zip(walls["dask"], walls["local"], strict=True)]
+    return {
+        "runs": arguments.runs,
+        "workers": arguments.workers,
+        "seconds of a run": arguments.seconds,
+        "seconds in all": walls,
+        "median ratio of dask to local": statistics.median(ratios),
+    }
+
+
+def _wall(on: str, folder: Path, arguments: argparse.Namespace) -> float:
+    """Return the seconds from the end of the first run of each worker to the end of the last run."""
+    plan = plan_of(arguments.runs, arguments.seconds, arguments.size, arguments.chain)
+    site = site_for(on, ClusterSettings(workers=arguments.workers))
+    store = Store(folder)
+    store.create()
+    with site.reached(arguments.workers), store.running_file() as path:
+        stop, ends = Stop(path), _Ends()
+        options = RunOptions(stop_file=str(path), note_every=note_every(arguments.workers))
+
+        def make() -> Executor:
+            return site.executor(plan, arguments.workers, 1, path)
+
+        tally = run_plan(plan, store, options, arguments.workers, make, ends, stop)
+    assert len(tally.done) == arguments.runs, tally
+    return ends.times[-1] - ends.times[arguments.workers - 1]
+
+
+class _Ends:
+    """A listener that notes when runs end."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def begin(self, waiting: Sequence[Item]) -> None: ...
+
+    def started(self, item: Item) -> None: ...
+
+    def finished(self, item: Item, outcome: str) -> None:
+        self.times.append(time.monotonic())
+
+    def note(self, message: str) -> None:
+        print(message, file=sys.stderr)
+
+    def tick(self, running: list[Item]) -> None: ...
+
+
+def messages(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Count the messages of Dask's scheduler while calls sleep on workers of this process."""
+    counts: Counter[str] = Counter()
+    send = BatchedSend.send
+
+    def counted(self: BatchedSend, *many: Any) -> None:
+        counts.update(str(each.get("op", "other")) for each in many if isinstance(each, dict))
+        send(self, *many)
+
+    BatchedSend.send = counted  # type: ignore[method-assign]
+    cluster = LocalCluster(
+        n_workers=arguments.workers, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0
+    )
+    with cluster, Client(cluster) as client:
+        executor = client.get_executor(pure=False)
+        list(executor.map(time.sleep, [0.01] * arguments.workers))
+        counts.clear()
+        begin, used = time.monotonic(), time.process_time()
+        wait([executor.submit(time.sleep, arguments.seconds) for _ in range(arguments.runs)])
+        wall, used = time.monotonic() - begin, time.process_time() - used
+        sent = Counter(counts)  # without the messages of the end
+    return {
+        "calls": arguments.runs,
+        "workers": arguments.workers,
+        "messages for a call": {name: count / arguments.runs for name, count in sent.most_common(8)},
+        "messages for a call in all": sum(sent.values()) / arguments.runs,
+        "processor ms for a call, of the client, the scheduler and the workers": 1000 * used / arguments.runs,
+        "wall seconds": wall,
+    }
+
+
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,7 +288,7 @@ def main() -> None:
     print(json.dumps(MEASURES[parser.parse_args().what](parser.parse_args()), indent=1))
 
 
-MEASURES = {"simulate": simulate}
+MEASURES = {"simulate": simulate, "messages": messages, "overhead": overhead}
 
 if __name__ == "__main__":
     from benchmarks.clusters import main as imported  # so that the kind's module has its name
