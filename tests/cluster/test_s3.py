@@ -81,6 +81,6 @@ def test_a_command_that_was_killed_resumes_from_s3(s3: Any, alone: Path, tmp_pat
 
 @pytest.mark.slow
 def test_a_bucket_that_does_not_exist_is_said_before_anything_is_queued(s3: Any, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="the store s3://nowhere/a can't be written .*bucket does not exist"):
+    with pytest.raises(StoreError, match=r"the store s3://nowhere/a can't be written .*bucket does not exist"):
         tombola.run("demo", tmp_path / "out", on="dask", workers=1, store="s3://nowhere/a", quiet=True)
     assert not [path for path in (tmp_path / "out" / "jobs").iterdir() if not path.name.startswith(".")]

@@ -51,6 +51,12 @@ def test_a_module_that_is_missing_there_is_named(tmp_path: Path) -> None:
         check_node(sender(tmp_path, modules=("only_at_home",)))
 
 
+def test_a_folder_of_data_sets_that_is_missing_there_is_named(tmp_path: Path) -> None:
+    check_node(sender(tmp_path, data=str(tmp_path)))
+    with pytest.raises(ClusterError, match=f"has no folder {tmp_path / 'data'} of data sets; put the data there too"):
+        check_node(sender(tmp_path, data=str(tmp_path / "data")))
+
+
 def test_a_results_folder_that_workers_do_not_see_is_named(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=f"does not see the results folder {tmp_path / 'elsewhere'}; give an --out"):
         check_node(sender(tmp_path, file=str(tmp_path / "elsewhere" / "jobs" / ".running.x")))

@@ -115,9 +115,9 @@ class DaskSite(WorkersElsewhere):
         """Return how many threads compute a run."""
         return self.settings.cores
 
-    def executor(self, plan: Plan, workers: int, threads: int, file: Path) -> Executor:
+    def executor(self, plan: Plan, workers: int, threads: int, file: Path, data: str | None = None) -> Executor:
         """Return what sends work to the workers, after each worker has said that it can do it."""
-        client, sender = self._client, Sender.of(plan.study, "" if self.store else str(file), threads)
+        client, sender = self._client, Sender.of(plan.study, "" if self.store else str(file), threads, data)
         self.wait()
         with self.courier(file) as (courier, depot):
             self._check(on_node if courier is None else courier.check, sender)

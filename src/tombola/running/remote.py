@@ -45,6 +45,7 @@ class Sender:
         modules: the user's modules that the study needs.
         file: one in the results folder, which the worker must see; "" where a `Courier` works instead.
         threads: how many compute a run.
+        data: the folder of data sets that the command names; "" where each machine has its own.
     """
 
     versions: tuple[tuple[str, str], ...]
@@ -52,18 +53,19 @@ class Sender:
     modules: tuple[str, ...]
     file: str
     threads: int = 1
+    data: str = ""
 
     @classmethod
-    def of(cls, study: Study, file: str, threads: int) -> Sender:
+    def of(cls, study: Study, file: str, threads: int, data: str | None = None) -> Sender:
         """Return what this process sends along with the work of a study.
 
         Args:
             study: whose modules have been imported here.
-            file, threads: as in `Sender`.
+            file, threads, data: as in `Sender`.
         """
         named = (NAMED.fullmatch(text) for text in _texts(study.model_dump(mode="json")))
         modules = {found[1] for found in named if found and found[1] in sys.modules}
-        return cls(versions(), user_folders(), tuple(sorted(modules)), file, threads)
+        return cls(versions(), user_folders(), tuple(sorted(modules)), file, threads, data or "")
 
 
 def versions() -> tuple[tuple[str, str], ...]:
@@ -214,6 +216,11 @@ def check_node(sender: Sender) -> None:
         raise ClusterError(
             f"{node} does not see the results folder {os.path.dirname(os.path.dirname(sender.file))}; give an --out "
             "that all machines share"
+        )
+    if sender.data and not os.path.isdir(sender.data):
+        raise ClusterError(
+            f"{node} has no folder {sender.data} of data sets; put the data there too, or leave --data out, and each "
+            "machine uses its own"
         )
 
 

@@ -225,7 +225,7 @@ def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display
             options = replace(options, stop_file=str(path.absolute()))
 
             def make() -> Executor:
-                return site.executor(plan, workers, threads, path.absolute())
+                return site.executor(plan, workers, threads, path.absolute(), options.root)
 
             with _stopped_by_signals(stop, display.note, in_process=not workers), display:
                 tally = run_plan(plan, store, options, max(1, workers), make, display, stop)

@@ -80,7 +80,7 @@ class Site:
         """Return how many threads compute a run."""
         return threads_each(plan, workers)
 
-    def executor(self, plan: Plan, workers: int, threads: int, file: Path) -> Executor:
+    def executor(self, plan: Plan, workers: int, threads: int, file: Path, data: str | None = None) -> Executor:
         """Return what executes the work, once it is known that its workers can.
 
         Args:
@@ -88,6 +88,7 @@ class Site:
             workers: calls at a time.
             threads: of each.
             file: one in the results folder.
+            data: the folder of data sets that the user names.
 
         Raises:
             ClusterError: its workers can't do the work.
@@ -171,9 +172,9 @@ class Given(WorkersElsewhere):
         """Return how many threads compute a run."""
         return self.settings.cores
 
-    def executor(self, plan: Plan, workers: int, threads: int, file: Path) -> Executor:
+    def executor(self, plan: Plan, workers: int, threads: int, file: Path, data: str | None = None) -> Executor:
         """Return the executor, which first makes a call that does nothing: its workers may lack something."""
-        sender = Sender.of(plan.study, "" if self.store else str(file), threads)
+        sender = Sender.of(plan.study, "" if self.store else str(file), threads, data)
         with self.courier(file) as (courier, depot), checking("a worker of your executor"):
             Remote(self._inner, sender, node=on_node if courier is None else courier.check).submit(int).result()
         remote = Remote(self._inner, sender, node=on_node if courier is None else courier)
