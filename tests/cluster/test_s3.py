@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,15 @@ def names(s3: Any) -> list[str]:
 def test_results_through_s3_are_those_of_one_process(s3: Any, alone: Path, tmp_path: Path) -> None:
     study, out = tombola.Study.load("demo", **CHANGES), tmp_path / "out"
     tombola.run(study, out, on="dask", workers=2, store=f"s3://{BUCKET}/one", figures=False, quiet=True)
+    assert_same_results(out, alone)
+    assert names(s3) == []
+
+
+@pytest.mark.slow
+def test_processes_of_the_users_own_executor_use_s3(s3: Any, alone: Path, tmp_path: Path) -> None:
+    study, out = tombola.Study.load("demo", **CHANGES), tmp_path / "out"
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        tombola.run(study, out, on=pool, workers=2, store=f"s3://{BUCKET}/three", figures=False, quiet=True)
     assert_same_results(out, alone)
     assert names(s3) == []
 

@@ -22,6 +22,7 @@ from tombola.running.depots import FolderDepot
 PIECE = 8 << 20  # bytes of a parcel in one message: the scheduler does nothing else while it passes on a message
 PATIENCE = 10.0  # seconds until a request is made again
 TRIES = 3
+GIVEN_UP = 2 * TRIES * PATIENCE  # seconds without a piece after which the rest of a parcel is no longer expected
 Request = tuple[str, int, str, tuple[Any, ...]]  # queue for the answer, number, what to do, arguments
 
 
@@ -106,7 +107,8 @@ class DaskCounter(FolderDepot):
 
     def __init__(self, client: Any, name: str, root: Path):
         super().__init__(root)
-        self._client, self._added, self._queues = client, dict[str, bytearray](), dict[str, Queue]()
+        self._client = client
+        self._added: dict[str, tuple[float, bytearray]] = {}  # parcels that still come, and when their last piece did
         self._requests = Queue(name, client=client)
         self._thread = threading.Thread(target=self._serve, name="depot", daemon=True)
         self._thread.start()
@@ -138,12 +140,16 @@ class DaskCounter(FolderDepot):
                 self._client.sync(self._client.scheduler.queue_put, data=answer, name=queue, timeout=PATIENCE)
 
     def _add(self, stamp: str, begin: int, piece: bytes) -> None:
-        whole = self._added.setdefault(stamp, bytearray())
+        now = time.monotonic()
+        for other in [other for other, (last, _) in self._added.items() if now - last > GIVEN_UP]:
+            del self._added[other]  # its worker died
+        _, whole = self._added.get(stamp, (now, bytearray()))
         whole[begin : begin + len(piece)] = piece
+        self._added[stamp] = now, whole
 
     def _put(self, stamp: str, name: str, size: int) -> None:
         if stamp in self._added or not self.has(name):  # not asked again
-            content = bytes(self._added.pop(stamp, b""))
+            content = bytes(self._added.pop(stamp, (0.0, b""))[1])
             if len(content) != size:
                 raise StoreError(f"a part of the parcel {name} is missing")
             self.put(name, content)
