@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -86,7 +87,9 @@ class DaskSite(WorkersElsewhere):
         self.count = workers or self.settings.workers or max(1, cores() // self.settings.cores)
         worker = {"cls": _LocalWorker, "options": {"threads": self.settings.cores}}
         scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}}
-        cluster = stack.enter_context(SpecCluster(scheduler=scheduler, worker=worker, name="tombola"))
+        cluster = stack.enter_context(
+            SpecCluster(scheduler=scheduler, worker=worker, name="tombola", silence_logs=logging.ERROR)
+        )
         return self.kept(cluster)
 
     def kept(self, cluster: Any) -> str:
