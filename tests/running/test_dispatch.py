@@ -6,7 +6,7 @@ import pickle
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from tombola.running.execute import execute
 from tombola.running.options import RunOptions
 from tombola.running.parcels import pack
 from tombola.running.remote import Remote, Sender, check
+from tombola.running.sites import site_for
 from tombola.running.store import Store
 from tombola.running.worker import Answer, answered
 from tombola.studies.plan import Plan, make_plan
@@ -298,7 +299,6 @@ def unreachable() -> AddressDepot:
     raise OSError("no route to host")
 
 
-def test_an_executor_has_no_store_of_its_own(tmp_path: Path) -> None:
-    executor: Executor
-    with ThreadPoolExecutor(1) as executor, pytest.raises(tombola.InputError, match="give an address such as s3://"):
-        tombola.run("demo", tmp_path / "out", on=executor, workers=1, store="via-engine", quiet=True)
+def test_an_executor_has_no_store_of_its_own(scene: Scene) -> None:
+    with ThreadPoolExecutor(1) as pool, pytest.raises(tombola.InputError, match="give an address such as s3://"):
+        site_for(pool, None, "via-engine").executor(scene.plan, 1, 1, scene.file)
