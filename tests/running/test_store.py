@@ -387,3 +387,34 @@ def test_a_really_full_disk(small: Callable[..., tombola.Study], uninterrupted: 
     subprocess.run(["mount", "-o", "remount,size=50m,nr_inodes=0", str(tiny_disk)], check=True)
     quiet_run(small(), out)
     assert_same_outcomes(out, uninterrupted)
+
+
+def test_a_result_that_another_process_stores_is_seen_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the time of the folder's change is as coarse as file systems have it."""
+    clock = [100.0]
+    monkeypatch.setattr("tombola.running.store.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("tombola.running.store._change_of", lambda folder: int(clock[0] // 2))
+    store = Store(tmp_path)
+    store.create()
+    for number in range(40):
+        name = f"{number:016x}"
+        assert store.folder(name) is None
+        (store.jobs / f"run-{name}").mkdir()
+        assert store.folder(name) == store.jobs / f"run-{name}", "a change in the same two seconds was missed"
+        clock[0] += 0.3
+
+
+def test_results_are_listed_once_where_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, lists = [100.0], []
+    monkeypatch.setattr("tombola.running.store.time.monotonic", lambda: clock[0])
+    store = Store(tmp_path)
+    store.create()
+    store.folder("a")
+    clock[0] += 10
+    scandir = os.scandir
+    monkeypatch.setattr("tombola.running.store.os.scandir", lambda path: lists.append(path) or scandir(path))
+    for _ in range(5):
+        assert store.folder("a") is None
+    assert len(lists) == 1
+    (store.jobs / "run-a").mkdir()
+    assert store.folder("a") == store.jobs / "run-a"

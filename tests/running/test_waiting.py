@@ -32,7 +32,7 @@ def plan(parents: list[set[int]]) -> list[Item]:
 
 
 class Plain:
-    """The rule, item by item: of those that can start, the one with the longest chain behind it, given back ones first."""
+    """The rule, item by item: what was given back first, then the one with the longest chain behind it."""
 
     def __init__(self, items: list[Item]):
         depth = {item.id: 0 for item in items}

@@ -98,7 +98,8 @@ class Store:
         self._checked: dict[Path, list[tuple[str, int, int]]] = {}  # folder -> its files when their sums were right
         self._neighbours: list[Store] | None = None
         self._absent: dict[str, str] = {}  # identity -> the claim under which no result was there
-        self._change, self._seen, self._listed = -1, 0.0, False  # see `_look`
+        self._change: int | None = None  # see `_look`, as for the next two
+        self._seen, self._listed = 0.0, False
 
     def create(self) -> None:
         """Make the folders.
@@ -139,8 +140,8 @@ class Store:
         Times of changes are coarse: a list tells all of them once it is younger than the last one by `COARSE`.
         """
         with contextlib.suppress(OSError):  # no such folder yet, or none of ours
-            now, change = time.monotonic(), os.stat(self.jobs).st_mtime_ns
-            if change != self._change:
+            now, change = time.monotonic(), _change_of(self.jobs)
+            if change is None or change != self._change:
                 self._change, self._seen, self._listed = change, now, False
             if self._listed:
                 return
@@ -563,6 +564,21 @@ class Store:
         except (ValueError, TypeError, RecursionError) as error:
             raise Damaged(f"{folder / RESULT} is not what tombola writes ({error}); delete the folder") from error
         return facts
+
+
+def _change_of(folder: Path) -> int | None:
+    """Return when a folder was last changed, in ns; None where the system does not open folders.
+
+    Opening it lets a file server's client ask anew.
+    """
+    try:
+        file = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return os.fstat(file).st_mtime_ns
+    finally:
+        os.close(file)
 
 
 def _here() -> str:
