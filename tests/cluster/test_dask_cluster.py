@@ -157,6 +157,8 @@ class Violence:
             self.cluster.start_scheduler()
         elif special == "command":
             run.kill()
+        elif self.kills >= self.most:
+            return
         else:
             with contextlib.suppress(psutil.NoSuchProcess, IndexError):
                 victim = self._draw.choice(self.cluster.processes())
