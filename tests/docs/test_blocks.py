@@ -1,7 +1,7 @@
 """Every block of code in README.md and docs/ is checked by a test; none is left out in silence.
 
 Here are the fast checks: each block has a language, each shell line parses and names what exists, each YAML block is
-valid. `test_examples.py` runs the Python blocks and the commands.
+valid. `test_doc_commands.py` runs the Python blocks and the commands.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DIRECTIVE = re.compile(r"\{[a-z-]+\}.*")  # Sphinx runs it
 NOT_CODE = {
     ("docs/architecture.md", "study (file, command line, Python)"): "a drawing of the data flow",
     ("docs/results.md", "arm,trial,level,density,early_stop_iteration,early_stop_test_accuracy"): (
-        "a table, which test_examples.py reads as mine.csv"
+        "a table, which test_doc_commands.py reads as mine.csv"
     ),
     ("docs/studies.md", "results/quick/"): "the files of a results folder",
 }
@@ -38,8 +38,8 @@ NOT_CODE = {
 OTHERS = {
     ("python3", "-m", "venv"): "Python's own",
     ("source", ".venv/bin/activate"): "Python's own",
-    ("eval",): "run by test_examples.py::test_shell_completion",
-    ("_TOMBOLA_COMPLETE=fish_source",): "run by test_examples.py::test_shell_completion",
+    ("eval",): "run by test_doc_commands.py::test_shell_completion",
+    ("_TOMBOLA_COMPLETE=fish_source",): "run by test_doc_commands.py::test_shell_completion",
 }
 
 

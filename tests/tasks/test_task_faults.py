@@ -10,6 +10,7 @@ from test_task_studies import run, study
 import tombola
 from tombola.data import Dataset, sources
 from tombola.errors import DataError, InputError
+from tombola.pruning.mask import Mask
 from tombola.studies import make_plan
 from tombola.studies.start_checks import check_data_at_hand
 from tombola.tasks import Metric
@@ -175,10 +176,13 @@ def test_a_loss_of_ones_own_is_not_taken_for_cross_entropy(tmp_path):
     assert not task.plain_cross_entropy
     import torch
 
-    example = torch.zeros(1, 5)
-    assert choose_engine("auto", None, None, planned.training, example, True, task).name == "dense"  # type: ignore[arg-type]
+    def build() -> torch.nn.Module:
+        return task_nets.mlp((5,), 3)
+
+    example, mask = torch.zeros(1, 5), Mask({"0.weight": torch.zeros(16, 5, dtype=torch.bool)})
+    assert choose_engine("auto", build, mask, planned.training, example, True, task).name == "dense"
     with pytest.raises(tombola.InputError, match="engine 'sparse' can't train this study"):
-        choose_engine("sparse", None, None, planned.training, example, True, task)  # type: ignore[arg-type]
+        choose_engine("sparse", build, mask, planned.training, example, True, task)
 
 
 @pytest.mark.parametrize(

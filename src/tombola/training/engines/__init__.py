@@ -113,7 +113,7 @@ def _why_not_stacked(case: Case) -> str:
     if reason := StackedEngine.why_not(case.recipe):
         return reason
     assert isinstance(case.example, torch.Tensor)
-    return StackedEngine.why_not_network(case.build, case.example, case.recipe.precision)
+    return StackedEngine.why_not_network(case.build, case.example, case.recipe.precision, case.recipe.batch_size)
 
 
 def _why_not_compiled(case: Case) -> str:

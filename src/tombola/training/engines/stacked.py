@@ -133,16 +133,17 @@ class StackedEngine:
         return ""
 
     @staticmethod
-    def why_not_network(build: NetworkFactory, example: Tensor, precision: str = "float32") -> str:
+    def why_not_network(build: NetworkFactory, example: Tensor, precision: str = "float32", batch_size: int = 2) -> str:
         """Return why a network can't be stacked, with the layer's name; "" where it can.
 
         Args:
             build: makes the network.
             example: a batch of one, on the device to train on.
             precision: of training.
+            batch_size: of training; a forward pass may depend on it.
         """
         try:
-            StackableModule(build, example, 2, precision)
+            StackableModule(build, example, batch_size, precision)
         except ValueError as error:
             return str(error)
         return ""
