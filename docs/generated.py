@@ -156,7 +156,7 @@ class CommandLine(Generated):
 
     def lines(self) -> Iterator[str]:
         """Yield the usage, the help, and a table of the options."""
-        context: click.Context = click.Context(cli, info_name="tombola")
+        context: click.Context = click.Context(cli, info_name="tombola", **cli.context_settings)
         command: click.Command | None = cli
         words = self.arguments[0].split()
         group: click.Group = cli

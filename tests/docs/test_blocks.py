@@ -65,7 +65,7 @@ def test_pages_are_found() -> None:
 
 def checked_tombola(words: list[str], page: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Parse a command, and load the study that it names."""
-    context = click.Context(cli, info_name="tombola")
+    context = click.Context(cli, info_name="tombola", **cli.context_settings)
     name, command, arguments = cli.resolve_command(context, words)
     if isinstance(command, click.Group) and arguments:
         name, command, arguments = command.resolve_command(context, arguments)
