@@ -40,11 +40,15 @@ SLOW = Path(__file__).with_name("slow.txt")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests in `slow.txt`; where all tests are collected, each of its lines must name one."""
-    slow = set(SLOW.read_text().splitlines())
+    """Mark the tests in `slow.txt`; where all tests are collected, each of its lines must name some.
+
+    A line without brackets names a test with all its parameters.
+    """
+    slow, found = set(SLOW.read_text().splitlines()), set[str]()
     for item in items:
-        if item.nodeid in slow:
+        if names := slow & {item.nodeid, item.nodeid.partition("[")[0]}:
+            found |= names
             item.add_marker(pytest.mark.slow)
-    gone = slow - {item.nodeid for item in items}
+    gone = slow - found
     if gone and not MISSING and config.args == config.getini("testpaths"):
         raise pytest.UsageError(f"{SLOW} names tests that do not exist: {', '.join(sorted(gone))}")
