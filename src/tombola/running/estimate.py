@@ -158,8 +158,8 @@ class _Measurement:
     def pace(self) -> Pace:
         """Measure levels until the time is over."""
         last = len(self.plan.remaining) - 1
+        change = self._change(last)  # the first look at an engine may compile it
         end = self.clock() + SECONDS
-        change = self._change(last)
         between = np.linspace(change, last, MEASURED_LEVELS)
         levels = dict.fromkeys(round(level) for level in (0, last, max(0, change - 1), *between))
         found: dict[float, tuple[float, float]] = {}
