@@ -17,7 +17,7 @@ copyright = "2026, the tombola authors"
 version = release = tombola.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated"]
-exclude_patterns = ["results/publish.py", "package.md", "**/.ipynb_checkpoints"]
+exclude_patterns = ["results/*.py", "package.md", "**/.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = f"tombola {release}"
 html_copy_source = False
