@@ -134,20 +134,7 @@ def test_the_time_left_is_right_within_half_after_a_tenth(plan: Plan, workers: i
     def takes(item: Item) -> float:
         return 60 * (each + saved * item.cost.density) if item.kind == "run" else 0.5
 
-    ends = simulate(plan, workers, takes)
-    whole, forecast = max(end for _, end in ends.values()), Forecast(plan, workers)
-    now = whole / 10
-    for key, (_, end) in sorted(ends.items(), key=lambda pair: pair[1]):
-        if end <= now:
-            forecast.learn(plan.work[key], takes(plan.work[key]))
-    running = {
-        key: UnderWay((now - begun) / (end - begun), now - begun)
-        for key, (begun, end) in ends.items()
-        if begun < now < end
-    }
-    left = forecast.left([plan.work[key] for key, (begun, _) in ends.items() if begun >= now], running)
-    assert left is not None
-    assert 1 / 1.5 < left / (whole - now) < 1.5
+    assert 1 / 1.5 < said_after_a_tenth(Forecast(plan, workers), takes) < 1.5
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -165,21 +152,9 @@ def test_the_time_left_knows_the_levels_of_a_faster_engine(workers: int, off: fl
 
     densities = (0.0, 0.6, 0.6001, 1.0)
     steps = tuple(seconds / plan.budget() for seconds in (0.05, 0.05, 0.75, 0.75))
-    ends = simulate(plan, workers, takes)
-    whole, forecast = max(end for _, end in ends.values()), Forecast(plan, workers)
+    forecast = Forecast(plan, workers)
     forecast.pace = Pace(densities, steps, (0.0,) * 4, 60, False)
-    now = whole / 10
-    for key, (_, end) in sorted(ends.items(), key=lambda pair: pair[1]):
-        if end <= now:
-            forecast.learn(plan.work[key], takes(plan.work[key]) - between, takes(plan.work[key]))
-    running = {
-        key: UnderWay((now - begun) / (end - begun), now - begun)
-        for key, (begun, end) in ends.items()
-        if begun < now < end
-    }
-    left = forecast.left([plan.work[key] for key, (begun, _) in ends.items() if begun >= now], running)
-    assert left is not None
-    assert 1 / 1.5 < left / (whole - now) < 1.5
+    assert 1 / 1.5 < said_after_a_tenth(forecast, takes, between) < 1.5
 
 
 def test_a_measured_pace_tells_the_time_left_before_any_work_is_done(plan: Plan) -> None:
@@ -215,6 +190,31 @@ def test_runs_of_a_trainer_are_expected_to_take_alike(tmp_path: Path) -> None:
         forecast.learn(item, seconds)
     left = forecast.left(runs[3:], {})
     assert left == pytest.approx(50 / 3 * len(runs[3:]))
+
+
+def said_after_a_tenth(forecast: Forecast, takes: Callable[[Item], float], between: float = 0.0) -> float:
+    """Return the time left that a forecast says after a tenth of the whole time, as a multiple of the real one.
+
+    Args:
+        takes: seconds that a worker needs for an item.
+        between: how many of them pass besides the work itself.
+    """
+    plan = forecast.plan
+    ends = simulate(plan, forecast.workers, takes)
+    whole = max(end for _, end in ends.values())
+    now = whole / 10
+    for key, (_, end) in sorted(ends.items(), key=lambda pair: pair[1]):
+        if end <= now:
+            seconds = takes(plan.work[key])
+            forecast.learn(plan.work[key], seconds - between, seconds)
+    running = {
+        key: UnderWay((now - begun) / (end - begun), now - begun)
+        for key, (begun, end) in ends.items()
+        if begun < now < end
+    }
+    left = forecast.left([plan.work[key] for key, (begun, _) in ends.items() if begun >= now], running)
+    assert left is not None
+    return left / (whole - now)
 
 
 def simulate(plan: Plan, workers: int, takes: Callable[[Item], float]) -> dict[str, tuple[float, float]]:
