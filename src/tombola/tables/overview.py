@@ -25,7 +25,7 @@ from tombola.running.store import Store
 from tombola.studies.plan import Plan
 from tombola.terminal import markup
 from tombola.training.engines import (
-    choose_engine,
+    choose_kind,
     reasons_against,
     slower_than_possible,
     why_dense_alone,
@@ -123,7 +123,7 @@ def engine_lines(plan: Plan) -> list[str]:
     mask = random_mask(plan, len(plan.remaining) - 1, generator)
     example = task.made_up(plan.data, 1, generator).inputs
     build = network_for(study.network, plan.data, task)
-    chosen = choose_engine("auto", build, mask, study.training, example, task=task)
+    chosen = choose_kind("auto", build, mask, study.training, example, task=task)
     lines = ["", f"engine at the last level on the CPU: {chosen.name}"]
     if alone := why_dense_alone(task, example, study.training):
         against = {"no sparse engine": alone}
