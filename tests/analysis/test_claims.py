@@ -289,6 +289,7 @@ def test_published_claims_are_sound_and_know_what_they_are_about():
         ("lenet-fashion", None),
         ("lenet-mnist-signs", "signs"),
         ("lenet-mnist-deconstructing", "zhou"),
+        ("lenet-mnist-unmasking", "unmasking-lenet"),
         ("lenet-mnist-baselines", ("gradual", "set", "rigl", "ac-dc", "ticket-small")),
     ]
     for preset, prefix in known:
