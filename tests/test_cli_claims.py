@@ -137,6 +137,14 @@ def test_a_folder_of_published_results_with_its_study(call, table):
     assert "claims about other networks or studies" in call(".")[1]
 
 
+def test_claims_about_another_recipe_are_counted_and_not_listed(call, table):
+    study = load_study("lenet-mnist", {"name": "[red]s", "training.iterations": 5000})
+    (table.parent / "study.yaml").write_text(dump_study(study))
+    out = call(".")[1]
+    assert "about another recipe, training.iterations=50000; this study has 5000: not measured" in out
+    assert "lenet-L1" not in out
+
+
 def test_each_study_of_a_table_is_judged_by_its_own_settings(call, table):
     names = ("[red]s", "other one", "unknown")
     frames = [levels_of({"ticket": ([0.985, 0.98], [3000, 3000])}, study=name) for name in names]

@@ -94,9 +94,9 @@ def _claims(outcomes: list[Outcome]) -> list[str]:
         f"| {outcome.claim.id} | {' '.join(outcome.claim.sentence.split())} | {outcome.claim.expectation} | "
         f"{_measured(outcome)} | {outcome.n} | {outcome.outcome} |"
         for outcome in outcomes
-        if outcome.applies
+        if outcome.applies and not outcome.other_recipe
     ]
-    if all(outcome.measured is None for outcome in outcomes):  # all claims are about another recipe
+    if not rows:
         return []
     table = ["| claim | statement | expected | measured | n | result |", "|---|---|---|---|---|---|", *rows]
     return [

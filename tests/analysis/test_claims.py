@@ -215,6 +215,7 @@ def test_another_recipe_is_not_judged_but_said(levels):
     found = evaluate(levels, wanted, {"s": study})[0]
     assert (found.outcome, found.applies) == ("not measured", True)
     assert found.reason == "another recipe: the claim is about training.iterations=50000; this study has 5000"
+    assert found.other_recipe == "training.iterations=50000; this study has 5000"
     study = load_study("lenet-mnist").model_dump(mode="json")
     assert evaluate(levels, wanted, {"s": study})[0].outcome == "reproduced"
 

@@ -26,6 +26,7 @@ from tombola.untrusted_yaml import MAX_BYTES, read_yaml
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive", "not measured"
+ANOTHER_RECIPE = "another recipe: the claim is about "
 BOTH_SIDES = "the interval lies partly inside and partly outside the expected range"
 
 
@@ -128,6 +129,11 @@ class Outcome:
     applies: bool = True
     std: float | None = None
 
+    @property
+    def other_recipe(self) -> str:
+        """The claim's recipe and the study's, where they differ and the claim is therefore not measured; else ""."""
+        return self.reason.removeprefix(ANOTHER_RECIPE) if self.reason.startswith(ANOTHER_RECIPE) else ""
+
     def as_json(self) -> dict[str, Any]:
         """Return the outcome as a flat mapping of JSON values, the same keys each time."""
         claim = self.claim
@@ -193,9 +199,9 @@ def evaluate(
                 reason = f"the claim is about {claim.metric}; this study measures {metric}"
                 outcomes.append(Outcome(str(study), claim, NOT_MEASURED, reason, applies=False))
             elif other := _differs(claim.applies, known, network):
-                outcomes.append(Outcome(str(study), claim, NOT_MEASURED, other, applies=False))
+                outcomes.append(Outcome(str(study), claim, NOT_MEASURED, f"the claim is about {other}", applies=False))
             elif other := _differs(claim.recipe, known, network):
-                outcomes.append(Outcome(str(study), claim, NOT_MEASURED, f"another recipe: the claim {other}"))
+                outcomes.append(Outcome(str(study), claim, NOT_MEASURED, ANOTHER_RECIPE + other))
             else:
                 known_points = pd.DataFrame() if points is None or points.empty else points[points["study"] == study]
                 outcomes.append(_evaluate(str(study), levels, claim, confidence, known_points))
@@ -268,7 +274,7 @@ def _differs(fields: Mapping[str, Any], settings: Mapping[str, Any] | None, netw
         allowed = wanted if isinstance(wanted, list) else [wanted]
         if value not in allowed:
             shown = " or ".join(str(each) for each in allowed)
-            return f"is about {field}={shown}; this study has {'none' if value is None else value}"
+            return f"{field}={shown}; this study has {'none' if value is None else value}"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -21,14 +22,16 @@ STYLES = {"reproduced": "green", "not reproduced": "red", "inconclusive": "yello
 
 
 def claims_table(found: Found) -> Group:
-    """Return a table for each study, and the number of claims about other studies."""
+    """Return a table for each study, and the numbers of claims about other recipes and studies."""
     parts: list[RenderableType] = []
     for (path, study), group in groupby(found, key=lambda each: (each[0], each[1].study)):
         outcomes = [outcome for _, outcome in group]
         about = [outcome for outcome in outcomes if outcome.applies]
         parts.append(Text(f"{plain(study)} ({path})", style="bold"))
-        if about:
-            parts.append(_table(about))
+        if judged := [outcome for outcome in about if not outcome.other_recipe]:
+            parts.append(_table(judged))
+        for recipe, number in Counter(outcome.other_recipe for outcome in about if outcome.other_recipe).items():
+            parts.append(Text(f"{counted(number, 'claim')} about another recipe, {recipe}: not measured"))
         others = len(outcomes) - len(about)
         if others:
             parts.append(Text(f"{counted(others, 'claim')} about other networks or studies: not measured"))
