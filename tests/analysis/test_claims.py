@@ -267,7 +267,7 @@ def test_each_study_is_judged_with_its_own_settings(levels):
     first, second = evaluate(both, wanted, {"t": study})
     assert (first.study, first.outcome, first.applies) == ("s", "reproduced", True)
     assert (second.study, second.outcome, second.applies) == ("t", "not measured", False)
-    assert second.reason == "is about pruning.scope=layer; this study has global"
+    assert second.reason == "the claim is about pruning.scope=layer; this study has global"
     dropout = claim('gain("ticket", 0.512) > 0', applies={"network.arguments.dropout": 0.5})
     assert [each.applies for each in evaluate(both, dropout, {"t": study})] == [True, False]
 
