@@ -481,8 +481,7 @@ def draw_figures(
 @click.option(
     "--margin",
     type=click.FloatRange(0, 1, max_open=True),
-    default=0.001,
-    help="Set the accepted loss: 0.001 is 0.1 percentage points, or 0.1 % of another metric. [default: 0.001]",
+    help="Set the accepted loss: 0.001 is 0.1 percentage points, or 0.1 % of another metric. [default: the study's]",
 )
 @click.option("--open", "show", is_flag=True, help="Open the report in a browser.")
 def report(
@@ -491,7 +490,7 @@ def report(
     data: Path | None,
     output: Path | None,
     own: tuple[Path, ...],
-    margin: float,
+    margin: float | None,
     show: bool,
 ) -> None:
     """Write the HTML report of a study.
@@ -505,11 +504,14 @@ def report(
         if out is not None:
             raise InputError(f"--out names a results folder, and {study} is a table: name the page with --output")
         from tombola.analysis.reading import read_curves, read_table
+        from tombola.tasks.metric import MARGIN
 
         levels = read_table(Path(study))
         curves = read_curves(Path(study), levels)
         target = output or Path(study).with_suffix(".html")
-        path = write_table_report(levels, target, curves, Path(study), _own_claims(own), margin)
+        path = write_table_report(
+            levels, target, curves, Path(study), _own_claims(own), MARGIN if margin is None else margin
+        )
     else:
         path = write_report(_opened(_folder_of(study, out), data), output, _own_claims(own), margin)
     click.echo(str(path))
@@ -526,10 +528,9 @@ def report(
 @click.option(
     "--margin",
     type=click.FloatRange(0, 1, max_open=True),
-    default=0.001,
-    help="Set the accepted loss: 0.001 is 0.1 percentage points, or 0.1 % of another metric. [default: 0.001]",
+    help="Set the accepted loss: 0.001 is 0.1 percentage points, or 0.1 % of another metric. [default: the study's]",
 )
-def compare(studies: tuple[str, ...], out: Path, data: Path | None, margin: float) -> None:
+def compare(studies: tuple[str, ...], out: Path, data: Path | None, margin: float | None) -> None:
     """Compare several studies in one HTML file."""
     from tombola.html.write import write_comparison
 
@@ -681,7 +682,7 @@ def _print_ending(results: Results) -> None:
     from tombola.figures.ending import ending
 
     console = _console()
-    console.print(ending(results.frame(), results.missing(), console.encoding))
+    console.print(ending(results.frame(), results.missing(), console.encoding, results.study.margin))
 
 
 def _quoted(folder: Path) -> str:

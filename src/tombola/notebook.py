@@ -70,16 +70,16 @@ class Results(RunningResults):
     >>> results.plot("density")                                         # doctest: +SKIP
     """
 
-    def verdicts(self, margin: float = 0.001) -> Verdicts:
+    def verdicts(self, margin: float | None = None) -> Verdicts:
         """Return the verdict on each level of each arm, with its reason: see `tombola.analysis.verdicts`.
 
         Args:
-            margin: the loss that still counts as none, as a fraction.
+            margin: the loss that still counts as none, as a fraction; the study's where it is not given.
 
         Raises:
             InputError: nothing is done yet, or `margin` is no number between 0 and 1.
         """
-        return Verdicts(verdicts(self._levels(), margin))
+        return Verdicts(verdicts(self._levels(), self.study.margin if margin is None else margin))
 
     def plot(self, figure: str = "density") -> Drawing:
         """Return a figure, which a notebook shows.
@@ -109,7 +109,7 @@ class Results(RunningResults):
         levels = self.frame()
         work = self.plan.work
         missing = self.missing()
-        answer = answer_of(levels, missing=missing)
+        answer = answer_of(levels, self.study.margin, missing)
         head = f"<p>Study {escape(plain(self.study.name))}: {len(work) - missing} of {len(work)} done</p>"
         head += f"<p><b>{escape(headline(answer))}</b> {escape(' '.join(proof(answer)))}</p>"
         if levels.empty:

@@ -32,6 +32,7 @@ from tombola.running.trackers import Tracking
 from tombola.studies.cluster import ClusterSettings, read_cluster
 from tombola.studies.plan import MAX_RUNS
 from tombola.studies.study import Study
+from tombola.tasks.metric import MARGIN
 
 if TYPE_CHECKING:
     from torch import nn
@@ -138,6 +139,7 @@ def rounds(
     evaluate: Callable[[nn.Module], Mapping[str, Any]] | None = None,
     noise: str = "trial",
     seed: int = 0,
+    margin: float = MARGIN,
     tracker: str | None = None,
     quiet: bool = False,
     figures: bool = True,
@@ -174,6 +176,8 @@ def rounds(
         evaluate: returns the metrics of a model by the names that are reported, such as {"accuracy": 0.9, "loss": 0.3}.
         noise: "trial", or "level": each level has a `seed` of its own.
         seed: all randomness follows from it and the trial's number.
+        margin: the accepted loss of verdicts: 0.001 is 0.1 points of a percentage, or 0.1 % of another metric. Choose
+            it before the first run.
         tracker: logs each finished run: "tensorboard", "mlflow", "wandb", or `package.module:function`.
         quiet: write only errors.
         figures: also draw them after the last run, in `<out>/figures`.
@@ -193,6 +197,7 @@ def rounds(
         "rewind": list(rewind) if isinstance(rewind, list | tuple) else rewind,
         "arms": list(arms) if not isinstance(arms, str) else [arms],
         "trials": trials,
+        "margin": margin,
     }
     loop = Loop.of(make_model, inputs, fields, Results, evaluate)
     check_tracker(tracker)

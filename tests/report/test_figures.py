@@ -338,6 +338,12 @@ def test_a_folder_that_can_not_be_written(make, tmp_path):
         draw(*make(trials=1, rounds=1), tmp_path / "file")
 
 
+def test_own_arms_differ_from_the_fixed_ones_beside_them_in_colour_or_line():
+    names = ["fine-tune", "lr-rewind", "gradual", *(f"one-shot-{number}" for number in range(4))]
+    found = styles(names)
+    assert len({(style.color, style.line) for style in found.values()}) == len(names)
+
+
 def test_an_arm_has_one_style():
     alone, together = styles(["own", "ticket"]), styles(iter(["zzz", "own", "reinit", "ticket", "abc"]))
     assert alone["ticket"] == together["ticket"] == LOOKS["ticket"]

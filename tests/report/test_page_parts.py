@@ -187,9 +187,24 @@ def test_the_margin_is_used_and_printed(hostile: Path, tmp_path: Path) -> None:
     assert "stays within 90 points" in text
     both = write_comparison([results, results], tmp_path / "both.html", margin=0.9).read_text()
     assert both.count("The margin is 90 points.") == 2
-    assert "The margin is 0.1 points." in write_report(results, tmp_path / "usual.html").read_text()
+    assert "The margin is 0.5 points." in write_report(results, tmp_path / "usual.html").read_text()
     with pytest.raises(InputError, match="margin=5"):
         write_report(results, tmp_path / "wrong.html", margin=5)
+
+
+def test_the_margin_of_the_study_is_the_default(hostile: Path, tmp_path: Path) -> None:
+    results = tombola.Results.open(hostile)
+    wide = shutil.copytree(hostile, tmp_path / "wide")
+    stated = (wide / "study.yaml").read_text()
+    assert "margin: 0.005" in stated  # the demo's
+    (wide / "study.yaml").write_text(stated.replace("margin: 0.005", "margin: 0.9"))
+    wider = tombola.Results.open(wide)
+    assert wider.plan.work.keys() == results.plan.work.keys()  # it changes no run
+    assert "The margin is 90 points." in write_report(wider, tmp_path / "wide.html").read_text()
+    assert "The margin is 1 points." in write_report(wider, tmp_path / "one.html", margin=0.01).read_text()
+    assert wider.verdicts().equals(results.verdicts(margin=0.9))
+    with pytest.raises(InputError, match=r"different margins, 0.005 and 0.9: give one for all, such as --margin"):
+        write_comparison([results, wider], tmp_path / "both.html")
 
 
 def test_a_claim_says_when_it_was_stated_and_nothing_where_that_is_unknown(hostile: Path, tmp_path: Path) -> None:

@@ -232,6 +232,14 @@ def test_the_output_layer_has_half_the_rate_unless_told_otherwise():
     assert rates(pruning__scope="global", pruning__exclude=["output"]) == {"fc1.weight": 0.3, "fc2.weight": 0.3}
 
 
+def test_a_margin_below_one_test_example_is_noted():
+    (note,) = small(margin=0.002).notes
+    assert "0.2 points is less than one of 359 test examples, 0.28 points" in note
+    assert "margin=0.003" in note
+    assert not small(margin=0.003).notes
+    assert not plan_of("lenet-mnist", margin=0.0001).notes  # exactly one of 10,000
+
+
 def test_output_stands_for_the_output_layer_whatever_its_name():
     plan = small(pruning__exclude=["output"], pruning__rounds=1)
     assert plan.coverage.output == "5.weight"

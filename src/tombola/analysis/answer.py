@@ -14,7 +14,7 @@ from tombola.analysis.roles import main_arm_of
 from tombola.analysis.summary import diverged
 from tombola.analysis.verdicts import LOSING, MATCHING, WINNING, allowed_losses
 from tombola.analysis.verdicts import verdicts as verdicts_of
-from tombola.tasks.metric import ACCURACY, Metric, metric_of
+from tombola.tasks.metric import ACCURACY, MARGIN, Metric, metric_of
 
 STANDS = 0.025  # a p value after Holm's correction at which a verdict made with 95 % intervals stands
 Kind = Literal[
@@ -74,7 +74,7 @@ class Answer:
 
     kind: Kind
     metric: Metric = ACCURACY
-    margin: float = 0.001
+    margin: float = MARGIN
     arm: str = ""
     levels: int = 0
     at: Judged | None = None
@@ -85,7 +85,7 @@ class Answer:
 
 
 def answer_of(
-    levels: pd.DataFrame, margin: float = 0.001, missing: int = 0, verdicts: pd.DataFrame | None = None
+    levels: pd.DataFrame, margin: float = MARGIN, missing: int = 0, verdicts: pd.DataFrame | None = None
 ) -> Answer:
     """Return the short answer of one study.
 

@@ -12,10 +12,10 @@ from tombola.analysis.measures import allowed_loss, early_of
 from tombola.analysis.spread import trial_means
 from tombola.analysis.summary import diverged
 from tombola.errors import InputError
-from tombola.tasks.metric import Metric, metric_of
+from tombola.tasks.metric import MARGIN, Metric, metric_of
 
 
-def break_down(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.95) -> pd.DataFrame:
+def break_down(levels: pd.DataFrame, margin: float = MARGIN, confidence: float = 0.95) -> pd.DataFrame:
     """Return, for each (study, arm), the sparsest density down to which the metric stays within the margin of dense.
 
     The mean and the interval (Student's t) are those of the trials' logarithms: levels lie evenly on that scale. The
@@ -52,7 +52,7 @@ def break_down(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 
     return table
 
 
-def break_downs(levels: pd.DataFrame, margin: float = 0.001) -> pd.DataFrame:
+def break_downs(levels: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
     """Return each trial's break-down: `study`, `arm`, `trial`, `density`, `censored`.
 
     A level is worse where its test metric at early stop is worse than the dense network's by more than the margin, or

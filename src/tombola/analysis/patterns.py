@@ -23,7 +23,7 @@ COLUMNS = ["study", "pattern", "arm", "baseline", "level", "density", "baseline_
 COLUMNS += ["n", "mean", "low", "high", "p", "p_holm", "verdict"]
 
 
-def pattern_costs(results: Results, margin: float = 0.001, levels: pd.DataFrame | None = None) -> pd.DataFrame:
+def pattern_costs(results: Results, margin: float | None = None, levels: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return what each pattern of a study costs against unstructured masks, a row per arm with a pattern and level.
 
     An arm with a `pattern` is compared with the arm of the same rule and options without one, at the same level and in
@@ -32,7 +32,7 @@ def pattern_costs(results: Results, margin: float = 0.001, levels: pd.DataFrame 
 
     Args:
         results: of a study, finished or not.
-        margin: the loss that still counts as none, as a fraction: see `verdicts`.
+        margin: the loss that still counts as none, as a fraction: see `verdicts`; the study's where it is not given.
         levels: `results.frame()`, where it is known.
 
     Returns:
@@ -43,6 +43,7 @@ def pattern_costs(results: Results, margin: float = 0.001, levels: pd.DataFrame 
         "inconclusive". Empty where no arm has a pattern and another goes without.
     """
     levels = results.frame() if levels is None else levels
+    margin = results.study.margin if margin is None else margin
     rows = []
     for arm in results.study.arms:
         baseline = _without_pattern(results.study, arm)

@@ -10,7 +10,7 @@ from tombola.analysis.measures import allowed_loss, early_of
 from tombola.analysis.paired import paired_gains
 from tombola.analysis.spread import trial_means
 from tombola.analysis.summary import diverged
-from tombola.tasks.metric import Metric, metric_of
+from tombola.tasks.metric import MARGIN, Metric, metric_of
 
 AS_GOOD, WORSE, OPEN = "as good", "worse", "inconclusive"
 COLUMNS = ["study", "arm", "source", "take", "level", "density", "n", "mean", "low", "high", "verdict", "over_random"]
@@ -20,7 +20,7 @@ OWN, RANDOM = "ticket", "random-mask"
 def transfers(
     levels: pd.DataFrame,
     sources: Mapping[tuple[str, str], tuple[str, str]],
-    margin: float = 0.001,
+    margin: float | Mapping[str, float] = MARGIN,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     """Return a row for each (study, transferred arm, level): its gain over the study's own ticket, paired by trial.
@@ -32,7 +32,8 @@ def transfers(
     Arguments:
         levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
         sources: (study, arm) -> where its ticket was found, and what was taken.
-        margin: the loss that still counts as none: 0.001 is 0.1 percentage points, or 0.1 % of another metric.
+        margin: the loss that still counts as none: 0.001 is 0.1 percentage points, or 0.1 % of another metric. Or such
+            a number for each study.
         confidence: of the two-sided intervals.
 
     Returns:
@@ -47,7 +48,7 @@ def transfers(
             continue
         found = paired_gains(mine, arm, OWN, early_of(metric), confidence)
         bars = found.assign(over_random=_above_random(mine, arm, metric, confidence))
-        allowed = _allowed(mine, metric, margin)
+        allowed = _allowed(mine, metric, margin[study] if isinstance(margin, Mapping) else margin)
         for row in bars.to_dict("records"):
             places = {(study, name, row["level"]) for name in (arm, OWN)}
             verdict = _verdict(row, allowed, bool(places & lost))

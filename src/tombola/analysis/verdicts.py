@@ -13,14 +13,14 @@ from tombola.analysis.summary import diverged
 from tombola.errors import InputError
 from tombola.formatting import counted, margin_in_words, signed, with_unit
 from tombola.formatting import differences as formatted
-from tombola.tasks.metric import Metric, metric_of
+from tombola.tasks.metric import MARGIN, Metric, metric_of
 
 WINNING, MATCHING, LOSING, INCONCLUSIVE = "winning ticket", "matching", "losing", "inconclusive"
 GROUP = ["study", "arm", "level"]
 NO_VARIATION = "without variation between trials, no interval can be computed"
 
 
-def verdicts(levels: pd.DataFrame, margin: float = 0.001, confidence: float = 0.95) -> pd.DataFrame:
+def verdicts(levels: pd.DataFrame, margin: float = MARGIN, confidence: float = 0.95) -> pd.DataFrame:
     """Return a verdict for each (study, arm, level >= 1), from its differences to the dense network of the same trial.
 
     With [a, b] the two-sided interval of the gain in the test metric at early stop (sparse minus dense, or dense minus

@@ -81,7 +81,7 @@ def _verdict(ticket: Ticket, results: Results | None) -> list[str]:
     metric = metric_of(levels)
     own = value(float(mine.iloc[0][early_of(metric)]), metric)
     lines = [f"- Its own test {metric.words} at early stop: {own}"]
-    judged = verdicts(levels)
+    judged = verdicts(levels, results.study.margin)
     row = judged[(judged["arm"] == origin["arm"]) & (judged["level"] == origin["level"])]
     lines += _judged(row, metric) if len(row) else ["- It is the dense network, with which verdicts compare."]
     return [*lines, "", "Repeat it:", "", f"    {command(results.study)}"]

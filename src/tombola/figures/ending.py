@@ -12,6 +12,7 @@ from tombola.analysis.verdicts import verdicts
 from tombola.figures.text_chart import ASCII, UNICODE, Signs, text_chart
 from tombola.tables.answer import headline, proof
 from tombola.tables.summary import summary_table
+from tombola.tasks.metric import MARGIN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,16 +20,17 @@ if TYPE_CHECKING:
 WIDTH = 80
 
 
-def ending(levels: pd.DataFrame, missing: int = 0, encoding: str = "utf-8") -> Group:
+def ending(levels: pd.DataFrame, missing: int = 0, encoding: str = "utf-8", margin: float = MARGIN) -> Group:
     """Return what `tombola run` prints at its end: the answer, a chart of 80 columns, and the table of the metric.
 
     Args:
         levels: of one study, as returned by `Results.frame()`.
         missing: work items that are not finished.
         encoding: of the terminal; one without the signs of the chart gets plain letters.
+        margin: the accepted loss of the verdicts, as a fraction.
     """
-    judged = verdicts(levels) if len(levels) else None
-    answer = answer_of(levels, missing=missing, verdicts=judged)
+    judged = verdicts(levels, margin) if len(levels) else None
+    answer = answer_of(levels, margin, missing, judged)
     parts: list[Text] = [Text(headline(answer), style="bold")]
     if remarks := proof(answer):
         parts.append(Text(" ".join(remarks), style="dim"))

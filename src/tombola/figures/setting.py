@@ -13,6 +13,7 @@ from tombola.analysis.pixels import live_pixels
 from tombola.analysis.signs import sign_flips
 from tombola.errors import InputError
 from tombola.studies.transfer import source_study
+from tombola.tasks.metric import MARGIN
 from tombola.training.tracking import EarlyBird
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Setting:
         stable_below: the highest error barrier that is called stable, as a fraction.
         target: data and optimiser of the study: "mnist, adam".
         sources: transferred arm -> data and optimiser of where its ticket was found, and what was taken.
+        margin: the accepted loss of verdicts, as a fraction.
         reads: functions that read masks or weights, which takes time, where these are known: "flips" returns
             `tombola.analysis.sign_flips` of the study, "layers" `layer_densities`, "overlap" `mask_overlap`, and
             "pixels" `live_pixels`.
@@ -50,6 +52,7 @@ class Setting:
     stable_below: float = 0.02
     target: str = ""
     sources: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    margin: float = MARGIN
     reads: Mapping[str, Callable[[], pd.DataFrame]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -66,6 +69,7 @@ class Setting:
             settles_below=(study.pruning.early_bird or EarlyBird()).threshold,
             stable_below=study.connectivity.threshold if study.connectivity else cls.stable_below,
             target=_problem(study),
+            margin=study.margin,
             sources={
                 arm.label: (_problem(source_study(study, arm.transfer)), arm.transfer.take)
                 for arm in study.arms

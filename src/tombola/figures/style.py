@@ -97,7 +97,8 @@ def styles(arms: Iterable[str]) -> dict[str, Style]:
 
     Tombola's own arms and their controls have fixed styles. An arm at several rewinds has a colour for each. The style
     of a user's arm follows from its name, so it is the same in every study. Where two names of one study fall on the
-    same style, the alphabetically later one takes the next free one. Beyond eight own arms, styles repeat.
+    same style, or one has colour and line of a fixed style in the figure, the alphabetically later one takes the next
+    free one. Beyond eight own arms, styles repeat.
     """
     names = set(arms)
     rewound = _rewound(names)
@@ -108,13 +109,15 @@ def styles(arms: Iterable[str]) -> dict[str, Style]:
         if control:
             marker, line = STARS[control]
             chosen[name] = Style(LOOKS[arm].color, marker, line, hollow=True)
+    fixed = {(style.color, style.line) for style in chosen.values()}
+    unlike = [slot for slot, style in enumerate(OTHERS) if (style.color, style.line) not in fixed] or range(len(OTHERS))
     taken: set[int] = set()
     for arm in sorted(names - set(chosen)):
         slot = zlib.crc32(arm.encode("utf-8", "replace")) % len(OTHERS)
-        while slot in taken:
+        while slot in taken or slot not in unlike:
             slot = (slot + 1) % len(OTHERS)
         taken.add(slot)
-        if len(taken) == len(OTHERS):
+        if len(taken) == len(unlike):
             taken.clear()
         chosen[arm] = OTHERS[slot]
     return chosen

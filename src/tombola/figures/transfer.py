@@ -33,7 +33,8 @@ def transfer(levels: pd.DataFrame, settings: Mapping[str, Setting], form: Form =
     ticket, "-" worse, "?" not decided; "*" better than random places.
     """
     sources = {(study, arm): origin for study, each in settings.items() for arm, origin in each.sources.items()}
-    table, metric = transfers(levels, sources), metric_of(levels)
+    margins = {study: each.margin for study, each in settings.items()}
+    table, metric = transfers(levels, sources, margins), metric_of(levels)
     if table.empty:
         return None
     targets = {study: settings[study].target or study for study in dict.fromkeys(table["study"])}

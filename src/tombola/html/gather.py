@@ -39,7 +39,6 @@ from tombola.studies.loading import dump_study
 from tombola.tables.captions import HEIGHTS, Height
 from tombola.tasks.metric import Metric, metric_of
 
-MARGIN = 0.001
 POINTS_PER_CURVE = 120
 
 
@@ -179,7 +178,7 @@ def judge(
 
 
 def gather(
-    results: Results, name: str | None = None, claims: Sequence[Claim] | None = None, margin: float = MARGIN
+    results: Results, name: str | None = None, claims: Sequence[Claim] | None = None, margin: float | None = None
 ) -> Found:
     """Return what a study has found so far.
 
@@ -187,11 +186,12 @@ def gather(
         results: of the study.
         name: to call it by, where its own would not tell it from others.
         claims: to check; the published ones where they are not given.
-        margin: the accepted loss, as a fraction: see `verdicts`.
+        margin: the accepted loss, as a fraction: see `verdicts`; the study's where it is not given.
 
     Raises:
         InputError: `margin` is not a number between 0 and 1.
     """
+    margin = results.study.margin if margin is None else margin
     name = results.study.name if name is None else name
     levels = results.frame().assign(study=name)
     # A control or a transferred ticket is no rival of the ticket's rounds, whatever its rule.

@@ -14,10 +14,11 @@ from tombola.analysis.schema import VERSION
 from tombola.errors import InputError
 from tombola.export.stored import Measurements
 from tombola.formatting import counted
-from tombola.html.gather import MARGIN, Found, checked_claims, judge
+from tombola.html.gather import Found, checked_claims, judge
 from tombola.html.reproducibility import Group, Sheet
 from tombola.html.weights import Pictures
 from tombola.tables.captions import HEIGHTS
+from tombola.tasks.metric import MARGIN
 
 NOTHING = pd.DataFrame()
 

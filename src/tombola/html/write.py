@@ -11,19 +11,21 @@ import torch
 
 from tombola.analysis.claims import Claim
 from tombola.analysis.schema import NO_CURVES, checked, checked_curves
+from tombola.errors import InputError
 from tombola.formatting import plain
-from tombola.html.gather import MARGIN, gather
+from tombola.html.gather import gather
 from tombola.html.own_table import gather_table
 from tombola.html.render import compare, report
 from tombola.running.files import write_whole, writing
 from tombola.running.results import Results
+from tombola.tasks.metric import MARGIN
 
 
 def write_report(
     results: Results,
     path: Path | None = None,
     claims: Sequence[Claim] | None = None,
-    margin: float = MARGIN,
+    margin: float | None = None,
 ) -> Path:
     """Write the page of one study, finished or not, and return its path.
 
@@ -33,7 +35,7 @@ def write_report(
         results: of the study.
         path: of the page; `report.html` in the results folder where it is not given.
         claims: to check; the published ones where they are not given.
-        margin: the accepted loss, as a fraction: see `verdicts`.
+        margin: the accepted loss, as a fraction: see `verdicts`; the study's where it is not given.
 
     Raises:
         InputError: `margin` is not a number between 0 and 1.
@@ -59,7 +61,8 @@ def write_table_report(
         path: of the page.
         curves: a row per evaluation; None where there are none.
         file: that the table was read from; the page names it.
-        claims, margin: as in `write_report`.
+        claims: as in `write_report`.
+        margin: the accepted loss, as a fraction: see `verdicts`.
 
     Raises:
         InputError: a table does not follow the schema, is empty, or holds several studies.
@@ -71,18 +74,24 @@ def write_table_report(
     return _write(report(gather_table(levels, found, file, claims, margin)), path)
 
 
-def write_comparison(studies: Sequence[Results], path: Path, margin: float = MARGIN) -> Path:
+def write_comparison(studies: Sequence[Results], path: Path, margin: float | None = None) -> Path:
     """Write the page that shows several studies side by side, and return its path.
 
     Args:
         studies: their results, finished or not.
         path: of the page.
-        margin: the accepted loss, as a fraction: see `verdicts`.
+        margin: the accepted loss, as a fraction: see `verdicts`; the studies' where it is not given.
 
     Raises:
-        InputError: `margin` is not a number between 0 and 1.
+        InputError: `margin` is not a number between 0 and 1, or is not given and the studies have different ones.
         StoreError: it can't be written.
     """
+    margins = {results.study.margin for results in studies} if margin is None else {margin}
+    if len(margins) > 1:
+        raise InputError(
+            f"the studies have different margins, {' and '.join(f'{each:g}' for each in sorted(margins))}: give one "
+            "for all, such as --margin 0.005"
+        )
     with _one_thread():
         found = [gather(results, name, margin=margin) for results, name in zip(studies, _names(studies), strict=True)]
     return _write(compare(found), path)

@@ -24,7 +24,7 @@ from tombola.studies.rewind import iterations
 from tombola.studies.size import MAX_RUNS, check_size, runs_of
 from tombola.studies.sources import Source, source_of
 from tombola.studies.study import ArmSettings, Study
-from tombola.studies.task_checks import check_margins, check_outputs, check_validation
+from tombola.studies.task_checks import check_margins, check_outputs, check_validation, fine_margin
 from tombola.studies.transfer import source_study, transferred
 from tombola.studies.trial import Codes, Trial, epoch_length
 from tombola.tasks import ACCURACY_ALONE, Measures
@@ -95,6 +95,7 @@ class Plan:
         ]
         if self.study.data.validation == 0:
             lines.append("note: data.validation is 0, so columns and figures at early stop show the end of training")
+        lines.append(fine_margin(self.study.margin, self.measures.primary, self.data))
         return (*undrawn, *dict.fromkeys(line for line in lines if line))
 
     @cached_property

@@ -25,6 +25,7 @@ from tombola.studies.rewind import Rewind
 from tombola.studies.trainer import Trainer
 from tombola.studies.transfer import Transfer, source_study
 from tombola.tasks import TaskSettings
+from tombola.tasks.metric import MARGIN
 from tombola.training.popup import FrozenWeights
 from tombola.training.recipe import Recipe
 from tombola.work.own_run import OWN_DATA, OWN_RECIPE
@@ -209,6 +210,7 @@ class Study(Section):
             continue, and the budget counts from 0.
         connectivity: the interpolations between runs to evaluate.
         arms: the curves.
+        margin: the accepted loss of verdicts, as a fraction: see `tombola.analysis.verdicts`. It decides no run.
         cluster: what workers on other machines are like, for `tombola run --on`; it decides no outcome.
         trials: independent repetitions: own initialisation, data order and split.
     """
@@ -228,6 +230,7 @@ class Study(Section):
     connectivity: Connectivity | None = None
     arms: tuple[ArmSettings, ...] = Field(min_length=1, max_length=MOST_ARMS)
     trials: int = Field(ge=1, le=MOST_REPEATS)
+    margin: float = Field(default=MARGIN, ge=0, lt=1)
     cluster: ClusterSettings | None = None
 
     @model_validator(mode="before")

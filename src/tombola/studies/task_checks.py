@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tombola.data import Description, Examples, Part
 from tombola.errors import InputError
-from tombola.tasks import CLASSIFICATION, Task
+from tombola.tasks import CLASSIFICATION, Metric, Task
 
 if TYPE_CHECKING:
     from tombola.studies.study import Study
@@ -58,6 +58,18 @@ def check_margins(study: Study, task: Task, data: Description) -> None:
             f"pruning.stop_margin={pruning.stop_margin:g}: the {metric.words} of a guess is unknown for task: "
             f"{study.task.name}; remove stop_margin, and set pruning.rounds to the last level that you need"
         )
+
+
+def fine_margin(margin: float, metric: Metric, data: Description) -> str:
+    """Return in one line that one test example counts for more than the margin; "" where it does not."""
+    if metric.unit != "%" or data.output_shape != () or data.test < 1 or 1 / data.test <= margin:
+        return ""
+    wanted = math.ceil(1000 / data.test) / 1000
+    return (
+        f"note: the margin of {100 * margin:g} points is less than one of {data.test:,} test examples, "
+        f"{100 / data.test:.2g} points, so few verdicts can be decided; choose a larger one before you run, such as "
+        f"margin={wanted:g}"
+    )
 
 
 def check_validation(study: Study) -> None:

@@ -12,6 +12,9 @@ from tombola.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+MARGIN = 0.001
+"""The default accepted loss of verdicts, as a fraction: 0.1 percentage points, or 0.1 % of another metric."""
+
 Direction = Literal["higher", "lower"]
 COLUMNS = ("metric", "metric_better", "metric_unit")  # of a table of levels: the same in all rows of a study
 
