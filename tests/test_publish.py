@@ -28,7 +28,10 @@ def test_a_page_keeps_its_head_and_gets_the_rest(tmp_path: Path) -> None:
     page.write_text("# A title\n\nFindings.\n")
     for sources, report in ((results[:1], "report.html"), (results[:1], "report.html"), (results, "comparison.html")):
         done = subprocess.run(
-            [sys.executable, str(SCRIPT), *sources, str(page.parent)], capture_output=True, text=True, check=False
+            [sys.executable, str(SCRIPT), *sources, str(page.parent), "--figure", "cost"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         text = page.read_text()
@@ -36,6 +39,7 @@ def test_a_page_keeps_its_head_and_gets_the_rest(tmp_path: Path) -> None:
         assert text.count("made by docs/results/publish.py") == 1
         assert f"[{report}]({report})" in text
         assert (page.parent / report).is_file()
+        assert "](cost" in text
         for picture in page.parent.glob("*.png"):
             assert f"]({picture.name})" in text
         assert str(tmp_path) not in text

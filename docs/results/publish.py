@@ -1,6 +1,7 @@
 """Publish results folders as one page of docs/results: tables, figures, report and claims.
 
 python docs/results/publish.py results/lenet-mnist docs/results/lenet-mnist
+python docs/results/publish.py results/lenet-mnist docs/results/lenet-mnist --figure cost --figure sign-flips
 python docs/results/publish.py results/a results/b docs/results/a-against-b
 
 The script keeps the part of the page's README.md above MARK, which is written by hand. It writes the part below.
@@ -8,6 +9,7 @@ The script keeps the part of the page's README.md above MARK, which is written b
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -27,8 +29,14 @@ ROWS = 50  # of the curves' summary, for each level
 
 
 def main() -> None:
-    """Publish the folders in all arguments but the last. The last argument is the page's folder."""
-    *sources, target = map(Path, sys.argv[1:])
+    """Publish results folders as a page."""
+    parser = argparse.ArgumentParser(description="Publish results folders as one page.")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="results folders; last, the page's folder"
+    )
+    parser.add_argument("--figure", action="append", default=[], help="also draw this figure; repeat for several")
+    given = parser.parse_args()
+    *sources, target = given.folders
     target.mkdir(parents=True, exist_ok=True)
     studies = [tombola.Results.open(source) for source in sources]
     levels, curves, settings = gather(studies)
@@ -41,6 +49,9 @@ def main() -> None:
     for path in [path for path in figures if path.stem.startswith(unwanted)]:
         figures.remove(path)
         path.unlink()
+    if given.figure:
+        extra = draw(levels, curves, target, given.figure, interpolations=points, settings=settings, formats=["png"])
+        figures = [*extra, *(path for path in figures if path not in extra)]
     figures.sort(key=lambda path: path.stem.startswith("rounds"))
     levels.to_csv(target / "results.csv", index=False)
     _summary(curves).to_csv(target / "curves-summary.csv")
@@ -62,7 +73,9 @@ def main() -> None:
     outcomes = [
         outcome
         for results in studies
-        for outcome in evaluate(results.frame(), published, {results.study.name: results.study.model_dump()})
+        for outcome in evaluate(
+            results.frame(), published, {results.study.name: results.study.model_dump()}, points=points
+        )
     ]
     parts = [
         head,

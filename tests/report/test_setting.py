@@ -24,4 +24,7 @@ from tombola.figures import Setting
     ],
 )
 def test_settings_of_a_study(changes, expected):
-    assert replace(Setting.of(Study.load("demo", **{"training.lr": 0.002, **changes})), target="", margin=0.001) == expected
+    assert (
+        replace(Setting.of(Study.load("demo", **{"training.lr": 0.002, **changes})), target="", margin=0.001)
+        == expected
+    )
