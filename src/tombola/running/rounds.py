@@ -132,6 +132,7 @@ class Loop:
             display.note(f"note: {changed}")
         keep_plan(store.root, plan)
         display.begin([item for item in plan.work.values() if not store.has(item)])
+        display.opening()
         waits = False
         with display:
             while True:

@@ -88,6 +88,7 @@ class Kind:
         together: items with equal values may be executed in one call.
         most: how many those may be; None: as many as an engine may stack.
         computes_zeros: whether pruned weights cost as much time as live ones, whatever the density.
+        counted: whether the progress counts it; a mask search is a step on the way to a run.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Kind:
     together: Callable[[Item], Hashable] = _alone
     most: int | None = 1
     computes_zeros: bool = False
+    counted: bool = True
 
     def executor(self) -> Callable[..., None]:
         """Import and return the function that executes items of this kind."""
@@ -145,6 +147,7 @@ KINDS: dict[str, Kind] = {
             (RESULT, WEIGHTS),
             together=_of_one_kind,
             most=32,
+            counted=False,
         ),
         Kind(
             "own-run",
@@ -162,6 +165,7 @@ KINDS: dict[str, Kind] = {
             (RESULT, WEIGHTS),
             together=_of_one_kind,
             most=32,
+            counted=False,
         ),
         Kind("interpolation", "interpolation", Interpolation, "tombola.running.interpolations:execute", resource="gpu"),
         Kind(
