@@ -168,9 +168,10 @@ def rounds(
         rate: share of the remaining weights that a round removes; the output layer's is half of it.
         arms: as in a study file.
         trials: independent repetitions.
-        name: of the loop. Tombola does not see what the body does: give another name, or other settings, once it
-            trains differently, and all runs are trained again.
-        settings: of the training, such as {"lr": 0.1, "epochs": 10}. Part of each run's identity; nothing else.
+        name: of the loop. A results folder holds one loop: one name and one `make_model`.
+        settings: of the training, such as {"lr": 0.1, "epochs": 10}. Tombola stores them and does not use them. It
+            does not see what the body does: once the body trains differently, change the settings, and tombola trains
+            all runs again.
         metric: the one that decides, or {"metric": name, "better": "lower", "unit": "kW"}.
         inputs: a batch, or the shape of one example, for a model from which tombola can't tell.
         rewind: the snapshot that kept weights go back to, such as "step-500"; 0 is the initialisation.
@@ -187,7 +188,7 @@ def rounds(
         figures: also draw them after the last run, in `<out>/figures`.
 
     Raises:
-        InputError: something can't be as it is asked for. Nothing has been written then.
+        InputError: an argument or the results folder can't be used. Tombola has written nothing.
     """
     if not isinstance(out, str | PathLike) or not str(out):
         raise InputError(f"out={out!r}: name the results folder, such as results/mine")

@@ -37,6 +37,25 @@ def unsteady():
     return model
 
 
+ONE = own_trainer.make()
+BODY = own_trainer.make()[1]
+
+
+def test_a_model_that_returns_twice_is_refused(tmp_path):
+    """Runs would train each other's weights."""
+    heads = (lambda: ONE, lambda: nn.Sequential(nn.Flatten(), BODY, nn.ReLU(), nn.Linear(16, 3)))
+    for make in heads:
+        with pytest.raises(InputError, match=r"make_model returned '1.weight' twice.*; build a new model in each call"):
+            loop(tmp_path / "out", make)
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_may_share_what_does_not_train(tmp_path):
+    frozen = nn.Linear(8, 8).requires_grad_(False)
+    loop(tmp_path, lambda: nn.Sequential(nn.Flatten(), nn.Linear(8, 8), frozen, nn.Linear(8, 3)), arms=["ticket"])
+    assert len(tombola.Results.open(tmp_path).frame()) == 3
+
+
 def swap_weight(run):
     run.model[1].weight = nn.Parameter(torch.randn(16, 8))
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from tombola.errors import InputError
 from tombola.networks import initialised
-from tombola.running.kept_plan import keep_plan, what_changed
+from tombola.running.kept_plan import keep_plan, require_folder_of_loop, what_changed
 from tombola.running.leases import LEASE
 from tombola.running.loop_run import FollowingRun, LoopRun, Team, require_held
 from tombola.running.options import RunOptions
@@ -124,7 +124,7 @@ class Loop:
         self, store: Store, tracker: str | None, console: Console, finish: Finish
     ) -> Generator[LoopRun, None, None]:
         plan = self.plan
-
+        require_folder_of_loop(store, plan.study)
         store.create()
         display = Display(plan, store, 1, console, console.quiet, in_script=True)
         display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None

@@ -269,9 +269,16 @@ def _checked(problem: OwnProblem) -> nn.Module:
     """Return the module of seed 0, after comparing it with a second one of that seed.
 
     Raises:
-        InputError: two calls with one seed give different weights.
+        InputError: two calls with one seed give different weights, or share some that train.
     """
     one, other = problem.make(0), problem.make(0)
+    shared = {id(weight) for weight in other.parameters() if weight.requires_grad}
+    for name, weight in one.named_parameters():
+        if id(weight) in shared:
+            raise InputError(
+                f"{problem.what} returned {name!r} twice, so a run would train the weights of another; build a new "
+                "model in each call"
+            )
     first, second = one.state_dict(), other.state_dict()
     if first.keys() != second.keys():
         names = sorted(first.keys() ^ second.keys())
