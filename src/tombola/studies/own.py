@@ -269,15 +269,15 @@ def _checked(problem: OwnProblem) -> nn.Module:
     """Return the module of seed 0, after comparing it with a second one of that seed.
 
     Raises:
-        InputError: two calls with one seed give different weights, or share some that train.
+        InputError: two calls with one seed give different weights, or share parameters.
     """
     one, other = problem.make(0), problem.make(0)
-    shared = {id(weight) for weight in other.parameters() if weight.requires_grad}
+    shared = set(map(id, other.parameters()))  # frozen ones too: masks zero them in place
     for name, weight in one.named_parameters():
         if id(weight) in shared:
             raise InputError(
-                f"{problem.what} returned {name!r} twice, so a run would train the weights of another; build a new "
-                "model in each call"
+                f"{problem.what} returned {name!r} twice, so one run would change the weights of another; build a "
+                "new model in each call"
             )
     first, second = one.state_dict(), other.state_dict()
     if first.keys() != second.keys():
