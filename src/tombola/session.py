@@ -219,7 +219,7 @@ def rounds(
 def _say_ending(results: RunningResults, console: Console) -> None:
     """Write the answer of a finished loop, and the commands that show more."""
     folder = shlex.quote(str(results.store.root))
-    console.print(ending(results.frame(), results.missing(), console.encoding))
+    console.print(ending(results.frame(), results.missing(), console.encoding, results.study.margin))
     for what, command in (("Tables:", "results"), ("Report:", "report")):
         console.print(f"{what:<9} tombola {command} {folder}", markup=False, highlight=False, soft_wrap=True)
 

@@ -4,6 +4,7 @@ import re
 import shlex
 
 import own_trainer
+import pytest
 
 import tombola
 
@@ -36,6 +37,26 @@ def test_a_loop_says_its_work_before_the_first_run_and_its_answer_after_the_last
     assert "No ticket is proven" in text or "A ticket with" in text
     assert f"Report:   tombola report {shlex.quote(str(out))}\n" in text
     assert "weights  accuracy  verdict" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "broken", "name"),
+    [
+        ({"accuracy": float("nan")}, False, "accuracy"),
+        ({"accuracy": 0.5, "val_loss": float("inf")}, False, "val_loss"),
+        ({"accuracy": 0.5}, True, "weight '1.weight'"),
+    ],
+)
+def test_a_diverged_run_says_what_was_not_finite(tmp_path, capsys, values, broken, name):
+    for run in tombola.rounds(own_trainer.make, out=tmp_path, rounds=1, trials=1, arms=["ticket"], figures=False):
+        own_trainer.train(run.model, run.seed)
+        if broken:
+            run.model[1].weight.data.fill_(float("nan"))
+        run.report(20, **values)
+    text = " ".join(capsys.readouterr().err.split())
+    assert f"trial-0.dense: {name} was not finite at iteration 20; tombola skips the runs that need this one" in text
+    assert "1 run diverged" in text
+    assert tombola.Results.open(tmp_path).frame().status.tolist() == ["diverged"]
 
 
 def test_a_finished_loop_says_its_answer_again(tmp_path, capsys):

@@ -238,7 +238,10 @@ def counts(items: Iterable[Item]) -> Counter[str]:
 def remarks_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what a person should know of a result, as pairs of a word and a sentence."""
     if (iteration := facts["diverged_at"]) is not None:
-        return [("diverged", f"the loss was not finite at iteration {iteration}")]
+        what = facts.get("remarks", {}).get("not_finite", "the loss")
+        return [
+            ("diverged", f"{what} was not finite at iteration {iteration}; tombola skips the runs that need this one")
+        ]
     found, remarks = [], facts.get("remarks", {})
     # Of a mask, the search that found it tells: runs that share the mask would repeat it.
     if "history" not in facts:
