@@ -241,6 +241,23 @@ def test_a_change_on_the_command_line_is_not_blamed_on_a_file(call: Call) -> Non
         assert "preset demo" not in err, change
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_field_that_is_written_as_an_option_is_named(call: Call, command: str) -> None:
+    for option, change in (("--trials", "trials"), ("--training.lr", "training.lr")):
+        status, _, err = call(command, "demo", option, "3")
+        assert status == 2
+        assert err == f"tombola: {option} is a field of the study; write {change}=VALUE, without dashes\n"
+    status, _, err = call(command, "demo", "--wrokers", "3")
+    assert status == 2
+    assert "--workers" in err
+
+
+def test_names_with_a_comma_need_a_list(call: Call) -> None:
+    status, _, err = call("plan", "demo", "arms=ticket,reinit")
+    assert status == 2
+    assert "unknown arm 'ticket,reinit'; if these are several names, write a list: '[ticket,reinit]'" in err
+
+
 def test_run_makes_tables_figures_and_a_summary(call: Call) -> None:
     status, out, err = call("run", "demo", *SMALL, "--workers", "0")
     assert status == 0, err

@@ -200,7 +200,8 @@ def test_a_layer_that_is_swapped_before_training(tmp_path):
         run.model(torch.ones(4, 8))
 
     with pytest.raises(
-        InputError, match=r"run .*dense: '1' was replaced by another module .*train the parameters of run\.model"
+        InputError,
+        match=r"run .*dense: '1' was replaced by another module during the run: train the parameters of run\.model",
     ):
         each_run(tmp_path, swap_and_train)
 

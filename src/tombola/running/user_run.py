@@ -83,7 +83,10 @@ class UserRun:
         self._model.to(self.device).train()
         self._parameters = dict(self._model.named_parameters())
         owner = Owner(
-            f"run {self.label}: ", IN_PLACE, "make a new optimiser in each run, or load the state that this run saved"
+            f"run {self.label}: ",
+            "during the run",
+            IN_PLACE,
+            "make a new optimiser in each run, or load the state that this run saved",
         )
         self._hold = hold(self.mask, self._model, owner=owner)
 
