@@ -493,10 +493,10 @@ def test_a_shown_preset_is_a_file_that_works(name: str, call: Call) -> None:
 def test_status(copied: Path, call: Call) -> None:
     status, out, _ = call("status", str(copied))
     assert status == 0
-    assert out.split()[-5:] == ["demo", "16", "0", "16", "-"]
+    assert out.split()[-5:] == ["demo", "13", "0", "13", "-"]
     shutil.rmtree(next((copied / "jobs").glob("*random-mask.level-01-*")))
     _, out, _ = call("status", str(copied))
-    assert out.split()[-5:] == ["demo", "15", "0", "16", "-"]
+    assert out.split()[-5:] == ["demo", "12", "0", "13", "-"]
 
 
 def test_status_shows_what_was_interrupted(copied: Path, call: Call) -> None:

@@ -5,8 +5,10 @@ import shlex
 
 import own_trainer
 import pytest
+from click.testing import CliRunner
 
 import tombola
+from tombola.cli import cli
 
 SMALL = {"rounds": 2, "trials": 2, "figures": False}
 
@@ -57,6 +59,19 @@ def test_a_diverged_run_says_what_was_not_finite(tmp_path, capsys, values, broke
     assert f"trial-0.dense: {name} was not finite at iteration 20; tombola skips the runs that need this one" in text
     assert "1 run diverged" in text
     assert tombola.Results.open(tmp_path).frame().status.tolist() == ["diverged"]
+
+
+def test_status_counts_runs_as_the_loop_does(tmp_path):
+    go(tmp_path, stop_after=4, quiet=True)
+    row = CliRunner().invoke(cli, ["status", str(tmp_path)]).output.split()
+    assert row[row.index("loop") + 1 :][:3] == ["4", "0", "14"]
+
+
+def test_trials_of_one_start_are_named(tmp_path, capsys):
+    go(tmp_path, stop_after=0, make=own_trainer.pretrained, arms=["ticket", "random-mask"])
+    assert "note: make_model builds equal weights from every seed" in capsys.readouterr().err
+    go(tmp_path / "drawn", stop_after=0, arms=["ticket"])
+    assert "equal weights" not in capsys.readouterr().err
 
 
 def test_a_finished_loop_says_its_answer_again(tmp_path, capsys):

@@ -22,7 +22,7 @@ from tombola.running.trackers import Tracking
 from tombola.studies.plan import Plan
 from tombola.tasks import Metric
 from tombola.terminal import markup
-from tombola.work import Item, kind_named
+from tombola.work import Item, is_counted, kind_named
 
 MAX_NOTE = 64 * 1024  # bytes of a note of how far work is
 MANY = 20_000  # iterations that are worth a measurement beforehand; fewer are soon over
@@ -232,7 +232,7 @@ class Display:
 
 def counts(items: Iterable[Item]) -> Counter[str]:
     """Return how many items a person counts, by the noun of their kind: runs, supermasks, interpolations."""
-    return Counter(kind.noun for item in items if (kind := kind_named(item.kind)).counted)
+    return Counter(kind_named(item.kind).noun for item in items if is_counted(item))
 
 
 def remarks_of(facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -294,14 +294,19 @@ def _checked(problem: OwnProblem) -> nn.Module:
     return one
 
 
+def has_one_start(make: Make, coverage: Coverage) -> bool:
+    """Return whether two seeds give equal prunable weights, as a pretrained network has them."""
+    one, other = (dict(make(seed).named_parameters()) for seed in (0, 1))
+    return all(torch.equal(one[name], other[name]) for name in coverage.shapes())
+
+
 def _check_fresh(problem: OwnProblem, coverage: Coverage, arm: str) -> None:
     """Refuse controls on fresh initialisations of a network that has one initialisation only.
 
     Raises:
         InputError: two seeds give equal prunable weights.
     """
-    one, other = (dict(problem.make(seed).named_parameters()) for seed in (0, 1))
-    if all(torch.equal(one[name], other[name]) for name in coverage.shapes()):
+    if has_one_start(problem.make, coverage):
         raise InputError(
             f"arm {arm!r} needs a second initialisation, but {problem.what} builds equal weights from every seed, so "
             "this control would equal the ticket; use shuffled-weights or redrawn-magnitudes"

@@ -49,6 +49,7 @@ __all__ = [
     "Supermask",
     "Training",
     "identity_of",
+    "is_counted",
     "item_from_json",
     "kind_named",
     "opaque_item_from_json",
@@ -191,6 +192,11 @@ def kind_named(name: str) -> Kind:
     if not isinstance(found, Kind):
         raise InputError(f"work kind {name!r} returned a {type(found).__name__}; it must return a tombola.work.Kind")
     return found
+
+
+def is_counted(item: Item) -> bool:
+    """Return whether progress counts an item; one of a kind that reading does not resolve counts."""
+    return isinstance(item.spec, OpaqueSpec) or kind_named(item.kind).counted
 
 
 def item_from_json(values: Mapping[str, Any]) -> Item:
