@@ -241,6 +241,23 @@ def test_a_change_on_the_command_line_is_not_blamed_on_a_file(call: Call) -> Non
         assert "preset demo" not in err, change
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_field_that_is_written_as_an_option_is_named(call: Call, command: str) -> None:
+    for option, change in (("--trials", "trials"), ("--training.lr", "training.lr")):
+        status, _, err = call(command, "demo", option, "3")
+        assert status == 2
+        assert err == f"tombola: {option} is a field of the study; write {change}=VALUE, without dashes\n"
+    status, _, err = call(command, "demo", "--wrokers", "3")
+    assert status == 2
+    assert "--workers" in err
+
+
+def test_names_with_a_comma_need_a_list(call: Call) -> None:
+    status, _, err = call("plan", "demo", "arms=ticket,reinit")
+    assert status == 2
+    assert "unknown arm 'ticket,reinit'; if these are several names, write a list: '[ticket,reinit]'" in err
+
+
 def test_run_makes_tables_figures_and_a_summary(call: Call) -> None:
     status, out, err = call("run", "demo", *SMALL, "--workers", "0")
     assert status == 0, err
@@ -476,10 +493,10 @@ def test_a_shown_preset_is_a_file_that_works(name: str, call: Call) -> None:
 def test_status(copied: Path, call: Call) -> None:
     status, out, _ = call("status", str(copied))
     assert status == 0
-    assert out.split()[-5:] == ["demo", "16", "0", "16", "-"]
+    assert out.split()[-5:] == ["demo", "13", "0", "13", "-"]
     shutil.rmtree(next((copied / "jobs").glob("*random-mask.level-01-*")))
     _, out, _ = call("status", str(copied))
-    assert out.split()[-5:] == ["demo", "15", "0", "16", "-"]
+    assert out.split()[-5:] == ["demo", "12", "0", "13", "-"]
 
 
 def test_status_shows_what_was_interrupted(copied: Path, call: Call) -> None:

@@ -41,6 +41,24 @@ class Commands(click.Group):
         return super().resolve_command(context, arguments)
 
 
+class StudyCommand(click.Command):
+    """A command with overrides FIELD=VALUE, which a person may write as options."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """Read the arguments, or say how to set a field that was written as an option."""
+        try:
+            return super().parse_args(context, arguments)
+        except click.NoSuchOption as error:
+            from tombola.studies.study import Study
+
+            field = error.option_name.lstrip("-")
+            if field.partition(".")[0] not in Study.model_fields:
+                raise
+            raise InputError(
+                f"{error.option_name} is a field of the study; write {field}=VALUE, without dashes"
+            ) from None
+
+
 class LocalPath(click.Path):
     """A path that the file system accepts."""
 
@@ -129,7 +147,7 @@ def cli(context: click.Context) -> None:
         context.with_resource(reading())
 
 
-@cli.command(epilog=STUDY_HELP)
+@cli.command(cls=StudyCommand, epilog=STUDY_HELP)
 @work_options
 @click.option("--checkpoint-every", type=float, default=30.0, help="Set the seconds between checkpoints. [default: 30]")
 @click.option("--energy", is_flag=True, help="Measure the energy of each run; needs the extra tombola[energy].")
@@ -212,7 +230,7 @@ def run(
         _open(path)
 
 
-@cli.command(epilog=STUDY_HELP)
+@cli.command(cls=StudyCommand, epilog=STUDY_HELP)
 @work_options
 @click.option("--verbose", "-v", is_flag=True, help="Show which layers no sparse engine trains, and why.")
 def plan(

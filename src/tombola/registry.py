@@ -217,6 +217,8 @@ def _target(name: str, table: Mapping[str, Any], what: str) -> tuple[str, str, E
             raise InputError(f"{what} {name!r}: write package.module:name, such as my_nets:make")
         return module, attribute, None
     found = [entry for entry in _entry_points(what) if entry.name == name]
+    if not found and "," in name:
+        raise InputError(f"unknown {what} {name!r}; if these are several names, write a list: '[{name}]'")
     if not found:
         raise InputError(f"unknown {what} {name!r}{nearest(name, names(table, what))} (your own: package.module:name)")
     if len({entry.value for entry in found}) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from os import PathLike
@@ -12,6 +13,7 @@ from tombola import terminal
 from tombola.analysis.connectivity import barrier_statistics
 from tombola.errors import InputError
 from tombola.figures import Setting, draw
+from tombola.figures.ending import ending
 from tombola.formatting import as_csv
 from tombola.notebook import Results
 from tombola.running.files import write_whole, writing
@@ -26,6 +28,7 @@ from tombola.running.run import (
     prepare,
     require_success,
 )
+from tombola.running.screens import screen_for
 from tombola.running.sites import site_for
 from tombola.running.store import Store
 from tombola.running.trackers import Tracking
@@ -35,6 +38,7 @@ from tombola.studies.study import Study
 from tombola.tasks.metric import MARGIN
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from torch import nn
 
     from tombola.running.loop_run import LoopRun
@@ -152,7 +156,7 @@ def rounds(
 
     The dense run of a trial comes first, then the levels of each arm. A run is stored when the body of the loop ends
     normally. After `break`, an error or a kill, the same loop continues at the run it was in. Tables and figures are
-    written after the last run; `tombola.Results.open(out)` reads what is done at any time.
+    written after the last run, and the answer is printed; `tombola.Results.open(out)` reads what is done at any time.
 
     Before each run the global generators of torch, numpy and random are seeded, equally for all arms and levels of a
     trial.
@@ -164,9 +168,10 @@ def rounds(
         rate: share of the remaining weights that a round removes; the output layer's is half of it.
         arms: as in a study file.
         trials: independent repetitions.
-        name: of the loop. Tombola does not see what the body does: give another name, or other settings, once it
-            trains differently, and all runs are trained again.
-        settings: of the training, such as {"lr": 0.1, "epochs": 10}. Part of each run's identity; nothing else.
+        name: of the loop. A results folder holds one loop: one name and one `make_model`.
+        settings: of the training, such as {"lr": 0.1, "epochs": 10}. Tombola stores them and does not use them. It
+            does not see what the body does: once the body trains differently, change the settings, and tombola trains
+            all runs again.
         metric: the one that decides, or {"metric": name, "better": "lower", "unit": "kW"}.
         inputs: a batch, or the shape of one example, for a model from which tombola can't tell.
         rewind: the snapshot that kept weights go back to, such as "step-500"; 0 is the initialisation.
@@ -183,7 +188,7 @@ def rounds(
         figures: also draw them after the last run, in `<out>/figures`.
 
     Raises:
-        InputError: something can't be as it is asked for. Nothing has been written then.
+        InputError: an argument or the results folder can't be used. Tombola has written nothing.
     """
     if not isinstance(out, str | PathLike) or not str(out):
         raise InputError(f"out={out!r}: name the results folder, such as results/mine")
@@ -201,9 +206,22 @@ def rounds(
     }
     loop = Loop.of(make_model, inputs, fields, Results, evaluate)
     check_tracker(tracker)
-    return loop.runs(
-        Store(out), tracker, terminal.console(stderr=True, quiet=quiet), lambda results: save(results, figures)
-    )
+    console = terminal.console(stderr=True, quiet=quiet)
+
+    def finish(results: RunningResults) -> None:
+        save(results, figures)
+        if screen_for(console, in_script=True) is None:  # a notebook shows results by itself
+            _say_ending(results, console)
+
+    return loop.runs(Store(out), tracker, console, finish)
+
+
+def _say_ending(results: RunningResults, console: Console) -> None:
+    """Write the answer of a finished loop, and the commands that show more."""
+    folder = shlex.quote(str(results.store.root))
+    console.print(ending(results.frame(), results.missing(), console.encoding, results.study.margin))
+    for what, command in (("Tables:", "results"), ("Report:", "report")):
+        console.print(f"{what:<9} tombola {command} {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 def save(results: RunningResults, figures: bool = True) -> list[Path]:

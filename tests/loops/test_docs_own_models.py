@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import inspect
 import re
 import sys
 import warnings
@@ -46,6 +47,18 @@ def test_the_loops(tmp_path, monkeypatch):
     assert steps[502:504] == [501, 502]  # a ticket continues at its snapshot
     assert len(tombola.Results.open("results/1").frame()) == 6
     assert not tombola.Results.open("results/2").connectivity().empty
+
+
+def test_the_table_of_arguments_names_each_one_with_its_default():
+    section = PAGE.split("## The arguments")[1].split("## ")[0]
+    rows = re.findall(r"^\| (`[^|]*) \| .* \| (.*) \|$", section, re.MULTILINE)
+    told = {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+    known = inspect.signature(tombola.rounds).parameters
+    assert set(told) == set(known)
+    for name in ("rate", "trials", "metric", "name", "seed", "noise", "figures", "quiet"):
+        assert told[name] == str(known[name].default)
+    assert told["arms"].split(", ") == list(known["arms"].default)
+    assert told["rewind"].startswith(f"{known['rewind'].default}:")
 
 
 def test_the_callback():

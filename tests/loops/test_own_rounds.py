@@ -220,7 +220,24 @@ def test_other_settings_train_anew_and_the_same_ones_do_not(tmp_path):
     assert len(loop(tmp_path, arms=["ticket"], settings={"lr": 0.1})) == 3
     assert loop(tmp_path, arms=["ticket"], settings={"lr": 0.1}) == []
     assert len(loop(tmp_path, arms=["ticket"], settings={"lr": 0.2})) == 3
-    assert len(loop(tmp_path, arms=["ticket"], name="another")) == 3
+
+
+def test_another_loop_or_study_keeps_its_folder(tmp_path):
+    loop(tmp_path / "loop", arms=["ticket"])
+    files = {path: path.read_bytes() for path in (tmp_path / "loop").rglob("*") if path.is_file()}
+    with pytest.raises(
+        InputError, match=r"loop holds the loop 'loop' of own_trainer:make, and this is the loop 'b' of"
+    ):
+        loop(tmp_path / "loop", arms=["ticket"], name="b")
+    with pytest.raises(
+        InputError, match=r"and this is the loop 'loop' of own_trainer:seeded; set out to another folder"
+    ):
+        loop(tmp_path / "loop", make=own_trainer.seeded, arms=["ticket"])
+    assert files == {path: path.read_bytes() for path in (tmp_path / "loop").rglob("*") if path.is_file()}
+    study = tombola.Study.load("demo", trials=1, **{"pruning.rounds": 0, "training.iterations": 2})
+    tombola.run(study, tmp_path / "other", workers=0, **QUIET)
+    with pytest.raises(InputError, match=r"other holds the study 'demo' of lenet-300-100, and this is the loop 'loop'"):
+        loop(tmp_path / "other")
 
 
 def test_a_model_that_takes_a_seed(tmp_path):

@@ -37,6 +37,23 @@ def unsteady():
     return model
 
 
+ONE = own_trainer.make()
+PART = own_trainer.make()[1]
+FROZEN = own_trainer.make()[1].requires_grad_(False)  # a mask would zero its weights in place
+
+
+def test_a_model_that_returns_twice_is_refused(tmp_path):
+    """Runs would change each other's weights."""
+
+    def with_part(part):
+        return lambda: nn.Sequential(nn.Flatten(), part, nn.ReLU(), nn.Linear(16, 3))
+
+    for make in (lambda: ONE, with_part(PART), with_part(FROZEN)):
+        with pytest.raises(InputError, match=r"make_model returned '1.weight' twice.*; build a new model in each call"):
+            loop(tmp_path / "out", make)
+    assert not (tmp_path / "out").exists()
+
+
 def swap_weight(run):
     run.model[1].weight = nn.Parameter(torch.randn(16, 8))
 
@@ -183,7 +200,8 @@ def test_a_layer_that_is_swapped_before_training(tmp_path):
         run.model(torch.ones(4, 8))
 
     with pytest.raises(
-        InputError, match=r"run .*dense: '1' was replaced by another module .*train the parameters of run\.model"
+        InputError,
+        match=r"run .*dense: '1' was replaced by another module during the run: train the parameters of run\.model",
     ):
         each_run(tmp_path, swap_and_train)
 

@@ -450,6 +450,8 @@ def test_a_file_that_was_overridden_is_not_blamed():
         ("=3", "'=3' is not an override: write FIELD=VALUE"),
         ("arms=[ticket", "arms=.*not valid YAML.*quote the argument, .arms=\\[a, b\\]."),
         ("pruning.densities=[50]", "less than 1; it is a fraction, 0.5 for 50 %"),
+        ("pruning.rates=0.5", r"pruning\.rates=0\.5: must be a map of layer to rate, such as \{fc1: 0\.5\}"),
+        ("rewind=-1", r"rewind=-1: must be an iteration .*of your own, a snapshot \(step-500\)"),
         ("trials=", "command line: trials=None: .*integer"),
         ("extends=demo", "extends belongs in a study file"),
     ],
@@ -467,6 +469,7 @@ def test_a_wrong_assignment_is_said(text, match):
         ("name: *nothing\n", r"a\.yaml, line 1: not valid YAML: .*alias"),
         ("name: a\x00b\n", r"a\.yaml.*not valid YAML"),
         ("name: a\n---\nname: b\n", r"a\.yaml.*not valid YAML"),
+        ("name: a\ntraining:\n\tlr: 1\n", r"a\.yaml, line 3: not valid YAML: a tab; indent with spaces"),
         ("", r"a\.yaml: a study file needs `field: value` lines"),
         ("- demo\n", r"a\.yaml: a study file needs `field: value` lines"),
         ("just words\n", r"a\.yaml: a study file needs `field: value` lines"),
@@ -476,6 +479,10 @@ def test_a_wrong_assignment_is_said(text, match):
 )
 def test_what_is_not_yaml_or_no_study_is_said(text, match):
     refused(match, write("a.yaml", text))
+
+
+def test_a_script_is_started_with_python():
+    refused(r"mine\.py is a Python script, not a study file; start it with: python mine\.py", write("mine.py", "x = 1"))
 
 
 def test_a_file_that_is_no_text_is_said():

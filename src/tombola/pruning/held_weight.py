@@ -27,11 +27,13 @@ class Owner:
 
     Args:
         where: begins a message, such as "run lenet.trial-0.dense: ".
+        since: when the mask was put on the weights.
         on_change: what to do where a held parameter or module was replaced.
         on_state: what to do where an optimiser has state from before.
     """
 
     where: str = ""
+    since: str = "after hold_"
     on_change: str = (
         "release the mask before you change the module (`tombola.pruning.release(module)`), then hold it again"
     )

@@ -129,7 +129,7 @@ class _HeldModule:
                 if module._parameters.get(local) is not weight.parameter:
                     owner = weight.owner
                     raise InputError(
-                        f"{owner.where}{weight.name!r} was replaced by another object after hold_: {owner.on_change}"
+                        f"{owner.where}{weight.name!r} was replaced by another object {owner.since}: {owner.on_change}"
                     )
                 weight.refresh()
 
@@ -174,7 +174,7 @@ class _Below:
             if found is not part and held_weights:
                 owner = held_weights[0].owner
                 raise InputError(
-                    f"{owner.where}{'.'.join(path)!r} was replaced by another module after hold_: {owner.on_change}"
+                    f"{owner.where}{'.'.join(path)!r} was replaced by another module {owner.since}: {owner.on_change}"
                 )
             held_module(part, inputs)
 

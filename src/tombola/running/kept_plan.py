@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tombola.data import Description
-from tombola.errors import StoreError
+from tombola.errors import InputError, StoreError
 from tombola.networks import STORED, Coverage
 from tombola.registry import NotWhileReading, reading
 from tombola.running.files import Damaged, read_json_checked, write_json_checked, write_whole
@@ -179,6 +179,30 @@ def _needs_of_first_edition(job: dict[str, Any]) -> tuple[str, ...]:
     limit = prune.get("limit") or {}
     found = [job.get("one"), job.get("other"), job.get("origin", {}).get("job"), prune.get("job"), limit.get("dense")]
     return tuple(dict.fromkeys(each for each in found if each))
+
+
+def require_folder_of_loop(store: Store, study: Study) -> None:
+    """Check that a results folder is new, or that the same loop made it: its tables would replace those of another.
+
+    A loop is known by its name and its model. Whatever else changes, `what_changed` tells.
+
+    Raises:
+        InputError: the folder holds another loop, or another study.
+    """
+    try:
+        before = kept_plan(store.root)
+    except Damaged:
+        return
+    if before is None or _loop_of(before.study) == _loop_of(study):
+        return
+    raise InputError(
+        f"{store.root} holds {_loop_of(before.study)}, and this is {_loop_of(study)}; set out to another folder"
+    )
+
+
+def _loop_of(study: Study) -> str:
+    kind = "the loop" if study.trainer is not None and study.trainer.is_loop else "the study"
+    return f"{kind} {study.name!r} of {study.network.name}"
 
 
 def what_changed(store: Store, plan: Plan) -> str:

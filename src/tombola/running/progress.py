@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console
 
 from tombola.errors import InputError
+from tombola.formatting import counted
 from tombola.paths import read_text
 from tombola.running.collapse import REMEDIES, said
 from tombola.running.estimate import Pace
@@ -20,7 +22,7 @@ from tombola.running.trackers import Tracking
 from tombola.studies.plan import Plan
 from tombola.tasks import Metric
 from tombola.terminal import markup
-from tombola.work import Item
+from tombola.work import Item, is_counted, kind_named
 
 MAX_NOTE = 64 * 1024  # bytes of a note of how far work is
 MANY = 20_000  # iterations that are worth a measurement beforehand; fewer are soon over
@@ -78,6 +80,7 @@ class Display:
         self.plan, self.store, self.console = plan, store, console
         self.quiet, self.verbose = quiet, verbose
         self.metric = plan.measures.primary
+        self._counts = counts(plan.work.values())
         self.tracking: Tracking | None = None  # is told of each finished item
         self.open: set[str] = set()  # items still to be done
         self.forecast = Forecast(plan, workers)
@@ -103,6 +106,26 @@ class Display:
         self.open = {item.id for item in waiting}
         if not self.quiet and sum(item.cost.iterations for item in waiting) >= MANY:
             self.forecast.pace = self.measure()
+
+    def opening(self) -> None:
+        """Say what a user's own loop will do: nothing else tells before its first run ends.
+
+        A notebook shows its table instead.
+        """
+        if self.quiet or self._screen is not None:
+            return
+        missing = counts(self.plan.work[item] for item in self.open)
+        work = " and ".join(
+            counted(total, noun) if missing[noun] == total else f"{missing[noun]:,} of {counted(total, noun)}"
+            for noun, total in self._counts.items()
+        )
+        study, folder = self.plan.study, self.store.root
+        if not self.open:
+            self._say(f"{study.name}: all work is finished in {folder}")
+            return
+        about = f"{counted(study.trials, 'trial')}, {counted(study.pruning.rounds, 'round')}"
+        self._say(f"{study.name}: {work} to do, one at a time, into {folder} ({about})")
+        self._say("Stop with Ctrl-C. The same script resumes.")
 
     def started(self, item: Item) -> None:
         """Say which item starts."""
@@ -190,14 +213,16 @@ class Display:
         return min(1.0, (len(self.plan.work) - len(self.open) + part) / max(1, len(self.plan.work)))
 
     def _totals(self, running: Sequence[Item]) -> str:
-        done, under_way = len(self.plan.work) - len(self.open), self._under_way(running)
+        under_way = self._under_way(running)
         if (now := time.monotonic()) >= self._guess_again:
             waiting = [self.plan.work[item] for item in self.open if item not in under_way]
             self._left = self.forecast.left(waiting, under_way)
             took = time.monotonic() - now
             self._guess_again = now + (took * GUESS_SHARE if took > GUESS_FREE else 0.0)
         left = self._left
-        return f"{done}/{len(self.plan.work)} done" + (f", about {duration(left)} left" if left else "")
+        total, waiting_for = self._counts, counts(self.plan.work[item] for item in self.open)
+        done = ", ".join(f"{total[noun] - waiting_for[noun]}/{total[noun]} {noun}s" for noun in total)
+        return f"{done} done" + (f", about {duration(left)} left" if left else "")
 
     def _value(self, state: State | None) -> str:
         """Return the latest value of the metric on the validation examples; "" for none."""
@@ -205,10 +230,18 @@ class Display:
         return "" if value is None else self.metric.text(value)
 
 
+def counts(items: Iterable[Item]) -> Counter[str]:
+    """Return how many items a person counts, by the noun of their kind: runs, supermasks, interpolations."""
+    return Counter(kind_named(item.kind).noun for item in items if is_counted(item))
+
+
 def remarks_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what a person should know of a result, as pairs of a word and a sentence."""
     if (iteration := facts["diverged_at"]) is not None:
-        return [("diverged", f"the loss was not finite at iteration {iteration}")]
+        what = facts.get("remarks", {}).get("not_finite", "the loss")
+        return [
+            ("diverged", f"{what} was not finite at iteration {iteration}; tombola skips the runs that need this one")
+        ]
     found, remarks = [], facts.get("remarks", {})
     # Of a mask, the search that found it tells: runs that share the mask would repeat it.
     if "history" not in facts:

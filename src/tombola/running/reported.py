@@ -134,10 +134,16 @@ class Reported:
     @property
     def diverged_at(self) -> int | None:
         """The first step at which the deciding metric or a loss was not finite; None where all were."""
+        return None if self.diverged is None else self.diverged[0]
+
+    @property
+    def diverged(self) -> tuple[int, str] | None:
+        """The first such step, and the name as it was reported; None where all values were finite."""
         watched = {f"{part}{name}" for part in PARTS for name in ("loss", self._metric.name)}
         for step in sorted(self.rows):
-            if any(not math.isfinite(value) for name, value in self.rows[step].items() if name in watched):
-                return step
+            for name, value in self.rows[step].items():
+                if name in watched and not math.isfinite(value):
+                    return step, name.removeprefix("test_")
         return None
 
     def require_metric(self) -> None:

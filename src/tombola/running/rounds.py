@@ -18,7 +18,7 @@ from torch import nn
 
 from tombola.errors import InputError
 from tombola.networks import initialised
-from tombola.running.kept_plan import keep_plan, what_changed
+from tombola.running.kept_plan import keep_plan, require_folder_of_loop, what_changed
 from tombola.running.leases import LEASE
 from tombola.running.loop_run import FollowingRun, LoopRun, Team, require_held
 from tombola.running.options import RunOptions
@@ -30,7 +30,7 @@ from tombola.running.scheduler import PATIENCE
 from tombola.running.store import Store
 from tombola.running.trackers import Tracking
 from tombola.studies.explaining import explain
-from tombola.studies.own import Make, OwnProblem, make_own_plan
+from tombola.studies.own import Make, OwnProblem, has_one_start, make_own_plan
 from tombola.studies.plan import Plan
 from tombola.studies.study import Study
 from tombola.studies.trainer import LOOP
@@ -38,6 +38,10 @@ from tombola.user_code.callables import fingerprint_of
 from tombola.work import Item, OwnMaskSearch, OwnRun
 
 ARMS = ("ticket", "reinit", "random-mask")
+ONE_START = (
+    "note: make_model builds equal weights from every seed, so the trials differ only by run.seed; if the weights are "
+    "not pretrained, remove torch.manual_seed from make_model"
+)
 Finish = Callable[[Results], object]
 Runs = Generator[LoopRun, None, None]
 
@@ -124,14 +128,17 @@ class Loop:
         self, store: Store, tracker: str | None, console: Console, finish: Finish
     ) -> Generator[LoopRun, None, None]:
         plan = self.plan
-
+        require_folder_of_loop(store, plan.study)
         store.create()
         display = Display(plan, store, 1, console, console.quiet, in_script=True)
         display.tracking = Tracking(tracker, plan, store, display.note) if tracker else None
         if changed := what_changed(store, plan):
             display.note(f"note: {changed}")
+        if plan.study.trials > 1 and has_one_start(self.make, plan.coverage):
+            display.note(ONE_START)
         keep_plan(store.root, plan)
         display.begin([item for item in plan.work.values() if not store.has(item)])
+        display.opening()
         waits = False
         with display:
             while True:

@@ -114,7 +114,8 @@ class Store:
             probe.unlink()
         except OSError as error:
             raise InputError(
-                f"the results folder {self.root} can't be written ({error.strerror or error}); give another --out"
+                f"the results folder {self.root} can't be written ({error.strerror or error}); choose another folder "
+                "(--out, or out= in Python)"
             ) from error
 
     def folder(self, work_id: str) -> Path | None:

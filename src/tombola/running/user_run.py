@@ -83,7 +83,10 @@ class UserRun:
         self._model.to(self.device).train()
         self._parameters = dict(self._model.named_parameters())
         owner = Owner(
-            f"run {self.label}: ", IN_PLACE, "make a new optimiser in each run, or load the state that this run saved"
+            f"run {self.label}: ",
+            "during the run",
+            IN_PLACE,
+            "make a new optimiser in each run, or load the state that this run saved",
         )
         self._hold = hold(self.mask, self._model, owner=owner)
 
@@ -288,17 +291,21 @@ class UserRun:
         self.close()
         reported = self._reported
         history = reported.history()
-        diverged = reported.diverged_at
-        if diverged is None and not all(bool(tensor.isfinite().all()) for tensor in final.values()):
-            diverged = int(history["iteration"][-1])
+        diverged = reported.diverged
+        infinite = [name for name, tensor in final.items() if not tensor.isfinite().all()]
+        if diverged is None and infinite:
+            diverged = int(history["iteration"][-1]), f"weight {infinite[0]!r}"
+        remarks = self._remarks if diverged is None else {**self._remarks, "not_finite": diverged[1]}
         names = ("train_loss", f"train_{self._spec.metric}")
         train = tuple(history[name][-1] if name in history else float("nan") for name in names)
-        record = Record(history, {"start": self._start, **self._snapshots, "final": final}, seconds, diverged, train)
+        record = Record(
+            history, {"start": self._start, **self._snapshots, "final": final}, seconds, diverged and diverged[0], train
+        )
         facts = {
             "early_stop": reported.early_stop(history),
             "iterations": max(0, int(history["iteration"][-1]) - self.start_step),
             "zeros": sum(int((final[name] == 0).sum()) for name in self.mask),
-            "remarks": self._remarks,
+            "remarks": remarks,
             "normalisation": {"mean": [], "std": []},
         }
         observe = self._item.observe.with_(Observations(named=tuple(self._snapshots)))

@@ -155,6 +155,8 @@ def _read(name: str, seen: tuple[str, ...], relative_to: Path = Path()) -> Draft
                 f"unknown study {name!r}{hint} (list the presets with `tombola presets`, or give the path of a study "
                 "file)"
             )
+        elif path.suffix == ".py":
+            raise InputError(f"{path} is a Python script, not a study file; start it with: python {path}")
         source, text, folder = str(path), read_text(path, MAX_BYTES), path.parent
     real = source if name in preset_names() else str(path.resolve())
     if real in seen:

@@ -269,9 +269,16 @@ def _checked(problem: OwnProblem) -> nn.Module:
     """Return the module of seed 0, after comparing it with a second one of that seed.
 
     Raises:
-        InputError: two calls with one seed give different weights.
+        InputError: two calls with one seed give different weights, or share parameters.
     """
     one, other = problem.make(0), problem.make(0)
+    shared = set(map(id, other.parameters()))  # frozen ones too: masks zero them in place
+    for name, weight in one.named_parameters():
+        if id(weight) in shared:
+            raise InputError(
+                f"{problem.what} returned {name!r} twice, so one run would change the weights of another; build a "
+                "new model in each call"
+            )
     first, second = one.state_dict(), other.state_dict()
     if first.keys() != second.keys():
         names = sorted(first.keys() ^ second.keys())
@@ -287,14 +294,19 @@ def _checked(problem: OwnProblem) -> nn.Module:
     return one
 
 
+def has_one_start(make: Make, coverage: Coverage) -> bool:
+    """Return whether two seeds give equal prunable weights, as a pretrained network has them."""
+    one, other = (dict(make(seed).named_parameters()) for seed in (0, 1))
+    return all(torch.equal(one[name], other[name]) for name in coverage.shapes())
+
+
 def _check_fresh(problem: OwnProblem, coverage: Coverage, arm: str) -> None:
     """Refuse controls on fresh initialisations of a network that has one initialisation only.
 
     Raises:
         InputError: two seeds give equal prunable weights.
     """
-    one, other = (dict(problem.make(seed).named_parameters()) for seed in (0, 1))
-    if all(torch.equal(one[name], other[name]) for name in coverage.shapes()):
+    if has_one_start(problem.make, coverage):
         raise InputError(
             f"arm {arm!r} needs a second initialisation, but {problem.what} builds equal weights from every seed, so "
             "this control would equal the ticket; use shuffled-weights or redrawn-magnitudes"

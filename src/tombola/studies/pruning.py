@@ -105,7 +105,7 @@ class Pruning(Section):
     @classmethod
     def _rates(cls, value: Any) -> Any:
         if not isinstance(value, dict):
-            raise ValueError("a table of layer: rate")
+            raise ValueError("must be a map of layer to rate, such as {fc1: 0.5}")
         return {as_name(layer): _as_rate(rate, f" of {layer!r}") for layer, rate in value.items()}
 
     @field_validator("exclude", mode="before")

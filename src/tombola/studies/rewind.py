@@ -29,7 +29,10 @@ def _rewind_step(value: Any) -> Any:
         raise ValueError("a fraction of the budget must be below 1; write iteration 1 as 1")
     if 0 <= number <= MOST_ITERATIONS and number == int(number):
         return int(number)
-    raise ValueError("must be an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs')")
+    raise ValueError(
+        "must be an iteration (500), a fraction of the budget (0.1) or epochs ('2 epochs'); with a loop or trainer of "
+        "your own, a snapshot (step-500)"
+    )
 
 
 def rewind_steps(value: Any) -> Any:

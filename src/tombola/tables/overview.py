@@ -31,6 +31,7 @@ from tombola.training.engines import (
     why_dense_alone,
     why_not_stacked,
 )
+from tombola.work import is_counted
 
 
 def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int | None, verbose: bool = False) -> Group:
@@ -165,7 +166,10 @@ def _holder(store: Store, work_id: str) -> str:
 
 
 def status_table(folders: Sequence[Path]) -> Table:
-    """Return the progress of each study, with running and interrupted work."""
+    """Return the progress of each study, with running and interrupted work.
+
+    It counts runs, as the progress of `tombola run` does, and no mask searches.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0))
     for header in ("results folder", "study", "finished", "diverged", "total", "running"):
         table.add_column(header, justify="right" if header in ("finished", "diverged", "total") else "left")
@@ -180,7 +184,7 @@ def status_table(folders: Sequence[Path]) -> Table:
         under_way = []
         for item in plan.work.values():
             if store.has(item):
-                tally[store.outcome(item.id)] += 1
+                tally[store.outcome(item.id)] += is_counted(item)
             elif state := read_progress(store, item.id):
                 under_way.append(f"{state['label']} at {position(state)}{_holder(store, item.id)}")
         table.add_row(
@@ -188,7 +192,7 @@ def status_table(folders: Sequence[Path]) -> Table:
             markup(plan.study.name),
             str(tally["done"]),
             str(tally["diverged"]),
-            str(len(plan.work)),
+            str(sum(map(is_counted, plan.work.values()))),
             markup("\n".join(under_way) or "-"),
         )
     return table

@@ -49,6 +49,7 @@ __all__ = [
     "Supermask",
     "Training",
     "identity_of",
+    "is_counted",
     "item_from_json",
     "kind_named",
     "opaque_item_from_json",
@@ -88,6 +89,7 @@ class Kind:
         together: items with equal values may be executed in one call.
         most: how many those may be; None: as many as an engine may stack.
         computes_zeros: whether pruned weights cost as much time as live ones, whatever the density.
+        counted: whether the progress counts it; a mask search is a step on the way to a run.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Kind:
     together: Callable[[Item], Hashable] = _alone
     most: int | None = 1
     computes_zeros: bool = False
+    counted: bool = True
 
     def executor(self) -> Callable[..., None]:
         """Import and return the function that executes items of this kind."""
@@ -145,6 +148,7 @@ KINDS: dict[str, Kind] = {
             (RESULT, WEIGHTS),
             together=_of_one_kind,
             most=32,
+            counted=False,
         ),
         Kind(
             "own-run",
@@ -162,6 +166,7 @@ KINDS: dict[str, Kind] = {
             (RESULT, WEIGHTS),
             together=_of_one_kind,
             most=32,
+            counted=False,
         ),
         Kind("interpolation", "interpolation", Interpolation, "tombola.running.interpolations:execute", resource="gpu"),
         Kind(
@@ -187,6 +192,11 @@ def kind_named(name: str) -> Kind:
     if not isinstance(found, Kind):
         raise InputError(f"work kind {name!r} returned a {type(found).__name__}; it must return a tombola.work.Kind")
     return found
+
+
+def is_counted(item: Item) -> bool:
+    """Return whether progress counts an item; one of a kind that reading does not resolve counts."""
+    return isinstance(item.spec, OpaqueSpec) or kind_named(item.kind).counted
 
 
 def item_from_json(values: Mapping[str, Any]) -> Item:
