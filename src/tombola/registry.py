@@ -218,7 +218,9 @@ def _target(name: str, table: Mapping[str, Any], what: str) -> tuple[str, str, E
         return module, attribute, None
     found = [entry for entry in _entry_points(what) if entry.name == name]
     if not found:
-        raise InputError(f"unknown {what} {name!r}{nearest(name, names(table, what))} (your own: package.module:name)")
+        module, dot, attribute = name.rpartition(".")
+        meant = f"; did you mean '{module}:{attribute}'?" if dot else nearest(name, names(table, what))
+        raise InputError(f"unknown {what} {name!r}{meant} (your own: package.module:name)")
     if len({entry.value for entry in found}) > 1:
         packages = " and ".join(sorted(entry.dist.name if entry.dist else entry.value for entry in found))
         raise InputError(f"{what} {name!r} comes from {packages}; uninstall one of them, or write package.module:name")

@@ -62,7 +62,8 @@ def read_yaml(text: str, source: str, kind: Literal["rt", "safe"] = "rt") -> Any
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{source}{line}: not valid YAML: {problem}") from error
+        remedy = "; indent with spaces, not tabs" if "'\\t'" in problem else ""
+        raise InputError(f"{source}{line}: not valid YAML: {problem}{remedy}") from error
     except Exception as error:  # a date like 2001-99-99, a number that is none, a key that can't be one
         raise InputError(f"{source}: not valid YAML: {' '.join(str(error).split()) or type(error).__name__}") from error
 

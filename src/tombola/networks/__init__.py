@@ -170,7 +170,10 @@ def factory(
                 f"network {settings.name!r} can't be built with {arguments}: {type(error).__name__}: {error}"
             ) from error
         if not isinstance(module, nn.Module):
-            raise InputError(f"network {settings.name!r} gave a {type(module).__name__}, not a torch.nn.Module")
+            raise InputError(
+                f"network {settings.name!r} gave a {type(module).__name__}, not a torch.nn.Module; return the module "
+                "from the function"
+            )
         return module
 
     return build
