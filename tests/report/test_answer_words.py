@@ -64,6 +64,10 @@ def test_a_ticket_far_above_dense_makes_the_dense_network_suspect(dense, metric,
         assert f"The dense network is {amount} worse" in said
 
 
+def test_what_is_not_decided_asks_for_more_trials():
+    assert "such as trials=10; finished trials stay." in proof(replace(WINNING, kind="undecided"))[-1]
+
+
 def test_an_unfinished_study_says_so_far():
     unfinished = replace(WINNING, missing=1, diverged=2)
     assert headline(unfinished).startswith("So far, a ticket with 8.7 %")

@@ -134,6 +134,11 @@ def _winning(answer: Answer) -> list[str]:
     return found
 
 
+def _more_trials(answer: Answer) -> str:
+    assert answer.at is not None
+    return f"More trials may decide it, such as trials={2 * answer.at.n}; finished trials stay."
+
+
 PROOFS: dict[Kind, Callable[[Answer], list[str]]] = {
     "one trial": lambda answer: ["One trial shows no variation between trials: this may be luck."],
     "one trial, none": lambda answer: ["One trial shows no variation between trials: this may be bad luck."],
@@ -144,7 +149,7 @@ PROOFS: dict[Kind, Callable[[Answer], list[str]]] = {
         "The level is not shown to stop as early as dense.",
     ],
     "losing": lambda answer: [_basis(answer)],
-    "undecided": lambda answer: [_basis(answer), "More trials may decide it."],
+    "undecided": lambda answer: [_basis(answer), _more_trials(answer)],
 }
 
 SPARSEST: dict[Kind, str] = {
