@@ -407,7 +407,7 @@ def test_arguments_that_do_not_fit():
 def test_each_call_must_build_a_module_of_its_own():
     make = build("small_nets:shared")
     make()
-    with pytest.raises(InputError, match="returned one module twice.*; build a new module in each call"):
+    with pytest.raises(InputError, match=r"returned one module twice.*; build a new module in each call"):
         make()
     again = build("small_nets:mlp", input_shape=(5,), classes=3)
     assert len({id(module) for module in [again() for _ in range(3)]}) == 3
