@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 demo: .venv/installed
 	$(BIN)/tombola run demo
-	@echo "Next: $(BIN)/tombola presets   (and $(BIN)/tombola plan lenet-mnist)"
+	@echo "Next: find a ticket in your own model, docs/how-to.md; or repeat a published study, $(BIN)/tombola presets"
 
 # Skips the slow tests. `make test-all` runs them too, and kills more processes.
 test: .venv/installed-test

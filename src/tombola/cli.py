@@ -511,11 +511,12 @@ def report(
     margin: float | None,
     show: bool,
 ) -> None:
-    """Write the HTML report of a study.
+    """Write the HTML report of a study, and print its answer.
 
     The study may be unfinished. The report is one file and needs no network connection. STUDY may also be a CSV file of
     your own results: docs/results.md has its columns.
     """
+    from tombola.figures.ending import short_answer
     from tombola.html.write import write_report, write_table_report
 
     if _is_table(study):
@@ -527,11 +528,14 @@ def report(
         levels = read_table(Path(study))
         curves = read_curves(Path(study), levels)
         target = output or Path(study).with_suffix(".html")
-        path = write_table_report(
-            levels, target, curves, Path(study), _own_claims(own), MARGIN if margin is None else margin
-        )
+        margin, missing = MARGIN if margin is None else margin, 0
+        path = write_table_report(levels, target, curves, Path(study), _own_claims(own), margin)
     else:
-        path = write_report(_opened(_folder_of(study, out), data), output, _own_claims(own), margin)
+        found = _opened(_folder_of(study, out), data)
+        path = write_report(found, output, _own_claims(own), margin)
+        levels, missing = found.frame(), found.missing()
+        margin = found.study.margin if margin is None else margin
+    _console().print(short_answer(levels, missing, margin))
     click.echo(str(path))
     if show:
         _open(path)
@@ -676,6 +680,7 @@ def _opened(folder: str | Path, data: Path | None) -> Results:
 
 def _print_summary(results: Results, file: IO[str] | None = None) -> None:
     from tombola.tables import barrier_table, summary_table, ticket_versus_reinit
+    from tombola.tables.captions import PM
 
     levels, console = results.frame(), _console(file)
     console.print(summary_table(levels))
@@ -683,6 +688,7 @@ def _print_summary(results: Results, file: IO[str] | None = None) -> None:
         console.print(ticket_versus_reinit(levels))
     if results.study.connectivity is not None and not (points := results.connectivity()).empty:
         console.print(barrier_table(points, results.study.connectivity.threshold))
+    console.print(f"{PM}\n", markup=False, highlight=False)
     if missing := results.missing():
         trainer = results.study.trainer
         how = "your script" if trainer is not None and trainer.is_loop else f"tombola run {results.store.root}"

@@ -220,7 +220,9 @@ def _target(name: str, table: Mapping[str, Any], what: str) -> tuple[str, str, E
     if not found and "," in name:
         raise InputError(f"unknown {what} {name!r}; if these are several names, write a list: '[{name}]'")
     if not found:
-        raise InputError(f"unknown {what} {name!r}{nearest(name, names(table, what))} (your own: package.module:name)")
+        module, dot, attribute = name.rpartition(".")
+        meant = f"; did you mean '{module}:{attribute}'?" if dot else nearest(name, names(table, what))
+        raise InputError(f"unknown {what} {name!r}{meant} (your own: package.module:name)")
     if len({entry.value for entry in found}) > 1:
         packages = " and ".join(sorted(entry.dist.name if entry.dist else entry.value for entry in found))
         raise InputError(f"{what} {name!r} comes from {packages}; uninstall one of them, or write package.module:name")

@@ -55,6 +55,7 @@ def test_the_answer_is_the_sparsest_level_with_that_verdict(kind):
     assert answer.at is not None
     assert (answer.at.level, answer.at.verdict, answer.at.reason) == (level, row["verdict"], row["reason"])
     assert answer.at.difference == row["accuracy_difference"]
+    assert answer.at.dense == pytest.approx(100 * levels[levels["level"] == 0][ACCURACY].mean())
     assert (answer.at.stop_low, answer.at.stop_high) == tuple(
         row[["iteration_difference_low", "iteration_difference_high"]]
     )

@@ -53,6 +53,8 @@ def test_arguments_reach_the_function_and_the_content_is_the_identity():
         ("stream", "can be read only from its start.*map-style"),
         ("channels_last", r"channels last; return array.transpose\(0, 3, 1, 2\)"),
         ("nothing", r"returned a NoneType; it must return \(train, test\)"),
+        ("not_in_parts", r"both need the same structure, type and shape; return \(train, test\), each as \(inputs"),
+        ("of_objects", r"it must contain numbers.*; convert it, such as by \.astype\('float32'\)"),
         ("failing", r"own_data:failing\(\) failed: RuntimeError: no disk"),
         ("missing", "missing"),
     ],

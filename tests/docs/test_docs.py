@@ -65,6 +65,15 @@ def test_a_model_and_data_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_table_with_numbers_and_categories(tmp_path: Path) -> None:
+    write_modules("docs/how-to.md", tmp_path)
+    (tmp_path / "my-table.yaml").write_text(files_of("docs/how-to.md")["my-table.yaml"])
+    code = "import tombola; study = tombola.Study.load('my-table.yaml', trials=1, **{'pruning.rounds': 1})\n"
+    code += "print(tombola.run(study, workers=0, figures=False, quiet=True).frame().early_stop_test_accuracy.min())"
+    assert float(run(code, tmp_path).splitlines()[-1]) > 0.8
+
+
+@pytest.mark.slow
 def test_the_page_on_python(tmp_path: Path) -> None:
     code = "\n".join(write_modules("docs/api.md", tmp_path))
     out = run(code, tmp_path)

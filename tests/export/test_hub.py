@@ -118,7 +118,7 @@ def test_loading_runs_no_code(tmp_path):
     (tmp_path / "config.py").write_text("raise SystemExit")
     again = tombola.Ticket.from_pretrained(tmp_path)
     assert again.mask == ticket.mask
-    with pytest.raises(InputError, match=r"a user's function: pass `factory`"):
+    with pytest.raises(InputError, match=r"a user's function: to run it, add --trust"):
         again.build()
 
 

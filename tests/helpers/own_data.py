@@ -109,6 +109,16 @@ def channels_last():
     return tuple((np.zeros((12, 8, 8, 3), np.uint8), np.arange(12) % 2) for _ in range(2))
 
 
+def not_in_parts():
+    """Return the inputs and the targets, without a test part."""
+    return clusters(90, 1)
+
+
+def of_objects():
+    """Return inputs as pandas holds columns of mixed types."""
+    return tuple((inputs.astype(object), targets) for inputs, targets in arrays())
+
+
 def nothing():
     return None
 

@@ -479,8 +479,13 @@ def test_any_result_is_taken_but_class_scores_are_checked(returns, shape, kind):
 
     coverage = examine(Model(), (5,))
     assert (coverage.output_shape, coverage.returned, coverage.classes) == (shape, kind, None)
-    with pytest.raises(InputError, match="one row of class scores per example; for 2 it gave"):
+    with pytest.raises(InputError, match="one row of class scores per example; for 2 examples it returned"):
         check_scores(coverage)
+
+
+def test_a_network_of_several_inputs_asks_for_several():
+    with pytest.raises(InputError, match="takes several inputs, give a tuple or map of them"):
+        examine(nn.Bilinear(5, 5, 3), (5,))
 
 
 def test_class_scores_are_counted():

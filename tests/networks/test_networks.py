@@ -341,14 +341,14 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (lenet(MNIST, 10), r"can't be run on inputs of shape \(5,\)"),
+        (lenet(MNIST, 10), r"can't be run on inputs of shape \(5,\).*\(the first layer expects another size"),
         (nn.Sequential(nn.Flatten(), nn.ReLU()), "no prunable layer"),
-        (Returns(lambda y: y.sum()), r"one row of class scores per example; for 2 .*gave \(\)"),
-        (Returns(lambda y: y.sum(1)), r"for 2 .*gave \(2,\)"),
-        (Returns(lambda y: y[:1]), r"for 2 .*gave \(1, 3\)"),
-        (Returns(lambda y: y[:, :, None]), r"for 2 .*gave \(2, 3, 1\)"),
-        (Returns(lambda y: (y, y)), "for 2 .*gave tuple"),
-        (Returns(lambda y: {"logits": y}), "for 2 .*gave dict"),
+        (Returns(lambda y: y.sum()), r"one row of class scores per example; for 2 .*returned \(\)"),
+        (Returns(lambda y: y.sum(1)), r"for 2 .*returned \(2,\)"),
+        (Returns(lambda y: y[:1]), r"for 2 .*returned \(1, 3\)"),
+        (Returns(lambda y: y[:, :, None]), r"for 2 .*returned \(2, 3, 1\)"),
+        (Returns(lambda y: (y, y)), "for 2 .*returned tuple"),
+        (Returns(lambda y: {"logits": y}), "for 2 .*returned dict"),
     ],
 )
 def test_networks_that_cannot_be_used_are_refused(module, message):
@@ -404,8 +404,17 @@ def test_arguments_that_do_not_fit():
         build("small_nets:mlp", widths=[3])()
 
 
+def test_each_call_must_build_a_module_of_its_own():
+    make = build("small_nets:shared")
+    make()
+    with pytest.raises(InputError, match=r"returned one module twice.*; build a new module in each call"):
+        make()
+    again = build("small_nets:mlp", input_shape=(5,), classes=3)
+    assert len({id(module) for module in [again() for _ in range(3)]}) == 3
+
+
 def test_what_comes_back_must_be_a_module():
-    with pytest.raises(InputError, match=r"gave a Size, not a torch\.nn\.Module"):
+    with pytest.raises(InputError, match=r"gave a Size, not a torch\.nn\.Module; return the module"):
         build("torch:Size")()
 
 

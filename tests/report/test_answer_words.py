@@ -42,6 +42,32 @@ def test_what_does_not_stand_is_said_to_not_stand():
     assert proof(weak)[-1] == "With 2.9 %, it is as good, but not shown to stop as early."
 
 
+@pytest.mark.parametrize(
+    ("dense", "metric", "low", "high", "weak"),
+    [
+        (68.5, ACCURACY, 9.9, 12.0, True),
+        (68.5, ACCURACY, 3.3, 12.0, False),  # the interval reaches below 5 % of 68.5
+        (97.4, ACCURACY, 0.5, 0.9, False),
+        (2.0, Metric("rmse", "lower", "kW"), -0.8, -0.2, True),
+        (2.0, Metric("rmse", "lower", "kW"), -0.8, -0.05, False),
+        (2.0, Metric("rmse", "lower", "kW"), 0.2, 0.8, False),  # worse
+        (math.nan, ACCURACY, 9.9, 12.0, False),
+    ],
+)
+@pytest.mark.parametrize("kind", ["winning", "matching", "undecided"])
+def test_a_ticket_far_above_dense_makes_the_dense_network_suspect(dense, metric, low, high, weak, kind):
+    at = replace(AT, dense=dense, low=low, high=high, difference=(low + high) / 2)
+    said = " ".join(proof(replace(WINNING, kind=kind, metric=metric, at=at)))
+    assert ("it is weak: check its learning rate" in said) == (weak and kind != "undecided")
+    if weak and kind != "undecided":
+        amount = "10.95 points" if metric == ACCURACY else "0.500 kW"
+        assert f"The dense network is {amount} worse" in said
+
+
+def test_what_is_not_decided_asks_for_more_trials():
+    assert "such as trials=10; finished trials stay." in proof(replace(WINNING, kind="undecided"))[-1]
+
+
 def test_an_unfinished_study_says_so_far():
     unfinished = replace(WINNING, missing=1, diverged=2)
     assert headline(unfinished).startswith("So far, a ticket with 8.7 %")

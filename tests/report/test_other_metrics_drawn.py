@@ -86,7 +86,7 @@ def test_terminal_tables(study: tuple[Metric, pd.DataFrame, pd.DataFrame]) -> No
     assert number(metric.scale * first.mean(), metric) in text
     pairs = printed(ticket_versus_reinit(levels))
     assert f"study: test {metric.words} at the end of training{unit}, mean" in pairs
-    assert "ticket - random init" in pairs
+    assert "ticket - reinit" in pairs
 
 
 def test_two_metrics_stand_side_by_side_in_the_terminal(make: Callable[..., Tables]) -> None:

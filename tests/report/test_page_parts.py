@@ -227,7 +227,9 @@ def test_a_claim_says_when_it_was_stated_and_nothing_where_that_is_unknown(hosti
 def test_the_margin_is_given_on_the_command_line(hostile: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     call = CliRunner().invoke
-    assert call(cli, ["report", str(hostile), "-o", str(page), "--margin", "0.02"]).exit_code == 0
+    told = call(cli, ["report", str(hostile), "-o", str(page), "--margin", "0.02"])
+    assert told.exit_code == 0
+    assert "within 2 points" in " ".join(told.output.split())
     assert "The margin is 2 points." in page.read_text()
     other = shutil.copytree(hostile, tmp_path / "other")
     assert call(cli, ["compare", str(hostile), str(other), "--out", str(page), "--margin", "0.03"]).exit_code == 0

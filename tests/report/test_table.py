@@ -129,8 +129,8 @@ def test_ticket_versus_reinit(make):
     text = printed(ticket_versus_reinit(levels))
     assert "study: test accuracy at the end of training, %" in text
     rows = cells(text, "mean")
-    assert rows["0"] == ["100.00", "%", "98.43", "98.43", "+0.00"]
-    assert rows["2"] == ["64.00", "%", "98.30", "98.09", "+0.21"]
+    assert rows["0"] == ["100", "98.43", "98.43", "+0.00"]
+    assert rows["2"] == ["64.0", "98.30", "98.09", "+0.21"]
     assert "n = 2 trials" in text
 
 
@@ -141,8 +141,8 @@ def test_ticket_versus_reinit_without_the_pair(make):
     levels.loc[(levels.arm == "reinit") & (levels.level == 1), "final_test_accuracy"] = math.nan
     levels = levels[(levels.arm == "ticket") | (levels.level < 2)]
     rows = cells(printed(ticket_versus_reinit(levels)), "mean")
-    assert rows["1"][3:] == ["-", "-"]
-    assert rows["2"][3:] == ["-", "-"]
+    assert rows["1"][2:] == ["-", "-"]
+    assert rows["2"][2:] == ["-", "-"]
 
 
 @pytest.mark.parametrize("function", [summary_table, ticket_versus_reinit])

@@ -464,6 +464,7 @@ def test_an_arm_that_returns_the_wrong_thing():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
+        ({"network": "my_nets.make"}, r"unknown network 'my_nets.make'; did you mean 'my_nets:make'"),
         ({"network": "lenet-300"}, r"unknown network 'lenet-300'; did you mean 'lenet-300-100'"),
         ({"data": {"source": "mnits", "validation": 5}}, r"'mnits'; did you mean 'mnist'"),
         ({"pruning.criterion": "magnitud"}, "unknown criterion 'magnitud'; did you mean 'magnitude'"),

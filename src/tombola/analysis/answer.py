@@ -17,6 +17,7 @@ from tombola.analysis.verdicts import verdicts as verdicts_of
 from tombola.tasks.metric import ACCURACY, MARGIN, Metric, metric_of
 
 STANDS = 0.025  # a p value after Holm's correction at which a verdict made with 95 % intervals stands
+WEAK = 0.05  # of the dense network's metric: a gain that pruning seldom gives to a well-trained network
 Kind = Literal[
     "no runs", "all diverged", "no pair", "one trial", "one trial, none", "winning", "matching", "losing", "undecided"
 ]
@@ -35,6 +36,7 @@ class Judged:
             interval; NaN where unknown.
         stop, stop_low, stop_high: the same of the early-stopping iteration [iterations].
         dense_stop: the dense networks' mean early-stopping iteration; NaN where unknown.
+        dense: their mean test metric at early stop, in shown units; NaN where unknown.
     """
 
     level: int
@@ -50,6 +52,12 @@ class Judged:
     stop_low: float
     stop_high: float
     dense_stop: float
+    dense: float = math.nan
+
+    def dense_is_weak(self, metric: Metric) -> bool:
+        """Return whether the whole interval lies above dense by more than a well-trained dense network would allow."""
+        least = self.low if metric.better == "higher" else -self.high
+        return least > WEAK * abs(self.dense)
 
 
 @dataclass(frozen=True)
@@ -165,15 +173,16 @@ def _judged(row: pd.Series | None, levels: pd.DataFrame, metric: Metric) -> Judg
         stop=stop[0],
         stop_low=stop[1],
         stop_high=stop[2],
-        dense_stop=_dense_stop(levels, str(facts["arm"]), int(facts["level"]), metric),
+        dense_stop=_dense_mean(levels, STOP, str(facts["arm"]), int(facts["level"]), metric),
+        dense=metric.scale * _dense_mean(levels, early_of(metric), str(facts["arm"]), int(facts["level"]), metric),
     )
 
 
-def _dense_stop(levels: pd.DataFrame, arm: str, level: int, metric: Metric) -> float:
-    """Return the mean early-stopping iteration of the dense networks whose trials also have a sound run of a level."""
-    if STOP not in levels:
+def _dense_mean(levels: pd.DataFrame, column: str, arm: str, level: int, metric: Metric) -> float:
+    """Return the mean of a column over the dense networks whose trials also have a sound run of a level."""
+    if column not in levels:
         return math.nan
-    sound = levels[~diverged(levels)].dropna(subset=[early_of(metric), STOP])
+    sound = levels[~diverged(levels)].dropna(subset=[early_of(metric), column])
     trials = set(sound.loc[(sound["level"] == level) & (sound["arm"] == arm), "trial"])
     dense = sound[(sound["level"] == 0) & sound["trial"].isin(trials)]
-    return float(dense.groupby("trial")[STOP].mean().mean()) if len(dense) else math.nan
+    return float(dense.groupby("trial")[column].mean().mean()) if len(dense) else math.nan

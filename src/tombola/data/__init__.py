@@ -1,7 +1,7 @@
 """Data sets: sources, splits, and the inputs of training."""
 
 from tombola.data.balanced import balanced
-from tombola.data.dataset import Arrays, Description, Shape, first_array, is_one_shape, shape_from_json
+from tombola.data.dataset import Arrays, Description, Shape, first_array, float_inputs, is_one_shape, shape_from_json
 from tombola.data.held import Dataset
 from tombola.data.parts import Examples, Part, Splits, Tensors, blank_inputs, each_tensor, first_tensor
 from tombola.data.settings import DataSettings
@@ -33,6 +33,7 @@ __all__ = [
     "fingerprint",
     "first_array",
     "first_tensor",
+    "float_inputs",
     "forget_copies",
     "is_one_shape",
     "load",

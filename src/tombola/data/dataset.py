@@ -22,6 +22,16 @@ def is_one_shape(shape: Any) -> bool:
     return isinstance(shape, tuple) and all(isinstance(size, int) for size in shape)
 
 
+def float_inputs(dtype: Dtype) -> list[str]:
+    """Return the names of those of several inputs that are numbers, not token ids; inputs without names are counted.
+
+    Args:
+        dtype: `input_dtype` of a `Description`.
+    """
+    named = dtype if isinstance(dtype, dict) else {f"input {place}": each for place, each in enumerate(dtype)}
+    return [name for name, each in named.items() if each == "float32"]
+
+
 def shape_from_json(written: Any) -> Any:
     """Return a shape, or several, from JSON, which has lists for tuples."""
     if isinstance(written, dict):

@@ -14,6 +14,7 @@ from tombola.errors import DataError
 
 TARGETS = ("label", "labels", "target", "targets", "y")  # what the column is called if nothing says so
 CHANNELS = (1, 3, 4)
+CONVERT = "; convert it, such as by .astype('float32')"
 
 
 class Form:
@@ -191,7 +192,7 @@ class Form:
         if array.dtype.kind not in "biufUS" or not array.ndim:
             raise DataError(
                 f"{self.where}: {what} is an array of {array.dtype} of shape {array.shape}; it must contain numbers, "
-                "with one shape for all examples"
+                f"with one shape for all examples{CONVERT if array.dtype == object else ''}"
             )
         if what.startswith("column") and array.dtype.kind in "US":
             raise DataError(

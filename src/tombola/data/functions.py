@@ -168,9 +168,10 @@ def check_alike(name: str, what: str, train: Arrays, test: Arrays) -> None:
     one, other = kinds(train), kinds(test)
     texts = str(one).startswith("U") and str(other).startswith("U")
     if one != other and not texts:
+        remedy = "; return (train, test), each as (inputs, targets)" if what == "inputs" else ""
         raise DataError(
             f"{name}: {what} of train are {in_words(train)}, those of test {in_words(test)}; both need the same "
-            "structure, type and shape"
+            f"structure, type and shape{remedy}"
         )
 
 

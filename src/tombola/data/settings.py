@@ -35,7 +35,8 @@ class DataSettings(Section):
         normalise: which inputs share a mean and a standard deviation: "channel", those of an image's channel, or all
             values of a feature vector; "feature", those at one place of the examples (of a sequence, one feature over
             all steps); "none", inputs stay as they are, uint8 divided by 255. By default images are normalised by
-            channel, feature vectors by feature, and sequences not at all.
+            channel, feature vectors by feature, and sequences not at all. Several inputs stay as they are: scale them
+            in your function.
         kind: the content of an npz array [N, a, b]: "image", pictures without channels, or "sequence", a steps of b
             features.
     """

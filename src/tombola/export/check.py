@@ -18,6 +18,12 @@ TOLERANCE = 1e-4
 """Largest difference that the order of float32 sums may make, relative to the largest output."""
 
 
+def input_count(ticket: Ticket) -> int:
+    """Return how many inputs a ticket's network takes."""
+    shape: Any = shape_from_json(ticket.origin["input_shape"])
+    return 1 if is_one_shape(shape) else len(shape)
+
+
 def shape_of(ticket: Ticket) -> tuple[int, ...]:
     """Return the shape of one example of a ticket's network.
 

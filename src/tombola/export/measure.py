@@ -12,7 +12,7 @@ import torch
 
 from tombola.errors import InputError, nearest
 from tombola.export.artefacts import ARTEFACTS, Artefact, dense
-from tombola.export.check import examples_for
+from tombola.export.check import examples_for, input_count
 from tombola.export.conditions import Conditions, conditions
 from tombola.export.rivals import RIVALS, Call, Contest, NotFor, Rival
 from tombola.export.timing import Timing, interleave, torch_threads
@@ -82,6 +82,19 @@ class Measurement:
         return merged
 
 
+def check_measurable(ticket: Ticket) -> None:
+    """Check that `measure` supports a ticket's network.
+
+    Raises:
+        InputError: the network takes several inputs.
+    """
+    if (count := input_count(ticket)) > 1:
+        raise InputError(
+            f"tombola measures networks with one input, and this network takes {count}; for the size alone, export the "
+            "ticket as packed or pytorch"
+        )
+
+
 def measure(
     ticket: Ticket,
     examples: Examples | None = None,
@@ -101,10 +114,11 @@ def measure(
         rounds: how often each contender has its turn.
 
     Raises:
-        InputError: a rival that is not known, or a number that is not positive.
+        InputError: a rival that is not known, a number that is not positive, or a network with several inputs.
     """
     import pandas as pd
 
+    check_measurable(ticket)
     chosen = _chosen(rivals)
     cores = os.cpu_count() or 1
     threads = sorted({1, cores}) if threads is None else list(threads)

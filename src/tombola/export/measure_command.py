@@ -79,7 +79,7 @@ def measure_command(
     The command compares their size, latency and accuracy with dense networks and other runtimes. It stores the
     measurement of a results folder in the folder; `tombola report` shows it.
     """
-    from tombola.export.measure import measure
+    from tombola.export.measure import check_measurable, measure
     from tombola.export.source import ticket_of
     from tombola.export.stored import store
     from tombola.running.results import Results
@@ -87,6 +87,7 @@ def measure_command(
     found, made = [], []
     for path in tickets:
         ticket = ticket_of(str(path), trial, level, arm, None, data)
+        check_measurable(ticket)
         ticket = ticket.trusted() if trust else ticket
         results = Results.open(path, data) if path.is_dir() else None
         examples = _test_examples(ticket, results, test_set, data)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
-from tombola.analysis.answer import answer_of
+from tombola.analysis.answer import Answer, answer_of
 from tombola.analysis.verdicts import verdicts
 from tombola.figures.text_chart import ASCII, UNICODE, Signs, text_chart
 from tombola.tables.answer import headline, proof
+from tombola.tables.captions import PM
 from tombola.tables.summary import summary_table
 from tombola.tasks.metric import MARGIN
 
@@ -31,12 +32,24 @@ def ending(levels: pd.DataFrame, missing: int = 0, encoding: str = "utf-8", marg
     """
     judged = verdicts(levels, margin) if len(levels) else None
     answer = answer_of(levels, margin, missing, judged)
-    parts: list[Text] = [Text(headline(answer), style="bold")]
-    if remarks := proof(answer):
-        parts.append(Text(" ".join(remarks), style="dim"))
+    parts = _in_words(answer)
     if judged is not None and (chart := text_chart(levels, answer, judged, WIDTH, _signs(encoding))):
         parts.append(Text(f"\n{chart}\n", no_wrap=True))
-    return Group(*parts, summary_table(levels, brief=True)) if len(levels) else Group(*parts)
+    return Group(*parts, summary_table(levels, brief=True), Text(f"{PM}\n")) if len(levels) else Group(*parts)
+
+
+def short_answer(levels: pd.DataFrame, missing: int = 0, margin: float = MARGIN) -> Group:
+    """Return the answer of one study in words, as `tombola report` prints it: a sentence, and what it rests on.
+
+    Args:
+        levels, missing, margin: as in `ending`.
+    """
+    return Group(*_in_words(answer_of(levels, margin, missing)))
+
+
+def _in_words(answer: Answer) -> list[Text]:
+    remarks = " ".join(proof(answer))
+    return [Text(headline(answer), style="bold"), *([Text(remarks, style="dim")] if remarks else [])]
 
 
 def _signs(encoding: str) -> Signs:

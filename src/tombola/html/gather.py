@@ -332,7 +332,7 @@ def _at_whole_density(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.rename(columns={"density": "layer_density"}).merge(whole, on=["arm", "level"])
 
 
-def _pictures(held: dict[int, Ticket], first: str, input_shape: tuple[int, ...]) -> Pictures:
+def _pictures(held: dict[int, Ticket], first: str, input_shape: Any) -> Pictures:
     if held and first not in next(iter(held.values())).mask:
         return Pictures(f"The first layer, {first}, is never pruned.")
     return input_pictures({level: ticket for level, ticket in held.items() if level}, first, input_shape)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from tombola.data.dataset import is_one_shape
 from tombola.data.digits import SHA256 as DIGITS_SHA256
 from tombola.data.published import PUBLISHED
 from tombola.formatting import counted, plain
@@ -128,7 +129,7 @@ def _value(value: Any) -> str:
 
 def _data(results: Results) -> list[tuple[str, str]]:
     about, source = results.plan.data, results.study.data.source
-    shape = " × ".join(map(str, about.input_shape))
+    shape = _shape(about.input_shape)
     facts = [
         ("examples", f"{about.train:,} of the training set, validation included; {about.test:,} of the test set"),
         ("inputs", f"{shape}, {about.classes} classes"),
@@ -142,10 +143,21 @@ def _data(results: Results) -> list[tuple[str, str]]:
     return facts
 
 
+def _shape(shape: Any) -> str:
+    """Return the shape of an input, "1 × 28 × 28", or of each of several, "numbers: 12; city: one number"."""
+    if is_one_shape(shape):
+        return " × ".join(map(str, shape)) or "one number"
+    if isinstance(shape, dict):
+        return "; ".join(f"{name}: {_shape(each)}" for name, each in shape.items())
+    return "; ".join(map(_shape, shape))
+
+
 def _normalisation(facts: list[dict[str, Any]]) -> list[tuple[str, str]]:
     if not facts or "normalisation" not in facts[0]:
         return []
     used = facts[0]["normalisation"]
+    if not used["mean"]:
+        return [("normalisation", "none; networks take the inputs as they are")]
     mean, std = (", ".join(f"{value:.6g}" for value in used[name]) for name in ("mean", "std"))
     return [("normalisation, trial 0", f"mean {mean}; standard deviation {std}")]
 

@@ -7,12 +7,14 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from tombola.data import is_one_shape
 from tombola.errors import InputError
 from tombola.formatting import percent
 from tombola.running.results import Results
@@ -93,7 +95,7 @@ def weight_histograms(found: dict[int, Ticket]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"weights": int})
 
 
-def input_pictures(found: dict[int, Ticket], layer: str, input_shape: tuple[int, ...]) -> Pictures:
+def input_pictures(found: dict[int, Ticket], layer: str, input_shape: Any) -> Pictures:
     """Return, for each ticket, a picture of the inputs that the first layer still uses.
 
     Where that layer is linear and the inputs are images: for each pixel, how many kept weights use it, over all
@@ -103,13 +105,14 @@ def input_pictures(found: dict[int, Ticket], layer: str, input_shape: tuple[int,
     Args:
         found: tickets by level.
         layer: the first layer's weight.
-        input_shape: of one example.
+        input_shape: of one example; a tuple or dict of shapes where the network takes several inputs.
     """
     if not found:
         return Pictures("No ticket of trial 0 is finished yet.")
     shape = next(iter(found.values())).mask[layer].shape
     name = layer.removesuffix(".weight")
-    if len(shape) == 2 and len(input_shape) == 3 and shape[1] == int(np.prod(input_shape)):
+    images = is_one_shape(input_shape) and len(input_shape) == 3
+    if len(shape) == 2 and images and shape[1] == int(np.prod(input_shape)):
         about = f"The brightness of a pixel shows how many of its {shape[0]} weights in {name} are kept"
         if input_shape[0] > 1:
             about += f", over all {input_shape[0]} channels"

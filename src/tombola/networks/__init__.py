@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
@@ -147,7 +148,7 @@ def factory(
 
     Raises:
         InputError: the network does not exist. The returned function raises it where arguments do not fit, or what
-            comes back is no `nn.Module`.
+            comes back is no `nn.Module`, or the module of the call before.
     """
     function = resolve(settings.name, NETWORKS, "network")
     known = {"input_shape": input_shape, "classes": classes, "tokens": tokens}
@@ -157,6 +158,7 @@ def factory(
     except (TypeError, ValueError):
         takes = {}  # type: ignore[assignment]  # compiled: it tells nothing of its parameters
     arguments = {name: value for name, value in offered.items() if name in takes} | settings.arguments
+    earlier: list[weakref.ref[nn.Module]] = []  # the module of the call before
 
     def build() -> nn.Module:
         try:
@@ -170,7 +172,16 @@ def factory(
                 f"network {settings.name!r} can't be built with {arguments}: {type(error).__name__}: {error}"
             ) from error
         if not isinstance(module, nn.Module):
-            raise InputError(f"network {settings.name!r} gave a {type(module).__name__}, not a torch.nn.Module")
+            raise InputError(
+                f"network {settings.name!r} gave a {type(module).__name__}, not a torch.nn.Module; return the module "
+                "from the function"
+            )
+        if earlier and earlier.pop()() is module:
+            raise InputError(
+                f"network {settings.name!r} returned one module twice, so a run would start from weights that another "
+                "run has trained; build a new module in each call"
+            )
+        earlier.append(weakref.ref(module))
         return module
 
     return build

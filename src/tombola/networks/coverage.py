@@ -212,7 +212,8 @@ def check_scores(coverage: Coverage) -> int:
     if coverage.classes is None:
         got = coverage.output_shape if coverage.returned == "Tensor" else coverage.returned
         raise InputError(
-            f"the network must return one row of class scores per example; for {coverage.examples} it gave {got}"
+            f"the network must return one row of class scores per example; for {coverage.examples} examples it "
+            f"returned {got}; change what forward returns"
         )
     return coverage.classes
 

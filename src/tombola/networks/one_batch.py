@@ -55,8 +55,18 @@ def traced(
             except Exception as error:
                 failure = failure or error
     told = f"inputs of shape {tuple(inputs)}" if _is_shape(inputs) else "the given batch"
-    hint = _of_types(module, parameters, tensors)
+    hint = _of_types(module, parameters, tensors) or _of_call(failure)
     raise InputError(f"the network can't be run on {told}: {type(failure).__name__}: {failure}{hint}") from failure
+
+
+def _of_call(failure: Exception | None) -> str:
+    """Return the remedy where the network takes other inputs; "" for another failure."""
+    told = str(failure)
+    if isinstance(failure, TypeError) and "missing" in told and "positional argument" in told:
+        return " (if the network takes several inputs, give a tuple or map of them as the inputs of each part)"
+    if isinstance(failure, RuntimeError) and "shape" in told and "multiplied" in told:
+        return " (the first layer expects another size; a factory with an argument input_shape learns the size)"
+    return ""
 
 
 def _of_types(module: nn.Module, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> str:

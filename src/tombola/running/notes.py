@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+from tombola.data import float_inputs, is_one_shape
 from tombola.running.kept_plan import what_changed
 from tombola.running.options import RunOptions
 from tombola.running.store import Store
@@ -18,6 +19,7 @@ def notes_on(plan: Plan, store: Store) -> tuple[str, ...]:
     return (
         what_changed(store, plan),
         surplus_outputs(plan),
+        unscaled_inputs(plan),
         skipped_rounds(plan),
         never_settles(plan),
         *plan.notes,
@@ -35,6 +37,19 @@ def surplus_outputs(plan: Plan) -> str:
     ):
         return ""
     return f"note: the network returns {outputs} scores per example, but {plan.study.data.source} has {classes} classes"
+
+
+def unscaled_inputs(plan: Plan) -> str:
+    """Return in one line that tombola does not normalise the numbers among several inputs; "" where it has none."""
+    if plan.study.trainer is not None or plan.study.data.normalise == "none" or is_one_shape(plan.data.input_shape):
+        return ""
+    names = float_inputs(plan.data.input_dtype)
+    if not names:
+        return ""
+    return (
+        f"note: the network takes several inputs, so tombola does not normalise {', '.join(names)}; if their columns "
+        f"differ in size, scale them in {plan.study.data.source}"
+    )
 
 
 def skipped_rounds(plan: Plan) -> str:

@@ -146,8 +146,8 @@ class Ticket:
                 return make()
         except NotWhileReading:
             raise InputError(
-                f"the ticket's network is {network.name!r}, a user's function: pass `factory`, which builds the "
-                "network, or `trust=True` (on the command line: --trust) to import and call the function"
+                f"the ticket's network is {network.name!r}, a user's function: to run it, add --trust to the "
+                "command (in Python: `trust=True`, or `factory`, which builds the network)"
             ) from None
 
     def _check_shapes(self, name: str, make: Callable[[], nn.Module]) -> None:

@@ -44,6 +44,11 @@ def check_recipe(
             "training.augment moves pixels, but data.normalise=feature gives each place its own constants; set "
             "normalise: channel"
         )
+    if settings.normalise in ("channel", "feature") and not is_one_shape(data.input_shape):
+        raise InputError(
+            f"data.normalise={settings.normalise} needs one input, but {settings.source} has {len(data.input_shape)}; "
+            "scale the inputs in that function, and set data.normalise: none"
+        )
     if recipe.own_augment:
         inputs = task.made_up(data).inputs
         for name in recipe.own_augment:

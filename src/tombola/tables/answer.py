@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tombola.analysis.answer import Answer, Judged, Kind
 from tombola.analysis.roles import base_of, split
-from tombola.formatting import counted, differences, margin_in_words, percent, plain
+from tombola.formatting import counted, differences, margin_in_words, percent, plain, with_unit
 from tombola.tasks.metric import ACCURACY, Metric
 
 NONE = "–"
@@ -46,6 +46,12 @@ def headline(answer: Answer) -> str:
 def proof(answer: Answer) -> tuple[str, ...]:
     """Return what the sentence rests on, and what limits it, in short sentences."""
     remarks = [*PROOFS[answer.kind](answer)] if answer.at is not None else []
+    if answer.kind in ("winning", "matching") and answer.at is not None and answer.at.dense_is_weak(answer.metric):
+        by = with_unit(differences([abs(answer.at.difference)], answer.metric)[0].lstrip("+"), answer.metric)
+        remarks.append(
+            f"The dense network is {by} worse, so it is weak: check its learning rate, its budget and the scale of its "
+            "inputs."
+        )
     if answer.later_helps is not None:
         remarks.append(f"Rewinding later {'helps' if answer.later_helps else 'is not shown to help'}.")
     if answer.diverged:
@@ -128,6 +134,11 @@ def _winning(answer: Answer) -> list[str]:
     return found
 
 
+def _more_trials(answer: Answer) -> str:
+    assert answer.at is not None
+    return f"More trials may decide it, such as trials={2 * answer.at.n}; finished trials stay."
+
+
 PROOFS: dict[Kind, Callable[[Answer], list[str]]] = {
     "one trial": lambda answer: ["One trial shows no variation between trials: this may be luck."],
     "one trial, none": lambda answer: ["One trial shows no variation between trials: this may be bad luck."],
@@ -138,7 +149,7 @@ PROOFS: dict[Kind, Callable[[Answer], list[str]]] = {
         "The level is not shown to stop as early as dense.",
     ],
     "losing": lambda answer: [_basis(answer)],
-    "undecided": lambda answer: [_basis(answer), "More trials may decide it."],
+    "undecided": lambda answer: [_basis(answer), _more_trials(answer)],
 }
 
 SPARSEST: dict[Kind, str] = {
@@ -153,7 +164,7 @@ def _density(answer: Answer) -> Number:
     density = percent(answer.at.density)
     if answer.kind in SPARSEST:
         return Number("of the weights remain", density, "%", SPARSEST[answer.kind])
-    remark = f"the numbers beside it are those of the best level, {density} % of the weights"
+    remark = f"the next two numbers are of the best level, {density} % of the weights"
     return Number("levels shown as good as dense", f"0 of {answer.levels}", "", remark)
 
 

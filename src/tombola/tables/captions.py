@@ -44,6 +44,7 @@ HEIGHTS = {
 
 # The ends of an interpolation, by the kind in `Results.connectivity`.
 BETWEEN = {"copies": "copies", "dense-ticket": "dense and ticket", "levels": "successive tickets"}
+PM = "Pm: the percentage of all matrix weights that remain."
 BARS_ARE = {"range": "bars span the lowest and highest run", "interval": "bars are 95 % t intervals of the mean"}
 
 

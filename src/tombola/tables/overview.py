@@ -17,8 +17,7 @@ from tombola.networks import Coverage, network_for
 from tombola.running.devices import default_workers, threads_each
 from tombola.running.estimate import measure_pace, random_mask
 from tombola.running.forecast import elapsed
-from tombola.running.kept_plan import what_changed
-from tombola.running.notes import skipped_rounds, surplus_outputs
+from tombola.running.notes import notes_on
 from tombola.running.progress import duration, position, read_progress
 from tombola.running.results import Results
 from tombola.running.store import Store
@@ -102,10 +101,7 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         )
     )
     remarks = (
-        what_changed(store, plan),
-        surplus_outputs(plan),
-        skipped_rounds(plan),
-        *plan.notes,
+        *notes_on(plan, store),
         slower_than_possible(engine, device),
     )
     lines += [line for line in remarks if line]

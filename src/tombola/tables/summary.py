@@ -129,7 +129,7 @@ def _groups(rows: pd.DataFrame, arms: Sequence[str], cell: Cell) -> list[list[st
 
 def _pairs(rows: pd.DataFrame, metric: Metric) -> Table:
     measure = final_of(metric)
-    table = _table(["round", "remaining", "ticket", "random init", "ticket - random init"])
+    table = _table(["level", "Pm %", "ticket", "reinit", "ticket - reinit"])
     for level, at_level in rows.groupby("level"):
         by_arm = {row["arm"]: row for row in at_level.to_dict("records")}
         pair = [by_arm.get(arm) for arm in ("ticket", "reinit")]
@@ -137,8 +137,12 @@ def _pairs(rows: pd.DataFrame, metric: Metric) -> Table:
         if all(_is_number(row, measure) for row in pair):
             ticket, reinit = (metric.scale * row[f"{measure}_mean"] for row in pair if row is not None)
             delta = signed(ticket - reinit, metric)
-        remaining = f"{100 * at_level['density'].mean():.2f} %"
-        table.add_row(str(int(level)), remaining, *(_mean(row, measure, metric) + _mark(row) for row in pair), delta)
+        table.add_row(
+            str(int(level)),
+            _densities(at_level["density"]),
+            *(_mean(row, measure, metric) + _mark(row) for row in pair),
+            delta,
+        )
     return table
 
 

@@ -105,7 +105,8 @@ class Classification(Task):
         if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(batch):
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InputError(
-                f"the network must return one row of class scores per example; for {len(batch)} it gave {got}"
+                f"the network must return one row of class scores per example; for {len(batch)} examples it returned "
+                f"{got}; change what forward returns"
             )
         if data.classes is not None and output.shape[1] < data.classes:
             raise InputError(
