@@ -675,6 +675,7 @@ def _opened(folder: str | Path, data: Path | None) -> Results:
 
 
 def _print_summary(results: Results, file: IO[str] | None = None) -> None:
+    from tombola.formatting import counted, counted_are
     from tombola.tables import barrier_table, summary_table, ticket_versus_reinit
 
     levels, console = results.frame(), _console(file)
@@ -686,12 +687,12 @@ def _print_summary(results: Results, file: IO[str] | None = None) -> None:
     if missing := results.missing():
         trainer = results.study.trainer
         how = "your script" if trainer is not None and trainer.is_loop else f"tombola run {results.store.root}"
-        text = f"{missing} of {len(results.plan.work)} work items are missing. Resume with: {how}"
+        text = f"{counted_are(missing, 'work item', len(results.plan.work))} missing. Resume with: {how}"
         console.print(text, markup=False, soft_wrap=True)
         if others := results.store.finished() - results.plan.work.keys():
             console.print(
-                f"The folder also contains {len(others)} results of other settings, or of an earlier version of the "
-                "code or the data.",
+                f"The folder also contains {counted(len(others), 'result')} of other settings, or of an earlier "
+                "version of the code or the data.",
                 soft_wrap=True,
             )
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tombola.export.measure import Measurement
-from tombola.formatting import byte_size, latency
+from tombola.formatting import byte_size, counted, latency
 
 
 def measurement_table(measured: Measurement) -> Group:
@@ -52,7 +52,7 @@ def _metric(value: float) -> str:
 
 
 def _latencies(rows: list[dict[str, Any]], batch: int, threads: int) -> Table:
-    title = f"Latency of a batch of {batch} on {threads} {'core' if threads == 1 else 'cores'}, interleaved"
+    title = f"Latency of a batch of {batch} on {counted(threads, 'core')}, interleaved"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     table.add_column("contender")
     for name in ("median", "95 %", "least", "speedup"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tombola.analysis.answer import Answer, Judged, Kind
 from tombola.analysis.roles import base_of, split
-from tombola.formatting import counted, differences, margin_in_words, percent, plain
+from tombola.formatting import counted, counted_are, differences, margin_in_words, percent, plain
 from tombola.tasks.metric import ACCURACY, Metric
 
 NONE = "–"
@@ -51,8 +51,8 @@ def proof(answer: Answer) -> tuple[str, ...]:
     if answer.diverged:
         remarks.append(f"{counted(answer.diverged, 'run')} diverged.")
     if answer.missing:
-        remarks.append(f"The study is unfinished: {counted(answer.missing, 'work item')} are missing.")
-    return tuple(remark.replace("1 work item are", "1 work item is") for remark in remarks)
+        remarks.append(f"The study is unfinished: {counted_are(answer.missing, 'work item')} missing.")
+    return tuple(remarks)
 
 
 def numbers(answer: Answer) -> tuple[Number, ...]:
