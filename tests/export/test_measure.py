@@ -162,8 +162,8 @@ def test_the_table(capsys):
     measured = measure(random_ticket(), rivals=["PyTorch"], batches=(1,), threads=(1,), rounds=1)
     Console(width=200).print(measurement_table(measured))
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith(" dense float32") for line in lines)
-    assert max(len(line) for line in lines if line.startswith(" ")) <= 80
+    assert any(line.startswith("dense float32") for line in lines)
+    assert max(len(line) for line in lines if line.startswith("─")) <= 80
 
 
 def test_tables_of_large_networks_keep_their_numbers_in_80_columns(capsys):

@@ -79,5 +79,6 @@ def _table(title: str) -> Table:
         title_justify="left",
         caption_justify="left",
         pad_edge=False,
+        show_edge=False,
         collapse_padding=True,
     )
