@@ -698,10 +698,12 @@ def _print_summary(results: Results, file: IO[str] | None = None) -> None:
 
 
 def _print_ending(results: Results) -> None:
+    from tombola.analysis.stability import partings_of
     from tombola.figures.ending import ending
 
     console = _console()
-    console.print(ending(results.frame(), results.missing(), console.encoding, results.study.margin))
+    partings = partings_of(results)
+    console.print(ending(results.frame(), results.missing(), console.encoding, results.study.margin, partings))
 
 
 def _quoted(folder: Path) -> str:

@@ -10,17 +10,25 @@ from rich.text import Text
 from tombola.analysis.answer import answer_of
 from tombola.analysis.verdicts import verdicts
 from tombola.figures.text_chart import ASCII, UNICODE, Signs, text_chart
-from tombola.tables.answer import headline, proof
+from tombola.tables.answer import barriers_in_words, headline, proof
 from tombola.tables.summary import summary_table
 from tombola.tasks.metric import MARGIN
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tombola.analysis.stability import Parting
+
 WIDTH = 80
 
 
-def ending(levels: pd.DataFrame, missing: int = 0, encoding: str = "utf-8", margin: float = MARGIN) -> Group:
+def ending(
+    levels: pd.DataFrame,
+    missing: int = 0,
+    encoding: str = "utf-8",
+    margin: float = MARGIN,
+    partings: tuple[Parting, ...] = (),
+) -> Group:
     """Return what `tombola run` prints at its end: the answer, a chart of 80 columns, and the table of the metric.
 
     Args:
@@ -28,13 +36,16 @@ def ending(levels: pd.DataFrame, missing: int = 0, encoding: str = "utf-8", marg
         missing: work items that are not finished.
         encoding: of the terminal; one without the signs of the chart gets plain letters.
         margin: the accepted loss of the verdicts, as a fraction.
+        partings: of the study's interpolations; where they are the answer, sentences on them replace the chart.
     """
     judged = verdicts(levels, margin) if len(levels) else None
-    answer = answer_of(levels, margin, missing, judged)
+    answer = answer_of(levels, margin, missing, judged, partings)
     parts: list[Text] = [Text(headline(answer), style="bold")]
     if remarks := proof(answer):
         parts.append(Text(" ".join(remarks), style="dim"))
-    if judged is not None and (chart := text_chart(levels, answer, judged, WIDTH, _signs(encoding))):
+    if sentences := barriers_in_words(answer):
+        parts += [Text("\n" + "\n".join(sentences) + "\n")]
+    elif judged is not None and (chart := text_chart(levels, answer, judged, WIDTH, _signs(encoding))):
         parts.append(Text(f"\n{chart}\n", no_wrap=True))
     return Group(*parts, summary_table(levels, brief=True)) if len(levels) else Group(*parts)
 
