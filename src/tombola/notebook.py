@@ -47,7 +47,7 @@ class Drawing:
         Raises:
             StoreError: it can't be written.
         """
-        write_whole(Path(path), self.png, "name a folder that is there and has room")
+        write_whole(Path(path), self.png, "name an existing folder with free space")
 
 
 class Verdicts(pd.DataFrame):
