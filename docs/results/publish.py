@@ -80,10 +80,11 @@ def main() -> None:
     parts = [
         head,
         MARK,
-        f"[{report.name}]({report.name}) is the report: open it in a browser (GitHub shows its source).",
+        f"[{report.name}]({report.name}) is the report. Download it and open it in a browser: GitHub shows only its "
+        "source.",
         *_claims(outcomes),
         *(f"![{path.stem}]({path.name})" for path in figures),
-        "`results.csv` has one row per run. `curves-summary.csv` has mean, lowest and highest test accuracy at some\n"
+        "`results.csv` has a row per run. `curves-summary.csv` has the mean, lowest and highest test accuracy at some\n"
         f"evaluations. {_files(studies)}. `docs/results/publish.py` wrote these files.",
         "## All levels",
         *("\n".join(f"    {line}".rstrip() for line in _table(source).splitlines()) for source in sources),
@@ -114,8 +115,9 @@ def _claims(outcomes: list[Outcome]) -> list[str]:
     table = ["| claim | statement | expected | measured | n | result |", "|---|---|---|---|---|---|", *rows]
     return [
         "\n".join(table),
-        "Measured is the mean over n trials with its 95 % interval. [statistics](../../statistics.md) defines the\n"
-        "results. `tombola claims` prints the same table.",
+        'The column "measured" has the mean over n trials with its 95 % interval. '
+        "[Statistics](../../statistics.md#claims-tombola-claims-results)\n"
+        "defines the results. `tombola claims` prints the same table.",
     ]
 
 

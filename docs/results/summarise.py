@@ -21,9 +21,10 @@ from tombola.analysis.reading import read_levels, read_points
 MARK = "<!-- made by docs/results/summarise.py from here on; sentences behind **names** are kept -->"
 HEAD = """# Summary
 
-Every published claim that comes with tombola, and what the pages here measured. Measured is the mean over n trials with
-its 95 % interval. [statistics](../statistics.md) defines the results. A claim about the full budget is not judged on a
-cut one."""
+This page compares every published claim that comes with tombola with the measurements of the pages here. The column
+"measured" has the mean over n trials with its 95 % interval.
+[Statistics](../statistics.md#claims-tombola-claims-results) defines the results. Tombola does not judge a claim about
+the full budget on a study with a smaller one."""
 REASON = re.compile(r"^- \*\*(?P<claim>[^*]+)\*\* (?P<text>.+(?:\n  .+)*)$", re.MULTILINE)
 UNKNOWN = "The cause is not known."
 FIRST = ("Frankle & Carbin 2019", "a public ")  # the paper and the studies that repeat it come before all others
@@ -59,7 +60,7 @@ def _counts(found: list[Found], claims: list[Claim]) -> str:
     counts = Counter(outcome.outcome for _, outcome in found)
     measured = len({outcome.claim.id for _, outcome in found})
     told = ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
-    return f"{measured} of {len(claims)} claims are measured; over all pages: {told or 'none'}."
+    return f"The pages measure {measured} of {len(claims)} claims. Results over all pages: {told or 'none'}."
 
 
 def _section(source: str, claims: list[Claim], found: list[Found], reasons: dict[str, str]) -> list[str]:

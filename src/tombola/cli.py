@@ -516,6 +516,7 @@ def report(
     The study may be unfinished. The report is one file and needs no network connection. STUDY may also be a CSV file of
     your own results: docs/results.md has its columns.
     """
+    from tombola.analysis.stability import partings_of
     from tombola.figures.ending import short_answer
     from tombola.html.write import write_report, write_table_report
 
@@ -528,14 +529,14 @@ def report(
         levels = read_table(Path(study))
         curves = read_curves(Path(study), levels)
         target = output or Path(study).with_suffix(".html")
-        margin, missing = MARGIN if margin is None else margin, 0
+        margin, missing, partings = MARGIN if margin is None else margin, 0, ()
         path = write_table_report(levels, target, curves, Path(study), _own_claims(own), margin)
     else:
         found = _opened(_folder_of(study, out), data)
         path = write_report(found, output, _own_claims(own), margin)
-        levels, missing = found.frame(), found.missing()
+        levels, missing, partings = found.frame(), found.missing(), partings_of(found)
         margin = found.study.margin if margin is None else margin
-    _console().print(short_answer(levels, missing, margin))
+    _console().print(short_answer(levels, missing, margin, partings))
     click.echo(str(path))
     if show:
         _open(path)
@@ -679,6 +680,7 @@ def _opened(folder: str | Path, data: Path | None) -> Results:
 
 
 def _print_summary(results: Results, file: IO[str] | None = None) -> None:
+    from tombola.formatting import counted, counted_are
     from tombola.tables import barrier_table, summary_table, ticket_versus_reinit
     from tombola.tables.captions import PM
 
@@ -692,21 +694,23 @@ def _print_summary(results: Results, file: IO[str] | None = None) -> None:
     if missing := results.missing():
         trainer = results.study.trainer
         how = "your script" if trainer is not None and trainer.is_loop else f"tombola run {results.store.root}"
-        text = f"{missing} of {len(results.plan.work)} work items are missing. Resume with: {how}"
+        text = f"{counted_are(missing, 'work item', len(results.plan.work))} missing. Resume with: {how}"
         console.print(text, markup=False, soft_wrap=True)
         if others := results.store.finished() - results.plan.work.keys():
             console.print(
-                f"The folder also contains {len(others)} results of other settings, or of an earlier version of the "
-                "code or the data.",
+                f"The folder also contains {counted(len(others), 'result')} of other settings, or of an earlier "
+                "version of the code or the data.",
                 soft_wrap=True,
             )
 
 
 def _print_ending(results: Results) -> None:
+    from tombola.analysis.stability import partings_of
     from tombola.figures.ending import ending
 
     console = _console()
-    console.print(ending(results.frame(), results.missing(), console.encoding, results.study.margin))
+    partings = partings_of(results)
+    console.print(ending(results.frame(), results.missing(), console.encoding, results.study.margin, partings))
 
 
 def _quoted(folder: Path) -> str:

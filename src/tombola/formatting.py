@@ -64,6 +64,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def counted_are(number: int, noun: str, of: int | None = None) -> str:
+    """Return "1 run is", "5 runs are"; with `of`, "1 of 16 runs is", "5 of 16 runs are"."""
+    subject = counted(number, noun) if of is None else f"{number:,} of {counted(of, noun)}"
+    return f"{subject} {'is' if number == 1 else 'are'}"
+
+
 def digits(value: float, sign: bool = False) -> str:
     """Return a number to three significant digits: 0.0123, 12.3, 1,230, 1.23e-05."""
     plus = "+" if sign else ""

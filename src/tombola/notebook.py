@@ -12,6 +12,7 @@ import pandas as pd
 from tombola.analysis.answer import answer_of
 from tombola.analysis.measures import early_of
 from tombola.analysis.order import in_order
+from tombola.analysis.stability import partings_of
 from tombola.analysis.verdicts import verdicts
 from tombola.errors import InputError, nearest
 from tombola.figures import FIGURES, Setting
@@ -46,7 +47,7 @@ class Drawing:
         Raises:
             StoreError: it can't be written.
         """
-        write_whole(Path(path), self.png, "name a folder that is there and has room")
+        write_whole(Path(path), self.png, "name an existing folder with free space")
 
 
 class Verdicts(pd.DataFrame):
@@ -109,7 +110,7 @@ class Results(RunningResults):
         levels = self.frame()
         work = self.plan.work
         missing = self.missing()
-        answer = answer_of(levels, self.study.margin, missing)
+        answer = answer_of(levels, self.study.margin, missing, partings=partings_of(self))
         head = f"<p>Study {escape(plain(self.study.name))}: {len(work) - missing} of {len(work)} done</p>"
         head += f"<p><b>{escape(headline(answer))}</b> {escape(' '.join(proof(answer)))}</p>"
         if levels.empty:

@@ -143,7 +143,7 @@ def test_upload_and_download(tmp_path, monkeypatch, results):
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setattr("tombola.extras.installed", lambda module: False)
-    with pytest.raises(InputError, match=r"no local folder, needs huggingface_hub.*pip install 'tombola\[hub\]'"):
+    with pytest.raises(InputError, match=r"\(not a local folder\) needs huggingface_hub.*pip install 'tombola\[hub\]'"):
         tombola.Ticket.from_pretrained("me/ticket")
     with pytest.raises(InputError, match=r"push_to_hub needs huggingface_hub"):
         random_ticket().push_to_hub("me/ticket")

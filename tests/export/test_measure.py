@@ -15,7 +15,8 @@ from tombola import cli
 from tombola.errors import InputError
 from tombola.export import rivals
 from tombola.export.c.build import compiler
-from tombola.export.measure import Examples, measure
+from tombola.export.conditions import conditions
+from tombola.export.measure import Examples, Measurement, measure
 from tombola.export.measure_table import measurement_table
 from tombola.export.rivals import RIVALS, Contest, NotFor
 from tombola.export.timing import interleave, torch_threads
@@ -159,10 +160,29 @@ def test_the_table(capsys):
     from rich.console import Console
 
     measured = measure(random_ticket(), rivals=["PyTorch"], batches=(1,), threads=(1,), rounds=1)
-    Console(width=100).print(measurement_table(measured))
+    Console(width=200).print(measurement_table(measured))
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith(" dense float32") for line in lines)
-    assert max(map(len, lines)) <= 100
+    assert any(line.startswith("dense float32") for line in lines)
+    assert max(len(line) for line in lines if line.startswith("─")) <= 80
+
+
+def test_tables_of_large_networks_keep_their_numbers_in_80_columns(capsys):
+    from rich.console import Console
+
+    form = {"form": "onnx compact-int8", "bytes": 1023 * 1024, "parameters": 11_173_962, "multiply_adds": 1_814_073_344}
+    form |= {"memory_bytes": 1023 * 1024, "bits_per_token": 0.97971, "largest_difference": 1.2e-6}
+    time = {"contender": "OpenVINO in bfloat16", "float32": False, "batch": 64, "threads": 16, "speedup": 123.4}
+    time |= dict.fromkeys(("p50_us", "p95_us", "least_us"), 123456.7)
+    ticket = "study " + "long-name " * 12
+    measured = Measurement(
+        pd.DataFrame([form]), pd.DataFrame([time]), ("Long " * 30,), conditions((), 1, None), ticket, "bits_per_token"
+    )
+    Console(width=80).print(measurement_table(measured))
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    for number in ("1023.0 KiB", "11,173,962", "1,814,073,344", "0.9797", "1.2e-06", "123.46 ms", "123.40x"):
+        assert number in text
+    assert {"onnx", "compact-int8"} <= set(text.split())
 
 
 def test_packages_are_looked_for_by_their_names():

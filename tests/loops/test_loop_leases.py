@@ -71,7 +71,7 @@ def test_a_loop_leaves_a_living_process_its_run(tmp_path, elsewhere, capsys):
     work_id = first_id(tmp_path)
     holder = elsewhere(tmp_path, work_id, beats=True)
     assert not list(loop(tmp_path))
-    assert "another process trains 1 runs" in " ".join("".join(capsys.readouterr()).split())
+    assert "another process trains 1 run;" in " ".join("".join(capsys.readouterr()).split())
     assert holder.may_write(work_id)
     holder.let_go(work_id, finished=True)
 

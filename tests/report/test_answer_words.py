@@ -11,15 +11,48 @@ import pytest
 from rich.console import Console
 
 from tombola.analysis.answer import Answer, Judged, answer_of
+from tombola.analysis.stability import Parting
 from tombola.analysis.verdicts import verdicts
 from tombola.figures.ending import ending
 from tombola.figures.text_chart import ASCII, text_chart
 from tombola.formatting import differences, percent, together, typeset
-from tombola.tables.answer import HEADLINES, at_its_level, headline, numbers, proof
+from tombola.tables.answer import HEADLINES, at_its_level, barriers_in_words, headline, numbers, proof
 from tombola.tasks.metric import ACCURACY, Metric
 
 AT = Judged(7, 0.087, 5, "winning ticket", "accuracy is fine", True, 0.49, 0.15, 0.82, -1960, -3691, -229, 4261)
 WINNING = Answer("winning", arm="ticket", levels=24, at=AT)
+
+
+PARTING = Parting(0, 0.0352, -0.21, 0.28, 2, 2, 0.02, stable=False)
+LATER = replace(PARTING, rewind=200, mean=0.0048, low=-0.005, high=0.0146, stable=True)
+
+
+def test_copies_of_a_dense_network():
+    answer = Answer("connectivity", partings=(PARTING, replace(LATER, rewind=50, mean=0.04, stable=False), LATER))
+    assert headline(answer) == (
+        "The dense network is stable from iteration 200: copies that part there have an error barrier of 0.48 points."
+    )
+    assert proof(answer) == (
+        "Stable: the mean error barrier on the test examples is at most 2 points.",
+        "No pruned network is compared with the dense one.",
+    )
+    first, last = numbers(answer)
+    assert (first.label, first.value, first.unit) == ("error barrier from the initialisation", "3.52", "points")
+    assert last.remark == "stable; 95 % interval -0.50 to 1.46"
+    assert barriers_in_words(answer)[0] == (
+        "Copies of the dense network that part at the initialisation are unstable. Their mean error barrier is 3.52 "
+        "points (95 % interval -21.00 to 28.00), over 2 trials and 2 pairs."
+    )
+    relapsed = replace(answer, partings=(replace(LATER, rewind=10), replace(PARTING, rewind=300)), missing=2)
+    assert headline(relapsed) == (
+        "So far, the dense network is not stable: copies that part at iteration 300 have an error barrier of 3.52 "
+        "points."
+    )
+    alone = replace(LATER, rewind=0, low=math.nan, high=math.nan, trials=1, height="loss", mean=0.0123)
+    single = Answer("connectivity", partings=(alone,))
+    assert headline(single).endswith("from the initialisation: copies that part there have a loss barrier of 0.0123.")
+    assert "One trial shows no variation between trials: this may be luck." in proof(single)
+    assert numbers(single)[0].remark == "stable; one trial: no interval"
 
 
 def test_a_winning_ticket():
@@ -78,14 +111,16 @@ def test_an_unfinished_study_says_so_far():
 @pytest.mark.parametrize("kind", HEADLINES)
 @pytest.mark.parametrize("arm", ["ticket", "ticket@500", "my arm"])
 def test_every_kind_has_a_short_sentence(kind, arm):
-    has_level = kind not in ("no runs", "all diverged", "no pair")
+    has_level = kind not in ("no runs", "all diverged", "no pair", "connectivity")
     answer = Answer(kind, arm=arm, levels=3, at=AT if has_level else None)
+    answer = replace(answer, partings=(PARTING,)) if kind == "connectivity" else answer
     sentence = headline(answer)
     assert re.fullmatch(r"[A-Z].*\.", sentence)
     assert len(sentence.split()) <= 25
     claims = kind in ("winning", "matching", "one trial")
     assert ("8.7 %" in sentence) == claims
-    assert [each.value for each in numbers(answer)][:1] == (["8.7"] if claims else ["0 of 3"] if has_level else [])
+    first = ["8.7"] if claims else ["0 of 3"] if has_level else ["3.52"] if answer.partings else []
+    assert [each.value for each in numbers(answer)][:1] == first
     if kind == "one trial":
         assert "was as accurate" in sentence
         assert proof(answer) == ("One trial shows no variation between trials: this may be luck.",)

@@ -17,7 +17,7 @@ import pytest
 from tombola.errors import InputError, StoreError
 from tombola.figures import draw
 from tombola.figures.density import figure_1, figure_4
-from tombola.figures.style import LOOKS, OTHERS, styles
+from tombola.figures.style import DENSITIES, LOOKS, OTHERS, styles
 from tombola.figures.training import choose_levels, figure_3
 
 DRAWN = ["figure-1", "figure-3", "figure-4", "rounds"]  # unasked, of any network
@@ -172,9 +172,10 @@ def test_figure_3_draws_means_over_trials_and_their_extremes(make):
     levels, curves = make(trials=3, rounds=7, arms=("ticket",), evaluations=30)
     axes = figure_3(levels, curves).axes[0]
     by_iteration = curves[curves.level == 7].groupby("iteration")["test_accuracy"]
-    line = next(line for line in axes.lines if line.get_color() == "#D55E00" and line.get_linestyle() == "-")
+    color, _ = DENSITIES[2]
+    line = next(line for line in axes.lines if line.get_color() == color and line.get_linestyle() == "-")
     assert line.get_ydata() == pytest.approx(100 * by_iteration.mean().to_numpy())
-    x, _, ends = drawn_bars(axes)["#D55E00"]
+    x, _, ends = drawn_bars(axes)[color]
     assert len(x) >= 3
     assert ends[:, 0] == pytest.approx(100 * by_iteration.min()[x].to_numpy())
     assert ends[:, 1] == pytest.approx(100 * by_iteration.max()[x].to_numpy())

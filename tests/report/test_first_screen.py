@@ -15,7 +15,8 @@ from page_tables import tables_of
 from tombola.analysis.schema import NO_CURVES, checked, checked_curves
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.verdicts import verdicts
-from tombola.figures.style import styles
+from tombola.figures.style import DENSITIES, LAYERS, LOOKS, OTHERS, layer_styles, styles
+from tombola.figures.style import REWINDS as REWOUND
 from tombola.html import render
 from tombola.html.answer_chart import answer_spec, answer_table, shown_first
 from tombola.html.density_specs import against_density, layers_against_density
@@ -156,6 +157,21 @@ def test_arms_layers_and_densities_have_colours_of_their_own():
     assert not arms & {color.lower() for color in [*densities, *ends]} - {"#e6e6e6"}
     assert not set(densities) & set(ends)
     assert len(set(shades(30))) == 30
+
+
+def test_figures_in_files_have_the_colours_of_the_page():
+    style = render._file("style.css")
+    light = style[: style.index("@media")]
+    assert re.findall(r"--r\d: (#\w+);", light) == [color for color, _ in DENSITIES]
+    assert re.findall(r"--(?:first|last): (#\w+);", light) == [LAYERS[0], LAYERS[-1]]
+    layers = {
+        look.color for count in range(1, 31) for look in layer_styles([str(each) for each in range(count)]).values()
+    }
+    arms = {look.color.lower() for look in (*LOOKS.values(), *OTHERS)} | {each.lower() for each in REWOUND}
+    densities = {color for color, _ in DENSITIES}
+    assert not layers & densities
+    assert not arms & (layers | densities)
+    assert len({(look.color, look.marker) for look in layer_styles([str(each) for each in range(30)]).values()}) == 30
 
 
 def test_an_interval_of_two_trials_is_not_drawn(make):

@@ -12,15 +12,21 @@ from click.testing import CliRunner
 from rich.console import Console
 
 import tombola
+from tombola.analysis.answer import answer_of
+from tombola.analysis.connectivity import barrier_statistics
+from tombola.analysis.stability import partings_of
 from tombola.cli import cli
 from tombola.errors import InputError
 from tombola.figures import SCREEN, Setting, draw, gather, gather_interpolations, paper
+from tombola.figures.ending import ending
 from tombola.figures.interpolation import barriers, error_curves
+from tombola.formatting import typeset
 from tombola.html.write import write_report
 from tombola.running.results import POINT_COLUMNS
 from tombola.running.store import Store
 from tombola.studies import make_plan
 from tombola.tables import barrier_table
+from tombola.tables.answer import barriers_in_words, headline
 from tombola.tables.overview import plan_table
 
 
@@ -158,6 +164,42 @@ def test_from_a_study_to_figures_table_and_page(folder: Path, tmp_path: Path) ->
     assert "Barriers between runs" in page
     assert '"barriers"' in page
     assert page.count('<th scope="row">dense and ticket</th>') == 2
+
+
+def test_a_study_of_connectivity_alone_answers_with_its_barriers(tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert")
+    study = tombola.Study.load(
+        "demo",
+        rewind=[0, 10],
+        arms=["ticket"],
+        connectivity={"levels": [0], "points": 3},
+        trials=2,
+        **{"pruning.rounds": 0, "training.iterations": 40, "training.evaluate_every": 20},
+    )
+    results = tombola.run(study, tmp_path / "out", workers=0, figures=False, quiet=True)
+    found = partings_of(results)
+    rows = barrier_statistics(results.connectivity(), 0.02)
+    assert [each.rewind for each in found] == [0, 10]
+    assert [each.mean for each in found] == rows["test_mean"].to_list()
+    answer = answer_of(results.frame(), partings=found)
+    assert (answer.kind, answer.at, answer.partings) == ("connectivity", None, found)
+    page = write_report(results, tmp_path / "page.html").read_text()
+    screen = page[page.index('id="answer"') : page.index("On this page")]
+    assert typeset(headline(answer)) in screen
+    assert screen.count('<th scope="row">copies</th>') == 2
+    assert page.count('<th scope="row">copies</th>') == 2
+    assert "No pruned level has results to draw" not in screen
+    stream = io.StringIO()
+    Console(file=stream, width=400).print(ending(results.frame(), partings=found))
+    assert all(sentence in stream.getvalue() for sentence in (headline(answer), *barriers_in_words(answer)))
+    assert headline(answer) in results._repr_html_()
+
+
+def test_verdicts_come_before_barriers(folder: Path) -> None:
+    results = tombola.Results.open(folder)
+    answer = answer_of(results.frame(), partings=partings_of(results))
+    assert answer.kind != "connectivity"
+    assert answer.partings == ()
 
 
 def test_the_plan_counts_every_copy(tmp_path: Path) -> None:

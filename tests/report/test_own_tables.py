@@ -165,7 +165,7 @@ def test_report_figures_and_claims_of_a_file(call, tmp_path):
 def test_what_the_commands_refuse(call):
     own().to_csv("mine.csv", index=False)
     pd.concat([own().assign(study=name) for name in "ab"]).to_csv("two.csv", index=False)
-    assert call("report", "two.csv").startswith("two.csv holds 2 studies: a, b; a report is of one study")
+    assert call("report", "two.csv").startswith("two.csv holds 2 studies: a, b; a report shows one study")
     assert call("report", "mine.csv", "--out", "x").startswith("--out names a results folder, and mine.csv is a table")
     assert "give results folders alone or tables alone" in call("figures", "mine.csv", "results/demo")
     own().drop(columns="trial").to_csv("bad.csv", index=False)

@@ -215,6 +215,12 @@ def test_the_answer_and_its_chart_are_above_the_fold(driver: Any, hostile_page: 
         bottom = "return document.querySelector(arguments[0]).getBoundingClientRect().bottom"
         for part in (".answer", ".numbers", "[data-plot=answer] svg", "#reason"):
             assert 0 < driver.execute_script(bottom, part) <= 800, part
+        # The same page with a name and a description of usual lengths has room for the links below the chart.
+        short = "document.querySelector(arguments[0]).textContent = arguments[1]"
+        driver.execute_script(short, "h1", "lenet-mnist")
+        driver.execute_script(short, ".lead", "A small network on scikit-learn's 8x8 digits; minutes on a laptop")
+        driver.execute_script(short, ".legend", "ticket, reinit, random-mask, one-shot, one-shot-reinit")
+        assert 700 < driver.execute_script(bottom, "nav") <= 800
     finally:
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

@@ -170,7 +170,7 @@ def test_the_break_down_is_told_by_the_range_of_trials_and_its_rule() -> None:
     unequal = [ends[trial % 2] for trial in range(5)]
     last = found(table({"ticket": unequal, "reinit": [ends[0]] * 5}))[-1]
     assert "down to 66.3 % in ticket (80.0 to 50.0 % by trial)" in last  # (0.8 ** 3 * 0.5 ** 2) ** (1 / 5)
-    assert "down to 80.0 % in reinit. Each density is that of the sparsest level before two levels in a row" in last
+    assert "down to 80.0 % in reinit. Each density is the last one before two levels in a row" in last
     assert "geometric mean" in last
 
 

@@ -15,7 +15,9 @@ from tombola.figures import SCREEN, draw, paper
 from tombola.figures.density import criteria, figure_1, figure_4, figure_5, figure_8
 from tombola.figures.rounds import rounds
 from tombola.figures.setting import Setting
+from tombola.figures.style import LOOKS
 from tombola.figures.training import figure_3
+from tombola.tables.captions import bars_are
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2], ids=["screen", "one column", "two columns"])
@@ -117,6 +119,31 @@ def test_one_trial_has_no_interval(make):
         figure = make_figure(levels, replace(SCREEN, bars="interval"))
         assert not any(container.has_yerr for axes in figure.axes for container in axes.containers)
         assert any("one trial, so no intervals" in text.get_text() for text in figure.texts)
+
+
+def test_with_two_trials_bars_join_the_two(make):
+    """Their intervals are about thirteen times as long, and would fill the plot."""
+    levels, curves = make(trials=2, rounds=4, repeats=2)
+    form = replace(SCREEN, bars="interval")
+    figure = figure_4(levels, form)
+    for arm in ("ticket", "reinit"):
+        of_trials = levels[levels.arm == arm].groupby(["level", "trial"])["early_stop_test_accuracy"].mean().unstack()
+        container = next(each for each in figure.axes[1].containers if each.lines[0].get_color() == LOOKS[arm].color)
+        ends = np.array([segment[:, 1] for segment in container.lines[2][0].get_segments()])
+        assert ends == pytest.approx(100 * np.sort(of_trials.to_numpy(), axis=1))
+    for each in (figure, figure_1(levels, form), figure_3(levels, curves, form)):
+        assert "bars join the two trials, because a 95 % interval of two would fill the plot" in " ".join(
+            each.texts[-1].get_text().split()
+        )
+
+
+def test_small_print_names_bars_of_two_trials_beside_intervals():
+    assert bars_are({5, 2}, "interval") == "bars are 95 % t intervals of the mean (of two trials, bars join the two)"
+    assert bars_are({5, 1}, "interval") == "bars are 95 % t intervals of the mean"
+    assert (
+        bars_are({2}, "interval", "bands")
+        == "bands join the two trials, because a 95 % interval of two would fill the plot"
+    )
 
 
 def test_an_interval_of_two_trials_does_not_leave_the_range_of_accuracies(make):

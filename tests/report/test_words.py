@@ -7,7 +7,7 @@ import pytest
 
 from tombola.analysis.order import CONTROLS, in_order
 from tombola.figures.style import LOOKS, styles
-from tombola.formatting import percent, plain
+from tombola.formatting import counted, counted_are, percent, plain
 from tombola.html.series import series_of
 from tombola.studies.arms import ARMS
 from tombola.tables.captions import small_print
@@ -20,6 +20,19 @@ from tombola.tables.captions import small_print
 )  # fmt: skip
 def test_percent(density, text):
     assert percent(density) == text
+
+
+def test_one_thing_is_not_counted_as_several():
+    assert [counted(number, "trial") for number in (0, 1, 2, 1000)] == [
+        "0 trials",
+        "1 trial",
+        "2 trials",
+        "1,000 trials",
+    ]
+    assert [counted_are(number, "run") for number in (1, 2)] == ["1 run is", "2 runs are"]
+    assert counted_are(1, "work item", 16) == "1 of 16 work items is"
+    assert counted_are(2, "work item", 16) == "2 of 16 work items are"
+    assert counted_are(1, "work item", 1) == "1 of 1 work item is"
 
 
 def test_plain_is_one_short_line_of_printable_text():

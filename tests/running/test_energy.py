@@ -112,7 +112,7 @@ def test_a_country_that_codecarbon_does_not_know(tracker: type[Tracker], monkeyp
     monkeypatch.setenv("TOMBOLA_COUNTRY", "DEU")
     check_energy()
     monkeypatch.setenv("TOMBOLA_COUNTRY", "Germany")
-    with pytest.raises(InputError, match=r"TOMBOLA_COUNTRY='Germany' is no country .* such as DEU"):
+    with pytest.raises(InputError, match=r"TOMBOLA_COUNTRY='Germany' is not a country .* such as DEU"):
         check_energy()
 
 

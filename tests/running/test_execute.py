@@ -11,6 +11,7 @@ from small_studies import OPTIONS, find, run_study, small_study
 
 import tombola
 from tombola.errors import InputError
+from tombola.formatting import counted
 from tombola.running import training
 from tombola.running.execute import execute
 from tombola.running.options import RunOptions
@@ -167,7 +168,7 @@ def test_a_result_says_what_machine_it_was_made_on(tmp_path):
     plan, store = run_study(tmp_path, pruning__rounds=0)
     said = store.facts(find(plan, "ticket", 0).id)["versions"]["machine"]
     assert platform.machine() in said
-    assert f"{os.cpu_count()} cores" in said
+    assert counted(os.cpu_count(), "core") in said
 
 
 def test_rounding_to_tf32_is_for_the_time_of_the_work_and_results_say_so(tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def test_edited_code_is_said(folder: Path) -> None:
         "network 'test_small_network:make' (its code or its shapes) has changed since the last run of results/small"
         in done.stderr
     )
-    assert "3 results of the earlier version stay in the folder jobs/, unused" in done.stderr
+    assert "the folder jobs/ keeps 3 results of the earlier version, unused" in done.stderr
 
 
 @pytest.mark.slow

@@ -219,7 +219,7 @@ def test_a_run_takes_over_what_its_neighbour_has(
     other = demo.model_copy(update={"name": "second", "pruning": demo.pruning.model_copy(update={"rate": 0.5})})
     tombola.run(other, tmp_path / "results" / "second", workers=0, figures=False)
     lines = capsys.readouterr().err.splitlines()
-    assert "copied 1 results from neighbouring results folders" in lines[0]
+    assert "copied 1 result from neighbouring results folders" in lines[0]
     counts = [int(re.search(r"(\d+)/13 runs done", line)[1]) for line in lines[1:]]
     assert (len(counts), counts, counts[-1]) == (12, list(range(2, 14)), 13)  # a line for each run, none for masks
     # Seconds and all: it was not trained again.

@@ -470,7 +470,6 @@ def test_a_wrong_assignment_is_said(text, match):
         ("name: a\ntrials: [1", r"a\.yaml, line \d+: not valid YAML"),
         ("name: a\n trials: 1\n", r"a\.yaml, line 2: not valid YAML"),
         ("name: a\ntrials: 1\ntrials: 2\n", r"a\.yaml, line 3: not valid YAML: .*duplicate"),
-        ("name: a\nnetwork:\n\tname: b\n", r"a\.yaml, line 3: .*indent with spaces, not tabs"),
         ("name: *nothing\n", r"a\.yaml, line 1: not valid YAML: .*alias"),
         ("name: a\x00b\n", r"a\.yaml.*not valid YAML"),
         ("name: a\n---\nname: b\n", r"a\.yaml.*not valid YAML"),

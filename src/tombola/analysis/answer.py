@@ -11,6 +11,7 @@ import pandas as pd
 from tombola.analysis.measures import STOP, early_of
 from tombola.analysis.rewinds import later_helps, later_rewinds
 from tombola.analysis.roles import main_arm_of
+from tombola.analysis.stability import Parting
 from tombola.analysis.summary import diverged
 from tombola.analysis.verdicts import LOSING, MATCHING, WINNING, allowed_losses
 from tombola.analysis.verdicts import verdicts as verdicts_of
@@ -19,7 +20,16 @@ from tombola.tasks.metric import ACCURACY, MARGIN, Metric, metric_of
 STANDS = 0.025  # a p value after Holm's correction at which a verdict made with 95 % intervals stands
 WEAK = 0.05  # of the dense network's metric: a gain that pruning seldom gives to a well-trained network
 Kind = Literal[
-    "no runs", "all diverged", "no pair", "one trial", "one trial, none", "winning", "matching", "losing", "undecided"
+    "no runs",
+    "all diverged",
+    "no pair",
+    "connectivity",
+    "one trial",
+    "one trial, none",
+    "winning",
+    "matching",
+    "losing",
+    "undecided",
 ]
 
 
@@ -78,6 +88,7 @@ class Answer:
             has one rewind, or one trial.
         diverged: runs that diverged, of all arms.
         missing: work items that are not finished.
+        partings: copies of the dense network, of a study that compares no pruned network with it.
     """
 
     kind: Kind
@@ -90,10 +101,15 @@ class Answer:
     later_helps: bool | None = None
     diverged: int = 0
     missing: int = 0
+    partings: tuple[Parting, ...] = ()
 
 
 def answer_of(
-    levels: pd.DataFrame, margin: float = MARGIN, missing: int = 0, verdicts: pd.DataFrame | None = None
+    levels: pd.DataFrame,
+    margin: float = MARGIN,
+    missing: int = 0,
+    verdicts: pd.DataFrame | None = None,
+    partings: tuple[Parting, ...] = (),
 ) -> Answer:
     """Return the short answer of one study.
 
@@ -102,6 +118,7 @@ def answer_of(
         margin: the accepted loss, as a fraction: see `verdicts`.
         missing: work items that are not finished.
         verdicts: those of `levels` with this margin, if they are known.
+        partings: of the study's interpolations, see `tombola.analysis.stability`.
 
     Raises:
         InputError: `margin` is not between 0 and 1.
@@ -117,6 +134,8 @@ def answer_of(
     kind, at = _chosen(compared, metric, allowed_losses(levels, metric, margin))
     if kind == "no pair" and diverged(levels).all():
         kind = "all diverged"
+    if kind == "no pair" and partings:
+        kind = "connectivity"
     matching = compared[compared["verdict"] == MATCHING]
     sparser = matching.iloc[-1] if kind == "winning" and len(matching) and at is not None else None
     if sparser is not None and at is not None and sparser["density"] >= at["density"]:
@@ -132,6 +151,7 @@ def answer_of(
         later_helps(later_rewinds(levels, arm)),
         int((lost["level"] > 0).sum()) + int(dense),
         missing,
+        partings if kind == "connectivity" else (),
     )
 
 

@@ -17,6 +17,7 @@ from tombola.analysis.expressions import BadExpression, Expression, parse
 from tombola.analysis.intervals import means
 from tombola.analysis.quantities import Evidence, NotMeasured
 from tombola.errors import InputError, nearest
+from tombola.formatting import counted_are
 from tombola.paths import local_path, read_text
 from tombola.section import Section
 from tombola.studies.explaining import fields_of
@@ -236,8 +237,9 @@ def _no_trial(evidence: Evidence) -> str:
 def _left_out(evidence: Evidence, n: int) -> str:
     """Return the trials and runs that a sample of n trials lacks; "" if none."""
     trials, lost = evidence.levels["trial"].nunique(), len(evidence.lost)
-    parts = [f"only {n} of {trials} trials have all values that the expression needs"] if n < trials else []
-    parts += [f"{lost} diverged {'run is' if lost == 1 else 'runs are'} omitted"] if lost else []
+    have = "has" if n == 1 else "have"
+    parts = [f"only {n} of {trials} trials {have} all values that the expression needs"] if n < trials else []
+    parts += [f"{counted_are(lost, 'diverged run')} omitted"] if lost else []
     return ", and ".join(parts)
 
 

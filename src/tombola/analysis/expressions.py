@@ -139,7 +139,12 @@ def _expression(text: str, tree: ast.expr) -> Expression:
         if side is not None:
             _check(side)
     if not any(isinstance(node, ast.Call) for node in ast.walk(found.left)):
-        raise _Refused(found.left, "there must be something measured" + (" on the left" if found.side else ""))
+        raise _Refused(
+            found.left,
+            "measures nothing"
+            + (" on the left" if found.side else "")
+            + "; measure something, such as gain('ticket', 0.2)",
+        )
     if found.right is not None and found.bound is not None and not math.isfinite(found.bound):
         raise _Refused(found.right, "is not a finite number")
     return found

@@ -16,6 +16,7 @@ from tombola.analysis.paired import DENSE
 from tombola.analysis.spread import trial_means
 from tombola.analysis.summary import diverged
 from tombola.analysis.verdicts import allowed_losses
+from tombola.formatting import counted
 from tombola.studies.connectivity import Kind
 from tombola.tasks.metric import Metric, metric_of
 from tombola.training.loop import ROUNDING
@@ -226,7 +227,7 @@ def breaks(evidence: Evidence, arm: str, margin: float = 0.1) -> pd.Series:
     if trials.empty:
         raise NotMeasured(f"the study has no arm {arm!r}")
     if trials["censored"].any():
-        still = f"{int(trials['censored'].sum())} of {len(trials)} trials"
+        still = f"{int(trials['censored'].sum())} of {counted(len(trials), 'trial')}"
         sparsest = trials["density"].min()
         raise NotMeasured(f"{arm!r} did not break down in {still}, down to density {sparsest:.3g}")
     return trials["density"]

@@ -124,7 +124,7 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, token: str
     """
     if Path(name).is_dir():
         return _read({each: Path(name) / each for each in (CONFIG, *TENSORS)}, str(name))
-    need("huggingface_hub", f"from_pretrained({str(name)!r}), which is no local folder,")
+    need("huggingface_hub", f"from_pretrained({str(name)!r}) (not a local folder)")
     from huggingface_hub import hf_hub_download
 
     paths = {}

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tombola.export.measure import Measurement
-from tombola.formatting import byte_size, latency
+from tombola.formatting import byte_size, counted, latency
 
 
 def measurement_table(measured: Measurement) -> Group:
-    """Return sizes, latencies and what could not be measured. It fits into 100 columns."""
+    """Return sizes, latencies and what could not be measured. It fits in 80 columns."""
     parts: list[RenderableType] = [
         Text(f"{measured.ticket}\n{measured.conditions.machine}\n"),
         _sizes(measured),
@@ -30,10 +30,14 @@ def measurement_table(measured: Measurement) -> Group:
 def _sizes(measured: Measurement) -> Table:
     known = ("form", "bytes", "parameters", "multiply_adds", "memory_bytes", "largest_difference")
     others = [name for name in measured.artefacts.columns if name not in known]
-    table = Table(box=box.SIMPLE_HEAD, title="Size and cost of one example", title_justify="left", pad_edge=False)
-    table.add_column("form")
-    for title in ("size", "parameters", "multiply-adds", "memory", *others, "largest difference"):
-        table.add_column(title, justify="right")
+    table = _table("Size and cost of one example")
+    table.add_column("form", overflow="fold", min_width=12)
+    for title in ("size", "parameters", "multiply-\nadds", "memory"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for name in others:
+        table.add_column("\n".join(["test", *name.split("_")]), justify="right")
+    table.add_column("error", justify="right", no_wrap=True)
+    table.caption = "error: the largest difference of an output from the dense network's"
     for row in measured.artefacts.to_dict("records"):
         table.add_row(
             str(row["form"]),
@@ -52,18 +56,29 @@ def _metric(value: float) -> str:
 
 
 def _latencies(rows: list[dict[str, Any]], batch: int, threads: int) -> Table:
-    title = f"Latency of a batch of {batch} on {threads} {'core' if threads == 1 else 'cores'}, interleaved"
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    table.add_column("contender")
+    title = f"Latency of a batch of {batch} on {counted(threads, 'core')}, interleaved"
+    table = _table(title)
+    table.add_column("contender", overflow="fold")
     for name in ("median", "95 % below", "least", "speedup"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in sorted(rows, key=lambda each: each["p50_us"]):
         name = row["contender"] if row["float32"] else f"{row['contender']} *"
         times = (latency(row[column]) for column in ("p50_us", "p95_us", "least_us"))
         table.add_row(name, *times, f"{row['speedup']:.2f}x" if not math.isnan(row["speedup"]) else "-")
     table.caption = (
-        "95 % below: 95 % of the calls took less; speedup: relative to the fastest dense runtime in float32; "
-        "* computes in lower precision"
+        "95 % below: 95 % of the rounds took at most this long; speedup: over the fastest dense float32 runtime; "
+        "* lower precision"
     )
-    table.caption_justify = "left"
     return table
+
+
+def _table(title: str) -> Table:
+    return Table(
+        box=box.SIMPLE_HEAD,
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+        show_edge=False,
+        collapse_padding=True,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tombola.export.stored import Latency, StoredMeasurement, measurement_of, sentences
-from tombola.formatting import byte_size, latency, plain
+from tombola.formatting import byte_size, counted, latency, plain
 
 if TYPE_CHECKING:
     from tombola.running.results import Results
@@ -48,9 +48,7 @@ def _sizes(measured: StoredMeasurement) -> list[str]:
 def _latencies(measured: StoredMeasurement) -> list[str]:
     if not measured.latencies:
         return []
-    heads = [
-        f"batch {batch}, {threads} {'thread' if threads == 1 else 'threads'}" for batch, threads in measured.settings
-    ]
+    heads = [f"batch {batch}, {counted(threads, 'thread')}" for batch, threads in measured.settings]
     lines = [_row(["median latency", *heads]), _row(["---", *["---:"] * len(heads)])]
     for name, times in measured.contenders:
         exact = next(iter(times.values())).float32

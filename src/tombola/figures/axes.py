@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from matplotlib.ticker import (
 
 from tombola.analysis.student import critical
 from tombola.figures import ranges
+from tombola.tables.captions import FEWEST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +95,8 @@ def bar_ends(rows: pd.DataFrame, measure: str, bars: Bars) -> tuple[np.ndarray, 
         rows: as `tombola.analysis.spread` returns them.
         measure: one of its measures.
         bars: "range": lowest and highest run; "interval": the 95 % confidence interval of the mean over trials,
-            by Student's t with n - 1 degrees of freedom.
+            by Student's t with n - 1 degrees of freedom. With two trials, the bar joins the two, as in the report:
+            their interval would fill the plot.
     """
     if bars == "range":
         low, high = (rows[f"{measure}_{end}"].to_numpy(dtype=float) for end in ("min", "max"))
@@ -102,10 +105,16 @@ def bar_ends(rows: pd.DataFrame, measure: str, bars: Bars) -> tuple[np.ndarray, 
         return np.where(some, low, np.nan), np.where(some, high, np.nan)
     trials = rows["n"].to_numpy(dtype=float)
     deviation = rows[f"{measure}_std"].to_numpy(dtype=float)
-    errors = [critical(int(n) - 1, 0.95) / np.sqrt(n) if n > 1 else np.nan for n in trials]
-    half = np.array(errors) * deviation
+    half = deviation * np.array([_half_width(int(n)) for n in trials])
     mean = rows[f"{measure}_mean"].to_numpy(dtype=float)
     return mean - half, mean + half
+
+
+def _half_width(n: int) -> float:
+    """Return half of a bar's length in standard deviations of n trials; two trials lie 1 / sqrt(2) off their mean."""
+    if n < 2:
+        return math.nan
+    return (critical(n - 1, 0.95) if n >= FEWEST else 1.0) / math.sqrt(n)
 
 
 def points_with_bars(axes: Axes, x: Any, mean: Any, low: Any, high: Any, options: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from tombola.analysis.layers import ALL
@@ -15,7 +14,7 @@ from tombola.figures.axes import bar_ends, density_axis, points_with_bars, value
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import legend_line, page, page_title
 from tombola.figures.setting import Setting
-from tombola.figures.style import DENSITIES, GREY, Style
+from tombola.figures.style import GREY, Style, layer_styles
 from tombola.figures.training import choose_levels
 from tombola.formatting import percent, plain
 from tombola.tables.captions import small_print
@@ -120,7 +119,7 @@ def _by_layer(
     """
     arms = in_order(statistics["arm"])[:MOST_PANELS]
     statistics = statistics[statistics["arm"].isin(arms)]
-    style_of = _styles(list(dict.fromkeys(statistics["layer"])))
+    style_of = layer_styles(list(dict.fromkeys(statistics["layer"])))
     entries = [(legend_line(style, form), layer.removesuffix(".weight")) for layer, style in style_of.items()]
     if "chance" in statistics:
         entries.append((legend_line(Style(GREY, "", ":"), form), "chance"))
@@ -145,17 +144,3 @@ def _by_layer(
         value_axis(axes, label, 0.0, highest, form)
         axes.set_title(f"({letter}) {plain(arm)}", loc="left", size=0.95 * form.label)
     return figure
-
-
-def _styles(layers: list[str]) -> dict[str, Style]:
-    """Return a style for each layer: those of densities, or, of many layers, shades from the first to the last."""
-    if len(layers) <= len(DENSITIES):
-        return {layer: Style(*DENSITIES[place], "-") for place, layer in enumerate(layers)}
-    shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(layers)))
-    markers = [marker for _, marker in DENSITIES]
-    return {
-        layer: Style(
-            str("#" + "".join(f"{round(255 * part):02x}" for part in shades[place][:3])), markers[place % 6], "-"
-        )
-        for place, layer in enumerate(layers)
-    }

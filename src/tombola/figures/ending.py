@@ -10,7 +10,7 @@ from rich.text import Text
 from tombola.analysis.answer import Answer, answer_of
 from tombola.analysis.verdicts import verdicts
 from tombola.figures.text_chart import ASCII, UNICODE, Signs, text_chart
-from tombola.tables.answer import headline, proof
+from tombola.tables.answer import barriers_in_words, headline, proof
 from tombola.tables.captions import PM
 from tombola.tables.summary import summary_table
 from tombola.tasks.metric import MARGIN
@@ -18,10 +18,18 @@ from tombola.tasks.metric import MARGIN
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tombola.analysis.stability import Parting
+
 WIDTH = 80
 
 
-def ending(levels: pd.DataFrame, missing: int = 0, encoding: str = "utf-8", margin: float = MARGIN) -> Group:
+def ending(
+    levels: pd.DataFrame,
+    missing: int = 0,
+    encoding: str = "utf-8",
+    margin: float = MARGIN,
+    partings: tuple[Parting, ...] = (),
+) -> Group:
     """Return what `tombola run` prints at its end: the answer, a chart of 80 columns, and the table of the metric.
 
     Args:
@@ -29,22 +37,28 @@ def ending(levels: pd.DataFrame, missing: int = 0, encoding: str = "utf-8", marg
         missing: work items that are not finished.
         encoding: of the terminal; one without the signs of the chart gets plain letters.
         margin: the accepted loss of the verdicts, as a fraction.
+        partings: of the study's interpolations; where they are the answer, sentences on them replace the chart.
     """
     judged = verdicts(levels, margin) if len(levels) else None
-    answer = answer_of(levels, margin, missing, judged)
+    answer = answer_of(levels, margin, missing, judged, partings)
     parts = _in_words(answer)
-    if judged is not None and (chart := text_chart(levels, answer, judged, WIDTH, _signs(encoding))):
+    if sentences := barriers_in_words(answer):
+        parts += [Text("\n" + "\n".join(sentences) + "\n")]
+    elif judged is not None and (chart := text_chart(levels, answer, judged, WIDTH, _signs(encoding))):
         parts.append(Text(f"\n{chart}\n", no_wrap=True))
     return Group(*parts, summary_table(levels, brief=True), Text(f"{PM}\n")) if len(levels) else Group(*parts)
 
 
-def short_answer(levels: pd.DataFrame, missing: int = 0, margin: float = MARGIN) -> Group:
+def short_answer(
+    levels: pd.DataFrame, missing: int = 0, margin: float = MARGIN, partings: tuple[Parting, ...] = ()
+) -> Group:
     """Return the answer of one study in words, as `tombola report` prints it: a sentence, and what it rests on.
 
     Args:
-        levels, missing, margin: as in `ending`.
+        levels, missing, margin, partings: as in `ending`.
     """
-    return Group(*_in_words(answer_of(levels, margin, missing)))
+    answer = answer_of(levels, margin, missing, partings=partings)
+    return Group(*_in_words(answer), *(Text(sentence) for sentence in barriers_in_words(answer)))
 
 
 def _in_words(answer: Answer) -> list[Text]:

@@ -21,9 +21,9 @@ from tombola.figures.axes import bar_ends, chosen_iterations_axis, density_axis,
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import legend_line, page, page_title
 from tombola.figures.setting import Setting
-from tombola.figures.style import DENSITIES, GREY, Style
+from tombola.figures.style import DENSITIES, GREY, REWINDS, Style
 from tombola.formatting import axis_label, counted, percent
-from tombola.tables.captions import BETWEEN, HEIGHTS
+from tombola.tables.captions import BETWEEN, HEIGHTS, bars_are
 from tombola.tasks.metric import Metric
 
 MOST = len(DENSITIES)  # panels, and curves of one panel
@@ -69,7 +69,7 @@ def error_curves(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Fo
                 (legend_line(Style(GREY, "", TRAIN), form), "training"),
             ],
         ],
-        small_print=_small_print(shown, points, form, "curves are means over trials, bands"),
+        small_print=_small_print(shown, points, form, "curves", "bands"),
         form=form,
     )
     for letter, axes, panel in zip("abcdef", all_axes, panels, strict=False):
@@ -121,7 +121,7 @@ def barriers(
         page_title(levels, f"test {name} barriers on interpolations between runs"),
         panels=len(panels),
         legend=[*entries, [(Line2D([], [], **dotted), f"stable at or below {axis_threshold}")]],
-        small_print=_small_print(points, points, form, "points are means over trials, bars"),
+        small_print=_small_print(points, points, form, "points", "bars"),
         form=form,
     )
     for letter, axes, (title, against, curves) in zip("abcd", all_axes, panels, strict=False):
@@ -168,9 +168,10 @@ def _chosen(values: pd.Series) -> list[int]:
 
 
 def _looks(points: pd.DataFrame, by: str, line: str) -> dict[int, tuple[str, Style]]:
-    """Return the label and style of each value of `level` or `rewind`."""
+    """Return the label and style of each value of `level` or `rewind`; rewinds have the colours of rewound arms."""
+    colors = REWINDS if by == "rewind" else [color for color, _ in DENSITIES]
     return {
-        value: (_name(points, by, value), Style(*DENSITIES[place], line, hollow=line != "-"))
+        value: (_name(points, by, value), Style(colors[place], DENSITIES[place][1], line, hollow=line != "-"))
         for place, value in enumerate(_chosen(points[by]))
     }
 
@@ -213,15 +214,13 @@ def _parting_axis(axes: Axes, rewinds: pd.Series, form: Form) -> None:
     chosen_iterations_axis(axes, found, "iteration from which copies part", form)
 
 
-def _small_print(shown: pd.DataFrame, points: pd.DataFrame, form: Form, drawn: str) -> str:
+def _small_print(shown: pd.DataFrame, points: pd.DataFrame, form: Form, marks: str, bars: str) -> str:
     """Return sample size, what is drawn, and what is omitted."""
     trials, pairs = shown["trial"].nunique(), shown["line"].nunique()
     if pairs < 2 or (form.bars == "interval" and trials < 2):
         spans = "single pairs" if pairs < 2 else "one trial, so no intervals"
-    elif form.bars == "range":
-        spans = f"{drawn} span the lowest and highest pair"
     else:
-        spans = f"{drawn} are 95 % t intervals of the mean"
+        spans = f"{marks} are means over trials, {bars_are([trials], form.bars, bars, 'pair')}"
     left = points["line"].nunique() - pairs
     parts = [f"n = {counted(trials, 'trial')}, {counted(pairs, 'interpolation')}", spans]
     return "; ".join([*parts, *([f"{counted(left, 'interpolation')} not shown"] if left else [])]) + "."

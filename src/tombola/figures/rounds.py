@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
@@ -18,6 +18,7 @@ from tombola.analysis.summary import summarise
 from tombola.figures.axes import iteration_axis, value_axis
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import page, page_title
+from tombola.figures.style import DENSITIES, shades
 from tombola.formatting import axis_label, percent, plain
 from tombola.tables.captions import direction, small_print
 from tombola.tasks.metric import metric_of
@@ -91,14 +92,8 @@ def _limits(values: list[np.ndarray], rising: bool) -> tuple[float, float]:
 def density_colours(densities: pd.Series) -> ScalarMappable:
     """Return what gives each density its colour, from the lowest of these to the highest."""
     lowest, highest = float(densities.min()), float(densities.max())
-    return ScalarMappable(LogNorm(lowest, max(highest, 1.001 * lowest)), _shades())
-
-
-def _shades() -> Colormap:
-    """Return dark violet for the dense network to green for the sparsest: viridis without its yellow, pale on white."""
-    from matplotlib import colormaps
-
-    return LinearSegmentedColormap.from_list("densities", colormaps["viridis"](np.linspace(0.85, 0.0, 256)))
+    colors = shades([color for color, _ in reversed(DENSITIES)])
+    return ScalarMappable(LogNorm(lowest, max(highest, 1.001 * lowest)), colors)
 
 
 def add_colour_bar(figure: Figure, colours: ScalarMappable, densities: np.ndarray, form: Form) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tombola.analysis.order import CONTROLS, of_control
 from tombola.analysis.roles import split
+
+if TYPE_CHECKING:
+    from matplotlib.colors import LinearSegmentedColormap
 
 # The colour-blind-safe palette of Okabe and Ito (2008), without its yellow, which is too pale for a line on white.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -82,14 +85,38 @@ OTHERS = tuple(
     for slot in range(8)
 )
 
-# Figure 3 tells densities by colour and marker, and arms by line: the densest first.
-DENSITIES = ((BLACK, "o"), (BLUE, "s"), (VERMILION, "^"), (GREEN, "D"), (ORANGE, "v"), (PURPLE, "P"))
+# Densities go from black to red, the densest first. No arm has these colours, and no layer. The page has the same.
+DENSITIES = (
+    ("#16191d", "o"), ("#4b2991", "s"), ("#872ca2", "^"), ("#c0369d", "D"), ("#e1477f", "v"), ("#e8735a", "P"),
+)  # fmt: skip
+
+# Layers go from teal to brown, the first one teal: the ends of the page, mixed in Oklch.
+LAYERS = ("#00586b", "#006461", "#126c4e", "#447033", "#6e6f07", "#926800", "#b0601a")
 
 # Arms at several rewinds are told by line and marker, their rewinds by colour: the earliest first.
 REWINDS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, GREY)
 
 # A figure of several studies tells them by colour and marker, and arms by line and filling.
 STUDIES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (ORANGE, "v"), (PURPLE, "D"), (BLACK, "P"), (SKY, "X"))
+
+
+def shades(colors: Sequence[str]) -> LinearSegmentedColormap:
+    """Return the colours between some, from 0 for the first one to 1 for the last one."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("shades", list(colors))
+
+
+def layer_styles(layers: Sequence[str]) -> dict[str, Style]:
+    """Return a style for each layer: a shade from the first layer to the last, and a marker."""
+    from matplotlib.colors import to_hex
+
+    colors, most = shades(LAYERS), max(1, len(layers) - 1)
+    markers = [marker for _, marker in DENSITIES]
+    return {
+        layer: Style(to_hex(colors(place / most)), markers[place % len(markers)], "-")
+        for place, layer in enumerate(layers)
+    }
 
 
 def styles(arms: Iterable[str]) -> dict[str, Style]:

@@ -13,10 +13,10 @@ from tombola.analysis.measures import bounds_of, early_of
 from tombola.analysis.statistics import level_statistics
 from tombola.figures.ranges import padded, worth_showing
 from tombola.formatting import number, percent, plain
+from tombola.tables.captions import FEWEST
 from tombola.tasks.metric import Metric
 
 ROWS = 12
-FEWEST = 3  # trials from which an interval is drawn: that of two is longer than most charts
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ from tombola.analysis.roles import main_arm_of, role_of
 from tombola.analysis.rounds import worth_of_rounds
 from tombola.analysis.signs import sign_flips
 from tombola.analysis.spread import spread
+from tombola.analysis.stability import Parting, partings_of
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.verdicts import verdicts
 from tombola.export.stored import Measurements, read_measurements
 from tombola.figures.training import choose_levels
+from tombola.formatting import typeset
 from tombola.html.reproducibility import Sheet, flat_settings, sheet
 from tombola.html.sentences import findings
 from tombola.html.weights import Pictures, input_pictures, tickets, weight_histograms
@@ -36,6 +38,7 @@ from tombola.running.results import Results
 from tombola.running.ticket import Ticket
 from tombola.studies.arms import ARMS
 from tombola.studies.loading import dump_study
+from tombola.tables.answer import barriers_in_words
 from tombola.tables.captions import HEIGHTS, Height
 from tombola.tasks.metric import Metric, metric_of
 
@@ -144,6 +147,7 @@ def judge(
     rules: Mapping[str, str] | None = None,
     controls: Collection[str] | None = None,
     missing: int = 0,
+    partings: tuple[Parting, ...] = (),
 ) -> Judged:
     """Return what tables say.
 
@@ -154,6 +158,7 @@ def judge(
         rules: arm -> its rule, where arms have names of their own.
         controls: names of the arms that are controls; by default tombola's own.
         missing: work items that are not finished.
+        partings: of the study's interpolations.
 
     Raises:
         InputError: `margin` is no number between 0 and 1.
@@ -167,11 +172,13 @@ def judge(
     others = [other for other in arms if arm and other != arm and role_of(other, arm, controls) != "rewind"]
     gains = _together([paired_gains(levels, arm, other, early_of(metric)) for other in others if arm])
     rewinds = later_rewinds(levels, arm) if arm else pd.DataFrame()
-    answer = answer_of(levels, margin, missing, judged if begun else None)
+    answer = answer_of(levels, margin, missing, judged if begun else None, partings)
     chosen = _chosen(levels, arm)
     curves, every, measured_on = _thinned(of_sound_runs(levels, curves), chosen, metric)
     worth = partial(worth_of_rounds, levels, gains, rules=rules)
-    said = findings(statistics, judged, gains, broken, margin, metric, worth, rewinds, controls)
+    said = tuple(map(typeset, barriers_in_words(answer))) or findings(
+        statistics, judged, gains, broken, margin, metric, worth, rewinds, controls
+    )
     return Judged(
         metric, statistics, judged, broken, gains, rewinds, curves, every, measured_on, answer, said, arm, chosen
     )
@@ -199,7 +206,9 @@ def gather(
     controls = frozenset(
         arm.label for arm in results.study.arms if arm.is_control or (arm.rule in ARMS and ARMS[arm.rule].control)
     )
-    judged = judge(levels, results.curves().assign(study=name), margin, rules, controls, results.missing())
+    judged = judge(
+        levels, results.curves().assign(study=name), margin, rules, controls, results.missing(), partings_of(results)
+    )
     held = tickets(results, judged.chosen, judged.arm) if judged.arm else {}
     points = results.connectivity().assign(study=name)
     first = results.plan.coverage.layers[0]

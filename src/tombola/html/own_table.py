@@ -45,7 +45,7 @@ def gather_table(
     names = list(dict.fromkeys(levels["study"]))
     if len(names) != 1:
         held = f"{len(names)} studies: {', '.join(names)}" if names else "no rows"
-        raise InputError(f"{file or 'the table'} holds {held}; a report is of one study, so give a table of one")
+        raise InputError(f"{file or 'the table'} holds {held}; a report shows one study: give a table of one study")
     judged = judge(levels, curves, margin)
     return Found(
         name=names[0],

@@ -12,7 +12,7 @@ import pandas as pd
 from tombola.data.dataset import is_one_shape
 from tombola.data.digits import SHA256 as DIGITS_SHA256
 from tombola.data.published import PUBLISHED
-from tombola.formatting import counted, plain
+from tombola.formatting import counted, counted_are, plain
 from tombola.running.collapse import said
 from tombola.running.results import Results
 from tombola.seeds import PURPOSES
@@ -166,7 +166,7 @@ def _runs(results: Results, levels: pd.DataFrame) -> list[tuple[str, str]]:
     done, diverged = levels.drop_duplicates("job"), levels["status"].eq("diverged")
     runs = counted(len(done), "training run")
     if missing := results.missing():
-        runs += f"; {missing:,} of {len(results.plan.work):,} work items are missing"
+        runs += f"; {counted_are(missing, 'work item', len(results.plan.work))} missing"
     facts = [("trials", str(results.study.trials)), ("number of runs", runs)]
     if diverged.any():
         facts.append(("diverged", counted(int(levels[diverged]["job"].nunique()), "run")))
@@ -219,7 +219,7 @@ def _compute(results: Results, levels: pd.DataFrame, facts: list[dict[str, Any]]
     ]
     energy = runs["energy_kwh"].dropna() if "energy_kwh" in runs else pd.Series(dtype=float)
     if len(energy):
-        found.append(("energy", f"{energy.sum():.4g} kWh, measured in {len(energy):,} of {len(runs):,} runs"))
+        found.append(("energy", f"{energy.sum():.4g} kWh, measured in {len(energy):,} of {counted(len(runs), 'run')}"))
     else:
         found.append(("energy", "not measured"))
     return tuple(found)

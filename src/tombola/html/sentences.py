@@ -276,8 +276,8 @@ def _break_down(break_down: pd.DataFrame, arm: str, margin: float, metric: Metri
     within = f"{100 * margin:g} {'points' if metric.unit == '%' else '%'}"
     return (
         f"Test {metric.words} at early stop stays within {within} of the dense network's {_listed(parts)}. "
-        "Each density is that of the sparsest level before two levels in a row, or the last one, leave that margin. "
-        f"Over trials, it is the geometric mean.{more}"
+        "Each density is the last one before two levels in a row, or the last level alone, leave that margin. "
+        f"It is the geometric mean over trials.{more}"
     )
 
 

@@ -18,11 +18,11 @@ import pandas as pd
 from tombola.figures import ranges
 from tombola.figures.ranges import Range
 from tombola.html.series import Series
+from tombola.tables.captions import FEWEST
 from tombola.tasks.metric import Metric
 
 Spec = dict[str, Any]
 
-FEWEST = 3  # trials from which an interval is drawn
 ENDS = (("low", "min", "from"), ("high", "max", "to"))  # of a bar: in tables, of so few trials, in plots
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 HEIGHT = 300

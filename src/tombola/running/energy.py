@@ -30,8 +30,8 @@ def check_energy() -> None:
 
         if country not in DataSource().get_global_energy_mix_data():
             raise InputError(
-                f"{COUNTRY}={country!r} is no country that codecarbon knows; give three capital letters such as DEU, "
-                "or unset it"
+                f"{COUNTRY}={country!r} is not a country that codecarbon knows; give three capital letters such as "
+                "DEU, or unset it"
             )
 
 

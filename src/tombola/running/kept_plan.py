@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from tombola.data import Description
 from tombola.errors import InputError, StoreError
+from tombola.formatting import counted
 from tombola.networks import STORED, Coverage
 from tombola.registry import NotWhileReading, reading
 from tombola.running.files import Damaged, read_json_checked, write_json_checked, write_whole
@@ -222,8 +223,8 @@ def what_changed(store: Store, plan: Plan) -> str:
     if not gone:
         return ""
     return (
-        f"{_cause(before, plan)} has changed since the last run of {store.root}; {len(gone)} results of the earlier "
-        "version stay in the folder jobs/, unused"
+        f"{_cause(before, plan)} has changed since the last run of {store.root}; the folder jobs/ keeps "
+        f"{counted(len(gone), 'result')} of the earlier version, unused"
     )
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import torch
 
+from tombola.formatting import counted
+
 
 @lru_cache(maxsize=8)
 def machine(device: str) -> str:
     """Return processor, cores and memory, and the GPU where `device` is one: "AMD EPYC (x86_64), 2 cores, 24 GiB"."""
-    parts = [f"{_processor()} ({platform.machine()})", f"{os.cpu_count()} cores"]
+    parts = [f"{_processor()} ({platform.machine()})", counted(os.cpu_count() or 1, "core")]
     with contextlib.suppress(AttributeError, ValueError, OSError):  # not on every system
         parts.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB")
     if device.startswith("cuda"):

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 
 from tombola.data import float_inputs, is_one_shape
+from tombola.formatting import counted
 from tombola.running.kept_plan import what_changed
 from tombola.running.options import RunOptions
 from tombola.running.store import Store
@@ -36,7 +37,8 @@ def surplus_outputs(plan: Plan) -> str:
         or not isinstance(plan.study.task.make(), Classification)
     ):
         return ""
-    return f"note: the network returns {outputs} scores per example, but {plan.study.data.source} has {classes} classes"
+    returned = counted(outputs, "score")
+    return f"note: the network returns {returned} per example, but {plan.study.data.source} has {classes} classes"
 
 
 def unscaled_inputs(plan: Plan) -> str:
@@ -72,8 +74,9 @@ def never_settles(plan: Plan) -> str:
     if not any(window > distances for window in watched):
         return ""
     return (
-        f"note: pruning.early_bird.window={watched[0]}, but the dense run is evaluated {distances} times after its "
-        "start: no mask can settle, so early-bird takes the mask of the final weights; lower training.evaluate_every"
+        f"note: pruning.early_bird.window={watched[0]}, but the dense run is evaluated "
+        f"{counted(distances, 'time')} after its start: no mask can settle, so early-bird takes the mask of the final "
+        "weights; lower training.evaluate_every"
     )
 
 

@@ -221,8 +221,8 @@ class Results:
             raise InputError(f"that ticket is not finished yet: {error}") from error
         if (result.facts["spec"].get("mask") or {}).get("frozen"):
             raise InputError(
-                f"arm={arm!r} is no ticket: its pruned weights are frozen at values other than 0.0; take an arm whose "
-                "pruned weights are zero"
+                f"arm={arm!r} is not a ticket: its pruned weights are frozen at values other than 0.0; take an arm "
+                "whose pruned weights are zero"
             )
         data = self.plan.data
         return Ticket(

@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import nn
 
 from tombola.errors import InputError
+from tombola.formatting import counted
 from tombola.networks import initialised
 from tombola.running.kept_plan import keep_plan, require_folder_of_loop, what_changed
 from tombola.running.leases import LEASE
@@ -156,7 +157,8 @@ class Loop:
                     continue
                 silent = [item for item in busy if not store.leases.is_alive(item.id)]
                 if busy and not silent:
-                    display.note(f"note: another process trains {len(busy)} runs; start this script again later")
+                    runs = counted(len(busy), "run")
+                    display.note(f"note: another process trains {runs}; start this script again later")
                     return
                 if silent and not waits:
                     waits = True
@@ -308,7 +310,7 @@ def _why_it_waits(store: Store, silent: list[Item]) -> str:
     nodes = ", ".join(sorted({note.node for note in notes})) or "an unknown machine"
     seconds = max((note.lease for note in notes), default=LEASE)
     return (
-        f"note: a process on {nodes} took {len(silent)} runs and may have ended; tombola waits up to "
+        f"note: a process on {nodes} took {counted(len(silent), 'run')} and may have ended; tombola waits up to "
         f"{seconds:g} seconds for a sign of life"
     )
 

@@ -16,6 +16,7 @@ from tombola.data import AnyDataset, balanced, rows_of
 from tombola.data import load as load_data
 from tombola.errors import InputError, StoppedByUser, WorkFailed
 from tombola.extras import need
+from tombola.formatting import counted
 from tombola.registry import IMPORTING, resolve
 from tombola.running.devices import choose_device
 from tombola.running.energy import check_energy
@@ -211,7 +212,7 @@ def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display
     keep_plan(store.root, plan)
     adopted = sum(store.adopt(item) for item in plan.work.values() if not store.has(item))
     if adopted:
-        display.note(f"copied {adopted} results from neighbouring results folders")
+        display.note(f"copied {counted(adopted, 'result')} from neighbouring results folders")
     threads = site.threads(plan, workers)
     options = replace(options, threads=threads, lease=site.settings.lease, note_every=note_every(workers))
     if lost := lost_checkpoints(plan, store, options):

@@ -80,7 +80,7 @@ class _Trained(_Facts):
     def _is_a_history(self) -> _Trained:
         lengths = {len(column) for column in self.history.values()}
         if len(lengths) != 1 or not {"iteration", "val_loss"} <= self.history.keys():
-            raise ValueError("its history is no table of evaluations")
+            raise ValueError("its history is not a table of evaluations")
         (length,) = lengths
         if self.diverged_at is None and (not length or self.train is None or (self.early_stop or 0) >= length):
             raise ValueError("its history is too short")

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tombola.analysis.answer import Answer, Judged, Kind
+from tombola.analysis.connectivity import ERROR
 from tombola.analysis.roles import base_of, split
-from tombola.formatting import counted, differences, margin_in_words, percent, plain, with_unit
+from tombola.analysis.stability import Parting, settled
+from tombola.formatting import counted, counted_are, differences, margin_in_words, percent, plain, with_unit
+from tombola.tables.captions import HEIGHTS
 from tombola.tasks.metric import ACCURACY, Metric
 
 NONE = "–"
@@ -40,12 +43,12 @@ class Number:
 def headline(answer: Answer) -> str:
     """Return the answer in one sentence."""
     text = HEADLINES[answer.kind](answer)
-    return f"So far, {_lower(text)}" if answer.missing and answer.at is not None else text
+    return f"So far, {_lower(text)}" if answer.missing and (answer.at is not None or answer.partings) else text
 
 
 def proof(answer: Answer) -> tuple[str, ...]:
     """Return what the sentence rests on, and what limits it, in short sentences."""
-    remarks = [*PROOFS[answer.kind](answer)] if answer.at is not None else []
+    remarks = [*PROOFS[answer.kind](answer)] if answer.kind in PROOFS else []
     if answer.kind in ("winning", "matching") and answer.at is not None and answer.at.dense_is_weak(answer.metric):
         by = with_unit(differences([abs(answer.at.difference)], answer.metric)[0].lstrip("+"), answer.metric)
         remarks.append(
@@ -57,15 +60,19 @@ def proof(answer: Answer) -> tuple[str, ...]:
     if answer.diverged:
         remarks.append(f"{counted(answer.diverged, 'run')} diverged.")
     if answer.missing:
-        remarks.append(f"The study is unfinished: {counted(answer.missing, 'work item')} are missing.")
-    return tuple(remark.replace("1 work item are", "1 work item is") for remark in remarks)
+        remarks.append(f"The study is unfinished: {counted_are(answer.missing, 'work item')} missing.")
+    return tuple(remarks)
 
 
 def numbers(answer: Answer) -> tuple[Number, ...]:
-    """Return the three numbers: density, difference to dense, and how much earlier training stops; none without a
-    level."""
+    """Return up to three numbers.
+
+    They are density, difference to dense, and how much earlier training stops; or barriers of copies of the dense
+    network: the first, the one of the answer, the last. There are none without a level or a barrier.
+    """
     if answer.at is None:
-        return ()
+        told = [answer.partings[0], settled(answer.partings), answer.partings[-1]] if answer.partings else []
+        return tuple(_barrier(each) for each in dict.fromkeys(told) if each is not None)
     return _density(answer), _difference(answer, answer.at), _stop(answer.at)
 
 
@@ -102,10 +109,56 @@ def _losing(answer: Answer) -> str:
     return f"No ticket was found: the dense network is better at {where}."
 
 
+def _part_at(parting: Parting) -> str:
+    return f"iteration {parting.rewind:,}" if parting.rewind else "the initialisation"
+
+
+def _size(parting: Parting) -> str:
+    height = HEIGHTS[parting.height]
+    return f"{height.number(parting.mean)} {height.metric.difference_unit}".rstrip()
+
+
+def _spread(parting: Parting) -> str:
+    if not math.isfinite(parting.low):
+        return "one trial: no interval"
+    number = HEIGHTS[parting.height].number
+    return f"95 % interval {number(parting.low)} to {number(parting.high)}"
+
+
+def _is_stable(parting: Parting) -> str:
+    return "stable" if parting.stable else "unstable"
+
+
+def _connectivity(answer: Answer) -> str:
+    found = settled(answer.partings)
+    at = found or answer.partings[-1]
+    start = "is not stable: copies that part at" if found is None else "is stable from"
+    end = "" if found is None else ": copies that part there"
+    an = "an" if at.height == ERROR else "a"
+    return f"The dense network {start} {_part_at(at)}{end} have {an} {at.height} barrier of {_size(at)}."
+
+
+def _barrier(parting: Parting) -> Number:
+    height = HEIGHTS[parting.height]
+    label, remark = f"{parting.height} barrier from {_part_at(parting)}", f"{_is_stable(parting)}; {_spread(parting)}"
+    return Number(label, height.number(parting.mean), height.metric.difference_unit, remark)
+
+
+def barriers_in_words(answer: Answer) -> tuple[str, ...]:
+    """Return a sentence or two for each iteration at which copies of the dense network part."""
+    return tuple(
+        f"Copies of the dense network that part at {_part_at(each)} are {_is_stable(each)}. Their mean {each.height} "
+        f"barrier is {_size(each)} ({_spread(each)}), over {counted(each.trials, 'trial')} and "
+        f"{counted(each.pairs, 'pair')}."
+        for each in answer.partings
+    )
+
+
 HEADLINES: dict[Kind, Callable[[Answer], str]] = {
     "no runs": lambda answer: "The study has no finished run yet.",
     "all diverged": lambda answer: "Every run so far diverged, so there are no results to report.",
     "no pair": lambda answer: "No pruned network can be compared with a dense one.",
+    "connectivity": _connectivity,
     "one trial": lambda answer: f"In one trial, {_lower(_subject(answer))} was {_as_good(answer.metric)}.",
     "one trial, none": lambda answer: f"In one trial, {_lower(_no(answer))} was {_as_good(answer.metric)}.",
     "winning": lambda answer: f"{_subject(answer)} is {_as_good(answer.metric)}, and its training stops no later.",
@@ -139,7 +192,17 @@ def _more_trials(answer: Answer) -> str:
     return f"More trials may decide it, such as trials={2 * answer.at.n}; finished trials stay."
 
 
+def _stable(answer: Answer) -> list[str]:
+    first = answer.partings[0]
+    most = HEIGHTS[first.height].threshold(first.threshold)
+    told = [f"Stable: the mean {first.height} barrier on the test examples is at most {most}."]
+    if max(each.trials for each in answer.partings) == 1:
+        told.append("One trial shows no variation between trials: this may be luck.")
+    return [*told, "No pruned network is compared with the dense one."]
+
+
 PROOFS: dict[Kind, Callable[[Answer], list[str]]] = {
+    "connectivity": _stable,
     "one trial": lambda answer: ["One trial shows no variation between trials: this may be luck."],
     "one trial, none": lambda answer: ["One trial shows no variation between trials: this may be bad luck."],
     "winning": _winning,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -45,7 +46,7 @@ HEIGHTS = {
 # The ends of an interpolation, by the kind in `Results.connectivity`.
 BETWEEN = {"copies": "copies", "dense-ticket": "dense and ticket", "levels": "successive tickets"}
 PM = "Pm: the percentage of all matrix weights that remain."
-BARS_ARE = {"range": "bars span the lowest and highest run", "interval": "bars are 95 % t intervals of the mean"}
+FEWEST = 3  # trials from which an interval is drawn: that of two is about thirteen times as long as their distance
 
 
 def sample_size(summary: pd.DataFrame) -> str:
@@ -71,10 +72,20 @@ def small_print(summary: pd.DataFrame, marks: str, bars: Bars | None, *more: str
     elif bars == "interval" and (summary["n"] < 2).all():
         drawn = "one trial, so no intervals"
     elif (summary["runs"] > 1).any():
-        drawn = f"{marks} are means over trials, {BARS_ARE[bars]}"
+        drawn = f"{marks} are means over trials, {bars_are(set(summary['n']), bars)}"
     else:
         drawn = "single runs, so no bars"
     return "; ".join(part for part in (_sample_sizes(summary), drawn, left_out(summary), *more) if part) + "."
+
+
+def bars_are(trials: Collection[int], bars: Bars, marks: str = "bars", run: str = "run") -> str:
+    """Return the meaning of bars or bands, from the numbers of trials behind them."""
+    if bars == "range":
+        return f"{marks} span the lowest and highest {run}"
+    if max(trials) < FEWEST:
+        return f"{marks} join the two trials, because a 95 % interval of two would fill the plot"
+    text = f"{marks} are 95 % t intervals of the mean"
+    return f"{text} (of two trials, {marks} join the two)" if FEWEST - 1 in trials else text
 
 
 def direction(metric: Metric) -> str:

@@ -167,7 +167,7 @@ def shared_values(entry: Entry, book: bytes) -> np.ndarray:
             scale = np.frombuffer(book[:4], "<f4")[0]
             found = np.frombuffer(book[4:], "<f2").astype(np.float32) * scale
     if not np.isfinite(found).all():
-        raise InputError(f"{entry.name}: a shared value is no finite number; export it again")
+        raise InputError(f"{entry.name}: a shared value is not a finite number; export it again")
     return found
 
 
