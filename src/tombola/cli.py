@@ -516,10 +516,11 @@ def report(
     The study may be unfinished. The report is one file and needs no network connection. STUDY may also be a CSV file of
     your own results: docs/results.md has its columns.
     """
-    from tombola.analysis.stability import partings_of
+    from tombola.analysis.stability import Parting, partings_of
     from tombola.figures.ending import short_answer
     from tombola.html.write import write_report, write_table_report
 
+    partings: tuple[Parting, ...] = ()
     if _is_table(study):
         if out is not None:
             raise InputError(f"--out names a results folder, and {study} is a table: name the page with --output")
@@ -529,7 +530,7 @@ def report(
         levels = read_table(Path(study))
         curves = read_curves(Path(study), levels)
         target = output or Path(study).with_suffix(".html")
-        margin, missing, partings = MARGIN if margin is None else margin, 0, ()
+        margin, missing = MARGIN if margin is None else margin, 0
         path = write_table_report(levels, target, curves, Path(study), _own_claims(own), margin)
     else:
         found = _opened(_folder_of(study, out), data)
