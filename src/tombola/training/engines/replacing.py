@@ -13,6 +13,7 @@ from tombola.pruning.mask import Mask
 from tombola.training.engines.example_last import (
     ExampleLastBatchNorm2d,
     ExampleLastMaxPool2d,
+    UsualDropout,
     Window,
     pools_plainly,
     window_of,
@@ -129,6 +130,8 @@ def sparsify(
                 layer.__class__ = ExampleLastBatchNorm2d
             elif type(layer) is nn.MaxPool2d and not has_hooks(layer) and pools_plainly(layer):
                 layer.__class__ = ExampleLastMaxPool2d
+            elif type(layer) is nn.Dropout:
+                layer.__class__ = UsualDropout
         _fuse(module)
     return replaced
 
@@ -140,7 +143,7 @@ def _put(module: nn.Module, name: str, layer: nn.Module) -> None:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        own = isinstance(m, (SparseLayer, ExampleLastBatchNorm2d, ExampleLastMaxPool2d))
+        own = isinstance(m, (SparseLayer, ExampleLastBatchNorm2d, ExampleLastMaxPool2d, UsualDropout))
         return own or super().is_leaf_module(m, module_qualified_name)
 
 
