@@ -150,9 +150,11 @@ class _Tracer(fx.Tracer):
 def _fuse(module: nn.Module) -> None:
     """Make a ReLU part of the convolution or batch norm, and a pooling of the convolution, whose result only they use.
 
-    Nothing is fused where `torch.fx` can't follow the forward pass, or where training takes another way than
-    evaluation.
+    Nothing is fused where `torch.fx` can't follow the forward pass, where training takes another way than evaluation,
+    or where a layer that holds others has hooks, which the fused forward pass would not call.
     """
+    if any(has_hooks(each) for name, each in module.named_modules() if name and list(each.children())):
+        return
     graphs = [graph_of(module, training, _Tracer()) for training in (True, False)]
     if graphs[0] is None or graphs[1] is None or str(graphs[0]) != str(graphs[1]):
         return

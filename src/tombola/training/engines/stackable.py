@@ -20,6 +20,7 @@ from torch.nn import functional
 from tombola.seeds import Seeds
 from tombola.training.engine import NetworkFactory
 from tombola.training.engines.dense import own_draws, seed_draws
+from tombola.training.engines.mlp_trace import hooks_gradients
 from tombola.training.engines.repeated import first_line, out_of_memory
 
 
@@ -77,6 +78,9 @@ class StackableModule:
         for name, _ in self.module.named_parameters(remove_duplicate=False):
             if name not in alone:  # a stack would hold it twice, and the two would come apart
                 raise ValueError(f"{name.rpartition('.')[0]}: it shares a parameter with another layer")
+        for name, layer in self.module.named_modules():
+            if hooks_gradients(layer):
+                raise ValueError(f"{name or 'the network'}: it has hooks on gradients, which a stack does not call")
         batch = example.expand(max(2, batch_size), *example.shape[1:])  # batch norm can't train on one example
         self.draws = self._take_dropouts(batch)
         self._try(batch)
