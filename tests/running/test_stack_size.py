@@ -53,9 +53,9 @@ def built(monkeypatch):
     return memory
 
 
-def run(folder):
+def run(folder, **settings):
     """Execute the dense runs of a study in one call; return the losses of each trial."""
-    study = small_study(trials=5, pruning__rounds=0, training__iterations=6, training__evaluate_every=3)
+    study = small_study(trials=5, pruning__rounds=0, training__iterations=6, training__evaluate_every=3, **settings)
     plan, store = make_plan(study), Store(folder)
     store.create()
     items = list(plan.work.values())
@@ -77,6 +77,17 @@ def test_runs_that_take_nothing_are_stacked_all_together(tmp_path, built):
     built.each = 0
     run(tmp_path)
     assert built.in_use == [1, 2, 5]
+
+
+def test_memory_is_measured_by_the_largest_part_of_the_data(tmp_path, built, monkeypatch):
+    """Without validation examples too."""
+    parts, evaluate = [], StackedEngine.evaluate
+    monkeypatch.setattr(
+        StackedEngine, "evaluate", lambda self, part, *rest: (parts.append(part), evaluate(self, part, *rest))[1]
+    )
+    run(tmp_path, data__validation=0)
+    assert built.in_use[:2] == [1, 2]
+    assert parts[:2] == ["train", "train"]
 
 
 @pytest.mark.parametrize("where", ["advance", "evaluate"])
