@@ -17,6 +17,7 @@ from tombola.seeds import Seeds
 from tombola.studies import make_plan
 from tombola.training.engine import ReplicaState
 from tombola.training.engines.stacked import StackedEngine
+from tombola.training.loop import Interrupted
 
 STACKS = RunOptions(engine="stacked", stack=16)
 
@@ -105,6 +106,28 @@ def test_when_memory_runs_out_a_stack_is_halved_and_no_run_is_lost(where, tmp_pa
     monkeypatch.setattr(StackedEngine, where, greedy)
     assert run(tmp_path / "halves") == {trial: pytest.approx(losses, rel=1e-5) for trial, losses in whole.items()}
     assert list(dict.fromkeys(sizes)) == [5, 2, 3, 1]
+
+
+def test_a_stack_is_halved_where_memory_ran_out_between_the_checkpoints_of_its_runs(tmp_path, monkeypatch):
+    """The first three are then as far as iteration 3, the others at the start."""
+    whole = run(tmp_path / "whole")
+    save, advance, saved = Store.save_checkpoint, StackedEngine.advance, []
+
+    def saving(store, *arguments):
+        if len(saved) == 3:
+            raise torch.OutOfMemoryError("made up")
+        save(store, *arguments)
+        saved.append(1)
+
+    def greedy(engine, iterations):
+        if engine.replicas == 5 and engine.iteration >= 3:
+            raise Interrupted  # which saves first
+        return advance(engine, iterations)
+
+    monkeypatch.setattr(Store, "save_checkpoint", saving)
+    monkeypatch.setattr(StackedEngine, "advance", greedy)
+    assert run(tmp_path / "parts") == {trial: pytest.approx(losses, rel=1e-5) for trial, losses in whole.items()}
+    assert len(saved) == 3
 
 
 def test_a_single_run_that_does_not_fit_says_so(tmp_path, monkeypatch):
