@@ -76,7 +76,7 @@ class StackedEngine:
     def _take_weights(self, starts: Sequence[ReplicaState]) -> None:
         """Stack weights, masks and the optimiser's state."""
         first, device = starts[0], self._device
-        stacked = {name: torch.stack([start.weights[name] for start in starts]).to(device) for name in first.weights}
+        stacked = {name: self._call.stack([start.weights[name] for start in starts]) for name in first.weights}
         trained = {name for name, parameter in self._module.named_parameters() if parameter.requires_grad}
         self._parameters = {name: nn.Parameter(stacked[name]) for name in stacked if name in trained}
         self._others = {name: tensor for name, tensor in stacked.items() if name not in trained}
@@ -93,8 +93,8 @@ class StackedEngine:
             slot, _, name = key.partition("/")
             tensors = [start.optimizer[key] for start in starts]
             # The step counter is one number, the same for all replicas of one iteration.
-            value = tensors[0].clone() if slot == "step" else torch.stack(tensors)
-            self._optimizer.state[self._parameters[name]][slot] = value.to(device)
+            value = tensors[0].clone().to(device) if slot == "step" else self._call.stack(tensors)
+            self._optimizer.state[self._parameters[name]][slot] = value
 
     def _take_sources(self, starts: Sequence[ReplicaState]) -> None:
         """Make what decides the batches, and the tensors that hold those of a stretch of iterations."""
