@@ -316,9 +316,10 @@ def _store_result(replica: Replica, engine: Engine, facts: dict[str, Any], store
         mask = engine.mask  # type: ignore[attr-defined]  # of an engine that trains scores
         module = initialised(build_of(replica.item, splits), "pytorch", 0)
         remarks |= collapse(module, mask, splits.input_shape)
+    lost = replica.record.diverged_at  # the others of a stack have trained on
     about = {
         "engine": facts | getattr(engine, "facts", {}),
-        "iterations": engine.iteration - replica.spec.initial.iteration,
+        "iterations": (engine.iteration if lost is None else lost) - replica.spec.initial.iteration,
         "zeros": zeros(replica.record.snapshots["final"], mask),
         "remarks": remarks,
         "normalisation": {"mean": splits.mean, "std": splits.std},
