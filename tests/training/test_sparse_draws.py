@@ -10,6 +10,7 @@ from plain_loop import CPU, begin, random_mask, recipe, splits
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tombola.training.engines import reasons_against
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.sparse import SparseEngine
 
@@ -83,3 +84,10 @@ def test_trying_a_network_leaves_the_generators_as_they_were() -> None:
     before = torch.get_rng_state()
     SparseEngine(build, [start], SGD, 1000, CPU)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", LAYERS | FUNCTIONS)
+def test_reasons_say_that_convolutions_stay_dense(name: str) -> None:
+    build = (LAYERS | FUNCTIONS)[name]
+    mask, batch = random_mask(build, SHAPE, 0.25), torch.randn(2, *SHAPE)
+    assert ("convolutions" in reasons_against(build, mask, SGD, batch=batch)) == (name in FUNCTIONS)

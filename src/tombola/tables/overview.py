@@ -122,7 +122,7 @@ def engine_lines(plan: Plan) -> list[str]:
     if alone := why_dense_alone(levels.task, levels.example, study.training):
         against = {"no sparse engine": alone}
     else:
-        against = reasons_against(levels.build, mask, study.training, streams)
+        against = reasons_against(levels.build, mask, study.training, streams, levels.made_up(2).inputs)
     lines += [f"  {name}: {reason}" for name, reason in against.items()]
     alone = why_not_stacked(levels.build, mask, study.training, levels.example, levels.task, streams)
     return [*lines, f"on a GPU each run is trained alone: {alone}" if alone else "on a GPU runs are trained in stacks"]

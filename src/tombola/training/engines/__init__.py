@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tombola.data import Tensors
@@ -320,17 +320,22 @@ def why_not_stacked(
     return ENGINES["stacked"].reason_against(Case(build, mask, recipe, example, True, task, streams))
 
 
-def reasons_against(build: NetworkFactory, mask: Mask, recipe: Recipe, streams: bool = False) -> dict[str, str]:
+def reasons_against(
+    build: NetworkFactory, mask: Mask, recipe: Recipe, streams: bool = False, batch: Tensor | None = None
+) -> dict[str, str]:
     """Return what keeps the sparse engines from training on the CPU, for `tombola plan -v`; nothing where one pays.
 
-    Arguments are as in `Case`. Keys are "mlp" for the engine of that name, and the names of layers that stay dense in
-    the sparse engine.
+    Keys are "mlp" for the engine of that name, and the names of layers that stay dense in the sparse engine.
+
+    Args:
+        build, mask, recipe, streams: as in `Case`.
+        batch: two examples, with which the network is tried where its convolutions would be sparse.
     """
     if not installed("numba"):
         return {"sparse": f"Numba is not installed: {install('numba')}"}
     from tombola.training.engines.mlp import MlpEngine
     from tombola.training.engines.replacing import why_dense
-    from tombola.training.engines.sparse import SparseEngine
+    from tombola.training.engines.sparse import SparseEngine, may_convolve_sparsely
 
     case = Case(build, mask, recipe, torch.zeros(1), streams=streams)
     module = case.module
@@ -339,4 +344,6 @@ def reasons_against(build: NetworkFactory, mask: Mask, recipe: Recipe, streams: 
         return {}
     whole = SparseEngine.why_not(module, mask, recipe)
     dense = {name: reason for name, reason in why_dense(module, mask).items() if reason}
+    if not whole and batch is not None and not may_convolve_sparsely(build, mask, batch):
+        dense["convolutions"] = "the network draws at random, or uses `view`, by how dense convolutions lie in memory"
     return {"mlp": against} | ({"sparse": whole} if whole else dense)

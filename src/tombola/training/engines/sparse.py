@@ -79,34 +79,41 @@ class SparseEngine(DenseEngine):
 def _made_sparse(build: NetworkFactory, start: ReplicaState, examples: int) -> tuple[nn.Module, dict[str, SparseLayer]]:
     """Return the module and its sparse layers; `examples` are those of a batch."""
     below = PAYS_BELOW
+    if not may_convolve_sparsely(build, start.mask, start.splits.train.select(slice(examples)).inputs):
+        below = {**PAYS_BELOW, nn.Conv2d: 0.0}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        if not _may_convolve_sparsely(build, start.mask, start.splits.train.select(slice(examples)).inputs):
-            below = {**PAYS_BELOW, nn.Conv2d: 0.0}
         module = build()
         sparse = sparsify(module, start.mask, below)
     return module.train(), sparse
 
 
-def _may_convolve_sparsely(build: NetworkFactory, mask: Mask, batch: Tensor) -> bool:
+@torch.no_grad()
+def may_convolve_sparsely(build: NetworkFactory, mask: Mask, batch: Tensor) -> bool:
     """Return whether a module's output stays the same where its convolutions are sparse.
 
     A module may rely on how dense convolutions lay out their results: by `view`, or because numbers drawn at random
     fill a tensor in the order of its memory.
+
+    Args:
+        build: makes the module.
+        mask: which of its weights live.
+        batch: inputs, of two examples or more.
     """
-    module = build()
-    if not any(isinstance(layer, SparseConv2d) for layer in sparsify(module, mask).values()):
-        return True
-    try:
-        module.eval()(batch)
-        output, draws = _training_output(module, batch)
-    except RuntimeError:
-        return False
-    if not draws:
-        return True
-    plain = build()
-    plain.load_state_dict(module.state_dict())
-    expected, _ = _training_output(plain, batch)
-    return torch.allclose(output, expected, rtol=0.01, atol=0.01 * float(expected.abs().max()), equal_nan=True)
+    with torch.random.fork_rng(devices=[]):
+        module = build()
+        if not any(isinstance(layer, SparseConv2d) for layer in sparsify(module, mask).values()):
+            return True
+        try:
+            module.eval()(batch)
+            output, draws = _training_output(module, batch)
+        except RuntimeError:
+            return False
+        if not draws:
+            return True
+        plain = build()
+        plain.load_state_dict(module.state_dict())
+        expected, _ = _training_output(plain, batch)
+        return torch.allclose(output, expected, rtol=0.01, atol=0.01 * float(expected.abs().max()), equal_nan=True)
 
 
 def _training_output(module: nn.Module, batch: Tensor) -> tuple[Tensor, bool]:
