@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import pytest
@@ -15,8 +16,9 @@ from tombola.running.stack_size import StackSize, evenly, most_on_host
 from tombola.running.store import Store
 from tombola.seeds import Seeds
 from tombola.studies import make_plan
-from tombola.training.engine import ReplicaState
+from tombola.training.engine import ReplicaState, Score
 from tombola.training.engines.stacked import StackedEngine
+from tombola.training.loop import Interrupted
 
 STACKS = RunOptions(engine="stacked", stack=16)
 
@@ -53,15 +55,21 @@ def built(monkeypatch):
     return memory
 
 
-def run(folder):
+def run(folder, **settings):
     """Execute the dense runs of a study in one call; return the losses of each trial."""
-    study = small_study(trials=5, pruning__rounds=0, training__iterations=6, training__evaluate_every=3)
+    facts = facts_of_run(folder, **settings)
+    return {trial: each["history"]["val_loss"] for trial, each in facts.items()}
+
+
+def facts_of_run(folder, **settings):
+    """Execute the dense runs of a study in one call; return what is known of each trial."""
+    study = small_study(trials=5, pruning__rounds=0, training__iterations=6, training__evaluate_every=3, **settings)
     plan, store = make_plan(study), Store(folder)
     store.create()
     items = list(plan.work.values())
-    assert execute([item.as_json() for item in items], str(folder), STACKS) == ["done"] * 5
+    assert set(execute([item.as_json() for item in items], str(folder), STACKS)) <= {"done", "diverged"}
     assert not list(store.root.glob("**/checkpoint*"))
-    return {item.spec.trial: store.facts(item.id)["history"]["val_loss"] for item in items}
+    return {item.spec.trial: store.facts(item.id) for item in items}
 
 
 def test_a_stack_holds_as_many_runs_as_the_measured_memory_allows(tmp_path, built):
@@ -79,6 +87,17 @@ def test_runs_that_take_nothing_are_stacked_all_together(tmp_path, built):
     assert built.in_use == [1, 2, 5]
 
 
+def test_memory_is_measured_by_the_largest_part_of_the_data(tmp_path, built, monkeypatch):
+    """Without validation examples too."""
+    parts, evaluate = [], StackedEngine.evaluate
+    monkeypatch.setattr(
+        StackedEngine, "evaluate", lambda self, part, *rest: (parts.append(part), evaluate(self, part, *rest))[1]
+    )
+    run(tmp_path, data__validation=0)
+    assert built.in_use[:2] == [1, 2]
+    assert parts[:2] == ["train", "train"]
+
+
 @pytest.mark.parametrize("where", ["advance", "evaluate"])
 def test_when_memory_runs_out_a_stack_is_halved_and_no_run_is_lost(where, tmp_path, monkeypatch):
     whole = run(tmp_path / "whole")
@@ -94,6 +113,42 @@ def test_when_memory_runs_out_a_stack_is_halved_and_no_run_is_lost(where, tmp_pa
     monkeypatch.setattr(StackedEngine, where, greedy)
     assert run(tmp_path / "halves") == {trial: pytest.approx(losses, rel=1e-5) for trial, losses in whole.items()}
     assert list(dict.fromkeys(sizes)) == [5, 2, 3, 1]
+
+
+def test_a_stack_is_halved_where_memory_ran_out_between_the_checkpoints_of_its_runs(tmp_path, monkeypatch):
+    """The first three are then as far as iteration 3, the others at the start."""
+    whole = run(tmp_path / "whole")
+    save, advance, saved = Store.save_checkpoint, StackedEngine.advance, []
+
+    def saving(store, *arguments):
+        if len(saved) == 3:
+            raise torch.OutOfMemoryError("made up")
+        save(store, *arguments)
+        saved.append(1)
+
+    def greedy(engine, iterations):
+        if engine.replicas == 5 and engine.iteration >= 3:
+            raise Interrupted  # which saves first
+        return advance(engine, iterations)
+
+    monkeypatch.setattr(Store, "save_checkpoint", saving)
+    monkeypatch.setattr(StackedEngine, "advance", greedy)
+    assert run(tmp_path / "parts") == {trial: pytest.approx(losses, rel=1e-5) for trial, losses in whole.items()}
+    assert len(saved) == 3
+
+
+def test_a_run_that_diverges_in_a_stack_ends_there_and_the_others_go_on(tmp_path, monkeypatch):
+    evaluate = StackedEngine.evaluate
+
+    def lost(engine, *arguments):
+        scores = evaluate(engine, *arguments)
+        return [Score(math.nan, 0.1) if engine.iteration >= 3 and n == 1 else each for n, each in enumerate(scores)]
+
+    monkeypatch.setattr(StackedEngine, "evaluate", lost)
+    facts = facts_of_run(tmp_path)
+    assert {trial: each["diverged_at"] for trial, each in facts.items()} == {0: None, 1: 3, 2: None, 3: None, 4: None}
+    assert {trial: each["iterations"] for trial, each in facts.items()} == {0: 6, 1: 3, 2: 6, 3: 6, 4: 6}
+    assert facts[1]["history"]["iteration"] == [0, 3]
 
 
 def test_a_single_run_that_does_not_fit_says_so(tmp_path, monkeypatch):

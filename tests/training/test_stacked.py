@@ -194,3 +194,45 @@ def test_dropout_in_a_stack_draws_what_each_replica_draws_alone():
         for name, tensor in engine.weights().items():
             torch.testing.assert_close(together.weights(replica)[name], tensor, rtol=1e-4, atol=1e-5)
         assert together.evaluate("test")[replica].loss == pytest.approx(engine.evaluate("test")[0].loss, rel=1e-4)
+
+
+def between_convolutions():
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Dropout(0.4), nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(96, 4)
+    )
+
+
+def test_bfloat16_convolutions_lie_in_a_stack_as_they_do_alone():
+    """With the channels last: so does the batched result, and dropout between convolutions drops the same numbers."""
+    starts, settings = starts_of(between_convolutions, IMAGES), recipe(**SGD, precision="bfloat16")
+    together = stack(between_convolutions, starts, settings)
+    strides = []
+    together._module[3].register_forward_hook(
+        lambda *taken: strides.append(torch._C._functorch.get_unwrapped(taken[2]).stride())
+    )
+    alone = [engine_at(between_convolutions, start, settings) for start in starts]
+    assert together.advance(2) == pytest.approx([engine.advance(2)[0] for engine in alone], rel=5e-3)
+    channels = 6 * len(starts)
+    assert set(strides) == {(6, 16 * channels, 1, 4 * channels, channels)}  # of [replicas, batch, 6, 4, 4]
+    for weight in together._parameters.values():
+        if weight.dim() == 5:
+            state = together._optimizer.state[weight]["momentum_buffer"]
+            assert weight.stride() == state.stride() != weight.contiguous().stride()
+
+
+def test_a_bfloat16_stack_goes_on_as_if_never_interrupted():
+    starts, settings = starts_of(between_convolutions, IMAGES), recipe(**SGD, precision="bfloat16")
+    whole, first = stack(between_convolutions, starts, settings), stack(between_convolutions, starts, settings)
+    whole.advance(9)
+    first.advance(4)
+    again = [
+        ReplicaState(first.weights(replica), start.mask, start.seeds, start.splits, 4, first.optimizer_state(replica))
+        for replica, start in enumerate(starts)
+    ]
+    second = stack(between_convolutions, again, settings)
+    second.advance(5)
+    for replica, start in enumerate(starts):
+        weights = second.weights(replica)
+        assert_equal_states(weights, whole.weights(replica))
+        assert_equal_states(second.optimizer_state(replica), whole.optimizer_state(replica))
+        assert all(bool((weights[name][~keep] == 0.0).all()) for name, keep in start.mask.items())

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tombola.data import Part, Splits
 from tombola.networks import initialised, network_for
@@ -18,7 +17,7 @@ from tombola.pruning.select import after_round
 from tombola.seeds import Seeds
 from tombola.studies.plan import Plan
 from tombola.training.engine import Engine, ReplicaState
-from tombola.training.engines import EngineKind, choose_engine, choose_kind
+from tombola.training.engines import EngineKind, choose_kind, must_compile
 from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.stacked import StackedEngine
 from tombola.training.recipe import Recipe
@@ -29,6 +28,7 @@ SECONDS = 3.0  # for all measurements together; the one that runs when they are 
 SECONDS_EACH = 0.2
 LARGEST = 2e10  # floating-point operations of a measured step: half a second of one core or so
 EXAMPLES = 2000
+CPU = torch.device("cpu")
 SAME_AT_ANY_DENSITY = (DenseEngine, StackedEngine)
 
 Clock = Callable[[], float]
@@ -61,7 +61,13 @@ class Pace:
 
 
 def measure_pace(
-    plan: Plan, engine: str, device: str, threads: int, clock: Clock = time.perf_counter, each: float = SECONDS_EACH
+    plan: Plan,
+    engine: str,
+    device: str,
+    threads: int,
+    clock: Clock = time.perf_counter,
+    each: float = SECONDS_EACH,
+    compiling: Callable[[], None] = lambda: None,
 ) -> Pace:
     """Time an engine at a few of a plan's densities, on random inputs and random masks.
 
@@ -76,29 +82,63 @@ def measure_pace(
         threads: of one worker.
         clock: returns the time in seconds.
         each: seconds for each measurement.
+        compiling: called before an engine is compiled, which takes half a minute or so.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _Measurement(plan, engine, torch.device(device), clock, each).pace()
+        return _Measurement(Levels(plan, engine, torch.device(device)), clock, each).pace(compiling)
     finally:
         torch.set_num_threads(before)
 
 
-def kind_at(plan: Plan, engine: str, level: int) -> EngineKind:
-    """Return the engine that trains a level on the CPU, found with a random mask.
+class Levels:
+    """The levels of a study, each by a random mask, and the engines that train them.
 
     Args:
         plan: of the study.
         engine: one of `tombola.training.engines.NAMES`.
-        level: 0 is dense.
+        device: to train on.
+
+    Attributes:
+        build: builds the network.
+        module: the network, which is built once and only looked at.
+        example: a batch of one.
     """
-    study, task = plan.study, plan.study.task.make()
-    generator = torch.Generator().manual_seed(0)
-    mask = random_mask(plan, level, generator)
-    example = task.made_up(plan.data, 1, generator).inputs
-    build = network_for(study.network, plan.data, task)
-    return choose_kind(engine, build, mask, study.training, example, task=task, streams=study.data.stream)
+
+    def __init__(self, plan: Plan, engine: str, device: torch.device = CPU):
+        study = plan.study
+        self.plan, self.engine, self.device, self.task = plan, engine, device, study.task.make()
+        self.generator = torch.Generator().manual_seed(0)
+        self.build = network_for(study.network, plan.data, self.task)
+        self.module = initialised(self.build, study.network.init, 0)
+        self.example = self.made_up(1).inputs
+
+    def made_up(self, examples: int) -> Part:
+        """Return examples drawn at random, on the device."""
+        return self.task.made_up(self.plan.data, examples, self.generator).to(self.device)
+
+    def mask(self, level: int) -> Mask:
+        """Return a random mask of a level; 0 is dense. See `random_mask`."""
+        return random_mask(self.plan, level, self.generator)
+
+    def kind(self, mask: Mask) -> EngineKind:
+        """Return the engine that trains one run under a mask.
+
+        Raises:
+            InputError: the engine that was asked for can't.
+        """
+        study = self.plan.study
+        return choose_kind(
+            self.engine,
+            self.build,
+            mask,
+            study.training,
+            self.example,
+            task=self.task,
+            streams=study.data.stream,
+            built=self.module,
+        )
 
 
 def measured_batch(plan: Plan, device: str) -> int:
@@ -143,22 +183,23 @@ def layer_shares(plan: Plan, level: int) -> dict[str, float]:
 class _Measurement:
     """Times steps and evaluations of one network, level by level."""
 
-    def __init__(self, plan: Plan, engine: str, device: torch.device, clock: Clock, each: float):
-        self.plan, self.engine, self.device, self.clock, self.each = plan, engine, device, clock, each
-        self.batch = measured_batch(plan, device.type)
-        self.generator = torch.Generator().manual_seed(0)
-        study, data, self.task = plan.study, plan.data, plan.study.task.make()
-        few = EXAMPLES if device.type != "cpu" else int(LARGEST / (3 * _operations(plan)))
-        test = self._part(min(data.test, EXAMPLES, max(few, 16)))
-        train = self._part(max(self.batch, len(test)))
+    def __init__(self, levels: Levels, clock: Clock, each: float):
+        self.levels, self.plan, self.clock, self.each = levels, levels.plan, clock, each
+        data, kind = self.plan.data, levels.device.type
+        self.batch = measured_batch(self.plan, kind)
+        few = EXAMPLES if kind != "cpu" else int(LARGEST / (3 * _operations(self.plan)))
+        test = levels.made_up(min(data.test, EXAMPLES, max(few, 16)))
+        train = levels.made_up(max(self.batch, len(test)))
         self.splits = Splits(train, test, test, (0.0,), (1.0,), data.classes, data.tokens)
-        self.build = network_for(study.network, data, self.task)
-        self.module = initialised(self.build, study.network.init, 0)
 
-    def pace(self) -> Pace:
-        """Measure levels until the time is over."""
+    def pace(self, compiling: Callable[[], None]) -> Pace:
+        """Measure levels until the time is over; see `measure_pace`."""
         last = len(self.plan.remaining) - 1
-        change = self._change(last)  # the first look at an engine may compile it
+        sparsest = self.levels.kind(self.levels.mask(last))
+        if must_compile(sparsest):
+            compiling()
+        sparsest.load()  # before the time counts: it may compile
+        change = self._change(last, sparsest)
         end = self.clock() + SECONDS
         between = np.linspace(change, last, MEASURED_LEVELS)
         levels = dict.fromkeys(round(level) for level in (0, last, max(0, change - 1), *between))
@@ -167,50 +208,37 @@ class _Measurement:
         for level in levels:
             if found and self.clock() >= end:
                 break
-            density = self.plan.density(level)
-            mask = random_mask(self.plan, level, self.generator)
-            made = self._engine_for(mask)
+            mask = self.levels.mask(level)
+            made = self.levels.kind(mask).load()
             seconds = at_any_density.get(made) or self._times(made, mask)
             if made in SAME_AT_ANY_DENSITY:
                 at_any_density[made] = seconds
-            found[density] = seconds
+            found[self.plan.density(level)] = seconds
         densities = sorted(found)
         iteration, example = zip(*(found[density] for density in densities), strict=True)
         return Pace(tuple(densities), iteration, example, self.batch, self.batch < self._recipe.batch_size)
 
-    def _change(self, last: int) -> int:
-        """Return the first level that the sparsest level's engine trains; 0 where one engine trains all levels."""
-        engines = {level: self._engine_for(random_mask(self.plan, level, self.generator)) for level in (0, last)}
-        if engines[0] is engines[last]:
+    def _change(self, last: int, sparsest: EngineKind) -> int:
+        """Return the first level that the last level's engine trains; 0 where one engine trains all levels."""
+        if self.levels.kind(self.levels.mask(0)).name == sparsest.name:
             return 0
         before, after = 0, last
         while after - before > 1:
             middle = (before + after) // 2
-            same = self._engine_for(random_mask(self.plan, middle, self.generator)) is engines[last]
+            same = self.levels.kind(self.levels.mask(middle)).name == sparsest.name
             before, after = (before, middle) if same else (middle, after)
         return after
-
-    def _engine_for(self, mask: Mask) -> Any:
-        example, streams = self.splits.train.example.inputs, self.plan.study.data.stream
-        return choose_engine(
-            self.engine, self._same_module, mask, self._recipe, example, task=self.task, streams=streams
-        )
 
     @property
     def _recipe(self) -> Recipe:
         return self.plan.study.training
 
-    def _same_module(self) -> nn.Module:
-        return self.module  # it is only looked at, and a large one takes a while to build
-
-    def _part(self, examples: int) -> Part:
-        return self.task.made_up(self.plan.data, examples, self.generator).to(self.device)
-
     def _times(self, made: Callable[..., Engine], mask: Mask) -> tuple[float, float]:
         """Return the seconds of an iteration with the study's batches, and of an evaluated example."""
-        start = ReplicaState(mask.apply(self.module.state_dict()), mask, Seeds(0, 0), self.splits, task=self.task)
+        levels = self.levels
+        start = ReplicaState(mask.apply(levels.module.state_dict()), mask, Seeds(0, 0), self.splits, task=levels.task)
         recipe = self._recipe.changed({"batch_size": self.batch})
-        runner = made(self.build, [start], recipe, self.plan.budget(), self.device)
+        runner = made(levels.build, [start], recipe, self.plan.budget(), levels.device)
         iteration = self._time(lambda: runner.advance(1))
         evaluation = self._time(lambda: runner.evaluate("test"))
         return iteration * self._recipe.batch_size / self.batch, evaluation / len(self.splits.test)

@@ -20,7 +20,7 @@ from tombola.formatting import counted
 from tombola.registry import IMPORTING, resolve
 from tombola.running.devices import choose_device
 from tombola.running.energy import check_energy
-from tombola.running.estimate import Pace, kind_at, measure_pace
+from tombola.running.estimate import Levels, Pace, measure_pace
 from tombola.running.kept_plan import keep_plan
 from tombola.running.notes import lost_checkpoints, notes_on
 from tombola.running.options import RunOptions, note_every
@@ -38,7 +38,7 @@ from tombola.studies.start_checks import check_first_batch
 from tombola.studies.study import Study
 from tombola.studies.transfer import source_study
 from tombola.tasks import Classification
-from tombola.training.engines import check_engine, engine_named, must_compile, slower_than_possible
+from tombola.training.engines import check_engine, engine_named, slower_than_possible
 from tombola.work import MaskSearch
 
 STACK = 256  # runs; fewer where the memory does not allow it
@@ -117,7 +117,8 @@ def prepare(
     check_examples(plan, dataset)
     check_first_batch(plan, dataset)
     if chosen == "cpu":
-        kind_at(plan, engine, 0)  # an engine that can't train the network says so before any work
+        levels = Levels(plan, engine)
+        levels.kind(levels.mask(0))  # an engine that can't train the network says so before any work
     for arm in study.arms:
         if arm.transfer is not None:
             load_data(source_study(study, arm.transfer).data, root)
@@ -249,11 +250,13 @@ def execute(plan: Plan, store: Store, options: RunOptions, workers: int, display
 
 def _pace(plan: Plan, options: RunOptions, tell: Callable[[str], None]) -> Pace | None:
     """Measure how long steps take at each density here, for the forecast; None where made-up data can't tell."""
+
+    def compiling() -> None:
+        tell("compiling the sparse engines, once on this machine: about 20 seconds")
+
     try:
         with torch.random.fork_rng(devices=[]):
-            if must_compile(kind_at(plan, options.engine, len(plan.remaining) - 1)):
-                tell("compiling the sparse engines, once on this machine: about 20 seconds")
-            return measure_pace(plan, options.engine, options.device, options.threads, each=SHORT)
+            return measure_pace(plan, options.engine, options.device, options.threads, each=SHORT, compiling=compiling)
     except Exception:  # whatever a user's network does with made-up data, the run itself will tell
         return None
 

@@ -128,7 +128,8 @@ def _use(make: Callable[[Sequence[ReplicaState]], Engine], starts: Sequence[Repl
     """Do what takes the most memory: plain steps, the recorded one, and an evaluation."""
     engine = make(starts)
     engine.advance(PLAIN_STEPS + 1)
-    engine.evaluate("validation")
+    splits = starts[0].splits  # a part may be empty, or smaller than a block of examples that go through together
+    engine.evaluate(max(("train", "validation", "test"), key=lambda part: len(getattr(splits, part))))
 
 
 def most_on_host(start: ReplicaState, snapshots: int) -> int:

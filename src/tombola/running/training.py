@@ -98,12 +98,16 @@ def execute_moving(items: Sequence[Item], store: Store, options: RunOptions) -> 
 def _execute(items: Sequence[Item], store: Store, options: RunOptions, begin: Begin) -> None:
     replicas = [begin(item, store, options) for item in sorted(items, key=_trial)]
     try:
-        # Replicas train in lockstep, so those that continue from a checkpoint go with others that are as far.
-        for _, together in groupby(sorted(replicas, key=_lockstep), key=_lockstep):
-            _train_together(list(together), store, options, begin)
+        _train_in_lockstep(replicas, store, options, begin)
     finally:
         for replica in replicas:
             replica.start.splits.close()
+
+
+def _train_in_lockstep(replicas: Sequence[Replica], store: Store, options: RunOptions, begin: Begin) -> None:
+    """Train together those that are as far as each other: some may continue from a checkpoint."""
+    for _, together in groupby(sorted(replicas, key=_lockstep), key=_lockstep):
+        _train_together(list(together), store, options, begin)
 
 
 def _trial(item: Item) -> int:
@@ -253,8 +257,10 @@ def _train_together(replicas: Sequence[Replica], store: Store, options: RunOptio
     if refused and torch.cuda.is_available():
         torch.cuda.empty_cache()
     for part in parts:
-        again = [begin(replica.item, store, options) for replica in part] if refused else part
-        _train_together(again, store, options, begin)
+        if refused:  # from their checkpoints, of which memory may have sufficed for some
+            _train_in_lockstep([begin(replica.item, store, options) for replica in part], store, options, begin)
+        else:
+            _train_together(part, store, options, begin)
 
 
 def _train_engine(engine: Engine, replicas: Sequence[Replica], store: Store, options: RunOptions, budget: int) -> None:
@@ -310,9 +316,10 @@ def _store_result(replica: Replica, engine: Engine, facts: dict[str, Any], store
         mask = engine.mask  # type: ignore[attr-defined]  # of an engine that trains scores
         module = initialised(build_of(replica.item, splits), "pytorch", 0)
         remarks |= collapse(module, mask, splits.input_shape)
+    lost = replica.record.diverged_at  # the others of a stack have trained on
     about = {
         "engine": facts | getattr(engine, "facts", {}),
-        "iterations": engine.iteration - replica.spec.initial.iteration,
+        "iterations": (engine.iteration if lost is None else lost) - replica.spec.initial.iteration,
         "zeros": zeros(replica.record.snapshots["final"], mask),
         "remarks": remarks,
         "normalisation": {"mean": splits.mean, "std": splits.std},

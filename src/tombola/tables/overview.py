@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-import torch
 from rich.console import Group
 from rich.table import Table
 
 from tombola.errors import InputError
 from tombola.formatting import counted
-from tombola.networks import Coverage, network_for
+from tombola.networks import Coverage
 from tombola.running.devices import default_workers, threads_each
-from tombola.running.estimate import measure_pace, random_mask
+from tombola.running.estimate import Levels, measure_pace
 from tombola.running.forecast import elapsed
 from tombola.running.notes import notes_on
 from tombola.running.progress import duration, position, read_progress
@@ -24,7 +23,6 @@ from tombola.running.store import Store
 from tombola.studies.plan import Plan
 from tombola.terminal import markup
 from tombola.training.engines import (
-    choose_kind,
     reasons_against,
     slower_than_possible,
     why_dense_alone,
@@ -115,19 +113,15 @@ def engine_lines(plan: Plan) -> list[str]:
 
     Each line names a layer and the reason.
     """
-    study, task = plan.study, plan.study.task.make()
-    generator = torch.Generator().manual_seed(0)
-    mask = random_mask(plan, len(plan.remaining) - 1, generator)
-    example = task.made_up(plan.data, 1, generator).inputs
-    build = network_for(study.network, plan.data, task)
-    chosen = choose_kind("auto", build, mask, study.training, example, task=task)
-    lines = ["", f"engine at the last level on the CPU: {chosen.name}"]
-    if alone := why_dense_alone(task, example, study.training):
+    study, levels = plan.study, Levels(plan, "auto")
+    mask, streams = levels.mask(len(plan.remaining) - 1), study.data.stream
+    lines = ["", f"engine at the last level on the CPU: {levels.kind(mask).name}"]
+    if alone := why_dense_alone(levels.task, levels.example, study.training):
         against = {"no sparse engine": alone}
     else:
-        against = reasons_against(build, mask, study.training)
+        against = reasons_against(levels.build, mask, study.training, streams, levels.made_up(2).inputs)
     lines += [f"  {name}: {reason}" for name, reason in against.items()]
-    alone = why_not_stacked(build, mask, study.training, example, task, study.data.stream)
+    alone = why_not_stacked(levels.build, mask, study.training, levels.example, levels.task, streams)
     return [*lines, f"on a GPU each run is trained alone: {alone}" if alone else "on a GPU runs are trained in stacks"]
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tombola.data import Tensors
@@ -39,6 +39,7 @@ class Case:
         task: the task to learn.
         streams: whether examples are read when they are needed, instead of lying on the device.
         frozen: pruned weights are held at values other than 0.0.
+        built: the network, if it is built already; it is only looked at.
     """
 
     build: NetworkFactory
@@ -49,10 +50,13 @@ class Case:
     task: Task = CLASSIFICATION
     streams: bool = False
     frozen: bool = False
+    built: nn.Module | None = None
 
     @cached_property
     def module(self) -> nn.Module:
         """The network, to be looked at."""
+        if self.built is not None:
+            return self.built
         with torch.random.fork_rng(devices=[]):
             return self.build()
 
@@ -238,6 +242,7 @@ def choose_kind(
     task: Task = CLASSIFICATION,
     streams: bool = False,
     frozen: bool = False,
+    built: nn.Module | None = None,
 ) -> EngineKind:
     """Choose an engine, without loading it.
 
@@ -248,13 +253,13 @@ def choose_kind(
 
     Args:
         name: "auto" or an engine.
-        build, mask, recipe, example, many, task, streams, frozen: as in `Case`.
+        build, mask, recipe, example, many, task, streams, frozen, built: as in `Case`.
 
     Raises:
         InputError: the engine does not exist, or it can't train the study or a layer of its network.
     """
     check_engine(name)
-    case = Case(build, mask, recipe, example, many, task, streams, frozen)
+    case = Case(build, mask, recipe, example, many, task, streams, frozen, built)
     if name == "auto":
         # What pays is asked first: to find out whether a network can be stacked takes a training step.
         return next(kind for kind in ENGINES.values() if kind.pays(case) and not kind.reason_against(case))
@@ -315,21 +320,30 @@ def why_not_stacked(
     return ENGINES["stacked"].reason_against(Case(build, mask, recipe, example, True, task, streams))
 
 
-def reasons_against(build: NetworkFactory, mask: Mask, recipe: Recipe) -> dict[str, str]:
+def reasons_against(
+    build: NetworkFactory, mask: Mask, recipe: Recipe, streams: bool = False, batch: Tensor | None = None
+) -> dict[str, str]:
     """Return what keeps the sparse engines from training on the CPU, for `tombola plan -v`; nothing where one pays.
 
     Keys are "mlp" for the engine of that name, and the names of layers that stay dense in the sparse engine.
+
+    Args:
+        build, mask, recipe, streams: as in `Case`.
+        batch: two examples, with which the network is tried where its convolutions would be sparse.
     """
     if not installed("numba"):
         return {"sparse": f"Numba is not installed: {install('numba')}"}
     from tombola.training.engines.mlp import MlpEngine
     from tombola.training.engines.replacing import why_dense
-    from tombola.training.engines.sparse import SparseEngine
+    from tombola.training.engines.sparse import SparseEngine, may_convolve_sparsely
 
-    module = Case(build, mask, recipe, torch.zeros(1)).module
-    against = MlpEngine.why_not(module, mask, recipe)
+    case = Case(build, mask, recipe, torch.zeros(1), streams=streams)
+    module = case.module
+    against = _why_not_streamed(case) or MlpEngine.why_not(module, mask, recipe)
     if not against:
         return {}
     whole = SparseEngine.why_not(module, mask, recipe)
     dense = {name: reason for name, reason in why_dense(module, mask).items() if reason}
+    if not whole and batch is not None and not may_convolve_sparsely(build, mask, batch):
+        dense["convolutions"] = "the network draws at random, or uses `view`, by how dense convolutions lie in memory"
     return {"mlp": against} | ({"sparse": whole} if whole else dense)

@@ -156,13 +156,14 @@ def output_of(task: Task, module: nn.Module, batch: Part, half: bool) -> Any:
     """Return what a module makes of a batch, its products and convolutions in bfloat16 where `half` is set."""
     if not half:
         return task.forward(module, batch)
-    batch = Part(each_tensor(_channels_last, batch.inputs), batch.targets)
+    batch = Part(each_tensor(lambda tensor: laid_out_for(tensor, half), batch.inputs), batch.targets)
     with torch.autocast(batch.device.type, torch.bfloat16):
         return tree_map_only(Tensor, _in_full, task.forward(module, batch))
 
 
-def _channels_last(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+def laid_out_for(tensor: Tensor, half: bool) -> Tensor:
+    """Return inputs of a module as they lie in memory in training: images with the channels last for bfloat16."""
+    return tensor.contiguous(memory_format=torch.channels_last) if half and tensor.dim() == 4 else tensor
 
 
 def _in_full(tensor: Tensor) -> Tensor:

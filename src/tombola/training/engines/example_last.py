@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from tombola.training.engines.conv_kernels import pool, unpool
 from tombola.training.engines.norm_kernels import normalise, normalise_backward, statistics
@@ -63,6 +64,17 @@ def pools_plainly(layer: nn.MaxPool2d) -> bool:
     plain = not layer.return_indices and not layer.ceil_mode
     high, wide, _, _ = window_of(layer)
     return plain and not np.any(layer.padding) and bool(np.all(np.equal(layer.dilation, 1))) and high * wide < 255
+
+
+class UsualDropout(nn.Dropout):
+    """Dropout that drops the same numbers of images with the examples last as of images laid out as usual."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return what `nn.Dropout` does of contiguous inputs."""
+        if inputs.is_contiguous() or not self.training:
+            return super().forward(inputs)
+        factors = functional.dropout(torch.ones(inputs.shape, dtype=inputs.dtype), self.p)
+        return inputs.mul_(factors) if self.inplace else inputs * factors
 
 
 class _MaxPool(torch.autograd.Function):

@@ -71,9 +71,18 @@ def is_plain(layer: nn.Module) -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Return whether anything runs before or after this module's own passes."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
-    return any(getattr(module, kind, None) for kind in kinds)
+    """Return whether anything runs before or after this module's own passes, or sees its parameters' gradients."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_state_dict_hooks")
+    return any(getattr(module, kind, None) for kind in kinds) or hooks_gradients(module)
+
+
+def hooks_gradients(module: nn.Module) -> bool:
+    """Return whether a hook sees gradients of this module's own passes, or of its parameters."""
+    kinds = ("_backward_hooks", "_backward_pre_hooks")
+    of_parameters = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    return any(getattr(module, kind, None) for kind in kinds) or any(
+        getattr(each, kind, None) for each in module.parameters(recurse=False) for kind in of_parameters
+    )
 
 
 def _traced(module: nn.Module, training: bool) -> Mlp | None:

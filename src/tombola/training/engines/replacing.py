@@ -13,6 +13,7 @@ from tombola.pruning.mask import Mask
 from tombola.training.engines.example_last import (
     ExampleLastBatchNorm2d,
     ExampleLastMaxPool2d,
+    UsualDropout,
     Window,
     pools_plainly,
     window_of,
@@ -129,6 +130,8 @@ def sparsify(
                 layer.__class__ = ExampleLastBatchNorm2d
             elif type(layer) is nn.MaxPool2d and not has_hooks(layer) and pools_plainly(layer):
                 layer.__class__ = ExampleLastMaxPool2d
+            elif type(layer) is nn.Dropout:
+                layer.__class__ = UsualDropout
         _fuse(module)
     return replaced
 
@@ -140,16 +143,18 @@ def _put(module: nn.Module, name: str, layer: nn.Module) -> None:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        own = isinstance(m, (SparseLayer, ExampleLastBatchNorm2d, ExampleLastMaxPool2d))
+        own = isinstance(m, (SparseLayer, ExampleLastBatchNorm2d, ExampleLastMaxPool2d, UsualDropout))
         return own or super().is_leaf_module(m, module_qualified_name)
 
 
 def _fuse(module: nn.Module) -> None:
     """Make a ReLU part of the convolution or batch norm, and a pooling of the convolution, whose result only they use.
 
-    Nothing is fused where `torch.fx` can't follow the forward pass, or where training takes another way than
-    evaluation.
+    Nothing is fused where `torch.fx` can't follow the forward pass, where training takes another way than evaluation,
+    or where a layer that holds others has hooks, which the fused forward pass would not call.
     """
+    if any(has_hooks(each) for name, each in module.named_modules() if name and list(each.children())):
+        return
     graphs = [graph_of(module, training, _Tracer()) for training in (True, False)]
     if graphs[0] is None or graphs[1] is None or str(graphs[0]) != str(graphs[1]):
         return

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.pruning.mask import Mask
 from tombola.training.engine import NetworkFactory, ReplicaState
@@ -45,7 +46,7 @@ class SparseEngine(DenseEngine):
         if device.type != "cpu":
             raise ValueError(f"the sparse engine runs on the CPU, not on {device}")
         (start,) = starts
-        module, self._sparse = _made_sparse(build, start)
+        module, self._sparse = _made_sparse(build, start, recipe.batch_size)
         convolves = any(isinstance(layer, SparseConv2d) for layer in self._sparse.values())
         if convolves and not sees_the_batch(module):
             self._piece = CONVOLUTIONS_PIECE
@@ -75,24 +76,59 @@ class SparseEngine(DenseEngine):
         return _unpacked(self._sparse, super().optimizer_state(replica))
 
 
-def _made_sparse(build: NetworkFactory, start: ReplicaState) -> tuple[nn.Module, dict[str, SparseLayer]]:
-    """Return the module and its sparse layers.
-
-    A module that relies on how dense convolutions lay out their results (by `view`, say) keeps those dense.
-    """
-    examples = start.splits.train.select(slice(2)).inputs
-    for below in (PAYS_BELOW, {**PAYS_BELOW, nn.Conv2d: 0.0}):
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            module = build()
-            sparse = sparsify(module, start.mask, below)
-            if not any(isinstance(layer, SparseConv2d) for layer in sparse.values()):
-                break
-            try:
-                module.eval()(examples)
-                break
-            except RuntimeError:
-                continue
+def _made_sparse(build: NetworkFactory, start: ReplicaState, examples: int) -> tuple[nn.Module, dict[str, SparseLayer]]:
+    """Return the module and its sparse layers; `examples` are those of a batch."""
+    below = PAYS_BELOW
+    if not may_convolve_sparsely(build, start.mask, start.splits.train.select(slice(examples)).inputs):
+        below = {**PAYS_BELOW, nn.Conv2d: 0.0}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        module = build()
+        sparse = sparsify(module, start.mask, below)
     return module.train(), sparse
+
+
+@torch.no_grad()
+def may_convolve_sparsely(build: NetworkFactory, mask: Mask, batch: Tensor) -> bool:
+    """Return whether a module's output stays the same where its convolutions are sparse.
+
+    A module may rely on how dense convolutions lay out their results: by `view`, or because numbers drawn at random
+    fill a tensor in the order of its memory.
+
+    Args:
+        build: makes the module.
+        mask: which of its weights live.
+        batch: inputs, of two examples or more.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # so that a run that continues finds what it found before
+        module = build()
+        if not any(isinstance(layer, SparseConv2d) for layer in sparsify(module, mask).values()):
+            return True
+        try:
+            module.eval()(batch)
+            output, draws = _training_output(module, batch)
+        except RuntimeError:
+            return False
+        if not draws:
+            return True
+        plain = build()
+        plain.load_state_dict(module.state_dict())
+        expected, _ = _training_output(plain, batch)
+        return torch.allclose(output, expected, rtol=0.01, atol=0.01 * float(expected.abs().max()), equal_nan=True)
+
+
+def _training_output(module: nn.Module, batch: Tensor) -> tuple[Tensor, bool]:
+    """Return what a module makes of a batch in training, and whether it draws at random.
+
+    Batch norm uses its running statistics: over few examples it would enlarge rounding.
+    """
+    for layer in module.train().modules():
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+            layer.eval()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    output: Tensor = module(batch)
+    return output, not torch.equal(before, torch.get_rng_state())
 
 
 def _layer(parameter: str) -> str:

@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from tombola.seeds import Seeds
 from tombola.training.engine import NetworkFactory
-from tombola.training.engines.dense import own_draws, seed_draws
+from tombola.training.engines.dense import for_half, laid_out_for, own_draws, seed_draws
+from tombola.training.engines.mlp_trace import hooks_gradients
 from tombola.training.engines.repeated import first_line, out_of_memory
 
 
@@ -73,18 +74,34 @@ class StackableModule:
         with torch.random.fork_rng(devices=[]):  # constructors draw; their values are not used
             self.module = build().to(example.device)
         self._device, self._half = example.device, precision == "bfloat16"
+        if self._half:
+            self.module = for_half(self.module)
         alone = dict(self.module.named_parameters())
         for name, _ in self.module.named_parameters(remove_duplicate=False):
             if name not in alone:  # a stack would hold it twice, and the two would come apart
                 raise ValueError(f"{name.rpartition('.')[0]}: it shares a parameter with another layer")
+        for name, layer in self.module.named_modules():
+            if hooks_gradients(layer):
+                raise ValueError(f"{name or 'the network'}: it has hooks on gradients, which a stack does not call")
         batch = example.expand(max(2, batch_size), *example.shape[1:])  # batch norm can't train on one example
-        self.draws = self._take_dropouts(batch)
+        # Dropout draws number by number as they lie in memory, which is as they lie in a run alone.
+        self.draws = self._take_dropouts(laid_out_for(batch, self._half))
         self._try(batch)
 
     def __call__(self, tensors: Mapping[str, Tensor], others: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """Return one replica's class scores in float32; called under `vmap`."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half, cache_enabled=False):
             return functional_call(self.module, {**tensors, **others}, inputs).float()
+
+    def stack(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return one tensor of each replica, as one on the device; kernels of convolutions lie as in a run alone.
+
+        The batched convolution takes its layout from its weights, and the layers after it keep that.
+        """
+        stacked = torch.stack(list(tensors)).to(self._device)
+        if not self._half or stacked.dim() != 5:
+            return stacked
+        return stacked.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, stacked.shape[:2])
 
     def _take_dropouts(self, batch: Tensor) -> list[Draw]:
         """Put `GivenDropout` instead of dropout layers; return what they draw, in the order of their calls."""

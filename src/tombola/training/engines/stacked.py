@@ -26,7 +26,7 @@ from tombola.training.engines.cleared import Pruned, clear_pruned
 from tombola.training.engines.dense import EVALUATION_BLOCK, clip, copied, own_draws
 from tombola.training.engines.repeated import Repeated, recorder_of
 from tombola.training.engines.stackable import Draws, StackableModule, emulation_unmentioned
-from tombola.training.optimizers import make_optimizer, read_rate_from, state_of
+from tombola.training.optimizers import make_optimizer, read_rate_from
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
 
@@ -76,7 +76,7 @@ class StackedEngine:
     def _take_weights(self, starts: Sequence[ReplicaState]) -> None:
         """Stack weights, masks and the optimiser's state."""
         first, device = starts[0], self._device
-        stacked = {name: torch.stack([start.weights[name] for start in starts]).to(device) for name in first.weights}
+        stacked = {name: self._call.stack([start.weights[name] for start in starts]) for name in first.weights}
         trained = {name for name, parameter in self._module.named_parameters() if parameter.requires_grad}
         self._parameters = {name: nn.Parameter(stacked[name]) for name in stacked if name in trained}
         self._others = {name: tensor for name, tensor in stacked.items() if name not in trained}
@@ -93,8 +93,8 @@ class StackedEngine:
             slot, _, name = key.partition("/")
             tensors = [start.optimizer[key] for start in starts]
             # The step counter is one number, the same for all replicas of one iteration.
-            value = tensors[0].clone() if slot == "step" else torch.stack(tensors)
-            self._optimizer.state[self._parameters[name]][slot] = value.to(device)
+            value = tensors[0].clone().to(device) if slot == "step" else self._call.stack(tensors)
+            self._optimizer.state[self._parameters[name]][slot] = value
 
     def _take_sources(self, starts: Sequence[ReplicaState]) -> None:
         """Make what decides the batches, and the tensors that hold those of a stretch of iterations."""
@@ -225,9 +225,12 @@ class StackedEngine:
 
     def optimizer_state(self, replica: int = 0) -> dict[str, Tensor]:
         """Return a copy of a replica's optimiser tensors as "slot/parameter", as the dense engine does."""
-        place = self._position[replica]
-        state = state_of(self._optimizer, self._parameters)
-        return {key: value if key.startswith("step/") else value[place].clone() for key, value in state.items()}
+        place, found = self._position[replica], {}
+        for name, parameter in self._parameters.items():
+            for slot, value in self._optimizer.state.get(parameter, {}).items():
+                if value is not None:  # only this replica's part of it goes to the CPU
+                    found[f"{slot}/{name}"] = copied(value if slot == "step" else value[place])
+        return found
 
     def _look_up(self, batches: Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs [replicas, batch, ...] and targets [replicas, batch] of example numbers [replicas, batch]."""
