@@ -369,7 +369,7 @@ def test_a_folder_with_the_name_of_a_preset_is_that_folder(call: Call) -> None:
     assert "missing. Resume" not in out
     assert tombola.Results.open("demo").study.trials == 1
     status, out, _ = call("status", "--out", "demo")
-    assert out.split()[-2:] == ["5", "-"]  # the dense run, and at each of two levels a mask search and a run
+    assert out.split()[-2:] == ["3", "-"]  # the dense run, and a run at each of two levels
 
 
 def test_report_and_comparison(copied: Path, finished: Path, call: Call) -> None:

@@ -99,7 +99,7 @@ def test_shared_values_that_are_no_numbers(folder: Path, values: bytes, number: 
     """Once found: a warning of NumPy, and then weights that are no numbers."""
     begin = 20 + int.from_bytes(values[16:20], "little")
     content = resealed(values[:begin] + np.float32(number).tobytes() + values[begin + 4 :])
-    with pytest.raises(InputError, match="no finite number"):
+    with pytest.raises(InputError, match="not a finite number"):
         decode.unpack(content)
     read(folder, content)
 
