@@ -193,6 +193,10 @@ def test_the_end_of_a_run_fits_80_columns_and_speaks_first(make):
     assert "2 work items are missing" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
     assert "●" not in printed(levels, encoding="ascii")
+    assert re.search(
+        r"Accuracy against dense: [+-]\d\.\d+ points, 95 % interval [+-]\d\.\d+ to ", " ".join(text.split())
+    )
+    assert "matching: as good." in text
     assert printed(levels.iloc[:0]).strip() == "The study has no finished run yet."
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from tombola.analysis.answer import Answer, answer_of
 from tombola.analysis.verdicts import verdicts
 from tombola.figures.text_chart import ASCII, UNICODE, Signs, text_chart
-from tombola.tables.answer import barriers_in_words, headline, proof
+from tombola.tables.answer import barriers_in_words, headline, numbers, proof
 from tombola.tables.captions import PM
 from tombola.tables.summary import summary_table
 from tombola.tasks.metric import MARGIN
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from tombola.analysis.stability import Parting
 
 WIDTH = 80
+KEY = (
+    "winning ticket: as good as dense, stops no later. matching: as good. losing: worse. inconclusive: the trials do not "
+    "decide. A verdict compares the networks of each trial in pairs, so it can differ from what the bars suggest."
+)
 
 
 def ending(
@@ -45,7 +49,7 @@ def ending(
     if sentences := barriers_in_words(answer):
         parts += [Text("\n" + "\n".join(sentences) + "\n")]
     elif judged is not None and (chart := text_chart(levels, answer, judged, WIDTH, _signs(encoding))):
-        parts.append(Text(f"\n{chart}\n", no_wrap=True))
+        parts += [Text(f"\n{chart}\n", no_wrap=True), Text(KEY, style="dim"), Text("")]
     return Group(*parts, summary_table(levels, brief=True), Text(f"{PM}\n")) if len(levels) else Group(*parts)
 
 
@@ -63,6 +67,10 @@ def short_answer(
 
 def _in_words(answer: Answer) -> list[Text]:
     remarks = " ".join(proof(answer))
+    if answer.at is not None:
+        _, difference, _ = numbers(answer)
+        value = f"{difference.value} {difference.unit}".rstrip()
+        remarks = f"{difference.label[:1].upper() + difference.label[1:]}: {value}, {difference.remark}. {remarks}"
     return [Text(headline(answer), style="bold"), *([Text(remarks, style="dim")] if remarks else [])]
 
 
