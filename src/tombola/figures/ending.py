@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 KEY = (
-    "winning ticket: as good as dense, stops no later. matching: as good. losing: worse. inconclusive: the trials do not "
-    "decide. A verdict compares the networks of each trial in pairs, so it can differ from what the bars suggest."
+    "winning ticket: as good as dense, stops no later. matching: as good. losing: worse. inconclusive: the trials do "
+    "not decide. A verdict compares the networks of each trial in pairs, so it can differ from what the bars suggest."
 )
 
 
