@@ -706,12 +706,10 @@ def _print_summary(results: Results, file: IO[str] | None = None) -> None:
 
 
 def _print_ending(results: Results) -> None:
-    from tombola.analysis.stability import partings_of
-    from tombola.figures.ending import ending
+    from tombola.figures.ending import ending_of
 
     console = _console()
-    partings = partings_of(results)
-    console.print(ending(results.frame(), results.missing(), console.encoding, results.study.margin, partings))
+    console.print(ending_of(results, console.encoding))
 
 
 def _quoted(folder: Path) -> str:

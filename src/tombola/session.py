@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tombola import terminal
 from tombola.analysis.connectivity import barrier_statistics
-from tombola.analysis.stability import partings_of
 from tombola.errors import InputError
 from tombola.figures import Setting, draw
-from tombola.figures.ending import ending
+from tombola.figures.ending import ending_of
 from tombola.formatting import as_csv
 from tombola.notebook import Results
 from tombola.running.files import write_whole, writing
@@ -220,8 +219,7 @@ def rounds(
 def _say_ending(results: RunningResults, console: Console) -> None:
     """Write the answer of a finished loop, and the commands that show more."""
     folder = shlex.quote(str(results.store.root))
-    partings = partings_of(results)
-    console.print(ending(results.frame(), results.missing(), console.encoding, results.study.margin, partings))
+    console.print(ending_of(results, console.encoding))
     for what, command in (("Tables:", "results"), ("Report:", "report")):
         console.print(f"{what:<9} tombola {command} {folder}", markup=False, highlight=False, soft_wrap=True)
 

@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from tombola.analysis.answer import Answer, answer_of
+from tombola.analysis.stability import partings_of
 from tombola.analysis.verdicts import verdicts
 from tombola.figures.text_chart import ASCII, UNICODE, Signs, text_chart
 from tombola.tables.answer import barriers_in_words, headline, numbers, proof
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tombola.analysis.stability import Parting
+    from tombola.running.results import Results
 
 WIDTH = 80
 KEY = (
@@ -51,6 +53,11 @@ def ending(
     elif judged is not None and (chart := text_chart(levels, answer, judged, WIDTH, _signs(encoding))):
         parts += [Text(f"\n{chart}\n", no_wrap=True), Text(KEY, style="dim"), Text("")]
     return Group(*parts, summary_table(levels, brief=True), Text(f"{PM}\n")) if len(levels) else Group(*parts)
+
+
+def ending_of(results: Results, encoding: str) -> Group:
+    """Return `ending` of a study's results, by its own margin."""
+    return ending(results.frame(), results.missing(), encoding, results.study.margin, partings_of(results))
 
 
 def short_answer(
