@@ -39,6 +39,8 @@ class Moving(Section):
         """Return whether the mask may change before the step that leads away from `iteration`."""
         if self.method in ("set", "rigl"):  # Evci et al. 2020, Algorithm 1: t mod dT = 0 and t < T_end
             return max(self.begin, 1) <= iteration < self.end and iteration % self.every == 0
+        if self.method == "ac-dc" and self.begin + self._last_dense * self.every < iteration < self.end:
+            return False
         regular = self.begin <= iteration <= self.end and (iteration - self.begin) % self.every == 0
         return regular or iteration == self.end
 
@@ -62,17 +64,30 @@ class Moving(Section):
     def is_dense(self, iteration: int) -> bool:
         """Return whether AC/DC trains all weights: before `begin`, and in every second phase after it until `end`.
 
-        Peste et al. 2021, Algorithm 1: a dense warm-up, compressed and dense phases in turn, a last compressed one.
+        Peste et al. 2021, Algorithm 1: a dense warm-up, compressed and dense phases in turn, a last compressed one. The
+        last dense phase lasts until `end`. Otherwise a dense phase of a few steps could come right before `end`.
         """
         if iteration >= self.end:
             return False
-        return iteration < self.begin or (iteration - self.begin) // self.every % 2 == 1
+        phase = min((iteration - self.begin) // self.every, self._last_dense)
+        return iteration < self.begin or phase % 2 == 1
+
+    @property
+    def _last_dense(self) -> int:
+        """The number of AC/DC's last dense phase, odd; the first compressed phase is 0."""
+        phases = (self.end - self.begin) // self.every
+        return phases - 1 if phases % 2 == 0 else phases - 2
 
     def kept_share(self, sizes: dict[str, int], budget: int) -> float:
-        """Return the mean share of weights that are kept over a run of `budget` iterations, 0 to 1."""
+        """Return the mean share of weights that are computed with over a run of `budget` iterations, 0 to 1.
+
+        A move of RigL needs the gradients of all weights: one of the three products of a step is dense (Evci et al.
+        2020, Appendix H).
+        """
         size, count = sum(sizes.values()), sum(self.counts.get(name, size) for name, size in sizes.items())
         if self.method in ("set", "rigl"):
-            return count / size
+            moves = sum(map(self.moves_at, range(budget))) if self.method == "rigl" else 0
+            return (count + (size - count) / 3 * moves / budget) / size
         total, kept = 0, size
         for iteration in range(budget):
             if self.moves_at(iteration):

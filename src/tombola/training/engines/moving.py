@@ -98,8 +98,10 @@ class MovingEngine(DenseEngine):
     def _phase(self, name: str, parameter: nn.Parameter) -> Tensor:
         """Return all weights in a dense phase, the largest ones where a compressed phase begins (Peste et al. 2021)."""
         if self._moving.is_dense(self.iteration):
-            for slot in self._optimizer.state[parameter].values():  # the paper resets momentum when weights come back
-                if isinstance(slot, Tensor) and slot.shape == parameter.shape:
+            # The paper resets momentum when weights come back. With Adam's moments its step count goes back to 0, too:
+            # without bias correction its first steps would be about twice as long.
+            for slot in self._optimizer.state[parameter].values():
+                if isinstance(slot, Tensor):
                     slot.zero_()
             return torch.ones_like(self._keep[name])
         return _largest(parameter.detach().abs(), self._keep[name].to(parameter.device), self._moving.counts[name])
