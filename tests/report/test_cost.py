@@ -90,6 +90,10 @@ def test_the_sentence_has_verdict_interval_and_both_costs():
     assert said(levels(noise=0.003, rigl=near)).startswith(
         "The trials do not decide whether iterative pruning is worth"
     )
+    same = levels(noise=0.0, rigl=([0.97, 0.96], [3000, 3000]))
+    assert said(same).startswith(
+        "The trials do not decide whether iterative pruning is worth"
+    )  # no spread, no interval
     assert said(levels(noise=0.00003, rigl=([0.9795, 0.9695], [3000, 3000])), margin=0.01).startswith(
         "Iterative pruning is worth"
     )

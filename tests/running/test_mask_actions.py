@@ -250,3 +250,58 @@ def test_a_rewound_control_freezes_what_it_rewinds_to(tmp_path):
     for name in result.mask:
         assert torch.equal(result.snapshots["start"][name], early[name])
     assert search_of(plan, item).run == item.spec.initial.run
+
+
+def test_a_control_takes_the_masks_and_weights_of_its_arm_with_the_arms_own_recipe():
+    arms = [{"fine-tune": {"training": {"lr": 0.004}}}, {"of": "fine-tune", "kept": "random-signs"}]
+    plan = make_plan(small_study(arms=arms))
+    arm, control = (find(plan, name, 2) for name in ("fine-tune", "fine-tune-random-signs"))
+    assert control.spec.mask == arm.spec.mask
+    assert control.spec.initial.run == arm.spec.initial.run == find(plan, "fine-tune", 1).id
+    assert arm.spec.training.lr == 0.004 != control.spec.training.lr  # the control keeps the study's recipe
+    own = arms[1] | {"training": {"lr": 0.004}}
+    same = find(make_plan(small_study(arms=[arms[0], own])), "fine-tune-random-signs", 2)
+    assert same.spec.training == arm.spec.training
+
+
+def test_at_a_schedule_that_ends_at_zero_the_chain_behind_a_control_trains_at_the_arms_rate():
+    tuned = {"training": {"lr": 0.004}}
+    arms = [{"fine-tune": tuned}, {"of": "fine-tune", "kept": "random-signs"} | tuned]
+    plan = make_plan(small_study(arms=arms, training__schedule="cosine"))
+    behind = plan.work[find(plan, "fine-tune-random-signs", 2).spec.initial.run]
+    assert behind.spec.training.lr == 0.004
+
+
+def test_a_control_of_one_shot_has_its_arms_criterion():
+    plan = make_plan(small_study(arms=[{"one-shot": {"criterion": "random"}}, {"of": "one-shot", "shuffle": True}]))
+    mask = find(plan, "one-shot-shuffled", 2).spec.mask
+    assert mask.search == find(plan, "one-shot-random", 2).spec.mask.search
+    both = ["one-shot", {"one-shot": {"criterion": "random"}}, {"of": "one-shot", "shuffle": True}]
+    plan = make_plan(small_study(arms=both))
+    assert find(plan, "one-shot-shuffled", 2).spec.mask.search == find(plan, "one-shot", 2).spec.mask.search
+
+
+def test_a_control_of_several_arms_is_refused():
+    slow, fast = ({"fine-tune": {"name": name, "training": {"lr": lr}}} for name, lr in (("slow", 1e-4), ("fast", 0.1)))
+    control = {"of": "fine-tune", "kept": "random-signs"}
+    with pytest.raises(InputError, match="'slow', 'fast' have different ones; keep one of them, or add the plain arm"):
+        make_plan(small_study(arms=[slow, fast, control]))
+    make_plan(small_study(arms=["fine-tune", slow, fast, control]))
+
+
+@pytest.mark.parametrize(
+    "arm",
+    [{"of": "reinit"}, {"of": "late-reinit"}, {"of": "ticket", "kept": "reinit"}, {"of": "edge-popup-trained"}],
+    ids=str,
+)
+def test_movement_is_asked_only_of_the_weights_that_are_frozen(arm):
+    with pytest.raises(InputError, match="starts from another initialisation; take pruned: freeze"):
+        make_plan(small_study(arms=[arm | {"pruned": "freeze-moved"}], rewind=4))
+
+
+def test_of_a_transferred_ticket_movement_is_that_of_its_source():
+    arm = {"of": "ticket", "pruned": "freeze-moved", "name": "far", "transfer": {"from": {"seed": 1}}}
+    plan = make_plan(small_study(arms=["ticket", arm]))
+    spec = find(plan, "far", 1).spec
+    assert plan.work[spec.mask.frozen.moved_in].spec.seed == 1
+    assert spec.initial.run == spec.mask.frozen.moved_in

@@ -12,6 +12,7 @@ from small_runs import assert_same_outcomes
 from small_studies import find, run_study, small_study
 from torch.nn import functional
 
+from tombola.analysis import sign_flips
 from tombola.errors import InputError
 from tombola.pruning import Mask
 from tombola.running.results import Results
@@ -65,7 +66,7 @@ def test_the_update_schedule_of_rigl():
 
 
 def test_the_phases_of_ac_dc():
-    """Peste et al. 2021: of 100 epochs 10 are a warm-up, phases have 5, the last dense one has 10, the last 15 are sparse."""
+    """Peste et al. 2021: of 100 epochs, 10 of warm-up, phases of 5, a last dense one of 10, and 15 sparse ones."""
     rule = moving("ac-dc", begin=10, end=85, every=5)
     dense = "".join("d" if rule.is_dense(t) else "c" for t in range(2, 100, 5))
     assert dense == "dd" + "cd" * 6 + "c" + "dd" + "ccc"
@@ -240,6 +241,26 @@ def test_in_a_study_each_ends_with_the_levels_number_of_weights_and_its_early_st
     cost = {method: find(plan, method, 2).cost.density for method in METHODS}
     assert cost["set"] < cost["rigl"] < cost["gradual"] < 1
     assert cost["rigl"] < cost["ac-dc"] < 1
+
+
+@pytest.mark.parametrize("method", ["gradual", "ac-dc"])
+def test_a_run_that_diverges_before_its_mask_has_moved_has_the_density_of_its_level(tmp_path, method):
+    moves = {"begin": 1, "end": 8, "every": 3}
+    arms = [{method: {"moves": moves, "training": {"lr": 1e30}}}]
+    plan, store = run_study(tmp_path, arms=arms, pruning__rounds=1)
+    row = Results(plan, store).frame().query("level == 1").iloc[0]
+    assert row.status == "diverged"
+    assert row.remaining_weights == plan.remaining[1]
+    assert row.density == plan.density(1)
+
+
+@pytest.mark.parametrize("arm", ["set", "rigl"])
+def test_grown_weights_have_no_sign_to_flip(tmp_path, arm):
+    plan, store = run_study(tmp_path, arms=["ticket", arm], pruning__rounds=1)
+    results = Results(plan, store)
+    assert set(sign_flips(results).arm) == {"ticket"}
+    with pytest.raises(InputError, match=f"arm '{arm}': most of its weights grow from 0.0"):
+        sign_flips(results, [arm])
 
 
 def test_interrupted_and_resumed_it_is_bit_equal(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from small_studies import find, run_study, small_study
+from torch import nn
 
 import tombola
 from tombola.errors import InputError
@@ -184,6 +185,23 @@ def test_a_transfer_that_can_not_be(transfer, match):
     with pytest.raises(InputError, match=match) as caught:
         make_plan(small_study(arms=[{"ticket": {"transfer": transfer}}]))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def headed(input_shape, classes, norm=True):
+    body = nn.Sequential(nn.Flatten(), nn.Linear(64, 6, bias=False), nn.BatchNorm1d(6) if norm else nn.Identity())
+    return nn.Sequential(body, nn.ReLU(), nn.Linear(6, classes))
+
+
+@pytest.mark.parametrize("take", ["mask", "mask-and-weights", "mask-and-trained"])
+def test_weights_of_a_network_with_other_tensors_are_refused_while_planning(take):
+    network = {"name": "test_transfer:headed", "arguments": {"norm": False}}
+    study = {"network": "test_transfer:headed", "arms": [arm(take, {"network": network})]}
+    if take == "mask":
+        make_plan(small_study(**study))
+        return
+    missing = r"the tensor '0\.2\.bias', whose shape is missing in the source and \(6,\) here; set transfer.take: mask"
+    with pytest.raises(InputError, match=missing):
+        make_plan(small_study(**study))
 
 
 def test_images_of_another_size_are_refused_by_layer_and_shapes(tmp_path):

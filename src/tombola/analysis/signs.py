@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tombola.running.results import Results
     from tombola.training.engine import Weights
 
+GROWN = ("set", "rigl")  # rules whose weights grow from 0.0
 COLUMNS = [*ROW, "density", "layer", "weights", "flipped", "share"]
 
 
@@ -36,7 +37,7 @@ def sign_flips(results: Results, arms: Sequence[str] | None = None, trial: int |
 
     Args:
         results: of a study, finished or not; weights are read from its store. Diverged runs are left out.
-        arms: those to look at; None for all.
+        arms: those to look at; None for all but `set` and `rigl`. Most of their weights grow from 0.0, without a sign.
         trial: the trial to look at; None for all.
 
     Returns:
@@ -45,14 +46,18 @@ def sign_flips(results: Results, arms: Sequence[str] | None = None, trial: int |
         from 0 to 1, NaN without weights.
 
     Raises:
-        InputError: the study has no such arm.
+        InputError: the study has no such arm, or its weights grow from 0.0.
     """
     frame = results.frame()
     known = list(dict.fromkeys(row.arm for row in results.plan.rows))
     for arm in arms or ():
         if arm not in known:
             raise InputError(f"the study has no arm {arm!r}{nearest(arm, known)}")
-    wanted = frame["arm"].isin(known if arms is None else list(arms)) & (frame["status"] != "diverged")
+    grown = {arm.label for arm in results.study.arms if arm.rule in GROWN}
+    if wrong := [arm for arm in arms or () if arm in grown]:
+        raise InputError(f"arm {wrong[0]!r}: most of its weights grow from 0.0, so they have no sign to flip")
+    asked = [arm for arm in known if arm not in grown] if arms is None else list(arms)
+    wanted = frame["arm"].isin(asked) & (frame["status"] != "diverged")
     if trial is not None:
         wanted &= frame["trial"] == trial
     counted: dict[str, list[dict[str, Any]]] = {}  # by run: arms share their dense one

@@ -244,7 +244,9 @@ def _rounds(worth: Worth | None, arm: str, allowed: float, metric: Metric) -> st
     if worth is None:
         return ""
     at = f"with {percent(worth.density)} % of the weights"
-    if worth.low > 0:
+    if worth.low == worth.high:  # by chance: equal differences have no interval
+        verdict = f"The trials do not decide whether iterative pruning is worth its rounds {at}"
+    elif worth.low > 0:
         verdict = f"Iterative pruning is worth its rounds {at}"
     elif worth.high <= allowed:
         verdict = f"Iterative pruning is not worth its rounds {at}"

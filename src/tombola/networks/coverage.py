@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -90,6 +90,8 @@ class Coverage:
         examples: in the batch that the network was run with.
         output_shape: shape of what the network returned for it: of a tensor, or of the `logits` among others.
         returned: type of what the network returned, such as "Tensor".
+        others: shape of every other tensor of the state_dict, by name; empty for plans stored before tombola recorded
+            them.
     """
 
     layers: tuple[Layer, ...]
@@ -102,6 +104,7 @@ class Coverage:
     examples: int = EXAMPLES
     output_shape: tuple[int, ...] | None = None
     returned: str = "Tensor"
+    others: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def classes(self) -> int | None:
@@ -282,8 +285,14 @@ def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embedd
         examples=examples,
         output_shape=_shape_of(returned),
         returned="Tensor" if isinstance(returned, Tensor) else type(returned).__name__,
+        others={name: tuple(tensor.shape) for name, tensor in tensors_of(module) if name not in prunable},
     )
     return coverage if output is None else replace(coverage, output=coverage.select(output, "network.output"))
+
+
+def tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return the tensors of a module's state_dict; what else a module keeps there is left out."""
+    return [(name, value) for name, value in module.state_dict().items() if isinstance(value, Tensor)]
 
 
 def _why_not(name: str, parameter: Tensor, use: Use, trace: ProductTrace, embeddings: bool) -> str:

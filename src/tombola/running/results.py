@@ -336,7 +336,10 @@ class Results:
     def _level(self, row: Row, facts: dict[str, Any]) -> dict[str, Any]:
         history, nan = facts["history"], math.nan
         coverage = self.plan.coverage
-        kept = sum(facts["remaining"].values())
+        remaining = facts["remaining"]
+        if facts["diverged_at"] is not None:  # then a mask that moves never came to the level's counts
+            remaining = remaining | facts["spec"].get("moving", {}).get("counts", {})
+        kept = sum(remaining.values())
         unprunable = coverage.matrix_weights - coverage.prunable
         level = {
             "study": self.study.name,

@@ -89,14 +89,24 @@ def _frozen(settings: ArmSettings, initial: InitialState, trial: Trial) -> Froze
     """Return how pruned weights are frozen.
 
     Raises:
-        InputError: the arm starts from trained weights, of which the pruned ones are 0.0.
+        InputError: the arm starts from trained weights, of which the pruned ones are 0.0; or no dense run started from
+            its weights, so that none shows which of them move.
     """
     if initial.trained:
         raise InputError(
             f"arm {settings.label!r}: pruned={settings.pruned} freezes starting values, and {settings.rule} starts "
             "from trained weights, whose pruned ones are 0.0; take a control of ticket or one-shot"
         )
-    return Frozen(moved_in=trial.dense.id if settings.pruned == "freeze-moved" else None)
+    if settings.pruned == "freeze":
+        return Frozen()
+    dense = [each.dense.id for each in (trial, trial.source) if each is not None]
+    descends = initial.run or (dense[0] if initial.draw == 0 else None)
+    if descends not in dense or settings.starts_fresh:
+        raise InputError(
+            f"arm {settings.label!r}: pruned=freeze-moved asks which weights moved while the dense network "
+            "trained, but this arm starts from another initialisation; take pruned: freeze"
+        )
+    return Frozen(moved_in=descends)
 
 
 def _redrawn(settings: ArmSettings, initial: InitialState, level: int, repeat: int) -> InitialState:

@@ -148,6 +148,8 @@ def transferred(settings: ArmSettings, arm: Rule) -> Rule:
         elif initial == InitialState():  # the source's seed may be another
             initial = InitialState(run=source.dense.id)
         head = head_between(source.coverage, trial.coverage, settings.label)
+        if take != "mask":
+            _check_others(source.coverage, trial.coverage, settings.label)
         if head and trial.study.pruning.pattern is not None:
             raise InputError(
                 f"arm {settings.label!r}: the output layer has another width in the source, and its new random mask "
@@ -189,6 +191,23 @@ def head_between(source: Coverage, target: Coverage, arm: str) -> str | None:
             f"{_said(there, name)} in the source and {_said(here, name)} here; only the output layer may differ"
         )
     return target.output if differing else None
+
+
+def _check_others(source: Coverage, target: Coverage, arm: str) -> None:
+    """Check that weights can be carried over: biases, statistics and all else but the output layer's must agree.
+
+    Raises:
+        InputError: one is missing, or has another shape.
+    """
+    here, there = target.others, source.others
+    head = target.output.rpartition(".")[0]
+    for name in sorted({**here, **there}) if here and there else ():
+        of_head = name in here and name in there and name.rpartition(".")[0] == head
+        if here.get(name) != there.get(name) and not of_head:
+            raise InputError(
+                f"arm {arm!r}: transfer can't carry the tensor {name!r}, whose shape is {_said(there, name)} in the "
+                f"source and {_said(here, name)} here; set transfer.take: mask"
+            )
 
 
 def _said(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:

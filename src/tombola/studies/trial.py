@@ -189,17 +189,43 @@ class Trial:
         rule = rule_named(arm) if isinstance(arm, str) else arm
         chain = self._chains.setdefault(rule, [self.dense])
         label = next((name for name, ours in ARMS.items() if ours.rule is rule), getattr(rule, "__name__", "arm"))
-        # The chain of another arm, of which this may be a control, is trained as that arm is.
         mine = self.settings
         pattern = mine.pattern if mine else None
         planned = any((arm.rule, arm.pattern) == (label, pattern) for arm in self.study.arms)
         label += f"-{pattern.label}" if pattern else ""
-        its_own = mine and not (mine.is_control or mine.transfer) and rule_named(mine.rule) is rule
-        training = mine.training if mine and its_own else {}
+        owner = self._owner(rule)
+        training = owner.training if owner else {}
+        planner = self if owner in (None, mine) else replace(self, settings=owner)
         group = label if planned else f"{label}, for other arms' masks"
         while len(chain) <= level:
-            chain.append(self.plan_arm(label, rule, len(chain), 0, 1, training, group))
+            chain.append(planner.plan_arm(label, rule, len(chain), 0, 1, training, group))
         return chain[level]
+
+    def _owner(self, rule: Rule) -> ArmSettings | None:
+        """Return the arm whose runs and masks a rule means: the one that is planned, or the one that it controls.
+
+        None means a rule without options. That is also how others see `ticket`: a ticket with a recipe of its own is
+        another curve, and controls keep the masks of the study's tickets.
+
+        Raises:
+            InputError: several arms with this rule have options, and none is without.
+        """
+        mine = self.settings
+        if mine and not (mine.is_control or mine.transfer) and rule_named(mine.rule) is rule:
+            return mine
+        if mine is None or rule is ARMS["ticket"].rule:
+            return None
+        arms = [arm for arm in self.study.arms if not (arm.is_control or arm.transfer) and arm.pattern == mine.pattern]
+        of_rule = [arm for arm in arms if rule_named(arm.rule) is rule]
+        if not of_rule or not all(arm.training or arm.criterion for arm in of_rule):
+            return None
+        if len(of_rule) > 1:
+            names = ", ".join(repr(arm.label) for arm in of_rule)
+            raise InputError(
+                f"arm {mine.label!r}: it takes the masks of {of_rule[0].rule}, and the arms {names} have different "
+                f"ones; keep one of them, or add the plain arm {of_rule[0].rule}"
+            )
+        return of_rule[0]
 
     def ticket(self, level: int) -> Training:
         """Return the ticket's own run at a level; that of the dense network at level 0."""
@@ -384,8 +410,11 @@ class Trial:
     def one_shot(self, level: int) -> MaskUse:
         """Return the mask found by pruning the dense run by that many rounds at once, by the arm's own criterion."""
         search = self._search(self.dense, 0, level)
-        if self.settings and self.settings.criterion:
-            name = self.settings.criterion
+        name = self.settings.criterion if self.settings else None
+        if name is None and self.settings and self.settings.is_control:
+            owner = self._owner(rule_named(self.settings.rule))
+            name = owner.criterion if owner else None
+        if name is not None:
             code = code_fingerprint(name, CRITERIA, "criterion")
             search = search.model_copy(update={"criterion": name, "code": code})
         return self._use(search, "one-shot")
