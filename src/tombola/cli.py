@@ -265,7 +265,7 @@ def plan(
     check_data_at_hand(made, data_folder(data))
     here = Site(site.settings)
     chosen = here.device(device)
-    at_a_time = here.workers(workers, chosen, len(made.work))
+    at_a_time = here.workers(workers or site.settings.workers, chosen, len(made.work))
     _console().print(plan_table(made, Store(folder), chosen, engine, at_a_time, verbose))
     if where := site.describe():
         _console().print(where, markup=False, soft_wrap=True)

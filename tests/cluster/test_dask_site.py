@@ -94,6 +94,8 @@ def test_a_search_path_with_quotes_reaches_a_job(monkeypatch: pytest.MonkeyPatch
     ("script", "message"),
     [
         ("exit 3", r"SLURM refuses the job \(sbatch says nothing, and ends with status 3\)"),
+        ("echo no nodes >&2; exit 1", "settings of the cluster: cores 2, memory 4GB, gpus 0, walltime 1:00:00$"),
+        ("echo Could not establish a configuration source >&2; exit 1", "SLURM is not set up on this machine .* login"),
         ("echo allocation failure: no such partition >&2; exit 1", r"SLURM refuses the job \(no such partition\)"),
     ],
 )
@@ -103,4 +105,4 @@ def test_what_sbatch_says_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     sbatch.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(ClusterError, match=message):
-        slurm_site._check_job("#!/bin/sh")
+        slurm_site._check_job("#!/bin/sh", ClusterSettings(cores=2))

@@ -112,3 +112,14 @@ def test_a_tensor_with_a_graph_is_a_number(tmp_path):
 def test_a_damaged_file_of_reports_counts_as_none(tmp_path):
     (tmp_path / "reports.jsonl").write_bytes(b"\xff\x00{")
     assert reported(tmp_path, resumed=True).rows == {}
+
+
+def test_a_resumed_run_must_give_steps(tmp_path):
+    """Whether a report without a step comes after the last one or repeats it depends on the trainer's checkpoint."""
+    reported(tmp_path).note(None, {"accuracy": 0.5}, 1.0)
+    again = reported(tmp_path, resumed=True)
+    with pytest.raises(InputError, match=r"resumed from its checkpoint, .* after step 0 or repeats it; call"):
+        again.note(None, {"accuracy": 0.5}, 2.0)
+    again.note(0, {"accuracy": 0.5}, 2.0)
+    again.note(None, {"accuracy": 0.75}, 3.0)  # from here on the trainer counts itself
+    assert again.rows == {0: {"test_accuracy": 0.5}, 1: {"test_accuracy": 0.75}}

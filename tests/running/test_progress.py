@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +12,18 @@ from types import ModuleType
 
 import pytest
 from rich.console import Console
+from small_studies import find, small_study
 
 import tombola
 from tombola.running import progress, screens
 from tombola.running.estimate import Pace
 from tombola.running.forecast import Forecast, UnderWay
 from tombola.running.progress import Display
+from tombola.running.kept_plan import keep_plan
 from tombola.running.screens import lines, screen_for
 from tombola.running.store import PROGRESS, Store
 from tombola.studies.plan import Plan, make_plan
+from tombola.tables.overview import status_table
 from tombola.work import Item
 
 STATE = {"iteration": 12_300, "budget": 50_000, "metrics": {"accuracy": 0.9712}}
@@ -237,3 +241,17 @@ def simulate(plan: Plan, workers: int, takes: Callable[[Item], float]) -> dict[s
 
 def ready(item: Item, ends: dict[str, tuple[float, float]]) -> bool:
     return all(need in ends for need in item.needs)
+
+
+def test_status_shows_a_run_that_has_noted_nothing_yet(tmp_path: Path) -> None:
+    """A trainer of a user's own notes nothing before its first report."""
+    plan = make_plan(small_study(pruning__rounds=1))
+    keep_plan(tmp_path, plan)
+    store, item = Store(tmp_path), find(plan, "ticket", 0)
+    console = Console(width=300, record=True, file=io.StringIO())
+    with store.claim(item.id) as mine:
+        assert mine
+        console.print(status_table([tmp_path]))
+    shown = console.export_text()
+    assert f"{item.label}, on {socket.gethostname()} since " in shown
+    assert "level-01" not in shown

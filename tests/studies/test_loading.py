@@ -307,7 +307,7 @@ WORDED = {
     "rewind=1.0": "rewind=1.0: a fraction of the budget must be below 1; write iteration 1 as 1",
     "arms=[{of: snip, shufle: true}]": "unknown field 'arms.0.shufle'; did you mean 'shuffle' or 'rule'?",
     "connectivity=true": "connectivity=True: this field does not take true or false; {} takes the defaults",
-    "arms=[]": "arms=[]: must name at least 1",
+    "arms=[]": "arms=[]: needs 1 or more entries",
     "arms=3": "arms=3: must be a list, such as [a, b]",
     "arms=[3]": "arms.0=3: must be a section of `field: value` lines",
     "arms=[{rule: reinit, foo: 2}]": "unknown field 'arms.0.foo'; known: criterion, kept, moves, name, of, pattern, "
@@ -395,7 +395,7 @@ def test_another_source_leaves_the_users_file_behind():
         ("network: {name: x, init: he}", r"line 3: network\.init='he': .*'glorot-normal'"),
         ("data: {source: npz}", "line 3: data: source: npz needs path"),
         ("data: {source: digits, path: a.npz}", "line 3: data: path needs source: npz"),
-        ("arms: []", r"line 3: arms.*at least 1"),
+        ("arms: []", r"line 3: arms.*needs 1 or more"),
         ("arms: [ticket, ticket]", "line 3: arms.*two arms are called 'ticket'"),
         ("arms:\n  - ticket\n  - reinit: {per_trial: 0}", r"line 5: arms\.1.*per_trial=0: "),
         ("arms:\n  - ticket\n  - reinit: {per_trail: 2}", r"line 5: .*'arms\.1\.per_trail'; did you mean 'per_trial'"),

@@ -36,6 +36,7 @@ from tombola.running.worker import Answer
 from tombola.studies.cluster import ClusterSettings
 from tombola.studies.plan import Plan
 
+JOBS = ("memory", "gpus", "walltime", "partition", "account", "directives", "environment", "interface")  # of SLURM
 SCHEMES = ("tcp", "tls", "ws", "wss")
 ANSWER = 8.0  # seconds within which an address answers
 CHECKED = 120.0  # seconds within which all workers have said whether they can do the work; each imports PyTorch first
@@ -60,12 +61,13 @@ class DaskSite(WorkersElsewhere):
     def describe(self) -> str:
         """Return for a person where work is computed."""
         where = f"the Dask scheduler at {self.about}" if self.about else "Dask workers on this machine"
-        return f"computed by {where}: {self.settings.text()}"
+        return f"computed by {where}: {self.settings.text(JOBS)}{self.stored()}"
 
     @contextmanager
     def reached(self, workers: int | None) -> Iterator[None]:
         """Connect to the scheduler, or start one with its workers."""
         with contextlib.ExitStack() as stack:
+            stack.enter_context(_silent())
             stack.enter_context(
                 dask.config.set({"distributed.scheduler.worker-ttl": f"{self.settings.lease * LOST} s"})
             )
@@ -88,7 +90,7 @@ class DaskSite(WorkersElsewhere):
         worker = {"cls": _LocalWorker, "options": {"threads": self.settings.cores}}
         scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}}
         cluster = stack.enter_context(
-            SpecCluster(scheduler=scheduler, worker=worker, name="tombola", silence_logs=logging.ERROR)
+            SpecCluster(scheduler=scheduler, worker=worker, name="tombola", silence_logs=logging.CRITICAL)
         )
         return self.kept(cluster)
 
@@ -159,7 +161,7 @@ class DaskSite(WorkersElsewhere):
 
 
 class _LocalWorker(SubprocessWorker):
-    """A worker of this machine with a nanny. Ctrl-C does not reach it: the command tells it to save."""
+    """A worker of this machine. Ctrl-C does not reach it: the command tells it to save."""
 
     def __init__(self, scheduler: str, threads: int, name: Any = None):
         super().__init__(scheduler, name=name)
@@ -168,6 +170,7 @@ class _LocalWorker(SubprocessWorker):
     async def _start(self) -> None:
         command = [sys.executable, "-P", "-m", "distributed.cli.dask_worker", self.scheduler, "--nthreads", "1"]
         command += ["--name", str(self.name), "--memory-limit", "0", "--no-dashboard", "--death-timeout", "20"]
+        command += ["--no-nanny"]  # the cluster replaces workers, and waits half a minute for a nanny that is frozen
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), self._threads)
         quiet = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error"}
         self.process = await asyncio.create_subprocess_exec(
@@ -224,6 +227,20 @@ async def _leave(worker: Any) -> None:
         await asyncio.wait_for(retiring, LEAVE)  # its last answers go to other workers, and its other calls too
     await asyncio.sleep(0.5)  # until the command has read its last answers
     await worker.close(reason="preempted")
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep Dask's log from the terminal: what a user must know of its errors, tombola says in a sentence."""
+    logs = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("distributed")]
+    before = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, before, strict=True):
+            log.setLevel(level)
 
 
 @contextmanager

@@ -95,6 +95,11 @@ class Reported:
         if step is None:
             if last is None:
                 return 0
+            if self._earlier:
+                raise InputError(
+                    f"run {self._label} resumed from its checkpoint, and reported without a step: tombola can't tell "
+                    f"whether the report comes after step {last} or repeats it; call run.report(step=..., ...)"
+                )
             return last + 1 if self.rows[last].keys() & columns.keys() else last
         try:
             whole = -1 if isinstance(step, bool) else operator.index(step)  # NumPy's integers too

@@ -100,6 +100,10 @@ class Site:
 class WorkersElsewhere(Site):
     """A site whose workers may not see the results folder."""
 
+    def stored(self) -> str:
+        """Return for a person how results travel; "" through the results folder."""
+        return f"; results travel by {self.store}" if self.store else ""
+
     _command = ""  # the name by which they know this command, if they don't
 
     @contextmanager

@@ -27,7 +27,7 @@ class SlurmSite(DaskSite):
 
     def describe(self) -> str:
         """Return for a person where work is computed."""
-        return f"computed by jobs of SLURM: {self.settings.text()}"
+        return f"computed by jobs of SLURM: {self.settings.text()}{self.stored()}"
 
     def started(self, stack: contextlib.ExitStack, workers: int | None) -> str:
         """Start a scheduler in this process, and queue jobs that are its workers; return its address."""
@@ -35,7 +35,7 @@ class SlurmSite(DaskSite):
             raise ClusterError("--on slurm: this machine has no sbatch; run tombola on a login node of the cluster")
         self.count = workers or self.settings.workers or 1
         cluster = stack.enter_context(_slurm_cluster(self.settings))
-        _check_job(cluster.job_script())
+        _check_job(cluster.job_script(), self.settings)
         return self.kept(cluster)
 
     def wait(self) -> None:
@@ -80,7 +80,7 @@ def _environment(threads: int) -> list[str]:
     return [*lines, f"export PYTHONPATH={shlex.quote(path)}"] if path else lines
 
 
-def _check_job(script: str) -> None:
+def _check_job(script: str, settings: ClusterSettings) -> None:
     """Let SLURM judge a job without queueing it: partition, account, resources.
 
     Raises:
@@ -98,4 +98,7 @@ def _check_job(script: str) -> None:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"sbatch says nothing, and ends with status {done.returncode}"]
         said = lines[-1].removeprefix("allocation failure: ")
-        raise ClusterError(f"SLURM refuses the job ({said}); correct the settings of the cluster")
+        if "configuration source" in said:
+            raise ClusterError(f"--on slurm: SLURM is not set up on this machine ({said}); run tombola on a login node")
+        asked = settings.text(without=("workers", "environment", "lease"))
+        raise ClusterError(f"SLURM refuses the job ({said}); correct the settings of the cluster: {asked}")

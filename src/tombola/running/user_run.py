@@ -186,7 +186,8 @@ class UserRun:
         >>> run.report(step=100, val_loss=0.31, accuracy=0.91)              # doctest: +SKIP
 
         Args:
-            step: training steps (or epochs) so far; None adds to the last report.
+            step: training steps (or epochs) so far; None adds to the last report. A trainer that resumes from
+                `checkpoint_dir` must give it.
             **metrics: numbers by name. A name that begins with `val_` or `train_` belongs to that part of the data; any
                 other name belongs to the test examples. Report the deciding metric at least once.
 

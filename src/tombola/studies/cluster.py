@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
 
 from tombola.errors import InputError, nearest
 from tombola.section import JsonSchema, Section
+from tombola.studies.explaining import explain
 from tombola.untrusted_yaml import read_yaml_file
 
 MOST_WORKERS = 10_000
 SHELL = ("directives", "environment")  # fields that become lines of a job's script; a study can't set them
+
+EXAMPLES = {
+    "workers": "4",
+    "cores": "2",
+    "memory": "4GB",
+    "walltime": '"4:00:00"',
+    "partition": "gpu",
+    "account": "my-project",
+    "interface": "ib0",
+    "directives": '["--constraint=a100"]',
+    "environment": '["module load cuda"]',
+    "lease": "60",
+}
 
 
 class ClusterSettings(Section):
@@ -58,9 +73,18 @@ class ClusterSettings(Section):
                 raise ValueError(f"{text!r} is not one option of sbatch on one line, such as --constraint=a100")
         return directives
 
-    def text(self) -> str:
-        """Return the settings that differ from their defaults, in one line."""
-        return ", ".join(f"{name} {value}" for name, value in self.identity().items()) or "the default settings"
+    def text(self, without: Iterable[str] = ()) -> str:
+        """Return the settings in one line: all that are set, by a user or by default.
+
+        Args:
+            without: fields that mean nothing to the site.
+        """
+        parts = []
+        for name, value in self.model_dump().items():
+            if name not in without and value not in (None, ()):
+                plain = list(value) if isinstance(value, tuple) else value
+                parts.append(f"{name} {f'{plain:g}' if isinstance(plain, float) else plain}")
+        return ", ".join(parts)
 
 
 def read_cluster(path: Path, over: ClusterSettings | None = None) -> ClusterSettings:
@@ -83,5 +107,9 @@ def read_cluster(path: Path, over: ClusterSettings | None = None) -> ClusterSett
         return ClusterSettings.model_validate(before | given)
     except ValidationError as error:
         details = error.errors()[0]
-        field = ".".join(map(str, details["loc"]))
-        raise InputError(f"{path}: {field}: {details['msg'].removeprefix('Value error, ')}") from None
+        field = str(details["loc"][0])
+        fault = explain(error, ClusterSettings).splitlines()[0]
+        if details["type"] == "string_pattern_mismatch":
+            fault = f"{field}={details['input']!r} has another form"
+        example = f"; write for example {field}: {EXAMPLES[field]}" if field in EXAMPLES else ""
+        raise InputError(f"{path}: {fault}{example}") from None

@@ -16,7 +16,7 @@ Place = tuple[str | int, ...]  # the field names and list positions that lead to
 
 # What is said in place of pydantic's own words for a kind of error; {} is what it knows of the case.
 WORDS = {
-    "too_short": "must name at least {min_length}",
+    "too_short": "needs {min_length} or more entries",
     "tuple_type": "must be a list, such as [a, b]",
     "dict_type": "must be a map, such as {{a: 1}}",
     "model_type": "must be a section of `field: value` lines",

@@ -177,6 +177,8 @@ def status_table(folders: Sequence[Path]) -> Table:
                 tally[store.outcome(item.id)] += is_counted(item)
             elif state := read_progress(store, item.id):
                 under_way.append(f"{state['label']} at {position(state)}{_holder(store, item.id)}")
+            elif is_counted(item) and store.is_claimed(item.id):  # before a trainer's first report
+                under_way.append(f"{item.label}{_holder(store, item.id)}")
         table.add_row(
             markup(str(folder)),
             markup(plan.study.name),
