@@ -18,8 +18,8 @@ import tombola
 from tombola.running import progress, screens
 from tombola.running.estimate import Pace
 from tombola.running.forecast import Forecast, UnderWay
-from tombola.running.progress import Display
 from tombola.running.kept_plan import keep_plan
+from tombola.running.progress import Display
 from tombola.running.screens import lines, screen_for
 from tombola.running.store import PROGRESS, Store
 from tombola.studies.plan import Plan, make_plan
