@@ -69,6 +69,14 @@ def test_the_map_shows_each_source_and_target():
     assert "B: mnist, sgd" in small
 
 
+def test_arms_that_letters_do_not_tell_apart_have_rows_of_their_own():
+    sources = dict.fromkeys(("near", "far"), ("mnist, adam", "mask"))
+    figure = transfer(levels(), {"s": Setting(target="mnist, adam", sources=sources)}, SCREEN)
+    axes = figure.axes[-1]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["A mask, far", "A mask, near"]
+    assert sorted(round(text.get_position()[1]) for text in axes.texts) == [0, 1]
+
+
 def test_a_study_without_transfer_has_no_map(tmp_path):
     assert transfer(levels(), {"s": Setting()}, SCREEN) is None
     with pytest.raises(InputError, match="transfer can't be drawn from these results: it needs an arm ticket and arms"):

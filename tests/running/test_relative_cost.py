@@ -41,6 +41,15 @@ def test_a_transferred_ticket_costs_what_its_source_did():
     assert found == pytest.approx(2 * (1 + density[1]) + density[2])
 
 
+@pytest.mark.parametrize("rewind", [0, 6])
+def test_of_the_dense_run_a_transferred_mask_needs_the_start_alone(rewind):
+    arm = {"ticket": {"name": "far", "transfer": {"from": {"seed": 1}, "take": "mask"}}}
+    plan = make_plan(small_study(arms=[arm], rewind=rewind))
+    found, density = relative_costs(plan), [plan.density(level) for level in range(2)]
+    left = (12 - rewind) / 12  # iterations of each pruned run
+    assert found[find(plan, "far", 1).id] == pytest.approx(rewind / 12 + 1 + left * density[1])
+
+
 def test_rewound_tickets_cost_less_and_a_plan_without_costs_says_nothing():
     plan = make_plan(small_study(rewind=6))
     assert relative_costs(plan)[find(plan, "ticket", 1).id] == pytest.approx(1 + plan.density(1) / 2)

@@ -1,5 +1,6 @@
 """Transfer: tickets found on other data, by another recipe or from another seed, and trained here."""
 
+import json
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ import tombola
 from tombola.errors import InputError
 from tombola.pruning import Mask
 from tombola.running.initial_state import mask_with_head
+from tombola.running.relative_cost import relative_costs
 from tombola.running.results import Results
 from tombola.studies import load_study, make_plan
 from tombola.studies.loading import dump_study
@@ -136,14 +138,14 @@ def test_controls_apply_to_what_was_transferred():
 def test_an_output_layer_of_another_width_is_drawn_anew_and_that_is_said(tmp_path):
     source = {"data": images(tmp_path, 4), "training": {"batch_size": 20}}
     plan, store = run_study(tmp_path / "x" / "out", arms=["ticket", *(arm(take, source) for take in TAKES)])
-    assert any("output layer" in note and "new random weights" in note for note in plan.notes)
+    assert any("output layer" in note and "own starting weights and a random mask" in note for note in plan.notes)
     theirs = store.load(source_runs(plan)["ticket.level-02"])
     own = store.load(find(plan, "ticket", 0).id).snapshots["start"]
     for take in TAKES:
         mine = store.load(find(plan, take, 2).id)
         head = find(plan, take, 2).spec.mask.head
         assert head == plan.coverage.output
-        assert "new random draws" in mine.facts["remarks"]["head"]
+        assert "own starting weights and a random mask" in mine.facts["remarks"]["head"]
         for name, keep in mine.mask.items():
             if name != head:
                 assert torch.equal(keep, theirs.mask[name])
@@ -154,6 +156,16 @@ def test_an_output_layer_of_another_width_is_drawn_anew_and_that_is_said(tmp_pat
         assert torch.equal(mine.snapshots["start"][f"{layer}.bias"], own[f"{layer}.bias"])
     ticket = Results(plan, store).ticket(arm="mask-and-weights", level=1)
     assert ticket.build(trust=True) is not None
+
+
+def test_a_source_costs_the_multiply_adds_of_its_own_network(tmp_path):
+    source = {"data": images(tmp_path, 4), "training": {"batch_size": 20}}
+    plan = make_plan(small_study(arms=[arm("mask-and-weights", source)]))
+    classes, inputs = plan.coverage.shapes()[plan.coverage.output]
+    size = 1 - (classes - 4) * inputs / plan.coverage.multiply_adds
+    unit = plan.study.training.batch_size
+    cost = relative_costs(plan)[find(plan, "mask-and-weights", 1).id]
+    assert cost == pytest.approx(20 / unit * size + plan.density(1))
 
 
 def test_the_head_keeps_its_density_in_random_places():
@@ -291,3 +303,18 @@ def test_repeats_of_trained_weights_are_refused(tmp_path):
     arm = {"random": {"per_trial": 2, "transfer": {"from": {"seed": 1}, "take": "mask-and-trained"}}}
     with pytest.raises(InputError, match="per_trial=2 with take: mask-and-trained"):
         make_plan(small_study(arms=["ticket", arm]))
+
+
+def test_paths_of_a_source_are_relative_to_the_study_file(tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    study = small_study(seed=3)
+    (folder / "source.yaml").write_text(dump_study(study))
+    section = images(folder, 10)
+    arms = [{"ticket": {"name": "a", "transfer": {"from": "source.yaml"}}}]
+    arms += [{"rule": "ticket", "name": "b", "transfer": {"from": {"data": section | {"path": "other.npz"}}}}]
+    (folder / "target.yaml").write_text(json.dumps(json.loads(small_study().model_dump_json()) | {"arms": arms}))
+    monkeypatch.chdir(tmp_path)
+    loaded = load_study("mine/target.yaml")
+    assert loaded.arms[0].transfer.source["seed"] == 3
+    assert loaded.arms[1].transfer.source["data"]["path"] == str(folder / "other.npz")

@@ -163,13 +163,13 @@ def test_ways_to_write_a_control():
     ("arm", "match"),
     [
         ({"of": "snpi", "shuffle": True}, "unknown arm 'snpi'; did you mean 'snip'"),
-        ({"of": "snip"}, "a control of snip has shuffle: true, reinit: true, or both"),
+        ({"of": "snip"}, "a control of snip must change something: give it shuffle: true"),
         ({"of": "snip", "rule": "snip", "shuffle": True}, "either `rule`, or `of`"),
         ({"of": "snip", "shuffel": True, "reinit": True}, "unknown field 'arms.0.shuffel'; did you mean 'shuffle'"),
         ({"of": "snip", "shuffle": "twice"}, "arms.0.shuffle='twice': must be "),
         (
             {"of": "snip", "shuffle": "no", "reinit": "off"},
-            "a control of snip has shuffle: true, reinit: true, or both",
+            "a control of snip must change something: give it shuffle: true",
         ),
         ({"of": "edge-popup", "shuffle": True}, "shuffle: true}: the mask of edge-popup .*edge-popup-trained"),
         ({"of": "edge-popup", "reinit": True}, "reinit: true}: the mask of edge-popup .*edge-popup-trained"),

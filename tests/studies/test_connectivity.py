@@ -34,7 +34,7 @@ def of_kind(plan, kind):
         ({"copies": 1}, "connectivity.copies=1: an interpolation joins two runs: set copies to 2 or more"),
         ({"points": 2}, "connectivity.points=2: .* 3 or more"),
         ({"levels": [0, 3]}, "connectivity.levels names level 3, but with pruning.rounds=2 the levels are 0 to 2"),
-        ({"levels": []}, "connectivity.levels=.*at least 1"),
+        ({"levels": []}, "connectivity.levels=.*needs 1 or more"),
         ({"levels": [1, 1]}, "connectivity.levels.*names 1 twice"),
         ({"levels": [-1]}, "connectivity.levels.0=-1"),
         ({"rewind": 12}, "connectivity.rewind=12 must be below the budget of 12 iterations"),

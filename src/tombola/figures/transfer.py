@@ -42,6 +42,9 @@ def transfer(levels: pd.DataFrame, settings: Mapping[str, Setting], form: Form =
     table = table.assign(
         row=[f"{letters[source]} {SHORT[take]}" for source, take in zip(table["source"], table["take"], strict=True)]
     )
+    # Two arms of one study may differ in what neither letter nor weights tell, such as the source's seed.
+    same = set(table.loc[table.duplicated(["study", "level", "row"]), "row"])
+    table["row"] = np.where(table["row"].isin(same), table["row"] + ", " + table["arm"], table["row"])
     density_of = table.groupby("level")["density"].mean().to_dict()
     chosen = choose_levels(density_of)[-MOST_PANELS:]
     key = ", ".join(f"{letter}: {name}" for name, letter in letters.items())

@@ -70,7 +70,8 @@ def state_under_mask(
         if run.mask.head is not None:
             mask = mask_with_head(mask, run.mask.head, full(), run.seeds.generator("mask", f"head/{run.mask.source}"))
             remarks["head"] = (
-                f"{run.mask.head} has other outputs in the source; its weights and mask are new random draws"
+                f"{run.mask.head} has other outputs in the source, so it has the study's own starting weights and a "
+                "random mask"
             )
         if run.mask.search is not None:
             remarks |= store.facts(run.mask.search)["remarks"]

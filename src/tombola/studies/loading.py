@@ -185,7 +185,28 @@ def _from_here(settings: dict[str, Any], folder: Path = Path()) -> dict[str, Any
     if isinstance(data, dict) and isinstance(data.get("path"), str):
         path = Path(folder, local_path(data["path"], "data.path")).absolute()
         settings = settings | {"data": data | {"path": str(path)}}
+    if isinstance(arms := settings.get("arms"), list):
+        settings = settings | {"arms": [_arm_from_here(arm, folder) for arm in arms]}
     return settings
+
+
+def _arm_from_here(arm: Any, folder: Path) -> Any:
+    """Make the paths of an arm's source absolute, as those of the study itself."""
+    if not isinstance(arm, dict):
+        return arm
+    if len(arm) == 1 and isinstance(options := next(iter(arm.values())), dict):  # {ticket: {transfer: ...}}
+        return {next(iter(arm)): _arm_from_here(options, folder)}
+    transfer = arm.get("transfer")
+    if not isinstance(transfer, dict):
+        return arm
+    source = transfer.get("from")
+    if isinstance(source, dict):
+        return arm | {"transfer": transfer | {"from": _from_here(source, folder)}}
+    if isinstance(source, str) and source and source not in preset_names():
+        path = Path(folder, local_path(source, "transfer.from"))
+        if path.exists():
+            return arm | {"transfer": transfer | {"from": str(path.absolute())}}
+    return arm
 
 
 def _lines(node: Any, source: str, place: Place = ()) -> Iterable[tuple[Place, str]]:

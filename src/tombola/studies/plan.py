@@ -90,7 +90,8 @@ class Plan:
         ]
         heads = {spec.mask.head for item in self.work.values() if isinstance(spec := item.spec, Run) and spec.mask}
         lines += [
-            f"note: a transferred ticket's output layer, {head}, gets new random weights: its source has other outputs"
+            f"note: a transferred ticket's output layer, {head}, has the study's own starting weights and a random "
+            "mask: its source has other outputs"
             for head in sorted(filter(None, heads))
         ]
         if self.study.data.validation == 0:
@@ -187,7 +188,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
             rewind,
             starts,
             settings,
-            found.trial(number, items, rewind, starts) if found else None,
+            found.trial(number, items, rewind, starts, coverage) if found else None,
             tracked_rates=rates,
             narrower=narrower,
         )
@@ -247,10 +248,12 @@ def _check_sources(sources: Mapping[str, Source], starts: Sequence[int]) -> None
         InputError: a source's budget is too small, or patience could end its dense run.
     """
     for label, source in sources.items():
-        if max(starts) >= source.budget or (source.study.training.patience and max(starts)):
+        patience = source.study.training.patience
+        if max(starts) >= source.budget or (patience and max(starts)):
+            sooner = f", and training.patience={patience} could end it sooner" if patience else ""
             raise InputError(
                 f"arm {label!r}: the source must train beyond iteration {max(starts)}, which rewind asks for; its "
-                f"budget is {source.budget} iterations and its patience {source.study.training.patience}"
+                f"budget is {source.budget} iterations{sooner}"
             )
 
 

@@ -36,7 +36,9 @@ class Source:
     remaining: Sequence[int]
     budget: int
 
-    def trial(self, number: int, items: dict[str, Item], rewind: int, starts: tuple[int, ...]) -> Trial:
+    def trial(
+        self, number: int, items: dict[str, Item], rewind: int, starts: tuple[int, ...], target: Coverage
+    ) -> Trial:
         """Return a trial, which plans its work into `items`.
 
         Args:
@@ -44,6 +46,7 @@ class Source:
             items: all work of the plan.
             rewind: the iteration that kept weights go back to.
             starts: all such iterations of the plan.
+            target: coverage of the study's own network, beside which costs are counted.
         """
         return Trial(
             self.study,
@@ -57,6 +60,7 @@ class Source:
             rewind,
             starts,
             role="source: ",
+            size=self.coverage.multiply_adds / target.multiply_adds if target.multiply_adds else 1.0,
         )
 
 

@@ -12,7 +12,7 @@ from tombola.data import DataSettings
 from tombola.errors import nearest
 from tombola.networks import NetworkSettings
 from tombola.pruning.at_init import AT_INIT
-from tombola.pruning.criteria import CRITERIA
+from tombola.pruning.criteria import CRITERIA, SYNONYMS
 from tombola.pruning.patterns import Pattern
 from tombola.registry import name_schema, named
 from tombola.section import LARGEST_SEED, MOST_ARMS, MOST_REPEATS, SAME_AS, JsonSchema, Section
@@ -64,7 +64,7 @@ class ArmSettings(Section):
     shuffle: bool = False
     reinit: bool = False
     training: dict[str, Any] = Field(default_factory=dict, json_schema_extra={SAME_AS: "training"})
-    criterion: str | None = Field(default=None, json_schema_extra=named([*CRITERIA, *AT_INIT], "criterion"))
+    criterion: str | None = Field(default=None, json_schema_extra=named([*CRITERIA, *SYNONYMS, *AT_INIT], "criterion"))
     weights: FrozenWeights | None = None
     pattern: Pattern | None = None
     kept: Literal["rewind", "reinit", "reshuffle", "constant", "random-signs"] = "rewind"
@@ -86,13 +86,21 @@ class ArmSettings(Section):
             known = value.keys() <= cls.model_fields.keys()  # else the unknown option is what is wrong
             acts = value.get("kept", "rewind") != "rewind" or value.get("pruned", "zero") != "zero"
             if known and not acts and not any(_is_on(value.get(control)) for control in ("shuffle", "reinit")):
-                raise ValueError(f"a control of {value['rule']} has shuffle: true, reinit: true, or both")
+                raise ValueError(
+                    f"a control of {value['rule']} must change something: give it shuffle: true, reinit: true, "
+                    "kept: reinit (or another), or pruned: freeze; signs: true belongs to kept"
+                )
             return value
         if isinstance(value, dict) and len(value) == 1 and "rule" not in value:
             ((rule, options),) = value.items()
             if options is None or isinstance(options, dict):
                 return {"rule": rule, **(options or {})}
         return value
+
+    @field_validator("criterion")
+    @classmethod
+    def _one_name(cls, criterion: str | None) -> str | None:
+        return None if criterion is None else SYNONYMS.get(criterion, criterion)
 
     @classmethod
     def written_forms(cls, fields: JsonSchema) -> list[JsonSchema]:

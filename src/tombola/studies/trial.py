@@ -105,6 +105,7 @@ class Trial:
         narrower: of the network; None where no arm may ask for a narrower one.
         source: the trial of the same number in which that arm's ticket is found, where it is transferred.
         role: what its groups are called by, where it is such a source.
+        size: multiply-adds of its dense network relative to the study's, where it is such a source.
         items: all work of the study so far, by identity; each item comes after those that it needs.
     """
 
@@ -121,6 +122,7 @@ class Trial:
     settings: ArmSettings | None = None
     source: Trial | None = None
     role: str = ""
+    size: float = 1.0
     tracked_rates: tuple[dict[str, float], ...] | None = field(default=None, kw_only=True)
     narrower: Narrower | None = field(default=None, kw_only=True, repr=False)
 
@@ -599,7 +601,7 @@ class Trial:
             parent = self.items[search.run].spec
             assert isinstance(parent, Training)
             examples = parent.training.batch_size
-        cost = Cost(evaluated=PASSES.get(search.criterion, 0) * examples)
+        cost = Cost(evaluated=PASSES.get(search.criterion, 0) * examples, size=self.size)
         item = self.add(search, f"mask.{of}.level-{search.level:02}", "masks", cost)
         return MaskUse(search=item.id)
 
@@ -655,4 +657,5 @@ class Trial:
             + tests * self.data.test
             + curve(recipe.train_interval) * self.data.train,
             density=self._density(spec, level, budget),
+            size=self.size,
         )

@@ -234,7 +234,7 @@ def _density(answer: Answer) -> Number:
 def _difference(answer: Answer, at: Judged) -> Number:
     metric = answer.metric
     texts = differences([at.difference, at.low, at.high], metric)
-    interval = f"95 % interval {texts[1]} to {texts[2]}" if math.isfinite(at.low) else _without_interval(at)
+    interval = f"95 % interval {texts[1]} to {texts[2]}" if at.low < at.high else _without_interval(at)
     lower = "" if metric.better == "higher" else "; lower is better"
     return Number(f"{metric.words} against dense", texts[0], metric.difference_unit, interval + lower)
 
@@ -249,7 +249,7 @@ def _stop(at: Judged) -> Number:
     )
     interval = (
         f"95 % interval {at.stop_low:+,.0f} to {at.stop_high:+,.0f}"
-        if math.isfinite(at.stop_low)
+        if at.stop_low < at.stop_high
         else _without_interval(at)
     )
     return Number(label, size, unit, f"{at.stop:+,.0f} iterations; {interval}")

@@ -103,14 +103,19 @@ def chain_of(module: nn.Module) -> Chain:
     return Chain(tuple(parts), tuple(sizes))
 
 
+def _is_chain(module: nn.Module) -> bool:
+    """Return whether a module is an nn.Sequential, or of a subclass with the same forward pass."""
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
 def _layers(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
-    if type(module) is not nn.Sequential:
+    if not _is_chain(module):
         raise _refused(prefix, module)
     found = []
     for name, layer in module._modules.items():  # `named_children` gives a layer once, however often it is used
         assert layer is not None
         path = f"{prefix}.{name}" if prefix else name
-        if type(layer) is nn.Sequential:
+        if _is_chain(layer):
             found += _layers(layer, path)
         elif isinstance(layer, (*PRODUCTS, _BatchNorm, *BETWEEN)) and getattr(layer, "groups", 1) == 1:
             found.append((path, layer))

@@ -105,12 +105,14 @@ class Cost:
         batch_size: examples in a step.
         evaluated: examples that pass through the network outside training steps, over all evaluations.
         density: share of the matrix weights that take part, 0 to 1.
+        size: multiply-adds of its dense network, relative to the study's: not 1 for the source of a transfer.
     """
 
     iterations: int = 0
     batch_size: int = 0
     evaluated: int = 0
     density: float = 1.0
+    size: float = 1.0
 
     def operations(self, multiply_adds: float) -> float:
         """Return floating-point operations; a multiply-add counts as two, and pruned weights cost nothing.
@@ -119,9 +121,9 @@ class Cost:
         Layer densities are taken to be equal.
 
         Args:
-            multiply_adds: of one example in the dense network.
+            multiply_adds: of one example in the study's dense network.
         """
-        return 2.0 * self.density * multiply_adds * (3 * self.iterations * self.batch_size + self.evaluated)
+        return 2.0 * self.density * self.size * multiply_adds * (3 * self.iterations * self.batch_size + self.evaluated)
 
 
 @dataclass(frozen=True)
