@@ -44,7 +44,7 @@ def main() -> None:
         old.unlink()
     points = gather_interpolations(studies, settings)
     # For one study, Figure 3 replaces `rounds`. For several studies, only figures of all studies together are useful.
-    unwanted = ("rounds",) if len(studies) == 1 else ("figure-1", "figure-3", "figure-4", "figure-5")
+    unwanted = ("rounds",) if len(studies) == 1 else ("figure-1", "figure-3", "figure-4", "figure-5", "rounds")
     figures = draw(levels, curves, target, interpolations=points, settings=settings, formats=["png"])
     for path in [path for path in figures if path.stem.startswith(unwanted)]:
         figures.remove(path)
