@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import subprocess
 import time
@@ -14,7 +15,7 @@ import distributed
 import pytest
 from distributed import Scheduler, Worker
 
-from tombola.errors import ClusterError, StoppedByUser
+from tombola.errors import ClusterError, InputError, StoppedByUser
 from tombola.running import dask_site, slurm_site
 from tombola.running.courier import leave
 from tombola.running.dask_site import DaskSite
@@ -106,3 +107,24 @@ def test_what_sbatch_says_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(ClusterError, match=message):
         slurm_site._check_job("#!/bin/sh", ClusterSettings(cores=2))
+
+
+@pytest.mark.parametrize("address", ["head:8786", "tcp://head", "http://head:8786", "tcp://head:99999"])
+def test_an_address_of_another_form_is_refused_at_once(address: str) -> None:
+    with pytest.raises(InputError, match=r"--on dask=.*: the address has another form; write tcp://HOST:PORT"):
+        DaskSite(ClusterSettings(), address).reached(None).__enter__()
+
+
+def test_the_terminal_stays_free_of_dasks_log() -> None:
+    log = logging.getLogger("distributed.client")
+    before = log.level
+    with dask_site._silent():
+        assert not log.isEnabledFor(logging.ERROR)
+    assert log.level == before
+
+
+def test_settings_are_shown_with_their_defaults() -> None:
+    assert DaskSite(ClusterSettings(workers=3)).describe().endswith(": workers 3, cores 1, lease 60")
+    slurm = slurm_site.SlurmSite(ClusterSettings(partition="gpu", environment=("module load cuda",)), store="s3://b/p")
+    wanted = "cores 1, memory 4GB, gpus 0, walltime 1:00:00, partition gpu, environment ['module load cuda'], lease 60"
+    assert slurm.describe() == f"computed by jobs of SLURM: {wanted}; results travel by s3://b/p"

@@ -71,9 +71,11 @@ def test_processes_of_the_users_own_executor_use_s3(s3: Any, alone: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_command_that_was_killed_resumes_from_s3(s3: Any, alone: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    changes = [f"{name}={str(value).replace(chr(39), '')}" for name, value in CHANGES.items()]
+def test_a_command_that_was_killed_resumes_from_s3(s3: Any, tmp_path: Path) -> None:
+    alone, out = tmp_path / "alone", tmp_path / "elsewhere" / "out"
+    longer = CHANGES | {"trials": 1, "training.iterations": 12_000}  # workers send a checkpoint every 5 seconds
+    tombola.run(tombola.Study.load("demo", **longer), alone, workers=0, figures=False, quiet=True)
+    changes = [f"{name}={str(value).replace(chr(39), '')}" for name, value in longer.items()]
     command = [sys.executable, "-m", "tombola", "run", "demo", *changes, "--out", str(out), "--on", "dask", "--quiet"]
     command += ["--workers", "2", "--store", f"s3://{BUCKET}/two", "--checkpoint-every", "0.3", "--no-figures"]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -246,7 +246,8 @@ def _silent() -> Iterator[None]:
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
     scheme, mark, place = address.partition("://")
-    if scheme not in SCHEMES or not mark or not place.rpartition(":")[2].isdigit():
+    port = place.rpartition(":")[2]
+    if scheme not in SCHEMES or not mark or not port.isdigit() or int(port) >= 2**16:
         raise InputError(f"--on dask={address}: the address has another form; write tcp://HOST:PORT")
     try:
         with dask.config.set({"distributed.comm.timeouts.connect": ANSWER}):
