@@ -216,7 +216,7 @@ def test_a_sparse_engine_is_refused_before_anything_is_written(engine, tmp_path)
     [
         ({"of": "ticket", "kept": "keep"}, r"arms\.0\.kept='keep': must be"),
         ({"of": "ticket", "pruned": "one"}, r"arms\.0\.pruned='one': must be"),
-        ({"of": "ticket", "signs": True}, "a control of ticket has"),
+        ({"of": "ticket", "signs": True}, "a control of ticket must change something"),
         ({"ticket": {"signs": True}}, "signs: true belongs to kept: reinit, reshuffle or constant"),
         ({"of": "ticket", "kept": "random-signs", "signs": True}, "not to kept: random-signs"),
         ({"of": "ticket", "kept": "constant", "reinit": True}, "reinit: true and kept: constant both say"),

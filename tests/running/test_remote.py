@@ -232,19 +232,30 @@ def test_settings_of_a_file_replace_those_of_the_study(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("partition: gpu\nworkers: 4\n")
     found = read_cluster(tmp_path / "mine.yaml", ClusterSettings(workers=2, walltime="2:00:00"))
     assert found == ClusterSettings(workers=4, walltime="2:00:00", partition="gpu")
-    assert found.text() == "workers 4, walltime 2:00:00, partition gpu"
+    wanted = "workers 4, cores 1, memory 4GB, gpus 0, walltime 2:00:00, partition gpu, lease 60"
+    assert found.text() == wanted
+    assert found.text(without=("memory", "gpus", "walltime", "partition")) == "workers 4, cores 1, lease 60"
+
+
+PATTERNS = ("partition", "account", "interface", "walltime")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("waltime: 1", "mine.yaml: unknown field 'waltime'; did you mean 'walltime'?"),
-        ("workers: 0", "mine.yaml: workers: .*greater than or equal to 1"),
-        ("partition: 'a; rm'", "mine.yaml: partition: "),
-        ('directives: ["--comment=a\\ntouch b"]', r"mine.yaml: directives: '--comment=a\\ntouch b' is not one option"),
-        ("directives: [x]", "mine.yaml: directives: 'x' is not one option of sbatch on one line"),
-        *((f'{name}: "1\\n"', f"mine.yaml: {name}: ") for name in ("partition", "account", "interface")),
-        *((f'{name}: "1{end}\\n"', f"mine.yaml: {name}: ") for name, end in (("walltime", ""), ("memory", "GB"))),
+        ("workers: 0", "mine.yaml: workers=0: .*greater than or equal to 1; write for example workers: 4"),
+        ("partition: 'a; rm'", "mine.yaml: partition='a; rm' has another form; write for example partition: gpu"),
+        ('directives: ["--comment=a\\ntouch b"]', r"mine.yaml: directives=.*'--comment=a\\ntouch b' is not one option"),
+        ("directives: [x]", "mine.yaml: directives=.*'x' is not one option of sbatch on one line"),
+        *(
+            (f'{name}: "1\\n"', f"mine.yaml: {name}=.* has another form")
+            for name in ("partition", "account", "interface")
+        ),
+        *(
+        ('memory: "1GB\n"', "mine.yaml: memory=.* has another form"),
+            for name, end in (("walltime", ""), ("memory", "GB"))
+        ),
         ("[1]", "mine.yaml has no settings of a cluster"),
     ],
 )
