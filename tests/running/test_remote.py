@@ -248,14 +248,8 @@ PATTERNS = ("partition", "account", "interface", "walltime")
         ("partition: 'a; rm'", "mine.yaml: partition='a; rm' has another form; write for example partition: gpu"),
         ('directives: ["--comment=a\\ntouch b"]', r"mine.yaml: directives=.*'--comment=a\\ntouch b' is not one option"),
         ("directives: [x]", "mine.yaml: directives=.*'x' is not one option of sbatch on one line"),
-        *(
-            (f'{name}: "1\\n"', f"mine.yaml: {name}=.* has another form")
-            for name in ("partition", "account", "interface")
-        ),
-        *(
+        *((f'{name}: "1\n"', f"mine.yaml: {name}=.* has another form") for name in PATTERNS),
         ('memory: "1GB\n"', "mine.yaml: memory=.* has another form"),
-            for name, end in (("walltime", ""), ("memory", "GB"))
-        ),
         ("[1]", "mine.yaml has no settings of a cluster"),
     ],
 )
