@@ -150,6 +150,21 @@ def test_the_execution_that_answers_counts(scene: Scene, trained: Store) -> None
     assert scene.names() == set()
 
 
+def test_what_a_worker_sends_after_another_did_its_work_is_not_left(scene: Scene, trained: Store) -> None:
+    """A frozen worker wakes up: its item has no children, and its result came from another execution."""
+    dispatch = scene.dispatch()
+    for item in scene.plan.work.values():
+        assert scene.done(dispatch, item) == ["done"]
+    (leaf,) = [item for item in scene.plan.work.values() if not dispatch._children[item.id]]
+    late = f"{leaf.id}/{uuid.uuid4().hex}.result"
+    scene.depot.put(late, pack(scene.store.folder(leaf.id) or Path()))
+    scene.depot.put(f"{leaf.id}/{checkpoint_name(4, uuid.uuid4().hex)}", b"late")
+    assert late in scene.names()
+    dispatch.shutdown()
+    assert not {name for name in scene.names() if name.startswith(leaf.id)}
+    assert same(scene.store, trained, leaf)
+
+
 def test_a_result_that_is_not_whole_is_not_stored(scene: Scene) -> None:
     item = next(iter(scene.plan.work.values()))
 

@@ -62,6 +62,7 @@ class Dispatch(WorkExecutor):
         self._pool = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="parcels")
         self._children = Counter(parent for item in plan.work.values() for parent in item.needs)
         self._left = plan.work.keys() & set(depot.names(""))  # what a command that died has left there
+        self._taken: set[str] = set()  # what this command has sent to workers
         self._offered: dict[str, Parent] = {}
         self._offering: dict[str, threading.Lock] = {parent: threading.Lock() for parent in self._children}
         self._under_way: set[Future[list[str]]] = set()
@@ -107,6 +108,7 @@ class Dispatch(WorkExecutor):
             call.outcomes[item.id] = "busy"
             return
         call.mine.append(item)
+        self._taken.add(item.id)
         names = self._depot.names(item.id) if item.id in self._left else []
         for name in names:
             if name.endswith(RESULT) and not store.has(item):
@@ -216,7 +218,10 @@ class Dispatch(WorkExecutor):
         self._ended.set()
         self._watcher.join()
         self._pool.shutdown()
-        for work_id in self._offered.keys() | self._left:
+        late: set[str] = set()  # parcels of workers that woke up after others had done their work
+        with contextlib.suppress(StoreError):
+            late = {each for each in self._taken & set(self._depot.names("")) if self._store.folder(each) is not None}
+        for work_id in self._offered.keys() | self._left | late:
             with contextlib.suppress(StoreError):
                 self._depot.delete(work_id)
         self._depot.close()
