@@ -201,7 +201,7 @@ def test_a_transfer_that_can_not_be(transfer, match):
 
 def headed(input_shape, classes, norm=True):
     body = nn.Sequential(nn.Flatten(), nn.Linear(64, 6, bias=False), nn.BatchNorm1d(6) if norm else nn.Identity())
-    return nn.Sequential(body, nn.ReLU(), nn.Linear(6, classes))
+    return nn.Sequential(body, nn.ReLU(), nn.Linear(6, classes, bias=norm))  # without norm, only matrices
 
 
 @pytest.mark.parametrize("take", ["mask", "mask-and-weights", "mask-and-trained"])

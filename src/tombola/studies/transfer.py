@@ -201,7 +201,7 @@ def _check_others(source: Coverage, target: Coverage, arm: str) -> None:
     """
     here, there = target.others, source.others
     head = target.output.rpartition(".")[0]
-    for name in sorted({**here, **there}) if here and there else ():
+    for name in sorted({**here, **there}):
         of_head = name in here and name in there and name.rpartition(".")[0] == head
         if here.get(name) != there.get(name) and not of_head:
             raise InputError(
