@@ -285,14 +285,13 @@ def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embedd
         examples=examples,
         output_shape=_shape_of(returned),
         returned="Tensor" if isinstance(returned, Tensor) else type(returned).__name__,
-        others={name: tuple(tensor.shape) for name, tensor in _tensors_of(module) if name not in prunable},
+        others={
+            name: tuple(tensor.shape)
+            for name, tensor in module.state_dict().items()
+            if name not in prunable and isinstance(tensor, Tensor)
+        },
     )
     return coverage if output is None else replace(coverage, output=coverage.select(output, "network.output"))
-
-
-def _tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return the tensors of a module's state_dict; what else a module keeps there is left out."""
-    return [(name, value) for name, value in module.state_dict().items() if isinstance(value, Tensor)]
 
 
 def _why_not(name: str, parameter: Tensor, use: Use, trace: ProductTrace, embeddings: bool) -> str:

@@ -75,8 +75,7 @@ class Moving(Section):
     @property
     def _last_dense(self) -> int:
         """The number of AC/DC's last dense phase, odd; the first compressed phase is 0."""
-        phases = (self.end - self.begin) // self.every
-        return phases - 1 if phases % 2 == 0 else phases - 2
+        return (self.end - self.begin) // self.every // 2 * 2 - 1
 
     def kept_share(self, sizes: dict[str, int], budget: int) -> float:
         """Return the mean share of weights that are computed with over a run of `budget` iterations, 0 to 1.
