@@ -15,6 +15,7 @@ SOURCE = Path(tombola.__file__).parent
 ROOMS = (
     ("__main__", "__init__"),
     ("cli",),
+    ("commands",),
     ("doctor",),
     ("html",),
     ("integrations",),
