@@ -14,6 +14,7 @@ from tombola.figures import draw, gather
 from tombola.figures.characteristics import layer_densities as layers_figure
 from tombola.figures.characteristics import live_pixels as pixels_figure
 from tombola.figures.characteristics import mask_overlap as overlap_figure
+from tombola.figures.characteristics import sign_flips as flips_figure
 from tombola.running.results import Results
 
 NAMES = ["layer-densities", "mask-overlap", "live-pixels"]
@@ -81,3 +82,12 @@ def test_what_the_figures_show(results):
     assert len(pictures) == 3
     for picture, (_, rows) in zip(pictures, table.groupby("level"), strict=True):
         np.testing.assert_array_equal(picture.ravel(), rows.sort_values(["row", "column"])["share"])
+
+
+def test_arms_with_the_same_masks_share_a_panel(results):
+    levels, _, settings = gather([results])
+    (setting,) = settings.values()
+    for figure in (layers_figure(levels, setting), overlap_figure(levels, setting)):
+        assert [axes.get_title(loc="left") for axes in figure.axes] == ["(a) ticket, reinit"]
+    titles = [axes.get_title(loc="left") for axes in flips_figure(levels, setting).axes]
+    assert titles == ["(a) ticket", "(b) reinit"]

@@ -106,7 +106,7 @@ def _with_density(statistics: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 def _by_layer(
     levels: pd.DataFrame, statistics: pd.DataFrame, measure: str, about: str, label: str, form: Form, more: str = ""
 ) -> Figure:
-    """Return a panel for each of the first three arms, with a curve for each layer.
+    """Return a panel for each of the first three arms, with a curve for each layer; arms with equal curves share one.
 
     Args:
         levels: a row per (arm, trial, repeat, level).
@@ -117,7 +117,8 @@ def _by_layer(
         form: sizes and bars.
         more: for the small print.
     """
-    arms = in_order(statistics["arm"])[:MOST_PANELS]
+    panels = _equal_arms(statistics)[:MOST_PANELS]
+    arms = [arm for panel in panels for arm in panel]
     statistics = statistics[statistics["arm"].isin(arms)]
     style_of = layer_styles(list(dict.fromkeys(statistics["layer"])))
     entries = [(legend_line(style, form), layer.removesuffix(".weight")) for layer, style in style_of.items()]
@@ -125,22 +126,39 @@ def _by_layer(
         entries.append((legend_line(Style(GREY, "", ":"), form), "chance"))
     figure, all_axes = page(
         page_title(levels, about),
-        panels=len(arms),
+        panels=len(panels),
         legend=[entries],
         small_print=small_print(summarise(levels[levels["arm"].isin(arms)]), "points", form.bars, more),
         form=form,
     )
     highest = 100 * float(np.nanmax(statistics[f"{measure}_max"]))
-    for letter, axes, arm in zip("abc", all_axes, arms, strict=False):
+    for letter, axes, panel in zip("abc", all_axes, panels, strict=False):
+        of_panel = statistics[statistics["arm"] == panel[0]]
         for layer, style in style_of.items():
-            rows = statistics[(statistics["arm"] == arm) & (statistics["layer"] == layer)].sort_values("level")
+            rows = of_panel[of_panel["layer"] == layer].sort_values("level")
             low, high = (100 * ends for ends in bar_ends(rows, measure, form.bars))
             x, mean = (100 * rows[name].to_numpy(dtype=float) for name in ("density", f"{measure}_mean"))
             points_with_bars(axes, x, mean, low, high, style.line_options(form.line))
             if "chance" in rows:
                 chance = 100 * rows["chance"].to_numpy(dtype=float)
                 axes.plot(x, chance, color=style.color, linestyle=":", linewidth=0.75 * form.line)
-        density_axis(axes, statistics.loc[statistics["arm"] == arm, "density"], form)
+        density_axis(axes, of_panel["density"], form)
         value_axis(axes, label, 0.0, highest, form)
-        axes.set_title(f"({letter}) {plain(arm)}", loc="left", size=0.95 * form.label)
+        axes.set_title(f"({letter}) {', '.join(plain(arm) for arm in panel)}", loc="left", size=0.95 * form.label)
     return figure
+
+
+def _equal_arms(statistics: pd.DataFrame) -> list[list[str]]:
+    """Return the arms in order, those with equal curves together: a control often has the masks of its ticket."""
+    panels: list[list[str]] = []
+    curves: list[pd.DataFrame] = []
+    for arm in in_order(statistics["arm"]):
+        curve = statistics[statistics["arm"] == arm].drop(columns="arm").sort_values(["layer", "level"])
+        curve = curve.reset_index(drop=True)
+        same = next((panel for panel, other in zip(panels, curves, strict=True) if curve.equals(other)), None)
+        if same is None:
+            panels.append([arm])
+            curves.append(curve)
+        else:
+            same.append(arm)
+    return panels
