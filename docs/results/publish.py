@@ -23,6 +23,7 @@ from tombola.figures import draw, gather, gather_interpolations
 from tombola.html.write import write_comparison, write_report
 from tombola.session import save
 from tombola.studies import dump_study
+from tombola.tables.claims import measured_text
 
 MARK = "<!-- made by docs/results/publish.py from here on -->"
 ROWS = 50  # of the curves' summary, for each level
@@ -106,7 +107,7 @@ def _claims(outcomes: list[Outcome]) -> list[str]:
     """Return a table of the claims about such a study, and a note on its columns."""
     rows = [
         f"| {outcome.claim.id} | {' '.join(outcome.claim.sentence.split())} | {outcome.claim.expectation} | "
-        f"{_measured(outcome)} | {outcome.n} | {outcome.outcome} |"
+        f"{outcome.reason if outcome.measured is None else measured_text(outcome)} | {outcome.n} | {outcome.outcome} |"
         for outcome in outcomes
         if outcome.applies and not outcome.other_recipe
     ]
@@ -119,14 +120,6 @@ def _claims(outcomes: list[Outcome]) -> list[str]:
         "[Statistics](../../statistics.md#claims-tombola-claims-results)\n"
         "defines the results. `tombola claims` prints the same table.",
     ]
-
-
-def _measured(outcome: Outcome) -> str:
-    if outcome.measured is None:
-        return outcome.reason
-    if outcome.low is None:
-        return f"{outcome.measured:.3g}"
-    return f"{outcome.measured:.3g} [{outcome.low:.3g}, {outcome.high:.3g}]"
 
 
 def _summary(curves: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tombola.analysis.claims import NOT_MEASURED, NOT_REPRODUCED, Claim, Outcome, evaluate, published_claims
 from tombola.analysis.reading import read_levels, read_points
+from tombola.tables.claims import measured_text
 
 MARK = "<!-- made by docs/results/summarise.py from here on; sentences behind **names** are kept -->"
 HEAD = """# Summary
@@ -69,7 +70,7 @@ def _section(source: str, claims: list[Claim], found: list[Found], reasons: dict
         mine = [each for each in found if each[1].claim.id == claim.id]
         start = f"| {claim.id} | {' '.join(claim.sentence.split())} | {claim.expectation} |"
         rows += [
-            f"{start} {_measured(outcome)} | {outcome.n} | {outcome.outcome} "
+            f"{start} {measured_text(outcome)} | {outcome.n} | {outcome.outcome} "
             f"| [{page}]({page}/README.md), {outcome.study} |"
             for page, outcome in mine
         ] or [f"{start} | | not measured | |"]
@@ -77,13 +78,6 @@ def _section(source: str, claims: list[Claim], found: list[Found], reasons: dict
             sentences.append(f"- **{claim.id}** {reasons.get(claim.id, UNKNOWN)}")
     table = ["| claim | statement | published | measured | n | result | page, study |", "|---|---|---|---|---|---|---|"]
     return [f"## {source}", "\n".join([*table, *rows]), *(["\n".join(sentences)] if sentences else [])]
-
-
-def _measured(outcome: Outcome) -> str:
-    assert outcome.measured is not None
-    if outcome.low is None:
-        return f"{outcome.measured:.3g}"
-    return f"{outcome.measured:.3g} [{outcome.low:.3g}, {outcome.high:.3g}]"
 
 
 if __name__ == "__main__":

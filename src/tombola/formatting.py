@@ -104,6 +104,18 @@ def together(values: Sequence[float], sign: bool = False, significant: int = 3) 
     return [f"{value:{plus},.{decimals}f}" for value in values]
 
 
+def with_interval(values: Sequence[float]) -> list[str]:
+    """Return a mean and the ends of its interval, with two digits of the interval's width: 98.262, 98.233, 98.291.
+
+    A single value, without an interval, has four digits.
+    """
+    width = values[2] - values[1] if len(values) == 3 else 0.0
+    if not math.isfinite(width) or width <= 0 or not -5 < math.floor(math.log10(width)) < 6:
+        return together(values, significant=4)
+    decimals = max(0, 1 - math.floor(math.log10(float(f"{width:.1e}"))))
+    return [f"{value:,.{decimals}f}" for value in values]
+
+
 def differences(values: Sequence[float], metric: Metric) -> list[str]:
     """Return differences of displayed values, such as a mean and its interval, with their signs and without a unit."""
     return [signed(value, metric) for value in values] if metric.unit == "%" else together(values, sign=True)

@@ -15,7 +15,7 @@ from tombola.analysis.stability import Parting
 from tombola.analysis.verdicts import verdicts
 from tombola.figures.ending import ending
 from tombola.figures.text_chart import ASCII, text_chart
-from tombola.formatting import differences, percent, together, typeset
+from tombola.formatting import differences, percent, together, typeset, with_interval
 from tombola.tables.answer import HEADLINES, at_its_level, barriers_in_words, headline, numbers, proof
 from tombola.tasks.metric import ACCURACY, Metric
 
@@ -135,6 +135,23 @@ def test_other_metrics_and_no_early_stop():
     assert (difference.value, difference.unit) == ("-0.00001", "kW")
     assert difference.remark == "95 % interval -0.00214 to +0.00215; lower is better"
     assert (stop.value, stop.remark) == ("–", "not measured")
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([98.2620, 98.2331, 98.2909], ["98.262", "98.233", "98.291"]),
+        ([0.24497, -5.26e-06, 0.48995], ["0.24", "-0.00", "0.49"]),
+        ([10.5, 6.2, 16.1], ["10.5", "6.2", "16.1"]),
+        ([1.0, 0.95, 1.0499], ["1.00", "0.95", "1.05"]),  # a width of 0.0999 has two digits as 0.10
+        ([12345.0, 11000.0, 13690.0], ["12,345", "11,000", "13,690"]),
+        ([0.5, 0.5, 0.5], ["0.5000", "0.5000", "0.5000"]),
+        ([2.507], ["2.507"]),
+        ([0.5, 0.5, float("nan")], ["0.5000", "0.5000", "nan"]),
+    ],
+)
+def test_an_interval_has_two_digits_of_its_width(values, texts):
+    assert with_interval(values) == texts
 
 
 def test_numbers_read_together():

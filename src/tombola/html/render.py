@@ -26,8 +26,8 @@ from tombola.formatting import (
     number,
     percent,
     plain,
-    together,
     typeset,
+    with_interval,
 )
 from tombola.html import answer_chart, figures, measured
 from tombola.html.answer_chart import SYMBOLS, answer_table, shown_first
@@ -162,7 +162,7 @@ def _render(
         "headline": headline,
         "numbers": numbers,
         "proof": proof,
-        "together": together,
+        "with_interval": with_interval,
         "typeset": typeset,
         "number": number,
         "byte_size": byte_size,

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tombola.formatting import counted, plain, together
+from tombola.formatting import counted, plain, with_interval
 
 if TYPE_CHECKING:
     from tombola.analysis.claims import Outcome
@@ -109,7 +109,7 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
     for outcome in outcomes:
         told = outcome.outcome in (INCONCLUSIVE, NOT_MEASURED) and outcome.reason != BOTH_SIDES
         reason = f": {outcome.reason}" if told else ""
-        cells = [outcome.claim.id, outcome.claim.sentence, outcome.claim.expectation, _measured(outcome)]
+        cells = [outcome.claim.id, outcome.claim.sentence, outcome.claim.expectation, measured_text(outcome)]
         table.add_row(
             *(Text(cell) for cell in cells),
             Text(str(outcome.n or "-")),
@@ -118,10 +118,11 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _measured(outcome: Outcome) -> str:
+def measured_text(outcome: Outcome) -> str:
+    """Return what was measured, with its 95 % interval: "98.262 [98.233, 98.291]"; "-" if nothing was."""
     if outcome.measured is None:
         return "-"
     if outcome.low is None or outcome.high is None:
-        return together([outcome.measured], significant=4)[0]
-    mean, low, high = together([outcome.measured, outcome.low, outcome.high], significant=4)
+        return with_interval([outcome.measured])[0]
+    mean, low, high = with_interval([outcome.measured, outcome.low, outcome.high])
     return f"{mean} [{low}, {high}]"
