@@ -78,7 +78,7 @@ class Results(RunningResults):
             margin: the loss that still counts as none, as a fraction; the study's where it is not given.
 
         Raises:
-            InputError: nothing is done yet, or `margin` is no number between 0 and 1.
+            InputError: nothing is done yet, or `margin` is not a number between 0 and 1.
         """
         return Verdicts(verdicts(self._levels(), self.study.margin if margin is None else margin))
 

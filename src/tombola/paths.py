@@ -79,7 +79,7 @@ def read_text(path: Path, limit: int) -> str:
     """Return a text file of UTF-8.
 
     Raises:
-        InputError: it can't be read, is no text, no regular file, or larger than `limit` bytes.
+        InputError: it can't be read, is not text or not a regular file, or is larger than `limit` bytes.
     """
     try:
         size = regular_file(path).st_size

@@ -49,7 +49,7 @@ def read_yaml(text: str, source: str, kind: Literal["rt", "safe"] = "rt") -> Any
         kind: "rt" gives ruamel's maps and lists, which know their lines; "safe" gives plain ones.
 
     Raises:
-        InputError: it is no YAML, or is longer, deeper or larger than any study. The message names the line.
+        InputError: it is not YAML, or is longer, deeper or larger than any study. The message names the line.
     """
     if len(text) > MAX_BYTES:
         raise InputError(f"{source}: has {len(text):,} characters; the limit is {MAX_BYTES:,}")

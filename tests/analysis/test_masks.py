@@ -164,7 +164,7 @@ class Bare(nn.Module):
     ],
 )
 def test_units_of_other_matrices_are_not_guessed(module, name):
-    """A mask that covers them is no reason to take their first dimension for units."""
+    """A mask that covers them is not a reason to take their first dimension for units."""
     coverage = None if "parametrizations" in name else examine(module, (2,))
     mask = Mask({"weight": torch.ones(2, 2, dtype=torch.bool)}) if coverage is None else Mask.full(coverage.shapes())
     assert coverage is None or any(name in each for each in coverage.sizes())

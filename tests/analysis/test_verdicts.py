@@ -118,7 +118,7 @@ def test_arms_and_studies_in_their_order():
 
 @pytest.mark.parametrize(("gain", "sooner"), [(-0.001, 0.5), (0.005, 1.0)], ids=["at the margin", "no earlier"])
 def test_the_false_positive_rate_is_nominal(gain, sooner):
-    """At both edges of what is no winning ticket. The full figure: benchmarks/verdict_calibration.py."""
+    """At both edges of what is not a winning ticket. The full figure: benchmarks/verdict_calibration.py."""
     rng = np.random.default_rng(5)
     studies, trials, width = 250, 5, 9
     study, trial, level = (axis.ravel() for axis in np.indices((studies, trials, width)))

@@ -1,4 +1,4 @@
-"""Columns are matched by name between train and test; labels that are no classes are refused."""
+"""Columns are matched by name between train and test; labels that are not classes are refused."""
 
 import numpy as np
 import own_data

@@ -26,7 +26,7 @@ from tombola.studies.loading import preset_names
 LANGUAGES = {"sh", "python", "yaml", "text"}
 DIRECTIVE = re.compile(r"\{[a-z-]+\}.*")  # Sphinx runs it
 
-# Blocks that are no code: (page, first line) -> what they are.
+# Blocks that are not code: (page, first line) -> what they are.
 NOT_CODE = {
     ("docs/architecture.md", "study (file, command line, Python)"): "a drawing of the data flow",
     ("docs/results.md", "arm,trial,level,density,early_stop_iteration,early_stop_test_accuracy"): (

@@ -96,7 +96,7 @@ def test_damaged_packed_files(folder: Path, values: bytes, recipe: bytes, data: 
 
 @pytest.mark.parametrize("number", [np.inf, np.nan])
 def test_shared_values_that_are_no_numbers(folder: Path, values: bytes, number: float) -> None:
-    """Once found: a warning of NumPy, and then weights that are no numbers."""
+    """Once found: a warning of NumPy, and then weights that are not numbers."""
     begin = 20 + int.from_bytes(values[16:20], "little")
     content = resealed(values[:begin] + np.float32(number).tobytes() + values[begin + 4 :])
     with pytest.raises(InputError, match="not a finite number"):
@@ -191,7 +191,7 @@ SMALL, FILES = small("cifar10")  # 2 examples a file
 @many_cases
 @given(st.data())
 def test_files_of_cifar(data: st.DataObject) -> None:
-    """As if their checksum were right: a checksum is no proof against someone who can choose two files of one."""
+    """As if their checksum were right: a checksum is not a proof against someone who can choose two files of one."""
     name = data.draw(st.sampled_from(sorted(file for file in FILES if "/" in file)))
     content = data.draw(damaged(FILES[name]))
     read = cifar._binary if name.endswith(".bin") else cifar._python

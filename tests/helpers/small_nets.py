@@ -142,7 +142,7 @@ def flat_scores(snapshots):
 
 
 def late_random(trial, level, repeat):
-    """An arm: the one-shot mask shuffled, with weights drawn anew."""
+    """An arm: the one-shot mask shuffled, with newly drawn weights."""
     shuffle = Shuffle(stream="control", repeat=repeat, level=level)
     return InitialState(draw=repeat + 1), trial.one_shot(level).model_copy(update={"shuffle": shuffle})
 

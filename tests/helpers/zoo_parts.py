@@ -42,12 +42,12 @@ class Kind:
 
 
 def chain(shape: tuple[int, ...], *layers: Callable[[], nn.Module]) -> Kind:
-    """Return layers one after another, each made anew."""
+    """Return layers one after another, each newly made."""
     return Kind(shape, lambda: nn.Sequential(*(layer() for layer in layers)))
 
 
 def net(shape: Any, function: Callable[..., Any], tokens: int | None = None, **layers: Callable[[], Any]) -> Kind:
-    """Return a network of a forward pass and layers, each made anew."""
+    """Return a network of a forward pass and layers, each newly made."""
     return Kind(shape, lambda: Net(function, **{name: layer() for name, layer in layers.items()}), tokens)
 
 

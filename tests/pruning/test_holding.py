@@ -151,7 +151,7 @@ def test_mixed_precision(optimizer):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_resumed(optimizer):
-    """The same bits as without the break, and the resumed optimiser's state is no old state."""
+    """The same bits as without the break, and the resumed optimiser's state is not an old state."""
     whole, case = Case(optimizer), Case(optimizer)
     for one in (whole, case):
         train(one.module, one.optimizer, seed=1)

@@ -85,7 +85,7 @@ def test_equality_is_by_content_and_layers():
 @settings(deadline=None, max_examples=80)
 @given(st.lists(st.lists(st.integers(0, 7), max_size=3), max_size=4), st.integers(0, 2**32 - 1))
 def test_packing_loses_nothing(tmp_path_factory, shapes, seed):
-    """Sizes that are no multiple of eight, empty layers and scalars; and eight weights are a byte."""
+    """Sizes that are not multiples of eight, empty layers and scalars; and eight weights are a byte."""
     generator = torch.Generator().manual_seed(seed)
     mask = Mask({f"l{i}": torch.rand(shape, generator=generator) < 0.5 for i, shape in enumerate(shapes)})
     packed = mask.pack()

@@ -119,7 +119,7 @@ def test_a_study_is_drawn_against_cost_and_the_report_says_whether_rounds_pay(tm
     (sentence,) = [each for each in gather(results).findings if "its rounds" in each]
     row = results.frame().query("arm == 'once' and level == 1").iloc[0]
     assert f"once (cost: {row.cost:.3g} dense runs)." in sentence
-    assert "best of" not in sentence  # the shuffled control is no rival
+    assert "best of" not in sentence  # the shuffled control does not compete
     results.save()
     from tombola.running.kept_plan import keep_plan
 

@@ -46,7 +46,7 @@ def test_five_arms_fit_in_80_columns(full):
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert text.count("±") > 5 * 18
-    # Plain text where the output is no terminal.
+    # Plain text where the output is not a terminal.
     assert "\x1b" not in text
 
 

@@ -101,7 +101,7 @@ def test_a_method_of_ones_own_is_given_examples_too(tmp_path):
 
 
 def test_the_mask_is_that_of_the_formula_on_those_examples(tmp_path):
-    """SNIP anew from what is recorded, by a network that is built and initialised here."""
+    """SNIP computed again from what is recorded, by a network that is built and initialised here."""
     plan, store = run_study(tmp_path, arms=["snip"])
     job = find(plan, "snip", 2)
     result = store.load(job.id)

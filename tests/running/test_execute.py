@@ -116,7 +116,7 @@ def test_random_masks_of_different_levels_and_repeats_are_independent(tmp_path):
 
 
 def test_a_checkpoint_of_another_mask_is_not_taken_up(tmp_path):
-    """Its parent may have been done anew, with other last bits: weights at newly pruned places would live on."""
+    """Its parent may have been repeated, with other last bits: weights at newly pruned places would live on."""
     plan, store = run_study(tmp_path)
     job = find(plan, "ticket", 1)
     result = store.load(job.id)

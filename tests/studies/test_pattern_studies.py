@@ -43,7 +43,7 @@ def test_every_arm_of_a_study_obeys_its_pattern(pattern: object, tmp_path: Path)
         if pattern == "channel":
             assert bool(mask["output.weight"].all())
         if row.arm in ("ticket", "random-mask") and row.level == 2 and made.n is None:
-            # The ten rows of the output layer are no whole number of blocks.
+            # The ten rows of the output layer are not a whole number of blocks.
             assert 0 <= row.remaining_weights - results.plan.remaining[2] <= 4 * row.level
 
 

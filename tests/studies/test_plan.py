@@ -170,7 +170,7 @@ def test_a_study_of_controls_alone_still_plans_the_ticket_chain():
 
 
 def test_rewinding_to_an_iteration():
-    """The dense run keeps it; tickets start there and train what is left; reinit starts anew."""
+    """The dense run keeps it; tickets start there and train what is left; reinit starts from new weights."""
     plan = small(arms=["ticket", "reinit"], rewind=100)
     dense = find(plan, "ticket", 0)
     assert dense.observe.snapshots == (100,)
@@ -614,7 +614,7 @@ def test_a_supermask_that_is_trained_is_the_one_that_the_other_arm_finds():
 def test_supermasks_do_not_depend_on_where_tickets_rewind_to():
     plan = small(arms=["edge-popup", "edge-popup-trained"], rewind=[0, 50])
     assert {row.arm for row in plan.rows} == {"edge-popup", "edge-popup-trained"}
-    brief = {"edge-popup": {"training": {"iterations": 20}}}  # which is no budget that anyone rewinds in
+    brief = {"edge-popup": {"training": {"iterations": 20}}}  # too short a budget to rewind in
     assert small(arms=["ticket", brief], rewind=50)
     with pytest.raises(InputError, match="rewind=50 must be below the budget of 20 iterations"):
         small(arms=[{"ticket": {"training": {"iterations": 20}}}], rewind=50)

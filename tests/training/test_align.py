@@ -1,4 +1,4 @@
-"""Alignment: permuted networks are put back, matching is that of a plain loop, and what is no chain is named."""
+"""Alignment: permuted networks are put back, matching is that of a plain loop, and what is not a chain is named."""
 
 from functools import partial
 from itertools import permutations
@@ -33,7 +33,7 @@ NETWORKS = {
 
 
 def trained_like(build, seed):
-    """Return a network whose biases and statistics are no constants."""
+    """Return a network whose biases and statistics are not constants."""
     module = initialised(build, "pytorch", seed)
     generator = torch.Generator().manual_seed(seed)
     state = {

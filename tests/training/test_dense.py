@@ -117,7 +117,7 @@ def test_a_start_in_the_middle_goes_on_with_order_and_schedule():
 
 
 def test_a_frozen_layer_can_be_masked():
-    """A user's pretrained layer: it is prunable, and it is no parameter of the optimiser."""
+    """A user's pretrained layer: it is prunable, and it is not a parameter of the optimiser."""
     build = partial(small_nets.frozen, VECTORS, 4)
     start = begin(build, random_mask(build, VECTORS, 0.5), splits(VECTORS))
     engine = engine_at(build, start, recipe(**SGD))

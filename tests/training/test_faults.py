@@ -299,7 +299,7 @@ def test_7_accuracy_is_over_the_true_number_of_examples(tmp_path):
     assert result.history["test_accuracy"][-1] == right / 359
 
 
-# 8. "Random reinit" was done anew in every pruning round, which is another experiment.
+# 8. "Random reinit" was repeated in every pruning round, which is another experiment.
 
 
 def test_8_reinit_trains_the_mask_that_the_ticket_found(tmp_path):

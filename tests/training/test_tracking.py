@@ -11,7 +11,7 @@ from tombola.training.tracking import EarlyBird, MaskTracker, TrackedMasks
     ("threshold", "window", "curve", "settled_at"),
     [
         (0.1, 3, [0.5, 0.3, 0.1, 0.1, 0.09, 0.2], 4),  # at the threshold is enough
-        (0.1, 3, [0.05, 0.05, 0.2, 0.05, 0.05, 0.05], 5),  # one that is above starts the count anew
+        (0.1, 3, [0.05, 0.05, 0.2, 0.05, 0.05, 0.05], 5),  # one that is above starts the count again
         (0.1, 3, [0.05, 0.05], None),  # too few
         (0.1, 1, [0.3, 0.1], 1),
         (0.0, 2, [0.0, 0.0], 1),

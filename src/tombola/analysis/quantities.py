@@ -305,7 +305,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., pd.Series], tuple[str, ...], int]] = {
 
 
 def wanted_of(kind: str, argument: str | float | None) -> str | None:
-    """Return what an argument of a function should be, where it is not that; None stands for what is no constant."""
+    """Return what an argument should be, where it is not that; None stands for an argument that is not a constant."""
     number = argument if isinstance(argument, float) else math.nan
     fits, wanted = {
         "arm": (

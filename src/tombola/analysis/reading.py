@@ -106,7 +106,7 @@ def _csv(file: Path) -> pd.DataFrame:
         columns = pd.read_csv(file, nrows=0).columns
         missing_as = {column: NOTHING for column in columns if column not in TEXTS}
         table = pd.read_csv(file, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=missing_as)
-    except (OSError, ValueError) as error:  # what is no text and what is no table are ValueErrors, too
+    except (OSError, ValueError) as error:  # a file that is not text or not a table raises a ValueError, too
         raise InputError(f"{file} can't be read as a results table: {str(error).splitlines()[0]}") from error
     for column in set(TEXTS) & set(table.columns):
         table[column] = table[column].map(text_of_csv)

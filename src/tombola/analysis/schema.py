@@ -242,7 +242,7 @@ def checked_curves(curves: pd.DataFrame, levels: pd.DataFrame, where: str = "the
         where: names it in messages.
 
     Raises:
-        InputError: a column is missing, or is no number.
+        InputError: a column is missing, or is not a number.
     """
     metric = metric_of(levels).name
     needed = [name.replace("<metric>", metric) for name in CURVE_COLUMNS]

@@ -166,7 +166,7 @@ class Reader:
         return found
 
     def again(self) -> None:
-        """Begin with what `read` was last given; processes that are there stay."""
+        """Begin with what `read` was last given; existing processes stay."""
         self._iterator = None
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ def mask_overlap(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) ->
 
 
 def live_pixels(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -> Figure | None:
-    """Return the pixels that tickets still look at, at up to six levels; None where examples are no images."""
+    """Return the pixels that tickets still look at, at up to six levels; None where examples are not images."""
     pixels = _known(setting, "pixels")
     if pixels.empty:
         return None

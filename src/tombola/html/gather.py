@@ -161,7 +161,7 @@ def judge(
         partings: of the study's interpolations.
 
     Raises:
-        InputError: `margin` is no number between 0 and 1.
+        InputError: `margin` is not a number between 0 and 1.
     """
     begun, metric = not levels.empty, metric_of(levels)
     statistics = level_statistics(levels) if begun else pd.DataFrame()
@@ -201,7 +201,7 @@ def gather(
     margin = results.study.margin if margin is None else margin
     name = results.study.name if name is None else name
     levels = results.frame().assign(study=name)
-    # A control or a transferred ticket is no rival of the ticket's rounds, whatever its rule.
+    # A control or a transferred ticket is not a rival of the ticket's rounds, whatever its rule.
     rules = {arm.label: "" if arm.is_control or arm.transfer else arm.rule for arm in results.study.arms}
     controls = frozenset(
         arm.label for arm in results.study.arms if arm.is_control or (arm.rule in ARMS and ARMS[arm.rule].control)

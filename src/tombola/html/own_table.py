@@ -40,7 +40,7 @@ def gather_table(
         margin: the loss that still counts as none, as a fraction: see `verdicts`.
 
     Raises:
-        InputError: the table is empty or holds several studies, or `margin` is no number between 0 and 1.
+        InputError: the table is empty or holds several studies, or `margin` is not a number between 0 and 1.
     """
     names = list(dict.fromkeys(levels["study"]))
     if len(names) != 1:

@@ -1,6 +1,6 @@
 """The axes of a weight: which of them are a product's inputs, which its outputs, which the places of a window.
 
-The layout of a weight is no matter of its shape: `nn.Linear` stores [outputs, inputs], `x @ W` and transformers'
+The layout of a weight does not follow from its shape: `nn.Linear` stores [outputs, inputs], `x @ W` and transformers'
 Conv1D take [inputs, outputs], a transposed convolution [inputs, outputs / groups, window]. The product that takes the
 weight decides: an input axis is summed over, an output axis stays in the result.
 """

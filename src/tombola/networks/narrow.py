@@ -80,7 +80,7 @@ class Narrower:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self._count(middle) >= weights else (middle, high)
-        # The network itself is no rival: it is the dense run.
+        # The network itself does not compete: it is the dense run.
         narrower = [each for each in (low, high) if 0 < self._count(each) < max(whole, weights + 1)]
         step = min(narrower, key=lambda each: (abs(self._count(each) - weights), each), default=0)
         found = self._count(step)

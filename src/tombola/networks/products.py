@@ -66,7 +66,7 @@ class Use:
             several parameters, vectors such as the lengths of weight norm have no share.
         how: where there are such products, the operation and the parameters by which that tensor is computed.
         looked_up: rows of it are looked up, as an embedding's are.
-        others: the operations that mix it with the data, and are no products.
+        others: the operations that mix it with the data without being products.
         seen: its axes in each of those products; None for a product in which they are not known.
     """
 

@@ -86,7 +86,7 @@ def cifar_resnet(input_shape: tuple[int, ...], classes: int, depth: int = 20, wi
         width: channels of the first stage; the others have 2 and 4 times as many, each rounded.
 
     Raises:
-        InputError: another depth or a greater one, or examples that are no images.
+        InputError: another depth or a greater one, or examples that are not images.
     """
     if not 8 <= depth <= DEEPEST or depth % 6 != 2:
         raise InputError(f"depth {shown(depth)} is not 6n+2; choose 8, 14, 20, 32, 44, 56 or 110, at most {DEEPEST}")
@@ -106,7 +106,7 @@ def resnet_18(input_shape: tuple[int, ...], classes: int, width: float = 64.0) -
         width: channels of the first stage; the others have 2, 4 and 8 times as many, each rounded.
 
     Raises:
-        InputError: examples that are no images.
+        InputError: examples that are not images.
     """
     channels, _, _ = image_shape(input_shape)
     return ResNet(channels, classes, [2] * 4, [widened(2**stage, width) for stage in range(4)])

@@ -253,7 +253,7 @@ class Mask(Mapping[str, Tensor]):
         """Read the `mask.pth` of OpenLTH: the file, or the folder of a level. It runs no code of the file.
 
         Raises:
-            InputError: the file is missing, damaged, or no mask.
+            InputError: the file is missing, damaged, or not a mask.
         """
         return cls(formats.from_openlth(Path(path)))
 

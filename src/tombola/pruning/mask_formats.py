@@ -41,7 +41,7 @@ def from_prune(source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the masks of `X_orig` and `X_mask` pairs, under the names X.
 
     Raises:
-        InputError: no such pair, or one that is no mask.
+        InputError: no such pair, or one that is not a mask.
     """
     state = source.state_dict() if isinstance(source, nn.Module) else source
     _require_state(state)
@@ -94,7 +94,7 @@ def from_openlth(path: Path) -> dict[str, Tensor]:
     """Read a `mask.pth`: a dict of name -> tensor of 0 and 1.
 
     Raises:
-        InputError: the file is missing, damaged, or no mask.
+        InputError: the file is missing, damaged, or not a mask.
     """
     file = path / "mask.pth" if path.is_dir() else path
     return {name: _as_bool(name, tensor, f" of {file}") for name, tensor in _tensors_of(file, "mask").items()}

@@ -164,7 +164,7 @@ def remove(path: Path) -> None:
 def is_locked(path: Path) -> bool:
     """Return whether some process holds a lock on a file. Nothing is written, and links are not followed.
 
-    Where the system or the file system has no such locks, every file that is there counts as locked.
+    Where the system or the file system has no such locks, every existing file counts as locked.
     """
     if fcntl is None:
         return path.exists()

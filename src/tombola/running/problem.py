@@ -68,7 +68,7 @@ def memory_for_splits(device: torch.device) -> float:
     """Return how many bytes the data of several trials may take, beyond which only the last trial's are kept.
 
     A worker on the CPU runs much work of one trial, and data of a second one would double its memory. On a GPU it
-    trains runs of all trials together, and making the data anew for each stack takes longer than training it.
+    trains runs of all trials together, and making the data again for each stack takes longer than training it.
     """
     return SPLITS_SHARE * torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0.0
 

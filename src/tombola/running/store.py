@@ -156,7 +156,7 @@ class Store:
             self._listed = now - self._seen > COARSE
 
     def finished(self) -> set[str]:
-        """Return the identities of all finished work items that are there, unverified, of whatever study."""
+        """Return the identities of all finished work items, unverified, of any study."""
         self._look()
         return set(self._found)
 
@@ -570,7 +570,7 @@ class Store:
 def _change_of(folder: Path) -> int | None:
     """Return when a folder was last changed, in ns; None where the system does not open folders.
 
-    Opening it lets a file server's client ask anew.
+    Opening it lets a file server's client ask again.
     """
     try:
         file = os.open(folder, os.O_RDONLY)

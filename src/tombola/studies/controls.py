@@ -38,7 +38,7 @@ DRAWN_AT_EACH_LEVEL = ("shuffled", "signs", "constant", "random-signs")
 def control(settings: ArmSettings, arm: Rule) -> Rule:
     """Return the arm with its masks shuffled within layers, other starting weights, or frozen pruned weights.
 
-    Repeats draw places and weights anew, for the mask of the arm's first repeat. A fresh initialisation is trained for
+    Repeats draw new places and weights, for the mask of the arm's first repeat. A fresh initialisation is trained for
     the whole budget by the study's recipe. Of `ticket`, `shuffle` and `reinit` are the arms `random-mask` and `reinit`.
 
     Args:

@@ -97,7 +97,7 @@ def interpolate(
 
 
 def between(one: Weights, other: Weights, position: float) -> Weights:
-    """Return the weights at a position from 0 to 1; what is no float, such as a count, is the nearer end's."""
+    """Return the weights at a position from 0 to 1; what is not a float, such as a count, is the nearer end's."""
     nearer = one if position < 0.5 else other
     return {
         name: torch.lerp(tensor, other[name], position) if tensor.is_floating_point() else nearer[name]

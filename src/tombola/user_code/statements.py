@@ -73,7 +73,7 @@ def statements(text: str) -> list[Statement]:
     """Return what a module's source consists of, in its order.
 
     Raises:
-        SyntaxError: it is no Python.
+        SyntaxError: it is not Python.
         RecursionError: it is nested too deeply.
     """
     body = ast.parse(text).body

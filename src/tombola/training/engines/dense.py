@@ -95,7 +95,7 @@ class DenseEngine:
         return [loss.item()]
 
     def _step(self) -> None:
-        """Make one step of the optimiser with the gradients that are there."""
+        """Make one step of the optimiser with the present gradients."""
         clear_pruned(self._masked)
         if self._recipe.clip_value is not None or self._recipe.clip_norm is not None:
             clip(self._recipe, self._parameters.values())

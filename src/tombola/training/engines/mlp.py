@@ -39,8 +39,8 @@ class MlpEngine:
     """Trains one multilayer perceptron on the CPU, at a cost that follows its live weights.
 
     Raises:
-        ValueError: more than one replica, a network that is no MLP, data that do not fit it, augmentation, or another
-            device.
+        ValueError: more than one replica, a network that is not an MLP, data that do not fit it, augmentation, or
+            another device.
     """
 
     name = "mlp"
