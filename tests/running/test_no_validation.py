@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from rich.console import Console
 
 import tombola
 from helpers.small_studies import find, run_study, small_study
 from tombola.errors import InputError
+from tombola.figures.density import figure_4
+from tombola.figures.training import figure_3
 from tombola.studies import make_plan
+from tombola.tables import summary_table
+from tombola.tables.captions import AT_THE_END
 
 NONE = {"data__validation": 0, "training": {"iterations": 12, "evaluate_every": 5, "lr": 0.03}}
 
@@ -28,6 +35,19 @@ def test_tables_show_the_end_of_training(tmp_path: Path, engine: str) -> None:
     assert curves[["val_loss", "val_accuracy"]].isna().all(axis=None)
     if engine == "dense":
         assert (tmp_path / "results" / "figures" / "figure-4.png").exists()
+        assert figure_3(frame, curves) is None  # only the end has test values: a point is not a curve
+        asked = curves.assign(test_accuracy=curves["test_accuracy"].fillna(0.5))
+        assert figure_3(frame, asked) is not None
+
+        def captions(levels: pd.DataFrame) -> tuple[str, str]:
+            figure = figure_4(levels)
+            assert figure is not None
+            console = Console(file=io.StringIO(), width=100)
+            console.print(summary_table(levels))
+            return console.file.getvalue(), " ".join(text.get_text() for text in figure.texts)
+
+        assert all(AT_THE_END in " ".join(text.split()) for text in captions(frame))
+        assert not any(AT_THE_END in " ".join(text.split()) for text in captions(frame.assign(early_stop_val_loss=1.0)))
 
 
 def test_the_best_weights_are_the_last_and_training_is_that_of_a_plain_run(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def learning_curves(curves: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame,
         metric: the one to draw.
 
     Returns:
-        The rows in which it is known, and "test" or "val", which begins the name of its column.
+        The rows in which it is known, and "test" or "val", which begins the name of its column. No row where no run has
+        two: a point is not a curve. Without validation examples, only the end has test values unless a study asks.
     """
     of_test = f"test_{metric.name}"
     if curves.empty:
@@ -41,11 +42,14 @@ def learning_curves(curves: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame,
     if of_validation.any():  # a diverged run has rows with neither
         there = known | of_validation
         curves, known, of_validation = curves[there], known[there], of_validation[there]
-    key = [curves[name] for name in ("study", "arm", "trial", "repeat", "level") if name in curves]
-    counts = known.groupby(key).sum(), of_validation.groupby(key).sum().clip(upper=FEWEST)
+    run = [name for name in ("study", "arm", "trial", "repeat", "level") if name in curves]
+    keys = [curves[name] for name in run]
+    counts = known.groupby(keys).sum(), of_validation.groupby(keys).sum().clip(upper=FEWEST)
     if not known.all() and (counts[0] < counts[1]).any():
         return curves[of_validation], "val"
     # Early stop comes at another iteration in each run: a mean over some of the runs would be no point of the curve.
     together = [name for name in ("study", "arm", "level", "iteration") if name in curves]
     whole = known.groupby([curves[name] for name in together]).transform("all")
-    return curves[whole if whole.any() else known], "test"
+    found = curves[whole if whole.any() else known]
+    several = found.groupby(run, observed=True)["iteration"].nunique() > 1
+    return found if several.any() else found[:0], "test"

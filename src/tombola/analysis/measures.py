@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tombola.tasks.metric import ACCURACY, Direction, Metric
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STOP = "early_stop_iteration"
 ITERATIONS = "iterations"  # the unit of STOP
@@ -32,6 +36,16 @@ def train_of(metric: Metric) -> str:
 def measures_of(metric: Metric = ACCURACY) -> tuple[str, ...]:
     """Return the measures of a level."""
     return STOP, early_of(metric), final_of(metric), train_of(metric)
+
+
+def stops_at_the_end(levels: pd.DataFrame) -> bool:
+    """Return whether early stop is the end of training in every run: no validation example tells an earlier one."""
+    columns = {STOP, ITERATIONS, "early_stop_val_loss"}
+    if not columns <= set(levels) or levels["early_stop_val_loss"].notna().any():
+        return False
+    stops = levels[levels[STOP].notna()]
+    # The run's own iterations are fewer where it starts from a later one.
+    return len(stops) > 0 and bool((stops[STOP] >= stops[ITERATIONS]).all())
 
 
 def may_be_a_measure(name: object) -> bool:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tombola.analysis.measures import bounds_of
+from tombola.analysis.measures import STOP, bounds_of, early_of, stops_at_the_end
 from tombola.analysis.summary import summarise
 from tombola.figures.axes import (
     bar_ends,
@@ -28,7 +28,7 @@ from tombola.figures.page import Entries, legend_line, page, page_title
 from tombola.figures.ranges import Range, from_zero, padded, worth_showing
 from tombola.figures.style import GREY, Style, of_study, styles
 from tombola.formatting import counted
-from tombola.tables.captions import Bars, direction, small_print
+from tombola.tables.captions import AT_THE_END, Bars, direction, small_print
 from tombola.tasks.metric import Metric
 
 X = Literal["density", "sparsity", "round"]
@@ -91,6 +91,7 @@ def against_density(
 
     limits = [_limits(shown, panel, form.bars) for panel in panels]
     hidden = sum(_hidden(shown, panel, limit) for panel, limit in zip(panels, limits, strict=True))
+    early = any(panel.measure == STOP or (panel.metric and panel.measure == early_of(panel.metric)) for panel in panels)
     figure, all_axes = page(
         page_title(levels, about),
         panels=len(panels),
@@ -100,6 +101,7 @@ def against_density(
             "points",
             form.bars,
             f"{counted(hidden, 'point')} {_where(panels)} the axes not shown" if hidden else "",
+            AT_THE_END if early and stops_at_the_end(levels) else "",
             next((direction(panel.metric) for panel in panels if panel.metric is not None), ""),
         ),
         form=form,

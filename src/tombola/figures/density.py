@@ -144,7 +144,7 @@ def at_fractions(
     """
     panels, metric = [], metric_of(levels)
     curves, part = learning_curves(of_sound_runs(levels, curves), metric)
-    for number, fraction in enumerate(fractions):
+    for number, fraction in enumerate(fractions if len(curves) else ()):
         measure, chosen = f"{part}_{metric.name}_{number}", dict[str, int]()
         for study, iterations in curves[curves["iteration"] > 0].groupby("study", observed=True)["iteration"]:
             found = np.unique(iterations)

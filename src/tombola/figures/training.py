@@ -48,6 +48,8 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
     metric = metric_of(levels)
     curves, part = learning_curves(curves, metric)
     tickets = curves[curves["arm"] == "ticket"]
+    if tickets.empty:
+        return None
     density_of = tickets.groupby("level")["density"].mean()
     chosen = choose_levels({int(level): float(density) for level, density in density_of.items()})
     statistics = spread(curves[curves["level"].isin(chosen)], ["arm", "level", "iteration"], [f"{part}_{metric.name}"])

@@ -138,7 +138,7 @@ def _bars(rows: pd.DataFrame, two: str) -> str:
 def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
     """Return learning curves: arms at one density, and densities of one arm."""
     if found.curves.empty or found.arm is None:
-        return [PlotFigure("curves-at-level", "Learning curves", "The results have no evaluations.", None)]
+        return [PlotFigure("curves-at-level", "Learning curves", "No run was evaluated more than once.", None)]
     thinned = f" The plot shows one evaluation in {found.every}." if found.every > 1 else ""
     levels = _levels(found.curves)
     level = levels[len(levels) // 2][0]

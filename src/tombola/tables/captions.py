@@ -45,6 +45,7 @@ HEIGHTS = {
 
 # The ends of an interpolation, by the kind in `Results.connectivity`.
 BETWEEN = {"copies": "copies", "dense-ticket": "dense and ticket", "levels": "successive tickets"}
+AT_THE_END = "early stop is the end of training: no run has a validation loss"
 PM = "Pm: the percentage of all matrix weights that remain."
 FEWEST = 3  # trials from which an interval is drawn: that of two is about thirteen times as long as their distance
 
