@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -78,10 +81,33 @@ store_option = click.option(
 )
 
 
-def work_options(command: Any) -> Any:
-    """Add the arguments and options that `run` and `plan` share."""
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What `run` and `plan` share: the study, its folders, and where and how it is computed."""
+
+    study: str
+    changes: tuple[str, ...]
+    out: Path | None
+    data: Path | None
+    workers: int | None
+    device: str
+    engine: str
+    max_runs: int
+    on: str
+    cluster: Path | None
+    store: str | None
+
+
+def work_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the arguments and options of `Work`; the command gets them as its first argument."""
+
+    @wraps(command)
+    def with_work(**given: Any) -> None:
+        command(Work(**{field.name: given.pop(field.name) for field in fields(Work)}), **given)
+
     shared: list[Any] = [study_argument, changes_argument, out_option, data_option, workers_option, device_option]
     shared += [engine_option, max_runs_option, on_option, cluster_option, store_option]
+    decorated: Any = with_work
     for option in reversed(shared):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from tombola.commands.groups import StudyCommand
 from tombola.commands.opening import console, load, open_page, quoted
-from tombola.commands.options import STUDY_HELP, work_options
+from tombola.commands.options import STUDY_HELP, Work, work_options
 from tombola.errors import InputError
 from tombola.terminal import say
 
@@ -24,17 +22,7 @@ from tombola.terminal import say
 @click.option("--quiet", "-q", is_flag=True, help="Write only results and errors.")
 @click.option("--verbose", "-v", is_flag=True, help="Write more details.")
 def run(
-    study: str,
-    changes: tuple[str, ...],
-    out: Path | None,
-    data: Path | None,
-    workers: int | None,
-    device: str,
-    engine: str,
-    max_runs: int,
-    on: str,
-    cluster: Path | None,
-    store: str | None,
+    work: Work,
     checkpoint_every: float,
     energy: bool,
     tf32: bool,
@@ -58,14 +46,14 @@ def run(
         need("vl_convert", "--open")
     if verbose:
         _say_whence()
-    loaded, folder = load(study, changes, out)
+    loaded, folder = load(work.study, work.changes, work.out)
     results = run_study(
         loaded,
         folder,
-        data=data,
-        workers=workers,
-        device=device,
-        engine=engine,
+        data=work.data,
+        workers=work.workers,
+        device=work.device,
+        engine=work.engine,
         checkpoint_every=checkpoint_every,
         energy=energy,
         tf32=tf32,
@@ -73,10 +61,10 @@ def run(
         quiet=quiet,
         verbose=verbose,
         tracker=tracker,
-        max_runs=max_runs,
-        on=on,
-        cluster=cluster,
-        store=store,
+        max_runs=work.max_runs,
+        on=work.on,
+        cluster=work.cluster,
+        store=work.store,
     )
     screen = console()
     screen.print(ending_of(results, screen.encoding))
@@ -101,20 +89,7 @@ def run(
 @click.command(cls=StudyCommand, epilog=STUDY_HELP)
 @work_options
 @click.option("--verbose", "-v", is_flag=True, help="Show which layers no sparse engine trains, and why.")
-def plan(
-    study: str,
-    changes: tuple[str, ...],
-    out: Path | None,
-    data: Path | None,
-    workers: int | None,
-    device: str,
-    engine: str,
-    max_runs: int,
-    on: str,
-    cluster: Path | None,
-    store: str | None,
-    verbose: bool,
-) -> None:
+def plan(work: Work, verbose: bool) -> None:
     """Show the work of a study and its time.
 
     The command shows missing and finished work, and estimates the time on this machine. It writes nothing.
@@ -127,14 +102,15 @@ def plan(
     from tombola.studies.start_checks import check_data_at_hand
     from tombola.tables.overview import plan_table
 
-    loaded, folder = load(study, changes, out)
-    site = site_for(on, read_cluster(cluster, loaded.cluster) if cluster else loaded.cluster, store)
-    made = make_plan(loaded, data_folder(data), max_runs)
-    check_data_at_hand(made, data_folder(data))
+    loaded, folder = load(work.study, work.changes, work.out)
+    settings = read_cluster(work.cluster, loaded.cluster) if work.cluster else loaded.cluster
+    site, data = site_for(work.on, settings, work.store), data_folder(work.data)
+    made = make_plan(loaded, data, work.max_runs)
+    check_data_at_hand(made, data)
     here = Site(site.settings)
-    chosen = here.device(device)
-    at_a_time = here.workers(workers or site.settings.workers, chosen, len(made.work))
-    console().print(plan_table(made, Store(folder), chosen, engine, at_a_time, verbose))
+    device = here.device(work.device)
+    at_a_time = here.workers(work.workers or here.settings.workers, device, len(made.work))
+    console().print(plan_table(made, Store(folder), device, work.engine, at_a_time, verbose))
     if where := site.describe():
         console().print(where, markup=False, soft_wrap=True)
 
