@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tombola.analysis.measures import STOP, bounds_of, early_of, stops_at_the_end
+from tombola.analysis.measures import STOP, bounds_of, early_of
 from tombola.analysis.summary import summarise
 from tombola.figures.axes import (
     bar_ends,
@@ -28,7 +28,7 @@ from tombola.figures.page import Entries, legend_line, page, page_title
 from tombola.figures.ranges import Range, from_zero, padded, worth_showing
 from tombola.figures.style import GREY, Style, of_study, styles
 from tombola.formatting import counted
-from tombola.tables.captions import AT_THE_END, Bars, direction, small_print
+from tombola.tables.captions import Bars, direction, early_stop_note, small_print
 from tombola.tasks.metric import Metric
 
 X = Literal["density", "sparsity", "round"]
@@ -101,7 +101,7 @@ def against_density(
             "points",
             form.bars,
             f"{counted(hidden, 'point')} {_where(panels)} the axes not shown" if hidden else "",
-            AT_THE_END if early and stops_at_the_end(levels) else "",
+            early_stop_note(levels) if early else "",
             next((direction(panel.metric) for panel in panels if panel.metric is not None), ""),
         ),
         form=form,

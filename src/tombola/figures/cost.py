@@ -17,7 +17,7 @@ from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import legend_line, page, page_title
 from tombola.figures.ranges import worth_showing
 from tombola.formatting import axis_label
-from tombola.tables.captions import direction, small_print
+from tombola.tables.captions import direction, early_stop_note, small_print
 from tombola.tasks.metric import metric_of
 
 
@@ -48,7 +48,12 @@ def cost(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
         panels=2,
         legend=[[(legend_line(curve.style, form), curve.label) for curve in curves]],
         small_print=small_print(
-            shown, "points", form.bars, "cost: of training the network and all that it needs", direction(metric)
+            shown,
+            "points",
+            form.bars,
+            "cost: of training the network and all that it needs",
+            early_stop_note(levels),
+            direction(metric),
         ),
         form=form,
     )

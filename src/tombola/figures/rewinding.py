@@ -18,7 +18,7 @@ from tombola.figures.page import legend_line, page, page_title
 from tombola.figures.style import DENSITIES, GREY, LOOKS, Style
 from tombola.figures.training import choose_levels
 from tombola.formatting import percent
-from tombola.tables.captions import direction, small_print
+from tombola.tables.captions import direction, early_stop_note, small_print
 from tombola.tasks.metric import metric_of
 
 
@@ -56,7 +56,14 @@ def rewinding(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
         page_title(levels, f"test {metric.words} against the rewind iteration"),
         panels=len(panels),
         legend=[entries, kinds],
-        small_print=small_print(groups, "points", form.bars, "percentages are weights remaining", direction(metric)),
+        small_print=small_print(
+            groups,
+            "points",
+            form.bars,
+            "percentages are weights remaining",
+            early_stop_note(levels),
+            direction(metric),
+        ),
         form=form,
     )
     for letter, axes, panel in zip("ab", all_axes, panels, strict=True):

@@ -17,7 +17,7 @@ from tombola.figures.page import page, page_title
 from tombola.figures.setting import Setting
 from tombola.figures.training import choose_levels
 from tombola.formatting import percent, signed
-from tombola.tables.captions import small_print
+from tombola.tables.captions import early_stop_note, small_print
 from tombola.tasks.metric import Metric, metric_of
 
 MARKS = {AS_GOOD: "=", WORSE: "-", OPEN: "?"}
@@ -57,6 +57,7 @@ def transfer(levels: pd.DataFrame, settings: Mapping[str, Setting], form: Form =
             "cells",
             None,
             key,
+            early_stop_note(levels),
             "= as good as the target's own ticket, - worse, ? not decided; * better than random places",
         ),
         form=form,

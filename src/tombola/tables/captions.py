@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tombola.analysis.connectivity import ERROR, LOSS
+from tombola.analysis.measures import stops_at_the_end
 from tombola.analysis.order import in_order
 from tombola.formatting import counted, number, plain
 from tombola.tasks.metric import Metric
@@ -48,6 +49,11 @@ BETWEEN = {"copies": "copies", "dense-ticket": "dense and ticket", "levels": "su
 AT_THE_END = "early stop is the end of training: no run has a validation loss"
 PM = "Pm: the percentage of all matrix weights that remain."
 FEWEST = 3  # trials from which an interval is drawn: that of two is about thirteen times as long as their distance
+
+
+def early_stop_note(levels: pd.DataFrame) -> str:
+    """Return what a caption says about early stop in these runs; nothing where validation examples decide it."""
+    return AT_THE_END if stops_at_the_end(levels) else ""
 
 
 def sample_size(summary: pd.DataFrame) -> str:

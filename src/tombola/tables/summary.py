@@ -15,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tombola.analysis.connectivity import barrier_statistics, height_of
-from tombola.analysis.measures import STOP, early_of, final_of, stops_at_the_end
+from tombola.analysis.measures import STOP, early_of, final_of
 from tombola.analysis.order import in_order
 from tombola.analysis.summary import summarise
 from tombola.formatting import counted, number, percent, plain, signed
-from tombola.tables.captions import AT_THE_END, BETWEEN, HEIGHTS, Height, left_out, sample_size
+from tombola.tables.captions import BETWEEN, HEIGHTS, Height, early_stop_note, left_out, sample_size
 from tombola.tasks.metric import Metric, metric_of
 
 # A row of the summary, and what writes one of its numbers.
@@ -57,7 +57,7 @@ def summary_table(levels: pd.DataFrame, brief: bool = False) -> Group:
             if not brief:
                 title = f"{plain(study)}: early-stop iteration, mean"
                 parts += _titled(title, _per_arm(shown, some, _iteration), shown)
-        notes = (_collapsed(mine), AT_THE_END if stops_at_the_end(mine) else "")
+        notes = (_collapsed(mine), early_stop_note(mine))
         parts += [Text(f"{note}\n") for note in notes if note]
     return Group(*parts)
 
