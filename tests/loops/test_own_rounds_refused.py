@@ -119,6 +119,7 @@ REFUSED = [
     (lambda run: run.report(1), "report was called without a metric"),
     (lambda run: run.report(1, accuracy=97.2), "report accuracy=0.972"),
     (lambda run: run.report(1, accuracy=[1, 2]), "reported as a list"),
+    (lambda run: run.report(1, accuracy="0.5"), "reported as a str"),
     (lambda run: run.report(1.5, accuracy=0.1), "must be a whole number"),
     (lambda run: run.snapshot("../other"), "use a name such as step-500"),
 ]

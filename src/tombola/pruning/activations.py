@@ -39,7 +39,8 @@ def input_norms(module: nn.Module, names: Iterable[str], forward: Callable[[], o
             if not isinstance(layer, (nn.Linear, *CONVOLUTIONS)):
                 raise InputError(
                     f"wanda needs the inputs of layer {name.removesuffix('.weight')!r}, of type "
-                    f"{type(layer).__name__}; it knows linear layers and convolutions alone; use magnitude"
+                    f"{type(layer).__name__}; it knows linear layers and convolutions alone; "
+                    "set pruning.criterion to magnitude"
                 )
             handles.append(layer.register_forward_pre_hook(_adding(squares, name)))
     try:
@@ -51,7 +52,7 @@ def input_norms(module: nn.Module, names: Iterable[str], forward: Callable[[], o
     if missing := [name for name in names if name not in squares]:
         raise InputError(
             f"wanda can't see the inputs of layer {missing[0].removesuffix('.weight')!r}, which the forward pass does "
-            "not call as a module; use magnitude"
+            "not call as a module; set pruning.criterion to magnitude"
         )
     return {name: found.sqrt() for name, found in squares.items()}
 

@@ -123,6 +123,8 @@ class Reported:
 
     def _number(self, name: str, value: Any) -> float:
         try:
+            if isinstance(value, str | bytes):  # float() reads text, and "1_0" is 10
+                raise TypeError
             number = float(value.detach() if isinstance(value, Tensor) else value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
