@@ -85,16 +85,17 @@ def test_no_fewer_trials_than_the_claim_asks_for() -> None:
 
 
 def test_the_seconds_of_a_trial_count_each_run_once() -> None:
-    rows = [(0, "dense", 10.0), (0, "a", 4.0), (0, "dense", 10.0), (1, "dense-1", 12.0), (1, "b", 2.0)]
-    levels = pd.DataFrame(rows, columns=["trial", "job", "seconds"])
+    rows = [(0, 0, "dense", 10.0), (0, 1, "a", 4.0), (0, 0, "dense", 10.0), (1, 0, "dense-1", 12.0), (1, 1, "b", 2.0)]
+    levels = pd.DataFrame(rows, columns=["trial", "level", "job", "seconds"])
     assert seconds_per_trial(levels) == 14.0
+    assert seconds_per_trial(levels.assign(job="")) == 14.0  # a table of one's own
     assert seconds_per_trial(levels.assign(seconds=math.nan)) is None
     assert seconds_per_trial(levels.drop(columns="seconds")) is None
 
 
 def test_trials_that_are_not_finished_do_not_make_a_trial_cheaper() -> None:
-    rows = [(0, "a", 1.0), (0, "b", 9.0), (1, "c", 3.0), (1, "d", 7.0), (2, "e", 2.0)]
-    levels = pd.DataFrame(rows, columns=["trial", "job", "seconds"])
+    rows = [(0, 0, "a", 1.0), (0, 1, "b", 9.0), (1, 0, "c", 3.0), (1, 1, "d", 7.0), (2, 0, "e", 2.0)]
+    levels = pd.DataFrame(rows, columns=["trial", "level", "job", "seconds"])
     assert seconds_per_trial(levels) == 10.0
     assert seconds_per_trial(levels.assign(seconds=[1.0, 9.0, 3.0, 7.0, math.nan])) == 10.0
     assert seconds_per_trial(levels.assign(seconds=[1.0, math.nan, 3.0, 7.0, 2.0])) is None

@@ -70,6 +70,13 @@ def test_the_level_is_chosen_on_validation_alone(results):
         best_level(results, "reinit")
 
 
+def test_without_validation_values_no_level_is_chosen(results, monkeypatch):
+    curves = results.curves().assign(val_accuracy=float("nan"))
+    monkeypatch.setattr(type(results), "curves", lambda _: curves)
+    with pytest.raises(InputError, match=r"has no validation accuracy of the dense network.*choose one with --level"):
+        best_level(results)
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from rich.console import Console, Group
 
+from tombola.analysis import summarise
 from tombola.tables import summary_table, ticket_versus_reinit
+from tombola.tables.captions import left_out
 
 
 def printed(group: Group, width: int = 100) -> str:
@@ -129,9 +131,25 @@ def test_ticket_versus_reinit(make):
     text = printed(ticket_versus_reinit(levels))
     assert "study: test accuracy at the end of training, %" in text
     rows = cells(text, "mean")
-    assert rows["0"] == ["100", "98.43", "98.43", "+0.00"]
+    assert rows["0"] == ["100", "98.43", "98.43", "-"]  # the same run
     assert rows["2"] == ["64.0", "98.30", "98.09", "+0.21"]
     assert "n = 2 trials" in text
+
+
+def test_ticket_versus_reinit_compares_within_trials(make):
+    levels, _ = make(trials=3, rounds=1, arms=("ticket", "reinit"))
+    levels["final_test_accuracy"] = 0.9 + 0.02 * levels["trial"]  # trials differ, arms do not
+    levels = levels[(levels["arm"] == "ticket") | (levels["trial"] == 0) | (levels["level"] == 0)]
+    assert cells(printed(ticket_versus_reinit(levels)), "mean")["1"][1:] == ["92.00", "90.00", "+0.00"]
+
+
+def test_a_diverged_dense_run_counts_once(make):
+    levels, _ = make(trials=3, rounds=1, arms=("ticket", "reinit", "one-shot"))
+    dense = (levels["level"] == 0) & (levels["trial"] == 0)
+    lost = levels.assign(status=levels["status"].mask(dense, "diverged"))
+    assert left_out(summarise(lost)) == "1 diverged run omitted (dense)"
+    both = lost.assign(status=lost["status"].mask((lost["level"] == 1) & (lost["arm"] == "reinit"), "diverged"))
+    assert left_out(summarise(both)) == "4 diverged runs omitted (dense, reinit)"
 
 
 def test_ticket_versus_reinit_without_the_pair(make):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from tombola.analysis.measures import STOP, early_of
+from tombola.analysis.paired import dense_of
 from tombola.analysis.rewinds import later_helps, later_rewinds
 from tombola.analysis.roles import main_arm_of
 from tombola.analysis.stability import Parting
@@ -129,7 +130,7 @@ def answer_of(
     lost = levels[diverged(levels)]
     dense = lost.loc[lost["level"] == 0, "trial"].nunique()  # one run, shown in each arm
     table = verdicts_of(levels, margin) if verdicts is None else verdicts
-    rows = table[table["arm"] == arm].sort_values("level")
+    rows = table[table["arm"] == arm].sort_values(["density", "level"], ascending=[False, True])
     compared = rows[(rows["n"] > 0) & rows[f"{metric.name}_difference"].notna()]
     kind, at = _chosen(compared, metric, allowed_losses(levels, metric, margin))
     if kind == "no pair" and diverged(levels).all():
@@ -199,10 +200,9 @@ def _judged(row: pd.Series | None, levels: pd.DataFrame, metric: Metric) -> Judg
 
 
 def _dense_mean(levels: pd.DataFrame, column: str, arm: str, level: int, metric: Metric) -> float:
-    """Return the mean of a column over the dense networks whose trials also have a sound run of a level."""
+    """Return the mean of a column over an arm's dense networks whose trials also have a sound run of a level."""
     if column not in levels:
         return math.nan
     sound = levels[~diverged(levels)].dropna(subset=[early_of(metric), column])
     trials = set(sound.loc[(sound["level"] == level) & (sound["arm"] == arm), "trial"])
-    dense = sound[(sound["level"] == 0) & sound["trial"].isin(trials)]
-    return float(dense.groupby("trial")[column].mean().mean()) if len(dense) else math.nan
+    return float(dense_of(sound[sound["trial"].isin(trials)], arm, column).mean())

@@ -9,6 +9,7 @@ import pandas as pd
 
 from tombola.analysis.intervals import means
 from tombola.analysis.measures import allowed_loss, early_of
+from tombola.analysis.paired import dense_of
 from tombola.analysis.spread import trial_means
 from tombola.analysis.summary import diverged
 from tombola.errors import InputError
@@ -56,9 +57,10 @@ def break_downs(levels: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
     """Return each trial's break-down: `study`, `arm`, `trial`, `density`, `censored`.
 
     A level is worse where its test metric at early stop is worse than the dense network's by more than the margin, or
-    where its run diverged. A trial breaks down at its last level before the first two worse ones in a row; a worse last
-    level counts as two. `censored` marks trials that never break down; their `density` is that of the sparsest level.
-    Trials without a dense run are omitted.
+    where a run of it diverged. A trial breaks down at its last level before the first two worse ones in a row; a worse
+    last level of the arm counts as two, and so does one that diverged. `censored` marks trials that do not break down
+    so far as they go; their `density` is that of their sparsest level that is not worse, and an upper bound. Trials
+    without a dense run are omitted.
 
     Raises:
         InputError: `margin` is not between 0 and 1, or the studies have different metrics.
@@ -68,19 +70,24 @@ def break_downs(levels: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
     by = ["study", "arm", "level"]
     sizes = trial_means(levels, by, ["density"])
     metric = metric_of(levels)
-    values = trial_means(levels[~diverged(levels)], by, [early_of(metric)])
-    table = sizes.merge(values, on=[*by, "trial"], how="left")
-    dense = table[table["level"] == 0].groupby(["study", "trial"])[early_of(metric)].mean()
+    lost = diverged(levels)
+    values = trial_means(levels[~lost], by, [early_of(metric)])
+    gone = levels.assign(lost=lost).groupby([*by, "trial"], sort=False)["lost"].any().reset_index()
+    table = sizes.merge(values, on=[*by, "trial"], how="left").merge(gone, on=[*by, "trial"])
+    last = table.groupby(["study", "arm"])["level"].max()
+    dense = {arm: dense_of(table, str(arm), early_of(metric)) for arm in table["arm"].unique()}
     rows = []
     for (study, arm, trial), group in table.groupby(["study", "arm", "trial"], sort=False):
-        reference = dense.get((study, trial), math.nan)
+        reference = dense[arm].get((study, trial), math.nan)
         group = group[group["level"] > 0].sort_values("level")
         if math.isnan(reference) or group.empty:
             continue
-        below = _worse(group[early_of(metric)].to_numpy(), reference, metric, margin)
-        lasting = np.flatnonzero(below & np.append(below[1:], True))
+        gone_there = group["lost"].to_numpy()
+        below = _worse(group[early_of(metric)].to_numpy(), reference, metric, margin) | gone_there
+        at_end = bool(gone_there[-1]) or group["level"].iloc[-1] == last[study, arm]
+        lasting = np.flatnonzero(below & np.append(below[1:], at_end))
         densities = np.append(1.0, group["density"].to_numpy())
-        end = lasting[0] if len(lasting) else len(below)
+        end = lasting[0] if len(lasting) else len(below) - int(below[-1])
         rows.append((study, arm, trial, densities[end], not len(lasting)))
     return pd.DataFrame(rows, columns=["study", "arm", "trial", "density", "censored"])
 

@@ -117,6 +117,7 @@ class Outcome:
         low, high: interval of that mean; None where n < 2.
         applies: whether the claim is about studies like this one.
         std: standard deviation over trials; None where n < 2.
+        biased: whether runs or trials are left out, so that the others are a biased sample.
     """
 
     study: str
@@ -129,6 +130,7 @@ class Outcome:
     high: float | None = None
     applies: bool = True
     std: float | None = None
+    biased: bool = False
 
     @property
     def other_recipe(self) -> str:
@@ -205,7 +207,11 @@ def evaluate(
                 outcomes.append(Outcome(str(study), claim, NOT_MEASURED, ANOTHER_RECIPE + other))
             else:
                 known_points = pd.DataFrame() if points is None or points.empty else points[points["study"] == study]
-                outcomes.append(_evaluate(str(study), levels, claim, confidence, known_points))
+                outcome = _evaluate(str(study), levels, claim, confidence, known_points)
+                if known is None and (unknown := {*claim.applies, *claim.recipe} - {"network.name"}):
+                    told = f"{outcome.reason}; the table does not tell {', '.join(sorted(unknown))}"
+                    outcome = replace(outcome, reason=told)
+                outcomes.append(outcome)
     return outcomes
 
 
@@ -225,7 +231,7 @@ def _evaluate(study: str, levels: pd.DataFrame, claim: Claim, confidence: float,
             INCONCLUSIVE,
             f"{left_out}: the remaining trials are a biased sample (alone: {reason})",
         )
-    found_outcome = Outcome(study, claim, verdict, reason, len(values), mean)
+    found_outcome = Outcome(study, claim, verdict, reason, len(values), mean, biased=bool(left_out))
     return found_outcome if math.isnan(low) else replace(found_outcome, low=low, high=high, std=float(found.std[0]))
 
 

@@ -5,10 +5,12 @@ Frankle, Dziugaite, Roy, Carbin 2020, "Linear Mode Connectivity and the Lottery 
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pandas as pd
 
 from tombola.analysis.intervals import means
-from tombola.analysis.spread import trial_means
 from tombola.errors import InputError
 from tombola.training.loop import ROUNDING
 
@@ -51,7 +53,8 @@ def barriers(points: pd.DataFrame) -> pd.DataFrame:
     """Return the barrier of each pair of runs: the highest error on their interpolation minus the mean of its two ends.
 
     For tasks without an error rate, the barrier is one in loss. The ends count as points, so two ends that differ give
-    a barrier of half their difference even without a bump in between.
+    a barrier of half their difference even without a bump in between. The barrier is infinite where a point of the
+    line has no finite value.
 
     Arguments:
         points: as returned by `Results.connectivity()`.
@@ -66,9 +69,13 @@ def barriers(points: pd.DataFrame) -> pd.DataFrame:
     lines = points.sort_values("position", kind="stable").groupby(LINE, sort=False)
     found = pd.DataFrame({"density": lines["density"].first()})
     for part in PARTS:
-        error = lines[f"{part}_{height}"]
+        name = f"{part}_{height}"
+        error = lines[name]
         found[f"{part}_ends"] = (error.first() + error.last()) / 2
         found[f"{part}_barrier"] = error.max() - found[f"{part}_ends"]
+        measured = points[name].notna().groupby(points["study"], observed=True).transform("any")
+        broken = points[measured & ~np.isfinite(points[name].astype(float))]
+        found.loc[pd.MultiIndex.from_frame(broken[LINE].drop_duplicates()), f"{part}_barrier"] = math.inf
     order = points.drop_duplicates(LINE)[LINE]
     return order.merge(found.reset_index(), on=LINE)[BARRIER_COLUMNS]
 
@@ -102,7 +109,9 @@ def barrier_statistics(points: pd.DataFrame, threshold: float) -> pd.DataFrame:
         test_std=("test_barrier", "std"),
         train_std=("train_barrier", "std"),
     )
-    of_trials = trial_means(pairs, GROUP, [f"{part}_barrier" for part in PARTS]).groupby(GROUP, sort=False)
+    columns = [f"{part}_barrier" for part in PARTS]
+    means_of_trials = pairs.groupby([*GROUP, "trial"], sort=False)[columns].mean()  # an infinite barrier stays
+    of_trials = means_of_trials.groupby(GROUP, sort=False)
     for part in PARTS:
         found = means([values.to_numpy() for _, values in of_trials[f"{part}_barrier"]])
         for statistic in ("mean", "low", "high"):

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from tombola.errors import InputError, nearest
@@ -25,14 +26,24 @@ DENSITIES = ["density", "effective_density"]
 
 
 def with_masks(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `results.frame()` whose network is the study's; the narrower one of `small-dense` has no mask.
+    """Return the rows of `results.frame()` whose run has a mask of the level on the study's network.
+
+    The narrower network of `small-dense` has none. A run whose mask moves and that diverged never came to the level's
+    density.
 
     Args:
         results: of the study.
         frame: its rows.
     """
     own = results.study.network
-    return frame[frame["job"].map(lambda job: results.network_of(job) == own).astype(bool)]
+    lost = frame["status"] == "diverged"
+    unmoved = [
+        not gone or "moving" not in results.store.facts(job)["spec"]
+        for gone, job in zip(lost, frame["job"], strict=True)
+    ]
+    return frame[
+        frame["job"].map(lambda job: results.network_of(job) == own).astype(bool) & np.array(unmoved, dtype=bool)
+    ]
 
 
 def layer_densities(results: Results) -> pd.DataFrame:

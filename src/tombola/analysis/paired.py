@@ -14,9 +14,13 @@ from tombola.analysis.summary import GROUP, diverged
 from tombola.errors import InputError, nearest
 from tombola.tasks.metric import metric_of
 
+NEAR = 0.05
+"""Largest relative difference of two densities that count as equal: whole groups can't reach every density."""
+
 DENSE = "dense"  # the baseline that level 0 of the same trial is
 PLACE = ["study", "level"]
-COLUMNS = ["study", "arm", "baseline", "measure", "unit", "level", "density", "n", "mean", "low", "high", "p", "p_holm"]
+COLUMNS = ["study", "arm", "baseline", "measure", "unit", "level", "density", "baseline_density"]
+COLUMNS += ["n", "mean", "low", "high", "p", "p_holm"]
 
 
 def paired_differences(
@@ -31,13 +35,15 @@ def paired_differences(
     Arguments:
         levels: a row per (study, arm, trial, repeat, level), as returned by `Results.frame()`.
         arm: the arm to compare.
-        baseline: another arm, compared at the same level; or "dense": level 0 of the same trial.
+        baseline: another arm, compared at the same level; or "dense": the arm's own level 0 of the same trial, or that
+            of the other arms where it has none.
         measure: one of `measures_of` the study's metric.
         confidence: of each level's interval.
 
     Returns:
         `study`, `arm`, `baseline`, `measure`; `unit`: "iterations", "points" for percentages, or the metric's own;
-        `level`, `density`; `n`, the trials that have both; `mean` of arm minus baseline; its interval `low` and
+        `level`; `density` and `baseline_density`, means over trials: arms may differ in density at a level; `n`, the
+        trials that have both; `mean` of arm minus baseline; its interval `low` and
         `high`; `p` and `p_holm`. For n = 1 only `mean` is a number. Where all differences are equal, the interval has
         no width and p is NaN: there is no variation to test against.
 
@@ -63,6 +69,9 @@ def paired_differences(
         high=found.high,
         p=t_tests(samples),
     )
+    other = levels[levels["level"] == 0] if baseline == DENSE else levels[levels["arm"] == baseline]
+    by = ["study"] if baseline == DENSE else PLACE
+    table = table.join(other.groupby(by)["density"].mean().rename("baseline_density"), on=by)
     table["p_holm"] = holm_by(table, ["study"])
     place = {study: number for number, study in enumerate(dict.fromkeys(table["study"]))}
     table = table.assign(place=table["study"].map(place)).sort_values(["place", "level"], ignore_index=True)
@@ -78,6 +87,14 @@ def paired_gains(levels: pd.DataFrame, arm: str, baseline: str, measure: str, co
     if better_of(measure, metric_of(levels)) == "higher":
         return table
     return table.assign(mean=-table["mean"], low=-table["high"], high=-table["low"])
+
+
+def at_equal_density(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `paired_differences` whose two arms have the same density, to within 5 %.
+
+    Levels of one number can differ in density: an arm may stop at the floor of its pattern, or back off.
+    """
+    return table[(table["density"] / table["baseline_density"] - 1).abs() <= NEAR]
 
 
 def differences(levels: pd.DataFrame, arm: str, baseline: str, measure: str) -> pd.DataFrame:
@@ -96,7 +113,7 @@ def differences(levels: pd.DataFrame, arm: str, baseline: str, measure: str) -> 
     mine = trials[(trials["arm"] == arm) & (trials["level"] > 0)]
     if baseline == DENSE:
         by = ["study", "trial"]
-        other = trials[trials["level"] == 0].groupby(by, as_index=False)[measure].mean()  # one run, shown in each arm
+        other = dense_of(trials, arm, measure).reset_index()
     else:
         by = [*PLACE, "trial"]
         other = trials.loc[trials["arm"] == baseline, [*by, measure]]
@@ -105,6 +122,18 @@ def differences(levels: pd.DataFrame, arm: str, baseline: str, measure: str) -> 
     both = [pairs[column].to_numpy() for column in (measure, f"{measure}_of_baseline")]
     difference = rounded(scale * (both[0] - both[1]), [scale * values for values in both], metric)
     return pairs[[*PLACE, "trial"]].assign(difference=difference)
+
+
+def dense_of(rows: pd.DataFrame, arm: str, column: str) -> pd.Series:
+    """Return a column of the dense networks that an arm is compared with; index (study, trial).
+
+    They are the arm's own rows of level 0. Where it has none, they are those of the other arms: of a study of tombola
+    it is the same run in all of them, but arms of another table may have dense networks of their own.
+    """
+    by = ["study", "trial"]
+    dense = rows[rows["level"] == 0]
+    own, all_arms = (each.groupby(by)[column].mean() for each in (dense[dense["arm"] == arm], dense))
+    return own.combine_first(all_arms)
 
 
 def by_level(pairs: pd.DataFrame) -> dict[tuple[Any, Any], np.ndarray]:

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from tombola.analysis.measures import early_of
-from tombola.analysis.paired import paired_gains
+from tombola.analysis.paired import at_equal_density, paired_gains
+from tombola.analysis.summary import biased
 from tombola.analysis.verdicts import allowed_losses
 from tombola.tasks.metric import metric_of
 
 if TYPE_CHECKING:
     from tombola.running.results import Results
     from tombola.studies.study import ArmSettings, Study
-
-NEAR = 0.05
-"""Largest relative difference of densities that are compared: whole groups can't reach every density."""
 
 COSTS, NO_COST, INCONCLUSIVE = "costs", "no cost", "inconclusive"
 COLUMNS = ["study", "pattern", "arm", "baseline", "level", "density", "baseline_density"]
@@ -40,7 +38,8 @@ def pattern_costs(results: Results, margin: float | None = None, levels: pd.Data
         `mean`, `low` and `high` of the gain over the arm without the pattern in the test metric at early stop, in
         shown units, negative where the pattern costs, with its 95 % interval; `p` and `p_holm` of the paired t test, as
         `paired_differences` gives them; `verdict`: "no cost" where low > -margin, else "costs" where high < 0, else
-        "inconclusive". Empty where no arm has a pattern and another goes without.
+        "inconclusive". Without variation between trials it is inconclusive. So is "no cost" where a run of the two
+        arms diverged, or a trial of them lacks the level. Empty where no arm has a pattern and another goes without.
     """
     levels = results.frame() if levels is None else levels
     margin = results.study.margin if margin is None else margin
@@ -70,17 +69,19 @@ def _compared(
     results: Results, levels: pd.DataFrame, arm: ArmSettings, name: str, baseline: str, margin: float
 ) -> pd.DataFrame:
     metric = metric_of(levels)
-    found = paired_gains(levels, name, baseline, early_of(metric))
-    densities = levels[levels["arm"] == baseline].groupby("level")["density"].mean()
-    found["baseline_density"] = found["level"].map(densities)
-    ratio = found["density"] / found["baseline_density"]
-    found = found[ratio.between(1 - NEAR, 1 + NEAR) & (found["density"] <= _densest(results, arm))].copy()
+    found = at_equal_density(paired_gains(levels, name, baseline, early_of(metric)))
+    found = found[found["density"] <= _densest(results, arm)].copy()
     assert arm.pattern is not None
     found["pattern"] = arm.pattern.label
-    allowed = allowed_losses(levels, metric, margin)
+    allowed, lost = allowed_losses(levels, metric, margin), biased(levels)
     found["verdict"] = [
-        _verdict(low, high, allowed[study])
-        for low, high, study in zip(found["low"], found["high"], found["study"], strict=True)
+        _verdict(
+            row["low"],
+            row["high"],
+            allowed[row["study"]],
+            any((row["study"], each, row["level"]) in lost for each in (name, baseline)),
+        )
+        for row in found.to_dict("records")
     ]
     return found[COLUMNS]
 
@@ -97,8 +98,10 @@ def _densest(results: Results, arm: ArmSettings) -> float:
     return (least + unprunable) / coverage.matrix_weights + 1e-9
 
 
-def _verdict(low: float, high: float, allowed: float) -> str:
+def _verdict(low: float, high: float, allowed: float, lost: bool) -> str:
     """Return the verdict on the interval of a gain; a comparison with NaN is false."""
+    if low == high:
+        return INCONCLUSIVE
     if low > -allowed:
-        return NO_COST
+        return INCONCLUSIVE if lost else NO_COST
     return COSTS if high < 0 else INCONCLUSIVE

@@ -59,7 +59,8 @@ def trials_needed(outcome: Outcome, power: float = 0.9, confidence: float = 0.95
         confidence: of the interval.
 
     Returns:
-        None where the pilot measured nothing, has fewer than three trials, or no spread.
+        None where the pilot measured nothing, has fewer than three trials, or no spread. Also where it lacks runs
+        or trials: with a diverged run, no number of trials decides.
 
     Raises:
         InputError: `power` is not between 0 and 1.
@@ -67,7 +68,7 @@ def trials_needed(outcome: Outcome, power: float = 0.9, confidence: float = 0.95
     if not 0 < power < 1:
         raise InputError(f"power={power}: give a number between 0 and 1")
     claim, std = outcome.claim, outcome.std
-    if outcome.measured is None or outcome.n < FEWEST or not std:
+    if outcome.measured is None or outcome.n < FEWEST or outcome.biased or not std:
         return None
     low, high = expected_range(outcome)
     smallest = max(2, claim.minimum)
@@ -150,7 +151,10 @@ def seconds_per_trial(levels: pd.DataFrame) -> float | None:
     whole = levels[rows == rows.max()]
     if whole["seconds"].isna().any():
         return None
-    runs = whole.drop_duplicates("job") if "job" in whole else whole
+    named = whole["job"].ne("") if "job" in whole else pd.Series(False, index=whole.index)
+    again = whole.duplicated("job") if "job" in whole else named
+    dense = (whole["level"] == 0) & whole.duplicated(["trial", "level"])  # one run, shown in each arm
+    runs = whole[~np.where(named, again, dense)]
     return float(runs["seconds"].sum() / whole["trial"].nunique())
 
 

@@ -12,9 +12,9 @@ import pandas as pd
 from tombola.analysis.break_down import break_downs
 from tombola.analysis.connectivity import ERROR, barriers, height_of
 from tombola.analysis.measures import STOP, better_of, early_of, final_of, may_be_a_measure, measures_of, scale_of
-from tombola.analysis.paired import DENSE
+from tombola.analysis.paired import DENSE, dense_of
 from tombola.analysis.spread import trial_means
-from tombola.analysis.summary import diverged
+from tombola.analysis.summary import diverged, whole_stops
 from tombola.analysis.verdicts import allowed_losses
 from tombola.formatting import counted
 from tombola.studies.connectivity import Kind
@@ -50,8 +50,16 @@ class Evidence:
         """The metric of the study."""
         return metric_of(self.levels)
 
-    def column(self, arm: str, measure: str, level: int) -> pd.Series:
+    def column(self, arm: str, measure: str, level: int, beside: str = DENSE) -> pd.Series:
         """Return the measure of each trial at a level as a person sees it, such as accuracies in percent; index trial.
+
+        Early-stopping iterations count the training behind trained starting weights, as verdicts do.
+
+        Arguments:
+            arm: whose level; of the dense network, DENSE.
+            measure: one of `measures_of` the study's metric.
+            level: of the arm.
+            beside: the arm that the dense network is compared with, which may have a dense network of its own.
 
         Raises:
             NotMeasured: the study has another metric.
@@ -59,17 +67,15 @@ class Evidence:
         measures = measures_of(self.metric)
         if measure not in measures:
             raise NotMeasured(f"the study does not measure {measure!r}; its measures are {', '.join(measures)}")
-        known = self.levels
-        if arm == DENSE:
-            known = known[known["level"] == 0].assign(arm=DENSE)
-        else:
-            known = known[(known["arm"] == arm) & (known["level"] == level)]
+        known = whole_stops(self.levels)
+        known = known[(known["level"] == 0) if arm == DENSE else (known["arm"] == arm) & (known["level"] == level)]
         gone = diverged(known)
         lost = known.loc[gone, ["level", "trial", "repeat"]].itertuples(index=False)
         self.lost.update((arm, int(row[0]), int(row[1]), int(row[2])) for row in lost)
         known = known[~gone]
-        means = trial_means(known, ["arm"], [measure]).set_index("trial")[measure].dropna()
-        return means * scale_of(measure, self.metric)
+        means = trial_means(known, ["study", "arm", "level"], [measure])
+        found = dense_of(means, beside, measure) if arm == DENSE else means.set_index(["study", "trial"])[measure]
+        return found.droplevel("study").dropna() * scale_of(measure, self.metric)
 
     def barriers(self, arm: str, kind: str) -> pd.DataFrame:
         """Return the test barriers of one kind between the runs of an arm: index trial, a column for each level.
@@ -98,8 +104,10 @@ class Evidence:
     def levels_near(self, arm: str, first: float, last: float | None = None) -> list[int]:
         """Return the level whose density is nearest to `first`; or all levels from density `first` to `last`.
 
+        Level 0 is near to density 1 alone: elsewhere it would be compared with itself.
+
         Raises:
-            NotMeasured: no level is near enough; or the levels between do not reach to both ends in each trial.
+            NotMeasured: no level is near enough in each trial; or the levels between do not reach to both ends in each.
         """
         if arm == DENSE:
             return [0]
@@ -108,11 +116,18 @@ class Evidence:
             raise NotMeasured(f"the study has no arm {arm!r}")
         densities = rows.groupby("level")["density"].mean()
         if last is None:
+            densities = densities[(densities.index > 0) | (first >= 1)]
             ratio = (densities / first - 1).abs()
-            if ratio.min() > self.nearest:
-                near = densities[ratio.idxmin()]
-                raise NotMeasured(f"{arm!r} has no level near density {first:g}: the nearest is {near:.3g}")
-            return [int(ratio.idxmin())]
+            if densities.empty or ratio.min() > self.nearest:
+                near = f": the nearest is {densities[ratio.idxmin()]:.3g}" if len(densities) else ""
+                raise NotMeasured(f"{arm!r} has no level near density {first:g}{near}")
+            level = int(ratio.idxmin())
+            of_trials = rows.loc[rows["level"] == level, "density"]
+            if (off := (of_trials / first - 1).abs() > 2 * self.nearest).any():
+                raise NotMeasured(
+                    f"the level of {arm!r} near density {first:g} has {of_trials[off].iloc[0]:.3g} in some trial"
+                )
+            return [level]
         low, high = sorted((first, last))
         slack = 1 + self.nearest / 2  # so that a level that is meant as the end belongs to the range
         within = densities[(densities >= low / slack) & (densities <= high * slack) & (densities.index > 0)]
@@ -169,7 +184,7 @@ def _compared(
             evidence,
             levels,
             lambda level: of_both(
-                evidence.column(arm, measure, level), evidence.column(other, measure, partner[level])
+                evidence.column(arm, measure, level), evidence.column(other, measure, partner[level], beside=arm)
             ),
         )
 
@@ -282,7 +297,7 @@ def connected_where_matching(evidence: Evidence, arm: str, highest: float = 2.0,
 def difference_at(evidence: Evidence, arm: str, level: int) -> pd.Series:
     """Return how much the test metric at early stop of a level is better than that of dense, in shown units."""
     early = early_of(evidence.metric)
-    mine, dense = evidence.column(arm, early, level), evidence.column(DENSE, early, 0)
+    mine, dense = evidence.column(arm, early, level), evidence.column(DENSE, early, 0, beside=arm)
     return (mine - dense if evidence.metric.better == "higher" else dense - mine).dropna()
 
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from tombola.analysis.paired import at_equal_density
 from tombola.studies.arms import ARMS
-
-NEAR = 0.05
-"""Largest relative difference of densities that are compared."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +59,9 @@ def worth_of_rounds(
 
     baselines = {arm for arm in set(gains["baseline"]) if rule_of(arm) in ARMS and ARMS[rule_of(arm)].no_rounds}
     there = levels[levels["level"] == level]
-    densities = there.groupby("arm")["density"].mean()
     arm = str(gains["arm"].iloc[0])
     rows = gains[(gains["level"] == level) & gains["baseline"].isin(baselines) & gains["low"].notna()]
-    rows = rows[rows["baseline"].map(lambda each: abs(densities[each] / densities[arm] - 1) <= NEAR).astype(bool)]
+    rows = at_equal_density(rows)
     if rows.empty or rule_of(arm) != "ticket":
         return None
     best = rows.sort_values("mean", kind="stable").iloc[0]
@@ -72,7 +69,7 @@ def worth_of_rounds(
     return Worth(
         baseline=str(best["baseline"]),
         others=len(rows),
-        density=float(densities[arm]),
+        density=float(best["density"]),
         mean=float(best["mean"]),
         low=float(best["low"]),
         high=float(best["high"]),

@@ -127,6 +127,7 @@ def checked(table: pd.DataFrame, where: str = "the table", study: str = "own") -
     _check_words(levels, where)
     levels = _with_dense(levels)
     _check_once(levels, where)
+    _check_dense(levels, where)
     return levels
 
 
@@ -185,6 +186,11 @@ def _check_values(levels: pd.DataFrame, column: Column, name: str, where: str) -
         ends = f"above {column.low:g}" if column.open_low else f"at least {column.low:g}"
         limits = ends if column.high == math.inf else f"{ends}, at most {column.high:g}"
         raise _wrong(levels, name, out, f"must be {limits}", where)
+    if (infinite := numbers.abs() == math.inf).any():
+        remedy = "is not finite; a run without a result has status=diverged"
+        raise _wrong(levels, name, infinite, remedy if column.name in MEASURED else "is not finite", where)
+    if isinstance(column.default, int):  # an empty cell is as good as a missing column
+        numbers = numbers.fillna(column.default)
     levels[name] = numbers.astype(int) if column.kind == "whole number" else numbers
 
 
@@ -230,6 +236,19 @@ def _check_once(levels: pd.DataFrame, where: str) -> None:
         found = levels[twice].iloc[0]
         said = ", ".join(f"{name}={found[name]}" for name in place)
         raise InputError(f"{where}: two rows have {said}; give each run a row, and runs of one trial a repeat each")
+
+
+def _check_dense(levels: pd.DataFrame, where: str) -> None:
+    """Refuse a table in which a pruned level is denser than level 0 of its arm."""
+    by = ["study", "arm", "trial"]
+    dense = levels[levels["level"] == 0].groupby(by)["density"].min().rename("dense")
+    table = levels.join(dense, on=by)
+    if (out := table["density"] > table["dense"] * (1 + 1e-9)).any():
+        row = table[out].iloc[0]
+        raise InputError(
+            f"{where}: level {row['level']} of arm {row['arm']!r} has density {row['density']:g}, and level 0, the "
+            f"dense network, {row['dense']:g}; number levels from dense to sparse"
+        )
 
 
 def checked_curves(curves: pd.DataFrame, levels: pd.DataFrame, where: str = "the curves") -> pd.DataFrame:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-STATISTICS = ("mean", "std", "min", "max")
+STATISTICS = ("mean", "std", "min", "max", "n")
 
 
 def spread(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
@@ -20,8 +20,8 @@ def spread(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd
 
     Returns:
         The columns `by`; `n`, the number of trials; `runs`, the number of rows; and for each measure m
-        `m_mean` and `m_std` (over the trials' means, ddof=1: NaN for one trial) and `m_min` and `m_max` (over
-        all rows). The groups stand in the order in which they first appear.
+        `m_mean` and `m_std` (over the trials' means, ddof=1: NaN for one trial), `m_min` and `m_max` (over
+        all rows), and `m_n`, the trials with a value. The groups stand in the order in which they first appear.
     """
     by, measures = list(by), list(measures)
     known = _known(rows, by, measures)
@@ -34,6 +34,7 @@ def spread(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd
         columns[f"{measure}_std"] = trials[measure].std(ddof=1)
         columns[f"{measure}_min"] = all_runs[measure].min()
         columns[f"{measure}_max"] = all_runs[measure].max()
+        columns[f"{measure}_n"] = trials[measure].count()
     return pd.DataFrame(columns, index=trials.size().index).reset_index()
 
 

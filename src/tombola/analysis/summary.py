@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from tombola.analysis.measures import measures_of
+from tombola.analysis.measures import STOP, measures_of
 from tombola.analysis.spread import STATISTICS, spread
 from tombola.tasks.metric import metric_of
 
@@ -31,7 +31,7 @@ def summarise(levels: pd.DataFrame, measures: Sequence[str] | None = None) -> pd
         `n`, the trials behind the statistics, and `runs`, the rows behind them (more than n where an arm has
         repeats); `diverged`, the rows left out;
         and for each of `measures`: `_mean` and `_std` over the trials' means (ddof=1, NaN for n = 1), `_min` and
-        `_max` over the runs.
+        `_max` over the runs, and `_n`, the trials with a value.
 
     Raises:
         InputError: `measures` is not given, and the studies have different metrics.
@@ -56,6 +56,40 @@ def summarise(levels: pd.DataFrame, measures: Sequence[str] | None = None) -> pd
     place = {curve: position for position, curve in enumerate(dict.fromkeys(curves))}
     result["place"] = [place[curve] for curve in curves]
     return result.sort_values(["place", "level"], ignore_index=True)[_columns(measures)]
+
+
+def whole_stops(levels: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with early-stopping iterations that count the training behind trained starting weights.
+
+    An arm such as `fine-tune` stops later than its own curve says.
+    """
+    if "iterations_before" not in levels:
+        return levels
+    return levels.assign(**{STOP: levels[STOP] + levels["iterations_before"], "iterations_before": 0})
+
+
+def absent(levels: pd.DataFrame) -> pd.Series:
+    """Return how many trials of an arm have a denser pruned level and lack this one; index GROUP, levels from 1.
+
+    They diverged earlier, `pruning.stop_margin` ended them, or they are not finished. The trials that are left may be
+    the lucky ones.
+    """
+    rows = levels.loc[levels["level"] > 0, [*GROUP, "trial"]].drop_duplicates()
+    rows["first"] = rows.groupby(["study", "arm", "trial"], observed=True)["level"].transform("min")
+    found: dict[tuple[str, str, int], int] = {}
+    for (study, arm), mine in rows.groupby(["study", "arm"], sort=False, observed=True):
+        begun = mine.drop_duplicates("trial")["first"]
+        for level, there in mine.groupby("level")["first"]:
+            found[study, arm, level] = int((begun < level).sum() - (there < level).sum())
+    index = pd.MultiIndex.from_tuples(found, names=GROUP) if found else pd.MultiIndex.from_arrays([[]] * 3, names=GROUP)
+    return pd.Series(list(found.values()), index=index, dtype=int)
+
+
+def biased(levels: pd.DataFrame) -> set[tuple[str, str, int]]:
+    """Return the (study, arm, level >= 1) whose sound runs are a biased sample: a run diverged, or a trial lacks it."""
+    lost = levels[diverged(levels) & (levels["level"] > 0)]
+    gone = absent(levels)
+    return {*lost.groupby(GROUP, observed=True).groups, *gone.index[gone > 0]}
 
 
 def diverged(levels: pd.DataFrame) -> pd.Series:

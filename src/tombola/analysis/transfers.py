@@ -9,7 +9,7 @@ import pandas as pd
 from tombola.analysis.measures import allowed_loss, early_of
 from tombola.analysis.paired import paired_gains
 from tombola.analysis.spread import trial_means
-from tombola.analysis.summary import diverged
+from tombola.analysis.summary import biased, diverged
 from tombola.tasks.metric import MARGIN, Metric, metric_of
 
 AS_GOOD, WORSE, OPEN = "as good", "worse", "inconclusive"
@@ -27,7 +27,8 @@ def transfers(
 
     With [low, high] the interval of the gain in the test metric at early stop, the verdict is `as good` where low lies
     above minus the margin, `worse` where high lies below it, else `inconclusive`; so it is with fewer than two trials,
-    without variation between trials, and where a run of the level diverged, unless it is `worse`.
+    without variation between trials, and where a run of the level diverged or a trial of the arm lacks it, unless it is
+    `worse`.
 
     Arguments:
         levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
@@ -38,22 +39,25 @@ def transfers(
 
     Returns:
         COLUMNS. `mean`, `low` and `high` are in shown units. `over_random`: whether the interval of the gain over the
-        arm `random-mask` lies above 0; it is False where there is none. Studies without an arm `ticket` are left out.
+        arm `random-mask` lies above 0; it is False where there is none, and where a run of the two is lost. Studies
+        without an arm `ticket` are left out.
     """
     metric, rows = metric_of(levels), []
-    lost = set(levels[diverged(levels)].groupby(["study", "arm", "level"]).groups)
+    lost = biased(levels)
     for (study, arm), (source, take) in sources.items():
         mine = levels[levels["study"] == study]
         if not {arm, OWN} <= set(mine["arm"]):
             continue
         found = paired_gains(mine, arm, OWN, early_of(metric), confidence)
-        bars = found.assign(over_random=_above_random(mine, arm, metric, confidence))
+        over_random = _above_random(mine, arm, metric, confidence)
         allowed = _allowed(mine, metric, margin[study] if isinstance(margin, Mapping) else margin)
-        for row in bars.to_dict("records"):
-            places = {(study, name, row["level"]) for name in (arm, OWN)}
-            verdict = _verdict(row, allowed, bool(places & lost))
+        for row in found.to_dict("records"):
+            level = row["level"]
+            is_lost = {name: (study, name, level) in lost for name in (arm, OWN, RANDOM)}
+            verdict = _verdict(row, allowed, is_lost[arm] or is_lost[OWN])
+            better = level in over_random and not (is_lost[arm] or is_lost[RANDOM])
             place = {"study": study, "arm": arm, "source": source, "take": take, "verdict": verdict}
-            rows.append({**row, **place})
+            rows.append({**row, **place, "over_random": better})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -65,11 +69,12 @@ def _verdict(row: Mapping[str, float], allowed: float, lost: bool) -> str:
     return AS_GOOD if row["low"] > -allowed and not lost else OPEN
 
 
-def _above_random(levels: pd.DataFrame, arm: str, metric: Metric, confidence: float) -> pd.Series | bool:
+def _above_random(levels: pd.DataFrame, arm: str, metric: Metric, confidence: float) -> set[int]:
+    """Return the levels at which the interval of the gain over random places lies above 0."""
     if RANDOM not in set(levels["arm"]):
-        return False
+        return set()
     found = paired_gains(levels, arm, RANDOM, early_of(metric), confidence)
-    return (found["low"] > 0) & (found["low"] < found["high"])
+    return set(found.loc[(found["low"] > 0) & (found["low"] < found["high"]), "level"])
 
 
 def _allowed(levels: pd.DataFrame, metric: Metric, margin: float) -> float:

@@ -9,7 +9,7 @@ from tombola.analysis.intervals import means, t_tests
 from tombola.analysis.measures import STOP, allowed_loss, early_of
 from tombola.analysis.paired import DENSE, by_level, differences, holm_by
 from tombola.analysis.spread import trial_means
-from tombola.analysis.summary import diverged
+from tombola.analysis.summary import absent, diverged, whole_stops
 from tombola.errors import InputError
 from tombola.formatting import counted, margin_in_words, signed, with_unit
 from tombola.formatting import differences as formatted
@@ -29,8 +29,9 @@ def verdicts(levels: pd.DataFrame, margin: float = MARGIN, confidence: float = 0
     - `winning ticket`: a > -margin (not worse: a non-inferiority test) and d <= 0 (not later);
     - `matching`: a > -margin, but d > 0: not shown to be no later;
     - `losing`: b < -margin;
-    - `inconclusive`: anything else. So is a level with fewer than two trials to compare, and one with a diverged run,
-      sparse or dense, because the remaining trials are a biased sample; `losing` stands even then.
+    - `inconclusive`: anything else. So is a level with fewer than two trials to compare. So is one with a diverged run,
+      sparse or dense, and one that some trials of the arm lack: the remaining trials are a biased sample. `losing`
+      stands even then.
 
     A difference that is the same in all trials, as coarse evaluation can make it, has no interval to judge by: it
     counts as not shown.
@@ -63,11 +64,11 @@ def verdicts(levels: pd.DataFrame, margin: float = MARGIN, confidence: float = 0
     """
     if not 0 <= margin < 1:
         raise InputError(f"margin={margin} must lie between 0 and 1, such as 0.001 for 0.1 percentage points")
-    if "iterations_before" in levels:  # an arm that starts from trained weights stops later than its own curve says
-        levels = levels.assign(**{STOP: levels[STOP] + levels["iterations_before"]})
+    levels = whole_stops(levels)
     rows = levels.assign(diverged=diverged(levels))[levels["level"] > 0]
     table = rows.groupby(GROUP, sort=False).agg(density=("density", "mean"), diverged=("diverged", "sum")).reset_index()
     dense = levels[(levels["level"] == 0) & diverged(levels)].groupby("study")["trial"].nunique()
+    table = table.join(absent(levels).rename("absent"), on=GROUP)
     table["dense_diverged"] = table["study"].map(dense).fillna(0).astype(int)
     metric = metric_of(levels)
     table["allowed"] = table["study"].map(allowed_losses(levels, metric, margin)).astype(float)
@@ -128,7 +129,7 @@ def _samples(levels: pd.DataFrame, table: pd.DataFrame, measure: str) -> list[np
 def _judge(row: dict, metric: Metric, margin: float, confidence: float) -> tuple[str, str]:
     """Return the verdict on one level, and the reason."""
     n = int(row["n"])
-    lost = _lost(int(row["diverged"]), int(row["dense_diverged"]))
+    lost = _lost(int(row["diverged"]), int(row["absent"]), int(row["dense_diverged"]))
     if n == 0:
         return INCONCLUSIVE, lost or "no trial has both this level and level 0"
     name = metric.words
@@ -163,9 +164,10 @@ def _judge(row: dict, metric: Metric, margin: float, confidence: float) -> tuple
     )
 
 
-def _lost(sparse: int, dense: int) -> str:
-    """Return which runs diverged; nothing where none did."""
+def _lost(sparse: int, absent: int, dense: int) -> str:
+    """Return which runs diverged, and how many trials lack the level; nothing where all are sound."""
     parts = [f"{counted(sparse, 'run')} of this level diverged"] if sparse else []
+    parts += [f"{counted(absent, 'trial')} of the arm ended before this level"] if absent else []
     parts += [f"the dense network diverged in {counted(dense, 'trial')}"] if dense else []
     return " and ".join(parts)
 

@@ -54,7 +54,7 @@ def best_level(results: Results, arm: str = "ticket") -> int:
     Both are means over the finished trials, at the end of training. Level 0 where none is.
 
     Raises:
-        InputError: nothing of that arm is finished.
+        InputError: nothing of that arm is finished, or no validation metric tells a level.
     """
     curves, metric = results.curves(), results.plan.measures.primary
     mine = curves[curves["arm"] == arm]
@@ -63,9 +63,13 @@ def best_level(results: Results, arm: str = "ticket") -> int:
             f"{str(results.store.root)!r} contains no finished run of arm {arm!r}; resume the study with `tombola run`"
         )
     ends = mine.loc[mine.groupby(["trial", "repeat", "level"])["iteration"].idxmax()]
-    means = ends.groupby("level")[f"val_{metric.name}"].mean()
-    good = [level for level, mean in means.items() if 0 in means and not metric.is_better(means[0], mean)]
-    return int(max(good, default=0))
+    means = ends.groupby("level")[f"val_{metric.name}"].mean().dropna()
+    if 0 not in means:
+        raise InputError(
+            f"{str(results.store.root)!r} has no validation {metric.words} of the dense network, so it tells no level; "
+            "choose one with --level"
+        )
+    return int(max(level for level, mean in means.items() if not metric.is_better(means[0], mean)))
 
 
 def splits_of(results: Results, trial: int, data: Path | None = None) -> Splits:

@@ -103,7 +103,7 @@ def bar_ends(rows: pd.DataFrame, measure: str, bars: Bars) -> tuple[np.ndarray, 
         # A single run has no spread: a bar of length nought would draw its caps and look like a tiny one.
         some = rows["runs"].to_numpy() > 1
         return np.where(some, low, np.nan), np.where(some, high, np.nan)
-    trials = rows["n"].to_numpy(dtype=float)
+    trials = rows[f"{measure}_n"].fillna(0).to_numpy(dtype=float)
     deviation = rows[f"{measure}_std"].to_numpy(dtype=float)
     half = deviation * np.array([_half_width(int(n)) for n in trials])
     mean = rows[f"{measure}_mean"].to_numpy(dtype=float)

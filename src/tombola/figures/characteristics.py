@@ -54,10 +54,9 @@ def mask_overlap(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) ->
     if overlap.empty:
         return None
     ends = {"jaccard": "jaccard_mean", "low": "jaccard_min", "high": "jaccard_max", "pairs": "runs"}
-    whole = overlap[overlap["layer"] == ALL].set_index(["arm", "level"])["density"]
-    statistics = overlap[overlap["layer"] != ALL].rename(columns=ends).assign(jaccard_std=np.nan, n=1)
-    keys = zip(statistics["arm"], statistics["level"], strict=True)
-    statistics["density"] = [whole[key] for key in keys]
+    statistics = overlap[overlap["layer"] != ALL].drop(columns="density")
+    statistics = statistics.rename(columns=ends).assign(jaccard_std=np.nan, jaccard_n=1, n=1)
+    statistics = statistics.join(levels.groupby(["arm", "level"])["density"].mean(), on=["arm", "level"])
     about, label = "overlap of the masks of two trials", "kept in both (% of kept in either)"
     return _by_layer(levels, statistics, "jaccard", about, label, form, "means and bars are of pairs of trials")
 

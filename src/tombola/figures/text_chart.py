@@ -50,8 +50,10 @@ def text_chart(
         signs: what it is drawn with.
     """
     measure = early_of(answer.metric)
-    mine = levels[(levels["arm"] == answer.arm) | (levels["level"] == 0)]
-    statistics = level_statistics(mine.assign(arm=answer.arm), [measure])
+    mine = levels[levels["arm"] == answer.arm]
+    if not (mine["level"] == 0).any():
+        mine = pd.concat([mine, levels[levels["level"] == 0].assign(arm=answer.arm)])
+    statistics = level_statistics(mine, [measure])
     rows = statistics[statistics["mean"].notna()].sort_values("level")
     if rows.empty:
         return ""
@@ -102,7 +104,8 @@ def _bars(rows: pd.DataFrame, metric: Metric, room: int, signs: Signs) -> list[s
     for mean, start, end in zip(means, lows, highs, strict=True):
         text = [" "] * room
         for at in dense:
-            text[at] = signs.dense
+            if 0 <= at < room:  # else the row of the dense network says on which side it lies
+                text[at] = signs.dense
         if math.isfinite(start):
             first, last = max(place(start), 0), min(place(end), room - 1)
             text[first : last + 1] = signs.bar * max(0, last + 1 - first)

@@ -203,8 +203,8 @@ def dead_figure(found: Found) -> PlotFigure:
     none = "" if (found.dead["dead"] > 0).any() else "Every unit has a live path. "
     caption = (
         f"{none}Inputs, neurons or channels without a path of kept weights from input to output. Arm "
-        f"{plain(found.arm)}, trial 0. The sparsest level keeps {percent(last['density'])} % of the weights; without "
-        f"the weights at these units, {percent(last['effective_density'])} %."
+        f"{plain(found.arm)}, trial 0. The sparsest level keeps {percent(last['layer_density'])} % of the prunable "
+        f"weights; without the weights at these units, {percent(last['effective_density'])} %."
     )
     spec = density_specs.dead_units_against_density(found.dead)
     return PlotFigure("dead-units", "Units without a live path", caption, spec)

@@ -13,12 +13,12 @@ from tombola.analysis.answer import Answer, answer_of
 from tombola.analysis.break_down import break_down
 from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
 from tombola.analysis.connectivity import barrier_statistics, height_of
-from tombola.analysis.layers import ALL, dead_units, layer_densities
+from tombola.analysis.layers import dead_units, layer_densities
 from tombola.analysis.learning_curves import WORDS, learning_curves, of_sound_runs
 from tombola.analysis.measures import early_of
 from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
-from tombola.analysis.paired import paired_gains
+from tombola.analysis.paired import at_equal_density, paired_gains
 from tombola.analysis.patterns import pattern_costs
 from tombola.analysis.rewinds import later_rewinds
 from tombola.analysis.roles import main_arm_of, role_of
@@ -170,7 +170,7 @@ def judge(
     arms = in_order(levels["arm"])
     arm = main_arm_of(levels) if begun else None
     others = [other for other in arms if arm and other != arm and role_of(other, arm, controls) != "rewind"]
-    gains = _together([paired_gains(levels, arm, other, early_of(metric)) for other in others if arm])
+    gains = _together([at_equal_density(paired_gains(levels, arm, other, early_of(metric))) for other in others if arm])
     rewinds = later_rewinds(levels, arm) if arm else pd.DataFrame()
     answer = answer_of(levels, margin, missing, judged if begun else None, partings)
     chosen = _chosen(levels, arm)
@@ -292,12 +292,11 @@ def _layers(results: Results, name: str) -> pd.DataFrame:
     layers = layer_densities(results)
     if layers.empty:
         return pd.DataFrame()
-    whole = layers.groupby(["arm", "trial", "repeat", "level"])[["remaining", "size"]].transform("sum")
-    layers = layers.assign(study=name, whole=whole["remaining"] / whole["size"])
+    layers = _at_whole_density(layers.assign(study=name), results)
     by = ["study", "arm", "level", "layer"]
     found = layers.groupby(by, sort=False).agg(
-        density=("whole", "mean"),
-        layer_density=("density", "mean"),
+        density=("density", "mean"),
+        layer_density=("layer_density", "mean"),
         remaining=("remaining", "mean"),
         size=("size", "first"),
     )
@@ -307,13 +306,13 @@ def _layers(results: Results, name: str) -> pd.DataFrame:
 def _dead(results: Results, name: str, arm: str | None) -> pd.DataFrame:
     if arm is None:
         return pd.DataFrame()
-    return _at_whole_density(dead_units(results, trial=0, arms=[arm]).assign(study=name))
+    return _at_whole_density(dead_units(results, trial=0, arms=[arm]).assign(study=name), results)
 
 
 def _overlap(results: Results, name: str) -> pd.DataFrame:
     if results.study.trials < 2:
         return pd.DataFrame()
-    return _at_whole_density(mask_overlap(results).assign(study=name))
+    return _at_whole_density(mask_overlap(results).assign(study=name), results)
 
 
 def _flips(results: Results, name: str, arm: str | None) -> pd.DataFrame:
@@ -333,12 +332,15 @@ def _barriers(results: Results, points: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame() if settings is None else barrier_statistics(points, settings.threshold)
 
 
-def _at_whole_density(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return rows of layers with the density of the whole network as `density`, and their own as `layer_density`."""
+def _at_whole_density(rows: pd.DataFrame, results: Results) -> pd.DataFrame:
+    """Return rows of layers with the density of the whole network as `density`, and their own as `layer_density`.
+
+    That of the whole network counts its matrix weights that can't be pruned, as everywhere else.
+    """
     if rows.empty:
         return pd.DataFrame()
-    whole = rows.loc[rows["layer"] == ALL, ["arm", "level", "density"]]
-    return rows.rename(columns={"density": "layer_density"}).merge(whole, on=["arm", "level"])
+    whole = results.frame().groupby(["arm", "level"])["density"].mean()
+    return rows.rename(columns={"density": "layer_density"}).join(whole, on=["arm", "level"])
 
 
 def _pictures(held: dict[int, Ticket], first: str, input_shape: Any) -> Pictures:

@@ -36,7 +36,7 @@ from tombola.html.figures import PlotFigure
 from tombola.html.gather import Found
 from tombola.html.series import Series, series_of
 from tombola.tables.answer import at_its_level, headline, numbers, proof
-from tombola.tables.captions import BETWEEN
+from tombola.tables.captions import BETWEEN, densities_of
 from tombola.tasks.metric import Metric, metric_of
 
 VERDICTS = {"winning ticket": "winning", "matching": "matching", "losing": "losing", "inconclusive": "inconclusive"}
@@ -217,14 +217,14 @@ def _stacked(pieces: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _verdict_rows(verdicts: pd.DataFrame, metric: Metric) -> dict[str, Any]:
-    """Return the verdicts as a matrix: arms, and for each level its density and a cell for each arm."""
+    """Return the verdicts as a matrix: arms, and for each level its densities and a cell for each arm."""
     if verdicts.empty:
         return {"arms": [], "levels": []}
     arms = [str(arm) for arm in dict.fromkeys(verdicts["arm"])]
     levels = []
     for level, rows in verdicts.groupby("level"):
         cells = {row["arm"]: row | _difference(row, metric) for row in rows.to_dict("records")}
-        levels.append({"level": int(level), "density": float(rows["density"].mean()), "cells": cells})
+        levels.append({"level": int(level), "densities": densities_of(rows["density"]), "cells": cells})
     return {"arms": arms, "levels": levels}
 
 

@@ -189,6 +189,8 @@ def _winning(answer: Answer) -> list[str]:
 
 def _more_trials(answer: Answer) -> str:
     assert answer.at is not None
+    if answer.diverged:
+        return "More trials can't decide a level whose runs diverged."
     return f"More trials may decide it, such as trials={2 * answer.at.n}; finished trials stay."
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from tombola.analysis.connectivity import ERROR, LOSS
 from tombola.analysis.measures import stops_at_the_end
 from tombola.analysis.order import in_order
-from tombola.formatting import counted, number, plain
+from tombola.formatting import counted, number, percent, plain
 from tombola.tasks.metric import Metric
 
 if TYPE_CHECKING:
@@ -54,6 +54,13 @@ FEWEST = 3  # trials from which an interval is drawn: that of two is about thirt
 def early_stop_note(levels: pd.DataFrame) -> str:
     """Return what a caption says about early stop in these runs; nothing where validation examples decide it."""
     return AT_THE_END if stops_at_the_end(levels) else ""
+
+
+def densities_of(density: pd.Series) -> str:
+    """Return the density of the rows of one level, in percent: one number, or the range where the rows differ."""
+    low, high = float(density.min()), float(density.max())
+    # Arms of one level may differ by a weight or two; only a real difference is worth two numbers.
+    return percent(high) if high - low <= 0.01 * high else f"{percent(low)}-{percent(high)}"
 
 
 def sample_size(summary: pd.DataFrame) -> str:
@@ -105,8 +112,10 @@ def left_out(summary: pd.DataFrame) -> str:
     diverged = summary[summary["diverged"] > 0]
     if diverged.empty:
         return ""
-    arms = ", ".join(plain(arm) for arm in in_order(diverged["arm"]))
-    return f"{counted(int(diverged['diverged'].sum()), 'diverged run')} omitted ({arms})"
+    dense, pruned = diverged[diverged["level"] == 0], diverged[diverged["level"] > 0]
+    of_dense = int(dense.groupby("study")["diverged"].max().sum())  # one run, shown in each arm
+    arms = ["dense"] * bool(of_dense) + [plain(arm) for arm in in_order(pruned["arm"])]
+    return f"{counted(of_dense + int(pruned['diverged'].sum()), 'diverged run')} omitted ({', '.join(arms)})"
 
 
 def _sample_sizes(summary: pd.DataFrame) -> str:

@@ -17,9 +17,10 @@ from rich.text import Text
 from tombola.analysis.connectivity import barrier_statistics, height_of
 from tombola.analysis.measures import STOP, early_of, final_of
 from tombola.analysis.order import in_order
+from tombola.analysis.paired import paired_differences
 from tombola.analysis.summary import summarise
 from tombola.formatting import counted, number, percent, plain, signed
-from tombola.tables.captions import BETWEEN, HEIGHTS, Height, early_stop_note, left_out, sample_size
+from tombola.tables.captions import BETWEEN, HEIGHTS, Height, densities_of, early_stop_note, left_out, sample_size
 from tombola.tasks.metric import Metric, metric_of
 
 # A row of the summary, and what writes one of its numbers.
@@ -65,7 +66,7 @@ def summary_table(levels: pd.DataFrame, brief: bool = False) -> Group:
 def ticket_versus_reinit(levels: pd.DataFrame) -> Group:
     """Return tables that compare tickets with the same masks on fresh random weights, for each study with both arms.
 
-    Values are means of the final test metric. The difference is ticket minus reinit.
+    Values are means of the final test metric. The difference is ticket minus reinit, over the trials that have both.
     """
     parts: list[RenderableType] = []
     both = levels[levels["arm"].isin(["ticket", "reinit"])]
@@ -73,7 +74,8 @@ def ticket_versus_reinit(levels: pd.DataFrame) -> Group:
         if mine["arm"].nunique() == 2:
             metric, rows = metric_of(mine), summarise(mine)
             title = f"{plain(study)}: {_with_unit(f'test {metric.words} at the end of training', metric)}, mean"
-            parts += _titled(title, _pairs(rows, metric), rows)
+            pairs = paired_differences(mine, "ticket", "reinit", final_of(metric)).set_index("level")["mean"]
+            parts += _titled(title, _pairs(rows, metric, pairs.to_dict()), rows)
     return Group(*parts)
 
 
@@ -127,21 +129,18 @@ def _groups(rows: pd.DataFrame, arms: Sequence[str], cell: Cell) -> list[list[st
     return groups
 
 
-def _pairs(rows: pd.DataFrame, metric: Metric) -> Table:
+def _pairs(rows: pd.DataFrame, metric: Metric, differences: Mapping[int, float]) -> Table:
     measure = final_of(metric)
     table = _table(["level", "Pm %", "ticket", "reinit", "ticket - reinit"])
     for level, at_level in rows.groupby("level"):
         by_arm = {row["arm"]: row for row in at_level.to_dict("records")}
         pair = [by_arm.get(arm) for arm in ("ticket", "reinit")]
-        delta = MISSING
-        if all(_is_number(row, measure) for row in pair):
-            ticket, reinit = (metric.scale * row[f"{measure}_mean"] for row in pair if row is not None)
-            delta = signed(ticket - reinit, metric)
+        difference = differences.get(int(level), math.nan)
         table.add_row(
             str(int(level)),
-            _densities(at_level["density"]),
+            densities_of(at_level["density"]),
             *(_mean(row, measure, metric) + _mark(row) for row in pair),
-            delta,
+            signed(difference, metric) if math.isfinite(difference) else MISSING,
         )
     return table
 
@@ -152,7 +151,7 @@ def _per_arm(rows: pd.DataFrame, arms: Sequence[str], cell: Cell) -> Table:
     table = _table(["level", "Pm %", *headers])
     for level, at_level in rows.groupby("level"):
         by_arm = {row["arm"]: row for row in at_level.to_dict("records")}
-        table.add_row(str(int(level)), _densities(at_level["density"]), *(cell(by_arm.get(arm)) for arm in arms))
+        table.add_row(str(int(level)), densities_of(at_level["density"]), *(cell(by_arm.get(arm)) for arm in arms))
     return table
 
 
@@ -181,12 +180,6 @@ def _titled(title: str, table: Table, rows: pd.DataFrame, about: str = "") -> li
     without = left_out(rows)
     caption = "; ".join(part for part in (sample_size(rows), about, without and f"* {without}") if part)
     return [Text(title, style="bold"), table, Text(f"{caption}\n")]
-
-
-def _densities(density: pd.Series) -> str:
-    low, high = float(density.min()), float(density.max())
-    # Arms of one level may differ by a weight or two; only a real difference is worth two numbers.
-    return percent(high) if high - low <= 0.01 * high else f"{percent(low)}-{percent(high)}"
 
 
 def _with_unit(text: str, metric: Metric) -> str:
