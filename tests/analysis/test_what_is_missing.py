@@ -16,6 +16,7 @@ from tombola.analysis.claims import Claim, evaluate
 from tombola.analysis.paired import at_equal_density, paired_gains
 from tombola.analysis.patterns import _verdict as cost_of_a_pattern
 from tombola.analysis.power import trials_needed
+from tombola.analysis.rewinds import later_helps, later_rewinds
 from tombola.analysis.schema import checked
 from tombola.analysis.summary import summarise
 from tombola.analysis.transfers import OPEN, transfers
@@ -254,3 +255,10 @@ def test_the_verdict_table_shows_both_densities_of_a_level():
     levels.loc[(levels["arm"] == "one-shot") & (levels["level"] == 3), "density"] = 0.8
     rows = _verdict_rows(verdicts(levels), ACCURACY)["levels"]
     assert [row["densities"] for row in rows] == ["80.0", "64.0", "51.2-80.0"]
+
+
+def test_rewinds_of_lucky_trials_help_nothing():
+    levels = levels_of({"ticket@0": GOOD, "ticket@500": ([0.99] * 3, [3000] * 3)}, noise=QUIET)
+    assert later_helps(later_rewinds(levels, "ticket@0"))
+    lost = without_survivors(levels, "diverged", "ticket@500")
+    assert list(later_rewinds(lost, "ticket@0")["level"]) == [1]

@@ -10,7 +10,7 @@ import pandas as pd
 from tombola.analysis.intervals import holm, means, t_tests
 from tombola.analysis.measures import better_of, measures_of, rounded, scale_of, unit_of
 from tombola.analysis.spread import trial_means
-from tombola.analysis.summary import GROUP, diverged
+from tombola.analysis.summary import GROUP, biased, diverged
 from tombola.errors import InputError, nearest
 from tombola.tasks.metric import metric_of
 
@@ -95,6 +95,16 @@ def at_equal_density(table: pd.DataFrame) -> pd.DataFrame:
     Levels of one number can differ in density: an arm may stop at the floor of its pattern, or back off.
     """
     return table[(table["density"] / table["baseline_density"] - 1).abs() <= NEAR]
+
+
+def of_whole_levels(table: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `paired_differences` where neither arm lacks a run of the level: see `biased`."""
+    if table.empty:
+        return table
+    lost = biased(levels)
+    places = zip(table["study"], table["arm"], table["baseline"], table["level"], strict=True)
+    whole = [not {(study, arm, level), (study, other, level)} & lost for study, arm, other, level in places]
+    return table[whole]
 
 
 def differences(levels: pd.DataFrame, arm: str, baseline: str, measure: str) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from tombola.analysis.learning_curves import WORDS, learning_curves, of_sound_ru
 from tombola.analysis.measures import early_of
 from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
-from tombola.analysis.paired import at_equal_density, paired_gains
+from tombola.analysis.paired import at_equal_density, of_whole_levels, paired_gains
 from tombola.analysis.patterns import pattern_costs
 from tombola.analysis.rewinds import later_rewinds
 from tombola.analysis.roles import main_arm_of, role_of
@@ -175,9 +175,10 @@ def judge(
     answer = answer_of(levels, margin, missing, judged if begun else None, partings)
     chosen = _chosen(levels, arm)
     curves, every, measured_on = _thinned(of_sound_runs(levels, curves), chosen, metric)
-    worth = partial(worth_of_rounds, levels, gains, rules=rules)
+    fair = of_whole_levels(gains, levels)
+    worth = partial(worth_of_rounds, levels, fair, rules=rules)
     said = tuple(map(typeset, barriers_in_words(answer))) or findings(
-        statistics, judged, gains, broken, margin, metric, worth, rewinds, controls
+        statistics, judged, fair, broken, margin, metric, worth, rewinds, controls
     )
     return Judged(
         metric, statistics, judged, broken, gains, rewinds, curves, every, measured_on, answer, said, arm, chosen
