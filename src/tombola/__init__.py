@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tombola.session import rounds, run
     from tombola.studies.study import Study
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 # Where each public name lives. They are imported when they are first used: `import tombola` needs no torch.
 _HOMES = {
