@@ -9,6 +9,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import tombola
+from tombola.errors import InputError
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
@@ -20,6 +21,7 @@ OPTIMIZERS = {
 LOOPS = ("plain", "accumulation", "clipping", "ema", "amp", "resumed")
 FAST = ("plain", "resumed")  # the others belong to `make test-all`
 STEPS = 4
+ONE_TRIAL = {"rate": 0.5, "trials": 1, "arms": ["ticket"], "figures": False, "quiet": True}
 
 
 class Training:
@@ -77,8 +79,7 @@ def loop(out, optimizer, kind, stop_at=None):
     """Train all runs; count revived weights after each step. Return (runs, steps, revived)."""
     inputs, targets = own_trainer.examples()
     runs = steps = back = 0
-    options = {"rounds": 2, "rate": 0.5, "trials": 1, "arms": ["ticket"], "figures": False, "quiet": True}
-    for run in tombola.rounds(own_trainer.make, out=out, **options):
+    for run in tombola.rounds(own_trainer.make, out=out, rounds=2, **ONE_TRIAL):
         training, path = Training(run, optimizer, kind), run.checkpoint_dir / "last.pt"
         first = training.load(path) if path.exists() else 0
         for step in range(first, STEPS):
@@ -109,3 +110,44 @@ def test_no_pruned_weight_comes_back(tmp_path, optimizer, kind):
     for name, keep in ticket.mask.items():
         assert not ticket.trained[name][~keep].any()
         assert not torch.equal(ticket.trained[name], ticket.weights[name])
+
+
+def evolved(run, accuracy):
+    """Improve a model without a backward pass, in place through `.data`; return its accuracy."""
+    best = accuracy()
+    for _ in range(20):
+        before = [parameter.data.clone() for parameter in run.model.parameters()]
+        for parameter in run.model.parameters():
+            parameter.data.add_(torch.randn(parameter.shape, generator=run.rng), alpha=0.1)
+        if (now := accuracy()) >= best:
+            best = now
+        else:
+            for parameter, value in zip(run.model.parameters(), before, strict=True):
+                parameter.data.copy_(value)
+    return best
+
+
+def test_the_accuracy_of_an_evolved_model_is_that_of_the_pruned_one(tmp_path):
+    reported = {}
+    for run in tombola.rounds(own_trainer.make, out=tmp_path, rounds=2, **ONE_TRIAL):
+        reported[run.level] = evolved(run, lambda run=run: own_trainer.accuracy(run.model))
+        run.report(accuracy=reported[run.level])
+    for level, accuracy in reported.items():
+        ticket = tombola.Results.open(tmp_path).ticket(0, level)
+        assert own_trainer.accuracy(ticket.build(trained=True, factory=own_trainer.make)) == accuracy
+
+
+def test_a_metric_of_a_network_that_may_be_unpruned_is_refused(tmp_path):
+    """The body computes the network by hand, as a compiled module does: no hook sees that the weights are used."""
+
+    def loop():
+        for run in tombola.rounds(own_trainer.make, out=tmp_path, rounds=1, **ONE_TRIAL):
+            for parameter in run.model.parameters():
+                parameter.data.add_(0.1)
+            run.report(1, train_loss=1.0)
+            run.report(1, accuracy=0.9)
+
+    with pytest.raises(
+        InputError, match=r"level-01: accuracy was reported, but \d+ pruned weights of '1.weight' changed"
+    ):
+        loop()

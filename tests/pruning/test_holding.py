@@ -236,6 +236,35 @@ def test_a_change_in_place_is_mended_before_the_next_forward(change):
     assert revived(case.mask, case.module) == 0
 
 
+def test_a_change_through_data_between_step_and_forward_is_mended():
+    """Weight noise, clamping and evolution strategies change `.data`, which raises no version: no forward uses it."""
+    case = Case("sgd")
+
+    def spoil():
+        for weight in case.module.parameters():
+            weight.data.clamp_(min=0.01)
+
+    train(case.module, case.optimizer, after=spoil)  # `watched` checks each forward
+    assert revived(case.mask, case.module) > 0
+    for change in ("add_", "mul_", "fill_", "copy_"):
+        getattr(case.module[2].weight.data, change)(torch.ones(()))
+        with torch.no_grad():
+            case.module(torch.randn(2, 12))
+        assert revived(case.mask, case.module) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_trace_has_the_operations_of_the_network_only():
+    module, plain = net(), net()
+    mask = sparse(module)
+    mask.hold_(module)
+    module[2].weight.data.add_(1.0)
+    inputs = torch.randn(2, 12)
+    traced, expected = (torch.jit.trace(each, inputs).inlined_graph for each in (module, plain))
+    assert [node.kind() for node in traced.nodes()] == [node.kind() for node in expected.nodes()]
+    assert revived(mask, module) == 0
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "fused-adam", "muon", "lion"])
 def test_bad_gradients_of_pruned_weights_do_no_harm(bad, optimizer):

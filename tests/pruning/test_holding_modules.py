@@ -92,10 +92,25 @@ def test_a_frozen_weight_holds_and_still_does_when_it_is_unfrozen():
     mask = sparse(module)
     mask.hold_(module)
     module[0].requires_grad_(True)
+    module(torch.randn(2, 12)).sum().backward()
+    assert bool((module[0].weight.grad[~mask["0.weight"]] == 0.0).all())  # in the first backward pass too
+    module.zero_grad()
     train(module, torch.optim.Muon([module[0].weight, module[2].weight], lr=0.1))
     assert revived(mask, module) == 0
-    module(torch.randn(2, 12)).sum().backward()
-    assert bool((module[0].weight.grad[~mask["0.weight"]] == 0.0).all())
+
+
+def test_attention_holds_where_only_the_part_is_called():
+    """nn.MultiheadAttention reads the weights of its `out_proj` without calling it."""
+    module = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2, batch_first=True), "head": nn.Linear(8, 2)})
+    mask = sparse(module)
+    mask.hold_(module)
+    inputs = torch.randn(3, 4, 8)
+    for name in mask:
+        module.get_parameter(name).data.add_(1.0)
+    module["head"](module["attention"](inputs, inputs, inputs)[0])
+    assert revived(mask, module) == 0
+    release(module)
+    assert not any(part._forward_pre_hooks for part in module.modules())
 
 
 def test_a_full_mask_costs_no_hook_on_the_gradient():

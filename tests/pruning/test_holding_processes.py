@@ -78,6 +78,27 @@ def test_a_compiled_module_whose_step_nobody_sees_is_refused():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("change", ["in place", "through data"])
+def test_a_change_between_step_and_compiled_forward_is_refused(change):
+    """The step's hook has pruned the weights, then something else changes them."""
+    module = net()
+    hold = sparse(module).hold_(module)
+    compiled = torch.compile(module, backend="eager")
+
+    def spoil():
+        weight = module[2].weight
+        (weight.data if change == "through data" else weight.detach()).add_(0.1)
+
+    def spoil_and_mend():
+        spoil()
+        hold.apply()
+
+    train(compiled, torch.optim.SGD(module.parameters(), lr=0.1), after=spoil_and_mend)
+    with pytest.raises(InputError, match=r"pruned weights of '2.weight' changed.*call `apply\(\)`"):
+        train(compiled, torch.optim.SGD(module.parameters(), lr=0.1), after=spoil)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_step_holds():
     module = net()
     mask = sparse(module)

@@ -71,8 +71,7 @@ class HeldWeight:
         self.released = False
         self._bits: Tensor | None = None  # the mask as integers: all ones where a weight is kept, else zero
         self._has_pruned = not bool(keep.all())
-        self._trained = False  # whether a gradient came since the weights were last pruned
-        self._seen = (-1, -1)  # the parameter's version and address when its weights were last pruned
+        self._pruned_for_use = False  # whether a forward pruned the weights since the last gradient
         HeldWeight.newest += 1
         self.number = HeldWeight.newest
         self._attach()
@@ -105,14 +104,28 @@ class HeldWeight:
             del _HELD[id(self.parameter)]
 
     def refresh(self) -> None:
-        """Prune the weights if anything can have changed them since they were last pruned.
+        """Prune the weights, because a forward will use them.
 
-        An in-place change raises the parameter's version; `parameter.data = ...` moves its address. A change through
-        `parameter.data` does neither, so after a backward pass the weights are pruned in any case.
+        Nothing tells whether they changed: `parameter.data.add_(...)` leaves the parameter's version and address alone.
         """
-        parameter = self.parameter
-        if self._trained or self._seen != (parameter._version, parameter.data_ptr()):
+        tracing = (
+            torch._C._get_tracing_state()
+        )  # of torch.jit.trace: its graph is to have the network's operations only
+        if tracing is None:
             self.prune()
+        else:
+            torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+            try:
+                self.prune()
+            finally:
+                torch._C._set_tracing_state(tracing)  # type: ignore[attr-defined]
+        self._pruned_for_use = True
+
+    def count_revived(self) -> int:
+        """Return how many pruned weights are not 0.0 now."""
+        if self.released or not self._has_pruned:
+            return 0
+        return count_revived(self.parameter.data, self.keep)
 
     def prune(self) -> None:
         """Set the pruned weights to exactly 0.0."""
@@ -126,8 +139,6 @@ class HeldWeight:
                 "release the mask before you change the module, then hold a mask that fits"
             )
         self.prune_(weights)
-        self._trained = False
-        self._seen = (self.parameter._version, self.parameter.data_ptr())
 
     def prune_(self, values: Tensor) -> None:
         """Set the entries of `values` at pruned places to exactly 0.0, in place.
@@ -152,21 +163,19 @@ class HeldWeight:
             self._gradient_hook = self.parameter.register_hook(_GradientHook(self))
 
     def gradient_came(self, gradient: Tensor) -> Tensor:
-        """Return the gradient with zeros at pruned places, and remember that the weights will change.
+        """Return the gradient with zeros at pruned places.
 
         Raises:
-            InputError: pruned weights came back and this pass used them: neither the module's forward nor a step of a
-                `torch.optim.Optimizer` pruned them since the last gradient.
+            InputError: the module's call did not prune the weights for this pass, as in a compiled module, and pruned
+                ones are not 0.0.
         """
-        if self._trained:
-            count = count_revived(self.parameter.data, self.keep)
-            if count:
-                raise InputError(
-                    f"{count:,} pruned weights of {self.name!r} changed, and the loss used them: no "
-                    "torch.optim.Optimizer made the step, and the mask could not see the module's call; after each "
-                    "step, call `apply()` on the result of `hold_`"
-                )
-        self._trained = True
+        if not self._pruned_for_use and (count := self.count_revived()):
+            raise InputError(
+                f"{self.owner.where}{count:,} pruned weights of {self.name!r} changed, and the loss used them: the "
+                "mask could not see the module's call, and no torch.optim.Optimizer made the change; after each "
+                "change, call `apply()` on the result of `hold_`"
+            )
+        self._pruned_for_use = False
         return self.masked_gradient(gradient)
 
     def masked_gradient(self, gradient: Tensor) -> Tensor:
@@ -211,7 +220,7 @@ def held_weight(parameter: Tensor) -> HeldWeight | None:
 
 def count_revived(values: Tensor, keep: Tensor) -> int:
     """Return how many pruned places of `values` are not 0.0: NaN is not."""
-    return int((values[~keep.to(values.device)] != 0).sum())
+    return int(values.masked_fill(keep.to(values.device), 0).count_nonzero())
 
 
 def integer_like(values: Tensor) -> torch.dtype | None:

@@ -8,15 +8,16 @@ Five hooks work together. Each covers cases that the others can't see:
 2. on each optimiser, **after its step**: Muon, Shampoo, or weights of its own can move a weight whose gradient is zero.
    Evaluation, saving and averaging that follow the step see zeros.
 3. on each module, **before its forward**: other code than a `torch.optim.Optimizer` may make the step, and weights may
-   change between two steps (LBFGS evaluates the loss within its step). It also notices a replaced parameter or module.
+   change between two steps (LBFGS evaluates the loss within its step). A change by `parameter.data.add_()` leaves no
+   trace, so each forward prunes. The hook also notices a replaced parameter or module.
 4. on each module with held weights, **after load_state_dict**: zeros again, and a hold on the new parameters where
    `assign=True` replaced them.
 5. on each optimiser, **before its first step**: its state at pruned places must be zero, or it dates from before the
-hold.
+   hold.
 
 Hooks 3 and 4 are attributes of the module, so deepcopy and pickle copy them, and the copied `HeldWeight` inside puts
-hook 1 on the copied parameter. torch.compile leaves hook 3 out of its graphs (it would break them); there hook 1 checks
-the weights that hook 3 would reset, and raises if pruned weights changed unseen.
+hook 1 on the copied parameter. torch.compile leaves hook 3 out of its graphs (it would break them). There hook 1 checks
+the weights in each backward pass, and raises if pruned weights changed unseen.
 """
 
 from __future__ import annotations
@@ -57,6 +58,10 @@ class Hold:
         """Set the pruned weights to exactly 0.0 now. Call it after a step that PyTorch's hooks don't see."""
         for weight in self._weights():
             weight.prune()
+
+    def revived(self) -> dict[str, int]:
+        """Return how many pruned weights are not 0.0 now, by parameter name; without the parameters that have none."""
+        return {weight.name: count for weight in self._weights() if (count := weight.count_revived())}
 
 
 def hold(
@@ -155,9 +160,10 @@ class _AfterLoad:
 
 
 class _Below:
-    """Called before the forward of the module that `hold` received, because its parts may not be called themselves.
+    """Called before the forward of a module that may read its parts' weights without a call of the parts.
 
-    nn.MultiheadAttention reads the weights of its `out_proj`, and a tied decoder those of the embedding.
+    The module that `hold` received may: a tied decoder reads those of the embedding. nn.MultiheadAttention reads those
+    of its `out_proj`, wherever it stands, and a loop may call it without the module around it.
     """
 
     def __init__(self) -> None:
@@ -190,20 +196,30 @@ def _hold_parameter(name: str, parameter: nn.Parameter, keep: Tensor) -> HeldWei
 def _hook_modules(root: nn.Module, weights: Mapping[str, HeldWeight]) -> None:
     """Put the hooks on each module that owns a held parameter, under any name, and on `root`."""
     by_parameter = {id(weight.parameter): weight for weight in weights.values()}
-    below = next((hook for hook in root._forward_pre_hooks.values() if isinstance(hook, _Below)), _Below())
+    mine: dict[str, tuple[nn.Module, _HeldModule]] = {}
     for path, part in root.named_modules(remove_duplicate=False):
-        mine = {
+        own = {
             local: by_parameter[id(parameter)]
             for local, parameter in part._parameters.items()
             if parameter is not None and id(parameter) in by_parameter
         }
-        if mine:
+        if own:
             held_module = _held_module(part) or _hook_module(part)
-            held_module.weights |= mine
-            if path:
-                below.parts[tuple(path.split("."))] = (part, held_module)
-    if below.parts and below not in root._forward_pre_hooks.values():
-        root.register_forward_pre_hook(below, prepend=True)
+            held_module.weights |= own
+            mine[path] = part, held_module
+    for path, reader in root.named_modules():
+        if not path or isinstance(reader, nn.MultiheadAttention):
+            start = f"{path}." if path else ""
+            _hook_reader(
+                reader, {name.removeprefix(start): part for name, part in mine.items() if name.startswith(start)}
+            )
+
+
+def _hook_reader(reader: nn.Module, parts: Mapping[str, tuple[nn.Module, _HeldModule]]) -> None:
+    below = next((hook for hook in reader._forward_pre_hooks.values() if isinstance(hook, _Below)), _Below())
+    below.parts |= {tuple(path.split(".")): part for path, part in parts.items() if path}
+    if below.parts and below not in reader._forward_pre_hooks.values():
+        reader.register_forward_pre_hook(below, prepend=True)
 
 
 def _hook_module(module: nn.Module) -> _HeldModule:

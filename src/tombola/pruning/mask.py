@@ -144,8 +144,8 @@ class Mask(Mapping[str, Tensor]):
             reset_state: clear the state of `optimizer` at pruned places instead of refusing it.
 
         Returns:
-            a handle: `release()` lets the weights train again, `apply()` sets them to zero after a step that PyTorch's
-            hooks don't see.
+            a handle: `release()` lets the weights train again, `apply()` sets them to zero after a change that no hook
+            sees, and `revived()` counts those that are not zero.
 
         Raises:
             InputError: the mask is of another network, a parameter can't be held, the optimiser has state at pruned

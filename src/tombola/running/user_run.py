@@ -6,7 +6,7 @@ import hashlib
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from tombola.errors import InputError
+from tombola.formatting import counted
 from tombola.pruning import Mask
 from tombola.pruning.held_weight import Owner, held_weight
 from tombola.pruning.holding import hold
@@ -192,13 +193,28 @@ class UserRun:
                 other name belongs to the test examples. Report the deciding metric at least once.
 
         Raises:
-            InputError: the run has ended, or a name, value or step can't be used.
+            InputError: the run has ended, a name, value or step can't be used, or pruned weights are not 0.0 where a
+                metric of other than training examples is reported: an unpruned network may have it.
             Interrupted: a stop was requested, or another machine has taken the run over; do not catch it.
             StoreError: the same of a loop's run that another machine has taken over.
         """
         self._require_open(f"{next(iter(metrics), 'a metric')} was reported")
+        self._require_pruned(metrics)
         self._reported.note(step, metrics, self._seconds())
         self.beat()
+
+    def _require_pruned(self, metrics: Iterable[str]) -> None:
+        """Refuse a metric that may be of an unpruned network: its forward did not prune the weights.
+
+        A loss of the training examples may be from before the change of the weights.
+        """
+        evaluated = [name for name in metrics if not name.startswith("train_")]
+        if evaluated and (revived := self._hold.revived()):
+            name, count = next(iter(revived.items()))
+            raise InputError(
+                f"run {self.label}: {evaluated[0]} was reported, but {counted(count, 'pruned weight')} of {name!r} "
+                "changed before; after the last change, call run.mask.apply_(run.model), then evaluate"
+            )
 
     def snapshot(self, name: str) -> None:
         """Store the current weights under a name such as "step-500", for `rewind`.
@@ -313,10 +329,10 @@ class UserRun:
         return replace(self._item, observe=observe), self.mask, record, facts
 
     def _final(self) -> Weights:
-        """Return the trained weights, after checking that the mask held them.
+        """Return the trained weights under the mask, after checking that they are those of the model of this run.
 
         Raises:
-            InputError: parameters were replaced, none changed, or pruned weights are not zero.
+            InputError: parameters were replaced, none changed, or another mask holds them.
         """
         remedy = IN_PLACE
         now = dict(self._model.named_parameters())
@@ -333,7 +349,7 @@ class UserRun:
         self._hold.apply()
         final = self._weights()
         if any(bool(final[name][~keep].any()) for name, keep in self.mask.items()):
-            raise InputError(f"run {self.label}: pruned weights of run.model are not zero; {remedy}")
+            raise InputError(f"run {self.label}: another mask than run.mask holds run.model; {remedy}")
         if all(torch.equal(final[name], self._start[name]) for name in self._parameters):
             raise InputError(
                 f"run {self.label}: no weight of run.model changed, so the code trained another module or none; "
