@@ -200,7 +200,7 @@ def test_asking_again_reads_no_file_again(project, monkeypatch):
     """Planning asks once a job."""
     project(own_nets="def make(): ...\n")
     before = code_fingerprint("own_nets:make", OURS, "network")
-    monkeypatch.setattr("tombola.registry.closure_of", None)
+    monkeypatch.setattr("tombola.registry.closure_as_imported", None)
     assert code_fingerprint("own_nets:make", OURS, "network") == before
 
 

@@ -22,11 +22,11 @@ from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from tombola.errors import InputError, nearest
-from tombola.user_code.closure import Closure, closure_of
-from tombola.user_code.modules import Source, in_stdlib, source_of, spec_of
+from tombola.user_code.closure import Closure
+from tombola.user_code.imported import closure_as_imported
+from tombola.user_code.modules import in_stdlib, spec_of
 from tombola.user_code.places import add_user_folders, searching, user_folders, user_path
 
 __all__ = [
@@ -79,7 +79,6 @@ class NotWhileReading(InputError):
 IMPORTING: ContextVar[str] = ContextVar("IMPORTING", default="")  # the user's module that is being imported now
 _READING: ContextVar[str] = ContextVar("_READING", default="")  # the folder that is only being read
 _REMEMBERED: dict[tuple[str, str], tuple[list[tuple[Any, ...]], Closure]] = {}  # planning asks once a run
-_AS_IMPORTED: WeakKeyDictionary[ModuleType, Source] = WeakKeyDictionary()
 
 _log = logging.getLogger(__name__)
 
@@ -176,12 +175,7 @@ def code_fingerprint(name: str, table: Mapping[str, Callable[..., Any]], what: s
     if remembered and remembered[0] == _stamps(remembered[1].modules):
         return remembered[1].digest
     with searching():
-        present = closure_of(module, attribute)
-        imported = closure_of(module, attribute, _source_as_imported)
-    if present.fragments != imported.fragments:
-        changed = [each for each in present.modules if source_of(each) != _source_as_imported(each)]
-        where = getattr(spec_of((changed or [module])[0]), "origin", None) or module
-        raise InputError(f"{what} {name!r}: {where} has changed since its import; restart Python")
+        present = closure_as_imported(module, attribute, f"{what} {name!r}")
     _REMEMBERED[module, attribute] = _stamps(present.modules), present
     return present.digest
 
@@ -198,15 +192,6 @@ def _stamps(modules: Iterable[str]) -> list[tuple[Any, ...]]:
         stamp = (about.st_mtime_ns, about.st_ctime_ns, about.st_size, about.st_ino) if about else ()
         found.append((name, origin, stamp, sys.modules.get(name)))
     return found
-
-
-def _source_as_imported(name: str) -> Source | None:
-    """Return a module of the user's as it was when its source was first asked for.
-
-    What runs is what was imported; the file may have been edited since.
-    """
-    source, module = source_of(name), sys.modules.get(name)
-    return _AS_IMPORTED.setdefault(module, source) if source and module else source
 
 
 def _target(name: str, table: Mapping[str, Any], what: str) -> tuple[str, str, EntryPoint | None]:

@@ -74,6 +74,18 @@ def test_trials_of_one_start_are_named(tmp_path, capsys):
     assert "equal weights" not in capsys.readouterr().err
 
 
+def test_what_cannot_be_tracked_is_named(tmp_path, capsys):
+    with (tmp_path / "log").open("w") as log:
+
+        def make():
+            log.write("made\n")
+            return own_trainer.make()
+
+        go(tmp_path / "out", stop_after=0, make=make)
+    note = "note: tombola can't track changes of log; when they change, give tombola.rounds other settings\n"
+    assert capsys.readouterr().err.startswith(note)
+
+
 def test_a_finished_loop_says_its_answer_again(tmp_path, capsys):
     go(tmp_path, quiet=True, trials=1, arms=["ticket"])
     assert capsys.readouterr().err == ""

@@ -1,5 +1,6 @@
 """`tombola.rounds`: order, storage, masks, resuming, and what it refuses."""
 
+import argparse
 import itertools
 import os
 import random
@@ -12,6 +13,7 @@ import own_trainer
 import pytest
 import small_nets
 import torch
+from torch import nn
 from torch.nn import functional
 
 import tombola
@@ -54,6 +56,25 @@ def test_each_run_comes_once_after_those_that_it_needs(tmp_path):
     # The output layer's rate is half of the others': 128 and 48 weights.
     assert densities == pytest.approx([1, (64 + 36) / 176, (32 + 27) / 176])
     assert frame[frame.level == 2].sparsity.tolist() == pytest.approx([1 - 59 / 176] * 3)
+
+
+def test_a_changed_setting_of_the_factory_trains_again(tmp_path):
+    """A factory reads command-line arguments: those that it reads count, the others do not."""
+    args = argparse.Namespace(width=16, device="cpu")
+
+    def make():
+        return nn.Sequential(nn.Linear(8, 16), nn.Dropout(1 / args.width), nn.Linear(16, 3))
+
+    def trained():
+        for run in tombola.rounds(make, out=tmp_path, arms=["ticket"], **SMALL):
+            body(run)
+            yield run.level
+
+    assert list(trained()) == [0, 1, 2]
+    args.device = "cuda"
+    assert list(trained()) == []
+    args.width = 32
+    assert list(trained()) == [0, 1, 2]
 
 
 def test_pruned_weights_stay_zero_and_the_ticket_rewinds_to_the_dense_start(tmp_path):

@@ -35,7 +35,7 @@ from tombola.studies.own import Make, OwnProblem, has_one_start, make_own_plan
 from tombola.studies.plan import Plan
 from tombola.studies.study import Study
 from tombola.studies.trainer import LOOP
-from tombola.user_code.callables import fingerprint_of
+from tombola.user_code.callables import Reached, reached_by
 from tombola.work import Item, OwnMaskSearch, OwnRun
 
 ARMS = ("ticket", "reinit", "random-mask")
@@ -56,12 +56,14 @@ class Loop:
         make: builds the model from a seed.
         view: class of the results that a run has.
         evaluate: returns the metrics of a model, for connectivity.
+        untracked: what the user's functions use and no fingerprint covers, by name.
     """
 
     plan: Plan
     make: Make
     view: type[Results] = Results
     evaluate: Evaluate | None = None
+    untracked: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -86,9 +88,11 @@ class Loop:
         _check_processes()
         study = _study(network={"name": _name_of(make_model), "init": "pytorch"}, **fields)
         make = partial(_made, make_model)
-        code = "" if evaluate is None else fingerprint_of(evaluate)
-        problem = OwnProblem(make, inputs, fingerprint_of(make_model), what="make_model", evaluate_code=code)
-        return cls(make_own_plan(study, problem=problem), make, view, evaluate)
+        reached = reached_by(make_model, "make_model")
+        measured = Reached("") if evaluate is None else reached_by(evaluate, "evaluate")
+        problem = OwnProblem(make, inputs, reached.digest, what="make_model", evaluate_code=measured.digest)
+        untracked = tuple(dict.fromkeys((*reached.untracked, *measured.untracked)))
+        return cls(make_own_plan(study, problem=problem), make, view, evaluate, untracked)
 
     def runs(self, store: Store, tracker: str | None, console: Console, finish: Finish) -> Iterator[LoopRun]:
         """Return the missing runs, and store each one when the loop asks for the next.
@@ -137,6 +141,8 @@ class Loop:
             display.note(f"note: {changed}")
         if plan.study.trials > 1 and has_one_start(self.make, plan.coverage):
             display.note(ONE_START)
+        if self.untracked:
+            display.note(_what_is_untracked(self.untracked))
         keep_plan(store.root, plan)
         display.begin([item for item in plan.work.values() if not store.has(item)])
         display.opening()
@@ -303,6 +309,11 @@ def _takes_seed(make_model: Callable[..., Any]) -> bool:
         return "seed" in inspect.signature(make_model).parameters
     except (TypeError, ValueError):
         return False  # compiled: it tells nothing of its parameters
+
+
+def _what_is_untracked(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"note: tombola can't track changes of {shown}; when they change, give tombola.rounds other settings"
 
 
 def _why_it_waits(store: Store, silent: list[Item]) -> str:

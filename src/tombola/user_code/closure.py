@@ -59,16 +59,16 @@ class Closure:
         return hashlib.sha256(repr(self.fragments).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def closure_of(module: str, attribute: str, read: Callable[[str], Source | None] = source_of) -> Closure:
+def closure_of(module: str, attribute: str | None, read: Callable[[str], Source | None] = source_of) -> Closure:
     """Return what `module:attribute` can reach in the user's project; nothing of a library's function.
 
     Args:
         module: as it is imported.
-        attribute: a function, class or other callable in it.
+        attribute: a function, class or other callable in it; None for all of the module.
         read: gives the source of a module of the user's; None for a library.
     """
     walk = _Walk(read)
-    walk.through(module, (attribute,))
+    walk.through(module, () if attribute is None else (attribute,))
     walk.finish()
     return walk.closure()
 
