@@ -61,6 +61,21 @@ def test_a_diverged_run_says_what_was_not_finite(tmp_path, capsys, values, broke
     assert tombola.Results.open(tmp_path).frame().status.tolist() == ["diverged"]
 
 
+def test_a_validation_loss_without_the_metric_is_named_once(tmp_path, capsys):
+    for run in tombola.rounds(own_trainer.make, out=tmp_path, rounds=1, trials=1, arms=["ticket"], figures=False):
+        own_trainer.train(run.model, run.seed)
+        run.report(10, val_loss=0.1)
+        run.report(20, val_loss=0.2, accuracy=0.5)
+    note = (
+        "dense: val_loss was best at a step without accuracy, which is therefore not early stop; report accuracy with "
+        "each val_loss"
+    )
+    text = capsys.readouterr().err
+    assert text.count("was best at a step without") == 1
+    assert note in " ".join(text.split())
+    assert set(tombola.Results.open(tmp_path).frame().early_stop_iteration) == {20}
+
+
 def test_status_counts_runs_as_the_loop_does(tmp_path):
     go(tmp_path, stop_after=4, quiet=True)
     row = CliRunner().invoke(cli, ["status", str(tmp_path)]).output.split()

@@ -46,7 +46,7 @@ def test_early_stop_never_looks_at_test_values(tmp_path):
     found = reported(tmp_path)
     for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.7)):
         found.note(step, {"accuracy": accuracy}, 0.0)
-    assert found.early_stop(found.history()) == 2
+    assert found.early_stop() == (2, "")
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=20))
@@ -55,17 +55,45 @@ def test_early_stop_is_the_lowest_validation_loss(tmp_path_factory, values):
     for step, (loss, accuracy) in enumerate(values):
         found.note(step, {"val_loss": loss, "val_accuracy": accuracy, "accuracy": 0.5}, 0.0)
     losses = [loss for loss, _ in values]
-    assert found.early_stop(found.history()) == losses.index(min(losses))
+    assert found.early_stop() == (losses.index(min(losses)), "")
 
 
 def test_early_stop_by_the_validation_metric(tmp_path):
     found = reported(tmp_path)
     for step, accuracy in enumerate((0.5, 0.9, 0.7)):
         found.note(step, {"val_accuracy": accuracy, "accuracy": 0.1}, 0.0)
-    found.note(3, {"val_accuracy": 1.0}, 0.0)  # the last row takes over the last known accuracy
-    assert found.early_stop(found.history()) == 3
+    assert found.early_stop() == (1, "")
+    found.note(3, {"val_accuracy": 1.0}, 0.0)
+    assert found.early_stop() == (1, "val_accuracy")  # row 3 has no test accuracy of its own
     found.note(4, {"val_accuracy": 0.2, "accuracy": 0.2}, 0.0)
-    assert found.early_stop(found.history()) == 1  # row 3 has no test accuracy of its own
+    assert found.early_stop() == (1, "val_accuracy")
+
+
+def test_early_stop_is_a_step_at_which_the_deciding_metric_was_measured(tmp_path):
+    found = reported(tmp_path)
+    found.note(50, {"accuracy": 0.5, "val_loss": 1.0}, 0.0)
+    found.note(100, {"val_loss": 0.5}, 0.0)  # the history fills in the accuracy of step 50
+    assert found.early_stop() == (0, "val_loss")
+    at_the_end = Reported(None, ACCURACY, "run-2", False)
+    for epoch, loss in ((1, 0.1), (2, 0.2), (3, 0.9)):
+        at_the_end.note(epoch, {"val_loss": loss}, 0.0)
+    at_the_end.note(3, {"accuracy": 0.5}, 0.0)
+    assert at_the_end.early_stop() == (2, "val_loss")
+    at_the_end.note(4, {"val_loss": 0.1, "accuracy": 0.5}, 0.0)
+    assert at_the_end.early_stop() == (3, "")  # as low as the lowest
+    apart = Reported(None, ACCURACY, "run-3", False)
+    apart.note(1, {"val_loss": 0.1}, 0.0)
+    apart.note(2, {"accuracy": 0.5}, 0.0)
+    assert apart.early_stop() == (1, "val_loss")
+
+
+@pytest.mark.parametrize("name", ["accuracy", "test_accuracy", "val_accuracy", "train_accuracy"])
+def test_a_share_in_percent_is_refused_under_each_name(tmp_path, name):
+    with pytest.raises(InputError, match=f"{name}=93 was reported, but accuracy is a share from 0 to 1"):
+        reported(tmp_path).note(1, {name: 93.0}, 0.0)
+    other = reported(tmp_path)
+    other.note(1, {"top5_accuracy": 93.0, name: 0.93}, 0.0)
+    assert 0.93 in other.rows[1].values()
 
 
 def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):

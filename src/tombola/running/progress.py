@@ -88,6 +88,7 @@ class Display:
         self._started: dict[str, float] = {}  # when each item was
         self._states: Callable[[Item], State | None] = lambda item: read_progress(store, item.id)
         self._logged = time.monotonic()
+        self._early_stop_noted = False
         self._left: float | None = None  # seconds, as last guessed
         self._guess_again = 0.0
         self._screen = None if quiet else screen_for(console, in_script)
@@ -148,11 +149,22 @@ class Display:
         self.forecast.learn(item, facts["seconds"], None if started is None else time.monotonic() - started)
         for word, text in remarks_of(facts):
             self._say(f"{word:<8} {item.label}: {text}", always=True)
+        self._note_early_stop(item, facts.get("remarks", {}).get("better_without_metric"))
         if outcome == "done" and (self.verbose or (self._screen is None and item.id in self.plan.wanted)):
             found = result_of(facts, self.metric)
             line = f"done     {item.label}{found}  {facts['seconds']:.1f} s  {self._totals([])}"
             engine = f"  {facts['engine']['name']} engine" if "engine" in facts else ""
             self._say(line + (f"{engine}  {item.folder}" if self.verbose else ""))
+
+    def _note_early_stop(self, item: Item, better: str | None) -> None:
+        """Say once that early stop is another step than the best one: it is so in each run of a trainer."""
+        if better and not self._early_stop_noted:
+            self._early_stop_noted = True
+            metric = self.metric.name
+            self._say(
+                f"note     {item.label}: {better} was best at a step without {metric}, which is therefore not early "
+                f"stop; report {metric} with each {better}"
+            )
 
     def note(self, message: str) -> None:
         """Say something that a person should know, quiet or not."""

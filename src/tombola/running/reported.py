@@ -6,7 +6,7 @@ import json
 import math
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,8 @@ class Reported:
             raise InputError(
                 f"run {self._label}: {name} was reported as a {type(value).__name__}; report one number"
             ) from error
-        is_share = self._metric.unit == "%" and name.removeprefix("val_").removeprefix("train_") == self._metric.name
+        shares = {f"{part}{self._metric.name}" for part in PARTS}
+        is_share = self._metric.unit == "%" and self._column(name) in shares
         if is_share and (number > 1 or number < 0):
             raise InputError(
                 f"run {self._label}: {name}={number:g} was reported, but {self._metric.name} is a share from 0 to 1; "
@@ -187,15 +188,23 @@ class Reported:
         found["iteration"] = [float(step) for step in steps]
         return found
 
-    def early_stop(self, history: Mapping[str, Sequence[float]]) -> int:
+    def early_stop(self) -> tuple[int, str]:
         """Return the row of the lowest validation loss, or of the best validation metric; else the last row.
 
-        Only rows with the deciding metric count: its value at early stop is what verdicts compare.
+        Only steps at which the deciding metric was reported count: its value at early stop is what verdicts compare.
+
+        Returns:
+            the row, and the name of what was better at a step without the deciding metric; "" if nothing was.
         """
-        name = self._metric.name
-        rows = range(len(history["iteration"]))
+        rows, name = [self.rows[step] for step in sorted(self.rows)], self._metric.name
+        better = ""
         for column, sign in (("val_loss", 1.0), (f"val_{name}", 1.0 if self._metric.better == "lower" else -1.0)):
-            both = [row for row in rows if math.isfinite(history[column][row] + history[f"test_{name}"][row])]
+            values = {
+                row: sign * each[column] for row, each in enumerate(rows) if math.isfinite(each.get(column, math.nan))
+            }
+            both = [row for row in values if math.isfinite(rows[row].get(f"test_{name}", math.nan))]
+            if values and not better and (not both or min(values.values()) < min(values[row] for row in both)):
+                better = column
             if both:
-                return min(both, key=lambda row: sign * history[column][row])
-        return rows[-1]
+                return min(both, key=values.__getitem__), better
+        return len(rows) - 1, better

@@ -312,14 +312,17 @@ class UserRun:
         infinite = [name for name, tensor in final.items() if not tensor.isfinite().all()]
         if diverged is None and infinite:
             diverged = int(history["iteration"][-1]), f"weight {infinite[0]!r}"
-        remarks = self._remarks if diverged is None else {**self._remarks, "not_finite": diverged[1]}
+        early_stop, better = reported.early_stop()
+        remarks = dict(self._remarks) | ({"better_without_metric": better} if better else {})
+        if diverged is not None:
+            remarks["not_finite"] = diverged[1]
         names = ("train_loss", f"train_{self._spec.metric}")
         train = tuple(history[name][-1] if name in history else float("nan") for name in names)
         record = Record(
             history, {"start": self._start, **self._snapshots, "final": final}, seconds, diverged and diverged[0], train
         )
         facts = {
-            "early_stop": reported.early_stop(history),
+            "early_stop": early_stop,
             "iterations": max(0, int(history["iteration"][-1]) - self.start_step),
             "zeros": sum(int((final[name] == 0).sum()) for name in self.mask),
             "remarks": remarks,
