@@ -22,6 +22,12 @@ def pretrained():
         return make()
 
 
+def pretrained_backbone():
+    module = make()
+    module[1].load_state_dict(pretrained()[1].state_dict())
+    return module
+
+
 def examples():
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(260, 8, generator=generator)

@@ -138,6 +138,7 @@ IMPOSSIBLE = [
         "training of 'ticket' applies only to tombola's own training",
     ),
     ({"network": "own_trainer:pretrained"}, "'reinit' needs a second initialisation"),
+    ({"network": "own_trainer:pretrained_backbone"}, r"equal weights from every seed \(1\.weight: 73% of the prunable"),
     ({"trainer": {"name": "own_trainer:fit", "inputs": [7]}}, "the network can't be run on inputs of shape"),
 ]
 

@@ -16,8 +16,8 @@ from tombola.networks import (
     equal_weights,
     examine,
     factory,
+    fixed_weights,
     initialised,
-    redraws,
 )
 from tombola.networks.initialise import CONSTRUCTOR
 from tombola.networks.lenet import lenet
@@ -167,12 +167,23 @@ def half_pretrained():
     return module
 
 
+def pretrained_backbone():
+    module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3), nn.Linear(3, 3))
+    module[0].load_state_dict(pretrained()[0].state_dict())
+    nn.init.zeros_(module[3].weight)
+    return module
+
+
 def test_pretrained_weights_have_no_second_initialisation():
-    assert not redraws(pretrained, "pytorch")
-    assert redraws(pretrained, "glorot-normal")  # which throws them away
-    assert redraws(half_pretrained, "pytorch")
-    assert not redraws(half_pretrained, "pytorch", ["0.weight"])
-    assert redraws(lambda: lenet((4,), 3), "pytorch")
+    def fixed(build, scheme, names=("0.weight", "2.weight")):
+        return fixed_weights(partial(initialised, build, scheme), names)
+
+    assert fixed(pretrained, "pytorch") == ("0.weight", "2.weight")
+    assert fixed(pretrained, "glorot-normal") == ()  # which throws them away
+    # Zeros and identities are initialisations by design.
+    assert fixed(pretrained_backbone, "pytorch", ("0.weight", "2.weight", "3.weight")) == ("0.weight",)
+    assert fixed(half_pretrained, "pytorch") == ()
+    assert fixed(lambda: lenet((4,), 3), "pytorch", ("fc1.weight", "fc2.weight", "output.weight")) == ()
 
 
 def test_equal_weights_tell_which_parameters_another_seed_redraws():

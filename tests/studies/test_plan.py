@@ -514,6 +514,15 @@ def test_a_minimum_makes_rate_1_possible():
     assert plan.remaining == (11_900, 15)
 
 
+def test_a_fresh_control_of_a_partly_pretrained_network_is_refused():
+    """Its pretrained layer would keep the ticket's weights."""
+    network = "small_nets:pretrained_backbone"
+    with pytest.raises(InputError, match=r"'reinit' needs a second .* every seed \(1\.weight: \d\d% of the prunable"):
+        small(network=network, arms=["ticket", "reinit"])
+    assert small(network=network, arms=["ticket", "shuffled-weights"]).work
+    assert small(network={"name": network, "init": "kaiming-normal"}, arms=["ticket", "reinit"]).work
+
+
 def test_a_network_with_too_few_outputs_is_refused():
     """Else the first batch that holds a digit above 2 ends every job with PyTorch's own error."""
     with pytest.raises(InputError, match="10"):

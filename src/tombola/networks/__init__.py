@@ -19,7 +19,12 @@ from tombola.data import Description, blank_inputs, is_one_shape
 from tombola.errors import InputError
 from tombola.networks.conv import conv_2, conv_4, conv_6
 from tombola.networks.coverage import KINDS, Coverage, Kind, Layer, Unpruned, check_scores, examine
-from tombola.networks.initialise import equal_weights, initialised, redraws
+from tombola.networks.initialise import (
+    equal_weights,
+    fixed_weights,
+    initialised,
+    without_second_initialisation,
+)
 from tombola.networks.lenet import lenet
 from tombola.networks.resnet import cifar_resnet, resnet_18
 from tombola.networks.vgg import vgg
@@ -42,9 +47,10 @@ __all__ = [
     "examine",
     "examined",
     "factory",
+    "fixed_weights",
     "initialised",
     "network_for",
-    "redraws",
+    "without_second_initialisation",
 ]
 
 STORED = {"stored": "without defaults"}  # the context in which such a file is validated

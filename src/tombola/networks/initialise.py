@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import Generator, Tensor, nn
@@ -150,19 +150,37 @@ def equal_weights(build: Callable[[], nn.Module], scheme: str, first: int, secon
     )
 
 
-def redraws(build: Callable[[], nn.Module], scheme: str, names: Iterable[str] | None = None) -> bool:
-    """Return whether another seed gives other weights, so that the network has a second initialisation.
+def fixed_weights(make: Callable[[int], nn.Module], names: Iterable[str]) -> tuple[str, ...]:
+    """Return which weights have no second initialisation: another seed gives the same ones.
 
-    A factory that loads pretrained weights has none: `reinit` would train the ticket itself.
+    A factory that loads pretrained weights has such weights: `reinit` would train those of the ticket. Zeros, constants
+    and identities are initialisations, which have no second one by design.
 
     Args:
-        build: the network's factory.
-        scheme: one of `NAMES`.
-        names: of the prunable parameters (`Coverage.sizes`); all parameters of two dimensions or more by default.
+        make: returns an initialised module from a seed.
+        names: of the prunable parameters (`Coverage.sizes`).
 
     Raises:
         InputError: as `initialised`.
     """
-    if names is None:
-        names = [name for name, weight in initialised(build, scheme, 0).named_parameters() if weight.dim() > 1]
-    return not equal_weights(build, scheme, 0, 1).issuperset(names)
+    one, other = (dict(make(seed).named_parameters()) for seed in (0, 1))
+    return tuple(
+        name
+        for name in names
+        if torch.equal(one[name], other[name]) and len(one[name].detach().unique()) > 2  # 0 and 1 of an identity
+    )
+
+
+def without_second_initialisation(names: Collection[str], sizes: Mapping[str, int]) -> str:
+    """Return the end of a refusal: the weights that `fixed_weights` gave, and the controls to use instead.
+
+    Args:
+        names: of these weights.
+        sizes: of all prunable weights, by name.
+    """
+    share = sum(sizes[name] for name in names) / sum(sizes.values())
+    shown = ", ".join(list(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return (
+        f"builds equal weights from every seed ({shown}: {share:.0%} of the prunable weights), so this control would "
+        "keep those of the ticket; use shuffled-weights or redrawn-magnitudes"
+    )

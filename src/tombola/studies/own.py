@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.data import Description
 from tombola.errors import InputError, shown
-from tombola.networks import Coverage, examine, factory, initialised
+from tombola.networks import Coverage, examine, factory, fixed_weights, initialised, without_second_initialisation
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.registry import code_fingerprint, resolve
 from tombola.studies.arms import arm_named
@@ -301,15 +301,16 @@ def has_one_start(make: Make, coverage: Coverage) -> bool:
 
 
 def _check_fresh(problem: OwnProblem, coverage: Coverage, arm: str) -> None:
-    """Refuse controls on fresh initialisations of a network that has one initialisation only.
+    """Refuse controls on fresh initialisations of a network with weights that have one initialisation only.
 
     Raises:
         InputError: two seeds give equal prunable weights.
     """
-    if has_one_start(problem.make, coverage):
+    sizes = coverage.sizes()
+    if fixed := fixed_weights(problem.make, sizes):
         raise InputError(
-            f"arm {arm!r} needs a second initialisation, but {problem.what} builds equal weights from every seed, so "
-            "this control would equal the ticket; use shuffled-weights or redrawn-magnitudes"
+            f"arm {arm!r} needs a second initialisation, but {problem.what} "
+            f"{without_second_initialisation(fixed, sizes)}"
         )
 
 

@@ -11,7 +11,14 @@ from torch import nn
 
 from tombola.data import Description, describe, fingerprint
 from tombola.errors import InputError
-from tombola.networks import Coverage, examined, initialised, network_for, redraws
+from tombola.networks import (
+    Coverage,
+    examined,
+    fixed_weights,
+    initialised,
+    network_for,
+    without_second_initialisation,
+)
 from tombola.networks.narrow import Narrower
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.pruning.select import plan_counts
@@ -297,19 +304,18 @@ def _undrawn(scheme: str, coverage: Coverage) -> tuple[str, ...]:
 
 
 def _check_second_initialisation(study: Study, build: Callable[[], nn.Module], coverage: Coverage) -> None:
-    """Refuse controls on fresh initialisations of a network that has one initialisation only.
+    """Refuse controls on fresh initialisations of a network with weights that have one initialisation only.
 
     Raises:
         InputError: an arm asks for such a control. Pretrained weights are the usual reason.
     """
     fresh = [arm.label for arm in study.arms if arm.redraws or arm_named(arm.rule).fresh]
-    if not fresh or redraws(build, study.network.init, coverage.sizes()):
-        return
-    raise InputError(
-        f"arms: {fresh[0]!r} needs a second initialisation, but {study.network.name!r} builds equal weights from every "
-        "seed, so this control would equal the ticket; use shuffled-weights or redrawn-magnitudes, or set "
-        "network.init to a scheme such as kaiming-normal"
-    )
+    sizes = coverage.sizes()
+    if fresh and (fixed := fixed_weights(partial(initialised, build, study.network.init), sizes)):
+        raise InputError(
+            f"arms: {fresh[0]!r} needs a second initialisation, but {study.network.name!r} "
+            f"{without_second_initialisation(fixed, sizes)}, or set network.init to a scheme such as kaiming-normal"
+        )
 
 
 def _partings(study: Study, rewinds: tuple[int, ...], budget: int, data: Description) -> tuple[int, ...]:
