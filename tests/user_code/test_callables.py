@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tombola.errors import InputError
-from tombola.user_code.callables import LARGE, fingerprint_of, reached_by
+from tombola.user_code.callables import LARGE, reached_by
 
 IMPORTS = """
 import argparse, collections, copy, dataclasses, enum, functools, logging, os, pathlib, random, types
@@ -20,6 +20,10 @@ import numpy, torch
 import torch.nn.functional as F
 from torch import nn
 """
+
+
+def fingerprint_of(function):
+    return reached_by(function).digest
 
 
 @pytest.fixture
@@ -134,10 +138,15 @@ def test_only_the_attributes_that_the_code_reads_count(script):
     text = """
         class Experiment:
             def __init__(self, started): self.p, self.started = 0.1, started
-            def build(self): return nn.Dropout(self.p)
+            def build(self):
+                self.last = nn.Dropout(self.p)
+                return self.last
         make = Experiment(3).build
         """
     assert script(text) == script(text.replace("Experiment(3)", "Experiment(5)"))
+    called = text.replace("build", "__call__").replace(".__call__\n", "\n")
+    assert script(called) == script(called.replace("Experiment(3)", "Experiment(5)"))
+    assert script(called) != script(called.replace("0.1", "0.2"))
 
 
 def test_what_gives_no_other_model_does_not_count(script):
@@ -177,14 +186,14 @@ cfg = argparse.Namespace(names=names, f=torch.tanh)
 def make():
     assert "relu" in {"relu", "tanh", "gelu"}
     return names, kinds, cfg, object
-print(fingerprint_of(make))
+print(reached_by(make).digest)
 """
 
 
 @pytest.mark.slow
 def test_an_unchanged_script_has_one_fingerprint_in_all_processes(tmp_path):
     path = tmp_path / "script.py"
-    path.write_text("from tombola.user_code.callables import fingerprint_of\n" + IMPORTS + HASHED)
+    path.write_text("from tombola.user_code.callables import reached_by\n" + IMPORTS + HASHED)
     found = {
         subprocess.run(
             [sys.executable, path],
@@ -264,6 +273,17 @@ def test_a_value_that_was_set_in_a_module_counts(script, nets):
     text = "import own_nets\nown_nets.WIDTH = {}\nmake = lambda: own_nets.WIDTH"
     load()
     assert script(text.format(5)) != script(text.format(6))
+
+
+def test_a_number_that_a_script_sets_in_the_module_of_its_factory_counts(script, nets):
+    write, load = nets
+    write(NETS.replace("return Net()", "return Net(), WIDTH"))
+    text = "import own_nets\n{}\nmake = own_nets.make"
+    plain, same, other, unused = (
+        (load(), script(text.format(line)))[1]
+        for line in ("", "own_nets.WIDTH = 3", "own_nets.WIDTH = 4", "own_nets.DEPTH = 4")
+    )
+    assert plain == same == unused != other
 
 
 def test_a_file_that_changed_since_its_import_is_refused(nets):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tombola.user_code.imported import closure_as_imported, functions_of, require_as_imported
+from tombola.user_code.imported import changed_values, closure_as_imported, functions_of, require_as_imported
 from tombola.user_code.loads import chains, codes_of, imports
 from tombola.user_code.modules import is_library
 from tombola.user_code.statements import Chain
@@ -47,18 +47,13 @@ class Reached:
     untracked: tuple[str, ...] = ()
 
 
-def fingerprint_of(function: Callable[..., Any], what: str = "make_model") -> str:
-    """Return the digest of what a function reaches: see `reached_by`."""
-    return reached_by(function, what).digest
-
-
 def reached_by(function: Callable[..., Any], what: str = "make_model") -> Reached:
     """Return what a function reaches: a digest that changes if its code or a value that it uses changes.
 
-    Of a module's function, that is what `closure_of` finds. Of a script's or notebook's, it is the source of the
-    function, of the functions and classes beside it that it names, and the values that it names: plain ones, lists,
-    dicts, arrays, and objects with what they hold. Of an object of which it only reads attributes, such as
-    `args.width`, these attributes count.
+    Of a module's function, that is what `closure_of` finds, and plain values that were set in modules later. Of a
+    script's or notebook's, it is the source of the function, of the functions and classes beside it that it names, and
+    the values that it names: plain ones, lists, dicts, arrays, and objects with what they hold. Of an object of which
+    it only reads attributes, such as `args.width`, these attributes count.
 
     Args:
         function: any callable.
@@ -68,7 +63,12 @@ def reached_by(function: Callable[..., Any], what: str = "make_model") -> Reache
         InputError: a file has changed since its import.
     """
     walk = _Walk(what)
-    walk.value(function, what)
+    call = inspect.getattr_static(type(function), "__call__", None)
+    if isinstance(call, types.FunctionType) and not isinstance(function, type):  # an object with a method `__call__`
+        walk.value(type(function), what)
+        walk.method(call, function, what, {"__call__"})
+    else:
+        walk.value(function, what)
     digest = hashlib.sha256()
     for fragment in walk.fragments:
         digest.update(fragment.encode("utf-8", "surrogatepass") + b"\0")
@@ -93,13 +93,6 @@ class _Walk:
         self.emit(f"? {type(value).__qualname__}")
         self.untracked.append(path)
 
-    def met(self, value: Any) -> bool:
-        """Return whether a value was met before, and remember it."""
-        if id(value) in self.seen:
-            return True
-        self.seen[id(value)] = len(self.seen), value
-        return False
-
     # Values
 
     def value(self, value: Any, path: str) -> None:
@@ -114,9 +107,10 @@ class _Walk:
             self.emit(type(value).__qualname__)
         elif value is os.environ:
             self.miss(value, path)
-        elif self.met(value):
+        elif id(value) in self.seen:
             self.emit(f"@{self.seen[id(value)][0]}")
         else:
+            self.seen[id(value)] = len(self.seen), value
             self.depth += 1
             self._content(value, path)
             self.depth -= 1
@@ -209,7 +203,7 @@ class _Walk:
             return None if owner is None or isinstance(owner, types.ModuleType | type) else self.value(owner, path)
         if isinstance(found, types.MethodType):
             self.value(found.__func__, path)
-            return self.method(found.__func__, found.__self__, path, set())
+            return self.method(found.__func__, found.__self__, path, {found.__func__.__name__})
         module, name = getattr(found, "__module__", None) or "__main__", found.__qualname__
         if not _is_own(module) or (module != "__main__" and name.isidentifier()):
             if not _is_own(module):
@@ -218,7 +212,7 @@ class _Walk:
             if getattr(sys.modules.get(module), name, found) is found:
                 for function in functions_of(found):
                     require_as_imported(function, self.what)
-                return self.emit(self.closure(module, name))
+                return self.closure(module, name)
         self.live(found, path)
 
     def live(self, found: Any, path: str) -> None:
@@ -279,23 +273,23 @@ class _Walk:
             self.attributes(held[name], {chain[1:] for chain in uses if chain[0] == name}, f"{path}.{name}")
 
     def method(self, function: Any, owner: Any, path: str, done: set[str]) -> None:
-        """Take in what a method uses of its object."""
+        """Take in what a method uses of its object: attributes, and those that its other methods use."""
         code = getattr(function, "__code__", None)
         held = getattr(owner, "__dict__", None)
         if isinstance(owner, type) or code is None or not code.co_argcount or not isinstance(held, dict):
             return self.value(owner, path)
         uses = chains(code, code.co_varnames[0])
-        calls = {chain[0] for chain in uses if chain and chain[0] not in held}
-        methods = {name: inspect.getattr_static(type(owner), name, None) for name in calls}
-        if () in uses or not all(isinstance(each, types.FunctionType) for each in methods.values()):
+        others = {chain[0] for chain in uses if chain and chain[0] not in held}
+        kinds = {name: inspect.getattr_static(type(owner), name, None) for name in others}  # None: it will be set
+        known = all(each is None or isinstance(each, types.FunctionType) for each in kinds.values())
+        if () in uses or not known or hasattr(type(owner), "__getattr__"):
             return self.value(owner, path)
-        done |= calls
         self.emit(f"self {type(owner).__qualname__}")
-        if rest := {chain for chain in uses if chain[0] in held}:
-            self.attributes(owner, rest, path)
-        for name in sorted(calls - {function.__name__}):
-            if name not in done - calls:
-                self.method(methods[name], owner, path, done)
+        self.attributes(owner, {chain for chain in uses if chain[0] in held}, path)
+        for name in sorted(others - done):
+            done.add(name)
+            if kinds[name] is not None:
+                self.method(kinds[name], owner, path, done)
 
     # Modules
 
@@ -305,13 +299,18 @@ class _Walk:
         if not _is_own(name):
             return
         if () in uses:
-            return self.emit(self.closure(name, None))
+            return self.closure(name, None)
         for attribute in sorted({chain[0] for chain in uses}):
             rest = {chain[1:] for chain in uses if chain[0] == attribute}
             self.part(module, attribute, rest, f"{path}.{attribute}")
 
-    def closure(self, module: str, attribute: str | None) -> str:
-        return closure_as_imported(module, attribute, self.what, reloads=True).digest
+    def closure(self, module: str, attribute: str | None) -> None:
+        """Take in what a module's attribute reaches, and the plain values that were set in modules later."""
+        closure = closure_as_imported(module, attribute, self.what, reloads=True)
+        self.emit(closure.digest)
+        for name, value in changed_values(closure):
+            if is_plain(value):
+                self.emit(f"{name}={value!r}")
 
     def part(self, module: types.ModuleType, attribute: str, uses: set[Chain], path: str) -> None:
         """Take in one attribute of a user's module: its statements, and its value if it is more than code."""
@@ -319,7 +318,7 @@ class _Walk:
         if isinstance(value, types.ModuleType):
             return self.module(value, uses, path)
         if not isinstance(value, types.FunctionType | type) and module.__name__ != "__main__":
-            self.emit(self.closure(module.__name__, attribute))
+            self.closure(module.__name__, attribute)
         self.named(attribute, value, uses, path)
 
     def imported(self, name: str, level: int, attribute: str | None, names: Mapping[str, Any]) -> None:
@@ -334,7 +333,7 @@ class _Walk:
         module = sys.modules.get(name)
         if module is not None and attribute is not None:
             return self.part(module, attribute, {()}, f"{name}.{attribute}")
-        self.emit(self.closure(name, attribute))
+        self.closure(name, attribute)
 
 
 def _is_own(module: str) -> bool:

@@ -6,17 +6,21 @@ under a fingerprint of the present one.
 
 from __future__ import annotations
 
+import ast
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import decode_source
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from tombola.errors import InputError
 from tombola.user_code.closure import Closure, closure_of
 from tombola.user_code.modules import Source, source_of, spec_of
+from tombola.user_code.statements import statements
 
 # The source of each module when it was first asked for, and again after each reload, which gives a module another spec.
 _AS_IMPORTED: WeakKeyDictionary[ModuleType, list[tuple[ModuleSpec | None, Source]]] = WeakKeyDictionary()
@@ -67,6 +71,40 @@ def closure_as_imported(module: str, attribute: str | None, what: str, reloads: 
                 for function in functions_of(value):
                     require_as_imported(function, what)
     return present
+
+
+def changed_values(closure: Closure) -> Iterator[tuple[str, Any]]:
+    """Yield the values that reached statements of modules give as literals, and that something has changed since.
+
+    `nets.WIDTH = args.width` in a script changes the networks of `nets`, and not its source.
+    """
+    reached = set(closure.fragments)
+    for name in closure.modules:
+        source, module = source_of(name), sys.modules.get(name)
+        if source is None or source.text is None or module is None:
+            continue
+        literals = _literals(source.text)
+        for statement in statements(source.text):
+            for local in statement.binds if (name, statement.text) in reached else ():
+                value = getattr(module, local, None)
+                if local in literals and repr(value) != repr(literals[local]):  # `==` of arrays is no truth value
+                    yield f"{name}.{local}", value
+
+
+def _literals(text: str) -> dict[str, Any]:
+    """Return the values of the names that a source binds at its top, where a literal gives them."""
+    found: dict[str, Any] = {}
+    for node in ast.parse(text).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            if isinstance(target, ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
+                try:
+                    found[target.id] = ast.literal_eval(node.value)
+                except ValueError:
+                    found.pop(target.id, None)
+            elif isinstance(target, ast.Name):  # `+=`, or the name of a loop
+                found.pop(target.id, None)
+    return found
 
 
 def functions_of(found: object) -> list[FunctionType]:

@@ -26,13 +26,15 @@ def codes_of(code: CodeType) -> Iterator[CodeType]:
 def chains(code: CodeType, name: str) -> set[Chain]:
     """Return the attributes that a code and those inside it ask of a name, one by one.
 
-    `args.net.width` is ("net", "width"). The empty chain stands for any other use, such as `make(args)`.
+    `args.net.width` is ("net", "width"). The empty chain stands for any other use, such as `make(args)`. An attribute
+    that is only set is none of them.
     """
-    found = {chain[1:] for each in codes_of(code) for chain in _loads(each) if chain[0] == name}
-    return found or {()}
+    found = [(chain[1:], is_set) for each in codes_of(code) for chain, is_set in _loads(each) if chain[0] == name]
+    return {chain for chain, is_set in found if not is_set} if found else {()}
 
 
-def _loads(code: CodeType) -> Iterator[Chain]:
+def _loads(code: CodeType) -> Iterator[tuple[Chain, bool]]:
+    """Yield each chain that begins with a name, and whether an attribute of what it gives is set then."""
     chain: list[str] = []
     for instruction in _instructions(code):
         name, value = instruction.opname, instruction.argval
@@ -40,11 +42,11 @@ def _loads(code: CodeType) -> Iterator[Chain]:
             chain.append(value)
             continue
         if chain:
-            yield tuple(chain)
+            yield tuple(chain), name == "STORE_ATTR" and len(chain) == 1
             chain = []
         if "LOAD" in name and name not in NO_NAME | ATTRIBUTE:
             *others, last = value if isinstance(value, tuple) else (value,)  # one instruction may load two names
-            yield from ((each,) for each in others)
+            yield from (((each,), False) for each in others)
             chain = [last] if isinstance(last, str) else []
 
 
