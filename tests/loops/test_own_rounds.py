@@ -66,15 +66,15 @@ def test_a_changed_setting_of_the_factory_trains_again(tmp_path):
         return nn.Sequential(nn.Linear(8, 16), nn.Dropout(1 / args.width), nn.Linear(16, 3))
 
     def trained():
-        for run in tombola.rounds(make, out=tmp_path, arms=["ticket"], **SMALL):
+        for run in tombola.rounds(make, out=tmp_path, arms=["ticket"], **SMALL | {"rounds": 1}):
             body(run)
             yield run.level
 
-    assert list(trained()) == [0, 1, 2]
+    assert list(trained()) == [0, 1]
     args.device = "cuda"
     assert list(trained()) == []
     args.width = 32
-    assert list(trained()) == [0, 1, 2]
+    assert list(trained()) == [0, 1]
 
 
 def test_pruned_weights_stay_zero_and_the_ticket_rewinds_to_the_dense_start(tmp_path):
