@@ -5,10 +5,13 @@ import shlex
 
 import own_trainer
 import pytest
+import torch
 from click.testing import CliRunner
 
 import tombola
 from tombola.cli import cli
+from tombola.running.notes import notes_on
+from tombola.running.store import Store
 
 SMALL = {"rounds": 2, "trials": 2, "figures": False}
 
@@ -99,6 +102,24 @@ def test_what_cannot_be_tracked_is_named(tmp_path, capsys):
         go(tmp_path / "out", stop_after=0, make=make)
     note = "note: tombola can't track changes of log; when they change, give tombola.rounds other settings\n"
     assert capsys.readouterr().err.startswith(note)
+
+
+def with_a_spare_layer():
+    module = own_trainer.make()
+    module[1].spare = torch.nn.Linear(8, 4)
+    return module
+
+
+def test_a_loop_and_a_plan_name_weights_that_are_never_pruned(tmp_path, capsys):
+    go(tmp_path, stop_after=0, make=with_a_spare_layer, arms=["ticket"])
+    note = (
+        "note: 32 of 208 matrix weights (15.4 %) are never pruned, and count as remaining: 1.spare.weight (the forward "
+        "pass never reaches it); remove layers that the network does not need"
+    )
+    assert note in " ".join(capsys.readouterr().err.split())
+    plan = tombola.Results.open(tmp_path).plan
+    assert plan.density(1) == (32 + plan.remaining[1]) / 208
+    assert note in notes_on(plan, Store(tmp_path / "new"))
 
 
 def test_a_finished_loop_says_its_answer_again(tmp_path, capsys):

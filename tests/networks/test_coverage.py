@@ -325,24 +325,177 @@ def test_parameters_without_a_product_are_named_with_the_reason():
     ids = torch.zeros(2, 5, dtype=torch.int64)
     coverage = examine(Embedded(), ids)
     assert uses(coverage) == {"exit.weight": ("linear", 6)}
-    assert not coverage.skipped
+    assert {each.name: each.why for each in coverage.skipped} == {"spare.weight": "the forward pass never reaches it"}
     assert {each.name: each.why for each in coverage.unmultiplied} == {
         "token.weight": "an embedding table: looked up, not multiplied; prunable on request",
         "gate": "no product takes it; the forward pass uses it in: mul",
         "position": "no product takes it; the forward pass uses it in: add",
         "start": "no product takes it; the forward pass uses it in: cat",
         "bias": "no product takes it; the forward pass uses it in: add",
-        "spare.weight": "the forward pass never reaches it",
         "last": "it has one dimension",
     }
-    assert coverage.matrix_weights == 18
+    assert coverage.matrix_weights == 18 + 36
+    assert coverage.never_pruned() == (
+        "36 of 54 matrix weights (66.7 %) are never pruned, and count as remaining: spare.weight (the forward pass "
+        "never reaches it)"
+    )
+
+
+class Experts(nn.Module):
+    """Four experts, each for the examples that a gate sends to it."""
+
+    def __init__(self, gate, experts):
+        super().__init__()
+        self.gate, self.experts, self.exit = gate, nn.ModuleList(experts), nn.Linear(32, 2)
+
+    def forward(self, x):
+        chosen, found = self.gate(x).argmax(1), x.new_zeros(len(x), 32)
+        for number, expert in enumerate(self.experts):
+            if (sent := chosen == number).any():
+                found[sent] = expert(x[sent])
+        return self.exit(found)
+
+
+class Own(nn.Module):
+    """A linear layer of a user's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel, self.scale = nn.Parameter(torch.randn(8, 32)), nn.Parameter(torch.ones(1, 32))
+
+    def forward(self, x):
+        return x @ self.kernel * self.scale
+
+
+@pytest.mark.parametrize("expert", [lambda: nn.Linear(8, 32), Own])
+@pytest.mark.parametrize("inputs", [(8,), torch.zeros(64, 8), {"x": torch.zeros(64, 8)}])
+def test_random_examples_reach_experts(expert, inputs):
+    """Zeros go to one expert."""
+    torch.manual_seed(0)
+    coverage = examine(Experts(nn.Linear(8, 4), [expert() for _ in range(4)]), inputs)
+    assert coverage.prunable == coverage.matrix_weights == 8 * 4 + 4 * 8 * 32 + 64
+    experts = [layer for layer in coverage.layers if layer.name.startswith("experts")]
+    assert len(experts) == 4
+    assert sum(layer.uses for layer in experts) == pytest.approx(1)  # an example goes to one of them
+    assert (coverage.multiply_adds, coverage.output) == (8 * 4 + 8 * 32 + 64, "exit.weight")
+    assert coverage.output_shape == (coverage.examples, 2)
+
+
+@pytest.mark.parametrize(
+    "expert", [lambda: nn.Linear(8, 32), Own, lambda: parametrizations.weight_norm(nn.Linear(8, 32))]
+)
+def test_experts_that_no_example_is_sent_to_count_as_remaining(expert):
+    gate = nn.Linear(8, 4)
+    nn.init.zeros_(gate.weight)  # as some are: until it has learned, it sends all to one
+    nn.init.constant_(gate.bias, 0)
+    coverage = examine(
+        Experts(gate, [nn.Linear(8, 32) if expert is not Own else Own(), *[expert() for _ in range(3)]]), (8,)
+    )
+    assert coverage.prunable == 8 * 4 + 8 * 32 + 64
+    assert coverage.matrix_weights - coverage.prunable == 3 * 8 * 32
+    assert {each.why for each in coverage.skipped} == {"the forward pass never reaches it"}
+    assert coverage.density(coverage.prunable // 10) == (coverage.prunable // 10 + 768) / coverage.matrix_weights
+
+
+def test_an_expert_that_gets_no_example_is_prunable():
+    """A product with no example takes it all the same."""
+
+    class Every(Experts):
+        def forward(self, x):
+            chosen, found = self.gate(x).argmax(1), x.new_zeros(len(x), 32)
+            for number, expert in enumerate(self.experts):
+                found[chosen == number] = expert(x[chosen == number])
+            return self.exit(found)
+
+    module = Every(nn.Linear(8, 4), [nn.Linear(8, 32) for _ in range(4)])
+    nn.init.zeros_(module.gate.weight)
+    assert examine(module, (8,)).prunable == 8 * 4 + 4 * 8 * 32 + 64
+
+
+class Helped(nn.Module):
+    """A second head helps in training alone."""
+
+    def __init__(self, classes=10):
+        super().__init__()
+        self.body, self.exit = nn.Linear(8, 32), nn.Linear(32, 2)
+        self.second, self.bare = nn.Linear(32, classes), nn.Parameter(torch.randn(32, 3))
+
+    def forward(self, x):
+        hidden = torch.relu(self.body(x))
+        return (self.exit(hidden), self.second(hidden), hidden @ self.bare) if self.training else self.exit(hidden)
+
+
+@pytest.mark.parametrize("classes", [10, 1])
+def test_weights_of_training_alone_count_as_remaining(classes):
+    module = Helped(classes)
+    coverage = examine(module, (8,))
+    assert set(coverage.sizes()) == {"body.weight", "exit.weight"}
+    assert {each.name: each.size for each in coverage.skipped} == {"second.weight": 32 * classes, "bare": 32 * 3}
+    assert {each.why for each in coverage.skipped} == {"only the forward pass in training mode multiplies by it"}
+    assert coverage.output == "exit.weight"
+    assert module.training
+
+
+def test_what_fails_on_random_examples_is_looked_at_as_far_as_it_runs():
+    class Looked(Helped):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(3, 8)
+
+        def forward(self, x):
+            return super().forward(self.table(x.long()[:, 0]))
+
+    coverage = examine(Looked(), (5,))
+    assert [each.name for each in coverage.skipped] == ["bare", "second.weight"]
+    assert [each.name for each in coverage.unmultiplied] == ["table.weight"]
+
+
+def test_layers_that_nothing_uses_count_by_their_kind():
+    """A table that is never looked up is no matrix, nor are the lengths of weight norm or the biases of attention."""
+
+    class Left(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.table = nn.Linear(8, 2), nn.Embedding(7, 8)
+            self.left = nn.ModuleList(
+                [
+                    nn.Linear(8, 1),
+                    nn.Conv2d(3, 4, 3),
+                    nn.LSTM(1, 2),
+                    nn.MultiheadAttention(8, 2, add_bias_kv=True),
+                    parametrizations.weight_norm(nn.Linear(8, 6)),
+                ]
+            )
+            self.bare = nn.Parameter(torch.randn(5, 5))
+
+        def forward(self, x):
+            return self.used(x)
+
+    coverage = examine(Left(), (8,))
+    assert {each.name.removeprefix("left."): each.size for each in coverage.skipped} == {
+        "0.weight": 8,
+        "1.weight": 108,
+        "2.weight_ih_l0": 8,
+        "2.weight_hh_l0": 16,
+        "3.in_proj_weight": 192,
+        "3.out_proj.weight": 64,
+        "4.parametrizations.weight.original1": 48,
+    }
+    assert {each.name for each in coverage.unmultiplied} == {
+        "table.weight",
+        "bare",
+        "left.3.bias_k",
+        "left.3.bias_v",
+        "left.4.parametrizations.weight.original0",
+    }
+    assert "table.weight" in names(examine(Left(), (8,), embeddings=True).skipped)
 
 
 def test_embeddings_are_prunable_on_request():
     ids = torch.zeros(2, 5, dtype=torch.int64)
     coverage = examine(Embedded(), ids, embeddings=True)
     assert uses(coverage) == {"token.weight": ("embedding", 0), "exit.weight": ("linear", 6)}
-    assert (coverage.output, coverage.matrix_weights) == ("exit.weight", 66 + 18)
+    assert (coverage.output, coverage.matrix_weights) == ("exit.weight", 66 + 18 + 36)
 
 
 def reparametrised(how):

@@ -3,7 +3,17 @@
 from tombola.data.balanced import balanced
 from tombola.data.dataset import Arrays, Description, Shape, first_array, float_inputs, is_one_shape, shape_from_json
 from tombola.data.held import Dataset
-from tombola.data.parts import Examples, Part, Splits, Tensors, blank_inputs, each_tensor, first_tensor
+from tombola.data.parts import (
+    Examples,
+    Part,
+    Splits,
+    Tensors,
+    blank_inputs,
+    each_tensor,
+    first_tensor,
+    random_inputs,
+    random_tensors,
+)
 from tombola.data.settings import DataSettings
 from tombola.data.sources import (
     SOURCES,
@@ -37,6 +47,8 @@ __all__ = [
     "forget_copies",
     "is_one_shape",
     "load",
+    "random_inputs",
+    "random_tensors",
     "rows_of",
     "shape_from_json",
     "split",

@@ -8,9 +8,9 @@ from itertools import count
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from tombola.data.dataset import Description, Shape, Tokens, is_one_shape
+from tombola.data.dataset import Description, OneShape, Shape, Tokens, is_one_shape
 
 AHEAD = 64  # iterations whose example numbers are drawn together
 
@@ -47,14 +47,40 @@ def _dtype(tensor: Tensor) -> str:
 def blank_inputs(data: Description, examples: int = 2) -> Tensors:
     """Return inputs of zeros, of the shape and type of a data set's: what a network is examined with."""
 
-    def zeros(shape: Shape, dtype: Any) -> Any:
-        if isinstance(shape, dict):
-            return {name: zeros(each, dtype[name]) for name, each in shape.items()}
-        if not is_one_shape(shape):
-            return tuple(map(zeros, shape, dtype))
+    def zeros(shape: OneShape, dtype: str, tokens: Any) -> Tensor:
         return torch.zeros(examples, *shape, dtype=getattr(torch, dtype))
 
-    return zeros(data.input_shape, data.input_dtype)
+    return made_of(zeros, data.input_shape, data.input_dtype, data.tokens)
+
+
+def random_inputs(data: Description, examples: int, generator: Generator) -> Tensors:
+    """Return random inputs of the shape and type of a data set's, on the CPU."""
+    return random_tensors(data.input_shape, data.input_dtype, data.tokens, examples, generator)
+
+
+def random_tensors(shape: Shape, dtype: Any, classes: Any, examples: int, generator: Generator) -> Tensors:
+    """Return tensors [examples, *shape] on the CPU: whole numbers below `classes`, Gaussian ones of another type."""
+
+    def drawn(shape: OneShape, dtype: str, classes: int | None) -> Tensor:
+        if dtype in ("int64", "bool"):
+            numbers = torch.randint(2 if dtype == "bool" else classes or 1, (examples, *shape), generator=generator)
+            return numbers.bool() if dtype == "bool" else numbers
+        return torch.randn(examples, *shape, generator=generator)
+
+    return made_of(drawn, shape, dtype, classes)
+
+
+def made_of(function: Callable[[OneShape, str, Any], Tensor], shape: Shape, dtype: Any, classes: Any) -> Tensors:
+    """Return what a function makes of each (shape, dtype, number of classes), in the structure of the shapes."""
+    if isinstance(shape, dict):
+        return {name: function(each, _of(dtype, name), _of(classes, name)) for name, each in shape.items()}
+    if not is_one_shape(shape):
+        return tuple(function(each, _of(dtype, place), _of(classes, place)) for place, each in enumerate(shape))
+    return function(shape, dtype, classes)
+
+
+def _of(structure: Any, place: Any) -> Any:
+    return structure[place] if isinstance(structure, dict | tuple) else structure
 
 
 Order = Callable[[int, int], Tensor]  # (first, count) -> int64 [count, batch]: the examples of these iterations

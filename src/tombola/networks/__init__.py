@@ -14,11 +14,12 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
-from tombola.data import Description, blank_inputs, is_one_shape
+from tombola.data import Description, blank_inputs, is_one_shape, random_inputs
 from tombola.errors import InputError
 from tombola.networks.conv import conv_2, conv_4, conv_6
-from tombola.networks.coverage import KINDS, Coverage, Kind, Layer, Unpruned, check_scores, examine
+from tombola.networks.coverage import Coverage, Layer, Unpruned, check_scores, examine
 from tombola.networks.initialise import (
     equal_weights,
     fixed_weights,
@@ -26,6 +27,8 @@ from tombola.networks.initialise import (
     without_second_initialisation,
 )
 from tombola.networks.lenet import lenet
+from tombola.networks.one_batch import random_examples
+from tombola.networks.owners import KINDS, Kind
 from tombola.networks.resnet import cifar_resnet, resnet_18
 from tombola.networks.vgg import vgg
 from tombola.registry import code_fingerprint, named, resolve
@@ -139,8 +142,11 @@ def network_for(settings: NetworkSettings, data: Description, task: Task) -> Cal
 def examined(build: Callable[[], nn.Module], data: Description, settings: NetworkSettings) -> Coverage:
     """Return the coverage of a network on inputs of a data set's shape and type; errors are those of `examine`."""
     module = initialised(build, "pytorch", 0)
-    plain = is_one_shape(data.input_shape) and data.input_dtype == "float32"
-    return examine(module, data.input_shape if plain else blank_inputs(data), settings.output, settings.embeddings)
+    if is_one_shape(data.input_shape) and data.input_dtype == "float32":
+        return examine(module, data.input_shape, settings.output, settings.embeddings)
+    blank = blank_inputs(data)
+    random = random_inputs(data, random_examples(tree_leaves(blank)), torch.Generator().manual_seed(0))
+    return examine(module, blank, settings.output, settings.embeddings, random)
 
 
 def factory(

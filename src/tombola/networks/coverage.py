@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from tombola.errors import InputError, nearest
 from tombola.networks.axes import PLAIN, Axes
 from tombola.networks.initialise import drawn_weights, require_sizes
-from tombola.networks.one_batch import EXAMPLES, Inputs, batch_of, traced
+from tombola.networks.one_batch import EXAMPLES, Inputs, looked_at
+from tombola.networks.owners import Kind, kind_of, layer_weights, places_of
 from tombola.networks.products import ProductTrace, Use, is_vector
-
-Kind = Literal["conv", "linear", "recurrent", "attention", "embedding", "parameter"]
-KINDS: tuple[Kind, ...] = ("conv", "linear", "recurrent", "attention", "embedding", "parameter")
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,8 @@ class Layer:
 
     Args:
         name: of the parameter, such as "fc1.weight".
-        kind: one of `KINDS`. "conv" is any convolution, "parameter" one that stands in none of PyTorch's layers.
+        kind: one of `tombola.networks.KINDS`. "conv" is any convolution, "parameter" one that stands in none of
+            PyTorch's layers.
         shape: of the parameter.
         uses: how often each weight is used for one example, on average: 1 in a linear layer, positions in a
             convolution, tokens in attention.
@@ -82,7 +80,8 @@ class Coverage:
     Args:
         layers: the prunable parameters, in the order in which the forward pass comes to them.
         output: name of the output layer's weight.
-        skipped: parameters behind a product that can't be pruned. They count as matrix weights, and stay dense.
+        skipped: weights of layers that can't be pruned: a product takes a tensor computed from them, or the examples
+            never reach their layer. They count as matrix weights, and stay dense.
         unmultiplied: parameters of two dimensions or more that no product takes, such as position embeddings.
         parameters: number of all weights, biases and the like included.
         multiply_adds: of one example, in the products that take a prunable parameter.
@@ -184,6 +183,18 @@ class Coverage:
             shares.append(f"{_percent(self.multiply_adds, self.all_multiply_adds)} of multiply-adds")
         return f"{line} ({', '.join(shares)})" if shares else line
 
+    def never_pruned(self) -> str:
+        """Return in one line the share of matrix weights that can't be pruned, and why; "" where all can be."""
+        if not self.skipped:
+            return ""
+        first, every = self.skipped[0], self.matrix_weights
+        weights = every - self.prunable
+        more = f" and {len(self.skipped) - 1} more" if len(self.skipped) > 1 else ""
+        return (
+            f"{weights:,} of {every:,} matrix weights ({_percent(weights, every)}) are never pruned, and count as "
+            f"remaining: {first.name} ({first.why}){more}"
+        )
+
     def text(self) -> str:
         """Return the coverage as a table for a terminal: a line per parameter, then the totals."""
         head = ("parameter", "kind", "shape", "weights", "multiply-adds")
@@ -221,13 +232,24 @@ def check_scores(coverage: Coverage) -> int:
     return coverage.classes
 
 
-def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embeddings: bool = False) -> Coverage:
+def examine(
+    module: nn.Module,
+    inputs: Inputs,
+    output: str | None = None,
+    embeddings: bool = False,
+    random: Inputs | None = None,
+) -> Coverage:
     """Run one batch through `module` and find the parameters that its products take.
 
     Every parameter of two dimensions or more that a product takes is prunable, wherever it stands: in a layer, in
     attention, in an LSTM, or alone. Views, copies and casts of a parameter count as the parameter. A tensor that is
     computed from parameters (weight norm) does not: those parameters are `skipped`. A tied weight counts once, under
     its first name; an embedding that is also an output layer takes part in a product, and so is prunable.
+
+    Where the batch does not reach a parameter, random examples look for it: an expert needs an example that is sent to
+    it. What they miss too, and what products take only in training mode, is `skipped` where it is the weight of a layer
+    that multiplies. It counts, because it is stored and trained with the network. It is not prunable: criteria,
+    evaluation and export would not see it.
 
     The module's mode, buffers and the global generator are as before afterwards.
 
@@ -237,6 +259,7 @@ def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embedd
             dimension counts examples. Or the shape of one example, for a batch of float32 zeros.
         output: the output layer, where the last product of the forward pass is not it.
         embeddings: makes embedding tables prunable, and counts their weights among those in matrices.
+        random: a batch of random examples; by default as `inputs`, with Gaussian numbers for floating-point ones.
 
     Raises:
         InputError: a lazy layer has no size yet, the forward pass fails, nothing is prunable, or there is no
@@ -244,27 +267,29 @@ def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embedd
     """
     require_sizes(module)
     parameters = dict(module.named_parameters())
-    args, options = batch_of(inputs, module)
-    tensors = [each for each in tree_leaves((args, options)) if isinstance(each, Tensor)]
-    examples = next((len(tensor) for tensor in tensors if tensor.dim()), 1) or 1
-    trace, returned = traced(module, parameters, args, options, inputs)
+    seen, elsewhere = looked_at(module, parameters, inputs, random)
+    trace, places, drawn = seen.trace, places_of(module), drawn_weights(module)
+    multiplied = seen.multiplied | elsewhere
+    counted = {name for name in multiplied if not is_vector(parameters[name])}
+    counted |= layer_weights(parameters, places, multiplied, seen.missed(parameters), embeddings)
 
     layers, skipped, unmultiplied = [], [], []
-    owners, drawn = _owners(module), drawn_weights(module)
     for name in dict.fromkeys((*trace.uses, *parameters)):
         parameter, use = parameters[name], trace.uses.get(name, Use())
         why = _why_not(name, parameter, use, trace, embeddings)
+        if name in elsewhere:
+            why = f"only the forward pass in {'evaluation' if seen.training else 'training'} mode multiplies by it"
         shape = tuple(parameter.shape)
         if parameter.dim() < 2:
-            if use.multiply_adds or use.how is not None:
+            if use.multiplied:
                 unmultiplied.append(Unpruned(name, shape, "it has one dimension"))
         elif not why:
-            uses = use.multiply_adds / (examples * max(1, parameter.numel()))
+            uses = use.multiply_adds / (seen.examples * max(1, parameter.numel()))
             uses = int(uses) if uses.is_integer() else uses
-            kind = _kind(use, owners[id(parameter)])
+            kind = kind_of(use, places[id(parameter)])
             layers.append(Layer(name, kind, shape, uses, use.axes, id(parameter) in drawn))
-        elif use.how is not None and not is_vector(parameter):
-            skipped.append(Unpruned(name, shape, why, use.computed / examples))
+        elif name in counted and name not in trace.shared:
+            skipped.append(Unpruned(name, shape, why, use.computed / seen.examples))
         else:
             unmultiplied.append(Unpruned(name, shape, why))
     if not layers:
@@ -280,11 +305,11 @@ def examine(module: nn.Module, inputs: Inputs, output: str | None = None, embedd
         skipped=tuple(skipped),
         unmultiplied=tuple(unmultiplied),
         parameters=sum(parameter.numel() for parameter in parameters.values()),
-        multiply_adds=sum(count for count, taken in trace.products if taken & prunable) / examples,
-        all_multiply_adds=sum(count for count, _ in trace.products) / examples,
-        examples=examples,
-        output_shape=_shape_of(returned),
-        returned="Tensor" if isinstance(returned, Tensor) else type(returned).__name__,
+        multiply_adds=sum(count for count, taken in trace.products if taken & prunable) / seen.examples,
+        all_multiply_adds=sum(count for count, _ in trace.products) / seen.examples,
+        examples=seen.first,
+        output_shape=_shape_of(seen.returned),
+        returned="Tensor" if isinstance(seen.returned, Tensor) else type(seen.returned).__name__,
         others={
             name: tuple(tensor.shape)
             for name, tensor in module.state_dict().items()
@@ -307,38 +332,13 @@ def _why_not(name: str, parameter: Tensor, use: Use, trace: ProductTrace, embedd
         if is_vector(parameter) and others:
             return f"it scales {', '.join(others)} ({operation}), and is not a matrix"
         return f"products take a tensor computed from it{together} ({operation}), not the parameter itself"
-    if use.multiply_adds:
+    if use.multiplied:
         return ""
     if use.looked_up:
         return "" if embeddings else "an embedding table: looked up, not multiplied; prunable on request"
     if use.others:
         return f"no product takes it; the forward pass uses it in: {', '.join(dict.fromkeys(use.others))}"
     return "the forward pass never reaches it"
-
-
-def _owners(module: nn.Module) -> dict[int, list[nn.Module]]:
-    """Return the modules that hold each parameter, by the parameter's id."""
-    owners: dict[int, list[nn.Module]] = {}
-    for owner in module.modules():
-        for parameter in owner._parameters.values():
-            if parameter is not None:
-                owners.setdefault(id(parameter), []).append(owner)
-    return owners
-
-
-def _kind(use: Use, owners: Sequence[nn.Module]) -> Kind:
-    if use.looked_up or any(isinstance(owner, nn.Embedding | nn.EmbeddingBag) for owner in owners):
-        return "embedding"
-    if use.convolved:
-        return "conv"
-    if any(isinstance(owner, nn.MultiheadAttention) for owner in owners):
-        return "attention"
-    if any(isinstance(owner, nn.RNNBase | nn.RNNCellBase) for owner in owners):
-        return "recurrent"
-    # transformers' Conv1D is a linear layer with its weight transposed.
-    if any(isinstance(owner, nn.Linear | nn.Bilinear) or type(owner).__name__ == "Conv1D" for owner in owners):
-        return "linear"
-    return "parameter"
 
 
 def _shape_of(returned: Any) -> tuple[int, ...] | None:

@@ -79,6 +79,16 @@ class Use:
     seen: set[Axes | None] = field(default_factory=set)
 
     @property
+    def multiplied(self) -> bool:
+        """Whether a product takes the parameter or a tensor computed from it, be it with no example."""
+        return bool(self.seen) or self.how is not None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the data of an example meet it."""
+        return bool(self.multiply_adds or self.computed or self.looked_up or self.others)
+
+    @property
     def axes(self) -> Axes | None:
         """The parameter's axes, which are known only where all products agree on them."""
         return next(iter(self.seen)) if len(self.seen) == 1 else None

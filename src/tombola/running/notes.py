@@ -21,6 +21,7 @@ def notes_on(plan: Plan, store: Store) -> tuple[str, ...]:
         what_changed(store, plan),
         surplus_outputs(plan),
         unscaled_inputs(plan),
+        never_pruned(plan),
         skipped_rounds(plan),
         never_settles(plan),
         *plan.notes,
@@ -52,6 +53,15 @@ def unscaled_inputs(plan: Plan) -> str:
         f"note: the network takes several inputs, so tombola does not normalise {', '.join(names)}; if their columns "
         f"differ in size, scale them in {plan.study.data.source}"
     )
+
+
+def never_pruned(plan: Plan) -> str:
+    """Return in one line that some matrix weights can't be pruned; "" where all can be."""
+    if not (found := plan.coverage.never_pruned()):
+        return ""
+    unused = any(not each.multiply_adds for each in plan.coverage.skipped)
+    remedy = "; remove layers that the network does not need" if unused else ""
+    return f"note: {found}{remedy}"
 
 
 def skipped_rounds(plan: Plan) -> str:

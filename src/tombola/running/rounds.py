@@ -22,6 +22,7 @@ from tombola.networks import initialised
 from tombola.running.kept_plan import keep_plan, require_folder_of_loop, what_changed
 from tombola.running.leases import LEASE
 from tombola.running.loop_run import FollowingRun, LoopRun, Team, require_held
+from tombola.running.notes import never_pruned
 from tombola.running.options import RunOptions
 from tombola.running.own_interpolations import Evaluate, interpolate
 from tombola.running.own_runs import search_mask, store_run
@@ -143,6 +144,8 @@ class Loop:
             display.note(ONE_START)
         if self.untracked:
             display.note(_what_is_untracked(self.untracked))
+        if dense := never_pruned(plan):
+            display.note(dense)
         keep_plan(store.root, plan)
         display.begin([item for item in plan.work.values() if not store.has(item)])
         display.opening()

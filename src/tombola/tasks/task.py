@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from tombola.data import Description, Examples, Part, Shape, Tensors, each_tensor
+from tombola.data import Description, Examples, Part, Tensors, each_tensor, random_inputs, random_tensors
 from tombola.errors import InputError
 from tombola.section import Section
 from tombola.tasks.metric import Measures, Metric
@@ -164,14 +164,12 @@ class Task(Section):
         """Return random targets of the data's shape, on the CPU."""
         if data.output_shape is None:
             return None
-        return self.prepared(
-            _structured(_drawn, data.output_shape, data.target_dtype, data.classes, examples, generator)
-        )
+        return self.prepared(random_tensors(data.output_shape, data.target_dtype, data.classes, examples, generator))
 
     def made_up(self, data: Description, examples: int = EXAMPLES, generator: Generator | None = None) -> Part:
         """Return random examples of the data's shape, on the CPU."""
         generator = generator or torch.Generator().manual_seed(0)
-        inputs = _structured(_drawn, data.input_shape, data.input_dtype, data.tokens, examples, generator)
+        inputs = random_inputs(data, examples, generator)
         return Part(inputs, self.made_up_targets(data, examples, generator))
 
     def few(self, part: Examples, each: int, generator: Generator) -> Tensor:
@@ -228,28 +226,6 @@ def exp(value: float) -> float:
 def ratio(one: float, other: float, otherwise: float = math.nan) -> float:
     """Return one / other; `otherwise` where there is nothing to divide by."""
     return one / other if other else otherwise
-
-
-def _structured(function: Any, shape: Shape, dtype: Any, classes: Any, *others: Any) -> Any:
-    """Return what a function makes of each (shape, dtype, number of classes), in the same structure."""
-    if isinstance(shape, dict):
-        return {name: function(each, _of(dtype, name), _of(classes, name), *others) for name, each in shape.items()}
-    if shape and isinstance(shape[0], tuple):
-        return tuple(
-            function(each, _of(dtype, place), _of(classes, place), *others) for place, each in enumerate(shape)
-        )
-    return function(shape, dtype, classes, *others)
-
-
-def _of(structure: Any, place: Any) -> Any:
-    return structure[place] if isinstance(structure, dict | tuple) else structure
-
-
-def _drawn(shape: tuple[int, ...], dtype: str, classes: int | None, examples: int, generator: Generator) -> Tensor:
-    if dtype in ("int64", "bool"):
-        drawn = torch.randint(2 if dtype == "bool" else classes or 1, (examples, *shape), generator=generator)
-        return drawn.bool() if dtype == "bool" else drawn
-    return torch.randn(examples, *shape, generator=generator)
 
 
 def as_dtype(targets: Tensors, dtype: torch.dtype) -> Tensors:
