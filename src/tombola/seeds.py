@@ -7,8 +7,11 @@ changing how one purpose draws (the data order, say) can't disturb another (the 
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -48,3 +51,49 @@ class Seeds:
         import torch
 
         return torch.Generator().manual_seed(self.value(purpose, counter))
+
+
+@contextmanager
+def own_draws(device: torch.device | None = None) -> Iterator[None]:
+    """Leave the global generators of PyTorch, NumPy and Python as they were: modules and tasks draw from them.
+
+    Args:
+        device: a GPU that draws too.
+    """
+    import numpy as np
+    import torch
+
+    plain, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(plain)
+        np.random.set_state(numpy)
+
+
+def seed_torch(seed: int, device: torch.device | None = None) -> None:
+    """Seed the global generators of PyTorch: that of the CPU, and that of a GPU."""
+    import torch
+
+    if device is not None and device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+
+
+def seed_draws(seed: int, device: torch.device | None = None) -> None:
+    """Seed the global generators of PyTorch, NumPy and Python."""
+    import numpy as np
+
+    seed_torch(seed, device)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # it takes no more
+
+
+def draw_states() -> tuple[Any, ...]:
+    """Return the states of the global generators on the CPU; equal ones have drawn nothing in between."""
+    import numpy as np
+    import torch
+
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), name, np.asarray(keys).tobytes(), rest

@@ -1,5 +1,6 @@
 """The dense engine against a plain masked PyTorch loop, and what it must leave alone."""
 
+import random
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from tombola.data import Part
 from tombola.pruning import Mask
-from tombola.seeds import Seeds
+from tombola.seeds import Seeds, draw_states
 from tombola.tasks import Classification
 from tombola.training.engine import ReplicaState
 from tombola.training.engines import dense
@@ -257,6 +258,42 @@ def test_the_global_generator_is_left_alone(build):
     engine.evaluate("test")
     engine.weights()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Skipping(small_nets.Dropping):
+    """Stochastic depth, by the generator of Python or NumPy."""
+
+    def __init__(self, draw):
+        super().__init__(VECTORS, 4)
+        self.draw, self.middle = draw, nn.Linear(12, 12)
+
+    def forward(self, x):
+        x = torch.relu(self.fc1(x))
+        if self.draw() < 0.5:  # in evaluation, too
+            x = x + torch.relu(self.middle(x))
+        return self.fc2(x)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.random], ids=["python", "numpy"])
+def test_draws_outside_torch_follow_the_seeds_too(draw):
+    build, found = partial(Skipping, draw), []
+    start = begin(build, Mask.full({"fc1.weight": (12, 20)}), splits(VECTORS))
+    for seed in (1, 2):
+        random.seed(seed)
+        np.random.seed(seed)
+        before = draw_states()
+        engine = engine_at(build, start, recipe(**ADAM))
+        for count in (4, 12) if seed == 1 else (9, 7):
+            engine.advance(count)
+        if seed == 2:
+            engine = resumed(engine, build, start, recipe(**ADAM))
+        engine.advance(8)
+        found.append((engine.evaluate("test"), engine.weights()))
+        assert draw_states() == before
+    assert found[0][0] == found[1][0]
+    assert_equal_states(found[0][1], found[1][1])
+    middle = start.weights["middle.weight"]
+    assert not torch.equal(found[0][1]["middle.weight"], middle)  # some steps took the layer
 
 
 def test_a_network_that_draws_only_now_and_then_is_reproducible():

@@ -1,5 +1,6 @@
 """Jobs stacked along one more dimension against the same jobs trained one by one."""
 
+import random
 import warnings
 from functools import partial
 
@@ -168,6 +169,13 @@ class Reads(nn.Module):
         return x / float(x.abs().max() + 1)
 
 
+class Skips(nn.Module):
+    """Stochastic depth by Python's random numbers."""
+
+    def forward(self, x):
+        return x if random.random() < 0.5 else 2 * x
+
+
 def test_the_layer_that_keeps_a_network_from_stacks_is_named():
     def why(*layers):
         return StackedEngine.why_not_network(lambda: nn.Sequential(nn.Flatten(), *layers), torch.zeros(1, 4))
@@ -175,8 +183,9 @@ def test_the_layer_that_keeps_a_network_from_stacks_is_named():
     assert why(nn.Linear(4, 3)) == ""
     assert why(nn.Linear(4, 3), nn.Sequential(Reads())) == "2.0: it reads the values of tensors"
     assert why(nn.RReLU(), nn.Linear(4, 3)).startswith("1: torch.func.vmap can't batch it: ")
-    random = "it draws at random, and is not an nn.Dropout layer"
-    assert StackedEngine.why_not_network(DROPPING, torch.zeros(1, *VECTORS)) == f"its forward pass: {random}"
+    draws = "it draws at random, and is not an nn.Dropout layer"
+    assert StackedEngine.why_not_network(DROPPING, torch.zeros(1, *VECTORS)) == f"its forward pass: {draws}"
+    assert why(Skips(), nn.Linear(4, 3)).endswith("it draws random numbers outside PyTorch, which a stack would share")
     same = nn.Dropout()
     assert why(same, nn.Linear(4, 3), same) == "1: a dropout layer must be called exactly once in a forward pass"
     tied = nn.Linear(4, 4)

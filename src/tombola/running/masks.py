@@ -20,8 +20,9 @@ from tombola.running.files import Damaged
 from tombola.running.options import RunOptions
 from tombola.running.problem import build_of, splits_of, versions
 from tombola.running.store import Result, Store
+from tombola.seeds import own_draws, seed_draws
 from tombola.training.engine import Weights
-from tombola.training.engines.dense import copied, own_draws, seed_draws
+from tombola.training.engines.dense import copied
 from tombola.training.loop import ROUNDING, early_stop_metric
 from tombola.training.order import Order
 from tombola.training.tracking import EarlyBird
@@ -110,8 +111,8 @@ def _searched(
     snapshots: Snapshots,
     remarks: dict[str, Any],
 ) -> tuple[Mask, dict[str, Any]]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(search.seeds.value("dropout"))  # a module may draw in evaluation mode too
+    with own_draws():
+        seed_draws(search.seeds.value("dropout"))  # a module may draw in evaluation mode too
         try:
             mask = find_mask(
                 search.criterion,

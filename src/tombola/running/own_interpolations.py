@@ -17,6 +17,7 @@ from tombola.running.interpolations import ends_of, facts_of
 from tombola.running.options import RunOptions
 from tombola.running.own_runs import factory_of
 from tombola.running.store import Store
+from tombola.seeds import own_draws, seed_draws
 from tombola.studies.own import Make
 from tombola.tasks import Metric
 from tombola.training.interpolation import between, is_error, measures_of
@@ -68,8 +69,8 @@ def interpolate(item: Item, store: Store, options: RunOptions, make: Make, evalu
         beat()
         position = point / (spec.points - 1)
         module.load_state_dict(between(*ends, position))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seeds.value("dropout"))  # equal draws at every point
+        with own_draws():
+            seed_draws(spec.seeds.value("dropout"))  # equal draws at every point
             values = _values(evaluate, module.eval(), item.label)
         for name, value in _row(values, spec.primary, position, item.label).items():
             found.setdefault(name, []).append(value)

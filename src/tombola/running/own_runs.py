@@ -19,6 +19,7 @@ from tombola.running.options import RunOptions
 from tombola.running.problem import engine_facts, versions
 from tombola.running.store import Store
 from tombola.running.user_run import UserRun
+from tombola.seeds import own_draws, seed_draws
 from tombola.studies.own import Make
 from tombola.training.engine import Weights
 from tombola.work import Item, OwnInterpolation, OwnMaskSearch, OwnRun
@@ -139,8 +140,8 @@ def search_mask(item: Item, store: Store, options: RunOptions, make: Make) -> No
         kept=dict(mask),
     )
     remarks: dict[str, Any] = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(search.seeds.value("dropout"))  # a module may draw in evaluation mode too
+    with own_draws():
+        seed_draws(search.seeds.value("dropout"))  # a module may draw in evaluation mode too
         try:
             mask = find_mask(
                 search.criterion,

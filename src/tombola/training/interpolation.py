@@ -11,9 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.data import Examples, Splits
 from tombola.networks import initialised
+from tombola.seeds import own_draws, seed_draws
 from tombola.tasks import CLASSIFICATION, Metric, Task
 from tombola.training.engine import NetworkFactory, Weights
-from tombola.training.engines.dense import as_precise, for_half, output_of, own_draws, score, seed_draws
+from tombola.training.engines.dense import as_precise, for_half, output_of, score
 
 
 def point_columns(task: Task) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from tombola.data.augment import Augmentation, augment
 from tombola.data.parts import Examples, Part, each_tensor
+from tombola.seeds import own_draws, seed_draws
 from tombola.tasks import CLASSIFICATION, Task
 from tombola.training.engine import NetworkFactory, ReplicaState, Score, Weights
 from tombola.training.engines.cleared import Pruned, clear_pruned
@@ -133,18 +133,6 @@ class DenseEngine:
     def _seed_draws(self) -> None:
         """Make what a module draws in this iteration a function of the seeds and the iteration alone."""
         seed_draws(self._seeds.value("dropout", self.iteration), self._device)
-
-
-def own_draws(device: torch.device) -> AbstractContextManager[None]:
-    """Leave the global generators, which modules draw from, as they were."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-def seed_draws(seed: int, device: torch.device) -> None:
-    """Seed the global generators of the CPU and of the device."""
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-    torch.default_generator.manual_seed(seed)
 
 
 def for_half(module: nn.Module) -> nn.Module:

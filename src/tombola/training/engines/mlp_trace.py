@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import operator
-import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx, nn
 from torch.nn import functional
+
+from tombola.seeds import draw_states, own_draws
 
 
 @dataclass(frozen=True)
@@ -97,23 +97,17 @@ def graph_of(module: nn.Module, training: bool, tracer: fx.Tracer) -> fx.Graph |
     frozen in a graph as it was at the time.
     """
     before = _state(module)
-    with modes_kept(module), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with modes_kept(module), warnings.catch_warnings(), own_draws():
         warnings.simplefilter("ignore")
         module.train(training)
-        draws = _draws()
+        draws = draw_states()
         try:
             graph = tracer.trace(module)
         except Exception:  # whatever a forward pass does that can't be traced
             return None
-        same = _draws() == draws
+        same = draw_states() == draws
     constants = any(node.op == "get_attr" and "_tensor_constant" in str(node.target) for node in graph.nodes)
     return graph if same and not constants and before == _state(module) else None
-
-
-def _draws() -> tuple[Any, ...]:
-    """Return the states of the global random generators."""
-    name, keys, *rest = np.random.get_state(legacy=True)
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), name, np.asarray(keys).tobytes(), rest
 
 
 def _state(module: nn.Module) -> list[dict[str, Any]]:

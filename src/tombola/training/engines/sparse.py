@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.pruning.mask import Mask
+from tombola.seeds import draw_states, own_draws, seed_draws
 from tombola.training.engine import NetworkFactory, ReplicaState
 from tombola.training.engines.dense import DenseEngine, sees_the_batch
 from tombola.training.engines.replacing import PAYS_BELOW, sparsify, why_dense
@@ -99,8 +100,8 @@ def may_convolve_sparsely(build: NetworkFactory, mask: Mask, batch: Tensor) -> b
         mask: which of its weights live.
         batch: inputs, of two examples or more.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # so that a run that continues finds what it found before
+    with own_draws():
+        seed_draws(0)  # so that a run that continues finds what it found before
         module = build()
         if not any(isinstance(layer, SparseConv2d) for layer in sparsify(module, mask).values()):
             return True
@@ -125,10 +126,10 @@ def _training_output(module: nn.Module, batch: Tensor) -> tuple[Tensor, bool]:
     for layer in module.train().modules():
         if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
             layer.eval()
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
+    seed_draws(0)
+    before = draw_states()
     output: Tensor = module(batch)
-    return output, not torch.equal(before, torch.get_rng_state())
+    return output, draw_states() != before
 
 
 def _layer(parameter: str) -> str:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
-from tombola.seeds import Seeds
+from tombola.seeds import Seeds, draw_states, own_draws, seed_torch
 from tombola.training.engine import NetworkFactory
-from tombola.training.engines.dense import for_half, laid_out_for, own_draws, seed_draws
+from tombola.training.engines.dense import for_half, laid_out_for
 from tombola.training.engines.mlp_trace import hooks_gradients
 from tombola.training.engines.repeated import first_line, out_of_memory
 
@@ -132,13 +132,16 @@ class StackableModule:
         leaves = {name: each.requires_grad_() for name, each in tensors.items() if name in trained}
         others = {name: each for name, each in tensors.items() if name not in trained}
         others |= {draw.name: torch.stack([draw.like, draw.like]) for draw in self.draws}
-        with emulation_unmentioned(), self._naming_the_layer():
+        with own_draws(self._device), emulation_unmentioned(), self._naming_the_layer():
+            draws = draw_states()
             scores = vmap(self)(leaves, others, torch.stack([batch, batch]))
             if leaves:
                 torch.autograd.grad(scores.sum(), list(leaves.values()), allow_unused=True)
             with torch.no_grad():
                 self.module.eval()
                 vmap(self, in_dims=(0, None, None))(tensors, {}, batch)
+            if draw_states() != draws:  # vmap itself refuses draws of PyTorch
+                raise ValueError("its forward pass: it draws random numbers outside PyTorch, which a stack would share")
 
     @contextmanager
     def _naming_the_layer(self) -> Iterator[None]:
@@ -200,7 +203,7 @@ class Draws:
         """Draw the factors of the step that follows on `iteration`."""
         drawn: dict[str, list[Tensor]] = {draw.name: [] for draw in self._draws}
         for seeds in self._seeds:
-            seed_draws(seeds.value("dropout", iteration), self._device)
+            seed_torch(seeds.value("dropout", iteration), self._device)
             for draw in self._draws:
                 drawn[draw.name].append(functional.dropout(draw.like, draw.p))
         for name, each in drawn.items():

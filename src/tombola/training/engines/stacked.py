@@ -21,9 +21,10 @@ from torch.nn import functional
 
 from tombola.data.augment import Augmentation, augment
 from tombola.data.parts import Splits, held
+from tombola.seeds import own_draws
 from tombola.training.engine import NetworkFactory, ReplicaState, Score, Weights
 from tombola.training.engines.cleared import Pruned, clear_pruned
-from tombola.training.engines.dense import EVALUATION_BLOCK, clip, copied, own_draws
+from tombola.training.engines.dense import EVALUATION_BLOCK, clip, copied
 from tombola.training.engines.repeated import Repeated, recorder_of
 from tombola.training.engines.stackable import Draws, StackableModule, emulation_unmentioned
 from tombola.training.optimizers import make_optimizer, read_rate_from
