@@ -69,6 +69,14 @@ def hooked(input_shape, classes):
     return module
 
 
+def projected(input_shape, classes):
+    """Return a network behind random features that no state_dict holds."""
+    module = mlp(input_shape, classes)
+    module.kept = torch.randn(torch.Size(input_shape).numel())
+    module.register_forward_pre_hook(lambda module, args: (args[0].flatten(1) * module.kept,))
+    return module
+
+
 class Dropping(nn.Module):
     """Dropout as a layer and as a function, and batch norm."""
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import small_nets
 import torch
+from made_up_tickets import ticket_of
 
 import tombola
 from tombola.data import Dataset, load, split
@@ -260,6 +262,16 @@ def test_what_is_printed_is_short(results: tombola.Results) -> None:
     assert ticket.startswith("Ticket(study='demo', arm='reinit', trial=0, repeat=1, level=2, Mask(")
     assert len(ticket) < 150
     assert repr(results) == f"Results('demo' in {str(results.store.root)!r}, 16 of 16 done)"
+
+
+def test_a_ticket_is_built_as_its_runs_network_was() -> None:
+    ticket, kept = ticket_of("small_nets:projected"), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        kept.append(ticket.build(trust=True).kept)
+    engines_own = initialised(lambda: small_nets.projected((1, 6, 6), 4), "pytorch", 0).kept
+    assert torch.equal(kept[0], kept[1])
+    assert torch.equal(kept[0], engines_own)
 
 
 def test_tickets_are_compared_by_content(results: tombola.Results) -> None:

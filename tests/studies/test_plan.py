@@ -523,6 +523,10 @@ def test_a_fresh_control_of_a_partly_pretrained_network_is_refused():
     assert small(network={"name": network, "init": "kaiming-normal"}, arms=["ticket", "reinit"]).work
 
 
+def test_a_network_whose_state_dict_lacks_something_is_refused():
+    refused("network 'small_nets:projected' computes with 'kept', which", **SMALL | {"network": "small_nets:projected"})
+
+
 def test_a_network_with_too_few_outputs_is_refused():
     """Else the first batch that holds a digit above 2 ends every job with PyTorch's own error."""
     with pytest.raises(InputError, match="10"):

@@ -296,6 +296,15 @@ def test_draws_outside_torch_follow_the_seeds_too(draw):
     assert not torch.equal(found[0][1]["middle.weight"], middle)  # some steps took the layer
 
 
+def test_what_a_constructor_draws_beside_the_weights_is_the_same_in_each_engine():
+    build = partial(small_nets.projected, VECTORS, 4)
+    start, scores = begin(build, Mask.full({"1.weight": (12, 20)}), splits(VECTORS)), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        scores.append(engine_at(build, start, recipe()).evaluate("test"))
+    assert scores[0] == scores[1]
+
+
 def test_a_network_that_draws_only_now_and_then_is_reproducible():
     """Stochastic depth that sets in after a few batches: that the first step drew nothing proves nothing."""
 

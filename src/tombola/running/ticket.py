@@ -24,6 +24,7 @@ from tombola.networks import factory as named_factory
 from tombola.pruning.mask import Mask
 from tombola.registry import NotWhileReading, reading
 from tombola.running.files import Damaged, pack_tensors, under, unpack_tensors, write_whole
+from tombola.seeds import own_draws, seed_draws
 from tombola.studies.explaining import explain
 from tombola.training.engine import Weights
 
@@ -123,7 +124,8 @@ class Ticket:
         except ValidationError as error:
             fault = explain(error, NetworkSettings)
             raise InputError(f"the ticket's network can't be built by this version of tombola: {fault}") from None
-        with torch.random.fork_rng(devices=[]):
+        with own_draws():
+            seed_draws(0)  # as for the run's own module
             module = factory() if factory else self._named(network, trust)
         try:
             module.load_state_dict(self.trained if trained else self.weights)

@@ -28,6 +28,7 @@ from tombola.studies.own_trial import REFUSED_ARMS, OwnTrial
 from tombola.studies.plan import Plan, check_levels, reach, rows_of
 from tombola.studies.rewind import SNAPSHOT
 from tombola.studies.size import MAX_RUNS, check_size, runs_of
+from tombola.studies.state_checks import check_state_of_loop
 from tombola.studies.study import ArmSettings, Study
 from tombola.studies.trainer import Trainer
 from tombola.studies.trial import Codes
@@ -133,6 +134,7 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
     module = _checked(problem)
     inputs = example_inputs(module, problem.inputs, problem.what)
     coverage = examine(module, inputs, study.network.output, study.network.embeddings)
+    check_state_of_loop(problem.make, inputs, problem.what)
     if fresh:
         _check_fresh(problem, coverage, fresh[0])
     _, remaining = reach(study, coverage)

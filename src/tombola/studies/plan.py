@@ -12,6 +12,7 @@ from torch import nn
 from tombola.data import Description, describe, fingerprint
 from tombola.errors import InputError
 from tombola.networks import (
+    NETWORKS,
     Coverage,
     examined,
     fixed_weights,
@@ -30,6 +31,7 @@ from tombola.studies.recipe_checks import check_recipe, unreached_milestones
 from tombola.studies.rewind import iterations
 from tombola.studies.size import MAX_RUNS, check_size, runs_of
 from tombola.studies.sources import Source, source_of
+from tombola.studies.state_checks import check_state_of_study
 from tombola.studies.study import ArmSettings, Study
 from tombola.studies.task_checks import check_margins, check_outputs, check_validation, fine_margin
 from tombola.studies.transfer import source_study, transferred
@@ -146,6 +148,8 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     build = network_for(study.network, data, task)
     coverage = examined(build, data, study.network)
     check_outputs(task, initialised(build, "pytorch", 0), data, study.data.source)
+    if study.network.name not in NETWORKS:
+        check_state_of_study(partial(initialised, build, "pytorch"), task, data, f"network {study.network.name!r}")
     check_margins(study, task, data)
     check_validation(study)
     recipes = [study.training, *(study.recipe(1).changed(arm.training) for arm in study.arms)]

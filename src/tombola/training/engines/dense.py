@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from tombola.data.augment import Augmentation, augment
 from tombola.data.parts import Examples, Part, each_tensor
+from tombola.networks import initialised
 from tombola.seeds import own_draws, seed_draws
 from tombola.tasks import CLASSIFICATION, Task
 from tombola.training.engine import NetworkFactory, ReplicaState, Score, Weights
@@ -48,8 +49,7 @@ class DenseEngine:
         order = Order(len(start.splits.train), recipe.batch_size, start.seeds)
         self._batches = start.splits.train.batches(order.batches, start.iteration)
         self._augmentation = Augmentation(recipe.augment, recipe.batch_size, start.seeds, start.splits)
-        with torch.random.fork_rng(devices=[]):  # constructors draw; their values are replaced at once
-            self._module = build().to(device)
+        self._module = initialised(build, "pytorch", 0).to(device)  # what is drawn is replaced at once
         self._half = recipe.precision == "bfloat16"
         if self._half:
             self._module = for_half(self._module)

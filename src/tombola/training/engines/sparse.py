@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tombola.networks import initialised
 from tombola.pruning.mask import Mask
 from tombola.seeds import draw_states, own_draws, seed_draws
 from tombola.training.engine import NetworkFactory, ReplicaState
@@ -82,8 +83,8 @@ def _made_sparse(build: NetworkFactory, start: ReplicaState, examples: int) -> t
     below = PAYS_BELOW
     if not may_convolve_sparsely(build, start.mask, start.splits.train.select(slice(examples)).inputs):
         below = {**PAYS_BELOW, nn.Conv2d: 0.0}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        module = build()
+    module = initialised(build, "pytorch", 0)
+    with torch.no_grad():
         sparse = sparsify(module, start.mask, below)
     return module.train(), sparse
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
+from tombola.networks import initialised
 from tombola.seeds import Seeds, draw_states, own_draws, seed_torch
 from tombola.training.engine import NetworkFactory
 from tombola.training.engines.dense import for_half, laid_out_for
@@ -71,8 +72,7 @@ class StackableModule:
     """
 
     def __init__(self, build: NetworkFactory, example: Tensor, batch_size: int, precision: str):
-        with torch.random.fork_rng(devices=[]):  # constructors draw; their values are not used
-            self.module = build().to(example.device)
+        self.module = initialised(build, "pytorch", 0).to(example.device)  # what is drawn is not used
         self._device, self._half = example.device, precision == "bfloat16"
         if self._half:
             self.module = for_half(self.module)

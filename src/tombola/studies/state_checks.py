@@ -1,0 +1,177 @@
+"""Checks, before training, that a network computes what its state_dict says: runs resume and tickets start from it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from tombola.data import Description
+from tombola.errors import InputError
+from tombola.networks.one_batch import Batch, Inputs
+from tombola.seeds import own_draws, seed_draws
+from tombola.tasks import Task
+
+EXAMPLES = 4  # of the synthetic batch
+ROUNDING, ROUNDING_GPU = 1e-5, 1e-3  # relative differences that are none; sums on a GPU come in any order
+PLAIN = (bool, int, float, str, type(None), Tensor)
+
+Look = Callable[[nn.Module], Any]  # what a module computes: tensors in any structure
+
+
+def check_state_of_study(make: Callable[[int], nn.Module], task: Task, data: Description, what: str) -> None:
+    """Check a network that tombola trains: output, loss and gradients follow from its state_dict.
+
+    Raises:
+        InputError: they do not.
+    """
+    batch = task.made_up(data, EXAMPLES)
+
+    def evaluated(module: nn.Module) -> Any:
+        with torch.no_grad():
+            return task.forward(module.eval(), batch)
+
+    def trained(module: nn.Module) -> Any:
+        loss = task.loss(task.forward(module.train(), batch), batch)
+        weights = [each for each in module.parameters() if each.requires_grad]
+        return [loss.detach(), *torch.autograd.grad(loss, weights, allow_unused=True)]
+
+    module = make(0)
+    _seen(trained, module)  # counters count, averages move, caches fill
+    _compare(module, make, (evaluated, trained), what)
+
+
+def check_state_of_loop(make: Callable[[int], nn.Module], inputs: Inputs, what: str) -> None:
+    """Check a network that a user's loop trains: its output in evaluation follows from its state_dict.
+
+    An attribute that training changes is the loop's affair, which may reset it, as it does the state between two
+    sequences. A buffer is not.
+
+    Raises:
+        InputError: it does not.
+    """
+
+    def called(module: nn.Module) -> Any:
+        with torch.no_grad():
+            try:
+                batch = Batch.random(inputs, module)  # zeros would hide what they are multiplied by
+                return module(*batch.args, **batch.options)
+            except Exception:
+                batch = Batch.of(inputs, module)
+                return module(*batch.args, **batch.options)
+
+    def evaluated(module: nn.Module) -> Any:
+        return called(module.eval())
+
+    module = make(0)
+    has_buffers = any(each._non_persistent_buffers_set for each in module.modules())
+    _compare(module, make, (evaluated,), what)
+    if not has_buffers:
+        return
+    trained, module = make(0), make(0)
+    _seen(lambda module: called(module.train()), trained)
+    _load(module, trained, what)
+    for mine, theirs in zip(module.modules(), trained.modules(), strict=False):
+        mine._buffers.update({name: theirs._buffers[name] for name in theirs._non_persistent_buffers_set})
+    _compare(module, make, (evaluated,), what)
+
+
+def _compare(one: nn.Module, make: Callable[[int], nn.Module], looks: tuple[Look, ...], what: str) -> None:
+    """Load the state_dict of a network into a new one of another seed, and compare what the two compute.
+
+    Attributes are only named, not compared: a counter that nothing reads, or a table of positions that is computed
+    when it is needed, does no harm.
+    """
+    other = make(1)
+    _load(other, one, what)
+    names = _outside(one, other)
+    for look in looks:
+        if _agree(_seen(look, one), _seen(look, other)):
+            continue
+        if names:
+            shown = ", ".join(map(repr, names[:3]))
+            raise InputError(
+                f"{what} computes with {shown}, which its state_dict does not hold; a resumed run or a ticket would "
+                "give other outputs; keep such values in persistent buffers (self.register_buffer)"
+            )
+        raise InputError(
+            f"{what} gives other outputs after its state_dict is loaded into a new module; keep all that they depend "
+            "on in parameters and persistent buffers (self.register_buffer), and draw from the global generators only"
+        )
+
+
+def _load(module: nn.Module, other: nn.Module, what: str) -> None:
+    try:
+        module.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{what} builds other parameters or buffers from another seed, or in training ({reason}); build all of "
+            "them in the constructor, from its arguments alone"
+        ) from error
+
+
+def _seen(look: Look, module: nn.Module) -> list[Tensor]:
+    """Return the tensors that a module computes; none where it fails, which training itself will report."""
+    device = next((each.device for each in module.parameters()), None)
+    # Compiled code would be compiled here for nothing.
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with own_draws(device), eager:
+        seed_draws(0, device)
+        try:
+            found = look(module)
+        except Exception:
+            return []
+    leaves = tree_leaves(found if isinstance(found, Tensor | tuple | list | Mapping) else vars(found))
+    return [each.detach() for each in leaves if isinstance(each, Tensor)]
+
+
+def _agree(one: list[Tensor], other: list[Tensor]) -> bool:
+    """Return whether two modules computed the same, but for rounding."""
+    if not one or not other:  # one failed, as the first of its kind may not
+        return True
+    return len(one) == len(other) and all(map(_equal, one, other))
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.layout != torch.strided or not one.is_floating_point() or not one.numel():
+        return one.layout != torch.strided or torch.equal(one, other)
+    limit = (ROUNDING if one.device.type == "cpu" else ROUNDING_GPU) * float(one.nan_to_num().abs().max())
+    return torch.allclose(one, other, rtol=0, atol=limit, equal_nan=True)
+
+
+def _outside(one: nn.Module, other: nn.Module) -> list[str]:
+    """Return the names of the attributes and non-persistent buffers that differ between two modules, tensors first."""
+    found: dict[str, bool] = {}
+    for (name, mine), theirs in zip(one.named_modules(), other.modules(), strict=False):
+        for local, value in _kept_outside(mine).items():
+            if not _same(value, _kept_outside(theirs).get(local)):
+                found[f"{name}.{local}".lstrip(".")] = isinstance(value, Tensor)
+    return sorted(found, key=lambda name: not found[name])
+
+
+def _kept_outside(module: nn.Module) -> dict[str, Any]:
+    """Return what a module keeps outside its state_dict."""
+    attributes = {name: value for name, value in vars(module).items() if name not in _ITS_OWN}
+    return attributes | {name: module._buffers[name] for name in module._non_persistent_buffers_set}
+
+
+_ITS_OWN = frozenset(vars(nn.Module()))  # what PyTorch keeps in every module
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two values are equal; what is no tensor and no plain value counts as equal."""
+    ours, theirs = ([each for each in tree_leaves(value) if isinstance(each, PLAIN)] for value in (one, other))
+    if len(ours) != len(theirs):
+        return False
+    return all(
+        torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else type(a) is type(b) and a == b
+        for a, b in zip(ours, theirs, strict=True)
+    )

@@ -1,0 +1,201 @@
+"""Networks whose outputs depend on more than their state_dict are refused; those that only keep more are not."""
+
+import random
+from functools import partial
+
+import pytest
+import small_nets
+import torch
+from torch import nn
+
+import tombola
+from tombola.data import Description
+from tombola.errors import InputError
+from tombola.networks import initialised
+from tombola.studies.state_checks import check_state_of_loop, check_state_of_study
+from tombola.tasks import Classification
+
+DATA = Description((6,), 2, 100, 20)
+
+
+class Net(nn.Module):
+    """Two linear layers; `kept` is what it keeps beside them."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 2)
+        self.keep()
+
+    def keep(self):
+        pass
+
+    def change(self, hidden):
+        return hidden
+
+    def forward(self, x):
+        return self.b(self.change(torch.relu(self.a(x))))
+
+
+# What outputs depend on
+
+
+class Projected(Net):
+    def keep(self):
+        self.kept = torch.randn(8, 8)
+
+    def change(self, hidden):
+        return torch.cos(hidden @ self.kept)
+
+
+class ProjectedByBuffer(Projected):
+    def keep(self):
+        self.register_buffer("kept", torch.randn(8, 8), persistent=False)
+
+
+class ProjectedInList(Projected):
+    """Kept where only a look at the attribute can find it."""
+
+    def keep(self):
+        self.kept = [torch.randn(8, 8)]
+
+    def change(self, hidden):
+        return torch.cos(hidden @ self.kept[0])
+
+
+class Averaged(Net):
+    def keep(self):
+        self.register_buffer("kept", torch.zeros(8), persistent=False)
+
+    def change(self, hidden):
+        if self.training:
+            self.kept = 0.9 * self.kept + 0.1 * hidden.mean(0).detach()
+        return hidden - self.kept
+
+
+class Counted(Net):
+    def keep(self):
+        self.kept = 0
+
+    def change(self, hidden):
+        self.kept += self.training
+        return hidden / (1 + self.kept)
+
+
+class CountedInTraining(Counted):
+    def change(self, hidden):
+        return super().change(hidden) if self.training else hidden
+
+
+class Carried(Net):
+    """The state of the last batch, as of a recurrent network over pieces of a text."""
+
+    def keep(self):
+        self.kept = None
+
+    def change(self, hidden):
+        last, self.kept = self.kept, hidden.mean(0).detach()
+        return hidden if last is None else hidden + last
+
+
+class DrawnElsewhere(Net):
+    def keep(self):
+        self.rng = torch.Generator().manual_seed(3)
+
+    def change(self, hidden):
+        return hidden + torch.rand(8, generator=self.rng)
+
+
+# What does no harm
+
+
+class Drawing(Net):
+    def change(self, hidden):
+        return hidden if random.random() < 0.5 else nn.functional.dropout(hidden, 0.5, self.training)
+
+
+class Cached(Net):
+    """Tables that are made when they are needed, and grow with the batch."""
+
+    def keep(self):
+        self.kept, self.counted, self.last = {}, 0, None
+        self.register_buffer("positions", torch.arange(8.0), persistent=False)
+
+    def change(self, hidden):
+        if len(hidden) not in self.kept or self.training:
+            self.kept[len(hidden)] = torch.linspace(0, 1, 8).expand_as(hidden)
+        self.counted += 1
+        self.last = hidden.detach()
+        return hidden + self.kept[len(hidden)] + self.positions
+
+
+class Unused(Projected):
+    def change(self, hidden):
+        return hidden
+
+
+class Persistent(Net):
+    def keep(self):
+        self.register_buffer("kept", torch.randn(8))
+        self.register_buffer("steps", torch.zeros(()))
+        self.norm = nn.BatchNorm1d(8)
+
+    def change(self, hidden):
+        self.steps += self.training
+        return self.norm(hidden * self.kept) / (1 + self.steps)
+
+
+def seeded(net):
+    return partial(initialised, net, "pytorch")
+
+
+@pytest.mark.parametrize(
+    "net", [Projected, ProjectedByBuffer, ProjectedInList, Averaged, Counted, CountedInTraining, Carried]
+)
+def test_a_study_refuses_what_its_state_dict_lacks(net):
+    with pytest.raises(InputError, match=r"^network 'n' computes with 'kept', which .*self\.register_buffer"):
+        check_state_of_study(seeded(net), Classification(), DATA, "network 'n'")
+
+
+def test_a_study_refuses_a_generator_of_the_networks_own():
+    with pytest.raises(InputError, match="draw from the global generators"):
+        check_state_of_study(seeded(DrawnElsewhere), Classification(), DATA, "network 'n'")
+
+
+@pytest.mark.parametrize("net", [Projected, ProjectedByBuffer, ProjectedInList, Averaged])
+@pytest.mark.parametrize("inputs", [(6,), torch.zeros(3, 6)], ids=["shape", "zeros"])
+def test_a_loop_refuses_what_its_tickets_lack(net, inputs):
+    with pytest.raises(InputError, match=r"^make_model computes with 'kept', which"):
+        check_state_of_loop(seeded(net), inputs, "make_model")
+
+
+@pytest.mark.parametrize("net", [Counted, CountedInTraining, Carried])
+def test_a_loop_keeps_its_own_attributes(net):
+    check_state_of_loop(seeded(net), (6,), "make_model")
+
+
+@pytest.mark.parametrize("net", [Net, Drawing, Cached, Unused, Persistent])
+def test_harmless_state_is_accepted(net):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    check_state_of_study(seeded(net), Classification(), DATA, "network 'n'")
+    check_state_of_loop(seeded(net), (6,), "make_model")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("make", [small_nets.conv_norm_dropout, small_nets.Dropping])
+def test_batch_norm_and_dropout_are_accepted(make):
+    data = Description((2, 6, 6), 4, 100, 20)
+    check_state_of_study(seeded(partial(make, (2, 6, 6), 4)), Classification(), data, "network 'n'")
+
+
+def test_a_network_of_another_shape_from_each_seed_is_refused():
+    def net():
+        return nn.Linear(6, 2 + int(torch.randint(1000, ())))
+
+    with pytest.raises(InputError, match="builds other parameters or buffers from another seed"):
+        check_state_of_loop(seeded(net), (6,), "make_model")
+
+
+def test_a_loop_is_refused_before_its_first_run(tmp_path):
+    with pytest.raises(InputError, match="make_model computes with 'kept'"):
+        next(tombola.rounds(Projected, out=tmp_path, inputs=(6,)))
