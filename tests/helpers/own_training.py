@@ -75,6 +75,12 @@ class Hoarding(Counting):
                 self.state[p]["history"] = [p.detach().clone()]
 
 
+def two_rates(named, lr):
+    """Train the first layer at a hundredth of the rate."""
+    first, *others = (parameter for _, parameter in named)
+    return torch.optim.SGD([{"params": [first], "lr": lr / 100}, {"params": others}], lr=lr)
+
+
 def no_optimizer(params, lr):
     return "adam"
 

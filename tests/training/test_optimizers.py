@@ -67,13 +67,16 @@ def torch_optimizers(name, named):
     ]
 
 
-def plain(start, make, steps, clip=lambda parameters: None, dtype=torch.float32):
+def plain(start, make, steps, clip=lambda parameters: None, dtype=torch.float32, rates=()):
     """Return the weights after steps of a plain loop that masks gradients before, and weights after each step."""
     module = MLP().to(dtype)
     module.load_state_dict(start.weights)
     optimizers = make(list(module.named_parameters()))
     batches = Order(len(start.splits.train), 20, start.seeds).batches(0, steps)
-    for batch in batches:
+    first = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+    for number, batch in enumerate(batches):
+        for group, rate in zip((group for each in optimizers for group in each.param_groups), first, strict=True):
+            group["lr"] = rate * rates[number] / rates[0] if rates else rate
         train = start.splits.train
         loss = functional.cross_entropy(module(train.inputs[batch].to(dtype)), train.targets[batch])
         loss.backward()
@@ -103,6 +106,23 @@ def test_training_is_that_of_pytorchs_optimiser(name):
     engine = engine_at(MLP, start, recipe(**SETTINGS[name]))
     engine.advance(40)
     assert_close(engine.weights(), plain(start, partial(torch_optimizers, name), 40))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "own_training:halving"])
+def test_parameter_groups_keep_the_ratio_of_their_rates(schedule):
+    start, settings = start_of(), recipe(optimizer="own_training:two_rates", lr=0.5, schedule=schedule)
+    engine = engine_at(MLP, start, settings, budget=20)
+    engine.advance(7)
+    again = ReplicaState(engine.weights(), start.mask, start.seeds, start.splits, 7, dict(engine.optimizer_state()))
+    engine = engine_at(MLP, again, settings, budget=20)
+    engine.advance(13)
+
+    def make(named):
+        return [own_training.two_rates(named, 0.5)]
+
+    rates = [settings.learning_rate(step, 20) for step in range(20)]
+    assert_close(engine.weights(), plain(start, make, 20, rates=rates))
+    check_optimizer(settings, MLP())
 
 
 @needs_muon

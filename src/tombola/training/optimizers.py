@@ -124,6 +124,18 @@ def as_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 
+def rate_shares(optimizer: torch.optim.Optimizer, recipe: Recipe) -> list[float]:
+    """Return the learning rate of each parameter group of a new optimiser, as a share of the recipe's."""
+    rates = [group.get("lr") for group in optimizer.param_groups]
+    return [1.0 if rate is None else float(rate) / recipe.lr for rate in rates]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, shares: Sequence[float], rate: float) -> None:
+    """Set the learning rate of each parameter group to its share of a rate of the schedule."""
+    for group, share in zip(optimizer.param_groups, shares, strict=True):
+        group["lr"] = share * rate
+
+
 def read_rate_from(optimizer: torch.optim.Optimizer, rate: Tensor) -> None:
     """Let an optimiser of ours read its learning rate from a tensor; on a GPU a CUDA graph can then hold its steps.
 
@@ -250,11 +262,11 @@ def _steps(
     module = deepcopy(module)
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     optimizer = make_optimizer(recipe, list(named.items()))
+    shares = rate_shares(optimizer, recipe)
     restore_state(optimizer, named, state or {})
     for step in range(first, last):
         generator = torch.Generator().manual_seed(_PROBE_SEED + step)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.lr / (step + 1)
+        set_rate(optimizer, shares, recipe.lr / (step + 1))
         for parameter in named.values():
             parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
         optimizer.step()

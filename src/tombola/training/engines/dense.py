@@ -17,7 +17,7 @@ from tombola.seeds import own_draws, seed_draws
 from tombola.tasks import CLASSIFICATION, Task
 from tombola.training.engine import NetworkFactory, ReplicaState, Score, Weights
 from tombola.training.engines.cleared import Pruned, clear_pruned
-from tombola.training.optimizers import make_optimizer, restore_state, state_of
+from tombola.training.optimizers import make_optimizer, rate_shares, restore_state, set_rate, state_of
 from tombola.training.order import Order
 from tombola.training.recipe import Recipe
 
@@ -68,6 +68,7 @@ class DenseEngine:
     def _optimize(self, state: Mapping[str, Tensor]) -> None:
         """Make the optimiser of the parameters, with the state that `optimizer_state` gave."""
         self._optimizer = make_optimizer(self._recipe, list(self._parameters.items()))
+        self._rate_shares = rate_shares(self._optimizer, self._recipe)
         restore_state(self._optimizer, self._parameters, state)
 
     def advance(self, iterations: int) -> list[float]:
@@ -126,9 +127,7 @@ class DenseEngine:
         return state_of(self._optimizer, self._parameters)
 
     def _set_learning_rate(self) -> None:
-        rate = self._recipe.learning_rate(self.iteration, self._budget)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self._optimizer, self._rate_shares, self._recipe.learning_rate(self.iteration, self._budget))
 
     def _seed_draws(self) -> None:
         """Make what a module draws in this iteration a function of the seeds and the iteration alone."""
