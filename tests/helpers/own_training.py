@@ -75,6 +75,46 @@ class Hoarding(Counting):
                 self.state[p]["history"] = [p.detach().clone()]
 
 
+class Lookahead(torch.optim.SGD):
+    """Zhang et al. 2019: at each k-th step halfway back to slow weights, which no state holds."""
+
+    def __init__(self, params, lr, k=5):
+        super().__init__(params, lr=lr)
+        self.slow, self.k = None, k
+        for group in self.param_groups:
+            group["steps"] = 0
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        if self.slow is None:
+            self.slow = [weight.clone() for weight in weights]
+        super().step()
+        self.param_groups[0]["steps"] += 1
+        if self.param_groups[0]["steps"] % self.k == 0:
+            for weight, slow in zip(weights, self.slow, strict=True):
+                slow.add_(weight - slow, alpha=0.5)
+                weight.copy_(slow)
+
+
+class Periodic(torch.optim.SGD):
+    """Adds a tenth of the first gradient of each period, as some refresh a projection; kept in the state."""
+
+    def __init__(self, params, lr, k=5):
+        super().__init__(params, lr=lr)
+        self.k = k
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step()
+        for weight in (weight for group in self.param_groups for weight in group["params"]):
+            state = self.state[weight]
+            state["steps"] = state.get("steps", -1) + 1
+            if state["steps"] % self.k == 0:
+                state["first"] = weight.grad.clone()
+            weight.sub_(state["first"], alpha=0.1 * self.param_groups[0]["lr"])
+
+
 def two_rates(named, lr):
     """Train the first layer at a hundredth of the rate."""
     first, *others = (parameter for _, parameter in named)

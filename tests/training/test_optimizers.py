@@ -359,6 +359,14 @@ def test_what_fails_is_named_before_anything_is_trained(settings, message):
         make_plan(small_study(**{f"training__{name}": value for name, value in settings.items()}))
 
 
+@pytest.mark.parametrize("build", [MLP, lambda: nn.Linear(1025, 1024)], ids=["small", "large"])
+@pytest.mark.parametrize("k", [2, 3, 5, 6, 10])
+def test_an_optimiser_that_does_something_now_and_then_is_seen_to_resume(build, k):
+    with pytest.raises(InputError, match=r"Lookahead' can't be resumed: .*, also that of 'slow', and draw nothing"):
+        check_optimizer(recipe(optimizer="own_training:Lookahead", optimizer_options={"k": k}), build())
+    check_optimizer(recipe(optimizer="own_training:Periodic", optimizer_options={"k": k}), MLP())
+
+
 @pytest.mark.parametrize("optimizer", ["optimizers:Lion", "own_training:Counting", "torch.optim:NAdam"])
 def test_good_optimisers_pass(optimizer):
     check_optimizer(recipe(optimizer=optimizer), MLP())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from tombola.errors import InputError
 from tombola.registry import resolve
@@ -26,6 +27,9 @@ Named = Sequence[tuple[str, nn.Parameter]]
 JSON = "json:"  # before the name of a slot whose value is not a tensor
 GROUP = "group:"  # before the number of a parameter group
 _PROBE_SEED = 0
+# Steps of the trial of a user's optimiser, and after which it resumes: a prime, as some do more at each fifth or tenth.
+_PROBE, _SHORT_PROBE = (64, 31), (12, 7)
+_LARGE = 2**20  # parameters of a network whose trial is short: gradients are drawn for all
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -238,37 +242,64 @@ def check_optimizer(recipe: Recipe, module: nn.Module) -> None:
     if recipe.knows_optimizer:
         return
     where = f"training.optimizer={recipe.optimizer!r}"
+    last, cut = _PROBE if sum(each.numel() for each in module.parameters()) <= _LARGE else _SHORT_PROBE
+    trial = _Trial(recipe, module)
     try:
-        straight, _ = _steps(recipe, module, 4)
-        halfway, state = _steps(recipe, module, 2)
-        resumed, _ = _steps(recipe, halfway, 4, 2, state)
+        trial.step(0, cut)
+        resumed = _Trial(recipe, trial.module, trial.state)
+        trial.step(cut, last)
+        resumed.step(cut, last)
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{where} fails in its first step: {type(error).__name__}: {error}") from error
-    pairs = zip(straight.named_parameters(), resumed.parameters(), strict=True)
+        raise InputError(f"{where} fails in its first steps: {type(error).__name__}: {error}") from error
+    pairs = zip(trial.module.named_parameters(), resumed.module.parameters(), strict=True)
     for (name, one), other in pairs:
         if not torch.equal(one, other):
+            kept = ", ".join(map(repr, _outside(trial.optimizer)))
             raise InputError(
                 f"{where} can't be resumed: after its state was saved and restored, {name!r} differs; keep all state "
-                "in `optimizer.state`, and draw nothing at random"
+                f"in `optimizer.state`{f', also that of {kept},' if kept else ','} and draw nothing at random"
             )
 
 
-def _steps(
-    recipe: Recipe, module: nn.Module, last: int, first: int = 0, state: Mapping[str, Tensor] | None = None
-) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Return a copy of a module after steps with synthetic gradients, and the optimiser's state."""
-    module = deepcopy(module)
-    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    optimizer = make_optimizer(recipe, list(named.items()))
-    shares = rate_shares(optimizer, recipe)
-    restore_state(optimizer, named, state or {})
-    for step in range(first, last):
-        generator = torch.Generator().manual_seed(_PROBE_SEED + step)
-        set_rate(optimizer, shares, recipe.lr / (step + 1))
-        for parameter in named.values():
-            parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
-        optimizer.step()
-        optimizer.zero_grad()
-    return module, state_of(optimizer, named)
+class _Trial:
+    """A copy of a module, and an optimiser that makes steps with synthetic gradients.
+
+    Args:
+        recipe: the training recipe.
+        module: copied.
+        state: of the optimiser, as `state_of` gave it.
+    """
+
+    def __init__(self, recipe: Recipe, module: nn.Module, state: Mapping[str, Tensor] | None = None):
+        self._recipe, self.module = recipe, deepcopy(module)
+        self._named = {name: each for name, each in self.module.named_parameters() if each.requires_grad}
+        self.optimizer = make_optimizer(recipe, list(self._named.items()))
+        self._shares = rate_shares(self.optimizer, recipe)
+        restore_state(self.optimizer, self._named, state or {})
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The optimiser's state, to be restored."""
+        return state_of(self.optimizer, self._named)
+
+    def step(self, first: int, last: int) -> None:
+        """Make the steps from one number to another."""
+        for step in range(first, last):
+            generator = torch.Generator().manual_seed(_PROBE_SEED + step)
+            set_rate(self.optimizer, self._shares, self._recipe.lr / (step + 1))
+            for parameter in self._named.values():
+                parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+def _outside(optimizer: torch.optim.Optimizer) -> list[str]:
+    """Return the names of the attributes in which an optimiser keeps tensors outside its state."""
+    known = ("state", "param_groups", "defaults")
+    return [
+        name
+        for name, value in vars(optimizer).items()
+        if name not in known and any(isinstance(each, Tensor | torch.optim.Optimizer) for each in tree_leaves(value))
+    ]
