@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+NOISE = torch.Generator().manual_seed(5)
 CALLS = []  # the runs that `fit` was given
 
 
@@ -56,6 +57,23 @@ def fit(run, steps=20, lr=0.02):
     CALLS.append((run.arm, run.trial, run.repeat, run.level))
     train(run.model, run.seed, steps, lr, after=lambda step: run.snapshot("step-5") if step == 5 else None)
     run.report(steps, accuracy=accuracy(run.model))
+
+
+def wanted(run, seed=None):
+    """Train as `fit`, with a snapshot only where one is wanted."""
+    CALLS.append((run.arm, run.trial, run.repeat, run.level))
+
+    def after(step):
+        if f"step-{step}" in run.wanted_snapshots:
+            run.snapshot(f"step-{step}")
+
+    train(run.model, run.seed if seed is None else seed, first=run.start_step, after=after)
+    run.report(20, accuracy=accuracy(run.model))
+
+
+def restless(run):
+    """Train otherwise each time, as a GPU may round."""
+    wanted(run, int(torch.randint(10**6, (), generator=NOISE)))
 
 
 def lazy(run):

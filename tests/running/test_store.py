@@ -84,6 +84,27 @@ def test_a_result_comes_back_bit_by_bit(tmp_path: Path, demo: tombola.Study) -> 
     assert (found.facts["seconds"], found.facts["train"]) == (1.25, [0.3, 0.9])
 
 
+def test_a_mask_is_done_as_long_as_its_run_is_as_it_was(tmp_path: Path, demo: tombola.Study) -> None:
+    store, plan = Store(tmp_path / "out"), make_plan(demo)
+    dense = next(iter(plan.work.values()))
+    search = next(item for item in plan.work.values() if item.needs == (dense.id,) and item.kind == "mask-search")
+    store.create()
+    mask, record = a_record()
+    about = {"engine": {"name": "dense"}, "iterations": 7}
+    store.save_training(dense, mask, record, about)
+    store.save_mask(search, mask, {"remaining": mask.counts(), "seconds": 0.1})
+    passed = {name: tensor.clone() for name, tensor in record.snapshots["start"].items()}
+    more = replace(record, snapshots=record.snapshots | {"iteration-3": passed})
+    store.save_training(dense, mask, more, about)
+    assert Store(store.root).has(search)
+    other = record.snapshots["final"] | {"fc.bias": torch.tensor([0.0, 1.0])}
+    store.save_training(dense, mask, replace(more, snapshots=more.snapshots | {"final": other}), about)
+    assert not store.has(search)
+    assert not Store(store.root).has(search)
+    store.save_mask(search, mask, {"remaining": mask.counts(), "seconds": 0.1})
+    assert store.has(search)
+
+
 def test_a_checkpoint_comes_back_bit_by_bit(tmp_path: Path) -> None:
     store = Store(tmp_path / "out")
     store.create()

@@ -138,6 +138,7 @@ class _Scheduler:
     deaths: Counter[str] = field(default_factory=Counter)  # of workers, while they ran nothing but that item
     stillborn: int = 0  # workers in a row that died before they took an item
     saved: Counter[str] = field(default_factory=Counter)  # iteration of an item's checkpoint when a worker last died
+    unsure: set[str] = field(default_factory=set)  # done, if what they were made from comes out as before
     single: set[str] = field(default_factory=set)  # items of a stack that failed, or whose worker died
 
     def __post_init__(self) -> None:
@@ -146,7 +147,7 @@ class _Scheduler:
 
     def run(self) -> Tally:
         self._take_stock()
-        self.listener.begin(list(self.waiting))
+        self.listener.begin([item for item in self.waiting if item.id not in self.unsure])
         if not self.waiting:
             return self.tally
         self.executor = self.make_executor()
@@ -170,7 +171,16 @@ class _Scheduler:
     def _take_stock(self) -> None:
         """Find out what is done."""
         damaged: list[str] = []
-        done = [item for item in self.plan.work.values() if self.store.has(item, damaged)]
+        done, again = [], set()
+        for item in self.plan.work.values():
+            if not self.store.has(item, damaged):
+                if self.store.folder(item.id) is not None:
+                    again.add(item.id)
+            elif again & set(item.needs):
+                again.add(item.id)
+                self.unsure.add(item.id)
+            else:
+                done.append(item)
         known = {item.id for item in done}
         self.waiting = Waiting([item for item in self.plan.work.values() if item.id not in known])
         for item in done:
@@ -200,7 +210,18 @@ class _Scheduler:
             self.tally.ended.add(item.id)
             self._lose(item)
 
+    def _keep_what_holds(self) -> None:
+        """Count those as done whose result is of what they need as it is now, after that was made again."""
+        now = time.monotonic()
+        while self.unsure and (found := [item for item in self.waiting.ready(now) if item.id in self.unsure]):
+            for item in found:
+                self.unsure.discard(item.id)
+                if self.store.has(item):
+                    self.waiting.take([item])
+                    self._count(item, self.store.outcome(item.id))
+
     def _submit(self) -> None:
+        self._keep_what_holds()
         self._leave_out()
         if len(self.running) >= self.workers:
             return

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tombola.errors import InputError, shown
@@ -96,6 +97,7 @@ class Store:
         self.leases = Leases(self.jobs, lease)
         self._found: dict[str, Path] = {}  # identity -> folder, as of the last look
         self._checked: dict[Path, list[tuple[str, int, int]]] = {}  # folder -> its files when their sums were right
+        self._digests: dict[Path, tuple[Any, str | None]] = {}  # folder -> its entry in `_checked` then, its digest
         self._neighbours: list[Store] | None = None
         self._absent: dict[str, str] = {}  # identity -> the claim under which no result was there
         self._change: int | None = None  # see `_look`, as for the next two
@@ -163,6 +165,9 @@ class Store:
     def has(self, item: Item, damaged: list[str] | None = None) -> bool:
         """Return whether an item is done: its result is there, whole, with all that was to be observed.
 
+        It must have been made from the results that are there now. A run that is trained again, because something more
+        is to be observed, may come out otherwise on a GPU or in a user's own loop: then its old masks are not its own.
+
         A damaged result is described in `damaged`, and counts as not there.
         """
         if self.folder(item.id) is None:
@@ -174,7 +179,20 @@ class Store:
             if damaged is not None:
                 damaged.append(str(error))
             return False
-        return facts["diverged_at"] is not None or observed.with_(item.observe) == observed
+        whole = facts["diverged_at"] is not None or observed.with_(item.observe) == observed
+        return whole and all(self._digest(need) in (None, made) for need, made in facts.get("made_from", {}).items())
+
+    def _digest(self, work_id: str) -> str | None:
+        """Return what tells a result from others of its identity; None without one, as before version 0.2."""
+        try:
+            folder = self._whole(work_id)
+            files, digest = self._digests.get(folder, (None, None))
+            if files is not self._checked[folder]:
+                digest = self._read(folder).get("digest")
+                self._digests[folder] = self._checked[folder], digest
+        except Damaged:
+            return None
+        return digest
 
     def observed(self, work_id: str) -> Observations:
         """Return what was observed while a finished piece of work was executed.
@@ -313,6 +331,8 @@ class Store:
             "spec": item.spec.model_dump(mode="json"),
             "label": item.label,
             "observed": item.observe.model_dump(mode="json"),
+            "digest": None if tensors is None else _digest_of(tensors),
+            "made_from": {need: digest for need in item.needs if (digest := self._digest(need)) is not None},
         }
         write_json(part / RESULT, {"diverged_at": None, **facts, **common})
         write_sums(part, files)
@@ -603,6 +623,16 @@ def _names(folder: Path) -> set[str]:
 def _observed(facts: Mapping[str, Any]) -> Observations:
     # Results from before test_every existed have a test value at each evaluation.
     return Observations.model_validate({"test_every": 1, **facts["observed"]})
+
+
+def _digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Return a digest of a mask and of final weights; snapshots may be more or fewer."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        if name.startswith(("mask/", "final/")):
+            found.update(name.encode())
+            found.update(tensors[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _mask(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Mask:

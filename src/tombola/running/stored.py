@@ -52,6 +52,8 @@ class _Facts(BaseModel):
     diverged_at: int | None
     seconds: float = Field(ge=0, allow_inf_nan=False)
     remarks: _Remarks = _Remarks()
+    digest: str | None = None
+    made_from: dict[str, str] = {}
 
 
 class _Searched(_Facts):
