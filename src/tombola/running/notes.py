@@ -61,6 +61,8 @@ def never_pruned(plan: Plan) -> str:
         return ""
     unused = any(not each.multiply_adds for each in plan.coverage.skipped)
     remedy = "; remove layers that the network does not need" if unused else ""
+    if unused and plan.study.trainer is not None:  # whose token ids, for one, tombola can't draw
+        remedy += ", or give inputs that reach the others"
     return f"note: {found}{remedy}"
 
 
