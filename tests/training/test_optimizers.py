@@ -21,7 +21,7 @@ from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.mlp import MlpEngine
 from tombola.training.engines.sparse import SparseEngine
 from tombola.training.engines.stacked import StackedEngine
-from tombola.training.optimizers import check_optimizer
+from tombola.training.optimizers import check_optimizer, make_optimizer
 from tombola.training.order import Order
 
 SHAPE = (20,)
@@ -106,6 +106,22 @@ def test_training_is_that_of_pytorchs_optimiser(name):
     engine = engine_at(MLP, start, recipe(**SETTINGS[name]))
     engine.advance(40)
     assert_close(engine.weights(), plain(start, partial(torch_optimizers, name), 40))
+
+
+def test_sgd_takes_parameters_whose_first_gradient_comes_late():
+    """As with stochastic depth: PyTorch's fused step fails there."""
+    ours, plain = ([nn.Parameter(torch.linspace(-1, 1, 5) + place) for place in range(2)] for _ in range(2))
+    settings = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01}
+    optimizer = make_optimizer(recipe(**settings), [(str(place), each) for place, each in enumerate(ours)])
+    oracle = torch.optim.SGD(plain, lr=recipe(**settings).lr, momentum=0.9, weight_decay=0.01)
+    for step in range(4):
+        for parameters, each in ((ours, optimizer), (plain, oracle)):
+            each.zero_grad()
+            for parameter in parameters[: 1 + (step > 1)]:
+                (parameter**2).sum().backward()
+            each.step()
+    for mine, its in zip(ours, plain, strict=True):
+        torch.testing.assert_close(mine, its)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "own_training:halving"])

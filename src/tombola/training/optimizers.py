@@ -80,13 +80,29 @@ def make_optimizer(recipe: Recipe, named: Named) -> torch.optim.Optimizer:
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True, **options)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=recipe.momentum, weight_decay=decay, fused=True, **options)
+        sgd = torch.optim.SGD(parameters, lr=lr, momentum=recipe.momentum, weight_decay=decay, fused=True, **options)
+        if recipe.momentum and not options.get("dampening"):
+            sgd.register_step_pre_hook(_begin_late_momentum)
+        return sgd
     if recipe.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=lr, momentum=recipe.momentum, weight_decay=decay, **options)
     if recipe.optimizer == "muon":
         check_muon()
         return MuonAndAdamW(named, lr, decay, options)
     return _own_optimizer(recipe, named, options)
+
+
+def _begin_late_momentum(sgd: torch.optim.Optimizer, args: object, options: object) -> None:
+    """Give parameters whose first gradient comes late a momentum of zero, from which the step makes the gradient.
+
+    PyTorch's fused step fails where some parameters have a momentum and others have none, as with stochastic depth.
+    """
+    for group in sgd.param_groups:
+        moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+        late = [parameter for parameter in moved if sgd.state[parameter].get("momentum_buffer") is None]
+        if len(late) < len(moved):
+            for parameter in late:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def check_muon() -> None:
