@@ -59,6 +59,11 @@ def percent(density: float) -> str:
     return f"{value:.1f}" if value >= 0.995 or value <= 0 else f"{value:.2g}"
 
 
+def first_of(names: Sequence[str], most: int) -> str:
+    """Return the first names of some: "a, b and 3 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def counted(number: int, noun: str) -> str:
     """Return "1 trial", "5 trials"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

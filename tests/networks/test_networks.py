@@ -187,8 +187,13 @@ def test_pretrained_weights_have_no_second_initialisation():
 
 
 def test_equal_weights_tell_which_parameters_another_seed_redraws():
-    assert equal_weights(half_pretrained, "pytorch", 1, 2) == {"0.weight", "0.bias"}
-    assert equal_weights(half_pretrained, "pytorch", 1, 1) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert equal_weights(partial(initialised, half_pretrained, "pytorch"), 1, 2) == {"0.weight", "0.bias"}
+    assert equal_weights(partial(initialised, half_pretrained, "pytorch"), 1, 1) == {
+        "0.weight",
+        "0.bias",
+        "2.weight",
+        "2.bias",
+    }
 
     def from_elsewhere():
         module = nn.Linear(3, 3)
@@ -196,7 +201,7 @@ def test_equal_weights_tell_which_parameters_another_seed_redraws():
             module.weight.copy_(torch.from_numpy(np.random.default_rng().normal(size=(3, 3))))
         return module
 
-    assert equal_weights(from_elsewhere, "pytorch", 1, 1) == {"bias"}
+    assert equal_weights(partial(initialised, from_elsewhere, "pytorch"), 1, 1) == {"bias"}
 
 
 def test_networks_of_ones_own_keep_the_weights_of_their_constructor():

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from tombola.analysis.expressions import BadExpression, Expression, parse
 from tombola.analysis.intervals import means
 from tombola.analysis.quantities import Evidence, NotMeasured
+from tombola.analysis.summary import whole_stops
 from tombola.errors import InputError, nearest
 from tombola.formatting import counted_are
 from tombola.paths import local_path, read_text
@@ -193,7 +194,7 @@ def evaluate(
         InputError: `confidence` is not a number between 0 and 1.
     """
     outcomes = []
-    for study, levels in frame.groupby("study", sort=False):
+    for study, levels in whole_stops(frame).groupby("study", sort=False):
         known = (settings or {}).get(str(study))
         for claim in claims:
             network = str(levels["network"].iloc[0])

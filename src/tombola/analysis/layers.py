@@ -36,14 +36,13 @@ def with_masks(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
         frame: its rows.
     """
     own = results.study.network
-    lost = frame["status"] == "diverged"
-    unmoved = [
-        not gone or "moving" not in results.store.facts(job)["spec"]
-        for gone, job in zip(lost, frame["job"], strict=True)
-    ]
-    return frame[
-        frame["job"].map(lambda job: results.network_of(job) == own).astype(bool) & np.array(unmoved, dtype=bool)
-    ]
+
+    def has_mask(job: str, status: str) -> bool:
+        unmoved = status != "diverged" or "moving" not in results.store.facts(job)["spec"]
+        return unmoved and results.network_of(job) == own
+
+    kept = [has_mask(job, status) for job, status in zip(frame["job"], frame["status"], strict=True)]
+    return frame[np.array(kept, dtype=bool)]
 
 
 def layer_densities(results: Results) -> pd.DataFrame:

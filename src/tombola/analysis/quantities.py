@@ -14,7 +14,7 @@ from tombola.analysis.connectivity import ERROR, barriers, height_of
 from tombola.analysis.measures import STOP, better_of, early_of, final_of, may_be_a_measure, measures_of, scale_of
 from tombola.analysis.paired import DENSE, dense_of
 from tombola.analysis.spread import trial_means
-from tombola.analysis.summary import diverged, whole_stops
+from tombola.analysis.summary import diverged
 from tombola.analysis.verdicts import allowed_losses
 from tombola.formatting import counted
 from tombola.studies.connectivity import Kind
@@ -33,7 +33,7 @@ class Evidence:
     """The results of one study.
 
     Args:
-        levels: its rows of `Results.frame()`.
+        levels: its rows of `Results.frame()`, as `whole_stops` returns them.
         nearest: how far the density of a level may be from the one asked for, as a ratio: 0.12 allows 12 % more or
             less.
         lost: (arm, level, trial, repeat) of the diverged runs that were asked for and left out so far.
@@ -67,7 +67,7 @@ class Evidence:
         measures = measures_of(self.metric)
         if measure not in measures:
             raise NotMeasured(f"the study does not measure {measure!r}; its measures are {', '.join(measures)}")
-        known = whole_stops(self.levels)
+        known = self.levels
         known = known[(known["level"] == 0) if arm == DENSE else (known["arm"] == arm) & (known["level"] == level)]
         gone = diverged(known)
         lost = known.loc[gone, ["level", "trial", "repeat"]].itertuples(index=False)

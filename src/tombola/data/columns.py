@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tombola.errors import DataError
+from tombola.formatting import first_of
 
 SHOWN = 5  # names in a message
 
@@ -84,5 +85,4 @@ def _only(names: Any, others: Any) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:SHOWN])
-    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
+    return first_of([repr(name) for name in names], SHOWN)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.errors import InputError, nearest
+from tombola.formatting import first_of
 from tombola.networks.axes import PLAIN, Axes
 from tombola.networks.initialise import drawn_weights, require_sizes
 from tombola.networks.one_batch import EXAMPLES, Inputs, looked_at
@@ -187,12 +188,12 @@ class Coverage:
         """Return in one line the share of matrix weights that can't be pruned, and why; "" where all can be."""
         if not self.skipped:
             return ""
-        first, every = self.skipped[0], self.matrix_weights
+        every = self.matrix_weights
         weights = every - self.prunable
-        more = f" and {len(self.skipped) - 1} more" if len(self.skipped) > 1 else ""
+        skipped = first_of([f"{each.name} ({each.why})" for each in self.skipped], 1)
         return (
             f"{weights:,} of {every:,} matrix weights ({_percent(weights, every)}) are never pruned, and count as "
-            f"remaining: {first.name} ({first.why}){more}"
+            f"remaining: {skipped}"
         )
 
     def text(self) -> str:

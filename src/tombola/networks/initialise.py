@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from tombola.errors import InputError
+from tombola.formatting import first_of
 from tombola.networks.axes import PLAIN, Axes
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -135,16 +136,20 @@ def require_sizes(module: nn.Module) -> None:
             )
 
 
-def equal_weights(build: Callable[[], nn.Module], scheme: str, first: int, second: int) -> frozenset[str]:
+def equal_weights(make: Callable[[int], nn.Module], first: int, second: int) -> frozenset[str]:
     """Return the names of the parameters that two seeds give equal values.
 
     Two different seeds tell which parameters have a second initialisation; one seed given twice tells which parameters
     a factory draws from elsewhere, and so can't repeat.
 
+    Args:
+        make: returns an initialised module from a seed.
+        first, second: the seeds.
+
     Raises:
         InputError: as `initialised`.
     """
-    one, other = (dict(initialised(build, scheme, seed).named_parameters()) for seed in (first, second))
+    one, other = (dict(make(seed).named_parameters()) for seed in (first, second))
     return frozenset(
         name for name, weight in one.items() if name in other and torch.equal(weight.detach(), other[name].detach())
     )
@@ -163,15 +168,14 @@ def fixed_weights(make: Callable[[int], nn.Module], names: Iterable[str]) -> tup
     Raises:
         InputError: as `initialised`.
     """
-    one, other = (dict(make(seed).named_parameters()) for seed in (0, 1))
-    return tuple(
-        name
-        for name in names
-        if torch.equal(one[name], other[name]) and len(one[name].detach().unique()) > 2  # 0 and 1 of an identity
-    )
+    equal = equal_weights(make, 0, 1)
+    if not (found := [name for name in names if name in equal]):
+        return ()
+    weights = dict(make(0).named_parameters())
+    return tuple(name for name in found if len(weights[name].detach().unique()) > 2)  # 0 and 1 of an identity
 
 
-def without_second_initialisation(names: Collection[str], sizes: Mapping[str, int]) -> str:
+def without_second_initialisation(names: Sequence[str], sizes: Mapping[str, int]) -> str:
     """Return the end of a refusal: the weights that `fixed_weights` gave, and the controls to use instead.
 
     Args:
@@ -179,8 +183,7 @@ def without_second_initialisation(names: Collection[str], sizes: Mapping[str, in
         sizes: of all prunable weights, by name.
     """
     share = sum(sizes[name] for name in names) / sum(sizes.values())
-    shown = ", ".join(list(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return (
-        f"builds equal weights from every seed ({shown}: {share:.0%} of the prunable weights), so this control would "
-        "keep those of the ticket; use shuffled-weights or redrawn-magnitudes"
+        f"builds equal weights from every seed ({first_of(names, 3)}: {share:.0%} of the prunable weights), "
+        "so this control would keep those of the ticket; use shuffled-weights or redrawn-magnitudes"
     )

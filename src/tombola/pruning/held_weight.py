@@ -108,17 +108,13 @@ class HeldWeight:
 
         Nothing tells whether they changed: `parameter.data.add_(...)` leaves the parameter's version and address alone.
         """
-        tracing = (
-            torch._C._get_tracing_state()
-        )  # of torch.jit.trace: its graph is to have the network's operations only
-        if tracing is None:
+        # The graph of torch.jit.trace is to have the network's operations only.
+        tracing = torch._C._get_tracing_state()
+        torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+        try:
             self.prune()
-        else:
-            torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
-            try:
-                self.prune()
-            finally:
-                torch._C._set_tracing_state(tracing)  # type: ignore[attr-defined]
+        finally:
+            torch._C._set_tracing_state(tracing)  # type: ignore[attr-defined]
         self._pruned_for_use = True
 
     def count_revived(self) -> int:

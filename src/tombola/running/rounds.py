@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import nn
 
 from tombola.errors import InputError
-from tombola.formatting import counted
+from tombola.formatting import counted, first_of
 from tombola.networks import initialised
 from tombola.running.kept_plan import keep_plan, require_folder_of_loop, what_changed
 from tombola.running.leases import LEASE
@@ -315,8 +315,8 @@ def _takes_seed(make_model: Callable[..., Any]) -> bool:
 
 
 def _what_is_untracked(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"note: tombola can't track changes of {shown}; when they change, give tombola.rounds other settings"
+    untracked = first_of(names, 5)
+    return f"note: tombola can't track changes of {untracked}; when they change, give tombola.rounds other settings"
 
 
 def _why_it_waits(store: Store, silent: list[Item]) -> str:

@@ -18,7 +18,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.data import Description
 from tombola.errors import InputError, shown
-from tombola.networks import Coverage, examine, factory, fixed_weights, initialised, without_second_initialisation
+from tombola.networks import (
+    Coverage,
+    equal_weights,
+    examine,
+    factory,
+    fixed_weights,
+    initialised,
+    without_second_initialisation,
+)
 from tombola.pruning import CRITERIA, try_criterion
 from tombola.registry import code_fingerprint, resolve
 from tombola.studies.arms import arm_named
@@ -298,8 +306,7 @@ def _checked(problem: OwnProblem) -> nn.Module:
 
 def has_one_start(make: Make, coverage: Coverage) -> bool:
     """Return whether two seeds give equal prunable weights, as a pretrained network has them."""
-    one, other = (dict(make(seed).named_parameters()) for seed in (0, 1))
-    return all(torch.equal(one[name], other[name]) for name in coverage.shapes())
+    return equal_weights(make, 0, 1).issuperset(coverage.shapes())
 
 
 def _check_fresh(problem: OwnProblem, coverage: Coverage, arm: str) -> None:
