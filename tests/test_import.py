@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+import tombola
+
+SOURCE = Path(tombola.__file__).parent
 
 HEAVY = (
     *("torch", "pandas", "numpy", "matplotlib", "PIL", "pydantic", "rich.live", "loky", "requests", "pooch"),
@@ -52,3 +59,57 @@ def test_no_command_at_all_gives_help() -> None:
     done = subprocess.run([sys.executable, "-m", "tombola"], capture_output=True, text=True)
     assert "Usage: " in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+EACH_ALONE = """
+import importlib, os, sys, traceback
+import click, matplotlib, numpy, pandas, pydantic, rich, ruamel.yaml, scipy, torch  # once, for all children
+
+from tombola.errors import InputError
+
+lost = []
+for name in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        try:
+            importlib.import_module(name)
+        except InputError:  # an extra that is not installed
+            os._exit(0)
+        except ModuleNotFoundError as error:
+            os._exit("tombola" in (error.name or ""))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        lost.append(name)
+print(lost)
+"""
+
+
+def imported_late(folder: Path) -> set[str]:
+    """Return the modules of tombola that functions import: what a command imports first is among them."""
+    bodies = [
+        part
+        for path in folder.rglob("*.py")
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        for part in ast.walk(function)
+    ]
+    return {part.module for part in bodies if isinstance(part, ast.ImportFrom) and "tombola." in (part.module or "")}
+
+
+def all_modules() -> set[str]:
+    names = {".".join(path.relative_to(SOURCE.parent).with_suffix("").parts) for path in SOURCE.rglob("*.py")}
+    return {name.removesuffix(".__init__") for name in names if not name.endswith("__main__")}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")
+@pytest.mark.parametrize("which", ["commands", pytest.param("all", marks=pytest.mark.slow)])
+def test_each_module_can_be_the_first_one_imported(which: str) -> None:
+    """Modules that import each other in a circle work in one order only: a command has another than the tests."""
+    names = all_modules() if which == "all" else imported_late(SOURCE / "commands")
+    assert len(names) > 20
+    command = [sys.executable, "-W", "ignore", "-c", EACH_ALONE, *sorted(names)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -9,10 +9,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tombola.tasks.metric import Metric
-
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tombola.tasks.metric import Metric
 
 MINUS = "−"  # for typeset texts; messages and terminals use the hyphen
 
