@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import tombola
@@ -43,6 +44,34 @@ def test_a_page_keeps_its_head_and_gets_the_rest(tmp_path: Path) -> None:
         for picture in page.parent.glob("*.png"):
             assert f"]({picture.name})" in text
         assert str(tmp_path) not in text
+
+
+@pytest.mark.slow
+def test_a_page_grows_by_the_trials_of_another_folder(tmp_path: Path) -> None:
+    def publish(folder: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(SCRIPT), str(tmp_path / folder), str(tmp_path / "page"), "--keep-trials"]
+        return subprocess.run(command if folder != "early" else command[:-1], capture_output=True, text=True)
+
+    fields = FIELDS | {"arms": ["ticket", "reinit"]}
+    cases = {"whole": {"trials": 4}, "early": {"trials": 2}, "late": {"trials": 2, "first_trial": 2}}
+    cases |= {"far": {"trials": 1, "first_trial": 5}, "other": {"trials": 2, "first_trial": 2, "training.lr": 0.1}}
+    for folder, changes in cases.items():
+        study = tombola.Study.load("demo", **fields | changes)
+        tombola.run(study, tmp_path / folder, workers=0, quiet=True, figures=False)
+    for folder in ("early", "late"):
+        assert not publish(folder).stderr
+    rows = pd.read_csv(tmp_path / "page" / "results.csv")
+    expected = tombola.Results.open(tmp_path / "whole").frame()
+    by = ["arm", "trial", "level"]
+    for column in ("job", "final_test_accuracy"):
+        assert rows.set_index(by)[column].to_dict() == expected.set_index(by)[column].to_dict()
+    assert tombola.Study.load(tmp_path / "page" / "study.yaml").trial_numbers == range(4)
+    text = (tmp_path / "page" / "README.md").read_text()
+    assert "Trials 0 to 1 are from an earlier results folder" in text
+    assert "show trials 2 to 3" in text
+    assert str(tmp_path) not in text + (tmp_path / "page" / "report.html").read_text()
+    assert "have gaps" in publish("far").stderr
+    assert "of the page are of other runs" in publish("other").stderr
 
 
 def page_of(folder: Path, dense: float, ticket: float) -> None:

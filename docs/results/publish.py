@@ -3,6 +3,7 @@
 python docs/results/publish.py results/lenet-mnist docs/results/lenet-mnist
 python docs/results/publish.py results/lenet-mnist docs/results/lenet-mnist --figure cost --figure sign-flips
 python docs/results/publish.py results/a results/b docs/results/a-against-b
+python docs/results/publish.py results/trials-10-to-19 docs/results/lenet-mnist --keep-trials
 
 The script keeps the part of the page's README.md above MARK, which is written by hand. It writes the part below.
 """
@@ -10,19 +11,23 @@ The script keeps the part of the page's README.md above MARK, which is written b
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 
 import tombola
 from tombola.analysis.claims import Outcome, evaluate, published_claims
 from tombola.figures import draw, gather, gather_interpolations
-from tombola.html.write import write_comparison, write_report
+from tombola.html.write import write_comparison, write_report, write_table_report
 from tombola.session import save
-from tombola.studies import dump_study
+from tombola.studies import dump_study, make_plan
+from tombola.tables import summary_table, ticket_versus_reinit
+from tombola.tables.captions import PM
 from tombola.tables.claims import measured_text
 
 MARK = "<!-- made by docs/results/publish.py from here on -->"
@@ -36,11 +41,16 @@ def main() -> None:
         "folders", nargs="+", type=Path, metavar="FOLDER", help="results folders; last, the page's folder"
     )
     parser.add_argument("--figure", action="append", default=[], help="also draw this figure; repeat for several")
+    parser.add_argument(
+        "--keep-trials", action="store_true", help="keep the page's rows of trials that the results folder lacks"
+    )
     given = parser.parse_args()
     *sources, target = given.folders
     target.mkdir(parents=True, exist_ok=True)
     studies = [tombola.Results.open(source) for source in sources]
     levels, curves, settings = gather(studies)
+    kept = _kept(target, studies) if given.keep_trials else levels.iloc[:0]
+    levels = pd.concat([kept, levels]).reset_index(drop=True) if len(kept) else levels
     for old in target.glob("*.png"):
         old.unlink()
     points = gather_interpolations(studies, settings)
@@ -58,16 +68,21 @@ def main() -> None:
     _summary(curves).to_csv(target / "curves-summary.csv")
     for results in studies:
         name = "study.yaml" if len(studies) == 1 else f"{results.study.slug}.yaml"
-        (target / name).write_text(dump_study(results.study.without_folder()))
+        (target / name).write_text(dump_study(_with_trials(results.study, kept).without_folder()))
     if len(studies) == 1:
         save(studies[0], figures=False)
         for more in ("connectivity.csv", "barriers.csv", "mask_distance.csv"):
             if (sources[0] / more).exists():
                 shutil.copy(sources[0] / more, target / more)
-        report = write_report(studies[0], target / "report.html")
+        report = target / "report.html"
+        if len(kept):
+            write_table_report(levels, report, file=target / "results.csv", margin=studies[0].study.margin)
+        else:
+            write_report(studies[0], report)
     else:
         report = write_comparison(studies, target / "comparison.html")
 
+    tables = [_of_all(levels)] if len(kept) else [_table(source) for source in sources]
     page = target / "README.md"
     head = page.read_text().partition(MARK)[0].rstrip() if page.exists() else f"# {target.name}"
     published = published_claims()
@@ -75,7 +90,10 @@ def main() -> None:
         outcome
         for results in studies
         for outcome in evaluate(
-            results.frame(), published, {results.study.name: results.study.model_dump()}, points=points
+            levels[levels["study"] == results.study.name],
+            published,
+            {results.study.name: results.study.model_dump()},
+            points=points,
         )
     ]
     parts = [
@@ -87,10 +105,62 @@ def main() -> None:
         *(f"![{path.stem}]({path.name})" for path in figures),
         "`results.csv` has a row per run. `curves-summary.csv` has the mean, lowest and highest test accuracy at some\n"
         f"evaluations. {_files(studies)}. `docs/results/publish.py` wrote these files.",
+        *_which_trials(studies[0].study, kept),
         "## All levels",
-        *("\n".join(f"    {line}".rstrip() for line in _table(source).splitlines()) for source in sources),
+        *("\n".join(f"    {line}".rstrip() for line in table.splitlines()) for table in tables),
     ]
     page.write_text("\n\n".join(parts) + "\n")
+
+
+def _kept(target: Path, studies: list[tombola.Results]) -> pd.DataFrame:
+    """Return the page's rows of trials that the study does not have.
+
+    They are rows of this very study only if a plan of all trials gives each run the same identity: it follows from
+    settings, data and code.
+    """
+    if len(studies) > 1:
+        raise SystemExit("--keep-trials needs one results folder")
+    found = pd.read_csv(target / "results.csv", dtype={"job": str})
+    found = found[~found["trial"].isin(studies[0].study.trial_numbers)]
+    if found.empty:
+        raise SystemExit("the page has no trial that the results folder lacks; leave out --keep-trials")
+    plan = make_plan(_with_trials(studies[0].study, found))
+    jobs = {(row.arm, row.trial, row.repeat, row.level): row.job for row in plan.rows}
+    places = found[["arm", "trial", "repeat", "level"]].itertuples(index=False, name=None)
+    others = [place for place, job in zip(places, found["job"], strict=True) if jobs.get(place) != job]
+    if others:
+        raise SystemExit(f"{len(others)} of {len(found)} rows of the page are of other runs, such as {others[0]}")
+    return found
+
+
+def _with_trials(study: tombola.Study, kept: pd.DataFrame) -> tombola.Study:
+    """Return the study with its own trials and those kept."""
+    numbers = sorted({*study.trial_numbers, *map(int, kept["trial"])})
+    if numbers != list(range(numbers[0], numbers[-1] + 1)):
+        raise SystemExit(f"trials {', '.join(map(str, numbers))} have gaps; publish those between first")
+    return study.model_copy(update={"first_trial": numbers[0], "trials": len(numbers)})
+
+
+def _which_trials(study: tombola.Study, kept: pd.DataFrame) -> list[str]:
+    """Return what rests on the trials of the results folder alone."""
+    if kept.empty:
+        return []
+    first, last = int(kept["trial"].min()), int(kept["trial"].max())
+    return [
+        f"Trials {first} to {last} are from an earlier results folder: their rows are in `results.csv`, their masks\n"
+        f"and evaluations are not kept. So learning curves and pictures of masks show {study.trials_text}."
+    ]
+
+
+def _of_all(levels: pd.DataFrame) -> str:
+    """Return what `tombola results` prints, of a table that no results folder holds."""
+    text = io.StringIO()
+    screen = Console(file=text, width=120, no_color=True)
+    screen.print(summary_table(levels))
+    if {"ticket", "reinit"} <= set(levels["arm"]):
+        screen.print(ticket_versus_reinit(levels))
+    screen.print(f"{PM}\n", markup=False, highlight=False)
+    return text.getvalue()
 
 
 def _files(studies: list[tombola.Results]) -> str:

@@ -310,5 +310,5 @@ def test_tables_of_a_study_agree_with_its_masks(results):
 def test_unknown_arm_and_trial(results):
     with pytest.raises(InputError, match="no arm 'tickets'; did you mean 'ticket'"):
         dead_units(results, arms=["tickets"])
-    with pytest.raises(InputError, match="no trial 7: its trials are 0 to 1"):
+    with pytest.raises(InputError, match="no trial 7: it has trials 0 to 1"):
         dead_units(results, trial=7)

@@ -40,6 +40,7 @@ OTHERS = {
     ("source", ".venv/bin/activate"): "Python's own",
     ("eval",): "run by test_doc_commands.py::test_shell_completion",
     ("_TOMBOLA_COMPLETE=fish_source",): "run by test_doc_commands.py::test_shell_completion",
+    ("cp", "-r", "results/two/jobs"): "done by running/test_results.py::test_two_folders_with_trials_of_one_study_join",
 }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import small_nets
+import small_runs
 import torch
 from made_up_tickets import ticket_of
 
@@ -392,3 +393,27 @@ def test_buffers_are_part_of_a_ticket(small: Callable[..., tombola.Study], unint
     assert isinstance(ticket.mask, Mask)
     assert set(ticket.mask) == {"layers.1.weight", "layers.5.weight"}
     assert math.isclose(ticket.mask.density, results.frame()["density"].min())
+
+
+def test_two_folders_with_trials_of_one_study_join(tmp_path: Path) -> None:
+    """Machines that share nothing divide the trials. Whoever copies the results together trains nothing again."""
+    fields = small_runs.SMALL_DEMO | {"arms": ["ticket"], "pruning.rounds": 1, "trials": 1}
+    made = {}
+    for first in (0, 1):
+        study = tombola.Study.load("demo", **fields, first_trial=first)
+        made[first] = tombola.run(study, tmp_path / str(first), workers=0, figures=False, quiet=True)
+    late = made[1].ticket(level=1)
+    assert late.origin["trial"] == 1
+    with pytest.raises(tombola.InputError, match="it has trial 1 and levels 0 to 1"):
+        made[1].ticket(trial=0)
+
+    shutil.copytree(tmp_path / "1" / "jobs", tmp_path / "0" / "jobs", dirs_exist_ok=True)
+    study = tombola.Study.load("demo", **fields | {"trials": 2})
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "0" / "jobs").rglob("*")}
+    both = tombola.run(study, tmp_path / "0", workers=0, figures=False, quiet=True)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "0" / "jobs").rglob("*")} == before
+    assert not both.missing()
+    columns = ["trial", "level", "job", "final_test_accuracy"]
+    expected = pd.concat([made[first].frame() for first in (0, 1)], ignore_index=True)[columns]
+    pd.testing.assert_frame_equal(both.frame()[columns], expected)
+    assert both.ticket(1, 1).mask == late.mask

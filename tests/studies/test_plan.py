@@ -724,3 +724,24 @@ def test_the_plan_names_the_layers_that_a_scheme_does_not_draw():
     assert line.endswith(" keep their constructor's weights: matrix")  # the Conv1D and the transposed one are drawn
     assert small(network=network).notes == ()
     assert small(network={"name": "small_nets:mlp", "init": "kaiming-normal"}).notes == ()
+
+
+# Some trials of a study
+
+
+def test_the_later_trials_alone_are_those_of_the_whole_study():
+    arms = ["ticket", "reinit"]
+    whole, part = small(trials=4, arms=arms), small(trials=2, first_trial=2, arms=arms)
+    assert [row for row in whole.rows if row.trial >= 2] == list(part.rows)
+    assert {row.trial for row in part.rows} == {2, 3}
+
+
+def test_the_later_trials_alone_with_connectivity():
+    whole, part = (small(trials=3 - first, first_trial=first, connectivity={"levels": [0, 1]}) for first in (0, 1))
+    assert [pair for pair in whole.pairs if pair.trial >= 1] == list(part.pairs)
+    assert part.pairs
+
+
+def test_the_first_trial_is_a_number():
+    for wrong in (-1, "x", 1.5):
+        refused("first_trial", first_trial=wrong)

@@ -96,8 +96,8 @@ def dead_units(
     for arm in arms or ():
         if arm not in known:
             raise InputError(f"the study has no arm {arm!r}{nearest(arm, known)}")
-    if trial is not None and not 0 <= trial < results.study.trials:
-        raise InputError(f"the study has no trial {trial}: its trials are 0 to {results.study.trials - 1}")
+    if trial is not None and trial not in results.study.trial_numbers:
+        raise InputError(f"the study has no trial {trial}: it has {results.study.trials_text}")
     wanted = (frame["repeat"] == 0) & frame["arm"].isin(known if arms is None else list(arms))
     if trial is not None:
         wanted &= frame["trial"] == trial

@@ -39,7 +39,7 @@ IN_PYTHON = {"packed": ("tuning",), "onnx": ("examples",)}
     type=click.Path(path_type=Path),
     help="Set the file to write. [default: named after the ticket, in this folder]",
 )
-@click.option("--trial", type=int, help="Choose the trial of a results folder. [default: 0]")
+@click.option("--trial", type=int, help="Choose the trial of a results folder. [default: the first]")
 @click.option(
     "--level",
     type=int,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "measure", epilog="TICKET is a ticket's file, or a results folder. Choose its ticket with --trial and --level."
 )
 @click.argument("tickets", metavar="TICKET...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--trial", type=int, help="Choose the trial of a results folder. [default: 0]")
+@click.option("--trial", type=int, help="Choose the trial of a results folder. [default: the first]")
 @click.option(
     "--level",
     type=int,

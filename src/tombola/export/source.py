@@ -23,8 +23,8 @@ def ticket_of(
 
     Args:
         source: a ticket's file or a results folder.
-        trial, level, arm, repeat: of a results folder: 0, the level that `best_level` chooses, "ticket" and 0 by
-            default.
+        trial, level, arm, repeat: of a results folder: by default its first trial, the level that `best_level` chooses,
+            "ticket" and 0.
         data: folder of data sets.
 
     Raises:
@@ -41,7 +41,7 @@ def ticket_of(
         raise InputError(f"{source!r} does not exist; give a results folder, or a file from Ticket.save")
     results = Results.open(source, data)
     arm = arm or "ticket"
-    return results.ticket(trial or 0, best_level(results, arm) if level is None else level, arm, repeat or 0)
+    return results.ticket(trial, best_level(results, arm) if level is None else level, arm, repeat or 0)
 
 
 def _options(trial: int | None, level: int | None, arm: str | None, repeat: int | None) -> dict[str, object]:

@@ -180,14 +180,14 @@ def layer_figure(found: Found, series: Sequence[Series]) -> PlotFigure:
 def weight_figure(found: Found) -> PlotFigure:
     """Return the distribution of the kept weights."""
     if found.histograms.empty or found.arm is None:
-        return _absent("weights", "Kept weights at the start and after training", "It needs the weights of trial 0.")
+        return _absent("weights", "Kept weights at the start and after training", "It needs the first trial's weights.")
     layers = tuple((name, plain(name)) for name in dict.fromkeys(found.histograms["layer"]))
     levels = _levels(found.histograms)
     level = levels[len(levels) // 2][0]
     return PlotFigure(
         "weights",
         "Kept weights at the start and after training",
-        f"Arm {plain(found.arm)}, trial 0. The outermost bins include the few weights beyond them.",
+        f"Arm {plain(found.arm)}, trial {found.first_trial}. The outermost bins include the few weights beyond them.",
         training_specs.weight_distribution(layers[0][0], level),
         (Choice("layer", "Layer", layers, layers[0][0]), Choice("level", "Weights remaining", tuple(levels), level)),
     )
@@ -202,9 +202,10 @@ def dead_figure(found: Found) -> PlotFigure:
     last = found.dead[(found.dead["layer"] == "all") & (found.dead["level"] == found.dead["level"].max())].iloc[0]
     none = "" if (found.dead["dead"] > 0).any() else "Every unit has a live path. "
     caption = (
-        f"{none}Inputs, neurons or channels without a path of kept weights from input to output. Arm "
-        f"{plain(found.arm)}, trial 0. The sparsest level keeps {percent(last['layer_density'])} % of the prunable "
-        f"weights; without the weights at these units, {percent(last['effective_density'])} %."
+        f"{none}Inputs, neurons or channels without a path of kept weights from input to output. "
+        f"Arm {plain(found.arm)}, trial {found.first_trial}. "
+        f"The sparsest level keeps {percent(last['layer_density'])} % of the prunable weights; "
+        f"without the weights at these units, {percent(last['effective_density'])} %."
     )
     spec = density_specs.dead_units_against_density(found.dead)
     return PlotFigure("dead-units", "Units without a live path", caption, spec)

@@ -115,6 +115,11 @@ class Found:
         """The arm that is compared with the others."""
         return None if self.levels.empty else main_arm_of(self.levels)
 
+    @property
+    def first_trial(self) -> int:
+        """The number of the trial that tables of a single one show."""
+        return 0 if self.levels.empty else int(self.levels["trial"].min())
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -307,7 +312,7 @@ def _layers(results: Results, name: str) -> pd.DataFrame:
 def _dead(results: Results, name: str, arm: str | None) -> pd.DataFrame:
     if arm is None:
         return pd.DataFrame()
-    return _at_whole_density(dead_units(results, trial=0, arms=[arm]).assign(study=name), results)
+    return _at_whole_density(dead_units(results, results.study.first_trial, arms=[arm]).assign(study=name), results)
 
 
 def _overlap(results: Results, name: str) -> pd.DataFrame:

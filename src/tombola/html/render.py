@@ -94,8 +94,12 @@ def report(found: Found) -> str:
         table("patterns", "What each pattern costs against unstructured masks of equal density", found.patterns),
         table("curves", "Learning curves at the displayed levels, means and extremes over runs", found.curves),
         table("layers", "Density of each layer, per arm and level", found.layers),
-        table("weights", "Histograms of the kept weights, trial 0", found.histograms),
-        table("dead_units", "Units without a live path, ticket arm, trial 0, per level and layer", found.dead),
+        table("weights", f"Histograms of the kept weights, trial {found.first_trial}", found.histograms),
+        table(
+            "dead_units",
+            f"Units without a live path, ticket arm, trial {found.first_trial}, per level and layer",
+            found.dead,
+        ),
         table("overlap", "Overlap of the masks of different trials, per level and layer", found.overlap),
         table(
             "sign_flips", "Signs that training flips, ticket arm, means over trials, per level and layer", found.flips

@@ -159,7 +159,7 @@ def _normalisation(facts: list[dict[str, Any]]) -> list[tuple[str, str]]:
     if not used["mean"]:
         return [("normalisation", "none; networks take the inputs as they are")]
     mean, std = (", ".join(f"{value:.6g}" for value in used[name]) for name in ("mean", "std"))
-    return [("normalisation, trial 0", f"mean {mean}; standard deviation {std}")]
+    return [("normalisation, first trial", f"mean {mean}; standard deviation {std}")]
 
 
 def _runs(results: Results, levels: pd.DataFrame) -> list[tuple[str, str]]:
@@ -191,7 +191,7 @@ def _collapsed(results: Results, levels: pd.DataFrame) -> str:
 def _seeds(results: Results) -> tuple[tuple[str, str], ...]:
     return (
         ("study seed", str(results.study.seed)),
-        ("trials", ", ".join(map(str, range(results.study.trials)))),
+        ("trials", ", ".join(map(str, results.study.trial_numbers))),
         (
             "each draw",
             f"its own generator, from study seed, trial, purpose ({', '.join(PURPOSES)}) and counter; "

@@ -53,12 +53,12 @@ class Pictures:
     pictures: tuple[Picture, ...] = ()
 
 
-def tickets(results: Results, levels: Sequence[int], arm: str, trial: int = 0) -> dict[int, Ticket]:
-    """Return the finished tickets of one trial at `levels`."""
+def tickets(results: Results, levels: Sequence[int], arm: str) -> dict[int, Ticket]:
+    """Return the finished tickets of the first trial at `levels`."""
     found = {}
     for level in levels:
         try:
-            found[level] = results.ticket(trial, level, arm)
+            found[level] = results.ticket(None, level, arm)
         except InputError:
             continue  # not done yet
     return found
@@ -108,7 +108,7 @@ def input_pictures(found: dict[int, Ticket], layer: str, input_shape: Any) -> Pi
         input_shape: of one example; a tuple or dict of shapes where the network takes several inputs.
     """
     if not found:
-        return Pictures("No ticket of trial 0 is finished yet.")
+        return Pictures("No ticket of the first trial is finished yet.")
     shape = next(iter(found.values())).mask[layer].shape
     name = layer.removesuffix(".weight")
     images = is_one_shape(input_shape) and len(input_shape) == 3

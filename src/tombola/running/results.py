@@ -199,12 +199,13 @@ class Results:
             pieces.append(pd.DataFrame({**facts["along"], **place})[columns])
         return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=columns)
 
-    def ticket(self, trial: int = 0, level: int = 0, arm: str = "ticket", repeat: int = 0) -> Ticket:
-        """Return the mask and starting weights of one row.
+    def ticket(self, trial: int | None = None, level: int = 0, arm: str = "ticket", repeat: int = 0) -> Ticket:
+        """Return the mask and starting weights of one row; without `trial`, of the study's first.
 
         Raises:
             InputError: the study has no such row, or its run is not finished.
         """
+        trial = self.study.first_trial if trial is None else trial
         wanted = (arm, trial, repeat if level else 0, level)
         for row in self.plan.rows:
             if (row.arm, row.trial, row.repeat, row.level) == wanted:
@@ -213,7 +214,7 @@ class Results:
             arms = ", ".join(dict.fromkeys(row.arm for row in self.plan.rows))
             raise InputError(
                 f"the study {self.study.name!r} has no arm={arm!r}, trial={trial}, repeat={repeat}, level={level}: "
-                f"its arms are {arms}; trials 0 to {self.study.trials - 1}; levels 0 to {self.study.pruning.rounds}"
+                f"its arms are {arms}; it has {self.study.trials_text} and levels 0 to {self.study.pruning.rounds}"
             )
         try:
             result = self.store.load(row.job)

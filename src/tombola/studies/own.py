@@ -178,7 +178,7 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
         assert study.connectivity is not None
         _check_between(module, problem.what)
         check_align(study.connectivity, module, data.input_shape)
-        for number in range(study.trials):
+        for number in study.trial_numbers:
             pairs += connect(trial(number, rewind, None), study.connectivity)
     measures = Measures((trainer.primary,), trainer.primary)
     return Plan(study, data, coverage, remaining, items, tuple(rows), tuple(pairs), measures)

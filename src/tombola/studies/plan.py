@@ -213,7 +213,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     pairs: list[Pair] = []
     for rewind in parting:
         assert study.connectivity is not None
-        for number in range(study.trials):
+        for number in study.trial_numbers:
             pairs += connect(trial(number, rewind, None), study.connectivity)
     if sources:
         items = _needed(items, {row.job for row in rows} | {pair.line for pair in pairs})
@@ -285,7 +285,7 @@ def rows_of(
     rows: list[Row] = []
     for settings, arm in zip(study.arms, arms, strict=True):
         curves = [
-            [row for number in range(study.trials) for row in _rows(settings, arm, trial(number, rewind, settings))]
+            [row for number in study.trial_numbers for row in _rows(settings, arm, trial(number, rewind, settings))]
             for rewind in rewinds
         ]
         if all([row.job for row in curve] == [row.job for row in curves[0]] for curve in curves):

@@ -221,6 +221,8 @@ class Study(Section):
         margin: the accepted loss of verdicts, as a fraction: see `tombola.analysis.verdicts`. It decides no run.
         cluster: what workers on other machines are like, for `tombola run --on`; it decides no outcome.
         trials: independent repetitions: own initialisation, data order and split.
+        first_trial: the number of the first of them. Machines that share no folder can divide the trials of a study:
+            `trials=10` on one, `first_trial=10 trials=10` on the other.
     """
 
     name: str = Field(min_length=1, max_length=100)
@@ -238,6 +240,7 @@ class Study(Section):
     connectivity: Connectivity | None = None
     arms: tuple[ArmSettings, ...] = Field(min_length=1, max_length=MOST_ARMS)
     trials: int = Field(ge=1, le=MOST_REPEATS)
+    first_trial: int = Field(default=0, ge=0, le=MOST_REPEATS)
     margin: float = Field(default=MARGIN, ge=0, lt=1)
     cluster: ClusterSettings | None = None
 
@@ -349,6 +352,17 @@ class Study(Section):
     def slug(self) -> str:
         """The name as it may stand in a path."""
         return slug_of(self.name)
+
+    @property
+    def trial_numbers(self) -> range:
+        """The numbers of the trials: seeds depend on them."""
+        return range(self.first_trial, self.first_trial + self.trials)
+
+    @property
+    def trials_text(self) -> str:
+        """The trials by number: "trials 0 to 4"."""
+        first, last = self.trial_numbers[0], self.trial_numbers[-1]
+        return f"trials {first} to {last}" if last > first else f"trial {first}"
 
 
 def slug_of(name: str) -> str:
