@@ -89,11 +89,18 @@ def test_slow_steps_are_measured_once_after_the_first(measured):
     assert pace.densities == (1.0,)
 
 
+def test_the_sparsest_level_is_measured_although_the_dense_one_took_all_the_time(measured):
+    """Else each sparse level counted as dense, and a study of three trials took as long as one of one."""
+    machine, pace = measured("demo", lambda batch, density: 0.1 if density < 0.5 else 2.0)
+    assert machine.made == 2
+    assert pace.iteration == pytest.approx((0.1, 2.0))
+
+
 @pytest.mark.parametrize("seconds", [1e-3, 0.03, 0.5, 2.0])
 def test_all_measurements_end_in_time(measured, seconds):
     machine, pace = measured("demo", lambda batch, density: seconds)
     one = 2 * (2 * max(seconds, SECONDS_EACH)) + 2 * SECONDS_EACH  # the level that is measured when time is over
-    assert machine.now < SECONDS + one
+    assert machine.now < max(SECONDS + one, 2 * one)  # dense and sparsest
     assert 1 <= len(pace.densities) <= 4
     assert pace.iteration == pytest.approx([seconds] * len(pace.densities))
 

@@ -25,6 +25,7 @@ from tombola.work import Item, kind_named
 
 MEASURED_LEVELS = 4
 SECONDS = 3.0  # for all measurements together; the one that runs when they are over ends
+SECONDS_OF_TWO = 4 * SECONDS  # within which the sparsest level is measured too: else all count as dense
 SECONDS_EACH = 0.2
 LARGEST = 2e10  # floating-point operations of a measured step: half a second of one core or so
 EXAMPLES = 2000
@@ -72,8 +73,9 @@ def measure_pace(
     """Time an engine at a few of a plan's densities, on random inputs and random masks.
 
     On a CPU, a large network is measured with smaller batches. The dense level comes first, then the sparsest one,
-    then the two levels between which the engine changes; once `SECONDS` have passed, no further level is measured.
-    Engines that compute with pruned weights too are measured once for all densities.
+    then the two levels between which the engine changes. Once `SECONDS` have passed, no further level is measured; the
+    sparsest one still is within `SECONDS_OF_TWO`. Engines that compute with pruned weights too are measured once for
+    all densities.
 
     Args:
         plan: of the study.
@@ -200,13 +202,13 @@ class _Measurement:
             compiling()
         sparsest.load()  # before the time counts: it may compile
         change = self._change(last, sparsest)
-        end = self.clock() + SECONDS
+        begun = self.clock()
         between = np.linspace(change, last, MEASURED_LEVELS)
         levels = dict.fromkeys(round(level) for level in (0, last, max(0, change - 1), *between))
         found: dict[float, tuple[float, float]] = {}
         at_any_density: dict[type, tuple[float, float]] = {}
         for level in levels:
-            if found and self.clock() >= end:
+            if found and self.clock() >= begun + (SECONDS_OF_TWO if level == last else SECONDS):
                 break
             mask = self.levels.mask(level)
             made = self.levels.kind(mask).load()

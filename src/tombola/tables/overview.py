@@ -94,6 +94,11 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
         else (
             f"about {duration(elapsed(plan, todo, workers))} on this machine with {at_a_time}, by a short measurement"
             + (f" with batches of {pace.batch} instead of {study.training.batch_size}" if pace.scaled else "")
+            + (
+                " of the dense network alone: sparse levels may be faster"
+                if len(pace.densities) == 1 < len(counts)
+                else ""
+            )
             if totals[0]
             else "finished"
         )
