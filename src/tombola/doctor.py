@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tombola import __version__
+from tombola.commands.options import LocalPath
 from tombola.errors import DataError, InputError, NotDownloaded
 from tombola.extras import EXTRAS, INTEGRATIONS, install, installed
 from tombola.terminal import console, markup
@@ -160,11 +161,11 @@ def report(found: Iterable[Finding]) -> Table:
 @click.command("doctor")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     envvar="TOMBOLA_DATA",
     help="Set the folder of data sets, in torchvision's layout. [default: $TOMBOLA_DATA, or the cache]",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Set the results folder. [default: this folder]")
+@click.option("--out", type=LocalPath(), help="Set the results folder. [default: this folder]")
 def doctor(data: Path | None, out: Path | None) -> None:
     """Show what tombola finds on this machine, and what it will use.
 

@@ -108,12 +108,13 @@ def test_training_is_that_of_pytorchs_optimiser(name):
     assert_close(engine.weights(), plain(start, partial(torch_optimizers, name), 40))
 
 
-def test_sgd_takes_parameters_whose_first_gradient_comes_late():
+@pytest.mark.parametrize("options", [{}, {"dampening": 0.3}, {"nesterov": True}])
+def test_sgd_takes_parameters_whose_first_gradient_comes_late(options):
     """As with stochastic depth: PyTorch's fused step fails there."""
     ours, plain = ([nn.Parameter(torch.linspace(-1, 1, 5) + place) for place in range(2)] for _ in range(2))
-    settings = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01}
+    settings = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01, "optimizer_options": options}
     optimizer = make_optimizer(recipe(**settings), [(str(place), each) for place, each in enumerate(ours)])
-    oracle = torch.optim.SGD(plain, lr=recipe(**settings).lr, momentum=0.9, weight_decay=0.01)
+    oracle = torch.optim.SGD(plain, lr=recipe(**settings).lr, momentum=0.9, weight_decay=0.01, **options)
     for step in range(4):
         for parameters, each in ((ours, optimizer), (plain, oracle)):
             each.zero_grad()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tombola.commands.options import LocalPath
 from tombola.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ IN_PYTHON = {"packed": ("tuning",), "onnx": ("examples",)}
 @click.option("--to", "form", required=True, help="Choose the format: compact, packed, c, pytorch or onnx.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="Set the file to write. [default: named after the ticket, in this folder]",
 )
 @click.option("--trial", type=int, help="Choose the trial of a results folder. [default: the first]")
@@ -50,7 +51,7 @@ IN_PYTHON = {"packed": ("tuning",), "onnx": ("examples",)}
 @click.option("--trust", is_flag=True, help="Import the function of your own network. [default: off]")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     envvar="TOMBOLA_DATA",
     help="Set the folder of data sets, in torchvision's layout. [default: $TOMBOLA_DATA, or the cache]",
 )

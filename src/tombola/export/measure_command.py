@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tombola import terminal
+from tombola.commands.options import LocalPath
 from tombola.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.command(
     "measure", epilog="TICKET is a ticket's file, or a results folder. Choose its ticket with --trial and --level."
 )
-@click.argument("tickets", metavar="TICKET...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("tickets", metavar="TICKET...", nargs=-1, required=True, type=LocalPath())
 @click.option("--trial", type=int, help="Choose the trial of a results folder. [default: the first]")
 @click.option(
     "--level",
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     envvar="TOMBOLA_DATA",
     help="Set the folder of data sets, in torchvision's layout. [default: $TOMBOLA_DATA, or the cache]",
 )

@@ -81,7 +81,7 @@ def make_optimizer(recipe: Recipe, named: Named) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True, **options)
     if recipe.optimizer == "sgd":
         sgd = torch.optim.SGD(parameters, lr=lr, momentum=recipe.momentum, weight_decay=decay, fused=True, **options)
-        if recipe.momentum and not options.get("dampening"):
+        if recipe.momentum:
             sgd.register_step_pre_hook(_begin_late_momentum)
         return sgd
     if recipe.optimizer == "rmsprop":
@@ -93,7 +93,7 @@ def make_optimizer(recipe: Recipe, named: Named) -> torch.optim.Optimizer:
 
 
 def _begin_late_momentum(sgd: torch.optim.Optimizer, args: object, options: object) -> None:
-    """Give parameters whose first gradient comes late a momentum of zero, from which the step makes the gradient.
+    """Give parameters whose first gradient comes late a momentum from which the step makes that gradient.
 
     PyTorch's fused step fails where some parameters have a momentum and others have none, as with stochastic depth.
     """
@@ -102,7 +102,15 @@ def _begin_late_momentum(sgd: torch.optim.Optimizer, args: object, options: obje
         late = [parameter for parameter in moved if sgd.state[parameter].get("momentum_buffer") is None]
         if len(late) < len(moved):
             for parameter in late:
-                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+                sgd.state[parameter]["momentum_buffer"] = _before_first(parameter, group)
+
+
+def _before_first(parameter: nn.Parameter, group: Mapping[str, Any]) -> Tensor:
+    """Return b with momentum * b + (1 - dampening) * g = g, where g is the first gradient with its weight decay."""
+    if not group["dampening"]:
+        return torch.zeros_like(parameter)
+    assert parameter.grad is not None
+    return (parameter.grad + group["weight_decay"] * parameter.detach()) * (group["dampening"] / group["momentum"])
 
 
 def check_muon() -> None:
