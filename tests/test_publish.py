@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -47,31 +50,68 @@ def test_a_page_keeps_its_head_and_gets_the_rest(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_page_grows_by_the_trials_of_another_folder(tmp_path: Path) -> None:
-    def publish(folder: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(SCRIPT), str(tmp_path / folder), str(tmp_path / "page"), "--keep-trials"]
-        return subprocess.run(command if folder != "early" else command[:-1], capture_output=True, text=True)
+def test_a_page_grows_by_the_trials_of_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("publish", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    original, drawn = script.draw, dict[str, set[int]]()
 
+    def draw(levels: pd.DataFrame, curves: pd.DataFrame, folder: Path, *names: list[str], **options: Any) -> list[Path]:
+        files: list[Path] = original(levels, curves, folder, *names, **options)
+        drawn.update({path.stem: set(levels["trial"]) for path in files})
+        return files
+
+    def publish(folder: str, *options: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["", str(tmp_path / folder), str(tmp_path / "page"), *options])
+        script.main()
+
+    monkeypatch.setattr(script, "draw", draw)
     fields = FIELDS | {"arms": ["ticket", "reinit"]}
-    cases = {"whole": {"trials": 4}, "early": {"trials": 2}, "late": {"trials": 2, "first_trial": 2}}
-    cases |= {"far": {"trials": 1, "first_trial": 5}, "other": {"trials": 2, "first_trial": 2, "training.lr": 0.1}}
+    whole = tombola.Study.load("demo", **(fields | {"trials": 4}))
+    expected = tombola.run(whole, tmp_path / "whole", workers=0, quiet=True, figures=False).frame()
+    lines = {"connectivity": {"levels": [0]}}
+    cases: dict[str, dict[str, Any]] = {
+        "middle": {"trials": 2, "first_trial": 1},
+        "first": {"trials": 1},
+        "last": {"trials": 1, "first_trial": 3},
+        "far": {"trials": 1, "first_trial": 5},
+        "other": {"trials": 1, "first_trial": 3, "training.lr": 0.1},
+        "lines": {"trials": 1, "first_trial": 3, **lines},
+    }
     for folder, changes in cases.items():
+        shutil.copytree(tmp_path / "whole" / "jobs", tmp_path / folder / "jobs")  # those of `whole` are not run again
         study = tombola.Study.load("demo", **fields | changes)
         tombola.run(study, tmp_path / folder, workers=0, quiet=True, figures=False)
-    for folder in ("early", "late"):
-        assert not publish(folder).stderr
+
+    with pytest.raises(SystemExit, match=r"no results\.csv to keep trials of"):
+        publish("middle", "--keep-trials")
+    publish("middle")
+    for folder, why in {"far": "have gaps", "other": "are of other runs", "lines": "does not join inter"}.items():
+        with pytest.raises(SystemExit, match=why):
+            publish(folder, "--keep-trials")
+    with pytest.raises(SystemExit, match="the page has no trial that the results folder lacks"):
+        publish("middle", "--keep-trials")
+    publish("last", "--keep-trials", "--figure", "live-pixels", "--figure", "cost")
+    assert drawn["figure-1"] == drawn["cost"] == {1, 2, 3}
+    assert drawn["live-pixels"] == {3}
+    publish("first", "--keep-trials", "--figure", "live-pixels", "--figure", "cost")
     rows = pd.read_csv(tmp_path / "page" / "results.csv")
-    expected = tombola.Results.open(tmp_path / "whole").frame()
+    assert rows["trial"].is_monotonic_increasing
     by = ["arm", "trial", "level"]
     for column in ("job", "final_test_accuracy"):
         assert rows.set_index(by)[column].to_dict() == expected.set_index(by)[column].to_dict()
     assert tombola.Study.load(tmp_path / "page" / "study.yaml").trial_numbers == range(4)
     text = (tmp_path / "page" / "README.md").read_text()
-    assert "Trials 0 to 1 are from an earlier results folder" in text
-    assert "show trials 2 to 3" in text
+    assert "The rows of trials 1, 2, 3\ncome from another results folder" in text
+    assert "show trial 0 alone" in text
+    assert "n = 4 trials" in text
     assert str(tmp_path) not in text + (tmp_path / "page" / "report.html").read_text()
-    assert "have gaps" in publish("far").stderr
-    assert "of the page are of other runs" in publish("other").stderr
+
+    shutil.rmtree(next((tmp_path / "last" / "jobs").glob("*trial-3.ticket.level-02*")))
+    with pytest.raises(SystemExit, match="needs a finished results folder"):
+        publish("last", "--keep-trials")
 
 
 def page_of(folder: Path, dense: float, ticket: float) -> None:

@@ -32,6 +32,8 @@ from tombola.tables.claims import measured_text
 
 MARK = "<!-- made by docs/results/publish.py from here on -->"
 ROWS = 50  # of the curves' summary, for each level
+# Figures that need no more than the table of levels.
+OF_LEVELS = ("figure-1", "figure-4", "figure-5", "figure-6", "criteria", "rewinding", "transfer", "cost")
 
 
 def main() -> None:
@@ -46,23 +48,25 @@ def main() -> None:
     )
     given = parser.parse_args()
     *sources, target = given.folders
-    target.mkdir(parents=True, exist_ok=True)
     studies = [tombola.Results.open(source) for source in sources]
-    levels, curves, settings = gather(studies)
-    kept = _kept(target, studies) if given.keep_trials else levels.iloc[:0]
-    levels = pd.concat([kept, levels]).reset_index(drop=True) if len(kept) else levels
+    own, curves, settings = gather(studies)
+    kept = _kept(target, studies) if given.keep_trials else own.iloc[:0]
+    levels = pd.concat([kept, own]).sort_values("trial", kind="stable", ignore_index=True) if len(kept) else own
+    target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("*.png"):
         old.unlink()
     points = gather_interpolations(studies, settings)
     # For one study, Figure 3 replaces `rounds`. For several studies, only figures of all studies together are useful.
     unwanted = ("rounds",) if len(studies) == 1 else ("figure-1", "figure-3", "figure-4", "figure-5", "rounds")
-    figures = draw(levels, curves, target, interpolations=points, settings=settings, formats=["png"])
+    figures = draw(own, curves, target, interpolations=points, settings=settings, formats=["png"])
     for path in [path for path in figures if path.stem.startswith(unwanted)]:
         figures.remove(path)
         path.unlink()
     if given.figure:
-        extra = draw(levels, curves, target, given.figure, interpolations=points, settings=settings, formats=["png"])
+        extra = draw(own, curves, target, given.figure, interpolations=points, settings=settings, formats=["png"])
         figures = [*extra, *(path for path in figures if path not in extra)]
+    if len(kept) and (names := [path.stem for path in figures if path.stem in OF_LEVELS]):
+        draw(levels, curves.iloc[:0], target, names, settings=settings, formats=["png"])  # with all trials
     figures.sort(key=lambda path: path.stem.startswith("rounds"))
     levels.to_csv(target / "results.csv", index=False)
     _summary(curves).to_csv(target / "curves-summary.csv")
@@ -76,7 +80,7 @@ def main() -> None:
                 shutil.copy(sources[0] / more, target / more)
         report = target / "report.html"
         if len(kept):
-            write_table_report(levels, report, file=target / "results.csv", margin=studies[0].study.margin)
+            write_table_report(levels, report, file=target / "results.csv", study=studies[0].study)
         else:
             write_report(studies[0], report)
     else:
@@ -90,7 +94,7 @@ def main() -> None:
         outcome
         for results in studies
         for outcome in evaluate(
-            levels[levels["study"] == results.study.name],
+            levels if len(kept) else results.frame(),
             published,
             {results.study.name: results.study.model_dump()},
             points=points,
@@ -120,16 +124,23 @@ def _kept(target: Path, studies: list[tombola.Results]) -> pd.DataFrame:
     """
     if len(studies) > 1:
         raise SystemExit("--keep-trials needs one results folder")
+    if studies[0].missing():
+        raise SystemExit("--keep-trials needs a finished results folder")
+    if studies[0].study.connectivity or studies[0].study.pruning.early_bird:
+        raise SystemExit("--keep-trials does not join interpolations and mask distances")
+    if not (target / "results.csv").exists():
+        raise SystemExit(f"{target} has no results.csv to keep trials of; leave out --keep-trials")
     found = pd.read_csv(target / "results.csv", dtype={"job": str})
     found = found[~found["trial"].isin(studies[0].study.trial_numbers)]
     if found.empty:
         raise SystemExit("the page has no trial that the results folder lacks; leave out --keep-trials")
     plan = make_plan(_with_trials(studies[0].study, found))
     jobs = {(row.arm, row.trial, row.repeat, row.level): row.job for row in plan.rows}
-    places = found[["arm", "trial", "repeat", "level"]].itertuples(index=False, name=None)
-    others = [place for place, job in zip(places, found["job"], strict=True) if jobs.get(place) != job]
-    if others:
-        raise SystemExit(f"{len(others)} of {len(found)} rows of the page are of other runs, such as {others[0]}")
+    for name, rows in (("page", found), ("results folder", studies[0].frame())):
+        places = rows[["arm", "trial", "repeat", "level"]].itertuples(index=False, name=None)
+        others = [place for place, job in zip(places, rows["job"], strict=True) if jobs.get(place) != job]
+        if others:
+            raise SystemExit(f"{len(others)} of {len(rows)} rows of the {name} are of other runs, such as {others[0]}")
     return found
 
 
@@ -145,10 +156,11 @@ def _which_trials(study: tombola.Study, kept: pd.DataFrame) -> list[str]:
     """Return what rests on the trials of the results folder alone."""
     if kept.empty:
         return []
-    first, last = int(kept["trial"].min()), int(kept["trial"].max())
+    numbers = ", ".join(map(str, sorted(set(kept["trial"]))))
     return [
-        f"Trials {first} to {last} are from an earlier results folder: their rows are in `results.csv`, their masks\n"
-        f"and evaluations are not kept. So learning curves and pictures of masks show {study.trials_text}."
+        f"The rows of trials {numbers}\n"
+        "come from another results folder, whose masks and evaluations are not kept. So learning curves and pictures\n"
+        f"of masks show {study.trials_text} alone."
     ]
 
 

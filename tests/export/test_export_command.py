@@ -101,6 +101,8 @@ def test_a_ticket_s_file_has_no_levels(results, tmp_path):
         run(tmp_path / "ticket", "--to", "packed", "finetune=5")
     with pytest.raises(InputError, match="does not exist"):
         run(tmp_path / "nothing", "--to", "compact")
+    with pytest.raises(InputError, match="a file system allows"):
+        run("a" * 5000, "--to", "compact")
 
 
 def test_every_format_can_be_imported_and_is_known_by_name(tmp_path):

@@ -1,6 +1,7 @@
 """Tables that others have measured: the schema, and what `report`, `figures` and `claims` make of them."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from tombola.analysis import verdicts
-from tombola.analysis.reading import read_curves, read_table
-from tombola.analysis.schema import COLUMNS, VERSION, checked, checked_curves, names
+from tombola.analysis.reading import read_curves, read_table, studies_beside
+from tombola.analysis.schema import COLUMNS, NO_CURVES, VERSION, checked, checked_curves, names
 from tombola.cli import cli
 from tombola.errors import InputError
+from tombola.html.own_table import gather_table
 from tombola.html.write import write_table_report
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
@@ -174,6 +176,40 @@ def test_what_the_commands_refuse(call):
     own().to_csv("again.csv", index=False)
     own().assign(study="mine").to_csv("again.csv", index=False)
     assert "two tables hold a study 'mine'" in call("figures", "mine.csv", "again.csv")
+
+
+PAGES = Path(__file__).parents[2] / "docs" / "results"
+
+
+def test_claims_about_another_recipe_are_not_judged_where_the_study_lies_beside(tmp_path):
+    """Study B's table says nothing about the paper's claims on the same network."""
+    rows = read_table(PAGES / "lenet-mnist-global" / "results.csv")
+    rows = rows[rows["level"].isin([0, 10, 15, 20])]
+    rows.to_csv(tmp_path / "results.csv", index=False)
+    levels = read_table(tmp_path / "results.csv")
+    assert studies_beside(tmp_path / "results.csv", levels) == {}
+    shutil.copy(PAGES / "lenet-mnist-global" / "study.yaml", tmp_path)
+    study = studies_beside(tmp_path / "results.csv", levels)["lenet-mnist-global"].model_copy(update={"margin": 0.007})
+    alone, beside = (gather_table(levels, NO_CURVES, tmp_path / "results.csv", study=each) for each in (None, study))
+    judged = {
+        name: {
+            outcome.claim.id for outcome in found.claims if not outcome.other_recipe and outcome.measured is not None
+        }
+        for name, found in {"alone": alone, "beside": beside}.items()
+    }
+    assert "study-b-15-delta" in judged["beside"]
+    assert all(name.startswith("study-b-") for name in judged["beside"])
+    assert any(name.startswith("lenet-L") for name in judged["alone"])  # nobody knows its settings
+    assert (alone.margin, beside.margin) == (0.001, 0.007)
+    assert beside.controls == {"reinit"}
+
+
+def test_the_command_reads_the_study_beside(call, tmp_path):
+    pytest.importorskip("vl_convert")
+    own().assign(study="demo").to_csv("results.csv", index=False)
+    (tmp_path / "study.yaml").write_text("extends: demo\nmargin: 0.31\n")
+    assert "within 31 points" in " ".join(call("report", "results.csv").split())
+    assert "within 20 points" in " ".join(call("report", "results.csv", "--margin", "0.2").split())
 
 
 def test_a_frame_without_a_file(tmp_path):

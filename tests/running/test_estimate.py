@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import tombola
 from tombola.running import estimate, run
@@ -24,9 +26,11 @@ from tombola.running.estimate import (
     random_mask,
 )
 from tombola.running.options import RunOptions
+from tombola.running.store import Store
 from tombola.studies.loading import preset_names
 from tombola.studies.plan import Plan, make_plan
-from tombola.tables.overview import engine_lines
+from tombola.tables import overview
+from tombola.tables.overview import engine_lines, plan_table
 from tombola.training.engines import EngineKind
 from tombola.training.engines.dense import DenseEngine
 
@@ -151,6 +155,22 @@ def test_an_engine_that_computes_pruned_weights_too_is_measured_once(monkeypatch
     assert len(made) == 1
     assert len(pace.densities) == 4
     assert len(set(pace.iteration)) == 1
+
+
+@pytest.mark.parametrize(("zeros_too", "said"), [(True, False), (False, True)])
+def test_a_forecast_from_the_dense_network_alone_says_so(monkeypatch, tmp_path, zeros_too, said):
+    """An engine that computes pruned weights too takes the same time at each level: its forecast lacks nothing."""
+    plan = make_plan(tombola.Study.load("demo", **fields()))
+    machine = Machine(plan, lambda batch, density: 100.0)
+    kind = machine.choose("", None, None, None, None)
+    monkeypatch.setattr(estimate, "choose_kind", lambda *_, **__: kind)
+    monkeypatch.setattr(estimate, "SAME_AT_ANY_DENSITY", (kind.load(),) if zeros_too else ())
+    pace = measure_pace(plan, "auto", "cpu", 1, machine.clock)
+    assert (len(pace.densities) > 1) is zeros_too
+    monkeypatch.setattr(overview, "measure_pace", lambda *_, **__: pace)
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(plan_table(plan, Store(tmp_path), "cpu", "auto", 1))
+    assert ("of the dense network alone" in stream.getvalue()) is said
 
 
 def test_the_caller_keeps_its_threads():

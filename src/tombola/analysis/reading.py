@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from tombola.analysis.schema import COLUMNS, NO_CURVES, checked, checked_curves, checked_points
 from tombola.errors import InputError
 from tombola.formatting import text_of_csv
+
+if TYPE_CHECKING:
+    from tombola.studies.study import Study
 
 TEXTS = tuple(column.name for column in COLUMNS if column.kind == "text")  # be it "NA" or "null"
 NOTHING = ("", "nan", "NaN", "NA")  # where a number is expected
@@ -27,8 +30,7 @@ def read_levels(path: Path, data: Path | None = None) -> tuple[pd.DataFrame, dic
         InputError: there are no results; the message says where they were looked for.
     """
     from tombola.running.results import Results
-    from tombola.studies.loading import STUDY_FILE, load_study
-    from tombola.studies.study import slug_of
+    from tombola.studies.loading import STUDY_FILE
 
     if (path / STUDY_FILE).is_file() and (path / "jobs").is_dir():
         results = Results.open(path, data)
@@ -36,13 +38,29 @@ def read_levels(path: Path, data: Path | None = None) -> tuple[pd.DataFrame, dic
     else:
         file = path / "results.csv" if path.is_dir() else path
         levels = read_table(file)
-        names = list(dict.fromkeys(levels["study"]))
-        beside = [file.with_name(STUDY_FILE), *(file.with_name(f"{slug_of(name)}.yaml") for name in names)]
-        found = [load_study(str(each)) for each in beside if each.is_file()]
-        settings = {study.name: study for study in found}
+        settings = studies_beside(file, levels)
     if levels.empty:
         raise InputError(f"{path} contains no results yet")
     return levels, {name: study.model_dump(mode="json") for name, study in settings.items()}
+
+
+def studies_beside(file: Path, levels: pd.DataFrame) -> dict[str, Study]:
+    """Return the studies of a table's rows, by name, as far as their files lie beside it.
+
+    Args:
+        file: of the table.
+        levels: what it holds.
+
+    Raises:
+        InputError: such a file is not a study.
+    """
+    from tombola.studies.loading import STUDY_FILE, load_study
+    from tombola.studies.study import slug_of
+
+    names = list(dict.fromkeys(levels["study"]))
+    beside = [file.with_name(STUDY_FILE), *(file.with_name(f"{slug_of(name)}.yaml") for name in names)]
+    found = [load_study(str(each)) for each in beside if each.is_file()]
+    return {study.name: study for study in found if study.name in names}
 
 
 def read_points(path: Path, data: Path | None = None) -> pd.DataFrame:

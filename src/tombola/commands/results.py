@@ -234,14 +234,15 @@ def report(
     if is_table(study):
         if out is not None:
             raise InputError(f"--out names a results folder, and {study} is a table: name the page with --output")
-        from tombola.analysis.reading import read_curves, read_table
+        from tombola.analysis.reading import read_curves, read_table, studies_beside
         from tombola.tasks.metric import MARGIN
 
         levels = read_table(Path(study))
         curves = read_curves(Path(study), levels)
         target = output or Path(study).with_suffix(".html")
-        margin, missing = MARGIN if margin is None else margin, 0
-        path = write_table_report(levels, target, curves, Path(study), own_claims(own), margin)
+        whose = next(iter(studies_beside(Path(study), levels).values()), None)
+        margin, missing = (whose.margin if whose else MARGIN) if margin is None else margin, 0
+        path = write_table_report(levels, target, curves, Path(study), own_claims(own), margin, whose)
     else:
         found = opened(folder_of(study, out), data)
         path = write_report(found, output, own_claims(own), margin)

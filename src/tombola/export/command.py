@@ -32,7 +32,7 @@ IN_PYTHON = {"packed": ("tuning",), "onnx": ("examples",)}
 
 
 @click.command(name="export", epilog=EPILOG)
-@click.argument("source", metavar="RESULTS|TICKET")
+@click.argument("source", metavar="RESULTS|TICKET", type=LocalPath())
 @click.argument("options", nargs=-1, metavar="[OPTION=VALUE]...")
 @click.option("--to", "form", required=True, help="Choose the format: compact, packed, c, pytorch or onnx.")
 @click.option(
@@ -56,7 +56,7 @@ IN_PYTHON = {"packed": ("tuning",), "onnx": ("examples",)}
     help="Set the folder of data sets, in torchvision's layout. [default: $TOMBOLA_DATA, or the cache]",
 )
 def export(
-    source: str,
+    source: Path,
     options: tuple[str, ...],
     form: str,
     out: Path | None,
@@ -79,7 +79,7 @@ def export(
     if form not in FORMATS:
         raise InputError(f"--to {form}: unknown format{nearest(form, FORMATS)}")
     given = dict(_option(text) for text in options)
-    ticket = ticket_of(source, trial, level, arm, repeat, data)
+    ticket = ticket_of(str(source), trial, level, arm, repeat, data)
     if trust:
         ticket = ticket.trusted()
     given = _with_examples(form, given, source, ticket, data)
@@ -107,7 +107,7 @@ def _value(text: str) -> Any:
     return text
 
 
-def _with_examples(form: str, given: dict[str, Any], source: str, ticket: Ticket, data: Path | None) -> dict[str, Any]:
+def _with_examples(form: str, given: dict[str, Any], source: Path, ticket: Ticket, data: Path | None) -> dict[str, Any]:
     """Return the options with the training examples that some of them need."""
     from tombola.data import Part
     from tombola.export.source import splits_of
@@ -127,8 +127,10 @@ def _with_examples(form: str, given: dict[str, Any], source: str, ticket: Ticket
             )
         if not iterations:
             return given
-        if not Path(source).is_dir():
-            raise InputError(f"finetune={iterations} needs training data: pass a results folder instead of {source!r}")
+        if not source.is_dir():
+            raise InputError(
+                f"finetune={iterations} needs training data: pass a results folder instead of {str(source)!r}"
+            )
         train = splits_of(Results.open(source, data), trial, data).train
         if not isinstance(train, Part):
             raise InputError(
@@ -136,7 +138,7 @@ def _with_examples(form: str, given: dict[str, Any], source: str, ticket: Ticket
                 "out"
             )
         return given | {"finetune": (train.inputs, train.targets), "tuning": Tuning(iterations=iterations)}
-    if form == "onnx" and str(given.get("variant", "")).endswith("int8") and Path(source).is_dir():
+    if form == "onnx" and str(given.get("variant", "")).endswith("int8") and source.is_dir():
         from tombola.export.onnx import CALIBRATION
 
         given["examples"] = splits_of(Results.open(source, data), trial, data).train.select(slice(CALIBRATION)).inputs

@@ -38,6 +38,7 @@ from tombola.running.results import Results
 from tombola.running.ticket import Ticket
 from tombola.studies.arms import ARMS
 from tombola.studies.loading import dump_study
+from tombola.studies.study import Study
 from tombola.tables.answer import barriers_in_words
 from tombola.tables.captions import HEIGHTS, Height
 from tombola.tasks.metric import Metric, metric_of
@@ -207,11 +208,7 @@ def gather(
     margin = results.study.margin if margin is None else margin
     name = results.study.name if name is None else name
     levels = results.frame().assign(study=name)
-    # A control or a transferred ticket is not a rival of the ticket's rounds, whatever its rule.
-    rules = {arm.label: "" if arm.is_control or arm.transfer else arm.rule for arm in results.study.arms}
-    controls = frozenset(
-        arm.label for arm in results.study.arms if arm.is_control or (arm.rule in ARMS and ARMS[arm.rule].control)
-    )
+    rules, controls = rules_of(results.study), controls_of(results.study)
     judged = judge(
         levels, results.curves().assign(study=name), margin, rules, controls, results.missing(), partings_of(results)
     )
@@ -250,6 +247,16 @@ def gather(
         sheet=sheet(results, levels),
         margin=margin,
     )
+
+
+def rules_of(study: Study) -> dict[str, str]:
+    """Return the rule of each arm; "" for a control or a transferred ticket: no rivals of the ticket's rounds."""
+    return {arm.label: "" if arm.is_control or arm.transfer else arm.rule for arm in study.arms}
+
+
+def controls_of(study: Study) -> frozenset[str]:
+    """Return the names of the arms that are controls."""
+    return frozenset(arm.label for arm in study.arms if arm.is_control or (arm.rule in ARMS and ARMS[arm.rule].control))
 
 
 def checked_claims(

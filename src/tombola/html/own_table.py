@@ -10,13 +10,16 @@ import pandas as pd
 
 from tombola.analysis.claims import Claim
 from tombola.analysis.connectivity import height_of
+from tombola.analysis.reading import read_points
 from tombola.analysis.schema import VERSION
 from tombola.errors import InputError
 from tombola.export.stored import Measurements
 from tombola.formatting import counted
-from tombola.html.gather import Found, checked_claims, judge
-from tombola.html.reproducibility import Group, Sheet
+from tombola.html.gather import Found, checked_claims, controls_of, judge, rules_of
+from tombola.html.reproducibility import Group, Sheet, flat_settings
 from tombola.html.weights import Pictures
+from tombola.studies.loading import dump_study
+from tombola.studies.study import Study
 from tombola.tables.captions import HEIGHTS
 from tombola.tasks.metric import MARGIN
 
@@ -28,7 +31,8 @@ def gather_table(
     curves: pd.DataFrame,
     file: Path | None = None,
     claims: Sequence[Claim] | None = None,
-    margin: float = MARGIN,
+    margin: float | None = None,
+    study: Study | None = None,
 ) -> Found:
     """Return what a table says, for the page.
 
@@ -37,7 +41,8 @@ def gather_table(
         curves: as `checked_curves` gives them; may be empty.
         file: that the table was read from.
         claims: to check; the published ones where they are not given.
-        margin: the loss that still counts as none, as a fraction: see `verdicts`.
+        margin: the loss that still counts as none, as a fraction: see `verdicts`; that of `study` by default.
+        study: whose table it is; None where that is not known.
 
     Raises:
         InputError: the table is empty or holds several studies, or `margin` is not a number between 0 and 1.
@@ -46,12 +51,15 @@ def gather_table(
     if len(names) != 1:
         held = f"{len(names)} studies: {', '.join(names)}" if names else "no rows"
         raise InputError(f"{file or 'the table'} holds {held}; a report shows one study: give a table of one study")
-    judged = judge(levels, curves, margin)
+    margin = (study.margin if study else MARGIN) if margin is None else margin
+    controls = controls_of(study) if study else None
+    judged = judge(levels, curves, margin, rules_of(study) if study else None, controls)
+    points = read_points(file) if file else NOTHING
     return Found(
         name=names[0],
-        description="",
-        study_file="",
-        settings={},
+        description=study.description if study else "",
+        study_file=dump_study(study.without_folder()) if study else "",
+        settings=flat_settings(study) if study else {},
         metric=judged.metric,
         height=HEIGHTS[height_of(NOTHING)],
         levels=levels,
@@ -60,7 +68,7 @@ def gather_table(
         break_down=judged.break_down,
         gains=judged.gains,
         rewinds=judged.rewinds,
-        controls=None,
+        controls=controls,
         patterns=NOTHING,
         curves=judged.curves,
         every=judged.every,
@@ -73,7 +81,7 @@ def gather_table(
         histograms=NOTHING,
         pictures=Pictures("A table has no masks to look at."),
         measurements=Measurements((), ()),
-        claims=checked_claims(levels, {}, claims),
+        claims=checked_claims(levels, study.model_dump(mode="json") if study else {}, claims, points),
         answer=judged.answer,
         findings=judged.findings,
         sheet=Sheet("", (_about(levels, file),)),

@@ -18,7 +18,7 @@ from tombola.html.own_table import gather_table
 from tombola.html.render import compare, report
 from tombola.running.files import write_whole, writing
 from tombola.running.results import Results
-from tombola.tasks.metric import MARGIN
+from tombola.studies.study import Study
 
 
 def write_report(
@@ -52,7 +52,8 @@ def write_table_report(
     curves: pd.DataFrame | None = None,
     file: Path | None = None,
     claims: Sequence[Claim] | None = None,
-    margin: float = MARGIN,
+    margin: float | None = None,
+    study: Study | None = None,
 ) -> Path:
     """Write the page of a table that others have measured, and return its path.
 
@@ -62,7 +63,8 @@ def write_table_report(
         curves: a row per evaluation; None where there are none.
         file: that the table was read from; the page names it.
         claims: as in `write_report`.
-        margin: the accepted loss, as a fraction: see `verdicts`.
+        margin: the accepted loss, as a fraction: see `verdicts`; that of `study` by default.
+        study: whose table it is: claims are judged by its settings. None where that is not known.
 
     Raises:
         InputError: a table does not follow the schema, is empty, or holds several studies.
@@ -71,7 +73,7 @@ def write_table_report(
     where = "the table" if file is None else str(file)
     levels = checked(levels, where)
     found = NO_CURVES if curves is None or curves.empty else checked_curves(curves, levels)
-    return _write(report(gather_table(levels, found, file, claims, margin)), path)
+    return _write(report(gather_table(levels, found, file, claims, margin, study)), path)
 
 
 def write_comparison(studies: Sequence[Results], path: Path, margin: float | None = None) -> Path:

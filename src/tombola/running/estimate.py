@@ -208,10 +208,11 @@ class _Measurement:
         found: dict[float, tuple[float, float]] = {}
         at_any_density: dict[type, tuple[float, float]] = {}
         for level in levels:
-            if found and self.clock() >= begun + (SECONDS_OF_TWO if level == last else SECONDS):
-                break
             mask = self.levels.mask(level)
             made = self.levels.kind(mask).load()
+            late = self.clock() >= begun + (SECONDS_OF_TWO if level == last else SECONDS)
+            if found and late and made not in at_any_density:
+                continue
             seconds = at_any_density.get(made) or self._times(made, mask)
             if made in SAME_AT_ANY_DENSITY:
                 at_any_density[made] = seconds
