@@ -133,6 +133,7 @@ def rounds(
     rate: float = 0.2,
     arms: Sequence[str | Mapping[str, Any]] = ARMS,
     trials: int = 3,
+    first_trial: int = 0,
     name: str = "loop",
     settings: Mapping[str, Any] | None = None,
     metric: str | Mapping[str, Any] = "accuracy",
@@ -168,6 +169,7 @@ def rounds(
         rate: share of the remaining weights that a round removes; the output layer's is half of it.
         arms: as in a study file.
         trials: independent repetitions.
+        first_trial: the number of the first of them; machines that share no folder divide the trials by it.
         name: of the loop. A results folder holds one loop: one name and one `make_model`.
         settings: of the training, such as {"lr": 0.1, "epochs": 10}. Tombola stores them and does not use them. It
             does not see what the body does: once the body trains differently, change the settings, and tombola trains
@@ -202,6 +204,7 @@ def rounds(
         "rewind": list(rewind) if isinstance(rewind, list | tuple) else rewind,
         "arms": list(arms) if not isinstance(arms, str) else [arms],
         "trials": trials,
+        "first_trial": first_trial,
         "margin": margin,
     }
     loop = Loop.of(make_model, inputs, fields, Results, evaluate)

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,19 @@ def test_each_run_comes_once_after_those_that_it_needs(tmp_path):
     # The output layer's rate is half of the others': 128 and 48 weights.
     assert densities == pytest.approx([1, (64 + 36) / 176, (32 + 27) / 176])
     assert frame[frame.level == 2].sparsity.tolist() == pytest.approx([1 - 59 / 176] * 3)
+
+
+def test_two_folders_with_trials_of_one_loop_join(tmp_path):
+    settings = {"rounds": 1, "arms": ["ticket"]}
+    loop(tmp_path / "whole", trials=2, **settings)
+    for first in (0, 1):
+        assert len(loop(tmp_path / str(first), first_trial=first, **settings)) == 2
+    shutil.copytree(tmp_path / "1" / "jobs", tmp_path / "0" / "jobs", dirs_exist_ok=True)
+    assert loop(tmp_path / "0", trials=2, **settings) == []
+    columns = ["trial", "level", "job", "final_test_accuracy"]
+    whole, joined = (tombola.Results.open(tmp_path / folder).frame()[columns] for folder in ("whole", "0"))
+    assert whole.equals(joined)
+    assert whole.trial.tolist() == [0, 0, 1, 1]
 
 
 def test_a_changed_setting_of_the_factory_trains_again(tmp_path):
