@@ -449,6 +449,11 @@ def test_plan_of_a_study_never_run(call: Call) -> None:
     assert list(Path().iterdir()) == []
 
 
+def test_plan_names_the_trials_where_they_are_not_the_first_ones(call: Call) -> None:
+    _, out, _ = call("plan", "demo", "trials=2", "first_trial=5", "pruning.rounds=1", "arms=[ticket]")
+    assert out.startswith("demo: lenet-300-100 on digits, trials 5 to 6, levels 0 to 1")
+
+
 def test_plan_names_every_arm(call: Call) -> None:
     """At level 1, one-shot is the ticket: its row must not be missing for it."""
     status, out, _ = call("plan", "demo", "trials=1", "pruning.rounds=1", "arms=[ticket, one-shot]")

@@ -81,7 +81,8 @@ def plan_table(plan: Plan, store: Store, device: str, engine: str, workers: int 
     )
     counts, last = plan.remaining, plan.density(len(plan.remaining) - 1)
     lines = [
-        f"{study.name}: {study.network.name} {_trained(plan)}, {counted(study.trials, 'trial')}, "
+        f"{study.name}: {study.network.name} {_trained(plan)}, "
+        f"{study.trials_text if study.first_trial else counted(study.trials, 'trial')}, "
         f"levels 0 to {study.pruning.rounds}" + ("" if study.trainer else f", {plan.budget():,} iterations per run"),
         f"{counts[-1]:,} of {counts[0]:,} prunable weights remain at the last level: {last:.2%} of all matrix weights",
         "",
