@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+import tombola.figures
 from tombola.analysis import verdicts
 from tombola.analysis.reading import read_curves, read_table, studies_beside
 from tombola.analysis.schema import COLUMNS, NO_CURVES, VERSION, checked, checked_curves, names
@@ -210,6 +211,16 @@ def test_the_command_reads_the_study_beside(call, tmp_path):
     (tmp_path / "study.yaml").write_text("extends: demo\nmargin: 0.31\n")
     assert "within 31 points" in " ".join(call("report", "results.csv").split())
     assert "within 20 points" in " ".join(call("report", "results.csv", "--margin", "0.2").split())
+
+
+def test_figures_know_the_studies_beside_a_table(call, monkeypatch):
+    known = {}
+    monkeypatch.setattr(tombola.figures, "draw", lambda *_, settings, **__: known.update(settings) or [])
+    call("figures", PAGES / "conv4-cifar10-criteria-10k" / "results.csv")
+    criteria = ("stability", "magnitude", "random")
+    assert {name: each.criterion for name, each in known.items()} == {
+        f"conv4-cifar10-{criterion}-10k": criterion for criterion in criteria
+    }
 
 
 def test_a_frame_without_a_file(tmp_path):

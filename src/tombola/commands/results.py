@@ -155,7 +155,9 @@ def draw_figures(
     """
     from dataclasses import replace
 
+    from tombola.analysis.reading import studies_beside
     from tombola.figures import FIGURES, SCREEN, draw, gather, gather_interpolations, gather_tables, paper
+    from tombola.figures.setting import Setting
     from tombola.running.files import writing
 
     if columns and style != "paper":
@@ -172,7 +174,9 @@ def draw_figures(
             "folder's table"
         )
     if any(own):
-        levels, curves, settings, interpolations = *gather_tables([Path(study) for study in studies]), None, None
+        levels, curves = gather_tables([Path(study) for study in studies])
+        beside = {name: whose for file in studies for name, whose in studies_beside(Path(file), levels).items()}
+        settings, interpolations = {name: Setting.of(whose) for name, whose in beside.items()}, None
         target = out or Path("figures")
     else:
         folders = dict.fromkeys(folder_of(study, out if alone else None) for study in studies)
