@@ -104,7 +104,7 @@ def test_a_page_grows_by_the_trials_of_another_folder(tmp_path: Path, monkeypatc
         assert rows.set_index(by)[column].to_dict() == expected.set_index(by)[column].to_dict()
     assert tombola.Study.load(tmp_path / "page" / "study.yaml").trial_numbers == range(4)
     text = (tmp_path / "page" / "README.md").read_text()
-    assert "The rows of trials 1, 2, 3\ncome from another results folder" in text
+    assert "The rows of trials 1 to 3\ncome from another results folder" in text
     assert "show trial 0 alone" in text
     assert "n = 4 trials" in text
     assert str(tmp_path) not in text + (tmp_path / "page" / "report.html").read_text()

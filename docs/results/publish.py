@@ -156,9 +156,12 @@ def _which_trials(study: tombola.Study, kept: pd.DataFrame) -> list[str]:
     """Return what rests on the trials of the results folder alone."""
     if kept.empty:
         return []
-    numbers = ", ".join(map(str, sorted(set(kept["trial"]))))
+    numbers = sorted({int(number) for number in kept["trial"]})
+    first, last = numbers[0], numbers[-1]
+    whole = len(numbers) > 1 and numbers == list(range(first, last + 1))
+    which = f"{first} to {last}" if whole else ", ".join(map(str, numbers))
     return [
-        f"The rows of trials {numbers}\n"
+        f"The rows of trials {which}\n"
         "come from another results folder, whose masks and evaluations are not kept. So learning curves and pictures\n"
         f"of masks show {study.trials_text} alone."
     ]
