@@ -150,7 +150,7 @@ def test_the_summary_has_each_claim_and_keeps_what_is_written_by_hand(tmp_path: 
     text = summarise()
     lines = {line.split("](")[1].split("/")[0]: line for line in text.splitlines() if "| study-d-dense |" in line}
     assert set(lines) == {"good", "bad"}  # a cut budget is not judged
-    assert "| 74.8 [" in lines["good"]
+    assert "| 74.80 [" in lines["good"]
     assert "| 3 | reproduced |" in lines["good"]
     assert "| 3 | not reproduced |" in lines["bad"]
     assert "- **study-d-dense** The cause is not known." in text
