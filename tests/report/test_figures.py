@@ -258,7 +258,11 @@ def odd_inputs(make):
         "all diverged": (lost, curves, []),
         "constant": (levels.assign(early_stop_test_accuracy=1.0), curves.assign(test_accuracy=0.5), DRAWN),
         "categories": (categories, curves.astype({"arm": "category"}), DRAWN),
-        "one evaluation": (levels, curves[curves.iteration == curves.iteration.max()], DRAWN),
+        "one evaluation": (
+            levels,
+            curves[curves.iteration == curves.iteration.max()],
+            ["figure-1", "figure-4", "rounds"],
+        ),
         "no status, no network": (levels.drop(columns=["status", "network"]), curves, DRAWN),
     }
 
