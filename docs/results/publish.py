@@ -26,7 +26,7 @@ from tombola.figures import draw, gather, gather_interpolations
 from tombola.html.write import write_comparison, write_report, write_table_report
 from tombola.session import save
 from tombola.studies import dump_study, make_plan
-from tombola.tables import summary_table, ticket_versus_reinit
+from tombola.tables import level_tables
 from tombola.tables.captions import PM
 from tombola.tables.claims import measured_text
 
@@ -171,9 +171,7 @@ def _of_all(levels: pd.DataFrame) -> str:
     """Return what `tombola results` prints, of a table that no results folder holds."""
     text = io.StringIO()
     screen = Console(file=text, width=120, no_color=True)
-    screen.print(summary_table(levels))
-    if {"ticket", "reinit"} <= set(levels["arm"]):
-        screen.print(ticket_versus_reinit(levels))
+    screen.print(level_tables(levels))
     screen.print(f"{PM}\n", markup=False, highlight=False)
     return text.getvalue()
 

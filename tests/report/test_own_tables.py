@@ -19,6 +19,7 @@ from tombola.html.own_table import gather_table
 from tombola.html.write import write_table_report
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+PAGES = PAGE.with_suffix("")
 
 
 def own(metric="accuracy", arms=("dense", "lottery", "random"), trials=4):
@@ -177,9 +178,6 @@ def test_what_the_commands_refuse(call):
     own().to_csv("again.csv", index=False)
     own().assign(study="mine").to_csv("again.csv", index=False)
     assert "two tables hold a study 'mine'" in call("figures", "mine.csv", "again.csv")
-
-
-PAGES = Path(__file__).parents[2] / "docs" / "results"
 
 
 def test_claims_about_another_recipe_are_not_judged_where_the_study_lies_beside(tmp_path):

@@ -282,13 +282,11 @@ def compare(studies: tuple[str, ...], out: Path, data: Path | None, margin: floa
 
 def _print_summary(results: Results, file: IO[str] | None = None) -> None:
     from tombola.formatting import counted, counted_are
-    from tombola.tables import barrier_table, summary_table, ticket_versus_reinit
+    from tombola.tables import barrier_table, level_tables
     from tombola.tables.captions import PM
 
     levels, screen = results.frame(), console(file)
-    screen.print(summary_table(levels))
-    if {"ticket", "reinit"} <= set(levels["arm"]):
-        screen.print(ticket_versus_reinit(levels))
+    screen.print(level_tables(levels))
     if results.study.connectivity is not None and not (points := results.connectivity()).empty:
         screen.print(barrier_table(points, results.study.connectivity.threshold))
     screen.print(f"{PM}\n", markup=False, highlight=False)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tombola.tables.summary import barrier_table, summary_table, ticket_versus_reinit
+from tombola.tables.summary import barrier_table, level_tables, summary_table, ticket_versus_reinit
 
-__all__ = ["barrier_table", "summary_table", "ticket_versus_reinit"]
+__all__ = ["barrier_table", "level_tables", "summary_table", "ticket_versus_reinit"]

@@ -63,6 +63,12 @@ def summary_table(levels: pd.DataFrame, brief: bool = False) -> Group:
     return Group(*parts)
 
 
+def level_tables(levels: pd.DataFrame) -> Group:
+    """Return the summary of each study in `levels`, and tickets against reinit where both arms are there."""
+    both = {"ticket", "reinit"} <= set(levels["arm"])
+    return Group(summary_table(levels), *([ticket_versus_reinit(levels)] if both else []))
+
+
 def ticket_versus_reinit(levels: pd.DataFrame) -> Group:
     """Return tables that compare tickets with the same masks on fresh random weights, for each study with both arms.
 
