@@ -14,7 +14,7 @@ import pytest
 
 import tombola
 from tombola.analysis.claims import published_claims
-from tombola.studies import dump_study
+from tombola.studies import dump_study, make_plan
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "results" / "publish.py"
 FIELDS = {"trials": 2, "training.iterations": 20, "pruning.rounds": 2, "arms": ["ticket", "random-mask"]}
@@ -50,7 +50,7 @@ def test_a_page_keeps_its_head_and_gets_the_rest(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_page_grows_by_the_trials_of_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_grows_by_the_trials_and_arms_of_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.spec_from_file_location("publish", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
@@ -79,27 +79,29 @@ def test_a_page_grows_by_the_trials_of_another_folder(tmp_path: Path, monkeypatc
         "far": {"trials": 1, "first_trial": 5},
         "other": {"trials": 1, "first_trial": 3, "training.lr": 0.1},
         "lines": {"trials": 1, "first_trial": 3, **lines},
+        "arm": {"trials": 4, "arms": ["random-mask"]},
+        "arm of some": {"trials": 2, "arms": ["random-mask"]},
     }
     for folder, changes in cases.items():
         shutil.copytree(tmp_path / "whole" / "jobs", tmp_path / folder / "jobs")  # those of `whole` are not run again
         study = tombola.Study.load("demo", **fields | changes)
         tombola.run(study, tmp_path / folder, workers=0, quiet=True, figures=False)
 
-    with pytest.raises(SystemExit, match=r"no results\.csv to keep trials of"):
-        publish("middle", "--keep-trials")
+    with pytest.raises(SystemExit, match=r"no results\.csv to keep rows of"):
+        publish("middle", "--keep-rows")
     publish("middle")
     for folder, why in {"far": "have gaps", "other": "are of other runs", "lines": "does not join inter"}.items():
         with pytest.raises(SystemExit, match=why):
-            publish(folder, "--keep-trials")
-    with pytest.raises(SystemExit, match="the page has no trial that the results folder lacks"):
-        publish("middle", "--keep-trials")
-    publish("last", "--keep-trials", "--figure", "live-pixels", "--figure", "cost")
+            publish(folder, "--keep-rows")
+    with pytest.raises(SystemExit, match="the page has no row that the results folder lacks"):
+        publish("middle", "--keep-rows")
+    publish("last", "--keep-rows", "--figure", "live-pixels", "--figure", "cost")
     assert drawn["figure-1"] == drawn["cost"] == {1, 2, 3}
     assert drawn["live-pixels"] == {3}
-    publish("first", "--keep-trials", "--figure", "live-pixels", "--figure", "cost")
+    publish("first", "--keep-rows", "--figure", "live-pixels", "--figure", "cost")
     rows = pd.read_csv(tmp_path / "page" / "results.csv")
-    assert rows["trial"].is_monotonic_increasing
     by = ["arm", "trial", "level"]
+    assert list(rows[by].itertuples(index=False)) == list(expected[by].itertuples(index=False))
     for column in ("job", "final_test_accuracy"):
         assert rows.set_index(by)[column].to_dict() == expected.set_index(by)[column].to_dict()
     assert tombola.Study.load(tmp_path / "page" / "study.yaml").trial_numbers == range(4)
@@ -109,9 +111,23 @@ def test_a_page_grows_by_the_trials_of_another_folder(tmp_path: Path, monkeypatc
     assert "n = 4 trials" in text
     assert str(tmp_path) not in text + (tmp_path / "page" / "report.html").read_text()
 
+    with pytest.raises(SystemExit, match="page and results folder lack"):
+        publish("arm of some", "--keep-rows")
+    publish("arm", "--keep-rows")
+    by = [*by, "repeat"]
+    rows = pd.read_csv(tmp_path / "page" / "results.csv").set_index(by)
+    three = whole.model_copy(update={"arms": tombola.Study.load(tmp_path / "page" / "study.yaml").arms})
+    assert [arm.label for arm in three.arms] == ["ticket", "reinit", "random-mask"]
+    planned = {(row.arm, row.trial, row.level, row.repeat): row.job for row in make_plan(three).rows}
+    assert rows["job"].to_dict() == planned
+    assert list(rows.index) == list(planned)
+    text = (tmp_path / "page" / "README.md").read_text()
+    assert "The rows of ticket, reinit\ncome from another results folder" in text
+    assert "show random-mask alone" in text
+
     shutil.rmtree(next((tmp_path / "last" / "jobs").glob("*trial-3.ticket.level-02*")))
     with pytest.raises(SystemExit, match="needs a finished results folder"):
-        publish("last", "--keep-trials")
+        publish("last", "--keep-rows")
 
 
 def page_of(folder: Path, dense: float, ticket: float) -> None:

@@ -3,7 +3,7 @@
 python docs/results/publish.py results/lenet-mnist docs/results/lenet-mnist
 python docs/results/publish.py results/lenet-mnist docs/results/lenet-mnist --figure cost --figure sign-flips
 python docs/results/publish.py results/a results/b docs/results/a-against-b
-python docs/results/publish.py results/trials-10-to-19 docs/results/lenet-mnist --keep-trials
+python docs/results/publish.py results/trials-10-to-19 docs/results/lenet-mnist --keep-rows
 
 The script keeps the part of the page's README.md above MARK, which is written by hand. It writes the part below.
 """
@@ -31,6 +31,7 @@ from tombola.tables.captions import PM
 from tombola.tables.claims import measured_text
 
 MARK = "<!-- made by docs/results/publish.py from here on -->"
+PLACE = ["arm", "trial", "repeat", "level"]  # of a row
 ROWS = 50  # of the curves' summary, for each level
 # Figures that need no more than the table of levels.
 OF_LEVELS = ("figure-1", "figure-4", "figure-5", "figure-6", "criteria", "rewinding", "transfer", "cost")
@@ -44,14 +45,14 @@ def main() -> None:
     )
     parser.add_argument("--figure", action="append", default=[], help="also draw this figure; repeat for several")
     parser.add_argument(
-        "--keep-trials", action="store_true", help="keep the page's rows of trials that the results folder lacks"
+        "--keep-rows", action="store_true", help="keep the page's rows of trials and arms that the results folder lacks"
     )
     given = parser.parse_args()
     *sources, target = given.folders
     studies = [tombola.Results.open(source) for source in sources]
     own, curves, settings = gather(studies)
-    kept = _kept(target, studies) if given.keep_trials else own.iloc[:0]
-    levels = pd.concat([kept, own]).sort_values("trial", kind="stable", ignore_index=True) if len(kept) else own
+    page_study, levels = _joined(target, studies) if given.keep_rows else (studies[0].study, own)
+    joined = len(levels) > len(own)
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("*.png"):
         old.unlink()
@@ -65,28 +66,28 @@ def main() -> None:
     if given.figure:
         extra = draw(own, curves, target, given.figure, interpolations=points, settings=settings, formats=["png"])
         figures = [*extra, *(path for path in figures if path not in extra)]
-    if len(kept) and (names := [path.stem for path in figures if path.stem in OF_LEVELS]):
-        draw(levels, curves.iloc[:0], target, names, settings=settings, formats=["png"])  # with all trials
+    if joined and (names := [path.stem for path in figures if path.stem in OF_LEVELS]):
+        draw(levels, curves.iloc[:0], target, names, settings=settings, formats=["png"])  # with all rows
     figures.sort(key=lambda path: path.stem.startswith("rounds"))
     levels.to_csv(target / "results.csv", index=False)
     _summary(curves).to_csv(target / "curves-summary.csv")
     for results in studies:
         name = "study.yaml" if len(studies) == 1 else f"{results.study.slug}.yaml"
-        (target / name).write_text(dump_study(_with_trials(results.study, kept).without_folder()))
+        (target / name).write_text(dump_study((page_study if joined else results.study).without_folder()))
     if len(studies) == 1:
         save(studies[0], figures=False)
         for more in ("connectivity.csv", "barriers.csv", "mask_distance.csv"):
             if (sources[0] / more).exists():
                 shutil.copy(sources[0] / more, target / more)
         report = target / "report.html"
-        if len(kept):
-            write_table_report(levels, report, file=target / "results.csv", study=studies[0].study)
+        if joined:
+            write_table_report(levels, report, file=target / "results.csv", study=page_study)
         else:
             write_report(studies[0], report)
     else:
         report = write_comparison(studies, target / "comparison.html")
 
-    tables = [_of_all(levels)] if len(kept) else [_table(source) for source in sources]
+    tables = [_of_all(levels)] if joined else [_table(source) for source in sources]
     page = target / "README.md"
     head = page.read_text().partition(MARK)[0].rstrip() if page.exists() else f"# {target.name}"
     published = published_claims()
@@ -94,9 +95,9 @@ def main() -> None:
         outcome
         for results in studies
         for outcome in evaluate(
-            levels if len(kept) else results.frame(),
+            levels if joined else results.frame(),
             published,
-            {results.study.name: results.study.model_dump()},
+            {results.study.name: (page_study if joined else results.study).model_dump()},
             points=points,
         )
     ]
@@ -109,62 +110,78 @@ def main() -> None:
         *(f"![{path.stem}]({path.name})" for path in figures),
         "`results.csv` has a row per run. `curves-summary.csv` has the mean, lowest and highest test accuracy at some\n"
         f"evaluations. {_files(studies)}. `docs/results/publish.py` wrote these files.",
-        *_which_trials(studies[0].study, kept),
+        *_which_rows(levels, own),
         "## All levels",
         *("\n".join(f"    {line}".rstrip() for line in table.splitlines()) for table in tables),
     ]
     page.write_text("\n\n".join(parts) + "\n")
 
 
-def _kept(target: Path, studies: list[tombola.Results]) -> pd.DataFrame:
-    """Return the page's rows of trials that the study does not have.
+def _joined(target: Path, studies: list[tombola.Results]) -> tuple[tombola.Study, pd.DataFrame]:
+    """Return a study of the page's rows and the results folder's, and its table.
 
-    They are rows of this very study only if a plan of all trials gives each run the same identity: it follows from
-    settings, data and code.
+    Rows of trials and arms that the folder lacks stay. They are rows of this very study only if its plan gives each
+    run the same identity: it follows from settings, data and code.
     """
     if len(studies) > 1:
-        raise SystemExit("--keep-trials needs one results folder")
+        raise SystemExit("--keep-rows needs one results folder")
     if studies[0].missing():
-        raise SystemExit("--keep-trials needs a finished results folder")
+        raise SystemExit("--keep-rows needs a finished results folder")
     if studies[0].study.connectivity or studies[0].study.pruning.early_bird:
-        raise SystemExit("--keep-trials does not join interpolations and mask distances")
+        raise SystemExit("--keep-rows does not join interpolations and mask distances")
     if not (target / "results.csv").exists():
-        raise SystemExit(f"{target} has no results.csv to keep trials of; leave out --keep-trials")
-    found = pd.read_csv(target / "results.csv", dtype={"job": str})
-    found = found[~found["trial"].isin(studies[0].study.trial_numbers)]
+        raise SystemExit(f"{target} has no results.csv to keep rows of; leave out --keep-rows")
+    own, found = studies[0].frame(), pd.read_csv(target / "results.csv", dtype={"job": str})
+    found = found[~_places(found).isin(_places(own))]
     if found.empty:
-        raise SystemExit("the page has no trial that the results folder lacks; leave out --keep-trials")
-    plan = make_plan(_with_trials(studies[0].study, found))
-    jobs = {(row.arm, row.trial, row.repeat, row.level): row.job for row in plan.rows}
-    for name, rows in (("page", found), ("results folder", studies[0].frame())):
-        places = rows[["arm", "trial", "repeat", "level"]].itertuples(index=False, name=None)
+        raise SystemExit("the page has no row that the results folder lacks; leave out --keep-rows")
+    study = _with_rows(studies[0].study, tombola.Study.load(target / "study.yaml"), found)
+    jobs = {(row.arm, row.trial, row.repeat, row.level): row.job for row in make_plan(study).rows}
+    for name, rows in (("page", found), ("results folder", own)):
+        places = rows[PLACE].itertuples(index=False, name=None)
         others = [place for place, job in zip(places, rows["job"], strict=True) if jobs.get(place) != job]
         if others:
             raise SystemExit(f"{len(others)} of {len(rows)} rows of the {name} are of other runs, such as {others[0]}")
-    return found
+    rows = pd.concat([found, own]).set_index(PLACE, drop=False)
+    if lacking := [place for place in jobs if place not in rows.index]:
+        raise SystemExit(f"page and results folder lack {len(lacking)} of {len(jobs)} rows, such as {lacking[0]}")
+    return study, rows.loc[list(jobs)].reset_index(drop=True)
 
 
-def _with_trials(study: tombola.Study, kept: pd.DataFrame) -> tombola.Study:
-    """Return the study with its own trials and those kept."""
+def _with_rows(study: tombola.Study, page: tombola.Study, kept: pd.DataFrame) -> tombola.Study:
+    """Return the study with its own trials and arms and those of the rows that the page keeps."""
     numbers = sorted({*study.trial_numbers, *map(int, kept["trial"])})
     if numbers != list(range(numbers[0], numbers[-1] + 1)):
         raise SystemExit(f"trials {', '.join(map(str, numbers))} have gaps; publish those between first")
-    return study.model_copy(update={"first_trial": numbers[0], "trials": len(numbers)})
+    arms = {arm.label: arm for arm in (*page.arms, *study.arms)}  # the page's order, and the study's settings
+    return study.model_copy(update={"first_trial": numbers[0], "trials": len(numbers), "arms": tuple(arms.values())})
 
 
-def _which_trials(study: tombola.Study, kept: pd.DataFrame) -> list[str]:
-    """Return what rests on the trials of the results folder alone."""
+def _which_rows(levels: pd.DataFrame, own: pd.DataFrame) -> list[str]:
+    """Return what rests on the rows of the results folder alone."""
+    kept = levels[~_places(levels).isin(_places(own))]
     if kept.empty:
         return []
-    numbers = sorted({int(number) for number in kept["trial"]})
-    first, last = numbers[0], numbers[-1]
-    whole = len(numbers) > 1 and numbers == list(range(first, last + 1))
-    which = f"{first} to {last}" if whole else ", ".join(map(str, numbers))
     return [
-        f"The rows of trials {which}\n"
+        f"The rows of {_rows_text(kept, own)}\n"
         "come from another results folder, whose masks and evaluations are not kept. So learning curves and pictures\n"
-        f"of masks show {study.trials_text} alone."
+        f"of masks show {_rows_text(own, kept)} alone."
     ]
+
+
+def _rows_text(rows: pd.DataFrame, others: pd.DataFrame) -> str:
+    """Return the trials that some rows have, or the arms if others have the same trials."""
+    numbers = sorted({int(number) for number in rows["trial"]})
+    if numbers == sorted({int(number) for number in others["trial"]}):
+        return ", ".join(dict.fromkeys(rows["arm"]))
+    first, last = numbers[0], numbers[-1]
+    if last - first == len(numbers) - 1:
+        return f"trials {first} to {last}" if last > first else f"trial {first}"
+    return f"trials {', '.join(map(str, numbers))}"
+
+
+def _places(rows: pd.DataFrame) -> pd.MultiIndex:
+    return pd.MultiIndex.from_frame(rows[PLACE])
 
 
 def _of_all(levels: pd.DataFrame) -> str:
