@@ -79,8 +79,10 @@ def test_a_page_grows_by_the_trials_and_arms_of_another_folder(tmp_path: Path, m
         "far": {"trials": 1, "first_trial": 5},
         "other": {"trials": 1, "first_trial": 3, "training.lr": 0.1},
         "lines": {"trials": 1, "first_trial": 3, **lines},
-        "arm": {"trials": 4, "arms": ["random-mask"]},
-        "arm of some": {"trials": 2, "arms": ["random-mask"]},
+        "arm": {"trials": 4, "arms": ["one-shot"]},
+        "arm of some": {"trials": 2, "arms": ["one-shot"]},
+        "both": {"trials": 2, "arms": ["reinit", "one-shot"]},
+        "renamed": {"trials": 1, "first_trial": 3, "name": "renamed"},
     }
     for folder, changes in cases.items():
         shutil.copytree(tmp_path / "whole" / "jobs", tmp_path / folder / "jobs")  # those of `whole` are not run again
@@ -90,7 +92,13 @@ def test_a_page_grows_by_the_trials_and_arms_of_another_folder(tmp_path: Path, m
     with pytest.raises(SystemExit, match=r"no results\.csv to keep rows of"):
         publish("middle", "--keep-rows")
     publish("middle")
-    for folder, why in {"far": "have gaps", "other": "are of other runs", "lines": "does not join inter"}.items():
+    refused = {
+        "far": "have gaps",
+        "other": "are of other runs",
+        "lines": "does not join inter",
+        "renamed": "is of the st",
+    }
+    for folder, why in refused.items():
         with pytest.raises(SystemExit, match=why):
             publish(folder, "--keep-rows")
     with pytest.raises(SystemExit, match="the page has no row that the results folder lacks"):
@@ -111,19 +119,29 @@ def test_a_page_grows_by_the_trials_and_arms_of_another_folder(tmp_path: Path, m
     assert "n = 4 trials" in text
     assert str(tmp_path) not in text + (tmp_path / "page" / "report.html").read_text()
 
-    with pytest.raises(SystemExit, match="page and results folder lack"):
-        publish("arm of some", "--keep-rows")
+    for folder, why in {"arm of some": "page and results folder lack", "both": "trials or arms, not both"}.items():
+        with pytest.raises(SystemExit, match=why):
+            publish(folder, "--keep-rows")
     publish("arm", "--keep-rows")
+    assert (tmp_path / "page" / "figure-1.png").is_file()  # of the tickets, which this folder does not have
     by = [*by, "repeat"]
     rows = pd.read_csv(tmp_path / "page" / "results.csv").set_index(by)
     three = whole.model_copy(update={"arms": tombola.Study.load(tmp_path / "page" / "study.yaml").arms})
-    assert [arm.label for arm in three.arms] == ["ticket", "reinit", "random-mask"]
+    assert [arm.label for arm in three.arms] == ["ticket", "reinit", "one-shot"]
     planned = {(row.arm, row.trial, row.level, row.repeat): row.job for row in make_plan(three).rows}
     assert rows["job"].to_dict() == planned
     assert list(rows.index) == list(planned)
     text = (tmp_path / "page" / "README.md").read_text()
     assert "The rows of ticket, reinit\ncome from another results folder" in text
-    assert "show random-mask alone" in text
+    assert "show one-shot alone" in text
+
+    page_study = tmp_path / "page" / "study.yaml"
+    page_study.write_text(dump_study(tombola.Study.load(page_study, **lines)))
+    with pytest.raises(SystemExit, match="does not join inter"):
+        publish("last", "--keep-rows")
+    page_study.unlink()
+    with pytest.raises(SystemExit, match="has several studies"):
+        publish("last", "--keep-rows")
 
     shutil.rmtree(next((tmp_path / "last" / "jobs").glob("*trial-3.ticket.level-02*")))
     with pytest.raises(SystemExit, match="needs a finished results folder"):

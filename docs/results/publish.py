@@ -23,6 +23,7 @@ from rich.console import Console
 import tombola
 from tombola.analysis.claims import Outcome, evaluate, published_claims
 from tombola.figures import draw, gather, gather_interpolations
+from tombola.figures.setting import Setting
 from tombola.html.write import write_comparison, write_report, write_table_report
 from tombola.session import save
 from tombola.studies import dump_study, make_plan
@@ -53,6 +54,7 @@ def main() -> None:
     own, curves, settings = gather(studies)
     page_study, levels = _joined(target, studies) if given.keep_rows else (studies[0].study, own)
     joined = len(levels) > len(own)
+    of_page = {page_study.name: Setting.of(page_study)}
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("*.png"):
         old.unlink()
@@ -60,14 +62,19 @@ def main() -> None:
     # For one study, Figure 3 replaces `rounds`. For several studies, only figures of all studies together are useful.
     unwanted = ("rounds",) if len(studies) == 1 else ("figure-1", "figure-3", "figure-4", "figure-5", "rounds")
     figures = draw(own, curves, target, interpolations=points, settings=settings, formats=["png"])
+    if joined:  # then figures of levels show the kept rows too
+        of_all = draw(levels, curves.iloc[:0], target, settings=of_page, formats=["png"])
+        figures = [*of_all, *(path for path in figures if path not in of_all)]
     for path in [path for path in figures if path.stem.startswith(unwanted)]:
         figures.remove(path)
         path.unlink()
-    if given.figure:
-        extra = draw(own, curves, target, given.figure, interpolations=points, settings=settings, formats=["png"])
+    of_levels = [name for name in given.figure if joined and name in OF_LEVELS]
+    if names := [name for name in given.figure if name not in of_levels]:
+        extra = draw(own, curves, target, names, interpolations=points, settings=settings, formats=["png"])
         figures = [*extra, *(path for path in figures if path not in extra)]
-    if joined and (names := [path.stem for path in figures if path.stem in OF_LEVELS]):
-        draw(levels, curves.iloc[:0], target, names, settings=settings, formats=["png"])  # with all rows
+    if of_levels:
+        extra = draw(levels, curves.iloc[:0], target, of_levels, settings=of_page, formats=["png"])
+        figures = [*extra, *(path for path in figures if path not in extra)]
     figures.sort(key=lambda path: path.stem.startswith("rounds"))
     levels.to_csv(target / "results.csv", index=False)
     _summary(curves).to_csv(target / "curves-summary.csv")
@@ -127,15 +134,22 @@ def _joined(target: Path, studies: list[tombola.Results]) -> tuple[tombola.Study
         raise SystemExit("--keep-rows needs one results folder")
     if studies[0].missing():
         raise SystemExit("--keep-rows needs a finished results folder")
-    if studies[0].study.connectivity or studies[0].study.pruning.early_bird:
-        raise SystemExit("--keep-rows does not join interpolations and mask distances")
     if not (target / "results.csv").exists():
         raise SystemExit(f"{target} has no results.csv to keep rows of; leave out --keep-rows")
+    if not (target / "study.yaml").exists():
+        raise SystemExit(f"{target} has several studies; --keep-rows joins rows of one")
+    page, study = tombola.Study.load(target / "study.yaml"), studies[0].study
+    if page.name != study.name:
+        raise SystemExit(f"the page is of the study {page.name!r}, the results folder of {study.name!r}")
+    if any(each.connectivity or each.pruning.early_bird for each in (page, study)):
+        raise SystemExit("--keep-rows does not join interpolations and mask distances")
     own, found = studies[0].frame(), pd.read_csv(target / "results.csv", dtype={"job": str})
     found = found[~_places(found).isin(_places(own))]
     if found.empty:
         raise SystemExit("the page has no row that the results folder lacks; leave out --keep-rows")
-    study = _with_rows(studies[0].study, tombola.Study.load(target / "study.yaml"), found)
+    if set(found["arm"]) & set(own["arm"]) and set(found["trial"]) & set(own["trial"]):
+        raise SystemExit("--keep-rows joins trials or arms, not both; publish a folder with all of one of them first")
+    study = _with_rows(study, page, found)
     jobs = {(row.arm, row.trial, row.repeat, row.level): row.job for row in make_plan(study).rows}
     for name, rows in (("page", found), ("results folder", own)):
         places = rows[PLACE].itertuples(index=False, name=None)
@@ -164,8 +178,8 @@ def _which_rows(levels: pd.DataFrame, own: pd.DataFrame) -> list[str]:
         return []
     return [
         f"The rows of {_rows_text(kept, own)}\n"
-        "come from another results folder, whose masks and evaluations are not kept. So learning curves and pictures\n"
-        f"of masks show {_rows_text(own, kept)} alone."
+        "come from another results folder, whose masks and evaluations are not kept. So `curves-summary.csv`,\n"
+        f"learning curves and pictures of masks show {_rows_text(own, kept)} alone."
     ]
 
 

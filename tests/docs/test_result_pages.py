@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -40,6 +41,10 @@ def studies(page: Path) -> dict[str, Study]:
     return {study.name: placed(study) for study in map(Study.load, sorted(page.glob("*.yaml")))}
 
 
+def with_training(study: Study, changes: dict[str, Any]) -> Study:
+    return study.model_copy(update={"training": study.training.model_copy(update=changes)})
+
+
 def placed(study: Study) -> Study:
     """Return a study whose file of data lies in ROOT, as one that was run with `--data`."""
     if not isinstance(study.data.path, str):
@@ -54,18 +59,22 @@ def test_the_commands_of_a_page_are_its_studies(page: Path) -> None:
     mine = studies(page)
     asked = {study.name: placed(study) for study in (load_study(name, None, rest) for name, *rest in commands(page))}
     assert mine.keys() <= asked.keys()
-    if OLDER not in head_of(page):
-        assert mine == {name: asked[name] for name in mine}
+    # What presets record at evaluations changed since.
+    changed = {"test_every": None, "train_every": None} if OLDER in head_of(page) else {}
+    for name, study in mine.items():
+        assert with_training(study, changed) == with_training(asked[name], changed)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (ROOT / "MNIST" / "raw").is_dir(), reason="TOMBOLA_DATA names no folder that holds MNIST/raw")
 @pages
 def test_each_row_of_a_page_is_a_run_of_the_code_as_it_is(page: Path) -> None:
+    mine = studies(page)
+    if any(study.data.path and not Path(study.data.path).is_file() for study in mine.values()):
+        pytest.skip("TOMBOLA_DATA names no folder that holds the file of the data")
     rows = pd.read_csv(page / "results.csv", dtype={"job": str})
     expected = {
         (name, row.arm, row.trial, row.repeat, row.level): row.job
-        for name, study in studies(page).items()
+        for name, study in mine.items()
         for row in make_plan(study, ROOT).rows
     }
     places = rows[["study", *PLACE]].itertuples(index=False, name=None)
