@@ -103,6 +103,18 @@ def test_a_page_grows_by_the_trials_and_arms_of_another_folder(tmp_path: Path, m
             publish(folder, "--keep-rows")
     with pytest.raises(SystemExit, match="the page has no row that the results folder lacks"):
         publish("middle", "--keep-rows")
+    with pytest.raises(SystemExit, match="needs --keep-rows"):
+        publish("last", "--keep-pictures")
+    shutil.copytree(tmp_path / "page", tmp_path / "before")
+    publish("last", "--keep-rows", "--keep-pictures", "--figure", "cost")
+    for name in ("figure-3.png", "curves-summary.csv"):
+        assert (tmp_path / "page" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()
+    assert drawn["figure-1"] == drawn["cost"] == {1, 2, 3}
+    text = (tmp_path / "page" / "README.md").read_text()
+    assert "show trials 1 to 2 alone.\nThe page does not have the masks and evaluations of trial 3." in text
+    assert "](figure-3.png)" in text
+    shutil.rmtree(tmp_path / "page")
+    shutil.move(tmp_path / "before", tmp_path / "page")
     publish("last", "--keep-rows", "--figure", "live-pixels", "--figure", "cost")
     assert drawn["figure-1"] == drawn["cost"] == {1, 2, 3}
     assert drawn["live-pixels"] == {3}
@@ -114,14 +126,15 @@ def test_a_page_grows_by_the_trials_and_arms_of_another_folder(tmp_path: Path, m
         assert rows.set_index(by)[column].to_dict() == expected.set_index(by)[column].to_dict()
     assert tombola.Study.load(tmp_path / "page" / "study.yaml").trial_numbers == range(4)
     text = (tmp_path / "page" / "README.md").read_text()
-    assert "The rows of trials 1 to 3\ncome from another results folder" in text
-    assert "show trial 0 alone" in text
+    assert "show trial 0 alone.\nThe page does not have the masks and evaluations of trials 1 to 3." in text
     assert "n = 4 trials" in text
     assert str(tmp_path) not in text + (tmp_path / "page" / "report.html").read_text()
 
     for folder, why in {"arm of some": "page and results folder lack", "both": "trials or arms, not both"}.items():
         with pytest.raises(SystemExit, match=why):
             publish(folder, "--keep-rows")
+    with pytest.raises(SystemExit, match="lack some of its rows already"):
+        publish("arm", "--keep-rows", "--keep-pictures")
     publish("arm", "--keep-rows")
     assert (tmp_path / "page" / "figure-1.png").is_file()  # of the tickets, which this folder does not have
     by = [*by, "repeat"]
@@ -132,8 +145,7 @@ def test_a_page_grows_by_the_trials_and_arms_of_another_folder(tmp_path: Path, m
     assert rows["job"].to_dict() == planned
     assert list(rows.index) == list(planned)
     text = (tmp_path / "page" / "README.md").read_text()
-    assert "The rows of ticket, reinit\ncome from another results folder" in text
-    assert "show one-shot alone" in text
+    assert "show one-shot alone.\nThe page does not have the masks and evaluations of ticket, reinit." in text
 
     page_study = tmp_path / "page" / "study.yaml"
     page_study.write_text(dump_study(tombola.Study.load(page_study, **lines)))

@@ -33,6 +33,7 @@ from tombola.tables.claims import measured_text
 
 MARK = "<!-- made by docs/results/publish.py from here on -->"
 PLACE = ["arm", "trial", "repeat", "level"]  # of a row
+NOT_KEPT = "The page does not have the masks and evaluations of"
 ROWS = 50  # of the curves' summary, for each level
 # Figures that need no more than the table of levels.
 OF_LEVELS = ("figure-1", "figure-4", "figure-5", "figure-6", "criteria", "rewinding", "transfer", "cost")
@@ -48,6 +49,11 @@ def main() -> None:
     parser.add_argument(
         "--keep-rows", action="store_true", help="keep the page's rows of trials and arms that the results folder lacks"
     )
+    parser.add_argument(
+        "--keep-pictures",
+        action="store_true",
+        help="with --keep-rows: keep the page's pictures of masks and learning curves, which show the rows kept",
+    )
     given = parser.parse_args()
     *sources, target = given.folders
     studies = [tombola.Results.open(source) for source in sources]
@@ -56,16 +62,17 @@ def main() -> None:
     joined = len(levels) > len(own)
     of_page = {page_study.name: Setting.of(page_study)}
     target.mkdir(parents=True, exist_ok=True)
-    for old in target.glob("*.png"):
+    pictures = _pictures(target, joined) if given.keep_pictures else []
+    for old in set(target.glob("*.png")) - set(pictures):
         old.unlink()
     points = gather_interpolations(studies, settings)
     # For one study, Figure 3 replaces `rounds`. For several studies, only figures of all studies together are useful.
     unwanted = ("rounds",) if len(studies) == 1 else ("figure-1", "figure-3", "figure-4", "figure-5", "rounds")
-    figures = draw(own, curves, target, interpolations=points, settings=settings, formats=["png"])
+    figures = pictures or draw(own, curves, target, interpolations=points, settings=settings, formats=["png"])
     if joined:  # then figures of levels show the kept rows too
         of_all = draw(levels, curves.iloc[:0], target, settings=of_page, formats=["png"])
         figures = [*of_all, *(path for path in figures if path not in of_all)]
-    for path in [path for path in figures if path.stem.startswith(unwanted)]:
+    for path in [path for path in figures if path.stem.startswith(unwanted) and path not in pictures]:
         figures.remove(path)
         path.unlink()
     of_levels = [name for name in given.figure if joined and name in OF_LEVELS]
@@ -77,7 +84,8 @@ def main() -> None:
         figures = [*extra, *(path for path in figures if path not in extra)]
     figures.sort(key=lambda path: path.stem.startswith("rounds"))
     levels.to_csv(target / "results.csv", index=False)
-    _summary(curves).to_csv(target / "curves-summary.csv")
+    if not pictures:
+        _summary(curves).to_csv(target / "curves-summary.csv")
     for results in studies:
         name = "study.yaml" if len(studies) == 1 else f"{results.study.slug}.yaml"
         (target / name).write_text(dump_study((page_study if joined else results.study).without_folder()))
@@ -117,7 +125,7 @@ def main() -> None:
         *(f"![{path.stem}]({path.name})" for path in figures),
         "`results.csv` has a row per run. `curves-summary.csv` has the mean, lowest and highest test accuracy at some\n"
         f"evaluations. {_files(studies)}. `docs/results/publish.py` wrote these files.",
-        *_which_rows(levels, own),
+        *_which_rows(levels, own, bool(pictures)),
         "## All levels",
         *("\n".join(f"    {line}".rstrip() for line in table.splitlines()) for table in tables),
     ]
@@ -171,15 +179,25 @@ def _with_rows(study: tombola.Study, page: tombola.Study, kept: pd.DataFrame) ->
     return study.model_copy(update={"first_trial": numbers[0], "trials": len(numbers), "arms": tuple(arms.values())})
 
 
-def _which_rows(levels: pd.DataFrame, own: pd.DataFrame) -> list[str]:
-    """Return what rests on the rows of the results folder alone."""
+def _pictures(target: Path, joined: bool) -> list[Path]:
+    """Return a page's pictures of masks and learning curves, if they show all rows that it has."""
+    found = sorted(path for path in target.glob("*.png") if path.stem not in OF_LEVELS)
+    if not joined or not found:
+        raise SystemExit("--keep-pictures needs --keep-rows, and a page with pictures of masks or learning curves")
+    if NOT_KEPT in (target / "README.md").read_text():
+        raise SystemExit("--keep-pictures: the page's pictures lack some of its rows already")
+    return found
+
+
+def _which_rows(levels: pd.DataFrame, own: pd.DataFrame, of_kept: bool) -> list[str]:
+    """Return which rows the pictures of masks and evaluations show, if not all."""
     kept = levels[~_places(levels).isin(_places(own))]
     if kept.empty:
         return []
+    shown, others = (kept, own) if of_kept else (own, kept)
     return [
-        f"The rows of {_rows_text(kept, own)}\n"
-        "come from another results folder, whose masks and evaluations are not kept. So `curves-summary.csv`,\n"
-        f"learning curves and pictures of masks show {_rows_text(own, kept)} alone."
+        f"`curves-summary.csv`, learning curves and pictures of masks show {_rows_text(shown, others)} alone.\n"
+        f"{NOT_KEPT} {_rows_text(others, shown)}."
     ]
 
 
