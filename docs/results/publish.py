@@ -58,9 +58,11 @@ def main() -> None:
     *sources, target = given.folders
     studies = [tombola.Results.open(source) for source in sources]
     own, curves, settings = gather(studies)
-    page_study, levels = _joined(target, studies) if given.keep_rows else (studies[0].study, own)
-    joined = len(levels) > len(own)
-    of_page = {page_study.name: Setting.of(page_study)}
+    page_studies, levels = [results.study for results in studies], own
+    if given.keep_rows:
+        page_studies, levels = _joined(target, studies, own)
+    joined = given.keep_rows
+    of_page = {study.name: Setting.of(study) for study in page_studies}
     target.mkdir(parents=True, exist_ok=True)
     pictures = _pictures(target, joined) if given.keep_pictures else []
     for old in set(target.glob("*.png")) - set(pictures):
@@ -70,25 +72,24 @@ def main() -> None:
     unwanted = ("rounds",) if len(studies) == 1 else ("figure-1", "figure-3", "figure-4", "figure-5", "rounds")
     figures = pictures or draw(own, curves, target, interpolations=points, settings=settings, formats=["png"])
     if joined:  # then figures of levels show the kept rows too
-        of_all = draw(levels, curves.iloc[:0], target, settings=of_page, formats=["png"])
-        figures = [*of_all, *(path for path in figures if path not in of_all)]
-    for path in [path for path in figures if path.stem.startswith(unwanted) and path not in pictures]:
-        figures.remove(path)
+        figures = [*draw(levels, curves.iloc[:0], target, settings=of_page, formats=["png"]), *figures]
+    for path in {path for path in figures if path.stem.startswith(unwanted)} - set(pictures):
+        figures = [other for other in figures if other != path]
         path.unlink()
     of_levels = [name for name in given.figure if joined and name in OF_LEVELS]
+    extra: list[Path] = []
     if names := [name for name in given.figure if name not in of_levels]:
-        extra = draw(own, curves, target, names, interpolations=points, settings=settings, formats=["png"])
-        figures = [*extra, *(path for path in figures if path not in extra)]
+        extra += draw(own, curves, target, names, interpolations=points, settings=settings, formats=["png"])
     if of_levels:
-        extra = draw(levels, curves.iloc[:0], target, of_levels, settings=of_page, formats=["png"])
-        figures = [*extra, *(path for path in figures if path not in extra)]
+        extra += draw(levels, curves.iloc[:0], target, of_levels, settings=of_page, formats=["png"])
+    figures = list(dict.fromkeys([*extra, *figures]))
     figures.sort(key=lambda path: path.stem.startswith("rounds"))
     levels.to_csv(target / "results.csv", index=False)
     if not pictures:
         _summary(curves).to_csv(target / "curves-summary.csv")
-    for results in studies:
-        name = "study.yaml" if len(studies) == 1 else f"{results.study.slug}.yaml"
-        (target / name).write_text(dump_study((page_study if joined else results.study).without_folder()))
+    for study in page_studies:
+        name = "study.yaml" if len(studies) == 1 else f"{study.slug}.yaml"
+        (target / name).write_text(dump_study(study.without_folder()))
     if len(studies) == 1:
         save(studies[0], figures=False)
         for more in ("connectivity.csv", "barriers.csv", "mask_distance.csv"):
@@ -96,7 +97,7 @@ def main() -> None:
                 shutil.copy(sources[0] / more, target / more)
         report = target / "report.html"
         if joined:
-            write_table_report(levels, report, file=target / "results.csv", study=page_study)
+            write_table_report(levels, report, file=target / "results.csv", study=page_studies[0])
         else:
             write_report(studies[0], report)
     else:
@@ -108,12 +109,9 @@ def main() -> None:
     published = published_claims()
     outcomes = [
         outcome
-        for results in studies
+        for results, study in zip(studies, page_studies, strict=True)
         for outcome in evaluate(
-            levels if joined else results.frame(),
-            published,
-            {results.study.name: (page_study if joined else results.study).model_dump()},
-            points=points,
+            levels if joined else results.frame(), published, {study.name: study.model_dump()}, points=points
         )
     ]
     parts = [
@@ -132,8 +130,10 @@ def main() -> None:
     page.write_text("\n\n".join(parts) + "\n")
 
 
-def _joined(target: Path, studies: list[tombola.Results]) -> tuple[tombola.Study, pd.DataFrame]:
-    """Return a study of the page's rows and the results folder's, and its table.
+def _joined(
+    target: Path, studies: list[tombola.Results], own: pd.DataFrame
+) -> tuple[list[tombola.Study], pd.DataFrame]:
+    """Return the one study of the page's rows and the results folder's, and its table.
 
     Rows of trials and arms that the folder lacks stay. They are rows of this very study only if its plan gives each
     run the same identity: it follows from settings, data and code.
@@ -151,7 +151,7 @@ def _joined(target: Path, studies: list[tombola.Results]) -> tuple[tombola.Study
         raise SystemExit(f"the page is of the study {page.name!r}, the results folder of {study.name!r}")
     if any(each.connectivity or each.pruning.early_bird for each in (page, study)):
         raise SystemExit("--keep-rows does not join interpolations and mask distances")
-    own, found = studies[0].frame(), pd.read_csv(target / "results.csv", dtype={"job": str})
+    found = pd.read_csv(target / "results.csv", dtype={"job": str})
     found = found[~_places(found).isin(_places(own))]
     if found.empty:
         raise SystemExit("the page has no row that the results folder lacks; leave out --keep-rows")
@@ -167,7 +167,7 @@ def _joined(target: Path, studies: list[tombola.Results]) -> tuple[tombola.Study
     rows = pd.concat([found, own]).set_index(PLACE, drop=False)
     if lacking := [place for place in jobs if place not in rows.index]:
         raise SystemExit(f"page and results folder lack {len(lacking)} of {len(jobs)} rows, such as {lacking[0]}")
-    return study, rows.loc[list(jobs)].reset_index(drop=True)
+    return [study], rows.loc[list(jobs)].reset_index(drop=True)
 
 
 def _with_rows(study: tombola.Study, page: tombola.Study, kept: pd.DataFrame) -> tombola.Study:
