@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 import tombola
 from helpers.interrupting import run_interrupted
 from helpers.small_studies import find, run_one, run_study, small_study
-from tombola.analysis.learning_curves import learning_curves, of_sound_runs
+from tombola.analysis.learning_curves import CUT, learning_curves, of_sound_runs, to_the_shortest
 from tombola.figures.density import at_fractions
+from tombola.figures.rounds import rounds
+from tombola.figures.training import figure_3
+from tombola.html.figures import curve_figures
+from tombola.html.gather import gather, judge
+from tombola.html.series import series_of
 from tombola.studies import make_plan
 from tombola.tasks.metric import ACCURACY
 from tombola.training.engines.dense import DenseEngine
@@ -178,3 +185,29 @@ def test_a_run_that_diverged_at_once_does_not_change_what_the_curves_are_of() ->
     shown, _, measured_on = at_fractions(levels, table, (0.34, 1.0))
     assert measured_on == "test"
     assert shown.set_index("trial")["test_accuracy_0"].to_dict() == pytest.approx({0: 0.2, 1: 0.2, 2: NAN}, nan_ok=True)
+
+
+def test_a_curve_ends_where_its_first_run_ended() -> None:
+    table = curves([[0.1, 0.2, 0.3, 0.4], [0.1, 0.2], [0.1, 0.2, 0.3]])
+    table["val_accuracy"] = table["test_accuracy"]
+    shown, cut = to_the_shortest(table)
+    assert cut
+    assert shown.groupby("iteration")["trial"].agg(list).to_dict() == {0: [0, 1, 2], 10: [0, 1, 2]}
+    assert to_the_shortest(shown)[1] is False
+    other = to_the_shortest(table.assign(level=table["trial"]))  # no other run is in its level
+    assert len(other[0]) == len(table)
+    assert not other[1]
+
+
+def test_figures_say_where_curves_are_cut(three: list[tombola.Results]) -> None:
+    levels, whole = three[0].frame(), three[0].curves()
+    page = gather(three[0])
+    for found, cut in ((whole, False), (whole[(whole["trial"] == 0) | (whole["iteration"] <= 12)], True)):
+        figures = figure_3(levels, found), rounds(levels, found)
+        prints = [" ".join(text.get_text() for text in figure.findobj(Text)) for figure in figures]
+        assert [CUT in " ".join(text.split()) for text in prints] == [cut, cut]
+        judged = judge(levels, found, 0.01)
+        assert judged.cut is cut
+        shown = curve_figures(replace(page, curves=judged.curves, cut=judged.cut), series_of(page.levels))
+        assert [f"{CUT.capitalize()}." in figure.caption for figure in shown] == [cut, cut]
+        assert judged.curves["iteration"].max() == (12 if cut else 24)

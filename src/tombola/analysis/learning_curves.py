@@ -1,4 +1,4 @@
-"""Learning curves: which examples they are measured on."""
+"""Learning curves: which runs and evaluations make them, and which examples they are measured on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tombola.analysis.summary import diverged
 from tombola.tasks.metric import Metric
 
 WORDS = {"test": "test", "val": "validation"}
+CUT = "a curve ends where its first run ended"
 FEWEST = 3  # two rows of each run have test values anyway: early stop and the end
 
 
@@ -19,6 +20,20 @@ def of_sound_runs(levels: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
         return curves
     key = [name for name in ("study", "arm", "trial", "repeat", "level") if name in levels and name in curves]
     return curves[~pd.MultiIndex.from_frame(curves[key]).isin(pd.MultiIndex.from_frame(levels.loc[gone, key]))]
+
+
+def to_the_shortest(curves: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """Return the evaluations that all runs of a level have reached, and whether some runs went further.
+
+    Patience ends each run at another iteration. A mean over those that go on would be of other runs than the mean
+    before: a curve would jump, or fall for want of the runs that were done.
+    """
+    level = [name for name in ("study", "arm", "level") if name in curves]
+    run = [*level, *(name for name in ("trial", "repeat") if name in curves)]
+    ends = curves.groupby(run, sort=False, observed=True)["iteration"].transform("max")
+    shortest = ends.groupby([curves[name] for name in level], observed=True).transform("min")
+    beyond = curves["iteration"] > shortest
+    return curves[~beyond], bool(beyond.any())
 
 
 def learning_curves(curves: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, str]:

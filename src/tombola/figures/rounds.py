@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from tombola.analysis.learning_curves import of_sound_runs
+from tombola.analysis.learning_curves import CUT, of_sound_runs, to_the_shortest
 from tombola.analysis.order import in_order
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
@@ -37,7 +37,7 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
     if curves.empty:
         return None
     arm = next(arm for arm in in_order(curves["arm"]))
-    curves = curves[(curves["arm"] == arm) & (curves["density"] > 0)]
+    curves, cut = to_the_shortest(curves[(curves["arm"] == arm) & (curves["density"] > 0)])
     metric = metric_of(levels)
     panels = [
         panel
@@ -58,7 +58,7 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
         page_title(levels, f"learning curves of every level of {plain(arm)}"),
         panels=len(measures),
         legend=[],
-        small_print=small_print(summarise(shown), "curves", None, direction(metric)),
+        small_print=small_print(summarise(shown), "curves", None, CUT if cut else "", direction(metric)),
         form=form,
         margin=MARGIN,
     )

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tombola.analysis.learning_curves import WORDS, learning_curves, of_sound_runs
+from tombola.analysis.learning_curves import CUT, WORDS, learning_curves, of_sound_runs, to_the_shortest
 from tombola.analysis.measures import bounds_of
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
@@ -52,7 +52,8 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
         return None
     density_of = tickets.groupby("level")["density"].mean()
     chosen = choose_levels({int(level): float(density) for level, density in density_of.items()})
-    statistics = spread(curves[curves["level"].isin(chosen)], ["arm", "level", "iteration"], [f"{part}_{metric.name}"])
+    curves, cut = to_the_shortest(curves[curves["level"].isin(chosen) & curves["arm"].isin(("ticket", "reinit"))])
+    statistics = spread(curves, ["arm", "level", "iteration"], [f"{part}_{metric.name}"])
 
     ticket: dict[int, TrainingCurve] = {}
     reinit: dict[int, TrainingCurve] = {}
@@ -75,7 +76,7 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
     if compared := [level for level in large if level in reinit] or [level for level in small if level in reinit]:
         shown = [ticket[level] for level in dict.fromkeys(dense + compared)]
         panels.append(("tickets and reinit", shown + [reinit[level] for level in compared]))
-    return _drawn(levels, panels, WORDS[part], chosen, compared, form)
+    return _drawn(levels, panels, WORDS[part], chosen, compared, CUT if cut else "", form)
 
 
 def choose_levels(density_of: dict[int, float]) -> list[int]:
@@ -113,6 +114,7 @@ def _drawn(
     measured_on: str,
     chosen: list[int],
     compared: list[int],
+    note: str,
     form: Form,
 ) -> Figure | None:
     panels = [(name, [curve for curve in found if np.isfinite(curve.mean).any()]) for name, found in panels]
@@ -128,7 +130,7 @@ def _drawn(
         panels=len(panels),
         legend=[[(legend_line(style, form), label) for label, style in entries.items()]],
         small_print=small_print(
-            summarise(levels[shown]), "curves", form.bars, "percentages are weights remaining", direction(metric)
+            summarise(levels[shown]), "curves", form.bars, "percentages are weights remaining", note, direction(metric)
         ),
         form=form,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from tombola.analysis.learning_curves import CUT
 from tombola.analysis.measures import STOP, early_of, final_of
 from tombola.analysis.roles import role_of
 from tombola.formatting import axis_label, percent, plain
@@ -139,7 +140,8 @@ def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
     """Return learning curves: arms at one density, and densities of one arm."""
     if found.curves.empty or found.arm is None:
         return [PlotFigure("curves-at-level", "Learning curves", "No run was evaluated more than once.", None)]
-    thinned = f" The plot shows one evaluation in {found.every}." if found.every > 1 else ""
+    about = f" {CUT.capitalize()}." if found.cut else ""
+    about += f" The plot shows one evaluation in {found.every}." if found.every > 1 else ""
     levels = _levels(found.curves)
     level = levels[len(levels) // 2][0]
     arms = _arms(found.curves, series)
@@ -147,7 +149,7 @@ def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
         PlotFigure(
             "curves-at-level",
             "Learning curves: all arms at one density",
-            f"Lines are means over trials. Bands span the lowest to the highest run.{thinned}",
+            f"Lines are means over trials. Bands span the lowest to the highest run.{about}",
             training_specs.curves_at_level(found.curves, series, level, found.metric, found.measured_on),
             (Choice("level", "Weights remaining", tuple(levels), level),),
             whole=True,
@@ -155,7 +157,7 @@ def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
         PlotFigure(
             "curves-of-arm",
             "Learning curves: one arm at several densities",
-            f"Lines are means over trials.{thinned}",
+            f"Lines are means over trials.{about}",
             training_specs.curves_of_arm(found.curves, _key(series, found.arm), found.metric, found.measured_on),
             (Choice("arm", "Arm", tuple(arms), _key(series, found.arm)),),
             whole=True,

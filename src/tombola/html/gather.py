@@ -14,7 +14,7 @@ from tombola.analysis.break_down import break_down
 from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
 from tombola.analysis.connectivity import barrier_statistics, height_of
 from tombola.analysis.layers import dead_units, layer_densities
-from tombola.analysis.learning_curves import WORDS, learning_curves, of_sound_runs
+from tombola.analysis.learning_curves import WORDS, learning_curves, of_sound_runs, to_the_shortest
 from tombola.analysis.measures import early_of
 from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
@@ -64,6 +64,7 @@ class Found:
         controls: names of the arms that are controls; None where a table has no more than names.
         patterns: what each pattern costs against unstructured masks, as `tombola.analysis.patterns` gives it.
         curves: mean, min and max of the metric at a few levels, thinned; `every` says to which evaluation.
+        cut: whether some runs of a level were longer than its curve.
         measured_on: the examples of the curves, "test" or "validation".
         layers: density of each layer, mean over trials.
         dead: units without a live path, of the ticket arm in the first trial; empty where paths can't be followed.
@@ -96,6 +97,7 @@ class Found:
     patterns: pd.DataFrame
     curves: pd.DataFrame
     every: int
+    cut: bool
     measured_on: str
     layers: pd.DataFrame
     dead: pd.DataFrame
@@ -139,6 +141,7 @@ class Judged:
     rewinds: pd.DataFrame
     curves: pd.DataFrame
     every: int
+    cut: bool
     measured_on: str
     answer: Answer
     findings: tuple[str, ...]
@@ -180,14 +183,14 @@ def judge(
     rewinds = later_rewinds(levels, arm) if arm else pd.DataFrame()
     answer = answer_of(levels, margin, missing, judged if begun else None, partings)
     chosen = _chosen(levels, arm)
-    curves, every, measured_on = _thinned(of_sound_runs(levels, curves), chosen, metric)
+    curves, every, cut, measured_on = _thinned(of_sound_runs(levels, curves), chosen, metric)
     fair = of_whole_levels(gains, levels)
     worth = partial(worth_of_rounds, levels, fair, rules=rules)
     said = tuple(map(typeset, barriers_in_words(answer))) or findings(
         statistics, judged, fair, broken, margin, metric, worth, rewinds, controls
     )
     return Judged(
-        metric, statistics, judged, broken, gains, rewinds, curves, every, measured_on, answer, said, arm, chosen
+        metric, statistics, judged, broken, gains, rewinds, curves, every, cut, measured_on, answer, said, arm, chosen
     )
 
 
@@ -232,6 +235,7 @@ def gather(
         patterns=pattern_costs(results, margin, levels) if len(levels) else pd.DataFrame(),
         curves=judged.curves,
         every=judged.every,
+        cut=judged.cut,
         measured_on=judged.measured_on,
         layers=_layers(results, name),
         dead=_dead(results, name, judged.arm),
@@ -284,10 +288,11 @@ def _chosen(levels: pd.DataFrame, arm: str | None) -> list[int]:
     return choose_levels({int(level): float(density) for level, density in densities.items()}) if len(densities) else []
 
 
-def _thinned(curves: pd.DataFrame, chosen: list[int], metric: Metric) -> tuple[pd.DataFrame, int, str]:
+def _thinned(curves: pd.DataFrame, chosen: list[int], metric: Metric) -> tuple[pd.DataFrame, int, bool, str]:
     curves, part = learning_curves(curves[curves["level"].isin(chosen)], metric)
     if curves.empty:
-        return pd.DataFrame(), 1, WORDS[part]
+        return pd.DataFrame(), 1, False, WORDS[part]
+    curves, cut = to_the_shortest(curves)
     iterations = sorted(curves["iteration"].unique())
     every = max(1, -(-len(iterations) // POINTS_PER_CURVE))
     kept = {*iterations[::every], iterations[-1]}
@@ -298,7 +303,7 @@ def _thinned(curves: pd.DataFrame, chosen: list[int], metric: Metric) -> tuple[p
     found = found.assign(**{name: found[f"{measure}_{name}"] for name in ("mean", "min", "max")})
     density = curves.groupby(["study", "arm", "level"])["density"].mean().reset_index()
     columns = [*by, "density", "n", "runs", "mean", "min", "max", "val_loss_mean"]
-    return found.merge(density)[columns], every, WORDS[part]
+    return found.merge(density)[columns], every, cut, WORDS[part]
 
 
 def _layers(results: Results, name: str) -> pd.DataFrame:

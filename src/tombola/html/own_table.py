@@ -72,6 +72,7 @@ def gather_table(
         patterns=NOTHING,
         curves=judged.curves,
         every=judged.every,
+        cut=judged.cut,
         measured_on=judged.measured_on,
         layers=NOTHING,
         dead=NOTHING,
