@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from tombola.analysis.claims import NOT_MEASURED, NOT_REPRODUCED, Claim, Outcome, evaluate, published_claims
@@ -48,7 +49,7 @@ def main() -> None:
     summary.write_text("\n\n".join(parts) + "\n")
 
 
-def _judged(page: Path, claims: list[Claim]) -> list[Found]:
+def _judged(page: Path, claims: Sequence[Claim]) -> list[Found]:
     """Return what a page measured, each of its studies judged by its own settings."""
     levels, settings = read_levels(page / "results.csv")
     known = levels[levels["study"].isin(settings)]  # without its settings a study may be of any recipe
@@ -56,7 +57,7 @@ def _judged(page: Path, claims: list[Claim]) -> list[Found]:
     return [(page.name, outcome) for outcome in outcomes if outcome.applies and outcome.outcome != NOT_MEASURED]
 
 
-def _counts(found: list[Found], claims: list[Claim]) -> str:
+def _counts(found: list[Found], claims: Sequence[Claim]) -> str:
     """Return how many claims have which result; several pages may measure one."""
     counts = Counter(outcome.outcome for _, outcome in found)
     measured = len({outcome.claim.id for _, outcome in found})
@@ -64,7 +65,7 @@ def _counts(found: list[Found], claims: list[Claim]) -> str:
     return f"The pages measure {measured} of {len(claims)} claims. Results over all pages: {told or 'none'}."
 
 
-def _section(source: str, claims: list[Claim], found: list[Found], reasons: dict[str, str]) -> list[str]:
+def _section(source: str, claims: Sequence[Claim], found: list[Found], reasons: dict[str, str]) -> list[str]:
     rows, sentences = [], []
     for claim in claims:
         mine = [each for each in found if each[1].claim.id == claim.id]

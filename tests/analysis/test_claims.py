@@ -253,11 +253,10 @@ SHORT = [name for name in preset_names() if re.search("-short|-10k|-lr0.0012|-lr
 @pytest.mark.parametrize("preset", SHORT)
 def test_no_published_number_is_judged_on_a_cut_budget(preset):
     settings = load_study(preset).model_dump(mode="json")
-    for each in published_claims():
-        if each.id != "unmasking-connected":  # of connectivity, which these studies don't measure
-            levels = levels_of({"ticket": ([0.98], [1]), "reinit": ([0.97], [1])}, study=preset)
-            (found,) = evaluate(levels, [each], {preset: settings})
-            assert not found.applies or "another recipe" in found.reason, each.id
+    levels = levels_of({"ticket": ([0.98], [1]), "reinit": ([0.97], [1])}, study=preset)
+    for found in evaluate(levels, published_claims(), {preset: settings}):
+        if found.claim.id != "unmasking-connected":  # of connectivity, which these studies don't measure
+            assert not found.applies or "another recipe" in found.reason, found.claim.id
 
 
 def test_each_study_is_judged_with_its_own_settings(levels):

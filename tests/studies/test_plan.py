@@ -53,7 +53,7 @@ def test_every_preset_can_be_planned_without_any_published_data(name, monkeypatc
     monkeypatch.setattr(data.published, "load", None)
     monkeypatch.setattr(data.cifar, "load", None)
     monkeypatch.setenv("TOMBOLA_DATA", str(black_images))
-    plan = plan_of(name)
+    plan = plan_of(name, trials=1)
     assert len(plan.remaining) == plan.study.pruning.rounds + 1
     assert plan.budget() > 0
     assert all(later < earlier for earlier, later in pairwise(plan.remaining))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -287,11 +287,12 @@ def _differs(fields: Mapping[str, Any], settings: Mapping[str, Any] | None, netw
     return None
 
 
-def published_claims() -> list[Claim]:
+@cache
+def published_claims() -> tuple[Claim, ...]:
     """Return the claims that come with tombola: of the paper's Sections 2 to 4, and of two studies that repeat it."""
     folder = files("tombola").joinpath("claims")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-    return [claim for name in names for claim in read_claims(folder.joinpath(name).read_text("utf-8"), name)]
+    return tuple(claim for name in names for claim in read_claims(folder.joinpath(name).read_text("utf-8"), name))
 
 
 def load_claims(path: str | Path) -> list[Claim]:
