@@ -15,6 +15,8 @@ import io
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -35,12 +37,78 @@ MARK = "<!-- made by docs/results/publish.py from here on -->"
 PLACE = ["arm", "trial", "repeat", "level"]  # of a row
 NOT_KEPT = "The page does not have the masks and evaluations of"
 ROWS = 50  # of the curves' summary, for each level
+Drawing = Callable[..., list[Path]]  # draws the figures that are named
 # Figures that need no more than the table of levels.
 OF_LEVELS = ("figure-1", "figure-4", "figure-5", "figure-6", "criteria", "rewinding", "transfer", "cost")
 
 
 def main() -> None:
     """Publish results folders as a page."""
+    given = _options()
+    *sources, target = given.folders
+    studies = [tombola.Results.open(source) for source in sources]
+    own, curves, settings = gather(studies)
+    points = gather_interpolations(studies, settings)
+    page_studies, levels = [results.study for results in studies], own
+    joined = given.keep_rows
+    if joined:
+        page_studies, levels = _joined(target, studies, own)
+    pictures = _pictures(target, joined) if given.keep_pictures else []
+
+    target.mkdir(parents=True, exist_ok=True)
+    for old in set(target.glob("*.png")) - set(pictures):
+        old.unlink()
+    whole = partial(draw, own, curves, target, interpolations=points, settings=settings, formats=["png"])
+    of_page = {study.name: Setting.of(study) for study in page_studies}
+    # The evaluations of kept rows are gone: the figures of levels alone show these rows.
+    of_rows = partial(draw, levels, curves.iloc[:0], target, settings=of_page, formats=["png"]) if joined else None
+    figures = _figures(given.figure, whole, of_rows, pictures, len(studies))
+
+    levels.to_csv(target / "results.csv", index=False)
+    if not pictures:
+        _summary(curves).to_csv(target / "curves-summary.csv")
+    for study in page_studies:
+        name = "study.yaml" if len(studies) == 1 else f"{study.slug}.yaml"
+        (target / name).write_text(dump_study(study.without_folder()))
+    report = target / ("report.html" if len(studies) == 1 else "comparison.html")
+    if len(studies) > 1:
+        write_comparison(studies, report)
+    else:
+        save(studies[0], figures=False)
+        for more in ("connectivity.csv", "barriers.csv", "mask_distance.csv"):
+            if (sources[0] / more).exists():
+                shutil.copy(sources[0] / more, target / more)
+        if joined:
+            write_table_report(levels, report, file=target / "results.csv", study=page_studies[0])
+        else:
+            write_report(studies[0], report)
+
+    outcomes = [
+        outcome
+        for results, study in zip(studies, page_studies, strict=True)
+        for outcome in evaluate(
+            levels if joined else results.frame(), published_claims(), {study.name: study.model_dump()}, points=points
+        )
+    ]
+    tables = [_of_all(levels)] if joined else [_table(source) for source in sources]
+    page = target / "README.md"
+    parts = [
+        page.read_text().partition(MARK)[0].rstrip() if page.exists() else f"# {target.name}",
+        MARK,
+        f"[{report.name}]({report.name}) is the report. Download it and open it in a browser: GitHub shows only its "
+        "source.",
+        *_claims(outcomes),
+        *(f"![{path.stem}]({path.name})" for path in figures),
+        "`results.csv` has a row per run. `curves-summary.csv` has the mean, lowest and highest test accuracy at some\n"
+        f"evaluations. {_files(studies)}. `docs/results/publish.py` wrote these files.",
+        *_which_rows(levels, own, bool(pictures)),
+        "## All levels",
+        *("\n".join(f"    {line}".rstrip() for line in table.splitlines()) for table in tables),
+    ]
+    page.write_text("\n\n".join(parts) + "\n")
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Publish results folders as one page.")
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="results folders; last, the page's folder"
@@ -54,80 +122,35 @@ def main() -> None:
         action="store_true",
         help="with --keep-rows: keep the page's pictures of masks and learning curves, which show the rows kept",
     )
-    given = parser.parse_args()
-    *sources, target = given.folders
-    studies = [tombola.Results.open(source) for source in sources]
-    own, curves, settings = gather(studies)
-    page_studies, levels = [results.study for results in studies], own
-    if given.keep_rows:
-        page_studies, levels = _joined(target, studies, own)
-    joined = given.keep_rows
-    of_page = {study.name: Setting.of(study) for study in page_studies}
-    target.mkdir(parents=True, exist_ok=True)
-    pictures = _pictures(target, joined) if given.keep_pictures else []
-    for old in set(target.glob("*.png")) - set(pictures):
-        old.unlink()
-    points = gather_interpolations(studies, settings)
-    # For one study, Figure 3 replaces `rounds`. For several studies, only figures of all studies together are useful.
-    unwanted = ("rounds",) if len(studies) == 1 else ("figure-1", "figure-3", "figure-4", "figure-5", "rounds")
-    figures = pictures or draw(own, curves, target, interpolations=points, settings=settings, formats=["png"])
-    if joined:  # then figures of levels show the kept rows too
-        figures = [*draw(levels, curves.iloc[:0], target, settings=of_page, formats=["png"]), *figures]
-    for path in {path for path in figures if path.stem.startswith(unwanted)} - set(pictures):
-        figures = [other for other in figures if other != path]
-        path.unlink()
-    of_levels = [name for name in given.figure if joined and name in OF_LEVELS]
-    extra: list[Path] = []
-    if names := [name for name in given.figure if name not in of_levels]:
-        extra += draw(own, curves, target, names, interpolations=points, settings=settings, formats=["png"])
-    if of_levels:
-        extra += draw(levels, curves.iloc[:0], target, of_levels, settings=of_page, formats=["png"])
-    figures = list(dict.fromkeys([*extra, *figures]))
-    figures.sort(key=lambda path: path.stem.startswith("rounds"))
-    levels.to_csv(target / "results.csv", index=False)
-    if not pictures:
-        _summary(curves).to_csv(target / "curves-summary.csv")
-    for study in page_studies:
-        name = "study.yaml" if len(studies) == 1 else f"{study.slug}.yaml"
-        (target / name).write_text(dump_study(study.without_folder()))
-    if len(studies) == 1:
-        save(studies[0], figures=False)
-        for more in ("connectivity.csv", "barriers.csv", "mask_distance.csv"):
-            if (sources[0] / more).exists():
-                shutil.copy(sources[0] / more, target / more)
-        report = target / "report.html"
-        if joined:
-            write_table_report(levels, report, file=target / "results.csv", study=page_studies[0])
-        else:
-            write_report(studies[0], report)
-    else:
-        report = write_comparison(studies, target / "comparison.html")
+    return parser.parse_args()
 
-    tables = [_of_all(levels)] if joined else [_table(source) for source in sources]
-    page = target / "README.md"
-    head = page.read_text().partition(MARK)[0].rstrip() if page.exists() else f"# {target.name}"
-    published = published_claims()
-    outcomes = [
-        outcome
-        for results, study in zip(studies, page_studies, strict=True)
-        for outcome in evaluate(
-            levels if joined else results.frame(), published, {study.name: study.model_dump()}, points=points
-        )
-    ]
-    parts = [
-        head,
-        MARK,
-        f"[{report.name}]({report.name}) is the report. Download it and open it in a browser: GitHub shows only its "
-        "source.",
-        *_claims(outcomes),
-        *(f"![{path.stem}]({path.name})" for path in figures),
-        "`results.csv` has a row per run. `curves-summary.csv` has the mean, lowest and highest test accuracy at some\n"
-        f"evaluations. {_files(studies)}. `docs/results/publish.py` wrote these files.",
-        *_which_rows(levels, own, bool(pictures)),
-        "## All levels",
-        *("\n".join(f"    {line}".rstrip() for line in table.splitlines()) for table in tables),
-    ]
-    page.write_text("\n\n".join(parts) + "\n")
+
+def _figures(
+    asked: list[str], whole: Drawing, of_rows: Drawing | None, pictures: list[Path], studies: int
+) -> list[Path]:
+    """Draw a page's figures and return them in their order on the page.
+
+    Args:
+        asked: figures beside those that every page has.
+        whole: draws figures of the results folders.
+        of_rows: draws figures of the page's whole table, which has more rows; None where it has not.
+        pictures: that stay as they are.
+        studies: how many results folders there are.
+    """
+    found = pictures or whole()
+    if of_rows:
+        found = [*of_rows(), *found]
+    # For one study, Figure 3 replaces `rounds`. For several studies, only figures of all studies together are useful.
+    unwanted = ("rounds",) if studies == 1 else ("figure-1", "figure-3", "figure-4", "figure-5", "rounds")
+    for path in {path for path in found if path.stem.startswith(unwanted)} - set(pictures):
+        path.unlink()
+    of_levels = [name for name in asked if of_rows and name in OF_LEVELS]
+    others = [name for name in asked if name not in of_levels]
+    extra = whole(others) if others else []
+    if of_rows and of_levels:
+        extra = [*extra, *of_rows(of_levels)]
+    shown = [path for path in dict.fromkeys([*extra, *found]) if path.exists()]
+    return sorted(shown, key=lambda path: path.stem.startswith("rounds"))
 
 
 def _joined(
