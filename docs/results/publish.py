@@ -24,6 +24,7 @@ from rich.console import Console
 
 import tombola
 from tombola.analysis.claims import Outcome, evaluate, published_claims
+from tombola.analysis.learning_curves import of_sound_runs, to_the_shortest
 from tombola.figures import draw, gather, gather_interpolations
 from tombola.figures.setting import Setting
 from tombola.html.write import write_comparison, write_report, write_table_report
@@ -66,7 +67,7 @@ def main() -> None:
 
     levels.to_csv(target / "results.csv", index=False)
     if not pictures:
-        _summary(curves).to_csv(target / "curves-summary.csv")
+        _summary(to_the_shortest(of_sound_runs(own, curves))).to_csv(target / "curves-summary.csv")
     for study in page_studies:
         name = "study.yaml" if len(studies) == 1 else f"{study.slug}.yaml"
         (target / name).write_text(dump_study(study.without_folder()))

@@ -254,7 +254,9 @@ SHORT = [name for name in preset_names() if re.search("-short|-10k|-lr0.0012|-lr
 def test_no_published_number_is_judged_on_a_cut_budget(preset):
     settings = load_study(preset).model_dump(mode="json")
     levels = levels_of({"ticket": ([0.98], [1]), "reinit": ([0.97], [1])}, study=preset)
-    for found in evaluate(levels, published_claims(), {preset: settings}):
+    outcomes = evaluate(levels, published_claims(), {preset: settings})
+    assert [found.claim for found in outcomes] == list(published_claims())
+    for found in outcomes:
         if found.claim.id != "unmasking-connected":  # of connectivity, which these studies don't measure
             assert not found.applies or "another recipe" in found.reason, found.claim.id
 

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 import tombola
 from helpers.interrupting import run_interrupted
 from helpers.small_studies import find, run_one, run_study, small_study
-from tombola.analysis.learning_curves import CUT, learning_curves, of_sound_runs, to_the_shortest
+from tombola.analysis.learning_curves import CUT, cut_note, learning_curves, of_sound_runs, to_the_shortest
 from tombola.figures.density import at_fractions
 from tombola.figures.rounds import rounds
 from tombola.figures.training import figure_3
@@ -190,13 +190,28 @@ def test_a_run_that_diverged_at_once_does_not_change_what_the_curves_are_of() ->
 def test_a_curve_ends_where_its_first_run_ended() -> None:
     table = curves([[0.1, 0.2, 0.3, 0.4], [0.1, 0.2], [0.1, 0.2, 0.3]])
     table["val_accuracy"] = table["test_accuracy"]
-    shown, cut = to_the_shortest(table)
-    assert cut
+    shown = to_the_shortest(table)
     assert shown.groupby("iteration")["trial"].agg(list).to_dict() == {0: [0, 1, 2], 10: [0, 1, 2]}
-    assert to_the_shortest(shown)[1] is False
+    assert (cut_note(shown, table), cut_note(shown, shown)) == (CUT, "")
     other = to_the_shortest(table.assign(level=table["trial"]))  # no other run is in its level
-    assert len(other[0]) == len(table)
-    assert not other[1]
+    assert len(other) == len(table)
+
+
+def test_a_run_that_patience_ended_between_test_measurements_does_not_end_the_curve_at_its_beginning() -> None:
+    one, other = [0.1, NAN, 0.3, NAN, 0.5], [0.1, *[NAN] * 4, 0.4, *[NAN] * 4, 0.6]
+    found, part = learning_curves(to_the_shortest(curves([one, other])), ACCURACY)
+    assert (part, sorted(set(found["iteration"]))) == ("val", [0, 10, 20, 30, 40])
+
+
+def test_a_level_counts_at_a_fraction_where_all_its_runs_came_that_far() -> None:
+    table = curves([[0.1, 0.2, 0.3, 0.4], [0.1, 0.2]])
+    levels = table.drop_duplicates(["trial"]).assign(status="ok", density=1.0, iterations=30)
+    levels = levels.drop(columns=["iteration", "val_accuracy", "test_accuracy"]).assign(**ACCURACY.columns)
+    later = [each.assign(level=1) for each in (levels, curves([[0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4]]))]
+    both = pd.concat([levels, later[0]]), pd.concat([table, later[1]])
+    shown, _, _ = at_fractions(*both, (1 / 3, 1.0))
+    assert shown["test_accuracy_0"].tolist() == [0.2] * 4
+    assert shown["test_accuracy_1"].tolist() == pytest.approx([NAN, NAN, 0.4, 0.4], nan_ok=True)
 
 
 def test_figures_say_where_curves_are_cut(three: list[tombola.Results]) -> None:
@@ -207,7 +222,7 @@ def test_figures_say_where_curves_are_cut(three: list[tombola.Results]) -> None:
         prints = [" ".join(text.get_text() for text in figure.findobj(Text)) for figure in figures]
         assert [CUT in " ".join(text.split()) for text in prints] == [cut, cut]
         judged = judge(levels, found, 0.01)
-        assert judged.cut is cut
-        shown = curve_figures(replace(page, curves=judged.curves, cut=judged.cut), series_of(page.levels))
+        assert judged.cut_note == (CUT if cut else "")
+        shown = curve_figures(replace(page, curves=judged.curves, cut_note=judged.cut_note), series_of(page.levels))
         assert [f"{CUT.capitalize()}." in figure.caption for figure in shown] == [cut, cut]
         assert judged.curves["iteration"].max() == (12 if cut else 24)

@@ -22,18 +22,27 @@ def of_sound_runs(levels: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     return curves[~pd.MultiIndex.from_frame(curves[key]).isin(pd.MultiIndex.from_frame(levels.loc[gone, key]))]
 
 
-def to_the_shortest(curves: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """Return the evaluations that all runs of a level have reached, and whether some runs went further.
+def to_the_shortest(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return the evaluations up to the iteration that all runs of a level have reached.
 
-    Patience ends each run at another iteration. A mean over those that go on would be of other runs than the mean
-    before: a curve would jump, or fall for want of the runs that were done.
+    Patience ends runs at different iterations. Beyond the first end, a mean would cover fewer runs, and the curve would
+    jump. Call this before `learning_curves`, which drops evaluations.
     """
     level = [name for name in ("study", "arm", "level") if name in curves]
     run = [*level, *(name for name in ("trial", "repeat") if name in curves)]
     ends = curves.groupby(run, sort=False, observed=True)["iteration"].transform("max")
     shortest = ends.groupby([curves[name] for name in level], observed=True).transform("min")
-    beyond = curves["iteration"] > shortest
-    return curves[~beyond], bool(beyond.any())
+    return curves[curves["iteration"] <= shortest]
+
+
+def cut_note(drawn: pd.DataFrame, whole: pd.DataFrame) -> str:
+    """Return what a caption says where curves are cut.
+
+    Args:
+        drawn: the evaluations of the curves in the figure.
+        whole: those before the cut.
+    """
+    return CUT if len(drawn) < len(whole) else ""
 
 
 def learning_curves(curves: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, str]:

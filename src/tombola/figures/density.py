@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tombola.analysis.learning_curves import WORDS, learning_curves, of_sound_runs
+from tombola.analysis.learning_curves import WORDS, learning_curves, of_sound_runs, to_the_shortest
 from tombola.analysis.measures import STOP, early_of, final_of, train_of
 from tombola.analysis.order import in_order
 from tombola.figures.against import Panel, against_density
@@ -140,10 +140,11 @@ def at_fractions(
 ) -> tuple[pd.DataFrame, list[Panel], str]:
     """Return the levels with the metric at fractions of each study's budget, a panel for each, and what it is of.
 
-    The evaluation nearest to a fraction is taken; that before the first step does not count.
+    The evaluation nearest to a fraction is taken; that before the first step does not count. A level counts where all
+    its runs came that far.
     """
     panels, metric = [], metric_of(levels)
-    curves, part = learning_curves(of_sound_runs(levels, curves), metric)
+    curves, part = learning_curves(to_the_shortest(of_sound_runs(levels, curves)), metric)
     for number, fraction in enumerate(fractions if len(curves) else ()):
         measure, chosen = f"{part}_{metric.name}_{number}", dict[str, int]()
         for study, iterations in curves[curves["iteration"] > 0].groupby("study", observed=True)["iteration"]:

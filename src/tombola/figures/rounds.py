@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from tombola.analysis.learning_curves import CUT, of_sound_runs, to_the_shortest
+from tombola.analysis.learning_curves import cut_note, of_sound_runs, to_the_shortest
 from tombola.analysis.order import in_order
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
@@ -37,7 +37,8 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
     if curves.empty:
         return None
     arm = next(arm for arm in in_order(curves["arm"]))
-    curves, cut = to_the_shortest(curves[(curves["arm"] == arm) & (curves["density"] > 0)])
+    whole = curves[(curves["arm"] == arm) & (curves["density"] > 0)]
+    curves = to_the_shortest(whole)
     metric = metric_of(levels)
     panels = [
         panel
@@ -58,7 +59,7 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
         page_title(levels, f"learning curves of every level of {plain(arm)}"),
         panels=len(measures),
         legend=[],
-        small_print=small_print(summarise(shown), "curves", None, CUT if cut else "", direction(metric)),
+        small_print=small_print(summarise(shown), "curves", None, cut_note(curves, whole), direction(metric)),
         form=form,
         margin=MARGIN,
     )
@@ -67,7 +68,8 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
         values = []
         for level, density in density_of.items():
             rows = statistics[statistics["level"] == level]
-            rows = rows[rows[f"{name}_mean"].notna()]  # the training examples may be measured less often
+            # The training examples may be measured less often, and at a run's own end.
+            rows = rows[rows[f"{name}_n"] == rows[f"{name}_n"].max()]
             values.append(scale * rows[f"{name}_mean"].to_numpy(dtype=float))
             axes.plot(rows["iteration"], values[-1], color=colours.to_rgba(density), linewidth=0.75 * form.line)
         value_axis(axes, label, *_limits(values, rising=not name.endswith("_loss") and metric.better == "higher"), form)

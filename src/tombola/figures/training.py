@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tombola.analysis.learning_curves import CUT, WORDS, learning_curves, of_sound_runs, to_the_shortest
+from tombola.analysis.learning_curves import WORDS, cut_note, learning_curves, of_sound_runs, to_the_shortest
 from tombola.analysis.measures import bounds_of
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
@@ -42,18 +42,18 @@ class TrainingCurve:
 
 def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     """Return Figure 3: larger tickets, smaller tickets, and tickets against their reinitialised controls."""
-    curves = of_sound_runs(levels, curves)
-    if curves.empty or not (curves["arm"] == "ticket").any():
+    whole = of_sound_runs(levels, curves)
+    if whole.empty or not (whole["arm"] == "ticket").any():
         return None
     metric = metric_of(levels)
-    curves, part = learning_curves(curves, metric)
+    shortened = to_the_shortest(whole)
+    curves, part = learning_curves(shortened, metric)
     tickets = curves[curves["arm"] == "ticket"]
     if tickets.empty:
         return None
     density_of = tickets.groupby("level")["density"].mean()
     chosen = choose_levels({int(level): float(density) for level, density in density_of.items()})
-    curves, cut = to_the_shortest(curves[curves["level"].isin(chosen) & curves["arm"].isin(("ticket", "reinit"))])
-    statistics = spread(curves, ["arm", "level", "iteration"], [f"{part}_{metric.name}"])
+    statistics = spread(curves[curves["level"].isin(chosen)], ["arm", "level", "iteration"], [f"{part}_{metric.name}"])
 
     ticket: dict[int, TrainingCurve] = {}
     reinit: dict[int, TrainingCurve] = {}
@@ -76,7 +76,15 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
     if compared := [level for level in large if level in reinit] or [level for level in small if level in reinit]:
         shown = [ticket[level] for level in dict.fromkeys(dense + compared)]
         panels.append(("tickets and reinit", shown + [reinit[level] for level in compared]))
-    return _drawn(levels, panels, WORDS[part], chosen, compared, CUT if cut else "", form)
+
+    def drawn(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[
+            (rows["arm"].eq("ticket") & rows["level"].isin(chosen))
+            | (rows["arm"].eq("reinit") & rows["level"].isin(compared))
+        ]
+
+    note = cut_note(drawn(shortened), drawn(whole))
+    return _drawn(levels, panels, WORDS[part], chosen, compared, note, form)
 
 
 def choose_levels(density_of: dict[int, float]) -> list[int]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from tombola.analysis.learning_curves import CUT
 from tombola.analysis.measures import STOP, early_of, final_of
 from tombola.analysis.roles import role_of
 from tombola.formatting import axis_label, percent, plain
@@ -140,7 +139,7 @@ def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
     """Return learning curves: arms at one density, and densities of one arm."""
     if found.curves.empty or found.arm is None:
         return [PlotFigure("curves-at-level", "Learning curves", "No run was evaluated more than once.", None)]
-    about = f" {CUT.capitalize()}." if found.cut else ""
+    about = f" {found.cut_note.capitalize()}." if found.cut_note else ""
     about += f" The plot shows one evaluation in {found.every}." if found.every > 1 else ""
     levels = _levels(found.curves)
     level = levels[len(levels) // 2][0]

@@ -14,7 +14,7 @@ from tombola.analysis.break_down import break_down
 from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
 from tombola.analysis.connectivity import barrier_statistics, height_of
 from tombola.analysis.layers import dead_units, layer_densities
-from tombola.analysis.learning_curves import WORDS, learning_curves, of_sound_runs, to_the_shortest
+from tombola.analysis.learning_curves import WORDS, cut_note, learning_curves, of_sound_runs, to_the_shortest
 from tombola.analysis.measures import early_of
 from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
@@ -64,7 +64,7 @@ class Found:
         controls: names of the arms that are controls; None where a table has no more than names.
         patterns: what each pattern costs against unstructured masks, as `tombola.analysis.patterns` gives it.
         curves: mean, min and max of the metric at a few levels, thinned; `every` says to which evaluation.
-        cut: whether some runs of a level were longer than its curve.
+        cut_note: what a caption says where runs were longer than the curve of their level.
         measured_on: the examples of the curves, "test" or "validation".
         layers: density of each layer, mean over trials.
         dead: units without a live path, of the ticket arm in the first trial; empty where paths can't be followed.
@@ -97,7 +97,7 @@ class Found:
     patterns: pd.DataFrame
     curves: pd.DataFrame
     every: int
-    cut: bool
+    cut_note: str
     measured_on: str
     layers: pd.DataFrame
     dead: pd.DataFrame
@@ -141,7 +141,7 @@ class Judged:
     rewinds: pd.DataFrame
     curves: pd.DataFrame
     every: int
-    cut: bool
+    cut_note: str
     measured_on: str
     answer: Answer
     findings: tuple[str, ...]
@@ -235,7 +235,7 @@ def gather(
         patterns=pattern_costs(results, margin, levels) if len(levels) else pd.DataFrame(),
         curves=judged.curves,
         every=judged.every,
-        cut=judged.cut,
+        cut_note=judged.cut_note,
         measured_on=judged.measured_on,
         layers=_layers(results, name),
         dead=_dead(results, name, judged.arm),
@@ -288,11 +288,12 @@ def _chosen(levels: pd.DataFrame, arm: str | None) -> list[int]:
     return choose_levels({int(level): float(density) for level, density in densities.items()}) if len(densities) else []
 
 
-def _thinned(curves: pd.DataFrame, chosen: list[int], metric: Metric) -> tuple[pd.DataFrame, int, bool, str]:
-    curves, part = learning_curves(curves[curves["level"].isin(chosen)], metric)
+def _thinned(curves: pd.DataFrame, chosen: list[int], metric: Metric) -> tuple[pd.DataFrame, int, str, str]:
+    whole = curves[curves["level"].isin(chosen)]
+    shortened = to_the_shortest(whole)
+    curves, part = learning_curves(shortened, metric)
     if curves.empty:
-        return pd.DataFrame(), 1, False, WORDS[part]
-    curves, cut = to_the_shortest(curves)
+        return pd.DataFrame(), 1, "", WORDS[part]
     iterations = sorted(curves["iteration"].unique())
     every = max(1, -(-len(iterations) // POINTS_PER_CURVE))
     kept = {*iterations[::every], iterations[-1]}
@@ -303,7 +304,7 @@ def _thinned(curves: pd.DataFrame, chosen: list[int], metric: Metric) -> tuple[p
     found = found.assign(**{name: found[f"{measure}_{name}"] for name in ("mean", "min", "max")})
     density = curves.groupby(["study", "arm", "level"])["density"].mean().reset_index()
     columns = [*by, "density", "n", "runs", "mean", "min", "max", "val_loss_mean"]
-    return found.merge(density)[columns], every, cut, WORDS[part]
+    return found.merge(density)[columns], every, cut_note(shortened, whole), WORDS[part]
 
 
 def _layers(results: Results, name: str) -> pd.DataFrame:

@@ -72,7 +72,7 @@ def gather_table(
         patterns=NOTHING,
         curves=judged.curves,
         every=judged.every,
-        cut=judged.cut,
+        cut_note=judged.cut_note,
         measured_on=judged.measured_on,
         layers=NOTHING,
         dead=NOTHING,
