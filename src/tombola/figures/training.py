@@ -78,13 +78,11 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
         panels.append(("tickets and reinit", shown + [reinit[level] for level in compared]))
 
     def drawn(rows: pd.DataFrame) -> pd.DataFrame:
-        return rows[
-            (rows["arm"].eq("ticket") & rows["level"].isin(chosen))
-            | (rows["arm"].eq("reinit") & rows["level"].isin(compared))
-        ]
+        of_ticket = rows["arm"].eq("ticket") & rows["level"].isin(chosen)
+        return rows[of_ticket | (rows["arm"].eq("reinit") & rows["level"].isin(compared))]
 
     note = cut_note(drawn(shortened), drawn(whole))
-    return _drawn(levels, panels, WORDS[part], chosen, compared, note, form)
+    return _drawn(levels, drawn(levels), panels, WORDS[part], note, form)
 
 
 def choose_levels(density_of: dict[int, float]) -> list[int]:
@@ -118,10 +116,9 @@ def _curve(rows: pd.DataFrame, metric: Metric, part: str, label: str, style: Sty
 
 def _drawn(
     levels: pd.DataFrame,
+    shown: pd.DataFrame,
     panels: Sequence[tuple[str, list[TrainingCurve]]],
     measured_on: str,
-    chosen: list[int],
-    compared: list[int],
     note: str,
     form: Form,
 ) -> Figure | None:
@@ -131,14 +128,12 @@ def _drawn(
         return None
     metric = metric_of(levels)
     entries = {curve.label: curve.style for _, found in panels for curve in found}
-    shown = levels["arm"].eq("ticket") & levels["level"].isin(chosen)
-    shown |= levels["arm"].eq("reinit") & levels["level"].isin(compared)
     figure, all_axes = page(
         page_title(levels, f"{measured_on} {metric.words} during training"),
         panels=len(panels),
         legend=[[(legend_line(style, form), label) for label, style in entries.items()]],
         small_print=small_print(
-            summarise(levels[shown]), "curves", form.bars, "percentages are weights remaining", note, direction(metric)
+            summarise(shown), "curves", form.bars, "percentages are weights remaining", note, direction(metric)
         ),
         form=form,
     )
