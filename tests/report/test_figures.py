@@ -248,7 +248,7 @@ def odd_inputs(make):
         "nothing at all": (levels.iloc[:0], curves.iloc[:0], []),
         "no columns": (pd.DataFrame(), pd.DataFrame(), []),
         "no curves": (levels, pd.DataFrame(), ["figure-1", "figure-4"]),
-        "dense only": (levels[levels.level == 0], curves[curves.level == 0], DRAWN[:3]),
+        "dense only": (levels[levels.level == 0], curves[curves.level == 0], []),
         "no dense": (levels[levels.level > 0], curves[curves.level > 0], DRAWN),
         "no early stop": (nothing, curves, ["figure-3", "figure-4", "rounds"]),
         "own arm only": (levels.assign(arm="own"), curves.assign(arm="own"), ["figure-4", "rounds"]),
@@ -331,6 +331,8 @@ def test_a_choice_of_figures(make, tmp_path):
 
 def test_a_figure_that_is_asked_for_and_not_supported_is_a_mistake(make, tmp_path):
     levels, curves = make(trials=1, rounds=1, arms=("ticket",))
+    with pytest.raises(InputError, match="figure-1 can't be drawn from these results: it needs pruned levels of"):
+        draw(levels[levels.level == 0], curves, tmp_path, ["figure-1"])
     for name, what in {"figure-6": "dropout above 0", "figure-7": "learning curves", "rounds": "learning"}.items():
         with pytest.raises(InputError, match=rf"{name} can't be drawn from these results: it needs .*{what}"):
             draw(levels, curves.iloc[:0], tmp_path, ["figure-4", name])

@@ -70,6 +70,14 @@ def test_one_level_shows_its_bar() -> None:
     assert (found.low, found.high) == (95.0, 99.0)
 
 
+def test_rounding_does_not_hide_the_bar_of_one_level() -> None:
+    """Of two trials, as shares in percent: about every second bar would miss its own length by the last bit."""
+    for first, second in np.random.default_rng(0).integers(1, 1000, (200, 2)):
+        low, high = 100 * min(first, second) / 1000, 100 * max(first, second) / 1000
+        found = worth_showing([np.array([100 * np.mean([first / 1000, second / 1000])])], *np.array([[low], [high]]))
+        assert (found.low, found.high) == (low, high)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.0123, 24.0, -3e-6, 5e9])
 def test_a_flat_curve_has_an_axis_of_its_own_size(value: float) -> None:
     low, high = padded(value, value)

@@ -65,7 +65,7 @@ def against_density(
     style_of: Mapping[str, Style] | None = None,
     x: X = "density",
 ) -> Figure | None:
-    """Return a figure of `panels`, or None where the levels hold nothing for it.
+    """Return a figure of `panels`, or None without a measured level below the dense network.
 
     `curves_of` says how curves look.
 
@@ -83,7 +83,7 @@ def against_density(
     summary = summary[summary["density"] > 0]
     panels = [panel for panel in panels if summary[f"{panel.measure}_mean"].notna().any()]
     measured = summary[[f"{panel.measure}_mean" for panel in panels]].notna().any(axis=1)
-    if not measured.any():
+    if not measured[summary["level"] > 0].any():
         return None
     curves = [curve for curve in curves_of(summary, arms, style_of) if measured[curve.of(summary).index].any()]
     studies = list(dict.fromkeys(curve.study for curve in curves))

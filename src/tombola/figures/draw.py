@@ -40,20 +40,24 @@ class Kind:
 
 
 KINDS = {
-    "figure-1": Kind("an arm ticket or random-mask", together=True),
-    "figure-3": Kind("learning curves of an arm ticket"),
-    "figure-4": Kind("an arm other than random-mask"),
-    "figure-5": Kind("an arm ticket or reinit", together=True, networks="conv-"),
+    "figure-1": Kind("pruned levels of an arm ticket or random-mask", together=True),
+    "figure-3": Kind("learning curves of pruned levels of an arm ticket"),
+    "figure-4": Kind("pruned levels of an arm other than random-mask"),
+    "figure-5": Kind("pruned levels of an arm ticket or reinit", together=True, networks="conv-"),
     "figure-6": Kind(
         "two studies of one network: one with network.arguments.dropout above 0, one without",
         together=True,
         networks="conv-",
     ),
-    "figure-7": Kind("learning curves of an arm other than random-mask", together=True, networks="vgg-"),
-    "figure-8": Kind("learning curves of an arm other than random-mask", together=True, networks="resnet-"),
+    "figure-7": Kind(
+        "learning curves of pruned levels of an arm other than random-mask", together=True, networks="vgg-"
+    ),
+    "figure-8": Kind(
+        "learning curves of pruned levels of an arm other than random-mask", together=True, networks="resnet-"
+    ),
     "rounds": Kind("learning curves of two or more levels"),
-    "by-round": Kind("early stopping or learning curves of any arm", together=True, on_request=True),
-    "criteria": Kind("an arm ticket", together=True),
+    "by-round": Kind("early stopping or learning curves of pruned levels", together=True, on_request=True),
+    "criteria": Kind("pruned levels of an arm ticket", together=True),
     "rewinding": Kind("a study that rewinds to several iterations"),
     "transfer": Kind("an arm ticket and arms that are transferred, see transfer in docs/studies.md", together=True),
     "cost": Kind("costs: a results folder, or a table with a column cost", on_request=True),

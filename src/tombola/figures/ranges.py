@@ -131,7 +131,8 @@ def _reach(means: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> float:
     lengths = lengths[np.isfinite(lengths) & (lengths > 0)]
     typical = float(np.median(lengths)) if len(lengths) else 0.0
     spread = float(np.ptp(means))
-    return max(float(means.max() - np.median(means)), min(typical, 3 * spread) if spread else typical)
+    rounding = 1e-12 * float(np.abs(means).max())  # a bar of exactly this length must not miss it by its last bit
+    return max(float(means.max() - np.median(means)), min(typical, 3 * spread) if spread else typical) + rounding
 
 
 def padded(low: float, high: float) -> tuple[float, float]:

@@ -49,7 +49,7 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
     shortened = to_the_shortest(whole)
     curves, part = learning_curves(shortened, metric)
     tickets = curves[curves["arm"] == "ticket"]
-    if tickets.empty:
+    if not (tickets["level"] > 0).any():
         return None
     density_of = tickets.groupby("level")["density"].mean()
     chosen = choose_levels({int(level): float(density) for level, density in density_of.items()})
