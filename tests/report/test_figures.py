@@ -261,7 +261,7 @@ def odd_inputs(make):
         "one evaluation": (
             levels,
             curves[curves.iteration == curves.iteration.max()],
-            ["figure-1", "figure-4", "rounds"],
+            ["figure-1", "figure-4"],
         ),
         "no status, no network": (levels.drop(columns=["status", "network"]), curves, DRAWN),
     }

@@ -48,7 +48,7 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
             (f"{part}_loss", f"{word} loss", 1.0),
         )
     ]
-    measures = [panel for panel in panels if panel[0] in curves and np.isfinite(curves[panel[0]]).any()]
+    measures = [panel for panel in panels if panel[0] in curves and _has_curve(curves, panel[0])]
     density_of = curves.groupby("level")["density"].mean().sort_values(ascending=False)
     if len(density_of) < 2 or not measures:
         return None
@@ -77,6 +77,12 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
         axes.set_title(f"({letter})", loc="left", size=0.95 * form.label)
     add_colour_bar(figure, colours, density_of.to_numpy(), form)
     return figure
+
+
+def _has_curve(curves: pd.DataFrame, measure: str) -> bool:
+    """Return whether any level has a measure at two iterations: a point is not a curve."""
+    known = curves[np.isfinite(curves[measure])]
+    return bool((known.groupby("level")["iteration"].nunique() > 1).any())
 
 
 def _limits(values: list[np.ndarray], rising: bool) -> tuple[float, float]:
