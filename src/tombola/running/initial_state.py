@@ -94,7 +94,10 @@ def state_under_mask(
             initial=lambda: drawn(run.seeds.value("init")),
             fresh=lambda: drawn(run.seeds.value("init", initial.repeat + 1)),
         )
-        module.load_state_dict(REDRAWS[initial.redraw](kept))
+        redrawn = REDRAWS[initial.redraw](kept)
+        with torch.no_grad():  # not load_state_dict: a tied weight's other names hold the ticket's values
+            for name in mask:
+                module.get_parameter(name).copy_(redrawn[name])
         weights = _copied(module)  # a tied weight under all its names
     if run.mask is not None and run.mask.frozen is not None:
         _freeze(run.mask.frozen, store, module, whole, mask)
