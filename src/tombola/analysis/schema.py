@@ -16,8 +16,8 @@ from tombola.analysis.connectivity import PARTS
 from tombola.analysis.measures import PLACES
 from tombola.errors import InputError, nearest
 from tombola.studies.connectivity import Kind as Between
-from tombola.studies.trainer import NAME, Trainer
-from tombola.tasks.metric import ACCURACY, metric_of
+from tombola.studies.trainer import NAME
+from tombola.tasks.metric import ACCURACY, Metric, direction_of, metric_of, unit_of
 
 VERSION = 1
 VERSION_COLUMN = "schema"
@@ -114,7 +114,7 @@ def checked(table: pd.DataFrame, where: str = "the table", study: str = "own") -
     """
     _check_version(table, where)
     levels = table.drop(columns=[VERSION_COLUMN], errors="ignore").reset_index(drop=True)
-    for name, value in _metric_columns(levels).items():
+    for name, value in _metric_columns(levels, where).items():
         levels[name] = value
     metric = metric_of(levels).name
     if missing := [name for name in names(metric, required=True) if name not in levels]:
@@ -137,10 +137,13 @@ def _lacking(name: str, table: pd.DataFrame, needed: Sequence[str], where: str) 
     return InputError(f"{where}: the column {name!r} is missing{near}; needed are {', '.join(needed)}")
 
 
-def _metric_columns(levels: pd.DataFrame) -> dict[str, Any]:
+def _metric_columns(levels: pd.DataFrame, where: str) -> dict[str, Any]:
     """Return the columns that name the metric, as far as a table lacks them.
 
     Without a column `metric`, the one column `early_stop_test_...` tells it; its name tells direction and unit.
+
+    Raises:
+        InputError: the name does not tell the direction.
     """
     start = "early_stop_test_"
     measured = [str(name).removeprefix(start) for name in levels.columns if str(name).startswith(start)]
@@ -148,8 +151,14 @@ def _metric_columns(levels: pd.DataFrame) -> dict[str, Any]:
         name = str(levels["metric"].iloc[0]) if len(levels) else ACCURACY.name
     else:
         name = measured[0] if len(measured) == 1 else ACCURACY.name
-    guessed = Trainer(name="own", metric=name).primary.columns if NAME.fullmatch(name) else ACCURACY.columns
-    return {column: value for column, value in guessed.items() if column not in levels}
+    better = direction_of(name)
+    if better is None and "metric_better" not in levels and NAME.fullmatch(name):
+        raise InputError(
+            f"{where}: the metric {name!r} does not say whether higher or lower is better; add a column metric_better "
+            "with higher or lower"
+        )
+    guessed = Metric(name, better or "higher", unit_of(name)) if NAME.fullmatch(name) else ACCURACY
+    return {column: value for column, value in guessed.columns.items() if column not in levels}
 
 
 def _check_version(table: pd.DataFrame, where: str) -> None:

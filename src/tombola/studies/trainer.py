@@ -9,12 +9,11 @@ from pydantic import Field, model_validator
 
 from tombola.section import JsonSchema, Section
 from tombola.tasks import Direction, Metric
+from tombola.tasks.metric import direction_of, unit_of
 
 LOOP = "loop "  # begins the name of a trainer that is the body of a loop over `tombola.rounds`
 PARTS = ("val", "test", "train")  # a reported name may begin with one of these and "_"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
-LOWER = ("loss", "error", "perplexity", "mse", "mae", "rmse", "wer", "cer", "fid")  # better when lower, by their names
-PERCENT = ("accuracy", "error")  # shown in percent, by their names
 
 
 class Trainer(Section):
@@ -24,7 +23,7 @@ class Trainer(Section):
         name: `package.module:function`; tombola calls it with one run, and it trains `run.model`.
         arguments: keyword arguments of the function. They are part of every run's identity.
         metric: the deciding metric, measured on examples that training never sees.
-        better: "higher" or "lower"; known for names such as accuracy or loss, "higher" for all others.
+        better: "higher" or "lower". Names such as accuracy or loss say it themselves; give it for all others.
         unit: of displayed values. "%" means that the function reports shares from 0 to 1; known for accuracy and error.
         inputs: the shape of one example, or `package.module:function` returning a batch. Not needed where the model
             has an `example_input_array` or `dummy_inputs`, or begins with a linear layer.
@@ -48,10 +47,12 @@ class Trainer(Section):
             value = {"name": value}
         if not isinstance(value, dict):
             return value
-        metric = value.get("metric") or "accuracy"
-        last = str(metric).rpartition("_")[2]
-        filled = {"better": "lower" if last in LOWER else "higher", "unit": "%" if last in PERCENT else ""}
-        return {**filled, **{field: each for field, each in value.items() if each is not None}}
+        metric = str(value.get("metric") or "accuracy")
+        better = value.get("better") or direction_of(metric)
+        if better is None and NAME.fullmatch(metric):
+            raise ValueError(f"better: {metric!r} does not say whether higher or lower is better; set better to one")
+        given = {field: each for field, each in value.items() if each is not None}
+        return {"better": better or "higher", "unit": unit_of(metric), **given}
 
     @classmethod
     def written_forms(cls, fields: JsonSchema) -> list[JsonSchema]:

@@ -18,6 +18,35 @@ MARGIN = 0.001
 Direction = Literal["higher", "lower"]
 COLUMNS = ("metric", "metric_better", "metric_unit")  # of a table of levels: the same in all rows of a study
 
+# What the words of a name say. Two that disagree, or one that turns the meaning round, say nothing.
+LOWER = frozenset({
+    "bits", "brier", "cer", "crossentropy", "entropy", "err", "error", "fid", "logloss", "loss", "mae", "mape",
+    "mse", "nll", "perplexity", "ppl", "rmse", "smape", "wer",
+})  # fmt: skip
+HIGHER = frozenset({
+    "acc", "accuracy", "ap", "auc", "auprc", "auroc", "bleu", "correlation", "dice", "f1", "iou", "jaccard",
+    "kappa", "likelihood", "map", "mcc", "miou", "mrr", "ndcg", "precision", "psnr", "r2", "recall", "return",
+    "reward", "rouge", "sensitivity", "specificity", "ssim",
+})  # fmt: skip
+TURNING = frozenset({
+    "decrease", "degradation", "drop", "gap", "inverse", "minus", "neg", "negative",
+})  # fmt: skip
+SHARES = frozenset({"error", "classification_error", "top1_error", "top5_error"})  # and names that end in accuracy
+
+
+def direction_of(name: str) -> Direction | None:
+    """Return what the name of a metric says of its direction; None where it says nothing, or two things."""
+    words = frozenset(name.lower().split("_"))
+    lower, higher = bool(words & LOWER), bool(words & HIGHER)
+    if lower == higher or words & TURNING:
+        return None
+    return "lower" if lower else "higher"
+
+
+def unit_of(name: str) -> str:
+    """Return the unit that the name of a metric says: "%" for accuracies and shares of errors, else ""."""
+    return "%" if name.lower() in SHARES or name.lower().rpartition("_")[2] == "accuracy" else ""
+
 
 @dataclass(frozen=True)
 class Metric:
