@@ -151,3 +151,11 @@ def test_a_resumed_run_must_give_steps(tmp_path):
     again.note(0, {"accuracy": 0.5}, 2.0)
     again.note(None, {"accuracy": 0.75}, 3.0)  # from here on the trainer counts itself
     assert again.rows == {0: {"test_accuracy": 0.5}, 1: {"test_accuracy": 0.75}}
+
+
+def test_a_rewound_run_counts_from_its_start(tmp_path):
+    found = Reported(tmp_path / "reports.jsonl", ACCURACY, "run-1", resumed=False, first=500)
+    with pytest.raises(InputError, match=r"run-1: step 3 was reported, but the run starts from step 500; .* snapshots"):
+        found.note(3, {"accuracy": 0.5}, 0.0)
+    found.note(500, {"accuracy": 0.5}, 0.0)
+    assert found.last_step == 500

@@ -78,6 +78,18 @@ def test_a_tied_weight_is_pruned_under_both_names():
     assert torch.equal(module.decoder.weight != 0, mask["embedding.weight"])
 
 
+def test_a_tied_weight_is_pruned_in_a_state_dict_and_counted_once():
+    module = Tied()
+    mask = sparse(module)
+    pruned = mask.apply(module.state_dict())
+    assert torch.equal(pruned["decoder.weight"], pruned["embedding.weight"])
+    module.load_state_dict(pruned)
+    assert torch.equal(module.decoder.weight != 0, mask["embedding.weight"])
+    assert Mask.from_weights(module.state_dict()).total == sum(
+        each.numel() for each in module.parameters() if each.dim() > 1
+    )
+
+
 def test_a_state_dict_goes_to_pytorch_pruning_and_back():
     module = net()
     mask, weights = sparse(module), module.state_dict()

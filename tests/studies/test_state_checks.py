@@ -16,6 +16,7 @@ from tombola.studies.state_checks import check_state_of_loop, check_state_of_stu
 from tombola.tasks import Classification
 
 DATA = Description((6,), 2, 100, 20)
+PRUNABLE = ("a.weight", "b.weight")
 
 
 class Net(nn.Module):
@@ -153,39 +154,39 @@ def seeded(net):
 )
 def test_a_study_refuses_what_its_state_dict_lacks(net):
     with pytest.raises(InputError, match=r"^network 'n' computes with 'kept', which .*self\.register_buffer"):
-        check_state_of_study(seeded(net), Classification(), DATA, "network 'n'")
+        check_state_of_study(seeded(net), Classification(), DATA, PRUNABLE, "network 'n'")
 
 
 def test_a_study_refuses_a_generator_of_the_networks_own():
     with pytest.raises(InputError, match="draw from the global generators"):
-        check_state_of_study(seeded(DrawnElsewhere), Classification(), DATA, "network 'n'")
+        check_state_of_study(seeded(DrawnElsewhere), Classification(), DATA, PRUNABLE, "network 'n'")
 
 
 @pytest.mark.parametrize("net", [Projected, ProjectedByBuffer, ProjectedInList, Averaged])
 @pytest.mark.parametrize("inputs", [(6,), torch.zeros(3, 6)], ids=["shape", "zeros"])
 def test_a_loop_refuses_what_its_tickets_lack(net, inputs):
     with pytest.raises(InputError, match=r"^make_model computes with 'kept', which"):
-        check_state_of_loop(seeded(net), inputs, "make_model")
+        check_state_of_loop(seeded(net), inputs, PRUNABLE, "make_model")
 
 
 @pytest.mark.parametrize("net", [Counted, CountedInTraining, Carried])
 def test_a_loop_keeps_its_own_attributes(net):
-    check_state_of_loop(seeded(net), (6,), "make_model")
+    check_state_of_loop(seeded(net), (6,), PRUNABLE, "make_model")
 
 
 @pytest.mark.parametrize("net", [Net, Drawing, Cached, Unused, Persistent])
 def test_harmless_state_is_accepted(net):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    check_state_of_study(seeded(net), Classification(), DATA, "network 'n'")
-    check_state_of_loop(seeded(net), (6,), "make_model")
+    check_state_of_study(seeded(net), Classification(), DATA, PRUNABLE, "network 'n'")
+    check_state_of_loop(seeded(net), (6,), PRUNABLE, "make_model")
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("make", [small_nets.conv_norm_dropout, small_nets.Dropping])
 def test_batch_norm_and_dropout_are_accepted(make):
     data = Description((2, 6, 6), 4, 100, 20)
-    check_state_of_study(seeded(partial(make, (2, 6, 6), 4)), Classification(), data, "network 'n'")
+    check_state_of_study(seeded(partial(make, (2, 6, 6), 4)), Classification(), data, PRUNABLE, "network 'n'")
 
 
 def test_a_network_of_another_shape_from_each_seed_is_refused():
@@ -193,9 +194,81 @@ def test_a_network_of_another_shape_from_each_seed_is_refused():
         return nn.Linear(6, 2 + int(torch.randint(1000, ())))
 
     with pytest.raises(InputError, match="builds other parameters or buffers from another seed"):
-        check_state_of_loop(seeded(net), (6,), "make_model")
+        check_state_of_loop(seeded(net), (6,), PRUNABLE, "make_model")
 
 
 def test_a_loop_is_refused_before_its_first_run(tmp_path):
     with pytest.raises(InputError, match="make_model computes with 'kept'"):
         next(tombola.rounds(Projected, out=tmp_path, inputs=(6,)))
+
+
+# Memory that several models share
+
+
+VECTORS = torch.arange(24.0).view(4, 6) / 24
+
+
+class Looking(nn.Module):
+    """Takes `VECTORS` as they are."""
+
+    def __init__(self, freeze=False, buffer=False, moves=False):
+        super().__init__()
+        self.moves = moves
+        if buffer:
+            self.register_buffer("table", VECTORS)
+        else:
+            self.table = nn.Parameter(VECTORS.view(6, 4).t(), requires_grad=not freeze)
+        self.a = nn.Linear(6, 2)
+
+    def forward(self, x):
+        if self.moves and self.training:
+            self.table.add_(1.0)
+        return self.a(x * self.table.reshape(4, 6)[0])
+
+
+SHARED = r"puts the same memory into 'table' of every model, .*; clone\(\) the tensor"
+
+
+@pytest.mark.parametrize("options", [{}, {"buffer": True, "moves": True}])
+def test_memory_that_one_run_would_change_for_another_is_refused(options):
+    before = VECTORS.clone()
+    try:
+        with pytest.raises(InputError, match=f"^network 'n' {SHARED}"):
+            check_state_of_study(
+                seeded(partial(Looking, **options)), Classification(), DATA, ("a.weight",), "network 'n'"
+            )
+        with pytest.raises(InputError, match=f"^make_model {SHARED}"):
+            check_state_of_loop(seeded(partial(Looking, **options)), (6,), ("a.weight",), "make_model")
+    finally:
+        VECTORS.copy_(before)
+
+
+@pytest.mark.parametrize("options", [{"freeze": True}, {"buffer": True}])
+def test_memory_that_nothing_changes_may_be_shared(options):
+    check_state_of_loop(seeded(partial(Looking, **options)), (6,), ("a.weight",), "make_model")
+    check_state_of_study(seeded(partial(Looking, **options)), Classification(), DATA, ("a.weight",), "network 'n'")
+
+
+def test_a_mask_changes_frozen_weights_too():
+    with pytest.raises(InputError, match=SHARED):
+        check_state_of_loop(seeded(partial(Looking, freeze=True)), (6,), ("a.weight", "table"), "make_model")
+
+
+class Halving(Net):
+    def forward(self, x):
+        return super().forward(x.mul_(0.5))
+
+
+def test_a_study_refuses_a_network_that_changes_its_inputs():
+    with pytest.raises(InputError, match="changes its inputs in place"):
+        check_state_of_study(seeded(Halving), Classification(), DATA, PRUNABLE, "network 'n'")
+
+
+class ClassMasked(Projected):
+    def forward(self, x):
+        return super().forward(x) + torch.tensor([0.0, -torch.inf])
+
+
+def test_infinite_outputs_do_not_hide_other_differences():
+    with pytest.raises(InputError, match="computes with 'kept'"):
+        check_state_of_loop(seeded(ClassMasked), (6,), PRUNABLE, "make_model")

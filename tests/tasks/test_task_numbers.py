@@ -101,9 +101,10 @@ def test_a_column_is_no_matrix_of_differences():
     assert task.scores(task.sums(targets[:, None], Part(torch.zeros(5, 1), targets)).tolist())[1] == 0
 
 
-def test_a_constant_target_has_no_spread_to_explain():
-    batch = Part(torch.zeros(4, 1), torch.full((4,), 2.0))
-    assert Regression().scores(Regression().sums(torch.zeros(4), batch).tolist())[3] == 0
+@pytest.mark.parametrize("value", [2.0, 0.1, -1e6])
+def test_a_constant_target_has_no_spread_to_explain(value):
+    batch = Part(torch.zeros(7, 1), torch.full((7,), value))
+    assert Regression().scores(Regression().sums(torch.zeros(7), batch).tolist())[3] == 0
 
 
 def test_macro_f1_and_exact_matches_by_hand():

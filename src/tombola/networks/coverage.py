@@ -196,6 +196,17 @@ class Coverage:
             f"remaining: {skipped}"
         )
 
+    def uncounted(self) -> str:
+        """Return in one line the share of parameters that no density counts although they are matrices; "" for none."""
+        if not self.unmultiplied or not self.parameters:
+            return ""
+        weights = sum(each.size for each in self.unmultiplied)
+        names = first_of([f"{each.name} ({each.why})" for each in self.unmultiplied], 1)
+        return (
+            f"{weights:,} of {self.parameters:,} parameters ({_percent(weights, self.parameters)}) are never pruned, "
+            f"and no density counts them: {names}"
+        )
+
     def text(self) -> str:
         """Return the coverage as a table for a terminal: a line per parameter, then the totals."""
         head = ("parameter", "kind", "shape", "weights", "multiply-adds")

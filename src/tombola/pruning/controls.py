@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Generator, Tensor
 
+from tombola.errors import InputError
 from tombola.pruning.mask import Mask
 
 
@@ -37,7 +38,18 @@ def sign_preserving_redraw(weights: Mapping[str, Tensor], mask: Mask, generator:
     Every place keeps its sign. Zhou et al. 2019 ("Deconstructing Lottery Tickets") find that a ticket on another
     initialisation trains as well as the ticket where the signs are kept; this control tells whether that holds.
     """
-    return _redrawn(weights, mask, lambda kept: torch.copysign(kept.abs()[_permutation(kept, generator)], kept))
+    return _redrawn(weights, mask, lambda kept: with_sign(kept.abs()[_permutation(kept, generator)], kept))
+
+
+def with_sign(sizes: Tensor, signs: Tensor) -> Tensor:
+    """Return the magnitudes of one tensor with the signs of another.
+
+    Raises:
+        InputError: they are complex.
+    """
+    if signs.is_complex():
+        raise InputError("complex weights have no sign, so an arm can't keep or draw their signs; remove the arm")
+    return torch.copysign(sizes, signs)
 
 
 def _permutation(kept: Tensor, generator: Generator) -> Tensor:

@@ -106,13 +106,17 @@ class Mask(Mapping[str, Tensor]):
         return (self & other).remaining / either if either else 1.0
 
     def apply(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return a copy of `weights` with exactly 0.0 for every pruned weight. Other tensors are copied unchanged."""
-        return {
-            name: tensor.detach().masked_fill(~self[name].to(tensor.device), 0.0)
-            if name in self
-            else tensor.detach().clone()
-            for name, tensor in weights.items()
-        }
+        """Return a copy of `weights` with exactly 0.0 for every pruned weight. Other tensors are copied unchanged.
+
+        A tied weight is pruned under each of its names, if these share their memory, as in a module's `state_dict()`.
+        """
+        keep_at = {formats.place_of(weights[name]): keep for name, keep in self.items() if name in weights}
+        found = {}
+        for name, tensor in weights.items():
+            keep = self.get(name, keep_at.get(formats.place_of(tensor)))
+            copied = tensor.detach().clone()
+            found[name] = copied if keep is None else copied.masked_fill_(~keep.to(tensor.device), 0.0)
+        return found
 
     def apply_(self, module: nn.Module) -> None:
         """Set the pruned weights of `module` to exactly 0.0, in place, once.

@@ -28,13 +28,29 @@ def from_weights(weights: Mapping[str, Tensor], names: Iterable[str] | None = No
         InputError: `weights` has no such name.
     """
     _require_state(weights)
-    chosen = list(names) if names is not None else [name for name, tensor in weights.items() if _is_matrix(tensor)]
+    chosen = list(names) if names is not None else _matrices(weights)
     for name in chosen:
         if name not in weights:
             raise InputError(f"the weights have no {name!r}{nearest(name, weights)}")
     if not chosen:
         raise InputError("the weights have no matrix, so they have no mask; give a network's state_dict")
     return {name: weights[name] != 0 for name in chosen}
+
+
+def _matrices(weights: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of matrices; of a tied weight its first name, as `named_parameters` gives it."""
+    first: dict[tuple[Any, ...], str] = {}
+    for name, tensor in weights.items():
+        if _is_matrix(tensor):
+            first.setdefault(place_of(tensor), name)
+    return list(first.values())
+
+
+def place_of(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what two names of one tied weight have in common; empty tensors and those without memory have nothing."""
+    if tensor.is_meta or not tensor.numel() or tensor.layout != torch.strided:
+        return (id(tensor),)
+    return (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
 def from_prune(source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,6 +19,8 @@ _watched = False
 
 # Of Rprop and Adagrad: never zero, and they only scale a gradient, which is zero.
 _FACTORS = {"step_size", "sum"}
+# They only scale the momentum. Some optimisers add epsilon to them at each step (AdaBelief), so they are never zero.
+_VARIANCES = {"exp_avg_var", "exp_avg_sq", "max_exp_avg_var", "max_exp_avg_sq"}
 
 
 def watch_optimizers() -> None:
@@ -121,7 +123,7 @@ def _require_clean(
     if _is_fresh(state) or bool(keep.all()):
         return
     for key, value in state.items():
-        if key in _FACTORS:
+        if key in _FACTORS or (key in _VARIANCES and _has_clean_momentum(state, keep)):
             continue
         for tensor in _tensors(value):
             count = count_revived(tensor, keep) if tensor.shape == keep.shape else 0
@@ -131,6 +133,11 @@ def _require_clean(
                     f"{owner.where}{type(optimizer).__name__} has {key!r} of {name!r} {where}, from before hold_: "
                     f"{owner.on_state}"
                 )
+
+
+def _has_clean_momentum(state: dict[str, Any], keep: Tensor) -> bool:
+    momentum = state.get("exp_avg")
+    return isinstance(momentum, Tensor) and momentum.shape == keep.shape and not count_revived(momentum, keep)
 
 
 def _is_fresh(state: dict[str, Any]) -> bool:

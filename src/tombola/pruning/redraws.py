@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from tombola.pruning.controls import shuffled_weights, sign_preserving_redraw
+from tombola.pruning.controls import shuffled_weights, sign_preserving_redraw, with_sign
 from tombola.pruning.mask import Mask
 
 Weights = Mapping[str, Tensor]
@@ -48,7 +48,7 @@ def _replaced(kept: Kept, value: Callable[[str, Tensor], Tensor]) -> dict[str, T
 def signed_reinit(kept: Kept) -> dict[str, Tensor]:
     """Take magnitudes from another initialisation, and keep the signs (Zhou et al. 2019, mask-1 actions)."""
     fresh = kept.fresh()
-    return _replaced(kept, lambda name, weight: torch.copysign(fresh[name].to(weight), weight))
+    return _replaced(kept, lambda name, weight: with_sign(fresh[name].to(weight), weight))
 
 
 def constant(kept: Kept) -> dict[str, Tensor]:
@@ -56,7 +56,7 @@ def constant(kept: Kept) -> dict[str, Tensor]:
 
     def value(name: str, weight: Tensor) -> Tensor:
         heads = torch.rand(weight.shape, generator=kept.generator) < 0.5
-        return torch.copysign(_size(kept, name, weight), 0.5 - heads.to(weight))
+        return with_sign(_size(kept, name, weight), 0.5 - heads.to(weight))
 
     return _replaced(kept, value)
 
@@ -73,7 +73,7 @@ def random_signs(kept: Kept) -> dict[str, Tensor]:
 
 def signed_constant(kept: Kept) -> dict[str, Tensor]:
     """Set weights to plus or minus a constant, and keep the signs (Zhou et al. 2019, mask-1 actions)."""
-    return _replaced(kept, lambda name, weight: torch.copysign(_size(kept, name, weight), weight))
+    return _replaced(kept, lambda name, weight: with_sign(_size(kept, name, weight), weight))
 
 
 def _size(kept: Kept, name: str, weight: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ def notes_on(plan: Plan, store: Store) -> tuple[str, ...]:
         surplus_outputs(plan),
         unscaled_inputs(plan),
         never_pruned(plan),
+        uncounted(plan),
         skipped_rounds(plan),
         never_settles(plan),
         *plan.notes,
@@ -64,6 +65,11 @@ def never_pruned(plan: Plan) -> str:
     if unused and plan.study.trainer is not None:  # whose token ids, for one, tombola can't draw
         remedy += ", or give inputs that reach the others"
     return f"note: {found}{remedy}"
+
+
+def uncounted(plan: Plan) -> str:
+    """Return in one line that densities leave parameters out; "" where they count all matrices."""
+    return f"note: {found}" if (found := plan.coverage.uncounted()) else ""
 
 
 def skipped_rounds(plan: Plan) -> str:

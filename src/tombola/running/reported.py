@@ -31,10 +31,11 @@ class Reported:
         metric: the one that decides.
         label: of the run, for messages.
         resumed: whether the trainer may continue from a checkpoint. Else earlier reports are deleted.
+        first: the step that the run starts from.
     """
 
-    def __init__(self, path: Path | None, metric: Metric, label: str, resumed: bool):
-        self._path, self._metric, self._label = path, metric, label
+    def __init__(self, path: Path | None, metric: Metric, label: str, resumed: bool, first: int = 0):
+        self._path, self._metric, self._label, self._first = path, metric, label, first
         self.rows: dict[int, dict[str, float]] = {}
         self.seconds = 0.0  # of the processes that worked on the run before
         self._earlier = False  # whether the rows are from before a kill
@@ -108,6 +109,11 @@ class Reported:
         if whole < 0:
             raise InputError(f"run {self._label}: step={step!r} must be a whole number, 0 or more")
         step = whole
+        if step < self._first:
+            raise InputError(
+                f"run {self._label}: step {step} was reported, but the run starts from step {self._first}; count from "
+                "run.start_step, and name snapshots in the unit of the reports"
+            )
         if last is not None and step < last and not self._earlier:
             raise InputError(
                 f"run {self._label}: step {step} was reported after step {last}; steps must not decrease: count them "

@@ -22,7 +22,7 @@ from tombola.networks import initialised
 from tombola.running.kept_plan import keep_plan, require_folder_of_loop, what_changed
 from tombola.running.leases import LEASE
 from tombola.running.loop_run import FollowingRun, LoopRun, Team, require_held
-from tombola.running.notes import never_pruned
+from tombola.running.notes import never_pruned, uncounted
 from tombola.running.options import RunOptions
 from tombola.running.own_interpolations import Evaluate, interpolate
 from tombola.running.own_runs import search_mask, store_run
@@ -144,8 +144,8 @@ class Loop:
             display.note(ONE_START)
         if self.untracked:
             display.note(_what_is_untracked(self.untracked))
-        if dense := never_pruned(plan):
-            display.note(dense)
+        for note in filter(None, (never_pruned(plan), uncounted(plan))):
+            display.note(note)
         keep_plan(store.root, plan)
         display.begin([item for item in plan.work.values() if not store.has(item)])
         display.opening()
@@ -257,6 +257,8 @@ def _plain_settings(settings: Any) -> dict[str, Any]:
     if settings is not None and not isinstance(settings, Mapping):
         raise InputError(f'settings is a {type(settings).__name__}; give a dict, such as {{"lr": 0.1}}')
     for name, value in (settings or {}).items():
+        if any(isinstance(each, set | frozenset) for each in _parts_of(value)):
+            raise InputError(f"settings: {name!r} holds a set, which has no order; give a sorted list")
         try:
             to_jsonable_python(value)
         except PydanticSerializationError:
@@ -265,6 +267,14 @@ def _plain_settings(settings: Any) -> dict[str, Any]:
                 "lists or dicts of them"
             ) from None
     return dict(settings or {})
+
+
+def _parts_of(value: Any) -> Iterator[Any]:
+    """Yield a value and everything in it, in lists, tuples and dicts."""
+    yield value
+    if isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _parts_of(each)
 
 
 def _study(**fields: Any) -> Study:

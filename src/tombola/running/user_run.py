@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tombola.errors import InputError
 from tombola.formatting import counted
@@ -72,7 +72,7 @@ class UserRun:
         self._make(make)
         self._part = store.part(item.id)
         self._resumed = self._resume()
-        self._reported = Reported(self._reports(), spec.primary, item.label, self._resumed)
+        self._reported = Reported(self._reports(), spec.primary, item.label, self._resumed, self.start_step)
         self._snapshots = self._saved_snapshots() if self._resumed else {}
         self._begun = time.perf_counter() - self._reported.seconds
 
@@ -223,6 +223,7 @@ class UserRun:
             InputError: the run has ended, or the name has another form.
         """
         self._require_open(f"snapshot {name!r} was taken")
+        self._require_buffers()
         if not isinstance(name, str) or not SNAPSHOT.fullmatch(name):
             raise InputError(f"run {self.label}: a snapshot can't be called {name!r}; use a name such as step-500")
         self._hold.apply()
@@ -309,7 +310,7 @@ class UserRun:
         reported = self._reported
         history = reported.history()
         diverged = reported.diverged
-        infinite = [name for name, tensor in final.items() if not tensor.isfinite().all()]
+        infinite = [name for name, tensor in final.items() if _is_infinite(tensor, self._start.get(name))]
         if diverged is None and infinite:
             diverged = int(history["iteration"][-1]), f"weight {infinite[0]!r}"
         early_stop, better = reported.early_stop()
@@ -331,6 +332,14 @@ class UserRun:
         observe = self._item.observe.with_(Observations(named=tuple(self._snapshots)))
         return replace(self._item, observe=observe), self.mask, record, facts
 
+    def _require_buffers(self) -> None:
+        """Refuse entries of the state_dict that the factory does not build: later runs could not load them."""
+        if changed := sorted(self._model.state_dict().keys() ^ self._start.keys()):
+            raise InputError(
+                f"run {self.label}: {changed[0]!r} was added to run.model or removed from it, so other runs could not "
+                "load its weights; build all parameters and buffers where the model is made"
+            )
+
     def _final(self) -> Weights:
         """Return the trained weights under the mask, after checking that they are those of the model of this run.
 
@@ -349,6 +358,7 @@ class UserRun:
                 f"run {self.label}: {replaced[0]!r} of run.model was replaced by another parameter, which has no "
                 f"mask; {remedy}"
             )
+        self._require_buffers()
         self._hold.apply()
         final = self._weights()
         if any(bool(final[name][~keep].any()) for name, keep in self.mask.items()):
@@ -359,3 +369,11 @@ class UserRun:
                 f"{remedy}"
             )
         return final
+
+
+def _is_infinite(end: Tensor, start: Tensor | None) -> bool:
+    """Return whether training made a value infinite or NaN. A buffer may start with -inf, to mask attention."""
+    broken = ~end.isfinite()
+    if start is not None and start.shape == end.shape:
+        broken &= start.isfinite()
+    return bool(broken.any())

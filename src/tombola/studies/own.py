@@ -142,7 +142,7 @@ def make_own_plan(study: Study, max_runs: int = MAX_RUNS, problem: OwnProblem | 
     module = _checked(problem)
     inputs = example_inputs(module, problem.inputs, problem.what)
     coverage = examine(module, inputs, study.network.output, study.network.embeddings)
-    check_state_of_loop(problem.make, inputs, problem.what)
+    check_state_of_loop(problem.make, inputs, coverage.shapes(), problem.what)
     if fresh:
         _check_fresh(problem, coverage, fresh[0])
     _, remaining = reach(study, coverage)
@@ -282,6 +282,10 @@ def _checked(problem: OwnProblem) -> nn.Module:
         InputError: two calls with one seed give different weights, or share parameters.
     """
     one, other = problem.make(0), problem.make(0)
+    if isinstance(one, torch.jit.ScriptModule):
+        raise InputError(
+            f"{problem.what} is a TorchScript module, which can't be pruned; return the module that it is of"
+        )
     shared = set(map(id, other.parameters()))  # frozen ones too: masks zero them in place
     for name, weight in one.named_parameters():
         if id(weight) in shared:
@@ -294,6 +298,11 @@ def _checked(problem: OwnProblem) -> nn.Module:
         names = sorted(first.keys() ^ second.keys())
         raise InputError(f"{problem.what} built two modules from one seed, and only one of them has {names[0]!r}")
     for name, tensor in first.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise InputError(
+                f"{problem.what} keeps {name!r} in its state_dict, a {type(tensor).__name__}; tombola stores tensors "
+                "alone: let get_extra_state return one, or use a buffer"
+            )
         if tensor.is_meta:
             raise InputError(f"{problem.what} builds {name!r} on the device meta, without values; build it on the CPU")
         if tensor.shape != second[name].shape or not torch.equal(tensor, second[name]):

@@ -149,7 +149,9 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     coverage = examined(build, data, study.network)
     check_outputs(task, initialised(build, "pytorch", 0), data, study.data.source)
     if study.network.name not in NETWORKS:
-        check_state_of_study(partial(initialised, build, "pytorch"), task, data, f"network {study.network.name!r}")
+        check_state_of_study(
+            partial(initialised, build, "pytorch"), task, data, coverage.shapes(), f"network {study.network.name!r}"
+        )
     check_margins(study, task, data)
     check_validation(study)
     recipes = [study.training, *(study.recipe(1).changed(arm.training) for arm in study.arms)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from tombola.data import Description
 from tombola.errors import InputError
 from tombola.networks.one_batch import Batch, Inputs
+from tombola.networks.shared_memory import shared_memory
 from tombola.seeds import own_draws, seed_draws
 from tombola.tasks import Task
 
@@ -24,13 +25,16 @@ PLAIN = (bool, int, float, str, type(None), Tensor)
 Look = Callable[[nn.Module], Any]  # what a module computes: tensors in any structure
 
 
-def check_state_of_study(make: Callable[[int], nn.Module], task: Task, data: Description, what: str) -> None:
+def check_state_of_study(
+    make: Callable[[int], nn.Module], task: Task, data: Description, prunable: Container[str], what: str
+) -> None:
     """Check a network that tombola trains: output, loss and gradients follow from its state_dict.
 
     Raises:
-        InputError: they do not.
+        InputError: they do not, two networks share memory, or the network changes its inputs.
     """
     batch = task.made_up(data, EXAMPLES)
+    before = [each.clone() for each in _tensors(batch)]
 
     def evaluated(module: nn.Module) -> Any:
         with torch.no_grad():
@@ -41,12 +45,18 @@ def check_state_of_study(make: Callable[[int], nn.Module], task: Task, data: Des
         weights = [each for each in module.parameters() if each.requires_grad]
         return [loss.detach(), *torch.autograd.grad(loss, weights, allow_unused=True)]
 
+    _check_memory(make, trained, prunable, what)
     module = make(0)
     _seen(trained, module)  # counters count, averages move, caches fill
+    if not all(map(_equal, _tensors(batch), before)):
+        raise InputError(
+            f"{what} changes its inputs in place, so it would change the data of later evaluations; let its forward "
+            "work on a copy, such as x = x * 0.5"
+        )
     _compare(module, make, (evaluated, trained), what)
 
 
-def check_state_of_loop(make: Callable[[int], nn.Module], inputs: Inputs, what: str) -> None:
+def check_state_of_loop(make: Callable[[int], nn.Module], inputs: Inputs, prunable: Container[str], what: str) -> None:
     """Check a network that a user's loop trains: its output in evaluation follows from its state_dict.
 
     An attribute that training changes is the loop's affair, which may reset it, as it does the state between two
@@ -69,6 +79,7 @@ def check_state_of_loop(make: Callable[[int], nn.Module], inputs: Inputs, what: 
         return called(module.eval())
 
     module = make(0)
+    _check_memory(make, lambda module: called(module.train()), prunable, what)
     has_buffers = any(each._non_persistent_buffers_set for each in module.modules())
     _compare(module, make, (evaluated,), what)
     if not has_buffers:
@@ -79,6 +90,31 @@ def check_state_of_loop(make: Callable[[int], nn.Module], inputs: Inputs, what: 
     for mine, theirs in zip(module.modules(), trained.modules(), strict=False):
         mine._buffers.update({name: theirs._buffers[name] for name in theirs._non_persistent_buffers_set})
     _compare(module, make, (evaluated,), what)
+
+
+def _check_memory(make: Callable[[int], nn.Module], train: Look, prunable: Container[str], what: str) -> None:
+    """Check that training one network leaves the next one as its factory builds it.
+
+    A factory may take a tensor of its own into each network: a table of pretrained vectors, or a backbone. What neither
+    training nor a mask changes may lie in one memory: most buffers, and frozen tables.
+
+    Raises:
+        InputError: two networks share what training or a mask changes.
+    """
+    one, other = make(0), make(1)
+    names = shared_memory(one, other)
+    if not names:
+        return
+    frozen = {name: weight.detach() for name, weight in other.named_parameters() if not weight.requires_grad}
+    constant = dict(other.named_buffers()) | {name: each for name, each in frozen.items() if name not in prunable}
+    before = {name: constant[name].clone() for name in names if name in constant}
+    _seen(train, one)
+    for name in names:
+        if name not in before or not _equal(before[name], constant[name]):
+            raise InputError(
+                f"{what} puts the same memory into {name!r} of every model, so one run would change the weights of "
+                "another; clone() the tensor, or build a new module in each call"
+            )
 
 
 def _compare(one: nn.Module, make: Callable[[int], nn.Module], looks: tuple[Look, ...], what: str) -> None:
@@ -127,8 +163,12 @@ def _seen(look: Look, module: nn.Module) -> list[Tensor]:
             found = look(module)
         except Exception:
             return []
+    return [each.detach() for each in _tensors(found)]
+
+
+def _tensors(found: Any) -> list[Tensor]:
     leaves = tree_leaves(found if isinstance(found, Tensor | tuple | list | Mapping) else vars(found))
-    return [each.detach() for each in leaves if isinstance(each, Tensor)]
+    return [each for each in leaves if isinstance(each, Tensor)]
 
 
 def _agree(one: list[Tensor], other: list[Tensor]) -> bool:
@@ -143,7 +183,8 @@ def _equal(one: Tensor, other: Tensor) -> bool:
         return False
     if one.layout != torch.strided or not one.is_floating_point() or not one.numel():
         return one.layout != torch.strided or torch.equal(one, other)
-    limit = (ROUNDING if one.device.type == "cpu" else ROUNDING_GPU) * float(one.nan_to_num().abs().max())
+    largest = float(one.where(one.isfinite(), 0).abs().max())  # outputs may mask classes by -inf
+    limit = (ROUNDING if one.device.type == "cpu" else ROUNDING_GPU) * largest
     return torch.allclose(one, other, rtol=0, atol=limit, equal_nan=True)
 
 

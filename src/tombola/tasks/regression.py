@@ -71,7 +71,7 @@ class Regression(Task):
         width = len(rest) // 4
         squared, absolute, total, squares = (rest[place * width : (place + 1) * width] for place in range(4))
         error = sum(squared) / (examples * width)
-        spreads = [square - each * each / examples for each, square in zip(total, squares, strict=True)]
+        spreads = [_spread(each, square, examples) for each, square in zip(total, squares, strict=True)]
         shares = [1 - ratio(one, spread, 1.0) for one, spread in zip(squared, spreads, strict=True)]
         return error, math.sqrt(error), sum(absolute) / (examples * width), sum(shares) / width
 
@@ -101,3 +101,9 @@ def _like(output: Tensor, targets: Tensor) -> Tensor:
     if output.dim() == 2 and targets.dim() == 1 and output.shape[1] == 1:
         return output.squeeze(1)
     return output
+
+
+def _spread(total: float, squares: float, examples: float) -> float:
+    """Return the sum of squared distances from the mean; 0 where nothing but rounding is left of it."""
+    spread = squares - total * total / examples
+    return spread if spread > 1e-12 * squares else 0.0

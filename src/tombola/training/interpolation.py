@@ -98,10 +98,16 @@ def interpolate(
 
 
 def between(one: Weights, other: Weights, position: float) -> Weights:
-    """Return the weights at a position from 0 to 1; what is not a float, such as a count, is the nearer end's."""
+    """Return the weights at a position from 0 to 1.
+
+    What is not a float, such as a count, is the nearer end's. What both ends have stays, such as -inf in a buffer that
+    masks attention: between two infinities lies NaN.
+    """
     nearer = one if position < 0.5 else other
     return {
-        name: torch.lerp(tensor, other[name], position) if tensor.is_floating_point() else nearer[name]
+        name: torch.where(tensor == other[name], tensor, torch.lerp(tensor, other[name], position))
+        if tensor.is_floating_point()
+        else nearer[name]
         for name, tensor in one.items()
     }
 
