@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def outputs_of(module, examples, flags=FAST):
     with torch.no_grad():
         expected = module.eval()(examples)
     compiled = Compiled(sources_of(trace(module, shape), "net"), shape, tuple(expected.shape[1:]), flags)
-    compiled._memory[:] = 1e3  # what an earlier example left behind must not matter
+    compiled._memory.numbers[:] = 1e3  # what an earlier example left behind must not matter
     compiled(examples.numpy())
     return compiled(examples.numpy()), expected.numpy()
 
@@ -262,6 +263,57 @@ def test_names_must_be_identifiers(name):
         sources_of(trace(nn.Linear(2, 2), (2,)), name)
 
 
+class Windows(nn.Module):
+    """Each frame beside its neighbours: a linear layer reads most numbers up to three times."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4 * 8 * 3, 32), nn.Linear(32, 5)
+
+    def forward(self, x):
+        windows = torch.cat([x[:, :-2], x[:, 1:-1], x[:, 2:]], -1)
+        return self.last(functional.relu(self.first(windows.flatten(1))))
+
+
+@pytest.mark.parametrize("density", [0.1, 0.6, 1.0])
+def test_numbers_that_a_linear_layer_reads_twice(density):
+    assert_same(randomised(Windows(), density), draw(9, 6, 8))
+
+
+@pytest.mark.parametrize("count", [3, 100])
+def test_the_example_beside_itself(count):
+    layer = nn.Linear(3 * count, 20)
+    assert_same(Calls(lambda x, layer: layer(torch.cat([x, x * 2, x], 1)), layer), draw(5, count))
+    layer.weight.data[:, 2 * count :] = -layer.weight.data[:, :count]  # what is added up is nothing
+    assert_same(Calls(lambda x, layer: layer(torch.cat([x, x * 2, x], 1)), layer), draw(5, count))
+
+
+def test_a_row_wider_than_an_index_reaches():
+    layer = nn.Linear(2**16, 1)
+    assert_same(layer, draw(2, 2**16))
+    layer = nn.Linear(2 * 40_000, 1)  # more weights than numbers
+    assert_same(Calls(lambda x, layer: layer(torch.cat([x, x], 1)), layer), draw(2, 40_000))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: y * x.mean((2, 3)).view(len(x), 2, 4, 1, 1),
+        lambda x, y: y * x.mean((1, 2, 3)).view(len(x), 1, 1, 1, 1),
+        lambda x, y: y * y.mean((2, 3, 4), keepdim=True),
+        lambda x, y: y + x[:, :4].unsqueeze(1),
+        lambda x, y: y.mean((3, 4)) - x.mean((2, 3)).view(len(x), 2, 4)[:, :, :1],
+        lambda x, y: y.view(len(x), 2, 2, 2, 5, 6) * y.view(len(x), 2, 2, 2, 5, 6).mean((2, 5), keepdim=True),
+    ],
+)
+def test_groups_of_channels_that_are_broadcast(function):
+    def forward(x, conv):
+        x = conv(x)
+        return function(x, x.view(len(x), 2, 4, 5, 6)).flatten(1)
+
+    assert_same(Calls(forward, nn.Conv2d(3, 8, 3, padding=1)), draw(2, 3, 5, 6))
+
+
 def test_memory_is_used_again_and_nothing_overlaps():
     module = factory(NetworkSettings(name="resnet-20"), (3, 32, 32), 10)()
     program = lower(fold(trace(module, (3, 32, 32))))
@@ -344,6 +396,20 @@ def test_threads_give_the_same(monkeypatch):
     np.testing.assert_array_equal(result, one[:1])
     with pytest.raises(InputError, match=r"the network takes \(N, 3, 12, 12\)"):
         compiled(examples.numpy()[:, :1])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_callers_in_several_threads_do_not_disturb_each_other(threads):
+    module = nn.Sequential(nn.Linear(64, 200), nn.ReLU(), nn.Linear(200, 10))
+    compiled = Compiled(sources_of(trace(module, (64,)), "net"), (64,), (10,), FAST)
+    batches = [draw(200, 64, seed=seed).numpy() for seed in range(3)]
+    expected = [compiled(each, threads) for each in batches]
+
+    def same(number):
+        return all(np.array_equal(compiled(batches[number], threads), expected[number]) for _ in range(20))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(same, range(3)))
 
 
 def test_without_a_compiler_one_sentence_says_so(monkeypatch):

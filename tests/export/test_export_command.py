@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from click.testing import CliRunner
 from made_up_tickets import ticket_of
@@ -9,7 +11,7 @@ from made_up_tickets import ticket_of
 import tombola
 from tombola.cli import cli
 from tombola.errors import InputError
-from tombola.export import FORMATS, export
+from tombola.export import FORMATS, default_path, export
 from tombola.export.packed.decode import read
 from tombola.export.packed.ticket import load_packed
 from tombola.export.smaller import load_compact
@@ -103,6 +105,27 @@ def test_a_ticket_s_file_has_no_levels(results, tmp_path):
         run(tmp_path / "nothing", "--to", "compact")
     with pytest.raises(InputError, match="a file system allows"):
         run("a" * 5000, "--to", "compact")
+
+
+@pytest.mark.parametrize(
+    ("origin", "name"),
+    [
+        ({"study": "/tmp/x/../evil", "arm": "a b"}, "_tmp_x____evil-a_b-trial-0-level-01.tombola"),
+        ({"study": "größe_2-b", "level": 12}, "größe_2-b-ticket-trial-0-level-12.tombola"),
+        ({"study": ["x"], "arm": None}, "__x__-None-trial-0-level-01.tombola"),
+    ],
+)
+def test_a_ticket_can_not_choose_another_folder(origin, name):
+    ticket = ticket_of(hidden=[5])
+    assert str(default_path(replace(ticket, origin=ticket.origin | origin), "packed")) == name
+
+
+@pytest.mark.parametrize("field", ["trial", "level"])
+@pytest.mark.parametrize("value", [[1], "../x", 1.5, True, None])
+def test_a_ticket_whose_numbers_are_none_has_no_default_path(field, value):
+    ticket = ticket_of(hidden=[5])
+    with pytest.raises(InputError, match=f"the ticket's {field} is .*not a whole number: give the path of the file"):
+        default_path(replace(ticket, origin=ticket.origin | {field: value}), "packed")
 
 
 def test_every_format_can_be_imported_and_is_known_by_name(tmp_path):

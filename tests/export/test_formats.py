@@ -79,7 +79,7 @@ def test_small_indices_of_large_layers():
 def test_a_caller_keeps_the_memory_that_it_uses():
     ones, sources = np.ones((1, 1, 6, 6), np.float32), ticket_sources(random_ticket())
     call = Compiled(sources, (1, 6, 6), (4,), FAST).caller(ones.copy(), np.empty((1, 4), np.float32))
-    compiled, _, result = call.keeps
+    compiled, _, result, _ = call.keeps
     call()
     np.testing.assert_array_equal(result, compiled(ones))
 
@@ -95,6 +95,32 @@ def test_files_of_c(tmp_path):
     assert "void net_12_run(" in (tmp_path / "12.h").read_text()
     export_c(ticket, tmp_path / "a.c", name="other")
     assert "void other_run(" in (tmp_path / "a.h").read_text()
+
+
+@needs_compiler
+@pytest.mark.parametrize("inputs", ["normalised", "raw", "bytes"])
+def test_c_that_computes_something_else_is_not_written(inputs, tmp_path, monkeypatch):
+    """The C of other weights stands for a fault of the exporter."""
+    ticket = random_ticket()
+    sources = ticket_sources(ticket, "net", "start", inputs)
+    monkeypatch.setattr("tombola.export.c.ticket_sources", lambda *arguments: sources)
+    export_c(ticket, tmp_path / "start.c", "start", inputs)
+    with pytest.raises(InputError, match=r"the C code does not match PyTorch: the largest difference is .* nothing"):
+        export_c(ticket, tmp_path / "trained.c", "trained", inputs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["start.c", "start.h"]
+
+
+def test_a_compiler_that_fails_does_not_keep_c_from_being_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "false")
+    export_c(random_ticket(), tmp_path / "net.c")
+    assert (tmp_path / "net.c").is_file()
+
+
+@pytest.mark.parametrize("name", ["net.h", "net.H"])
+def test_the_name_of_a_header_is_no_path_of_c(name, tmp_path):
+    with pytest.raises(InputError, match=r"is the name of the header: give the path of the C file, net.c"):
+        random_ticket().export("c", tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_half_written(tmp_path):

@@ -89,6 +89,11 @@ def test_operators(function):
         (lambda m, x: (x, x), "must return one tensor"),
         (lambda m, x: torch.ones(2, 3), "must return one tensor"),
         (lambda m, x: x * float("inf"), "not finite"),
+        (lambda m, x: functional.max_pool2d(x.mean(1), 2), "'max_pool2d' on examples without an axis of channels: add"),
+        (lambda m, x: functional.avg_pool2d(x.mean(1), 2), "'avg_pool2d' on examples without an axis of channels"),
+        (lambda m, x: functional.adaptive_avg_pool2d(x.mean(1), 2), "'adaptive_avg_pool2d' on examples without"),
+        (lambda m, x: functional.adaptive_max_pool2d(x.mean(1), 2), "'adaptive_max_pool2d' on examples without"),
+        (lambda m, x: functional.max_pool1d(x.mean((1, 2)), 2), "'max_pool1d' on examples without an axis"),
     ],
 )
 def test_what_is_refused(function, words):

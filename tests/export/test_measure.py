@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,13 +15,16 @@ from small_tickets import random_ticket
 from tombola import cli
 from tombola.errors import InputError
 from tombola.export import rivals
+from tombola.export.artefacts import in_blocks
 from tombola.export.c.build import compiler
 from tombola.export.conditions import conditions
-from tombola.export.measure import Examples, Measurement, measure
+from tombola.export.measure import Examples, Measurement, accuracy, measure
+from tombola.export.measure_command import _named_examples
 from tombola.export.measure_table import measurement_table
 from tombola.export.rivals import RIVALS, Contest, NotFor
 from tombola.export.timing import interleave, torch_threads
 from tombola.formatting import byte_size, latency
+from tombola.tasks import TASKS, Metric, TaskSettings
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler")
 INSTALLED = [name for name, rival in RIVALS.items() if not rival.missing() and name != "torch.compile"]
@@ -103,6 +107,20 @@ def test_what_can_not_be_measured(options, words):
         measure(random_ticket(), **options)
 
 
+class Squeezed(torch.nn.Linear):
+    """It loses the axis of the batch where there is one example."""
+
+    def forward(self, x):
+        return super().forward(x).squeeze()
+
+
+def test_a_last_block_of_one_example_that_loses_its_axis_is_refused():
+    compute = in_blocks(Squeezed(3, 1))
+    assert compute(np.zeros((1002, 3), np.float32)).shape == (1002,)
+    with pytest.raises(InputError, match=r"for a batch of 1 have shape \(\), without the axis of the batch: keep it"):
+        compute(np.zeros((1001, 3), np.float32))
+
+
 def test_rounds_are_interleaved():
     order = []
     calls = {name: lambda name=name: (order.append(name), time.sleep(0.011)) for name in "ab"}
@@ -139,9 +157,66 @@ def test_the_command(tmp_path, monkeypatch):
         run(*common, "--test", npz(tmp_path))
 
 
-def npz(folder):
-    """Return a data set whose examples have another shape."""
-    inputs, targets = np.zeros((8, 5), np.float32), np.arange(8) % 2
+@pytest.mark.parametrize(
+    ("outputs", "targets"),
+    [
+        (np.zeros((8, 1), np.float32), np.arange(8) % 2),
+        (np.zeros(8, np.float32), np.arange(8) % 2),
+        (np.zeros((8, 2, 3), np.float32), np.arange(8) % 2),
+        (np.zeros((8, 2), np.float32), np.arange(8) / 8),
+        (np.zeros((8, 2), np.float32), np.zeros((8, 2), np.int64)),
+    ],
+)
+def test_the_accuracy_of_what_are_no_classes_is_refused(outputs, targets):
+    with pytest.raises(InputError, match=r"the accuracy of classes needs outputs \[N, 2 or more\] and class numbers"):
+        accuracy(outputs, targets)
+
+
+def test_one_logit_has_no_accuracy_of_classes(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    random_ticket(input_shape=(5,), classes=1).save(tmp_path / "ticket")
+    with pytest.raises(InputError, match="or give a results folder, whose study names its task"):
+        run("measure", str(tmp_path / "ticket"), "--rival", "PyTorch", "--test", npz(tmp_path))
+
+
+def study_of(task):
+    """Return a results folder's study and metric, as far as measuring asks for them."""
+    settings = TaskSettings.model_validate(task)
+    primary = settings.make().primary if settings.name in TASKS else Metric("mse", "lower")
+    study = SimpleNamespace(trainer=None, task=settings)
+    return SimpleNamespace(study=study, plan=SimpleNamespace(measures=SimpleNamespace(primary=primary)))
+
+
+@pytest.mark.parametrize("metric", ["rmse", "mae"])
+def test_another_test_set_has_the_metric_of_the_study(metric, tmp_path):
+    ticket, generator = random_ticket(input_shape=(5,), classes=1), np.random.default_rng(0)
+    source = npz(tmp_path, generator.normal(size=(8, 5)).astype(np.float32))
+    task = {"name": "regression", "metric": metric, "unit": "kW"}
+    examples = _named_examples(ticket, source, None, study_of(task))
+    with torch.no_grad():
+        outputs = ticket.build(True).eval()(torch.from_numpy(examples.inputs)).numpy()
+    errors = outputs[:, 0] - np.arange(8) % 2
+    expected = {"rmse": np.sqrt(np.square(errors).mean()), "mae": np.abs(errors).mean()}[metric]
+    assert examples.metric_name == metric
+    assert examples.metric(outputs, examples.targets) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("classification", "the network must return one row of class scores|the network returns 1 scores"),
+        ("segmentation", "segmentation"),
+        ("elsewhere:Task", "the study's metric is mse, which your own code computes"),
+    ],
+)
+def test_a_test_set_that_is_not_for_the_study(task, words, tmp_path):
+    with pytest.raises(InputError, match=words):
+        _named_examples(random_ticket(input_shape=(5,), classes=1), npz(tmp_path), None, study_of(task))
+
+
+def npz(folder, inputs=None):
+    """Return a data set of eight examples of five numbers."""
+    inputs, targets = np.zeros((8, 5), np.float32) if inputs is None else inputs, np.arange(8) % 2
     names = ("x_train", "y_train", "x_test", "y_test")
     np.savez(folder / "own.npz", **dict(zip(names, (inputs, targets, inputs, targets), strict=True)))
     return str(folder / "own.npz")

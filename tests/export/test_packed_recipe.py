@@ -78,6 +78,6 @@ def test_another_generator_is_noticed(tmp_path, monkeypatch):
     import tombola.export.packed.ticket as module
 
     path = drawn_ticket().export("packed", tmp_path / "x", form="recipe")
-    monkeypatch.setattr(module, "drawn", lambda origin, recipe, mask: drawn(origin, {**recipe, "seed": 6}, mask))
+    monkeypatch.setattr(module, "drawn", lambda origin, recipe, *others: drawn(origin, {**recipe, "seed": 6}, *others))
     with pytest.raises(InputError, match="gives other weights on this machine"):
         load_packed(path)

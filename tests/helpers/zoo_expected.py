@@ -131,8 +131,8 @@ unused-branch                =             =             =             =        
 identity                     =             =             =             =             =
 branch                       choice        =             =             choice        choice
 branch-of-the-network        (network)     =             =             (network)     (network)
-float64                      (network)     =             =             (network)     =
-float64-output               (network)     =             =             (network)     =
+float64                      (network)     first         =             (network)     =
+float64-output               (network)     output        =             (network)     =
 bfloat16                     (network)     first         =             (network)     first
 complex-weights              0             0.first       =             0             0.first
 embedding                    table         =             =             table         =

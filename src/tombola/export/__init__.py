@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tombola.errors import InputError, nearest
+from tombola.errors import InputError, nearest, shown
 
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
@@ -94,7 +95,18 @@ def _require_type(name: str, value: Any, default: Any) -> None:
 
 
 def default_path(ticket: Ticket, to: str) -> Path:
-    """Return the name of a ticket's file in the present folder."""
-    origin = ticket.origin
-    words = [origin.get("study", "ticket"), origin.get("arm", "ticket"), f"trial-{origin.get('trial', 0)}"]
-    return Path("-".join([*map(str, words), f"level-{origin.get('level', 0):02}"]) + FORMATS[to].suffix)
+    """Return the name of a ticket's file in the present folder, wherever a stranger's ticket wants it to go.
+
+    Raises:
+        InputError: the ticket's trial or level is not a whole number.
+    """
+    words = [re.sub(r"[^\w-]", "_", str(ticket.origin.get(name, "ticket"))) for name in ("study", "arm")]
+    words += [f"trial-{_number(ticket, 'trial')}", f"level-{_number(ticket, 'level'):02}"]
+    return Path("-".join(words) + FORMATS[to].suffix)
+
+
+def _number(ticket: Ticket, name: str) -> int:
+    found = ticket.origin.get(name, 0)
+    if type(found) is not int:
+        raise InputError(f"the ticket's {name} is {shown(found)}, not a whole number: give the path of the file")
+    return found

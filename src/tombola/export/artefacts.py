@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tombola.errors import InputError
 from tombola.export import graph as g
 from tombola.export.c import ops as o
 from tombola.export.c import ticket_sources
@@ -23,6 +24,7 @@ from tombola.export.check import shape_of
 from tombola.export.graph_trace import trace, trace_ticket
 from tombola.export.packed.ticket import load_packed
 from tombola.export.rivals import Call, Contest
+from tombola.export.sizes import distinct, held_bytes, pruned
 from tombola.export.smaller import load_compact
 from tombola.export.sparse_torch import export_pytorch, load
 
@@ -42,8 +44,8 @@ class Artefact:
 
     Args:
         name: of the form.
-        bytes: on the disk; of C, of object code and constant data.
-        parameters: numbers that it holds: weights, biases, and what batch norm keeps.
+        bytes: on the disk; of C, of object code and constant data; of the dense network, of its tensors.
+        parameters: numbers that it holds: weights, biases, and what batch norm keeps. Tied weights count once.
         multiply_adds: for one example.
         memory: bytes of weights and working memory for one example, computed from the plan; the runtime's own memory
             is not in it.
@@ -61,24 +63,37 @@ class Artefact:
 
 
 def in_blocks(module: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that computes a module for many examples."""
+    """Return a function that computes a module for many examples.
+
+    It raises InputError where the outputs lose the axis of the batch.
+    """
 
     def run(examples: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            parts = [module(part).numpy() for part in torch.from_numpy(examples).split(BLOCK)]
+            parts = [_by_example(module, part) for part in torch.from_numpy(examples).split(BLOCK)]
         return np.concatenate(parts)
 
     return run
+
+
+def _by_example(module: nn.Module, examples: torch.Tensor) -> np.ndarray:
+    outputs: np.ndarray = module(examples).numpy()
+    if outputs.shape[:1] != examples.shape[:1]:
+        raise InputError(
+            f"the network's outputs for a batch of {len(examples)} have shape {outputs.shape}, without the axis of the "
+            "batch: keep it, as squeeze(1) does where squeeze() does not"
+        )
+    return outputs
 
 
 def dense(ticket: Ticket) -> Artefact:
     """Return the ticket's network with all weights, the pruned ones as zeros, as PyTorch computes it."""
     module = ticket.build(trained=True).eval()
     graph = trace_ticket(ticket)
-    parameters = sum(each.numel() for each in ticket.trained.values() if each.is_floating_point())
+    parameters = sum(each.numel() for each in distinct(module))
     adds = sum(node.weight.numel() * _uses(node) for node in graph if isinstance(node, g.Linear | g.Conv))
     memory = 4 * (parameters + _activations(graph))
-    return Artefact("dense float32", 4 * parameters, parameters, adds, memory, in_blocks(module), None)
+    return Artefact("dense float32", held_bytes(module), parameters, adds, memory, in_blocks(module), None)
 
 
 def _uses(node: g.Linear | g.Conv) -> int:
@@ -138,9 +153,9 @@ def pytorch_artefact(ticket: Ticket) -> Artefact:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ticket.safetensors"
         export_pytorch(ticket, path)
-        size, module = path.stat().st_size, load(path, trust=True)
-    live = ticket.mask.remaining
-    others = sum(each.numel() for name, each in ticket.trained.items() if name not in ticket.mask)
+        size, module = path.stat().st_size, load(path, trust=True, factory=ticket._factory)
+    whole = dense(ticket)
+    live = whole.parameters - pruned(ticket.build(trained=True), ticket.mask)
     adds = _counts(trace_ticket(ticket))[1]
 
     def call(contest: Contest) -> Call:
@@ -152,7 +167,7 @@ def pytorch_artefact(ticket: Ticket) -> Artefact:
         return once
 
     name = f"pytorch ({module.backend})"
-    return Artefact(name, size, live + others, adds, dense(ticket).memory, in_blocks(module), call)
+    return Artefact(name, size, live, adds, whole.memory, in_blocks(module), call)
 
 
 def compact_artefact(ticket: Ticket) -> Artefact:
@@ -179,9 +194,9 @@ def packed_artefact(ticket: Ticket) -> Artefact:
     """Return the ticket packed with the format's own settings, as the decoded file computes it."""
     with tempfile.TemporaryDirectory() as folder:
         path = ticket.export("packed", Path(folder) / "ticket")
-        size, module = path.stat().st_size, load_packed(path, trust=True)
+        size, module = path.stat().st_size, load_packed(path, trust=True, factory=ticket._factory)
     whole = dense(ticket)
-    live = sum(int(each.count_nonzero()) for each in module.state_dict().values() if each.is_floating_point())
+    live = sum(int(each.count_nonzero()) for each in distinct(module))
     # Unpacked, it is computed as a dense network is: it has no latency of its own.
     return Artefact("packed", size, live, whole.multiply_adds, whole.memory, in_blocks(module), None)
 

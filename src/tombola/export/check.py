@@ -74,7 +74,9 @@ def outputs_of(module: nn.Module, inputs: Tensor) -> Tensor:
         return one_tensor(module.eval()(inputs))
 
 
-def check_same(expected: Tensor, found: Tensor, what: str, tolerance: float = TOLERANCE) -> float:
+def check_same(
+    expected: Tensor, found: Tensor, what: str, tolerance: float = TOLERANCE, remedy: str = "tombola wrote nothing"
+) -> float:
     """Return the largest difference, relative to the largest expected output.
 
     Raises:
@@ -85,6 +87,6 @@ def check_same(expected: Tensor, found: Tensor, what: str, tolerance: float = TO
     if not relative <= tolerance:
         raise InputError(
             f"{what} does not match PyTorch: the largest difference is {largest:.3g}, {relative:.2%} of the largest "
-            f"output, but at most {tolerance:.2%} is allowed; tombola wrote nothing"
+            f"output, but at most {tolerance:.2%} is allowed; {remedy}"
         )
     return relative

@@ -74,6 +74,7 @@ def export(
     """
     from tombola.errors import nearest
     from tombola.export import FORMATS, default_path
+    from tombola.export.sizes import held_bytes
     from tombola.export.source import ticket_of
 
     if form not in FORMATS:
@@ -85,9 +86,18 @@ def export(
     given = _with_examples(form, given, source, ticket, data)
     path = out / default_path(ticket, form) if out is not None and out.is_dir() else out
     written = ticket.export(form, path, **given)
-    dense = sum(tensor.numel() * tensor.element_size() for tensor in ticket.trained.values())
+    dense = held_bytes(ticket.build(trained=True))
     size = written.stat().st_size
     click.echo(f"{written}: {size:,} bytes; the dense network's tensors have {dense:,} ({dense / size:.1f}x)")
+    # Fine-tuned values and starting weights from a seed are not meant to give the ticket's outputs.
+    if form == "packed" and "finetune" not in given and given.get("form", "values") == "values":
+        from tombola.export.packed.ticket import largest_difference
+
+        if (share := largest_difference(ticket, written, given.get("weights", "trained"))) is not None:
+            click.echo(
+                f"its outputs differ from the ticket's by up to {share:.1%} of the largest, on random inputs; "
+                "`tombola measure` tests it on data"
+            )
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -31,15 +31,40 @@ def followed(module: nn.Module, inputs: Tensor, any_batch: bool = False) -> torc
     shapes: Any = torch.export.ShapesCollection() if any_batch else None
     if any_batch:
         shapes[inputs] = {0: torch.export.Dim("batch")}
+    _require_float32(module, inputs)
     try:
         with quietly():
             return torch.export.export(module, (inputs,), strict=False, dynamic_shapes=shapes)
     except Exception as error:  # whatever a forward pass does that can't be followed
         layer = layer_of_error(error, module)
+        if inputs.is_floating_point() and isinstance(module.get_submodule(layer), nn.Embedding | nn.EmbeddingBag):
+            raise InputError(
+                f"layer {layer!r} takes tokens, but this format supports only inputs of type float32: choose packed or "
+                "pytorch"
+            ) from error
         raise InputError(
             f"{f'the forward pass of layer {layer!r}' if layer else 'the forward pass of the network'} can't be traced "
             f"on examples of shape {tuple(inputs.shape[1:])} ({type(error).__name__}: {plain(str(error), 200)}); let "
             "it depend only on the shape of its one input, and read the number of examples as x.shape[0], not len(x)"
+        ) from error
+
+
+def _require_float32(module: nn.Module, inputs: Tensor) -> None:
+    """Refuse a network that fails on float32 inputs because its weights are of another type.
+
+    One that converts its inputs passes: a tracer then follows the conversion.
+    """
+    kinds = {str(each.dtype).removeprefix("torch.") for each in module.parameters() if each.is_floating_point()}
+    if inputs.dtype != torch.float32 or kinds <= {"float32"}:
+        return
+    try:
+        with torch.no_grad(), quietly():
+            module(inputs)
+    except Exception as error:  # whatever a forward pass raises
+        others = " and ".join(sorted(kinds - {"float32"}))
+        raise InputError(
+            f"the network has weights of type {others} and fails on inputs of type float32 ({plain(str(error), 200)}): "
+            "convert it to float32 first"
         ) from error
 
 

@@ -16,6 +16,8 @@ from tombola.errors import InputError
 
 Shape = tuple[int, ...]
 
+REMEDY = "replace the layer, or export to onnx"
+
 
 class Unsupported(InputError):
     """A layer or an operator that an export can't hold.
@@ -26,7 +28,7 @@ class Unsupported(InputError):
         remedy: what the user can do.
     """
 
-    def __init__(self, layer: str, operator: str, remedy: str = "replace the layer, or export to onnx"):
+    def __init__(self, layer: str, operator: str, remedy: str = REMEDY):
         super().__init__(f"{f'layer {layer!r}' if layer else 'the network'} uses {operator}: {remedy}")
         self.layer, self.operator = layer, operator
 

@@ -117,6 +117,20 @@ def _clamp(step: Step) -> g.Node:
     return g.Activation(*step.base(), "hardtanh", (float(low), float(high)))
 
 
+def _pool(axes: int, make: Callable[[Step], g.Node]) -> Callable[[Step], g.Node]:
+    """Return what makes a pool's node, and refuses one whose examples have no channels.
+
+    PyTorch takes a batch of such examples for one example, and its examples for channels.
+    """
+
+    def checked(step: Step) -> g.Node:
+        if rank(step.source()) != axes + 2:
+            raise step.refuse("on examples without an axis of channels", "add one, as with x.unsqueeze(1)")
+        return make(step)
+
+    return checked
+
+
 def _max_pool(step: Step) -> g.Node:
     given = step.arguments()
     axes = rank(step.source()) - 2
@@ -240,14 +254,10 @@ HANDLERS: dict[str, Callable[[Step], g.Node | None]] = {
     "hardswish": _activation("hardswish"),
     "hardtanh": _activation("hardtanh", "min_val", "max_val"),
     "clamp": _clamp,
-    "max_pool1d": _max_pool,
-    "max_pool2d": _max_pool,
-    "max_pool3d": _max_pool,
-    "avg_pool1d": _avg_pool,
-    "avg_pool2d": _avg_pool,
-    "avg_pool3d": _avg_pool,
-    **{f"adaptive_avg_pool{axes}d": _adaptive("average") for axes in (1, 2, 3)},
-    **{f"adaptive_max_pool{axes}d": _adaptive("max") for axes in (1, 2, 3)},
+    **{f"max_pool{axes}d": _pool(axes, _max_pool) for axes in (1, 2, 3)},
+    **{f"avg_pool{axes}d": _pool(axes, _avg_pool) for axes in (1, 2, 3)},
+    **{f"adaptive_avg_pool{axes}d": _pool(axes, _adaptive("average")) for axes in (1, 2, 3)},
+    **{f"adaptive_max_pool{axes}d": _pool(axes, _adaptive("max")) for axes in (1, 2, 3)},
     "mean": _mean,
     **dict.fromkeys(RESHAPES.split(), s.reshape),
     "permute": s.permute,

@@ -58,10 +58,10 @@ class Step:
         """Return the name of a parameter in the state_dict; "" for a computed tensor or None."""
         return self.parameters.get(argument, "") if isinstance(argument, fx.Node) else ""
 
-    def refuse(self, why: str = "") -> g.Unsupported:
+    def refuse(self, why: str = "", remedy: str = g.REMEDY) -> g.Unsupported:
         """Return the error for a form of an operator that no node stands for."""
         name = str(self.node.target).removeprefix("aten.").split(".")[0]
-        return g.Unsupported(self.layer, f"the operator {name!r}{f' {why}' if why else ''}")
+        return g.Unsupported(self.layer, f"the operator {name!r}{f' {why}' if why else ''}", remedy)
 
     def base(self, *sources: fx.Node) -> tuple[str, str, tuple[str, ...], tuple[int, ...]]:
         """Return name, layer, inputs and shape of the node to make."""

@@ -111,7 +111,10 @@ class _Reader:
         self.names: dict[fx.Node, str] = {}
         self.stale: set[fx.Node] = set()  # changed in place through another name
         self.parameters: dict[fx.Node, str] = {}
-        self.tensors = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
+        self.tensors = {
+            **dict(module.named_parameters(remove_duplicate=False)),
+            **dict(module.named_buffers(remove_duplicate=False)),
+        }
 
     def graph(self) -> g.Graph:
         for node in self.program.graph.nodes:

@@ -29,7 +29,17 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
 def accuracy(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """Return the fraction of examples whose highest output is that of their class."""
+    """Return the fraction of examples whose highest output is that of their class.
+
+    Raises:
+        InputError: an example has no row of class scores, or its target is no class number.
+    """
+    if outputs.ndim != 2 or outputs.shape[1] < 2 or targets.ndim != 1 or targets.dtype.kind not in "iub":
+        raise InputError(
+            "the accuracy of classes needs outputs [N, 2 or more] and class numbers [N], but the outputs have shape "
+            f"{outputs.shape} and the targets {targets.shape}, of type {targets.dtype}; leave the test set out, or "
+            "give a results folder, whose study names its task"
+        )
     return float((outputs.argmax(1) == targets).mean())
 
 
@@ -114,7 +124,8 @@ def measure(
         rounds: how often each contender has its turn.
 
     Raises:
-        InputError: a rival that is not known, a number that is not positive, or a network with several inputs.
+        InputError: a rival that is not known, a number that is not positive, a network with several inputs, or outputs
+            that the metric is not for.
     """
     import pandas as pd
 

@@ -127,20 +127,31 @@ def _test_examples(ticket: Ticket, results: Results | None, test_set: str | None
     from tombola.export.source import examples_of
 
     if test_set is not None:
-        return _named_examples(ticket, test_set, data)
+        return _named_examples(ticket, test_set, data, results)
     return None if results is None else examples_of(results, ticket.origin["trial"], data)
 
 
-def _named_examples(ticket: Ticket, source: str, data: Path | None) -> Examples:
-    """Return the test set of a data set.
+def _named_examples(ticket: Ticket, source: str, data: Path | None, results: Results | None = None) -> Examples:
+    """Return the test set of a data set, with the deciding metric of the study if there are results.
 
     Raises:
-        InputError: the data set does not exist, or its examples have another shape.
+        InputError: the data set does not exist, its examples have another shape, its targets are not for the study's
+            task, or the study's metric is computed by the user's own code.
     """
-    from tombola.data import DataSettings, load
-    from tombola.export.check import shape_of
-    from tombola.export.measure import Examples
+    import torch
 
+    from tombola.data import DataSettings, Part, load
+    from tombola.export.check import outputs_of, shape_of
+    from tombola.export.measure import Examples
+    from tombola.export.source import scored, task_of
+    from tombola.tasks import ACCURACY
+
+    task = None if results is None else task_of(results)
+    if results is not None and task is None and (metric := results.plan.measures.primary).name != ACCURACY.name:
+        raise InputError(
+            f"--test {source}: the study's metric is {metric.words}, which your own code computes; tombola computes "
+            "only accuracy for it, so leave --test out"
+        )
     own = source.endswith(".npz")
     settings = DataSettings(source="npz" if own else source, validation=1, path=source if own else None)
     dataset = load(settings, data)
@@ -150,7 +161,14 @@ def _named_examples(ticket: Ticket, source: str, data: Path | None) -> Examples:
             f"--test {source}: its examples have shape {dataset.test_inputs.shape[1:]}, but the ticket takes {shape}; "
             "name the data set of the ticket's study"
         )
-    return Examples(ticket.normalise(dataset.test_inputs.copy()).numpy(), dataset.test_targets)
+    inputs = ticket.normalise(dataset.test_inputs.copy())
+    if task is None:
+        return Examples(inputs.numpy(), dataset.test_targets)
+    task.check_data(dataset.description, source)
+    targets = task.checked(torch.from_numpy(dataset.test_targets.copy()), source)
+    few = Part(inputs[:2], targets[:2])
+    task.check_output(outputs_of(ticket.build(trained=True), few.inputs), few, dataset.description, source)
+    return scored(inputs, targets, task)
 
 
 def _show(found: list[Measurement], form: str) -> None:

@@ -10,10 +10,13 @@ import numpy as np
 from tombola.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tombola.data import Splits
     from tombola.export.measure import Examples
     from tombola.running.results import Results
     from tombola.running.ticket import Ticket
+    from tombola.tasks import Task
 
 
 def ticket_of(
@@ -94,23 +97,39 @@ def examples_of(results: Results, trial: int, data: Path | None = None) -> Examp
 
     None for a task or trainer of the user's own, which is code, and for a test set that is streamed.
     """
+    from tombola.data import Part
+
+    if (task := task_of(results)) is None:
+        return None
+    test = splits_of(results, trial, data).test
+    return scored(test.inputs, test.targets, task) if isinstance(test, Part) else None
+
+
+def task_of(results: Results) -> Task | None:
+    """Return the task of a study; None where it is code of the user's own."""
+    from tombola.tasks import TASKS
+
+    study = results.study
+    return study.task.make() if study.trainer is None and study.task.name in TASKS else None
+
+
+def scored(inputs: Tensor, targets: Tensor, task: Task) -> Examples:
+    """Return a test set with the deciding metric of a task.
+
+    Args:
+        inputs: as the network takes them.
+        targets: as in the data set.
+        task: one of tombola's.
+    """
     import torch
 
     from tombola.data import Part
     from tombola.export.measure import Examples
-    from tombola.tasks import TASKS
 
-    if results.study.trainer is not None or results.study.task.name not in TASKS:
-        return None
-    task = results.study.task.make()
-    splits = splits_of(results, trial, data)
-    test = splits.test
-    if not isinstance(test, Part):
-        return None
-    place = task.metrics.index(task.primary)
+    place = [metric.name for metric in task.metrics].index(task.primary.name)
 
     def metric(outputs: np.ndarray, targets: np.ndarray) -> float:
-        batch = Part(test.inputs, task.prepared(torch.from_numpy(targets)))
+        batch = Part(inputs, task.prepared(torch.from_numpy(targets)))
         return float(task.scores(task.sums(torch.from_numpy(outputs), batch).tolist())[1 + place])
 
-    return Examples(test.inputs.numpy(), test.targets.numpy(), metric, task.primary.name)
+    return Examples(inputs.numpy(), targets.numpy(), metric, task.primary.name)

@@ -12,17 +12,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from tombola.data.normalising import spread
 from tombola.errors import InputError, nearest
 from tombola.export import graph as g
+from tombola.export.c.build import Compiled
 from tombola.export.c.emit import Favour, Sources, emit
 from tombola.export.c.fold import fold
 from tombola.export.c.lower import lower
+from tombola.export.check import check_same, examples_for, outputs_of
 from tombola.export.graph_trace import trace_ticket
 from tombola.export.write import write_together
 
 if TYPE_CHECKING:
     from tombola.running.ticket import Ticket
+
+QUICK = ("-std=c99", "-O1")
+"""Flags of the compiler where the code runs once."""
 
 __all__ = ["INPUTS", "Sources", "export_c", "sources_of", "ticket_sources"]
 
@@ -90,6 +97,24 @@ def ticket_sources(
     return sources_of(graph, name, about, favour)
 
 
+def _check(made: Sources, ticket: Ticket, trained: bool, inputs: str) -> None:
+    """Run the C once, if there is a compiler for this machine.
+
+    Raises:
+        InputError: its outputs are not those of PyTorch.
+    """
+    examples = taken = examples_for(ticket)
+    if inputs != "normalised":
+        raw = torch.rand(examples.shape, generator=torch.Generator().manual_seed(0))
+        examples, taken = ticket.normalise(raw), raw * 255 if inputs == "bytes" else raw
+    expected = outputs_of(ticket.build(trained), examples)
+    try:
+        compiled = Compiled(made, tuple(examples.shape[1:]), tuple(expected.shape[1:]), QUICK)
+    except (InputError, OSError):  # no compiler, or one for another machine
+        return
+    check_same(expected, torch.from_numpy(compiled(taken.numpy())), "the C code")
+
+
 def _numbers(values: list[float]) -> str:
     return " ".join(f"{value:.7g}" for value in values)
 
@@ -129,12 +154,16 @@ def export_c(
         name: prefix of the functions, as in `NAME_run`; by default the file's name.
 
     Raises:
-        InputError: the network can't be held in C; the message names the layer.
+        InputError: the network can't be held in C, and the message names the layer; `path` is the header's; or a C
+            compiler is there, and the compiled C gives other outputs than PyTorch.
         StoreError: the files can't be written; then both are as they were before.
     """
     path = Path(path)
+    if path.suffix.lower() == ".h":
+        raise InputError(f"{path.name!r} is the name of the header: give the path of the C file, {path.stem}.c")
     given = str(name or "") or re.sub("[^A-Za-z0-9_]", "_", path.stem)
     made = ticket_sources(ticket, given if name or given[:1].isalpha() else f"net_{given}", weights, inputs, favour)
+    _check(made, ticket, weights == "trained", inputs)
     header = path.with_suffix(".h")
     code = made.code.replace(f'#include "{made.name}.h"', f'#include "{header.name}"', 1)
     write_together({header: made.header.encode(), path: code.encode()})

@@ -48,6 +48,24 @@ def require_compiler(purpose: str) -> str:
     return found
 
 
+class _Memory(threading.local):
+    """Working memory that begins on a cache line: each thread has its own, because C runs without Python's lock.
+
+    Args:
+        size: float32 in it.
+
+    Attributes:
+        numbers: float32 [size].
+        address: of the first.
+    """
+
+    def __init__(self, size: int):
+        memory = np.zeros(size + ALIGNMENT // 4, np.float32)
+        begin = (-memory.ctypes.data % ALIGNMENT) // 4
+        self.numbers = memory[begin : begin + size]
+        self.address = self.numbers.ctypes.data
+
+
 class Compiled:
     """An exported network that runs in this process.
 
@@ -78,9 +96,7 @@ class Compiled:
         self._run.argtypes, self._run.restype = (pointer, pointer, pointer), None
         self._batch = getattr(library, f"{sources.name}_batch_in")
         self._batch.argtypes, self._batch.restype = (pointer, pointer, pointer, ctypes.c_int), None
-        self._memory = self._new_memory()
-        self._address = self._memory.ctypes.data
-        self._local = threading.local()
+        self._memory = _Memory(self.work)
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def __deepcopy__(self, memo: object) -> Compiled:
@@ -91,18 +107,12 @@ class Compiled:
             "compiled code can't be pickled: save the ticket, or export it to pytorch, and load the saved file"
         )
 
-    def _new_memory(self) -> np.ndarray:
-        """Return working memory that begins on a cache line."""
-        memory = np.zeros(self.work + ALIGNMENT // 4, np.float32)
-        begin = (-memory.ctypes.data % ALIGNMENT) // 4
-        return memory[begin : begin + self.work]
-
     def __call__(self, examples: np.ndarray, threads: int = 1) -> np.ndarray:
         """Return float32 [N, ...] of examples [N, ...].
 
         Args:
             examples: of the shape that the network takes; anything but float32 in C order is converted.
-            threads: how many share the examples. Only one caller at a time may use one thread.
+            threads: how many share the examples.
 
         Raises:
             InputError: the examples have another shape.
@@ -124,9 +134,12 @@ class Compiled:
             raise InputError(f"examples have shape {shape}, but the network takes (N, {wanted})")
 
     def fill(self, examples: int, results: int, count: int, threads: int = 1) -> None:
-        """Compute so many examples at one address and write the results at another; both float32 in C order."""
+        """Compute so many examples at one address and write the results at another; both float32 in C order.
+
+        Several threads may call at the same time.
+        """
         if threads < 2 or count < 2:
-            self._batch(self._address, examples, results, count)
+            self._batch(self._memory.address, examples, results, count)
             return
         bounds = np.linspace(0, count, min(threads, count) + 1).astype(int).tolist()
         if self._pool is None or self._pool[0] < len(bounds) - 1:
@@ -134,22 +147,17 @@ class Compiled:
         inputs, outputs = 4 * prod(self.inputs), 4 * prod(self.outputs)
 
         def part(begin: int, end: int) -> None:
-            memory = self._own_memory()
-            self._batch(memory.ctypes.data, examples + begin * inputs, results + begin * outputs, end - begin)
+            address = self._memory.address  # of the pool's thread
+            self._batch(address, examples + begin * inputs, results + begin * outputs, end - begin)
 
         list(self._pool[1].map(part, bounds[:-1], bounds[1:]))
 
-    def _own_memory(self) -> np.ndarray:
-        """Return the working memory of the calling thread."""
-        found: np.ndarray | None = getattr(self._local, "memory", None)
-        if found is None:
-            found = self._local.memory = self._new_memory()
-        return found
-
     def caller(self, example: np.ndarray, result: np.ndarray) -> Callable[[], Any]:
         """Return a function without arguments that computes one example into `result`: what a C program would call."""
-        call: Any = partial(self._run, self._address, example.ctypes.data, result.ctypes.data)
-        call.keeps = self, example, result  # the memory behind those addresses must live as long as the function
+        memory = _Memory(self.work)
+        call: Any = partial(self._run, memory.address, example.ctypes.data, result.ctypes.data)
+        # The memory behind those addresses must live as long as the function.
+        call.keeps = self, example, result, memory.numbers
         return call
 
 

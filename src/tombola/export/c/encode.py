@@ -15,8 +15,8 @@ CACHE = 6144
 
 INDEX = 1 << 16
 
-BLOCK = INDEX
-"""float32 of the input that a product works on at a time: as far as an index reaches."""
+BLOCK = INDEX - 1
+"""float32 of the input that a product works on at a time: an output takes no more steps than 16 bits count."""
 
 SMALL = 2048
 """Weights of a layer whose size counts more than its time."""
@@ -108,7 +108,7 @@ class _Entries:
     Args:
         cells: number of the block and the group of eight outputs that each is in.
         lanes: which of the eight outputs it is of.
-        inputs: what it reads, from its block's base.
+        inputs: what it reads, from its block's base. An output reads each once.
         weights: its value.
         count: number of cells.
     """
@@ -129,7 +129,7 @@ def linear_layout(op: o.Linear, sources: np.ndarray, small: bool = True) -> Line
 
     Args:
         op: the step.
-        sources: places of its columns, -1 for those without weights.
+        sources: places of its columns, each at most once; -1 for those without weights.
         small: take indices of 8 bits where they need few more steps. A step then takes a tenth longer.
     """
     rows, columns = np.nonzero(op.matrix)
@@ -179,8 +179,10 @@ def _cheapest(entries: _Entries, small: bool) -> tuple[Kind, _Encoded]:
     # Adding up differences takes a quarter longer: not where it counts.
     if tiny and len((delta := _delta(entries)).weights) <= 1.1 * len(own.weights):
         return "delta", delta
-    if small and len((window := _window(entries)).weights) <= MORE * len(own.weights):
-        return "window", window
+    if small:
+        window = _window(entries)
+        if len(window.weights) <= MORE * len(own.weights) and window.steps.max(initial=0) < INDEX:
+            return "window", window
     return "linear", own
 
 

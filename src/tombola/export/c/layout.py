@@ -27,6 +27,11 @@ def canonical(shape: g.Shape) -> tuple[int, int, int]:
     return prod(shape[:-2]), shape[-2], shape[-1]
 
 
+def channel_axes(shape: g.Shape) -> g.Shape:
+    """Return the part of a shape that `canonical` makes channels of."""
+    return shape[:-1] if len(shape) < 3 else shape[:-2]
+
+
 def as_planes(where: np.ndarray) -> o.Planes | None:
     """Return positions [channels, height, width] as planes; None where they do not lie so."""
     live = (where >= 0).all((1, 2))

@@ -19,6 +19,7 @@ from tombola.export.c.layout import (
     as_planes,
     best_tile,
     canonical,
+    channel_axes,
     clampable,
     heaviest_first,
     live_planes,
@@ -78,14 +79,13 @@ class _Lowering(Workspace):
         if len(lines) > 1 and (apart[:, used] != apart[:, used][:, :1]).any():
             lines = self.together(node, lines).reshape(lines.shape)
         repeats = np.zeros(1, np.int64) if not used.any() else (lines - lines[:1])[:, np.argmax(used)]
+        sources, matrix = _merged(np.where(used, lines[0], -1), matrix)
         order = heaviest_first(matrix, needed)
         width = up(len(order), LANES)
         place = self.allocate(width * len(lines))
         target = np.full(len(matrix), -1)
         target[order] = place + np.arange(len(order))
-        op = o.Linear(
-            node.layer, np.where(used, lines[0], -1), place + np.arange(len(order)), matrix[order], bias[order], repeats
-        )
+        op = o.Linear(node.layer, sources, place + np.arange(len(order)), matrix[order], bias[order], repeats)
         self.ops.append(op)
         self.producer[node.name] = op
         steps = np.arange(len(lines))[:, None] * width
@@ -257,14 +257,13 @@ class _Lowering(Workspace):
     def binary(self, node: g.Binary) -> np.ndarray:
         if node.operator == "add" and (fused := self._fused(node)) is not None:
             return fused
-        shape = canonical(node.shape)
         target = self.new_planes(node)
         pair = []
         for name in node.inputs:
             own = self.graph[name].shape
-            aligned = canonical((1,) * (len(node.shape) - len(own)) + own)
-            planes = self.planes_of(name, (1,) * (len(node.shape) - len(own)) + own)
-            starts = np.broadcast_to(planes.starts, shape[0]) if aligned[0] == 1 else planes.starts
+            aligned = (1,) * (len(node.shape) - len(own)) + own
+            planes = self.planes_of(name, aligned)
+            starts = np.broadcast_to(planes.starts.reshape(channel_axes(aligned)), channel_axes(node.shape)).reshape(-1)
             pair.append(o.Planes(starts[target.starts >= 0], planes.row, planes.height, planes.width))
         self.ops.append(o.Binary(node.layer, node.operator, pair[0], pair[1], live_planes(target)))
         self.producer[node.name] = self.ops[-1]
@@ -320,6 +319,17 @@ class _Lowering(Workspace):
             self.together(node, each).reshape(each.shape) if raw else each
             for each, raw in zip(where, mine, strict=True)
         ]
+
+
+def _merged(sources: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a product's columns with those that read the same number added up: a network may read it twice."""
+    used = sources[sources >= 0]
+    if len(np.unique(used)) == len(used):
+        return sources, matrix
+    distinct, column = np.unique(sources, return_inverse=True)
+    merged = np.zeros((len(matrix), len(distinct)))
+    np.add.at(merged.T, column, matrix.T)
+    return distinct, merged
 
 
 LOWER: dict[type[g.Node], Callable[[_Lowering, Any], np.ndarray]] = {

@@ -137,7 +137,7 @@ class Linear(Op):
     """A sparse product: target[i] = bias[i] + sum of weights of row i times the numbers at `sources` of their columns.
 
     Args:
-        sources: int64 [columns], for the first repeat.
+        sources: int64 [columns], for the first repeat: each once, or -1 where no row has a weight.
         target: int64 [rows].
         matrix: float64 [rows, columns].
         bias: float64 [rows].

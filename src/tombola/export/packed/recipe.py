@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tombola.data import shape_from_json
 from tombola.errors import InputError
@@ -37,7 +37,7 @@ def recipe_of(ticket: Ticket) -> dict[str, Any]:
             "values: form=values"
         )
     recipe = {"seed": origin["seed"], "draw": origin.get("draw", 0), "digest": digest(ticket.weights)}
-    if digest(drawn(origin, recipe, ticket.mask)) != recipe["digest"]:
+    if digest(drawn(origin, recipe, ticket.mask, ticket._factory)) != recipe["digest"]:
         raise InputError(
             "the ticket's starting weights differ from the initialisation of its seed (they come from another arm or "
             "other code); export the values instead: form=values"
@@ -45,11 +45,24 @@ def recipe_of(ticket: Ticket) -> dict[str, Any]:
     return recipe
 
 
-def drawn(origin: Mapping[str, Any], recipe: Mapping[str, Any], mask: Mask) -> dict[str, Tensor]:
-    """Return the starting weights that a recipe gives under a mask."""
+def drawn(
+    origin: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    mask: Mask,
+    build: Callable[[], nn.Module] | None = None,
+) -> dict[str, Tensor]:
+    """Return the starting weights that a recipe gives under a mask.
+
+    Args:
+        origin: of the ticket.
+        recipe: as `recipe_of` returns it.
+        mask: of the ticket.
+        build: makes the untrained network; by default the function that `origin` names.
+    """
     network = NetworkSettings.model_validate(origin["network"])
-    shape, tokens = (shape_from_json(origin.get(name)) for name in ("input_shape", "tokens"))
-    build = factory(network, shape, origin["classes"], tokens)
+    if build is None:
+        shape, tokens = (shape_from_json(origin.get(name)) for name in ("input_shape", "tokens"))
+        build = factory(network, shape, origin["classes"], tokens)
     seed = Seeds(recipe["seed"], origin["trial"]).value("init", recipe["draw"])
     module = initialised(build, network.init, seed)
     mask.apply_(module)  # in the module: a tied weight has several names outside

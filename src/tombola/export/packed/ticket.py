@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tombola.data import is_one_shape, shape_from_json
 from tombola.errors import InputError, shown
-from tombola.export.check import EXAMPLES, TOLERANCE, outputs_of
+from tombola.export.check import EXAMPLES, TOLERANCE, examples_for, outputs_of
 from tombola.export.compact import fold_into, is_trained
 from tombola.export.graph import Unsupported
 from tombola.export.packed.decode import MOST, Packed, unpack
@@ -25,7 +25,8 @@ from tombola.export.packed.recipe import digest, drawn, recipe_of
 from tombola.export.packed.share import METHODS, Method, Shared, share
 from tombola.export.paths import NoPath
 from tombola.export.write import write
-from tombola.networks import NETWORKS, NetworkSettings, check_shapes, factory
+from tombola.networks import NETWORKS, NetworkSettings, check_shapes
+from tombola.networks import factory as named_factory
 from tombola.pruning.mask import Mask
 from tombola.registry import NotWhileReading, reading
 from tombola.studies.explaining import explain
@@ -78,6 +79,21 @@ def export_packed(
         raise InputError(f"form {form!r}: choose values or recipe")
 
 
+def largest_difference(ticket: Ticket, path: Path, weights: str = "trained") -> float | None:
+    """Return the largest difference of an output of a packed file from the ticket's, relative to the largest output.
+
+    It is that of synthetic examples; None where the network does not take any.
+    """
+    module = ticket.build(is_trained(weights))
+    module.load_state_dict(state_of(unpack(path.read_bytes(), str(path), 2**62, compiled())))
+    try:
+        examples = examples_for(ticket)
+        expected, found = outputs_of(ticket.build(is_trained(weights)), examples), outputs_of(module, examples)
+        return float((expected - found).abs().max() / expected.abs().max())
+    except Exception:  # whatever a user's forward pass does with made-up examples
+        return None
+
+
 Size = Annotated[int, Field(ge=1, le=2**31)]
 
 
@@ -116,7 +132,9 @@ class _Seeded(BaseModel):
     recipe: _Recipe
 
 
-def load_packed(path: str | Path, most: int = MOST, trust: bool = False) -> nn.Module:
+def load_packed(
+    path: str | Path, most: int = MOST, trust: bool = False, factory: Callable[[], nn.Module] | None = None
+) -> nn.Module:
     """Return the network of a packed file, in evaluation mode.
 
     >>> network = load_packed("ticket.tombola")                         # doctest: +SKIP
@@ -126,10 +144,11 @@ def load_packed(path: str | Path, most: int = MOST, trust: bool = False) -> nn.M
         most: as in `decode.read`; also of the network.
         trust: import the user's network that the file names, and call it. A file from a stranger may name any function:
             trust only what you have made, or read.
+        factory: builds the untrained network. tombola's own networks do not need it.
 
     Raises:
         InputError: the file can't be read or is damaged, the network's own code is missing or differs, or it is a
-            user's own and there is no `trust`.
+            user's own and there is neither `trust` nor `factory`.
     """
     try:
         content = Path(path).read_bytes()
@@ -146,20 +165,30 @@ def load_packed(path: str | Path, most: int = MOST, trust: bool = False) -> nn.M
     origin = packed.about["origin"]
     try:
         with nullcontext() if trust else reading("a packed file"):
-            shape, tokens = (shape_from_json(origin.get(name)) for name in ("input_shape", "tokens"))
-            build = factory(network, shape, origin["classes"], tokens)
+            build = factory or _named(network, origin)
             _check_shapes(network.name, build, packed, most)
             with torch.random.fork_rng(devices=[]):
                 module = build()
-                module.load_state_dict(state_of(packed))
+                module.load_state_dict(state_of(packed, build))
     except NotWhileReading:
         raise InputError(
             f"the network of {path} is {shown(network.name)}, a function of a user's: give trust=True to import and "
-            "call it"
+            "call it, or `factory`, which builds the network"
         ) from None
     except RuntimeError as error:
         raise _changed(network.name, path, " ".join(str(error).split())[:200]) from error
     return module.eval()
+
+
+def _named(network: NetworkSettings, origin: Mapping[str, Any]) -> Callable[[], nn.Module]:
+    """Return the function that a packed file names."""
+    if network.name.startswith("__main__:"):
+        raise InputError(
+            f"the network is {shown(network.name)}, a function of a script or notebook, which tombola can't import: "
+            "pass `factory`, which builds the network"
+        )
+    shape, tokens = (shape_from_json(origin.get(name)) for name in ("input_shape", "tokens"))
+    return named_factory(network, shape, origin["classes"], tokens)
 
 
 def _check_shapes(name: str, build: Callable[[], nn.Module], packed: Packed, most: int) -> None:
@@ -178,8 +207,12 @@ def _changed(name: str, path: str | Path, reason: str) -> InputError:
     return InputError(f"network {shown(name)} has changed since {path} was written ({reason})")
 
 
-def state_of(packed: Packed) -> dict[str, Tensor]:
+def state_of(packed: Packed, build: Callable[[], nn.Module] | None = None) -> dict[str, Tensor]:
     """Return the state_dict that a packed file stands for.
+
+    Args:
+        packed: what the file holds.
+        build: makes the untrained network; by default the function that the file names.
 
     Raises:
         InputError: its seed gives other weights here.
@@ -188,7 +221,7 @@ def state_of(packed: Packed) -> dict[str, Tensor]:
         return {name: torch.from_numpy(values) for name, values in packed.tensors.items()}
     mask = Mask({name: torch.from_numpy(keep) for name, keep in packed.masks.items()})
     recipe = packed.about["recipe"]
-    weights = drawn(packed.about["origin"], recipe, mask)
+    weights = drawn(packed.about["origin"], recipe, mask, build)
     if digest(weights) != recipe["digest"]:
         raise InputError(
             "the seed in this file gives other weights on this machine: the network's code or PyTorch's random "
@@ -223,7 +256,7 @@ def _values(
     tuning: Tuning,
 ) -> bytes:
     module, shape = ticket.build(is_trained(weights)), shape_from_json(ticket.origin["input_shape"])
-    _require_known_types(module)
+    _require_known_types(module, ticket.mask)
     for number in (bits, other_bits):
         if not 1 <= number <= 8:
             raise InputError(f"bits {number}: a shared value has 1 to 8 bits")
@@ -233,23 +266,30 @@ def _values(
         raise InputError("values 'grid' stay evenly spaced and can't be fine-tuned: choose kmeans")
     module, mask = _folded(module, ticket, is_trained(weights), shape)
     mask.apply_(module)
-    keep = {name: mask.get(name, value != 0) for name, value in _floats(module).items()}
-    shared = {
-        name: share(value.numpy()[keep[name].numpy()], bits if name in mask else other_bits, method)
-        for name, value in _floats(module).items()
-    }
+    floats = _floats(module)
+    views = _views(floats)
+    # A view's mask tells only of one order of the weights: all that was pruned in any is zero.
+    keep = {name: value != 0 if name in views else mask.get(name, value != 0) for name, value in floats.items()}
+    shared = {}
+    for name, value in floats.items():
+        is_weight = bool({name, *views.get(name, ())} & mask.keys())
+        given = value.numpy()[keep[name].numpy()]
+        # Sorted, the same weights in another order get the same shared values to the last bit.
+        shared[name] = share(np.sort(given) if name in views else given, bits if is_weight else other_bits, method)
     symbols: dict[str, np.ndarray] = {}
     if examples is not None:
+        if parted := [name for name, _ in module.named_parameters() if name in views]:
+            raise InputError(f"{', '.join(map(repr, parted))} share memory, which finetune would part: leave it out")
         parameters = {name: shared[name] for name, _ in module.named_parameters() if name in shared}
         for name, (better, numbers) in tuned(module, keep, parameters, examples, tuning).items():
             shared[name], symbols[name] = better, numbers
     return pack(_coded(module, mask, keep, shared, symbols, shape), _about(ticket, "values", weights=weights))
 
 
-def _require_known_types(module: nn.Module) -> None:
-    """Refuse tensors of a type that NumPy lacks, by the layer's name."""
+def _require_known_types(module: nn.Module, mask: Mask) -> None:
+    """Refuse tensors of a type that NumPy lacks, and masked weights that are not float32, by the layer's name."""
     for name, value in module.state_dict().items():
-        if value.dtype not in PLAIN:
+        if value.dtype not in PLAIN or (name in mask and value.dtype != torch.float32):
             layer, _, last = name.rpartition(".")
             kind = str(value.dtype).removeprefix("torch.")
             raise Unsupported(layer, f"{last!r} of type {kind}", "convert the network to float32 first")
@@ -278,7 +318,45 @@ def _folded(module: nn.Module, ticket: Ticket, trained: bool, shape: Any) -> tup
 
 
 def _floats(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in module.state_dict().items() if value.dtype == torch.float32}
+    """Return the tensors that get shared values; a buffer with infinities, such as a causal mask, stays as it is.
+
+    Raises:
+        InputError: a number of the others is not finite.
+    """
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    found = {}
+    for name, value in module.state_dict().items():
+        if value.dtype != torch.float32 or (name not in parameters and value.isinf().any()):
+            continue
+        if not value.isfinite().all():
+            raise InputError(f"{name!r} has numbers that are not finite: export a level whose training did not diverge")
+        found[name] = value.detach()
+    return found
+
+
+def _views(floats: Mapping[str, Tensor]) -> dict[str, set[str]]:
+    """Return for each tensor those in the same memory with another layout, such as a transposed one, if there are any.
+
+    The names of one tied weight have the same layout.
+    """
+    places = {name: (_layout(value), _end(value)) for name, value in floats.items() if value.numel()}
+    found: dict[str, set[str]] = {}
+    for name, (layout, end) in places.items():
+        for other, (another, its_end) in places.items():
+            if layout != another and layout[0] < its_end and another[0] < end:
+                found.setdefault(name, set()).add(other)
+    return found
+
+
+def _end(value: Tensor) -> int:
+    """Return where the memory of a tensor's last number ends."""
+    last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
+    return value.data_ptr() + (last + 1) * value.element_size()
+
+
+def _layout(value: Tensor) -> tuple[Any, ...]:
+    """Return where a tensor's numbers are in memory, and in which order."""
+    return value.data_ptr(), tuple(value.shape), value.stride()
 
 
 def _coded(
@@ -290,15 +368,14 @@ def _coded(
     input_shape: Any,
 ) -> list[Coded]:
     """Return every tensor of a state_dict as it goes into the file."""
-    twins: dict[int, str] = {}  # a tied weight has several names; all get the values of the first
+    twins: dict[tuple[Any, ...], str] = {}  # a tied weight has several names; all get the values of the first
     coded = []
     for name, value in module.state_dict().items():
         if name not in shared:
             coded.append(of_plain(name, value.numpy()))
             continue
-        twin = twins.setdefault(value.data_ptr() if value.numel() else -len(coded) - 1, name)
-        source = twin if tuple(keep[twin].shape) == tuple(value.shape) else name
-        source = next((each for each in (source, name) if each in symbols), source)
+        twin = twins.setdefault(_layout(value) if value.numel() else (name,), name)
+        source = next((each for each in (twin, name) if each in symbols), twin)
         flags = keep[source].numpy()
         is_weight = name in mask or value.dim() > 1
         layouts = _layouts(tuple(value.shape), input_shape) if is_weight else [(0, 1)]
