@@ -110,8 +110,12 @@ def test_c_that_computes_something_else_is_not_written(inputs, tmp_path, monkeyp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["start.c", "start.h"]
 
 
-def test_a_compiler_that_fails_does_not_keep_c_from_being_written(tmp_path, monkeypatch):
+def test_c_that_does_not_compile_is_not_written_unless_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("CC", "false")
+    with pytest.raises(InputError, match=r"false fails on the exported C: .*CC=none to write the C without running it"):
+        export_c(random_ticket(), tmp_path / "net.c")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("CC", "none")
     export_c(random_ticket(), tmp_path / "net.c")
     assert (tmp_path / "net.c").is_file()
 

@@ -1,6 +1,7 @@
 """Loops over models with tied weights, infinite buffers, extra state, complex weights, and metrics of any name."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from torch.nn import functional
 
 import tombola
 from tombola.errors import InputError
+from tombola.running.notes import notes_on, turned_round
+from tombola.running.store import Store
 from tombola.studies.trainer import Trainer
 from tombola.tasks.metric import direction_of, unit_of
 
@@ -221,10 +224,14 @@ def test_a_loop_names_parameters_that_no_density_counts(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("name", "better", "unit"), [
-    ("accuracy", "higher", "%"), ("top5_accuracy", "higher", "%"), ("error", "lower", "%"), ("loss", "lower", ""),
-    ("RMSE", "lower", ""), ("error_rate", "lower", ""), ("mean_squared_error", "lower", ""), ("F1", "higher", ""),
-    ("cross_entropy", "lower", ""), ("log_likelihood", "higher", ""), ("neg_log_likelihood", None, ""),
-    ("accuracy_loss", None, ""), ("accuracy_drop", None, "") , ("balance", None, ""), ("brier_score", "lower", ""),
+    ("accuracy", "higher", "%"), ("top5_accuracy", "higher", "%"), ("error", "lower", "%"),
+    ("top10_error", "lower", "%"),
+    ("loss", "lower", ""), ("RMSE", "lower", ""), ("word_error_rate", "lower", ""), ("mean_squared_error", "lower", ""),
+    ("F1", "higher", ""), ("f1_macro", "higher", ""), ("cross_entropy", "lower", ""), ("log_likelihood", "higher", ""),
+    ("bits_per_token", "lower", ""), ("brier_score", "lower", ""), ("depth_rmse", "lower", ""),
+    ("Accuracy", "higher", ""),
+    ("neg_log_likelihood", None, ""), ("accuracy_loss", None, ""), ("accuracy_drop", None, ""), ("balance", None, ""),
+    ("error_reduction", None, ""), ("error_free_rate", None, ""), ("one_over_loss", None, ""), ("rate", None, ""),
 ])  # fmt: skip
 def test_what_the_name_of_a_metric_says(name, better, unit):
     assert (direction_of(name), unit_of(name)) == (better, unit)
@@ -236,3 +243,13 @@ def test_what_the_name_of_a_metric_says(name, better, unit):
     assert (stated.better, stated.unit) == ("lower", unit)
     if better is not None:
         assert Trainer.model_validate(given).primary.better == better
+
+
+def test_a_folder_that_has_the_other_direction_is_said(tmp_path):
+    loop(tmp_path, Plain, metric="loss")
+    plan = tombola.Results.open(tmp_path).plan
+    assert turned_round(plan) == ""
+    trainer = plan.study.trainer.model_copy(update={"better": "higher"})
+    plan = replace(plan, study=plan.study.model_copy(update={"trainer": trainer}))
+    assert turned_round(plan) == "note: loss counts as better when higher; if that is wrong, set trainer.better"
+    assert turned_round(plan) in notes_on(plan, Store(tmp_path / "new"))

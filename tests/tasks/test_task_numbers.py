@@ -107,6 +107,17 @@ def test_a_constant_target_has_no_spread_to_explain(value):
     assert Regression().scores(Regression().sums(torch.zeros(7), batch).tolist())[3] == 0
 
 
+@pytest.mark.parametrize(("mean", "spread"), [(1.7e9, 1000), (1e6, 0.5), (101325, 0.05)])
+def test_a_small_spread_about_a_large_mean_is_explained(mean, spread):
+    """Times in seconds, or air pressures, in float32."""
+    targets = mean + spread * torch.randn(500, generator=torch.Generator().manual_seed(0))
+    guess = targets + 0.1 * spread * torch.randn(500, generator=torch.Generator().manual_seed(1))
+    batch = Part(torch.zeros(500, 1), targets)
+    exact = targets.double()
+    expected = 1 - (guess.double() - exact).square().sum() / (exact - exact.mean()).square().sum()
+    assert Regression().scores(Regression().sums(guess, batch).tolist())[3] == pytest.approx(float(expected), abs=0.01)
+
+
 def test_macro_f1_and_exact_matches_by_hand():
     targets = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 0]])
     output = torch.tensor([[2.0, -1, -1], [2, -1, -1], [1, 3, -1]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from tombola.memory import extent
 from tombola.pruning.mask import Mask
 
 
@@ -19,16 +20,11 @@ def held_bytes(module: nn.Module) -> int:
 
 
 def distinct(module: nn.Module) -> list[Tensor]:
-    """Return the floating-point tensors of a network, one of those that are the same memory."""
-    return list({_memory(each): each for each in module.state_dict().values() if each.is_floating_point()}.values())
+    """Return the floating-point tensors of a network, one of those in the same memory, as views are."""
+    return list({extent(each): each for each in module.state_dict().values() if each.is_floating_point()}.values())
 
 
 def pruned(module: nn.Module, mask: Mask) -> int:
     """Return how many numbers of a network its mask prunes."""
     state = module.state_dict()
-    return sum({_memory(state[name]): int((~keep).sum()) for name, keep in mask.items()}.values())
-
-
-def _memory(tensor: Tensor) -> tuple[int, int]:
-    """Return where a tensor's numbers are; a transposed or reshaped view has them at the same place."""
-    return tensor.data_ptr(), tensor.numel()
+    return sum({extent(state[name]): int((~keep).sum()) for name, keep in mask.items()}.values())

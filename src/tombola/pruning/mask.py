@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tombola.errors import InputError
+from tombola.memory import layout
 from tombola.pruning import mask_formats as formats
 from tombola.pruning.holding import Hold, held, hold
 from tombola.pruning.mask_file import read_mask, write_mask
@@ -110,10 +111,10 @@ class Mask(Mapping[str, Tensor]):
 
         A tied weight is pruned under each of its names, if these share their memory, as in a module's `state_dict()`.
         """
-        keep_at = {formats.place_of(weights[name]): keep for name, keep in self.items() if name in weights}
+        keep_at = {layout(weights[name]): keep for name, keep in self.items() if name in weights}
         found = {}
         for name, tensor in weights.items():
-            keep = self.get(name, keep_at.get(formats.place_of(tensor)))
+            keep = self.get(name, keep_at.get(layout(tensor)))
             copied = tensor.detach().clone()
             found[name] = copied if keep is None else copied.masked_fill_(~keep.to(tensor.device), 0.0)
         return found

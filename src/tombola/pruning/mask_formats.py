@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from tombola.errors import InputError, StoreError, nearest
+from tombola.memory import layout
 from tombola.pruning.holding import held
 from tombola.pruning.parameters import matching_parameters, unwrapped
 
@@ -42,15 +43,8 @@ def _matrices(weights: Mapping[str, Tensor]) -> list[str]:
     first: dict[tuple[Any, ...], str] = {}
     for name, tensor in weights.items():
         if _is_matrix(tensor):
-            first.setdefault(place_of(tensor), name)
+            first.setdefault(layout(tensor), name)
     return list(first.values())
-
-
-def place_of(tensor: Tensor) -> tuple[Any, ...]:
-    """Return what two names of one tied weight have in common; empty tensors and those without memory have nothing."""
-    if tensor.is_meta or not tensor.numel() or tensor.layout != torch.strided:
-        return (id(tensor),)
-    return (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
 def from_prune(source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from tombola.running.store import Store
 from tombola.studies.plan import Plan
 from tombola.studies.trial import epoch_length
 from tombola.tasks import Classification
+from tombola.tasks.metric import direction_of
 
 
 def notes_on(plan: Plan, store: Store) -> tuple[str, ...]:
@@ -23,6 +24,7 @@ def notes_on(plan: Plan, store: Store) -> tuple[str, ...]:
         unscaled_inputs(plan),
         never_pruned(plan),
         uncounted(plan),
+        turned_round(plan),
         skipped_rounds(plan),
         never_settles(plan),
         *plan.notes,
@@ -70,6 +72,14 @@ def never_pruned(plan: Plan) -> str:
 def uncounted(plan: Plan) -> str:
     """Return in one line that densities leave parameters out; "" where they count all matrices."""
     return f"note: {found}" if (found := plan.coverage.uncounted()) else ""
+
+
+def turned_round(plan: Plan) -> str:
+    """Return in one line that a trainer's metric counts as better in another direction than its name says; else ""."""
+    trainer = plan.study.trainer
+    if trainer is None or direction_of(trainer.metric) in (None, trainer.better):
+        return ""
+    return f"note: {trainer.metric} counts as better when {trainer.better}; if that is wrong, set trainer.better"
 
 
 def skipped_rounds(plan: Plan) -> str:

@@ -95,7 +95,7 @@ class Reported:
         last = self.last_step
         if step is None:
             if last is None:
-                return 0
+                return self._first
             if self._earlier:
                 raise InputError(
                     f"run {self._label} resumed from its checkpoint, and reported without a step: tombola can't tell "

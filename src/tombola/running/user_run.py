@@ -375,5 +375,5 @@ def _is_infinite(end: Tensor, start: Tensor | None) -> bool:
     """Return whether training made a value infinite or NaN. A buffer may start with -inf, to mask attention."""
     broken = ~end.isfinite()
     if start is not None and start.shape == end.shape:
-        broken &= start.isfinite()
+        broken &= (end != start) & ~(end.isnan() & start.isnan())
     return bool(broken.any())

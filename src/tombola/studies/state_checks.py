@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from tombola.data import Description
 from tombola.errors import InputError
+from tombola.memory import shared_memory
 from tombola.networks.one_batch import Batch, Inputs
-from tombola.networks.shared_memory import shared_memory
 from tombola.seeds import own_draws, seed_draws
 from tombola.tasks import Task
 
@@ -48,7 +48,8 @@ def check_state_of_study(
     _check_memory(make, trained, prunable, what)
     module = make(0)
     _seen(trained, module)  # counters count, averages move, caches fill
-    if not all(map(_equal, _tensors(batch), before)):
+    _seen(evaluated, make(0))
+    if not all(map(_is_same, _tensors(batch), before)):
         raise InputError(
             f"{what} changes its inputs in place, so it would change the data of later evaluations; let its forward "
             "work on a copy, such as x = x * 0.5"
@@ -110,7 +111,7 @@ def _check_memory(make: Callable[[int], nn.Module], train: Look, prunable: Conta
     before = {name: constant[name].clone() for name in names if name in constant}
     _seen(train, one)
     for name in names:
-        if name not in before or not _equal(before[name], constant[name]):
+        if name not in before or not _is_same(before[name], constant[name]):
             raise InputError(
                 f"{what} puts the same memory into {name!r} of every model, so one run would change the weights of "
                 "another; clone() the tensor, or build a new module in each call"
@@ -164,6 +165,11 @@ def _seen(look: Look, module: nn.Module) -> list[Tensor]:
         except Exception:
             return []
     return [each.detach() for each in _tensors(found)]
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors have the same numbers to the last bit, or NaN in the same places."""
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _tensors(found: Any) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -18,7 +19,7 @@ MARGIN = 0.001
 Direction = Literal["higher", "lower"]
 COLUMNS = ("metric", "metric_better", "metric_unit")  # of a table of levels: the same in all rows of a study
 
-# What the words of a name say. Two that disagree, or one that turns the meaning round, say nothing.
+# What the last word of a metric's name says of its direction.
 LOWER = frozenset({
     "bits", "brier", "cer", "crossentropy", "entropy", "err", "error", "fid", "logloss", "loss", "mae", "mape",
     "mse", "nll", "perplexity", "ppl", "rmse", "smape", "wer",
@@ -28,24 +29,31 @@ HIGHER = frozenset({
     "kappa", "likelihood", "map", "mcc", "miou", "mrr", "ndcg", "precision", "psnr", "r2", "recall", "return",
     "reward", "rouge", "sensitivity", "specificity", "ssim",
 })  # fmt: skip
-TURNING = frozenset({
-    "decrease", "degradation", "drop", "gap", "inverse", "minus", "neg", "negative",
-})  # fmt: skip
-SHARES = frozenset({"error", "classification_error", "top1_error", "top5_error"})  # and names that end in accuracy
+TAIL = frozenset(
+    {"macro", "mean", "micro", "percent", "percentage", "rate", "score", "value", "weighted"}
+)  # may follow it
+TURNING = frozenset({"anti", "inv", "inverse", "minus", "neg", "negative", "non", "one", "over"})  # turn it round
+SHARES = re.compile(r"(mis)?(classification_)?error|top\d+_error|(\w+_)?accuracy")
 
 
 def direction_of(name: str) -> Direction | None:
-    """Return what the name of a metric says of its direction; None where it says nothing, or two things."""
-    words = frozenset(name.lower().split("_"))
-    lower, higher = bool(words & LOWER), bool(words & HIGHER)
-    if lower == higher or words & TURNING:
+    """Return what the name of a metric says of its direction; None where it says nothing, or two things.
+
+    >>> direction_of("word_error_rate"), direction_of("error_reduction")
+    ('lower', None)
+    """
+    words = name.lower().partition("_per_")[0].split("_")
+    while words[1:] and words[-1] in TAIL:
+        words.pop()
+    lower, higher = LOWER.intersection(words), HIGHER.intersection(words)
+    if TURNING.intersection(words) or (lower and higher) or words[-1] not in lower | higher:
         return None
     return "lower" if lower else "higher"
 
 
 def unit_of(name: str) -> str:
     """Return the unit that the name of a metric says: "%" for accuracies and shares of errors, else ""."""
-    return "%" if name.lower() in SHARES or name.lower().rpartition("_")[2] == "accuracy" else ""
+    return "%" if SHARES.fullmatch(name) else ""
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,8 @@ def metric_of(levels: pd.DataFrame) -> Metric:
         return ACCURACY
     found = levels[list(COLUMNS)].fillna("").drop_duplicates()
     if len(found) > 1:
-        names = " and ".join(str(name) for name in found["metric"])
+        rows = ([str(value) for value in row if value] for row in found.itertuples(index=False))
+        names = " and ".join(f"{name} ({', '.join(rest)})" for name, *rest in rows)
         raise InputError(f"these studies can't be compared: their metrics are {names}; show each study alone")
     row: Mapping[str, str] = found.iloc[0].to_dict()
     better: Direction = "lower" if row["metric_better"] == "lower" else "higher"

@@ -16,6 +16,8 @@ from tombola.tasks.classification import kind_of
 from tombola.tasks.metric import Metric
 from tombola.tasks.task import Task, as_dtype, ratio, require_tensor
 
+ROUNDING = 2.0**-46  # of a sum of squares in float64; float32 targets that differ at all have a larger share
+
 RMSE, MAE, R2 = Metric("rmse", "lower"), Metric("mae", "lower"), Metric("r2", "higher")
 
 
@@ -106,4 +108,4 @@ def _like(output: Tensor, targets: Tensor) -> Tensor:
 def _spread(total: float, squares: float, examples: float) -> float:
     """Return the sum of squared distances from the mean; 0 where nothing but rounding is left of it."""
     spread = squares - total * total / examples
-    return spread if spread > 1e-12 * squares else 0.0
+    return spread if spread > ROUNDING * squares else 0.0

@@ -17,7 +17,7 @@ import torch
 from tombola.data.normalising import spread
 from tombola.errors import InputError, nearest
 from tombola.export import graph as g
-from tombola.export.c.build import Compiled
+from tombola.export.c.build import Compiled, compiler
 from tombola.export.c.emit import Favour, Sources, emit
 from tombola.export.c.fold import fold
 from tombola.export.c.lower import lower
@@ -101,17 +101,21 @@ def _check(made: Sources, ticket: Ticket, trained: bool, inputs: str) -> None:
     """Run the C once, if there is a compiler for this machine.
 
     Raises:
-        InputError: its outputs are not those of PyTorch.
+        InputError: its outputs are not those of PyTorch, or the compiler fails.
     """
     examples = taken = examples_for(ticket)
     if inputs != "normalised":
         raw = torch.rand(examples.shape, generator=torch.Generator().manual_seed(0))
         examples, taken = ticket.normalise(raw), raw * 255 if inputs == "bytes" else raw
     expected = outputs_of(ticket.build(trained), examples)
+    if compiler() is None:
+        return
     try:
         compiled = Compiled(made, tuple(examples.shape[1:]), tuple(expected.shape[1:]), QUICK)
-    except (InputError, OSError):  # no compiler, or one for another machine
+    except OSError:  # it compiles for another machine
         return
+    except InputError as error:
+        raise InputError(f"{error}, or CC=none to write the C without running it") from None
     check_same(expected, torch.from_numpy(compiled(taken.numpy())), "the C code")
 
 

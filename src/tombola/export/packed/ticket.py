@@ -25,6 +25,7 @@ from tombola.export.packed.recipe import digest, drawn, recipe_of
 from tombola.export.packed.share import METHODS, Method, Shared, share
 from tombola.export.paths import NoPath
 from tombola.export.write import write
+from tombola.memory import extent, layout, overlap
 from tombola.networks import NETWORKS, NetworkSettings, check_shapes
 from tombola.networks import factory as named_factory
 from tombola.pruning.mask import Mask
@@ -82,16 +83,17 @@ def export_packed(
 def largest_difference(ticket: Ticket, path: Path, weights: str = "trained") -> float | None:
     """Return the largest difference of an output of a packed file from the ticket's, relative to the largest output.
 
-    It is that of synthetic examples; None where the network does not take any.
+    It is that of synthetic examples; None where the network does not take any, or gives zeros alone.
     """
     module = ticket.build(is_trained(weights))
     module.load_state_dict(state_of(unpack(path.read_bytes(), str(path), 2**62, compiled())))
     try:
         examples = examples_for(ticket)
         expected, found = outputs_of(ticket.build(is_trained(weights)), examples), outputs_of(module, examples)
-        return float((expected - found).abs().max() / expected.abs().max())
     except Exception:  # whatever a user's forward pass does with made-up examples
         return None
+    largest = float(expected.abs().max())
+    return float((expected - found).abs().max()) / largest if largest else None
 
 
 Size = Annotated[int, Field(ge=1, le=2**31)]
@@ -339,24 +341,13 @@ def _views(floats: Mapping[str, Tensor]) -> dict[str, set[str]]:
 
     The names of one tied weight have the same layout.
     """
-    places = {name: (_layout(value), _end(value)) for name, value in floats.items() if value.numel()}
+    places = {name: (layout(value), where) for name, value in floats.items() if (where := extent(value)) is not None}
     found: dict[str, set[str]] = {}
-    for name, (layout, end) in places.items():
-        for other, (another, its_end) in places.items():
-            if layout != another and layout[0] < its_end and another[0] < end:
+    for name, (mine, where) in places.items():
+        for other, (another, there) in places.items():
+            if mine != another and overlap(where, there):
                 found.setdefault(name, set()).add(other)
     return found
-
-
-def _end(value: Tensor) -> int:
-    """Return where the memory of a tensor's last number ends."""
-    last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
-    return value.data_ptr() + (last + 1) * value.element_size()
-
-
-def _layout(value: Tensor) -> tuple[Any, ...]:
-    """Return where a tensor's numbers are in memory, and in which order."""
-    return value.data_ptr(), tuple(value.shape), value.stride()
 
 
 def _coded(
@@ -374,7 +365,7 @@ def _coded(
         if name not in shared:
             coded.append(of_plain(name, value.numpy()))
             continue
-        twin = twins.setdefault(_layout(value) if value.numel() else (name,), name)
+        twin = twins.setdefault(layout(value), name)
         source = next((each for each in (twin, name) if each in symbols), twin)
         flags = keep[source].numpy()
         is_weight = name in mask or value.dim() > 1
