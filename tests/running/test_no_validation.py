@@ -19,7 +19,10 @@ from tombola.studies import make_plan
 from tombola.tables import summary_table
 from tombola.tables.captions import AT_THE_END
 
-NONE = {"data__validation": 0, "training": {"iterations": 12, "evaluate_every": 5, "lr": 0.03}}
+NONE = {
+    "data__validation": 0,
+    "training": {"iterations": 12, "evaluate_every": 5, "lr": 0.03, "test_every": None},
+}
 
 
 @pytest.mark.parametrize("engine", ["dense", "sparse", "mlp", "stacked"])
