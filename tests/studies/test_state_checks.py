@@ -272,3 +272,16 @@ class ClassMasked(Projected):
 def test_infinite_outputs_do_not_hide_other_differences():
     with pytest.raises(InputError, match="computes with 'kept'"):
         check_state_of_loop(seeded(ClassMasked), (6,), PRUNABLE, "make_model")
+
+
+class WithState(Net):
+    def get_extra_state(self):
+        return {"seen": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_a_study_refuses_state_that_is_no_tensor():
+    with pytest.raises(InputError, match="network 'n' keeps '_extra_state' in its state_dict, a dict"):
+        check_state_of_study(seeded(WithState), Classification(), DATA, PRUNABLE, "network 'n'")

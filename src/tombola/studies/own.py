@@ -36,7 +36,7 @@ from tombola.studies.own_trial import REFUSED_ARMS, OwnTrial
 from tombola.studies.plan import Plan, check_levels, reach, rows_of
 from tombola.studies.rewind import SNAPSHOT
 from tombola.studies.size import MAX_RUNS, check_size, runs_of
-from tombola.studies.state_checks import check_state_of_loop
+from tombola.studies.state_checks import check_state_of_loop, require_tensors
 from tombola.studies.study import ArmSettings, Study
 from tombola.studies.trainer import Trainer
 from tombola.studies.trial import Codes
@@ -293,16 +293,12 @@ def _checked(problem: OwnProblem) -> nn.Module:
                 f"{problem.what} returned {name!r} twice, so one run would change the weights of another; build a "
                 "new model in each call"
             )
+    require_tensors(one, problem.what)
     first, second = one.state_dict(), other.state_dict()
     if first.keys() != second.keys():
         names = sorted(first.keys() ^ second.keys())
         raise InputError(f"{problem.what} built two modules from one seed, and only one of them has {names[0]!r}")
     for name, tensor in first.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise InputError(
-                f"{problem.what} keeps {name!r} in its state_dict, a {type(tensor).__name__}; tombola stores tensors "
-                "alone: let get_extra_state return one, or use a buffer"
-            )
         if tensor.is_meta:
             raise InputError(f"{problem.what} builds {name!r} on the device meta, without values; build it on the CPU")
         if tensor.shape != second[name].shape or not torch.equal(tensor, second[name]):

@@ -45,6 +45,7 @@ def check_state_of_study(
         weights = [each for each in module.parameters() if each.requires_grad]
         return [loss.detach(), *torch.autograd.grad(loss, weights, allow_unused=True)]
 
+    require_tensors(make(0), what)
     _check_memory(make, trained, prunable, what)
     module = make(0)
     _seen(trained, module)  # counters count, averages move, caches fill
@@ -55,6 +56,20 @@ def check_state_of_study(
             "work on a copy, such as x = x * 0.5"
         )
     _compare(module, make, (evaluated, trained), what)
+
+
+def require_tensors(module: nn.Module, what: str) -> None:
+    """Refuse a state_dict that holds more than tensors.
+
+    Raises:
+        InputError: it does.
+    """
+    for name, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"{what} keeps {name!r} in its state_dict, a {type(value).__name__}; tombola stores tensors alone: let "
+                "get_extra_state return one, or use a buffer"
+            )
 
 
 def check_state_of_loop(make: Callable[[int], nn.Module], inputs: Inputs, prunable: Container[str], what: str) -> None:
