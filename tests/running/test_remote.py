@@ -118,15 +118,17 @@ def test_commands_on_one_worker_do_not_end_each_others_work(tmp_path: Path) -> N
         Path(each.file).touch()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(on_node, first, pickle.dumps((until, (tmp_path / "go", tmp_path / "waits"), {})))
-        while not (tmp_path / "waits").exists():
-            assert not waiting.done()
-            time.sleep(0.02)
-        assert opened(on_node(second, check())) == 0
-        for each in (first, second):
-            Path(each.file).unlink()
-        remote.release()  # as the second command does at its end
-        assert not waiting.done()  # what the first one computes is still saved
-        (tmp_path / "go").touch()
+        try:
+            while not (tmp_path / "waits").exists():
+                assert not waiting.done()
+                time.sleep(0.02)
+            assert opened(on_node(second, check())) == 0
+            for each in (first, second):
+                Path(each.file).unlink()
+            remote.PROCESSES.release()  # as the second command does at its end
+            assert not waiting.done()  # what the first one computes is still saved
+        finally:
+            (tmp_path / "go").touch()  # else a failure would wait for ever
         process = opened(waiting.result(20))
     assert process != os.getpid()
     assert not Path(f"/proc/{process}").exists()  # its command has ended

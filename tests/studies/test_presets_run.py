@@ -71,7 +71,8 @@ def test_a_preset_runs_for_two_tiny_levels(name, made, tmp_path):
     if several:
         changes["rewind"] = [0, 1]
     if preset.connectivity:  # its levels and iterations are beyond these
-        changes |= {"rewind": 1, "connectivity": {"levels": [2], "points": 3}}
+        levels = [1, 2] if "levels" in preset.connectivity.between else [2]
+        changes |= {"rewind": 1, "connectivity": {"levels": levels, "points": 3}}
     if preset.retraining:
         changes["retraining"] = {"iterations": 1}
     if shape == (3, 32, 32):  # millions of weights: an arm is enough, and little is stored of what is sparse
