@@ -252,5 +252,5 @@ def test_a_regression_from_training_to_its_page(tmp_path: Path, monkeypatch: pyt
     assert "accura" not in body
     assert not re.search(r"\d points", body)
     assert (tmp_path / "regression" / "barriers.csv").is_file()
-    with pytest.raises(InputError, match="rmse .lower, kW. and accuracy"):
+    with pytest.raises(InputError, match=r"rmse \(lower, kW\) and accuracy"):
         write_comparison([regression, results_of("tokens", "Lstm", "classification")], tmp_path / "both.html")

@@ -71,7 +71,7 @@ def test_a_preset_runs_for_two_tiny_levels(name, made, tmp_path):
     if several:
         changes["rewind"] = [0, 1]
     if preset.connectivity:  # its levels and iterations are beyond these
-        levels = [1, 2] if "levels" in preset.connectivity.between else [2]
+        levels = [1, 2] if "levels" in (preset.connectivity.between or ()) else [2]
         changes |= {"rewind": 1, "connectivity": {"levels": levels, "points": 3}}
     if preset.retraining:
         changes["retraining"] = {"iterations": 1}
