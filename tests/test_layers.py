@@ -35,6 +35,7 @@ ROOMS = (
         "registry",
         "section",
         "seeds",
+        "memory",
         "tensor_files",
         "untrusted_yaml",
         "paths",
