@@ -151,13 +151,15 @@ def _metric_columns(levels: pd.DataFrame, where: str) -> dict[str, Any]:
         name = str(levels["metric"].iloc[0]) if len(levels) else ACCURACY.name
     else:
         name = measured[0] if len(measured) == 1 else ACCURACY.name
-    better = direction_of(name)
-    if better is None and "metric_better" not in levels and NAME.fullmatch(name):
-        raise InputError(
-            f"{where}: the metric {name!r} does not say whether higher or lower is better; add a column metric_better "
-            "with higher or lower"
-        )
-    guessed = Metric(name, better or "higher", unit_of(name)) if NAME.fullmatch(name) else ACCURACY
+    guessed = ACCURACY
+    if NAME.fullmatch(name):
+        better = direction_of(name)
+        if better is None and "metric_better" not in levels:
+            raise InputError(
+                f"{where}: the metric {name!r} does not say whether higher or lower is better; add a column "
+                "metric_better with higher or lower"
+            )
+        guessed = Metric(name, better or "higher", unit_of(name))
     return {column: value for column, value in guessed.columns.items() if column not in levels}
 
 

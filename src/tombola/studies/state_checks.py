@@ -45,9 +45,9 @@ def check_state_of_study(
         weights = [each for each in module.parameters() if each.requires_grad]
         return [loss.detach(), *torch.autograd.grad(loss, weights, allow_unused=True)]
 
-    require_tensors(make(0), what)
-    _check_memory(make, trained, prunable, what)
-    module = make(0)
+    module, other = make(0), make(1)
+    require_tensors(module, what)
+    _check_memory(module, other, lambda: _seen(trained, make(0)), prunable, what)
     _seen(trained, module)  # counters count, averages move, caches fill
     _seen(evaluated, make(0))
     if not all(map(_is_same, _tensors(batch), before)):
@@ -55,7 +55,7 @@ def check_state_of_study(
             f"{what} changes its inputs in place, so it would change the data of later evaluations; let its forward "
             "work on a copy, such as x = x * 0.5"
         )
-    _compare(module, make, (evaluated, trained), what)
+    _compare(module, other, (evaluated, trained), what)
 
 
 def require_tensors(module: nn.Module, what: str) -> None:
@@ -94,10 +94,10 @@ def check_state_of_loop(make: Callable[[int], nn.Module], inputs: Inputs, prunab
     def evaluated(module: nn.Module) -> Any:
         return called(module.eval())
 
-    module = make(0)
-    _check_memory(make, lambda module: called(module.train()), prunable, what)
+    module, other = make(0), make(1)
+    _check_memory(module, other, lambda: _seen(lambda each: called(each.train()), make(0)), prunable, what)
     has_buffers = any(each._non_persistent_buffers_set for each in module.modules())
-    _compare(module, make, (evaluated,), what)
+    _compare(module, other, (evaluated,), what)
     if not has_buffers:
         return
     trained, module = make(0), make(0)
@@ -105,26 +105,33 @@ def check_state_of_loop(make: Callable[[int], nn.Module], inputs: Inputs, prunab
     _load(module, trained, what)
     for mine, theirs in zip(module.modules(), trained.modules(), strict=False):
         mine._buffers.update({name: theirs._buffers[name] for name in theirs._non_persistent_buffers_set})
-    _compare(module, make, (evaluated,), what)
+    _compare(module, make(1), (evaluated,), what)
 
 
-def _check_memory(make: Callable[[int], nn.Module], train: Look, prunable: Container[str], what: str) -> None:
+def _check_memory(
+    one: nn.Module, other: nn.Module, train: Callable[[], Any], prunable: Container[str], what: str
+) -> None:
     """Check that training one network leaves the next one as its factory builds it.
 
     A factory may take a tensor of its own into each network: a table of pretrained vectors, or a backbone. What neither
     training nor a mask changes may lie in one memory: most buffers, and frozen tables.
 
+    Args:
+        one, other: networks of the factory.
+        train: trains a third one, in a step.
+        prunable: names of the parameters that a mask may change.
+        what: names the factory in messages.
+
     Raises:
         InputError: two networks share what training or a mask changes.
     """
-    one, other = make(0), make(1)
     names = shared_memory(one, other)
     if not names:
         return
     frozen = {name: weight.detach() for name, weight in other.named_parameters() if not weight.requires_grad}
     constant = dict(other.named_buffers()) | {name: each for name, each in frozen.items() if name not in prunable}
     before = {name: constant[name].clone() for name in names if name in constant}
-    _seen(train, one)
+    train()
     for name in names:
         if name not in before or not _is_same(before[name], constant[name]):
             raise InputError(
@@ -133,13 +140,12 @@ def _check_memory(make: Callable[[int], nn.Module], train: Look, prunable: Conta
             )
 
 
-def _compare(one: nn.Module, make: Callable[[int], nn.Module], looks: tuple[Look, ...], what: str) -> None:
+def _compare(one: nn.Module, other: nn.Module, looks: tuple[Look, ...], what: str) -> None:
     """Load the state_dict of a network into a new one of another seed, and compare what the two compute.
 
     Attributes are only named, not compared: a counter that nothing reads, or a table of positions that is computed
     when it is needed, does no harm.
     """
-    other = make(1)
     _load(other, one, what)
     names = _outside(one, other)
     for look in looks:

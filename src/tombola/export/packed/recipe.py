@@ -60,13 +60,17 @@ def drawn(
         build: makes the untrained network; by default the function that `origin` names.
     """
     network = NetworkSettings.model_validate(origin["network"])
-    if build is None:
-        shape, tokens = (shape_from_json(origin.get(name)) for name in ("input_shape", "tokens"))
-        build = factory(network, shape, origin["classes"], tokens)
+    build = build or named_by(origin, network)
     seed = Seeds(recipe["seed"], origin["trial"]).value("init", recipe["draw"])
     module = initialised(build, network.init, seed)
     mask.apply_(module)  # in the module: a tied weight has several names outside
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def named_by(origin: Mapping[str, Any], network: NetworkSettings) -> Callable[[], nn.Module]:
+    """Return the function that a ticket's origin names."""
+    shape, tokens = (shape_from_json(origin.get(name)) for name in ("input_shape", "tokens"))
+    return factory(network, shape, origin["classes"], tokens)
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:

@@ -21,13 +21,12 @@ from tombola.export.packed.decode import MOST, Packed, unpack
 from tombola.export.packed.encode import Coded, Writer, of_mask, of_plain, of_shared, pack
 from tombola.export.packed.fast import compiled
 from tombola.export.packed.finetune import Examples, Tuning, tuned
-from tombola.export.packed.recipe import digest, drawn, recipe_of
+from tombola.export.packed.recipe import digest, drawn, named_by, recipe_of
 from tombola.export.packed.share import METHODS, Method, Shared, share
 from tombola.export.paths import NoPath
 from tombola.export.write import write
 from tombola.memory import extent, layout, overlap
 from tombola.networks import NETWORKS, NetworkSettings, check_shapes
-from tombola.networks import factory as named_factory
 from tombola.pruning.mask import Mask
 from tombola.registry import NotWhileReading, reading
 from tombola.studies.explaining import explain
@@ -189,8 +188,7 @@ def _named(network: NetworkSettings, origin: Mapping[str, Any]) -> Callable[[], 
             f"the network is {shown(network.name)}, a function of a script or notebook, which tombola can't import: "
             "pass `factory`, which builds the network"
         )
-    shape, tokens = (shape_from_json(origin.get(name)) for name in ("input_shape", "tokens"))
-    return named_factory(network, shape, origin["classes"], tokens)
+    return named_by(origin, network)
 
 
 def _check_shapes(name: str, build: Callable[[], nn.Module], packed: Packed, most: int) -> None:
