@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 from made_up_levels import levels_of
 
+import tombola
 from tombola import cli
+from tombola.analysis.reading import seconds_of
 from tombola.studies.loading import dump_study, load_study
 
 Call = Callable[..., tuple[int, str, str]]
@@ -108,15 +110,52 @@ def test_power_says_how_many_trials_decide(call, table):
     status, out, _ = call("results.csv", "--claims", "own.yaml", "--power", "--format", "json")
     assert status == 0
     rows = json.loads(out)
-    assert [row["id"] for row in rows] == ["true-one", "false-one"]  # the third is not measured
-    assert [row["needed_if_claimed"] for row in rows] == [None, None]  # comparisons
+    assert [row["id"] for row in rows] == ["true-one", "false-one", "unknown-one"]
+    assert [row["needed_if_claimed"] for row in rows] == [None] * 3  # comparisons
+    assert [row["reason"] for row in rows] == ["", "", "the study has no arm 'one-shot'"]
     per_trial = 36.0 * len(levels) / levels["trial"].nunique() / 3600
+    assert rows.pop()["hours_more"] is None
     for row in rows:
         assert row["hours_more"] == pytest.approx(max(0, row["needed_if_as_pilot"] - row["n"]) * per_trial)
     assert call("results.csv", "--claims", "own.yaml", "--power", "--strict")[0] == 1
     out = call("results.csv", "--claims", "own.yaml", "--power")[1]
     assert f" {rows[0]['needed_if_as_pilot']} " in out
     assert "90 % probability" in out
+    assert "not known for unknown-one: the study has no arm 'one-shot'" in out
+    levels[levels["trial"] < 2].to_csv(table, index=False)
+    out = call("results.csv", "--claims", "own.yaml", "--power")[1]
+    assert "not known for true-one, false-one: 2 trials; a pilot needs 3" in out
+
+
+def test_power_counts_all_work_of_a_results_folder(call, tmp_path):
+    study = tombola.Study.load("demo", **{"trials": 2, "training.iterations": 20, "pruning.rounds": 1})
+    results = tombola.run(study, tmp_path / "out", workers=0, quiet=True, figures=False)
+    done = [results.store.facts(job)["seconds"] for job in results.plan.work]
+    assert len(done) > len(results.frame()["job"].unique())  # masks, too
+    assert results.seconds_per_trial() == pytest.approx(sum(done) / 2)
+    assert seconds_of(tmp_path / "out", results.frame()) == {study.name: pytest.approx(sum(done) / 2)}
+    shutil.rmtree(next((tmp_path / "out" / "jobs").glob("*trial-1.ticket*")))
+    first = [results.store.facts(job) for job in results.plan.work if results.store.has(results.plan.work[job])]
+    alone = sum(each["seconds"] for each in first if each["spec"]["trial"] == 0)
+    assert tombola.Results.open(tmp_path / "out").seconds_per_trial() == pytest.approx(alone)
+
+
+def test_a_table_without_its_study_says_which_settings_nobody_compared(call, table):
+    lines = OWN.replace("source: myself", "source: myself\nrecipe: {training.lr: 0.1}")
+    (table.parent / "own.yaml").write_text(lines)
+    for more in ([], ["--power"]):
+        out = call("results.csv", "--claims", "own.yaml", *more)[1]
+        assert "The table does not tell training.lr. Put study.yaml beside it to compare them." in out
+        assert out.count("does not tell") == 1
+
+
+def test_a_study_file_of_another_name_is_refused(call, table):
+    (table.parent / "study.yaml").write_text(dump_study(load_study("lenet-mnist")))
+    status, _, err = call("results.csv")
+    assert status == 2
+    assert "is the study 'lenet-mnist', but results.csv has rows of '[red]s'" in err.replace("\n", " ")
+    shutil.move(table, table.parent / "mine.csv")  # a table with another name may lie anywhere
+    assert call("mine.csv", "--claims", "own.yaml")[0] == 0
 
 
 def test_strict_fails_for_what_is_not_reproduced_and_nothing_else(call, table):

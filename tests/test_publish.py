@@ -208,3 +208,22 @@ def test_the_summary_has_each_claim_and_keeps_what_is_written_by_hand(tmp_path: 
     )
     (tmp_path / "summary.md").write_text(by_hand)
     assert summarise() == by_hand
+
+
+def test_a_mean_of_the_summary_covers_all_runs_of_its_level() -> None:
+    spec = importlib.util.spec_from_file_location("publish", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    place = {"study": "s", "arm": "ticket", "level": 0, "density": 1.0}
+    values = {0: (0.1, 0.2), 100: (0.5, None), 200: (0.7, 0.9)}  # at iteration 100, one run alone has its early stop
+    rows = [
+        place | {"trial": trial, "iteration": iteration, "test_accuracy": value, "val_loss": 1.0}
+        for iteration, both in values.items()
+        for trial, value in enumerate(both)
+    ]
+    found = script._summary(pd.DataFrame(rows)).reset_index().set_index("iteration")
+    assert list(found["runs"]) == [2, 2, 2]
+    assert found["test_accuracy_mean"].dropna().to_dict() == pytest.approx({0: 0.15, 200: 0.8})
+    assert found["test_accuracy_min"].isna().to_dict() == {0: False, 100: True, 200: False}

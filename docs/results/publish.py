@@ -281,7 +281,11 @@ def _claims(outcomes: list[Outcome]) -> list[str]:
 def _summary(curves: pd.DataFrame) -> pd.DataFrame:
     iterations = sorted(curves["iteration"].unique())
     chosen = {*iterations[:: max(1, len(iterations) // ROWS)], iterations[-1]}
-    groups = curves[curves["iteration"].isin(chosen)].groupby(["study", "arm", "level", "iteration"], sort=False)
+    place = ["study", "arm", "level", "iteration"]
+    # Early stop comes at another iteration in each run: a mean over some of the runs would be no point of the curve.
+    whole = curves["test_accuracy"].notna().groupby([curves[name] for name in place]).transform("all")
+    curves = curves.assign(test_accuracy=curves["test_accuracy"].where(whole))
+    groups = curves[curves["iteration"].isin(chosen)].groupby(place, sort=False)
     return groups.agg(
         density=("density", "mean"),
         runs=("test_accuracy", "size"),

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_levels import levels_of
 
-from tombola.analysis.claims import _judge, evaluate, load_claims, published_claims, read_claims
+from tombola.analysis.break_down import break_downs
+from tombola.analysis.claims import Claim, _judge, evaluate, load_claims, published_claims, read_claims
 from tombola.analysis.expressions import BadExpression, parse
 from tombola.analysis.quantities import Evidence, NotMeasured
+from tombola.analysis.schema import checked
 from tombola.errors import InputError
 from tombola.studies.loading import load_study, preset_names
 
@@ -303,7 +305,7 @@ def test_published_claims_are_sound_and_know_what_they_are_about():
             about = {name for name in about if not name.startswith("lenet-")}
         assert about == {each.id for each in claims if prefix and each.id.startswith(prefix)}
     conv = evaluate(levels_of({"ticket": ([0.7], [1])}, network="conv-2"), claims)
-    assert {each.claim.id for each in conv if each.applies} == {"conv-2-sooner", "conv-2-better", "conv-above-dense"}
+    assert {each.claim.id for each in conv if each.applies} == {"conv-2-sooner", "conv-2-better", "conv-2-above-dense"}
 
 
 def test_published_lenet_claims_on_a_table_that_bears_them_out():
@@ -490,3 +492,106 @@ def test_a_claims_file_that_is_not_there_or_no_text(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(InputError, match=r"binary\.yaml can't be read"):
         load_claims(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize(
+    ("preset", "fields", "told"),
+    [
+        ("lenet-mnist", {"retraining": {"iterations": 500}}, "training.iterations=50000; this study has 500"),
+        ("lenet-mnist", {"retraining": {"epochs": 3}}, "training.iterations=50000; this study has none"),
+        ("lenet-mnist", {"retraining": {"lr": 0.1}}, "training.lr=0.0012; this study has 0.1"),
+        ("lenet-mnist", {"training.patience": 3}, "training.patience=none; this study has 3"),
+        ("lenet-mnist", {"retraining": {"patience": 3}}, "training.patience=none; this study has 3"),
+        ("lenet-mnist", {"arms": [{"ticket": {"training": {"iterations": 500}}}]}, "this study has 500"),
+        ("conv2-cifar10", {"data.validation": 0}, "data.validation=5000; this study has 0"),
+        ("resnet18-cifar10", {"retraining": {"iterations": 3000}}, "training.iterations=30000; this study has 3000"),
+        ("conv4-cifar10-stability", {"retraining": {"epochs": 2}}, "retraining.epochs=25; this study has 2"),
+    ],
+)
+def test_claims_about_a_recipe_know_what_each_level_and_arm_trains_with(preset, fields, told):
+    def judged(study):
+        frame = levels_of({"ticket": ([0.98], [1])}, study=study.name, network=study.network.name)
+        outcomes = evaluate(frame, published_claims(), {study.name: study.model_dump(mode="json")})
+        return {each.claim.id: each.other_recipe for each in outcomes if each.applies}
+
+    about_tickets = {each.id for each in published_claims() if '"ticket"' in each.expression and each.recipe}
+    whole = {name for name, other in judged(load_study(preset)).items() if not other}
+    others = judged(load_study(preset, fields))
+    assert whole
+    about = {name: other for name, other in others.items() if name in whole & about_tickets}
+    assert about
+    assert all(other.endswith(told) for other in about.values()), about
+
+
+def test_the_recipe_of_an_arm_that_a_claim_does_not_name_is_its_own():
+    study = load_study("lenet-mnist", {"arms": ["ticket", {"reinit": {"training": {"iterations": 500}}}]})
+    frame = levels_of({"ticket": ([0.98], [1]), "reinit": ([0.98], [1])}, study=study.name)
+    outcomes = {each.claim.id: each for each in evaluate(frame, published_claims(), {study.name: study.model_dump()})}
+    assert outcomes["lenet-L1"].other_recipe == ""
+    assert outcomes["lenet-L4-slower"].other_recipe.endswith("this study has 500")
+
+
+def test_claims_about_networks_without_dropout_are_not_about_those_with_it():
+    study = load_study("conv2-cifar10-dropout")
+    frame = levels_of({"ticket": ([0.98], [1])}, study=study.name, network="conv-2")
+    outcomes = evaluate(frame, published_claims(), {study.name: study.model_dump()})
+    assert not [each.claim.id for each in outcomes if each.applies]
+
+
+def test_a_claim_about_another_budget_is_not_judged_on_a_table_whose_rows_tell_it():
+    frame = levels_of({"ticket": ([0.98] * 10, [1000] * 10)}).assign(iterations=1000)
+    outcomes = {each.claim.id: each for each in evaluate(frame, published_claims())}
+    assert outcomes["lenet-L1"].other_recipe == "training.iterations=50000; this study has 1000"
+    whole = {each.claim.id: each for each in evaluate(frame.assign(iterations=50_000), published_claims())}
+    assert whole["lenet-L1"].outcome != "not measured"
+    assert not whole["transfer-optimiser"].applies  # it names its study
+
+
+def test_equal_gains_are_no_evidence_of_variation():
+    """One test example more in each trial: float differences of the accuracies vary in their last digits."""
+    frame = levels_of({"ticket": ([0.98, 0.98], [4000, 4000])})
+    dense = frame["trial"].map(dict(enumerate([0.9830, 0.9845, 0.9812, 0.9801, 0.9777])))
+    frame["early_stop_test_accuracy"] = dense + 0.0001 * frame["level"]
+    for expression in ('gain("ticket", 0.8) > 0', 'gain("ticket", 0.64) > gain("ticket", 0.8)'):
+        claim = Claim(id="c", source="s", sentence="s", expression=expression)
+        (found,) = evaluate(frame, [claim])
+        assert found.outcome == "inconclusive"
+        assert "the same value in all 5 trials" in found.reason
+        assert found.measured == pytest.approx(0.01, abs=1e-8)
+
+
+def test_each_trial_is_measured_at_its_own_level_of_a_density():
+    """Rounds that prune nothing: each trial reaches a density at another level."""
+    skipped = {0: set(), 1: {1}, 2: {1, 2}}
+    rows = []
+    for trial, skips in skipped.items():
+        density = 1.0
+        for level in range(12):
+            density *= 0.9 if level and level not in skips else 1.0
+            accuracy = 0.74 - 0.5 * (1 - density) + 0.001 * trial * (level > 0)
+            rows.append({"trial": trial, "level": level, "density": density, "early_stop_test_accuracy": accuracy})
+    levels = pd.DataFrame(rows).assign(arm="ticket", study="s", early_stop_iteration=100)
+    levels["final_test_accuracy"] = levels["early_stop_test_accuracy"]
+    claim = Claim(id="c", source="s", sentence="s", expression='gain("ticket", 0.59)', expected=-20.4, tolerance=0.3)
+    (found,) = evaluate(checked(levels), [claim])
+    assert found.outcome == "reproduced"
+    assert found.measured == pytest.approx(-50 * (1 - 0.9**5) + 0.1)
+    over = Claim.model_validate(claim.model_dump() | {"expression": 'gain("ticket", 0.9, 0.59)'})
+    (found,) = evaluate(checked(levels), [over])
+    five = [-50 * (1 - 0.9**number) for number in range(1, 6)]
+    assert found.measured == pytest.approx(sum(five) / 5 + 0.1)  # rounds that pruned nothing add no level
+    breaks = break_downs(checked(levels), margin=0.06)
+    assert list(breaks["density"]) == pytest.approx([0.9] * 3)
+
+
+def test_a_trial_without_any_row_before_another_one_is_missing():
+    frame = levels_of({"ticket": ([0.985], [4000])})
+    study = load_study("lenet-mnist", {"name": "s"})
+    claim = Claim(id="c", source="s", sentence="s", expression='gain("ticket", 0.8) > 0')
+    (found,) = evaluate(frame[frame["trial"] != 2], [claim], {"s": study.model_dump()})
+    assert found.outcome == "inconclusive"
+    assert "only 4 of 5 trials" in found.reason
+    (found,) = evaluate(frame[frame["trial"] < 4], [claim], {"s": study.model_dump()})  # it has not started
+    assert found.outcome == "reproduced"
+    (found,) = evaluate(frame[frame["trial"] > 2], [claim], {"s": study.model_dump() | {"first_trial": 3}})
+    assert "of at least 3 trials" in found.reason

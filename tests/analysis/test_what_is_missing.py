@@ -115,7 +115,10 @@ def test_a_claim_needs_its_density_in_each_trial():
     levels["density"] = np.where(levels["level"] == 1, far, 1.0)
     found = outcome(levels, 'gain("ticket", 0.3)', expected=0, tolerance=0.5)
     assert found.outcome == "not measured"
-    assert "has 0.05 in some trial" in found.reason
+    assert "no level near density 0.3: the nearest is 0.05" in found.reason
+    found = outcome(levels, 'gain("ticket", 0.55)', expected=0, tolerance=0.5)
+    assert found.outcome == "inconclusive"
+    assert "only 2 of 4 trials have all values" in found.reason
 
 
 def test_claims_count_the_training_behind_trained_weights_as_verdicts_do():

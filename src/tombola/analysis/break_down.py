@@ -59,8 +59,8 @@ def break_downs(levels: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
     A level is worse where its test metric at early stop is worse than the dense network's by more than the margin, or
     where a run of it diverged. A trial breaks down at its last level before the first two worse ones in a row; a worse
     last level of the arm counts as two, and so does one that diverged. `censored` marks trials that do not break down
-    so far as they go; their `density` is that of their sparsest level that is not worse, and an upper bound. Trials
-    without a dense run are omitted.
+    so far as they go; their `density` is that of their sparsest level that is not worse, and an upper bound. Levels of
+    the same density, of which a round removed nothing, count once. Trials without a dense run are omitted.
 
     Raises:
         InputError: `margin` is not between 0 and 1, or the studies have different metrics.
@@ -82,9 +82,10 @@ def break_downs(levels: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
         group = group[group["level"] > 0].sort_values("level")
         if math.isnan(reference) or group.empty:
             continue
+        at_end = bool(group["lost"].iloc[-1]) or group["level"].iloc[-1] == last[study, arm]
+        group = group[group["density"] != group["density"].shift()]  # a round that removed nothing adds no level
         gone_there = group["lost"].to_numpy()
         below = _worse(group[early_of(metric)].to_numpy(), reference, metric, margin) | gone_there
-        at_end = bool(gone_there[-1]) or group["level"].iloc[-1] == last[study, arm]
         lasting = np.flatnonzero(below & np.append(below[1:], at_end))
         densities = np.append(1.0, group["density"].to_numpy())
         end = lasting[0] if len(lasting) else len(below) - int(below[-1])

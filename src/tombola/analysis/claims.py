@@ -22,14 +22,21 @@ from tombola.formatting import counted_are
 from tombola.paths import local_path, read_text
 from tombola.section import Section
 from tombola.studies.explaining import fields_of
-from tombola.studies.study import Study
+from tombola.studies.study import ArmSettings, Study
 from tombola.tasks.metric import metric_of
+from tombola.training.recipe import Recipe
 from tombola.untrusted_yaml import MAX_BYTES, read_yaml
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive", "not measured"
 ANOTHER_RECIPE = "another recipe: the claim is about "
+UNTOLD = "; the table does not tell "
 BOTH_SIDES = "the interval lies partly inside and partly outside the expected range"
+
+
+Value = str | int | float | None
+BUDGETS = ("training.iterations", "training.epochs")
+TRAINERS = ("data", "task", "training", "retraining")  # sections that say nothing of a study with its own trainer
 
 
 class Claim(Section):
@@ -47,10 +54,11 @@ class Claim(Section):
         minimum: the smallest number of trials for a conclusion.
         nearest: how far a level's density may be from the one asked for: 0.12 allows 12 % more or less.
         metric: of the studies that the claim is about: gains, expected value and tolerance are in its unit.
-        applies: field of a study -> the value, or list of values, that it must have: `network.name: lenet-300-100`.
-            Of other studies the claim says nothing.
+        applies: field of a study -> the value, or list of values, that it must have: `network.name: lenet-300-100`;
+            null means that the study leaves the field out. Of other studies the claim says nothing.
         recipe: the same, of how a study is trained and pruned: where it differs, the claim is about the study, but is
-            not measured.
+            not measured. Fields of `training` count as the study's `retraining` and the claim's arms change them. A
+            claim about a budget is not measured where `training.patience` may cut it short.
     """
 
     id: str = Field(min_length=1, max_length=60)
@@ -63,8 +71,8 @@ class Claim(Section):
     minimum: int = Field(default=3, ge=2)
     nearest: float = Field(default=0.12, gt=0, le=0.5)
     metric: str = Field(default="accuracy", min_length=1)
-    applies: dict[str, str | int | float | list[str | int | float]] = Field(default_factory=dict)
-    recipe: dict[str, str | int | float | list[str | int | float]] = Field(default_factory=dict)
+    applies: dict[str, Value | list[Value]] = Field(default_factory=dict)
+    recipe: dict[str, Value | list[Value]] = Field(default_factory=dict)
 
     @field_validator("applies", "recipe")
     @classmethod
@@ -119,6 +127,7 @@ class Outcome:
         applies: whether the claim is about studies like this one.
         std: standard deviation over trials; None where n < 2.
         biased: whether runs or trials are left out, so that the others are a biased sample.
+        unknown: settings that the claim is about, and that a table without a study file does not tell.
     """
 
     study: str
@@ -132,6 +141,7 @@ class Outcome:
     applies: bool = True
     std: float | None = None
     biased: bool = False
+    unknown: tuple[str, ...] = ()
 
     @property
     def other_recipe(self) -> str:
@@ -185,8 +195,7 @@ def evaluate(
         frame: as returned by `Results.frame()`, of one study or several.
         claims: see `load_claims` and `published_claims`.
         settings: study's name -> its settings, as returned by `Study.model_dump()`. Of a study that is not in there,
-            only the
-            network's name is known, and compared.
+            only its name, its network's name and the iterations in the table are compared.
         confidence: of the interval.
         points: as returned by `Results.connectivity()`, of the same studies; None where there are no interpolations.
 
@@ -195,28 +204,49 @@ def evaluate(
     """
     outcomes = []
     for study, levels in whole_stops(frame).groupby("study", sort=False):
-        known = (settings or {}).get(str(study))
+        told = (settings or {}).get(str(study))
+        known = _of_table(str(study), levels) if told is None else told
+        metric = metric_of(levels).name
         for claim in claims:
-            network = str(levels["network"].iloc[0])
-            metric = metric_of(levels).name
             if claim.metric != metric:
                 reason = f"the claim is about {claim.metric}; this study measures {metric}"
                 outcomes.append(Outcome(str(study), claim, NOT_MEASURED, reason, applies=False))
-            elif other := _differs(claim.applies, known, network):
+            elif other := _differs(claim, claim.applies, known, told is not None):
                 outcomes.append(Outcome(str(study), claim, NOT_MEASURED, f"the claim is about {other}", applies=False))
-            elif other := _differs(claim.recipe, known, network):
+            elif other := _differs(claim, claim.recipe, known, told is not None):
                 outcomes.append(Outcome(str(study), claim, NOT_MEASURED, ANOTHER_RECIPE + other))
             else:
                 known_points = pd.DataFrame() if points is None or points.empty else points[points["study"] == study]
-                outcome = _evaluate(str(study), levels, claim, confidence, known_points)
-                if known is None and (unknown := {*claim.applies, *claim.recipe} - {"network.name"}):
-                    told = f"{outcome.reason}; the table does not tell {', '.join(sorted(unknown))}"
-                    outcome = replace(outcome, reason=told)
+                outcome = _evaluate(str(study), levels, claim, confidence, known_points, _gap(levels, told))
+                fields = sorted({*claim.applies, *claim.recipe})
+                unknown = tuple(field for field in fields if told is None and not _is_told(known, field))
+                if unknown:
+                    outcome = replace(outcome, reason=f"{outcome.reason}{UNTOLD}{', '.join(unknown)}", unknown=unknown)
                 outcomes.append(outcome)
     return outcomes
 
 
-def _evaluate(study: str, levels: pd.DataFrame, claim: Claim, confidence: float, points: pd.DataFrame) -> Outcome:
+def _of_table(study: str, levels: pd.DataFrame) -> dict[str, Any]:
+    """Return the settings of a study that its rows tell."""
+    found: dict[str, Any] = {"name": study, "network": {"name": str(levels["network"].iloc[0])}}
+    budgets = set(levels["iterations"].dropna()) if "iterations" in levels else set()
+    return found | ({"training": {"iterations": int(budgets.pop())}} if len(budgets) == 1 else {})
+
+
+def _is_told(known: Mapping[str, Any], field: str) -> bool:
+    return _inner(known, field.split(".")) is not None
+
+
+def _gap(levels: pd.DataFrame, settings: Mapping[str, Any] | None) -> int:
+    """Return how many trials of a study have no row, though a later one has."""
+    there = set(levels["trial"])
+    first = int((settings or {}).get("first_trial", 0))
+    return 0 if settings is None else len(set(range(first, int(max(there)))) - there)
+
+
+def _evaluate(
+    study: str, levels: pd.DataFrame, claim: Claim, confidence: float, points: pd.DataFrame, gap: int
+) -> Outcome:
     evidence = Evidence(levels, claim.nearest, points=points)
     try:
         values = claim.parsed.measure(evidence)
@@ -227,7 +257,7 @@ def _evaluate(study: str, levels: pd.DataFrame, claim: Claim, confidence: float,
     found = means([values.to_numpy(dtype=float)], confidence)
     mean, low, high = (float(each[0]) for each in (found.mean, found.low, found.high))
     verdict, reason = _judge(claim, len(values), low, high, flat=float(found.std[0]) == 0)
-    if left_out := _left_out(evidence, len(values)):
+    if left_out := _left_out(evidence, len(values), gap):
         verdict, reason = (
             INCONCLUSIVE,
             f"{left_out}: the remaining trials are a biased sample (alone: {reason})",
@@ -241,9 +271,15 @@ def _no_trial(evidence: Evidence) -> str:
     return "no trial has all values that the expression needs" + (f"; {lost} diverged" if lost else "")
 
 
-def _left_out(evidence: Evidence, n: int) -> str:
-    """Return the trials and runs that a sample of n trials lacks; "" if none."""
-    trials, lost = evidence.levels["trial"].nunique(), len(evidence.lost)
+def _left_out(evidence: Evidence, n: int, gap: int) -> str:
+    """Return the trials and runs that a sample of n trials lacks; "" if none.
+
+    Args:
+        evidence: of the study.
+        n: trials of the sample.
+        gap: trials of the study without any row.
+    """
+    trials, lost = evidence.levels["trial"].nunique() + gap, len(evidence.lost)
     have = "has" if n == 1 else "have"
     parts = [f"only {n} of {trials} trials {have} all values that the expression needs"] if n < trials else []
     parts += [f"{counted_are(lost, 'diverged run')} omitted"] if lost else []
@@ -272,19 +308,60 @@ def _judge(claim: Claim, n: int, low: float, high: float, flat: bool) -> tuple[s
     return INCONCLUSIVE, BOTH_SIDES
 
 
-def _differs(fields: Mapping[str, Any], settings: Mapping[str, Any] | None, network: str) -> str | None:
-    """Return the first setting of a study that differs from the claim's; None if none differs, as far as known."""
+def _differs(claim: Claim, fields: Mapping[str, Any], settings: Mapping[str, Any], whole: bool) -> str | None:
+    """Return the first setting of a study that differs from the claim's; None if none differs, as far as known.
+
+    Args:
+        claim: the claim.
+        fields: its `applies` or `recipe`.
+        settings: of the study.
+        whole: all of its settings are known, not only those that a table tells.
+    """
+    if any(budget in fields for budget in BUDGETS):
+        fields = {"training.patience": None} | dict(fields)
     for field, wanted in fields.items():
-        if settings is None and field != "network.name":
+        if not whole and not _is_told(settings, field):
             continue
-        value: Any = settings or {"network": {"name": network}}
-        for part in field.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
         allowed = wanted if isinstance(wanted, list) else [wanted]
-        if value not in allowed:
-            shown = " or ".join(str(each) for each in allowed)
-            return f"{field}={shown}; this study has {'none' if value is None else value}"
+        dense_only = f"re{field}" in fields
+        for value in _values(claim, field, settings, dense_only) if whole else [_inner(settings, field.split("."))]:
+            if value not in allowed:
+                shown, found = (" or ".join(map(_shown, each)) for each in (allowed, [value]))
+                return f"{field}={shown}; this study has {found}"
     return None
+
+
+def _values(claim: Claim, field: str, settings: Mapping[str, Any], dense_only: bool) -> list[Any]:
+    """Return the values that a field has for the runs that a claim is about.
+
+    Args:
+        claim: the claim.
+        field: of a study.
+        settings: of the study.
+        dense_only: a field of `training` is meant for the dense network alone.
+    """
+    section, *rest = field.split(".")
+    if section in TRAINERS and settings.get("trainer") is not None:
+        return [None]
+    if section not in ("training", "retraining") or not rest:
+        return [_inner(settings, [section, *rest])]
+    dense = Recipe.model_validate(settings["training"])
+    levels = dense.changed(settings.get("retraining") or {})
+    arms = [arm for arm in settings.get("arms", ()) if ArmSettings.model_validate(arm).label in claim.parsed.arms]
+    recipes = [levels, *(levels.changed(arm["training"]) for arm in arms if arm["training"])]
+    if section == "training":
+        recipes = [dense] if dense_only else [dense, *recipes]
+    return [_inner(recipe.model_dump(mode="json"), rest) for recipe in recipes]
+
+
+def _inner(value: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _shown(value: Value) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @cache

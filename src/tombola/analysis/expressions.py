@@ -18,11 +18,13 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from tombola.analysis.measures import rounded
 from tombola.analysis.quantities import FUNCTIONS, Evidence, wanted_of
 from tombola.errors import nearest
 
@@ -76,6 +78,13 @@ class Expression:
             return None
         return float(_value(self.right, None))
 
+    @cached_property
+    def arms(self) -> frozenset[str]:
+        """The arms that it names, without the iterations that they are rewound to, and `dense`."""
+        nodes = [node for side in (self.left, self.right) if side is not None for node in ast.walk(side)]
+        texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        return frozenset(text.partition("@")[0] for text in texts)
+
     def measure(self, evidence: Evidence) -> pd.Series:
         """Return the value of each trial: the left side, minus the right one if it is measured too.
 
@@ -86,7 +95,10 @@ class Expression:
         """
         values = _value(self.left, evidence)
         if self.right is not None and self.bound is None:
-            values = values - _value(self.right, evidence)
+            others = _value(self.right, evidence)
+            sides = [each.dropna().to_numpy() for each in (values, others)]
+            values = values - others
+            values = pd.Series(rounded(values.to_numpy(), sides, evidence.metric), index=values.index)
         return values.replace([np.inf, -np.inf], np.nan).dropna()
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from tombola.analysis import student
 from tombola.errors import InputError
+from tombola.formatting import counted
 
 if TYPE_CHECKING:
     from tombola.analysis.claims import Outcome
@@ -59,8 +60,7 @@ def trials_needed(outcome: Outcome, power: float = 0.9, confidence: float = 0.95
         confidence: of the interval.
 
     Returns:
-        None where the pilot measured nothing, has fewer than three trials, or no spread. Also where it lacks runs
-        or trials: with a diverged run, no number of trials decides.
+        None where the pilot can't tell: see `untold`.
 
     Raises:
         InputError: `power` is not between 0 and 1.
@@ -68,7 +68,7 @@ def trials_needed(outcome: Outcome, power: float = 0.9, confidence: float = 0.95
     if not 0 < power < 1:
         raise InputError(f"power={power}: give a number between 0 and 1")
     claim, std = outcome.claim, outcome.std
-    if outcome.measured is None or outcome.n < FEWEST or outcome.biased or not std:
+    if untold(outcome) or not std or outcome.measured is None:
         return None
     low, high = expected_range(outcome)
     smallest = max(2, claim.minimum)
@@ -76,6 +76,15 @@ def trials_needed(outcome: Outcome, power: float = 0.9, confidence: float = 0.95
     if claim.expected is not None:
         claimed = _fewest(smallest, float(claim.expected), std, low, high, power, confidence)
     return Needed(outcome, claimed, _fewest(smallest, outcome.measured, std, low, high, power, confidence))
+
+
+def untold(outcome: Outcome) -> str:
+    """Return why a pilot can't tell how many trials decide a claim; "" if it can."""
+    if outcome.measured is None or outcome.biased:
+        return outcome.reason  # with a diverged run, no number of trials decides
+    if outcome.n < FEWEST:
+        return f"{counted(outcome.n, 'trial')}; a pilot needs {FEWEST}"
+    return "" if outcome.std else f"the same value in all {outcome.n} trials"
 
 
 def expected_range(outcome: Outcome) -> tuple[float, float]:
@@ -141,7 +150,7 @@ def _below(x: np.ndarray) -> np.ndarray:
 
 
 def seconds_per_trial(levels: pd.DataFrame) -> float | None:
-    """Return the mean seconds of computing that a trial of a study took, each run counted once; None if unknown.
+    """Return the mean seconds of computing that a trial's rows in a table took, each run once; None if unknown.
 
     A trial counts if it has as many rows as the fullest one; the others are not finished.
     """
@@ -158,9 +167,15 @@ def seconds_per_trial(levels: pd.DataFrame) -> float | None:
     return float(runs["seconds"].sum() / whole["trial"].nunique())
 
 
-def as_row(needed: Needed, seconds: float | None) -> dict[str, Any]:
-    """Return a flat mapping of JSON values; numbers of trials beyond `MOST_TRIALS` are None."""
-    outcome, more = needed.outcome, needed.trials - needed.outcome.n
+def as_row(outcome: Outcome, seconds: float | None) -> dict[str, Any]:
+    """Return a flat mapping of JSON values; numbers of trials beyond `MOST_TRIALS`, or unknown, are None.
+
+    Args:
+        outcome: of the pilot.
+        seconds: that a trial takes; None if unknown.
+    """
+    needed = trials_needed(outcome)
+    more = math.inf if needed is None else needed.trials - outcome.n
 
     def finite(value: float | None) -> int | None:
         return None if value is None or math.isinf(value) else int(value)
@@ -173,7 +188,8 @@ def as_row(needed: Needed, seconds: float | None) -> dict[str, Any]:
         "n": outcome.n,
         "mean": outcome.measured,
         "std": outcome.std,
-        "needed_if_claimed": finite(needed.if_claimed),
-        "needed_if_as_pilot": finite(needed.if_as_pilot),
+        "needed_if_claimed": finite(None if needed is None else needed.if_claimed),
+        "needed_if_as_pilot": finite(None if needed is None else needed.if_as_pilot),
         "hours_more": None if seconds is None or math.isinf(more) else max(0.0, more) * seconds / 3600,
+        "reason": untold(outcome),
     }

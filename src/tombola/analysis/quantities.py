@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import get_args
 
+import numpy as np
 import pandas as pd
 
 from tombola.analysis.break_down import break_downs
 from tombola.analysis.connectivity import ERROR, barriers, height_of
-from tombola.analysis.measures import STOP, better_of, early_of, final_of, may_be_a_measure, measures_of, scale_of
+from tombola.analysis.measures import (
+    STOP,
+    better_of,
+    early_of,
+    final_of,
+    may_be_a_measure,
+    measures_of,
+    rounded,
+    scale_of,
+)
 from tombola.analysis.paired import DENSE, dense_of
 from tombola.analysis.spread import trial_means
 from tombola.analysis.summary import diverged
@@ -22,6 +33,9 @@ from tombola.tasks.metric import Metric, metric_of
 from tombola.training.loop import ROUNDING
 
 BETWEEN: tuple[str, ...] = get_args(Kind)
+
+Levels = Mapping[int, Sequence[int | None]]
+"""Trial -> its levels; None stands for a level that the trial does not have."""
 
 
 class NotMeasured(Exception):
@@ -50,7 +64,16 @@ class Evidence:
         """The metric of the study."""
         return metric_of(self.levels)
 
-    def column(self, arm: str, measure: str, level: int, beside: str = DENSE) -> pd.Series:
+    @cached_property
+    def densities(self) -> dict[tuple[str, int], pd.Series]:
+        """(arm, trial) -> the densities of its levels, by level; a round that removed nothing adds no level."""
+        means = self.levels.groupby(["arm", "trial", "level"])["density"].mean()
+        groups = means.groupby(level=["arm", "trial"])
+        return {key: group.droplevel(["arm", "trial"]).drop_duplicates() for key, group in groups}
+
+    def column(
+        self, arm: str, measure: str, level: int, beside: str = DENSE, trials: Collection[int] | None = None
+    ) -> pd.Series:
         """Return the measure of each trial at a level as a person sees it, such as accuracies in percent; index trial.
 
         Early-stopping iterations count the training behind trained starting weights, as verdicts do.
@@ -60,6 +83,7 @@ class Evidence:
             measure: one of `measures_of` the study's metric.
             level: of the arm.
             beside: the arm that the dense network is compared with, which may have a dense network of its own.
+            trials: the trials that are asked for; None for all.
 
         Raises:
             NotMeasured: the study has another metric.
@@ -67,7 +91,7 @@ class Evidence:
         measures = measures_of(self.metric)
         if measure not in measures:
             raise NotMeasured(f"the study does not measure {measure!r}; its measures are {', '.join(measures)}")
-        known = self.levels
+        known = self.levels if trials is None else self.levels[self.levels["trial"].isin(trials)]
         known = known[(known["level"] == 0) if arm == DENSE else (known["arm"] == arm) & (known["level"] == level)]
         gone = diverged(known)
         lost = known.loc[gone, ["level", "trial", "repeat"]].itertuples(index=False)
@@ -101,51 +125,74 @@ class Evidence:
             raise NotMeasured(f"the study has interpolations from several iterations; name one of {several}")
         return scale * rows.pivot_table(index="trial", columns="level", values="test_barrier", aggfunc="mean")
 
-    def levels_near(self, arm: str, first: float, last: float | None = None) -> list[int]:
-        """Return the level whose density is nearest to `first`; or all levels from density `first` to `last`.
-
-        Level 0 is near to density 1 alone: elsewhere it would be compared with itself.
+    def at(self, arm: str, measure: str, levels: Levels, beside: str = DENSE) -> dict[int, np.ndarray]:
+        """Return a measure of each trial at its levels, as `column` does; NaN where the trial lacks it.
 
         Raises:
-            NotMeasured: no level is near enough in each trial; or the levels between do not reach to both ends in each.
+            NotMeasured: the study has another metric.
         """
-        if arm == DENSE:
-            return [0]
-        rows = self.levels[self.levels["arm"] == arm]
-        if rows.empty:
+        users: dict[int, list[int]] = {}
+        for trial, of_trial in levels.items():
+            for level in of_trial:
+                if level is not None:
+                    users.setdefault(level, []).append(trial)
+        columns = {level: self.column(arm, measure, level, beside, trials) for level, trials in users.items()}
+        return {
+            trial: np.array([math.nan if level is None else columns[level].get(trial, math.nan) for level in of_trial])
+            for trial, of_trial in levels.items()
+        }
+
+    def levels_near(self, arm: str, first: float, last: float | None = None) -> dict[int, list[int]]:
+        """Return each trial's level whose density is nearest to `first`; or its levels from density `first` to `last`.
+
+        Level 0 is near to density 1 alone: elsewhere it would be compared with itself. A trial without a near level
+        is omitted.
+
+        Raises:
+            NotMeasured: no trial has a near level; or the levels between do not reach to both ends in each.
+        """
+        known = {trial: found for (name, trial), found in self.densities.items() if name == arm}
+        if not known:
             raise NotMeasured(f"the study has no arm {arm!r}")
-        densities = rows.groupby("level")["density"].mean()
         if last is None:
-            densities = densities[(densities.index > 0) | (first >= 1)]
-            ratio = (densities / first - 1).abs()
-            if densities.empty or ratio.min() > self.nearest:
-                near = f": the nearest is {densities[ratio.idxmin()]:.3g}" if len(densities) else ""
-                raise NotMeasured(f"{arm!r} has no level near density {first:g}{near}")
-            level = int(ratio.idxmin())
-            of_trials = rows.loc[rows["level"] == level, "density"]
-            if (off := (of_trials / first - 1).abs() > 2 * self.nearest).any():
-                raise NotMeasured(
-                    f"the level of {arm!r} near density {first:g} has {of_trials[off].iloc[0]:.3g} in some trial"
-                )
-            return [level]
+            levels = {trial: self.nearest_level(arm, trial, first) for trial in known}
+            if found := {trial: [level] for trial, level in levels.items() if level is not None}:
+                return found
+            every = pd.concat(list(known.values()))
+            every = every[(every.index > 0) | (first >= 1)]
+            near = f": the nearest is {every.iloc[(every / first - 1).abs().argmin()]:.3g}" if len(every) else ""
+            raise NotMeasured(f"{arm!r} has no level near density {first:g}{near}")
         low, high = sorted((first, last))
         slack = 1 + self.nearest / 2  # so that a level that is meant as the end belongs to the range
-        within = densities[(densities >= low / slack) & (densities <= high * slack) & (densities.index > 0)]
-        if within.empty:
+        within = {
+            trial: found[(found >= low / slack) & (found <= high * slack) & (found.index > 0)]
+            for trial, found in known.items()
+        }
+        if all(found.empty for found in within.values()):
             raise NotMeasured(f"{arm!r} has no level between densities {low:g} and {high:g}")
-        ends = rows[rows["level"].isin(within.index)].groupby("trial")["density"].agg(["min", "max"])
-        ends = ends.reindex(sorted(set(rows.loc[rows["level"] > 0, "trial"])))  # NaN where a trial has none of them
-        for end, reached in (
-            (high, ends["max"] >= high * (1 - self.nearest)),
-            (low, ends["min"] <= low * (1 + self.nearest)),
+        for end, reaches in (
+            (high, lambda found: found.max() >= high * (1 - self.nearest)),  # False for a trial without levels
+            (low, lambda found: found.min() <= low * (1 + self.nearest)),
         ):
-            if not reached.all():
-                trials = ", ".join(str(trial) for trial in reached.index[~reached])
+            started = (trial for trial, found in known.items() if found.index.max() > 0)
+            if short := [str(trial) for trial in started if not reaches(within[trial])]:
+                trials = ", ".join(short)
                 raise NotMeasured(f"{arm!r} has no level near density {end:g}, an end of the range, in trial {trials}")
-        return [int(level) for level in within.index]
+        return {trial: [int(level) for level in found.index] for trial, found in within.items() if len(found)}
 
-    def partners(self, arm: str, levels: list[int], other: str, density: float | None) -> list[int]:
-        """Return, for each level of an arm, the level of another arm at the same density: arms may differ in rate.
+    def nearest_level(self, arm: str, trial: int, density: float) -> int | None:
+        """Return the level of a trial whose density is nearest to one; None if none is near enough."""
+        if arm == DENSE:
+            return 0
+        found = self.densities.get((arm, trial), pd.Series(dtype=float))
+        found = found[(found.index > 0) | (density >= 1)]
+        ratio = (found / density - 1).abs()
+        return None if found.empty or ratio.min() > self.nearest else int(ratio.idxmin())
+
+    def partners(self, arm: str, levels: Levels, other: str, density: float | None) -> Levels:
+        """Return, for each level of an arm, the trial's level of another arm at the same density.
+
+        Arms may differ in rate.
 
         Arguments:
             arm, levels: whose densities the other's have to be near to.
@@ -153,40 +200,49 @@ class Evidence:
             density: to be near to, in place of that of a single level.
 
         Raises:
-            NotMeasured: the other arm has no such level.
+            NotMeasured: the other arm has no such level in any trial.
         """
-        rows = self.levels[self.levels["arm"] == arm]
-        densities = rows.groupby("level")["density"].mean()
-        return [self.levels_near(other, densities[level] if density is None else density)[0] for level in levels]
+        if other != DENSE and all(name != other for name, _ in self.densities):
+            raise NotMeasured(f"the study has no arm {other!r}")
+        found = {
+            trial: [
+                self.nearest_level(other, trial, self.densities[arm, trial][level] if density is None else density)
+                for level in of_trial
+            ]
+            for trial, of_trial in levels.items()
+        }
+        if all(None in of_trial for of_trial in found.values()):
+            shown = next(self.densities[arm, trial].loc[list(of_trial)] for trial, of_trial in levels.items())
+            sought = shown.iloc[0] if density is None else density
+            raise NotMeasured(f"{other!r} has no level near density {sought:.3g}")
+        return found
 
 
-def _over(evidence: Evidence, levels: list[int], of_level: Callable[[int], pd.Series]) -> pd.Series:
-    """Return each trial's mean over levels; trials that lack one of them are omitted."""
-    table = pd.concat([of_level(level) for level in levels], axis=1)
-    return table.mean(axis=1, skipna=False).dropna()
+def _over(values: Mapping[int, np.ndarray]) -> pd.Series:
+    """Return each trial's mean over its levels; trials that lack one of them are omitted."""
+    means = {trial: each.mean() for trial, each in values.items()}
+    return pd.Series(means, dtype=float).rename_axis("trial").dropna()
 
 
 def value(evidence: Evidence, arm: str, measure: str, density: float, last: float | None = None) -> pd.Series:
     """Return a measure of an arm as a person sees it: percentages, the metric's unit, or iterations."""
-    levels = evidence.levels_near(arm, density, last)
-    return _over(evidence, levels, lambda level: evidence.column(arm, measure, level))
+    if arm == DENSE:
+        return evidence.column(arm, measure, 0)
+    return _over(evidence.at(arm, measure, evidence.levels_near(arm, density, last)))
 
 
 def _compared(
-    measure: str, of_both: Callable[[pd.Series, pd.Series], pd.Series]
+    measure: str, of_both: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> Callable[[Evidence, str, str, float, float | None], pd.Series]:
     def compare(evidence: Evidence, arm: str, other: str, density: float, last: float | None = None) -> pd.Series:
         levels = evidence.levels_near(arm, density, last)
-        partner = dict(
-            zip(levels, evidence.partners(arm, levels, other, density if last is None else None), strict=True)
-        )
-        return _over(
-            evidence,
-            levels,
-            lambda level: of_both(
-                evidence.column(arm, measure, level), evidence.column(other, measure, partner[level], beside=arm)
-            ),
-        )
+        partners = evidence.partners(arm, levels, other, density if last is None else None)
+        mine, others = evidence.at(arm, measure, levels), evidence.at(other, measure, partners, beside=arm)
+        shown = [np.concatenate(list(each.values())) for each in (mine, others)]
+        shown = [values[np.isfinite(values)] for values in shown]
+        with np.errstate(divide="ignore", invalid="ignore"):  # of a run that stops at once; it is omitted
+            found = {trial: of_both(mine[trial], others[trial]) for trial in levels}
+        return _over({trial: rounded(values, shown, evidence.metric) for trial, values in found.items()})
 
     return compare
 
@@ -254,10 +310,12 @@ def barrier(evidence: Evidence, arm: str, kind: str, density: float, last: float
     With a second density it is the mean over those levels between the two that have interpolations.
     """
     table = evidence.barriers(arm, kind)
-    levels = [level for level in evidence.levels_near(arm, density, last) if level in table]
+    near = evidence.levels_near(arm, density, last)
+    levels = {trial: [level for level in of_trial if level in table] for trial, of_trial in near.items()}
+    levels = {trial: of_trial for trial, of_trial in levels.items() if of_trial and trial in table.index}
     if not levels:
         raise NotMeasured(f"{arm!r} has no interpolation of kind {kind!r} at that density; see connectivity.levels")
-    return table[levels].mean(axis=1, skipna=False).dropna()
+    return _over({trial: table.loc[trial, of_trial].to_numpy() for trial, of_trial in levels.items()})
 
 
 def connected_where_matching(evidence: Evidence, arm: str, highest: float = 2.0, margin: float = 0.1) -> pd.Series:

@@ -44,6 +44,23 @@ def read_levels(path: Path, data: Path | None = None) -> tuple[pd.DataFrame, dic
     return levels, {name: study.model_dump(mode="json") for name, study in settings.items()}
 
 
+def seconds_of(path: Path, levels: pd.DataFrame, data: Path | None = None) -> dict[str, float | None]:
+    """Return study -> the mean seconds of computing that a trial takes; None if unknown.
+
+    Arguments:
+        path, data: as in `read_levels`. Of a table, only its rows count; of a results folder, all work.
+        levels: as returned by `read_levels`.
+    """
+    from tombola.analysis.power import seconds_per_trial
+    from tombola.running.results import Results
+    from tombola.studies.loading import STUDY_FILE
+
+    if (path / STUDY_FILE).is_file() and (path / "jobs").is_dir():
+        results = Results.open(path, data)
+        return {results.study.name: results.seconds_per_trial()}
+    return {str(study): seconds_per_trial(rows) for study, rows in levels.groupby("study")}
+
+
 def studies_beside(file: Path, levels: pd.DataFrame) -> dict[str, Study]:
     """Return the studies of a table's rows, by name, as far as their files lie beside it.
 
@@ -52,7 +69,7 @@ def studies_beside(file: Path, levels: pd.DataFrame) -> dict[str, Study]:
         levels: what it holds.
 
     Raises:
-        InputError: such a file is not a study.
+        InputError: such a file is not a study; or `study.yaml`, beside `results.csv`, is of another study.
     """
     from tombola.studies.loading import STUDY_FILE, load_study
     from tombola.studies.study import slug_of
@@ -60,6 +77,11 @@ def studies_beside(file: Path, levels: pd.DataFrame) -> dict[str, Study]:
     names = list(dict.fromkeys(levels["study"]))
     beside = [file.with_name(STUDY_FILE), *(file.with_name(f"{slug_of(name)}.yaml") for name in names)]
     found = [load_study(str(each)) for each in beside if each.is_file()]
+    if file.name == "results.csv" and beside[0].is_file() and found[0].name not in names:
+        raise InputError(
+            f"{beside[0]} is the study {found[0].name!r}, but {file.name} has rows of {', '.join(map(repr, names))}: "
+            "set its name to the table's, or remove it"
+        )
     return {study.name: study for study in found if study.name in names}
 
 

@@ -37,8 +37,7 @@ def claims(
     RESULTS are results folders, or results.csv files. The default claims are the published ones.
     """
     from tombola.analysis.claims import evaluate, published_claims
-    from tombola.analysis.power import seconds_per_trial
-    from tombola.analysis.reading import read_levels, read_points
+    from tombola.analysis.reading import read_levels, read_points, seconds_of
     from tombola.tables.claims import as_rows, claims_table, power_rows, power_table
 
     wanted = own_claims(own) or published_claims()
@@ -47,7 +46,8 @@ def claims(
     for path in results:
         (levels, settings), points = read_levels(path, data), read_points(path, data)
         found += [(str(path), outcome) for outcome in evaluate(levels, wanted, settings, points=points)]
-        seconds |= {(str(path), str(study)): seconds_per_trial(rows) for study, rows in levels.groupby("study")}
+        times = seconds_of(path, levels, data) if power else {}
+        seconds |= {(str(path), study): time for study, time in times.items()}
     if form == "table":
         console().print(power_table(found, seconds) if power else claims_table(found))
         _strictly(strict, found)

@@ -222,6 +222,9 @@ def _compute(results: Results, levels: pd.DataFrame, facts: list[dict[str, Any]]
         found.append(("energy", f"{energy.sum():.4g} kWh, measured in {len(energy):,} of {counted(len(runs), 'run')}"))
     else:
         found.append(("energy", "not measured"))
+    emitted = runs["co2_kg"].dropna() if "co2_kg" in runs else pd.Series(dtype=float)
+    if len(emitted):
+        found.append(("CO2", f"{emitted.sum():.4g} kg, known of {len(emitted):,} of {counted(len(runs), 'run')}"))
     return tuple(found)
 
 

@@ -284,8 +284,28 @@ class Results:
                         found.append(str(error))
         return found
 
+    def seconds_per_trial(self) -> float | None:
+        """Return the mean seconds of computing that a finished trial took: runs, masks, sources and interpolations.
+
+        None where no trial is finished, or a result does not say its seconds.
+        """
+        unfinished = {self.plan.work[job].spec.settings()["trial"] for job in self._missing_items()}
+        seconds: dict[int, float] = {}
+        for item in self.plan.work.values():
+            trial = item.spec.settings()["trial"]
+            if trial in unfinished or not self.store.has(item):
+                continue
+            took = self.store.facts(item.id).get("seconds")
+            if took is None:
+                return None
+            seconds[trial] = seconds.get(trial, 0.0) + took
+        return sum(seconds.values()) / len(seconds) if seconds else None
+
     def missing(self) -> int:
         """Return the number of missing work items."""
+        return len(self._missing_items())
+
+    def _missing_items(self) -> set[str]:
         lost: set[str] = set()  # diverged, or after one that did: there is nothing to wait for
         ends, missing = Ends(self.plan), []
         for item in self.plan.work.values():
@@ -297,7 +317,7 @@ class Results:
                 lost.add(item.id)
             else:
                 ends.note(item.id, facts)
-        return len(set(missing) - ends.left_out)
+        return set(missing) - ends.left_out
 
     def _facts(self, job: str) -> dict[str, Any]:
         """Return what the result of a row says.

@@ -30,6 +30,7 @@ def claims_table(found: Found) -> Group:
         parts.append(Text(f"{plain(study)} ({path})", style="bold"))
         if judged := [outcome for outcome in about if not outcome.other_recipe]:
             parts.append(_table(judged))
+            parts += _unknown(judged)
         for recipe, number in Counter(outcome.other_recipe for outcome in about if outcome.other_recipe).items():
             parts.append(Text(f"{counted(number, 'claim')} about another recipe, {recipe}: not measured"))
         others = len(outcomes) - len(about)
@@ -51,44 +52,60 @@ def power_table(found: Found, seconds: Mapping[tuple[str, str], float | None]) -
         found: of a pilot.
         seconds: of computing that a trial takes, by results folder and study; None if unknown.
     """
-    from tombola.analysis.power import FEWEST
+    from tombola.analysis.power import as_row
 
     parts: list[RenderableType] = []
-    for (path, study), rows in groupby(power_rows(found, seconds), key=lambda row: (row["results"], row["study"])):
+    asked = [(path, outcome) for path, outcome in found if outcome.applies]
+    for (path, study), group in groupby(asked, key=lambda each: (each[0], each[1].study)):
+        outcomes = [outcome for _, outcome in group]
+        rows = [as_row(outcome, seconds.get((path, study))) for outcome in outcomes]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("claim")
         for header in ("expected", "mean ± std", "n", "if claimed", "if as here", "more hours"):
             table.add_column(header, justify="right")
         for row in rows:
+            if row["reason"]:
+                continue
             claimed = "-" if ">" in row["expected"] or "<" in row["expected"] else _trials(row["needed_if_claimed"])
             hours = "-" if row["hours_more"] is None else f"{row['hours_more']:.2g}"
             spread = f"{row['mean']:.4g} ± {row['std']:.2g}"
             cells = (row["id"], row["expected"], spread, row["n"], claimed, _trials(row["needed_if_as_pilot"]), hours)
             table.add_row(*(Text(str(cell)) for cell in cells))
-        parts += [Text(f"{plain(study)} ({path})", style="bold"), table]
+        parts.append(Text(f"{plain(study)} ({path})", style="bold"))
+        parts += [table] if table.row_count else []
+        parts += _unknown([each for each in outcomes if not each.other_recipe])
+        for reason in dict.fromkeys(row["reason"] for row in rows if row["reason"]):
+            names = [row["id"] for row in rows if row["reason"] == reason]
+            parts.append(Text(f"not known for {', '.join(names)}: {plain(reason)}"))
+        parts.append(Text(""))
     if not parts:
-        return Group(Text(f"no claim is measured in {FEWEST} trials or more, with some spread between them"))
+        return Group(Text("no claim is about these studies"))
     parts.append(
         Text(
             "Trials that decide a claim with 90 % probability, by the spread of these trials.\n"
             "  if claimed: if the claim's value is true. It depends on the spread alone, not on the outcome here.\n"
             "  if as here: if the mean measured here is true. A comparison claims no value: it has this number alone.\n"
-            "  more hours: of one worker, at the pace of these trials."
+            "  more hours: of one worker, at the pace of these trials. Of a results.csv, only its rows count: masks,\n"
+            "  sources of transfers and interpolations are missing."
         )
     )
     return Group(*parts)
 
 
 def power_rows(found: Found, seconds: Mapping[tuple[str, str], float | None]) -> list[dict[str, Any]]:
-    """Return a flat mapping for each claim whose number of trials can be told: `results`, then `power.as_row`."""
-    from tombola.analysis.power import as_row, trials_needed
+    """Return a flat mapping for each claim about these studies: `results`, then `power.as_row`."""
+    from tombola.analysis.power import as_row
 
-    needed = [(path, outcome, trials_needed(outcome)) for path, outcome in found if outcome.applies]
-    return [
-        {"results": path} | as_row(each, seconds.get((path, outcome.study)))
-        for path, outcome, each in needed
-        if each is not None
-    ]
+    asked = [(path, outcome) for path, outcome in found if outcome.applies]
+    return [{"results": path} | as_row(outcome, seconds.get((path, outcome.study))) for path, outcome in asked]
+
+
+def _unknown(outcomes: Sequence[Outcome]) -> list[RenderableType]:
+    """Return a line that names the settings that the table does not tell, if claims are about some."""
+    fields = sorted({field for outcome in outcomes for field in outcome.unknown})
+    if not fields:
+        return []
+    return [Text(f"The table does not tell {', '.join(fields)}. Put study.yaml beside it to compare them.")]
 
 
 def _trials(number: int | None) -> str:
@@ -98,7 +115,7 @@ def _trials(number: int | None) -> str:
 
 
 def _table(outcomes: Sequence[Outcome]) -> Table:
-    from tombola.analysis.claims import BOTH_SIDES, INCONCLUSIVE, NOT_MEASURED
+    from tombola.analysis.claims import BOTH_SIDES, INCONCLUSIVE, NOT_MEASURED, UNTOLD
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("claim")
@@ -107,8 +124,8 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
         table.add_column(header, justify="right")
     table.add_column("result")
     for outcome in outcomes:
-        told = outcome.outcome in (INCONCLUSIVE, NOT_MEASURED) and outcome.reason != BOTH_SIDES
-        reason = f": {outcome.reason}" if told else ""
+        why = outcome.reason.partition(UNTOLD)[0]  # `_unknown` names it for all claims together
+        reason = f": {why}" if outcome.outcome in (INCONCLUSIVE, NOT_MEASURED) and why != BOTH_SIDES else ""
         cells = [outcome.claim.id, outcome.claim.sentence, outcome.claim.expectation, measured_text(outcome)]
         table.add_row(
             *(Text(cell) for cell in cells),
