@@ -505,6 +505,7 @@ def test_a_claims_file_that_is_not_there_or_no_text(tmp_path):
         ("lenet-mnist", {"arms": [{"ticket": {"training": {"iterations": 500}}}]}, "this study has 500"),
         ("conv2-cifar10", {"data.validation": 0}, "data.validation=5000; this study has 0"),
         ("resnet18-cifar10", {"retraining": {"iterations": 3000}}, "training.iterations=30000; this study has 3000"),
+        ("lenet-mnist-baselines", {"training.iterations": 50}, "training.iterations=5000; this study has 50"),
         ("conv4-cifar10-stability", {"retraining": {"epochs": 2}}, "retraining.epochs=25; this study has 2"),
     ],
 )
