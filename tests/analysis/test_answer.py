@@ -120,15 +120,15 @@ def test_an_arm_of_dense_networks_alone_is_not_what_a_study_is_about():
 
 @pytest.mark.parametrize(
     ("arm", "role"),
-    [("ticket@100", "rewind"), ("late-reinit@100", "control"), ("snip", "other"), ("snip-shuffled", "control"),
-     ("random-mask", "control"), ("mine@home", "other"), ("mine", "other")],
+    [("ticket@100", "rewind"), ("late-reinit@100", "rewind"), ("late-reinit@0", "control"), ("snip", "other"),
+     ("snip-shuffled", "control"), ("random-mask", "control"), ("mine@home", "other"), ("mine", "other")],
 )  # fmt: skip
 def test_roles(arm, role):
     assert role_of(arm, "ticket@0") == role
 
 
 def test_the_study_knows_its_controls_better_than_names_do():
-    assert role_of("mine@5", "ticket@0", {"mine"}) == "control"
+    assert role_of("mine@0", "ticket@0", {"mine"}) == "control"
     assert role_of("reinit", "ticket", {"mine"}) == "other"
     assert split("me@home") == ("me@home", None)
     assert split("@5") == ("@5", None)

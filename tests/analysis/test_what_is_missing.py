@@ -17,6 +17,7 @@ from tombola.analysis.paired import at_equal_density, paired_gains
 from tombola.analysis.patterns import _verdict as cost_of_a_pattern
 from tombola.analysis.power import trials_needed
 from tombola.analysis.rewinds import later_helps, later_rewinds
+from tombola.analysis.roles import role_of
 from tombola.analysis.schema import checked
 from tombola.analysis.summary import summarise
 from tombola.analysis.transfers import OPEN, transfers
@@ -246,11 +247,11 @@ def test_bars_are_of_the_trials_that_have_a_value():
 def test_findings_compare_arms_at_equal_density_alone():
     levels = levels_of({"ticket": GOOD, "one-shot": ([0.99] * 3, [3000] * 3)}, noise=QUIET)
     gains = paired_gains(levels, "ticket", "one-shot", "early_stop_test_accuracy")
-    assert len(at_equal_density(gains)) == 3
+    assert len(at_equal_density(gains, levels)) == 3
     apart = (levels["arm"] == "one-shot") & (levels["level"] == 3)
     levels.loc[apart, "density"] = 0.8
     gains = paired_gains(levels, "ticket", "one-shot", "early_stop_test_accuracy")
-    assert list(at_equal_density(gains)["level"]) == [1, 2]
+    assert list(at_equal_density(gains, levels)["level"]) == [1, 2]
 
 
 def test_the_verdict_table_shows_both_densities_of_a_level():
@@ -265,3 +266,62 @@ def test_rewinds_of_lucky_trials_help_nothing():
     assert later_helps(later_rewinds(levels, "ticket@0"))
     lost = without_survivors(levels, "diverged", "ticket@500")
     assert list(later_rewinds(lost, "ticket@0")["level"]) == [1]
+
+
+def mixed(levels: pd.DataFrame, arm: str, densities: list[float]) -> pd.DataFrame:
+    """Give the trials of an arm's level 1 densities of their own."""
+    there = (levels["arm"] == arm) & (levels["level"] == 1)
+    own = levels["trial"].map(dict(enumerate(densities)))
+    return levels.assign(density=levels["density"].mask(there, own))
+
+
+def test_arms_of_equal_mean_density_are_not_equal_if_their_trials_differ():
+    levels = levels_of({"ticket": ([0.98], [3000]), "one-shot": ([0.99], [3000])}, noise=QUIET, trials=4)
+    levels = mixed(mixed(levels, "ticket", [0.5, 0.5, 0.1, 0.1]), "one-shot", [0.1, 0.1, 0.5, 0.5])
+    gains = paired_gains(levels, "ticket", "one-shot", "early_stop_test_accuracy")
+    assert at_equal_density(gains, levels).empty
+    same = mixed(levels, "one-shot", [0.5, 0.5, 0.1, 0.1])
+    assert len(at_equal_density(paired_gains(same, "ticket", "one-shot", "early_stop_test_accuracy"), same)) == 1
+
+
+def test_a_rewind_of_another_density_proves_nothing():
+    levels = levels_of({"ticket@0": ([0.95], [3000]), "ticket@500": ([0.98], [3000])}, noise=QUIET)
+    assert later_helps(later_rewinds(levels, "ticket@0")) is True
+    assert later_rewinds(mixed(levels, "ticket@0", [0.1] * 5), "ticket@0").empty
+
+
+def test_controls_of_another_rewind_are_no_controls():
+    assert role_of("reinit@0", "ticket@0") == "control"
+    assert role_of("reinit", "ticket@0") == "control"
+    assert role_of("reinit@500", "ticket@0") == "rewind"
+    levels = levels_of({"ticket@0": ([0.95], [3000]), "reinit@500": ([0.98], [3000])}, noise=QUIET)
+    assert later_rewinds(levels, "ticket@0").empty  # it is not the ticket, either
+
+
+def test_a_transferred_ticket_of_another_density_is_not_compared():
+    arms = {name: ([0.98], [3000]) for name in ("ticket", "from-afar")} | {"random-mask": ([0.9], [3000])}
+    levels = levels_of(arms, noise=QUIET)
+    sources = {("s", "from-afar"): ("afar", "mask")}
+    (row,) = transfers(levels, sources, margin=0.01).to_dict("records")
+    assert (row["verdict"], row["over_random"]) == ("as good", True)
+    (row,) = transfers(mixed(levels, "from-afar", [0.5] * 5), sources, margin=0.01).to_dict("records")
+    assert (row["verdict"], row["over_random"]) == (OPEN, False)
+    assert math.isnan(row["mean"])
+
+
+def test_the_answer_says_that_the_trials_of_its_level_differ_in_density():
+    levels = mixed(levels_of({"ticket": ([0.98], [3000])}, noise=QUIET), "ticket", [0.9, 0.9, 0.9, 0.05, 0.05])
+    at = answer_of(levels).at
+    assert (at.fewest, at.most) == (0.05, 0.9)
+    equal = answer_of(mixed(levels, "ticket", [0.8] * 5)).at
+    assert (equal.fewest, equal.most) == (0.8, 0.8)
+
+
+def test_a_trial_that_collapsed_broke_down_though_others_go_on():
+    levels = levels_of({"ticket": ([0.98, 0.98, 0.98, 0.98], [3000] * 4)}, noise=(0.0, 0.0))
+    ended = levels[(levels["trial"] > 0) | (levels["level"] <= 2)].copy()
+    last = (ended["trial"] == 0) & (ended["level"] == 2)
+    ended.loc[last, "early_stop_test_accuracy"] = 0.11
+    found = break_downs(ended.assign(status=ended["status"].mask(last, "collapsed"))).set_index("trial")
+    assert (found.loc[0, "density"], found.loc[0, "censored"]) == (0.8, False)
+    assert break_downs(ended).set_index("trial").loc[0, "censored"]  # it may be unfinished

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from made_up_levels import levels_of
 from rich.console import Console
 
 from tombola.analysis.answer import Answer, Judged, answer_of
@@ -99,6 +100,56 @@ def test_a_ticket_far_above_dense_makes_the_dense_network_suspect(dense, metric,
 
 def test_what_is_not_decided_asks_for_more_trials():
     assert "such as trials=10; finished trials stay." in proof(replace(WINNING, kind="undecided"))[-1]
+
+
+def undecided(levels, missing=0):
+    """Return the answer of a study whose pruned levels are about as good as dense, with wide intervals."""
+    answer = answer_of(levels, missing=missing)
+    assert answer.kind == "undecided"
+    return answer
+
+
+def noisy(*arms):
+    return levels_of({arm: ([0.98], [4000]) for arm in arms}, noise=(0.01, 100.0))
+
+
+def test_more_trials_are_suggested_where_they_can_decide():
+    levels = noisy("ticket", "reinit")
+    of_control = (levels["arm"] == "reinit") & (levels["level"] == 1) & (levels["trial"] == 0)
+    lost = levels.assign(status=levels["status"].mask(of_control, "diverged"))
+    assert "More trials may decide it, such as trials=10; finished trials stay." in proof(undecided(lost))
+    unfinished = undecided(levels[levels["trial"] < 2], missing=9)
+    assert "More trials may decide it; finished trials stay." in proof(unfinished)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("trials", [1, 3])
+def test_more_trials_do_not_decide_a_biased_level(level, trials):
+    """The dense network or a level diverged, or a trial lacks level 2: of five trials, some are left."""
+    levels = levels_of({"ticket": ([0.90, 0.98], [4000, 4000])}, noise=(0.01, 100.0))
+    ill = (levels["level"] == level) & (levels["trial"] >= trials)
+    levels = levels[~ill] if level == 2 else levels.assign(status=levels["status"].mask(ill, "diverged"))
+    if level == 1:  # is then the best level
+        levels = levels[levels["level"] < 2]
+        levels.loc[levels["level"] == 1, "early_stop_test_accuracy"] += 0.08
+    at = replace(AT, verdict="inconclusive", reason=verdicts(levels)["reason"].iloc[-1])
+    said = " ".join(proof(Answer("undecided", arm="ticket", levels=2, at=at)))
+    assert "More trials can't decide this level, because runs of it diverged or are missing." in said
+    assert "trials=" not in said
+
+
+def test_equal_runs_of_a_biased_level_are_said_to_be_biased():
+    levels = levels_of({"ticket": ([0.98], [4000])}, noise=(0.0, 0.0))
+    ill = (levels["level"] == 1) & (levels["trial"] == 0)
+    lost = levels.assign(status=levels["status"].mask(ill, "diverged"))
+    assert "More trials can't decide this level" in proof(undecided(lost))[1]
+    assert "More trials may decide it" in proof(undecided(levels))[1]
+
+
+def test_a_level_without_a_comparison_is_not_counted_as_one():
+    levels = levels_of({"ticket": ([0.90, 0.95], [4000, 4000])})
+    lost = levels.assign(status=levels["status"].mask(levels["level"] == 2, "diverged"))
+    assert headline(answer_of(lost)).endswith("the dense network is better at the only level compared.")
 
 
 def test_an_unfinished_study_says_so_far():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
+from made_up_levels import levels_of
 from small_studies import find, run_study
 
 from tombola.analysis import live_pixels
@@ -15,6 +19,8 @@ from tombola.figures.characteristics import layer_densities as layers_figure
 from tombola.figures.characteristics import live_pixels as pixels_figure
 from tombola.figures.characteristics import mask_overlap as overlap_figure
 from tombola.figures.characteristics import sign_flips as flips_figure
+from tombola.figures.form import SCREEN
+from tombola.figures.setting import Setting
 from tombola.running.results import Results
 
 NAMES = ["layer-densities", "mask-overlap", "live-pixels"]
@@ -84,6 +90,23 @@ def test_what_the_figures_show(results):
         np.testing.assert_array_equal(picture.ravel(), rows.sort_values(["row", "column"])["share"])
 
 
+@pytest.mark.parametrize("bars", ["range", "interval"])
+def test_the_overlap_speaks_of_the_bars_that_it_draws(bars):
+    """Pairs of trials are not independent, so there is no interval to draw."""
+    levels = levels_of({"ticket": ([0.98, 0.97], [3000, 3000])}, trials=3)
+    rows = [
+        {"arm": "ticket", "layer": "fc", "level": level, "density": 0.8**level, "pairs": 3, "chance": 0.4}
+        | {"jaccard": 0.5, "low": 0.4, "high": 0.6}
+        for level in (1, 2)
+    ]
+    figure = overlap_figure(levels, Setting(reads={"overlap": lambda: pd.DataFrame(rows)}), replace(SCREEN, bars=bars))
+    said = " ".join(" ".join(text.get_text().split()) for text in figure.texts)
+    drawn = any(container.has_yerr for container in figure.axes[0].containers)
+    assert drawn == (bars == "range")
+    assert ("bars span" in said) == drawn
+    assert "95 %" not in said
+
+
 def test_arms_with_the_same_masks_share_a_panel(results):
     levels, _, settings = gather([results])
     (setting,) = settings.values()
@@ -91,3 +114,14 @@ def test_arms_with_the_same_masks_share_a_panel(results):
         assert [axes.get_title(loc="left") for axes in figure.axes] == ["(a) ticket, reinit"]
     titles = [axes.get_title(loc="left") for axes in flips_figure(levels, setting).axes]
     assert titles == ["(a) ticket", "(b) reinit"]
+
+
+def test_averages_omit_diverged_runs(results, monkeypatch):
+    frame = results.frame()
+    lost = (frame["trial"] == 1) & (frame["level"] == 2)
+    monkeypatch.setattr(Results, "frame", lambda self: frame.assign(status=frame["status"].where(~lost, "diverged")))
+    layers = layer_densities(results)
+    assert set(layers.loc[layers["level"] == 2, "trial"]) == {0}
+    assert set(layers.loc[layers["level"] == 1, "trial"]) == {0, 1}
+    assert set(mask_overlap(results)["level"]) == {1}  # one trial is left of level 2
+    assert live_pixels(results).groupby("level")["trials"].first().tolist() == [2, 2, 1]

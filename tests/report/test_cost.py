@@ -111,6 +111,13 @@ def test_the_figure_has_density_and_cost_side_by_side(tmp_path):
         draw(levels().drop(columns="cost"), pd.DataFrame(), tmp_path, ["cost"])
 
 
+def test_the_figure_counts_the_points_beyond_its_axes():
+    good = {name: ([0.98] * 6, [3000] * 6) for name in ("ticket", "gradual", "rigl")}
+    table = levels_of(good | {"reinit": ([0.98] * 5 + [0.1], [3000] * 6)}, noise=(0.0001, 10.0)).assign(cost=1.5)
+    said = " ".join(text.get_text() for text in cost(table).texts)
+    assert "1 point below the axes not shown" in " ".join(said.split())
+
+
 def test_a_study_is_drawn_against_cost_and_the_report_says_whether_rounds_pay(tmp_path):
     out = tmp_path / "a" / "out"
     arms = ["ticket", {"one-shot": {"name": "once"}}, {"of": "one-shot", "shuffle": True, "name": "mixed"}]

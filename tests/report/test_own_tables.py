@@ -2,12 +2,14 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from made_up_levels import levels_of
 
 import tombola.figures
 from tombola.analysis import verdicts
@@ -15,7 +17,9 @@ from tombola.analysis.reading import read_curves, read_table, studies_beside
 from tombola.analysis.schema import COLUMNS, NO_CURVES, VERSION, checked, checked_curves, names
 from tombola.cli import cli
 from tombola.errors import InputError
+from tombola.html import render
 from tombola.html.own_table import gather_table
+from tombola.html.weights import Picture, Pictures
 from tombola.html.write import write_table_report
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
@@ -145,6 +149,34 @@ def test_curves(tmp_path):
     assert read_curves(tmp_path / "mine.csv", levels).empty
     curves_of(own()).to_csv(tmp_path / "mine-curves.csv", index=False)
     assert len(read_curves(tmp_path / "mine.csv", read_table(tmp_path / "mine.csv"))) == len(curves)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda curves: curves.replace({"arm": {"lottery": "Lottery"}}), "did you mean 'lottery'"),
+        (lambda curves: curves.assign(study="other"), "'other': its study is not in the table of levels"),
+        (lambda curves: curves.assign(trial=curves["trial"] + 9), "no trial, repeat and level of its curves"),
+    ],
+)
+def test_curves_that_fit_no_level_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        checked_curves(change(curves_of(own())), checked(own()))
+
+
+def test_the_page_names_its_first_trial_and_shows_no_interval_of_equal_differences(monkeypatch):
+    monkeypatch.setattr(render, "_vega", lambda: "")  # large, and not what is tested
+    levels = checked(levels_of({"ticket": ([0.97], [4000])}, 2, (0.0, 0.0)).assign(trial=[5, 5, 6, 6]))
+    found = gather_table(levels, NO_CURVES, claims=())
+    equal = {"mean": 1.0, "low": 1.0, "high": 1.0, "p_holm": np.nan, "n": 2, "verdict": "inconclusive"}
+    place = {"pattern": "1:4", "arm": "a", "level": 1, "density": 0.8, "baseline": "b", "baseline_density": 0.8}
+    gains = pd.DataFrame([place | equal])
+    picture = Picture(1, 0.8, "data:,", 1, 1, "A picture")
+    page = render.report(replace(found, patterns=gains, pictures=Pictures("Masks.", (picture,))))
+    assert "Trial 5, arm ticket." in page
+    assert "<small>−1.00 in all trials</small>" in page  # verdicts
+    assert "+1.00<small>in all trials</small>" in page  # patterns
+    assert not re.search(r"<small>([+−][\d.]+) to \1</small>", page)
 
 
 @pytest.mark.slow

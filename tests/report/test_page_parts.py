@@ -297,9 +297,9 @@ def test_the_input_mask_counts_the_weights_of_each_pixel() -> None:
     keep[:, 0] = True  # 4 weights at (0, 0)
     keep[:2, 5] = True  # 2 at (1, 2), and in the other channel one more
     keep[3, 6 + 5] = True
-    (picture,) = input_pictures({3: _ticket(keep)}, "fc1.weight", (2, 2, 3)).pictures
+    (picture,) = input_pictures({3: _ticket(keep)}, "fc1.weight", (2, 2, 3), {3: 0.25}).pictures
     assert (picture.width, picture.height, picture.level) == (3, 2, 3)
-    assert picture.text.endswith("0 to 4 weights per pixel, 4 of 6 pixels unused")
+    assert picture.text == "25.0 % of the weights: 0 to 4 weights per pixel, 4 of 6 pixels unused"  # of the network
     brightness = _pixels(picture.source)[..., :3].astype(int).sum(axis=2)
     assert brightness.shape == (2, 3)
     assert brightness[0, 0] > brightness[1, 2] > brightness[0, 1] == brightness[1, 0]
@@ -309,7 +309,7 @@ def test_filters_of_a_convolution_are_tiles() -> None:
     keep = torch.ones(5, 3, 2, 2, dtype=torch.bool)  # five filters over three channels: 3 x 2 tiles of 2 x 2
     keep[1] = False
     keep[4, :2, 1, 0] = False
-    (picture,) = input_pictures({1: _ticket(keep)}, "fc1.weight", (3, 8, 8)).pictures
+    (picture,) = input_pictures({1: _ticket(keep)}, "fc1.weight", (3, 8, 8), {1: 0.5}).pictures
     assert picture.text.endswith("0 to 3 weights per place, 1 of 5 filters unused")
     pixels = _pixels(picture.source).astype(int)
     assert pixels.shape == (5, 8, 4)
@@ -322,14 +322,15 @@ def test_filters_of_a_convolution_are_tiles() -> None:
 
 
 def test_inputs_that_are_no_images_have_no_picture() -> None:
-    found = input_pictures({1: _ticket(torch.ones(4, 7, dtype=torch.bool))}, "fc1.weight", (7,))
+    found = input_pictures({1: _ticket(torch.ones(4, 7, dtype=torch.bool))}, "fc1.weight", (7,), {1: 0.5})
     assert not found.pictures
     assert "not images" in found.about
 
 
 def test_histograms_hold_every_kept_weight_once() -> None:
     keep = torch.rand(30, 40, generator=torch.Generator().manual_seed(0)) < 0.3
-    found = weight_histograms({2: _ticket(keep)})
+    found = weight_histograms({2: _ticket(keep)}, {2: 0.5})
+    assert set(found["density"]) == {0.5}  # of the whole network, not of the mask
     for snapshot, rows in found.groupby("snapshot"):
         assert rows["weights"].sum() == int(keep.sum()), snapshot
         assert rows["share"].sum() == pytest.approx(1)

@@ -10,6 +10,7 @@ import pytest
 
 from tombola.analysis.break_down import break_down
 from tombola.analysis.paired import paired_differences
+from tombola.analysis.rewinds import later_rewinds
 from tombola.analysis.statistics import level_statistics
 from tombola.analysis.verdicts import verdicts
 from tombola.html.sentences import findings
@@ -126,6 +127,8 @@ def test_trials_are_those_that_were_judged() -> None:
 
 def test_the_gain_over_a_control_is_that_of_the_table() -> None:
     levels = winning()
+    assert "gains 2.00 over reinit (equal in all trials: no interval)" in found(levels)[1]
+    levels.loc[levels["arm"] == "reinit", ACCURACY] += 0.0001 * levels["trial"]
     gain = paired_differences(levels, "ticket", "reinit", ACCURACY).set_index("level").loc[2]
     text = found(levels)[1].replace("−", "-")
     assert f"gains {gain['mean']:.2f} over reinit ({gain['low']:+.2f} to {gain['high']:+.2f})" in text
@@ -155,6 +158,48 @@ def test_one_trial_allows_no_conclusion() -> None:
     assert "inning ticket" not in text
     assert " to +" not in text  # no interval
     assert len(sentences) == 3
+
+
+@pytest.mark.parametrize("lost", ["missing", "diverged"])
+def test_the_one_trial_with_a_dense_network_has_its_own_values(lost: str) -> None:
+    """The means over the ticket's five trials are not of that trial."""
+    levels = table({"ticket": [[0.98, 0.96 + 0.001 * trial, 0.95] for trial in range(5)]})
+    others = (levels["level"] == 0) & (levels["trial"] > 0)
+    levels = levels[~others] if lost == "missing" else levels.assign(status=levels["status"].mask(others, "diverged"))
+    first, second, *_ = found(levels)
+    assert first.startswith("Only one trial has both dense and pruned runs")
+    assert second.endswith(": 96.00 %, −2.00 points from the dense network's 98.00 %.")
+
+
+def test_values_of_one_trial_that_no_table_has_are_not_shown() -> None:
+    levels = table({"ticket": [[0.98, 0.96], [0.97, 0.95], [0.96, 0.94]]})
+    dense, trial = levels["level"] == 0, levels["trial"]
+    second = found(levels[(dense & (trial < 2)) | (~dense & (trial > 0))])[1]
+    assert second.endswith("with 80.0 % of the weights: −2.00 points from the dense network.")
+
+
+def test_one_trial_of_the_arm_is_not_one_trial_of_the_results() -> None:
+    first = found(table({"ticket": TICKET[:1], "reinit": REINIT[:3]}))[0]
+    assert first.startswith("Arm ticket has one trial, so you can conclude nothing about variation.")
+
+
+def test_gains_of_several_trials_beside_one_dense_network_keep_their_intervals() -> None:
+    levels = winning()
+    first, _, third, *_ = found(levels[(levels["level"] > 0) | (levels["trial"] == 0)])
+    assert "without intervals" not in first
+    assert " to +" in third or "equal in all trials" in third
+
+
+def test_equal_differences_favour_no_rewind_and_are_no_interval() -> None:
+    at = {"ticket@0": [[0.97, 0.96 + n] for n in NOISE], "ticket@100": [[0.97, 0.961 + n] for n in NOISE]}
+    levels = table(at)
+    rewinds = later_rewinds(levels, "ticket@0")
+    assert rewinds["low"].tolist() == rewinds["high"].tolist() == [0.1]
+    said = findings(
+        level_statistics(levels), verdicts(levels), pd.DataFrame(), break_down(levels), 0.001, rewinds=rewinds
+    )[1]
+    assert "0 favour the later rewind and 0 the earlier one" in said
+    assert said.endswith("+0.10 points (equal in all trials: no interval).")
 
 
 def test_never_broken_down_and_partly() -> None:

@@ -69,3 +69,16 @@ def test_an_arm_that_has_runs_from_one_iteration_alone_has_no_place(rewound):
     figure = rewinding(rewound)
     assert len(figure.axes[1].containers) == 4  # random-mask
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["0", "100", "1,000"]
+
+
+def test_the_dense_line_is_the_mean_of_trials_whose_repeats_are_averaged(rewound):
+    """And it counts a diverged dense run once, though each iteration shows it."""
+    dense = rewound["level"] == 0
+    again = rewound[dense & (rewound["trial"] == 0)].assign(repeat=1)
+    again["final_test_accuracy"] += 0.004
+    rewound["status"] = rewound["status"].mask(dense & (rewound["trial"] == 2), "diverged")
+    figure = rewinding(pd.concat([again, rewound], ignore_index=True))
+    trials = [rewound[dense & (rewound["trial"] == trial)]["final_test_accuracy"].iloc[0] for trial in (0, 1)]
+    expected = 100 * (trials[0] + 0.002 + trials[1]) / 2
+    assert any(list(line.get_ydata()) == pytest.approx([expected] * 2) for line in figure.axes[1].lines)
+    assert "1 diverged run omitted (dense)" in " ".join(text.get_text() for text in figure.texts)

@@ -116,3 +116,14 @@ def test_rounds_of_a_table_without_curves(make):
     levels, curves = make(trials=1, rounds=2, arms=("ticket",))
     axes = by_round(levels.assign(early_stop_val_loss=0.5, sparsity=np.nan), curves.iloc[:0]).axes
     assert [each.get_ylabel() for each in axes] == ["best validation loss"]
+
+
+def test_points_beyond_the_axes_are_said_to_lie_where_they_lie(make):
+    """The metrics of one figure can be better in different directions."""
+    levels, curves = make(trials=2, rounds=8, arms=("ticket", "reinit"))
+    first = curves["iteration"].min()
+    levels = levels.assign(early_stop_iteration=first, early_stop_val_loss=0.5, sparsity=1 - levels["density"])
+    collapsed = (curves["arm"] == "reinit") & (curves["level"] > 6)
+    curves = curves.drop(columns="test_loss").assign(val_accuracy=np.where(collapsed, 0.1, 0.97))
+    said = " ".join(by_round(levels, curves).texts[-1].get_text().split())
+    assert "2 points below the axes not shown" in said

@@ -152,6 +152,17 @@ def test_a_diverged_dense_run_counts_once(make):
     assert left_out(summarise(both)) == "4 diverged runs omitted (dense, reinit)"
 
 
+@pytest.mark.parametrize("trials", [(0, 1), (0, 0)])
+def test_diverged_dense_runs_of_two_arms_are_two(make, trials):
+    """A table that others have measured can have dense runs for each arm."""
+    levels, _ = make(trials=3, rounds=1, arms=("ticket", "own"))
+    levels.loc[(levels["arm"] == "own") & (levels["level"] == 0), "early_stop_test_accuracy"] -= 0.01
+    for arm, trial in zip(("ticket", "own"), trials, strict=True):
+        ill = (levels["arm"] == arm) & (levels["level"] == 0) & (levels["trial"] == trial)
+        levels["status"] = levels["status"].mask(ill, "diverged")
+    assert left_out(summarise(levels)) == "2 diverged runs omitted (dense)"
+
+
 def test_ticket_versus_reinit_without_the_pair(make):
     levels, _ = make(trials=1, rounds=1, arms=("ticket", "random-mask"))
     assert not ticket_versus_reinit(levels).renderables

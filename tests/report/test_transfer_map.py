@@ -81,3 +81,17 @@ def test_a_study_without_transfer_has_no_map(tmp_path):
     assert transfer(levels(), {"s": Setting()}, SCREEN) is None
     with pytest.raises(InputError, match="transfer can't be drawn from these results: it needs an arm ticket and arms"):
         draw(levels(), pd.DataFrame(), tmp_path, ["transfer"])
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_the_map_says_which_sign_is_better(better):
+    table = levels()
+    if better == "lower":
+        table = table.rename(columns={name: name.replace("accuracy", "rmse") for name in table})
+        table = table.assign(metric="rmse", metric_better="lower", metric_unit="")
+    figure = transfer(table, {"s": Setting(target="mnist, adam", sources={"far": ("mnist, sgd", "mask")})}, SCREEN)
+    said = " ".join(" ".join(text.get_text().split()) for text in figure.texts)
+    assert "less that of the target's own" not in said
+    assert "above 0: the transferred ticket is better" in said
+    worse = float(figure.axes[-1].texts[0].get_text().split()[0])
+    assert (worse < 0) == (better == "higher")  # 0.95 of accuracy is worse than 0.97, of rmse better

@@ -49,6 +49,12 @@ def test_sample_sizes_of_several_studies():
     assert small_print(differ, "points", "range").startswith("a: n = 5 trials · b: n = 3 trials; ")
 
 
+def test_repeats_of_one_trial_are_not_trials():
+    one = pd.DataFrame({"study": ["a"], "arm": "reinit", "level": 1, "n": 1, "runs": 3, "diverged": 0})
+    assert "points are means over repeats of one trial, bars span" in small_print(one, "points", "range")
+    assert "curves are means over repeats of one trial." in small_print(one, "curves", None)
+
+
 def test_order_of_arms():
     assert in_order(["snip", "late-reinit", "own", "lr-rewind", "ticket"]) == [
         "ticket",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from tombola.analysis.measures import STOP, early_of
-from tombola.analysis.paired import dense_of
+from tombola.analysis.paired import NEAR, dense_of
 from tombola.analysis.rewinds import later_helps, later_rewinds
 from tombola.analysis.roles import main_arm_of
 from tombola.analysis.stability import Parting
@@ -48,6 +48,7 @@ class Judged:
         stop, stop_low, stop_high: the same of the early-stopping iteration [iterations].
         dense_stop: the dense networks' mean early-stopping iteration; NaN where unknown.
         dense: their mean test metric at early stop, in shown units; NaN where unknown.
+        fewest, most: the lowest and highest density of a trial, where they differ by more than 5 %; else the density.
     """
 
     level: int
@@ -64,6 +65,8 @@ class Judged:
     stop_high: float
     dense_stop: float
     dense: float = math.nan
+    fewest: float = math.nan
+    most: float = math.nan
 
     def dense_is_weak(self, metric: Metric) -> bool:
         """Return whether the whole interval lies above dense by more than a well-trained dense network would allow."""
@@ -181,6 +184,10 @@ def _judged(row: pd.Series | None, levels: pd.DataFrame, metric: Metric) -> Judg
         [float(facts[f"{name}_difference{end}"]) for end in ("", "_low", "_high")]
         for name in (metric.name, "iteration")
     )
+    mine = levels[(levels["arm"] == facts["arm"]) & (levels["level"] == facts["level"])]
+    ends = mine["density"].agg(["min", "max"])
+    apart = ends["max"] / max(ends["min"], 1e-12) - 1 > NEAR
+    fewest, most = (float(each) for each in (ends if apart else (facts["density"],) * 2))
     return Judged(
         level=int(facts["level"]),
         density=float(facts["density"]),
@@ -196,6 +203,8 @@ def _judged(row: pd.Series | None, levels: pd.DataFrame, metric: Metric) -> Judg
         stop_high=stop[2],
         dense_stop=_dense_mean(levels, STOP, str(facts["arm"]), int(facts["level"]), metric),
         dense=metric.scale * _dense_mean(levels, early_of(metric), str(facts["arm"]), int(facts["level"]), metric),
+        fewest=fewest,
+        most=most,
     )
 
 

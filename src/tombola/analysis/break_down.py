@@ -58,9 +58,9 @@ def break_downs(levels: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
 
     A level is worse where its test metric at early stop is worse than the dense network's by more than the margin, or
     where a run of it diverged. A trial breaks down at its last level before the first two worse ones in a row; a worse
-    last level of the arm counts as two, and so does one that diverged. `censored` marks trials that do not break down
-    so far as they go; their `density` is that of their sparsest level that is not worse, and an upper bound. Levels of
-    the same density, of which a round removed nothing, count once. Trials without a dense run are omitted.
+    last level of the arm counts as two, and so does one that diverged or collapsed. `censored` marks trials that do not
+    break down so far as they go; their `density` is that of their sparsest level that is not worse, and an upper bound.
+    Levels of the same density, of which a round removed nothing, count once. Trials without a dense run are omitted.
 
     Raises:
         InputError: `margin` is not between 0 and 1, or the studies have different metrics.
@@ -72,7 +72,10 @@ def break_downs(levels: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
     metric = metric_of(levels)
     lost = diverged(levels)
     values = trial_means(levels[~lost], by, [early_of(metric)])
-    gone = levels.assign(lost=lost).groupby([*by, "trial"], sort=False)["lost"].any().reset_index()
+    ended = lost | (levels["status"] == "collapsed" if "status" in levels else False)
+    gone = (
+        levels.assign(lost=lost, ended=ended).groupby([*by, "trial"], sort=False)[["lost", "ended"]].any().reset_index()
+    )
     table = sizes.merge(values, on=[*by, "trial"], how="left").merge(gone, on=[*by, "trial"])
     last = table.groupby(["study", "arm"])["level"].max()
     dense = {arm: dense_of(table, str(arm), early_of(metric)) for arm in table["arm"].unique()}
@@ -82,7 +85,7 @@ def break_downs(levels: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
         group = group[group["level"] > 0].sort_values("level")
         if math.isnan(reference) or group.empty:
             continue
-        at_end = bool(group["lost"].iloc[-1]) or group["level"].iloc[-1] == last[study, arm]
+        at_end = bool(group["ended"].iloc[-1]) or group["level"].iloc[-1] == last[study, arm]
         group = group[group["density"] != group["density"].shift()]  # a round that removed nothing adds no level
         gone_there = group["lost"].to_numpy()
         below = _worse(group[early_of(metric)].to_numpy(), reference, metric, margin) | gone_there

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tombola.analysis.summary import diverged
 from tombola.errors import InputError, nearest
 from tombola.networks import factory, initialised
 from tombola.pruning.live_paths import LivePaths, Untraceable, live_paths
@@ -45,8 +46,16 @@ def with_masks(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
     return frame[np.array(kept, dtype=bool)]
 
 
+def sound_with_masks(results: Results) -> pd.DataFrame:
+    """Return `with_masks` of the runs that did not diverge: averages over runs omit the others everywhere."""
+    frame = results.frame()
+    return with_masks(results, frame[~diverged(frame)])
+
+
 def layer_densities(results: Results) -> pd.DataFrame:
     """Return a row per (arm, trial, repeat, level, layer) that is done, from stored counts: no weights are read.
+
+    Diverged runs are left out.
 
     Returns:
         `study`, `arm`, `trial`, `repeat`, `level`, `layer`; `remaining` and `size`, in weights; `density`, from 0 to 1.
@@ -54,7 +63,7 @@ def layer_densities(results: Results) -> pd.DataFrame:
     """
     sizes = results.plan.coverage.sizes()
     rows = []
-    for row in with_masks(results, results.frame()).to_dict("records"):
+    for row in sound_with_masks(results).to_dict("records"):
         remaining = results.store.facts(row["job"])["remaining"]
         place = {key: row[key] for key in ROW}
         for layer, size in sizes.items():

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from tombola.analysis.order import in_order
 from tombola.analysis.summary import diverged
+from tombola.formatting import counted, plain
 from tombola.tasks.metric import Metric
 
 WORDS = {"test": "test", "val": "validation"}
 CUT = "a curve ends where its first run ended"
+SHARED = "a curve has the evaluations that all its runs have"
+LEVEL = ("study", "arm", "level")
 FEWEST = 3  # two rows of each run have test values anyway: early stop and the end
 
 
@@ -43,6 +47,42 @@ def cut_note(drawn: pd.DataFrame, whole: pd.DataFrame) -> str:
         whole: those before the cut.
     """
     return CUT if len(drawn) < len(whole) else ""
+
+
+def of_all_runs(curves: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Return the evaluations at iterations at which all runs of a level have a finite value of a measure.
+
+    A mean over some of the runs is no point of the curve: the next point would be of others, and the curve would jump.
+    Call this after `learning_curves`.
+    """
+    if curves.empty:
+        return curves
+    known = curves[np.isfinite(curves[measure].astype(float))]
+    if known.empty:
+        return known
+    level = [name for name in LEVEL if name in known]
+    run = known.groupby([name for name in ("trial", "repeat") if name in known], observed=True).ngroup()
+    runs, there = (
+        run.groupby([known[name] for name in by], observed=True).transform("nunique")
+        for by in (level, [*level, "iteration"])
+    )
+    return known[there == runs]
+
+
+def shared_note(drawn: pd.DataFrame, whole: pd.DataFrame) -> str:
+    """Return what a caption says where runs of a level were evaluated at different iterations.
+
+    Args:
+        drawn: what `of_all_runs` gave.
+        whole: what it was given.
+    """
+    level = [name for name in LEVEL if name in whole]
+    lost = whole[level].drop_duplicates().merge(drawn[level].drop_duplicates(), how="left", indicator=True)
+    lost = lost[lost["_merge"] == "left_only"]
+    arms = ", ".join(plain(arm) for arm in in_order(lost["arm"]))
+    gone = f"{counted(len(lost), 'curve')} not shown, because no evaluation is of all its runs ({arms})"
+    notes = [SHARED] * (len(drawn) > 0) + [gone] * (len(lost) > 0)
+    return "; ".join(notes) if len(drawn) < len(whole) else ""
 
 
 def learning_curves(curves: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, str]:

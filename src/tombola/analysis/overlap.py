@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tombola.analysis.layers import ALL, with_masks
+from tombola.analysis.layers import ALL, sound_with_masks
 
 if TYPE_CHECKING:
     from tombola.pruning import Mask
@@ -24,14 +24,14 @@ def mask_overlap(results: Results) -> pd.DataFrame:
     """Return, for each level >= 1 and layer, the Jaccard index of the masks of each two trials.
 
     The index is the number of weights kept by both over the number kept by either: 1 for equal masks. Of repeats of an
-    arm the first is compared. Levels with fewer than two trials are omitted.
+    arm the first is compared. Diverged runs, and levels with fewer than two trials, are omitted.
 
     Returns:
         `study`, `arm`, `level`; `layer`, a name or "all"; `density`; `trials` and `pairs` of them; `jaccard`, the mean
         over pairs, and the range over pairs, `low` to `high` (pairs share trials, so there is no interval); `chance`:
         the mean that masks would have which keep as many weights in each layer, at places drawn at random.
     """
-    frame = with_masks(results, results.frame())
+    frame = sound_with_masks(results)
     frame = frame[(frame["level"] > 0) & (frame["repeat"] == 0)]
     rows = []
     for (study, arm, level), group in frame.groupby(["study", "arm", "level"], sort=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -89,12 +90,24 @@ def paired_gains(levels: pd.DataFrame, arm: str, baseline: str, measure: str, co
     return table.assign(mean=-table["mean"], low=-table["high"], high=-table["low"])
 
 
-def at_equal_density(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `paired_differences` whose two arms have the same density, to within 5 %.
+def at_equal_density(table: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `paired_differences` whose two arms have the same density in each trial, to within 5 %.
 
-    Levels of one number can differ in density: an arm may stop at the floor of its pattern, or back off.
+    Levels of one number can differ in density: an arm may stop at the floor of its pattern, back off, or skip a round.
+
+    Arguments:
+        table: as returned by `paired_differences` of two arms.
+        levels: what it was made of.
     """
-    return table[(table["density"] / table["baseline_density"] - 1).abs() <= NEAR]
+    if table.empty:
+        return table
+    by_arm = levels.groupby([*PLACE, "trial", "arm"])["density"].mean().unstack("arm")
+    apart = {
+        (arm, baseline): (by_arm[arm] / by_arm[baseline] - 1).abs().groupby(level=PLACE).max()
+        for arm, baseline in set(zip(table["arm"], table["baseline"], strict=True))
+    }
+    rows = zip(table["arm"], table["baseline"], table["study"], table["level"], strict=True)
+    return table[[apart[arm, other].get((study, level), math.nan) <= NEAR for arm, other, study, level in rows]]
 
 
 def of_whole_levels(table: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:

@@ -69,7 +69,7 @@ def _compared(
     results: Results, levels: pd.DataFrame, arm: ArmSettings, name: str, baseline: str, margin: float
 ) -> pd.DataFrame:
     metric = metric_of(levels)
-    found = at_equal_density(paired_gains(levels, name, baseline, early_of(metric)))
+    found = at_equal_density(paired_gains(levels, name, baseline, early_of(metric)), levels)
     found = found[found["density"] <= _densest(results, arm)].copy()
     assert arm.pattern is not None
     found["pattern"] = arm.pattern.label

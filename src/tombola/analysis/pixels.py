@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tombola.analysis.layers import with_masks
+from tombola.analysis.layers import sound_with_masks
 from tombola.errors import InputError, nearest
 from tombola.networks import factory, initialised
 from tombola.pruning.live_paths import Untraceable, live_paths
@@ -24,7 +24,7 @@ def live_pixels(results: Results, arm: str = "ticket", trust: bool = False) -> p
     """Return, for each level and pixel, the share of trials in which the network still looks at the pixel.
 
     It does where a path of kept weights leads from the pixel to an output, in any of its channels. Only a linear first
-    layer loses pixels. Of repeats of an arm the first is taken.
+    layer loses pixels. Of repeats of an arm the first is taken. Diverged runs are left out.
 
     Args:
         results: of a study on images, finished or not; masks are read from its store.
@@ -46,7 +46,7 @@ def live_pixels(results: Results, arm: str = "ticket", trust: bool = False) -> p
     is_image = isinstance(data.input_shape, tuple) and len(data.input_shape) == 3
     if not is_image or results.plan.coverage.layers[0].kind == "conv":
         return found[0]
-    frame = with_masks(results, results.frame())
+    frame = sound_with_masks(results)
     frame = frame[(frame["arm"] == arm) & (frame["repeat"] == 0)]
     try:
         with contextlib.nullcontext() if trust else reading():

@@ -9,8 +9,8 @@ import pandas as pd
 from tombola.analysis.intervals import holm
 from tombola.analysis.measures import early_of
 from tombola.analysis.order import in_order
-from tombola.analysis.paired import of_whole_levels, paired_gains
-from tombola.analysis.roles import role_of
+from tombola.analysis.paired import at_equal_density, of_whole_levels, paired_gains
+from tombola.analysis.roles import base_of
 from tombola.tasks.metric import metric_of
 
 TWO_SIDED = 0.05  # a two-sided p value after Holm's correction that shows a difference
@@ -24,14 +24,15 @@ def later_rewinds(levels: pd.DataFrame, main: str) -> pd.DataFrame:
         main: the first rewind, such as "ticket@0".
 
     Returns:
-        The columns of `paired_gains` of the test metric at early stop, without levels at which a run diverged or a
-        trial is absent; `p_holm` is corrected over all rows. Empty where the study has one rewind.
+        The columns of `paired_gains` of the test metric at early stop, without levels at which a run diverged, a trial
+        is absent, or the two densities of a trial differ; `p_holm` is corrected over all rows. Empty where the study
+        has one rewind.
     """
-    later: Sequence[str] = [arm for arm in in_order(levels["arm"]) if arm != main and role_of(arm, main) == "rewind"]
+    later: Sequence[str] = [arm for arm in in_order(levels["arm"]) if arm != main and base_of(arm) == base_of(main)]
     pieces = [paired_gains(levels, arm, main, early_of(metric_of(levels))) for arm in later]
     if not pieces:
         return pd.DataFrame()
-    table = of_whole_levels(pd.concat(pieces, ignore_index=True), levels)
+    table = at_equal_density(of_whole_levels(pd.concat(pieces, ignore_index=True), levels), levels)
     return table.assign(p_holm=holm(table["p"].to_numpy()))
 
 

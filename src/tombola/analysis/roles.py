@@ -41,10 +41,11 @@ def role_of(arm: str, main: str, controls: Collection[str] | None = None) -> Rol
     Args:
         arm: another arm of the study.
         main: see `main_arm`.
+            A control that starts from another rewind is a control of that rewind's arm: it is "rewind", too.
         controls: the study's controls, without their rewinds; by default tombola's own, by their names.
     """
-    name = base_of(arm)
-    if name == base_of(main):
+    (name, rewind), (base, own) = split(arm), split(main)
+    if name == base or (rewind != own and None not in (rewind, own)):
         return "rewind"
     known = _is_control(name) if controls is None else name in controls
     return "control" if known else "other"

@@ -61,7 +61,7 @@ def worth_of_rounds(
     there = levels[levels["level"] == level]
     arm = str(gains["arm"].iloc[0])
     rows = gains[(gains["level"] == level) & gains["baseline"].isin(baselines) & gains["low"].notna()]
-    rows = at_equal_density(rows)
+    rows = at_equal_density(rows, levels)
     if rows.empty or rule_of(arm) != "ticket":
         return None
     best = rows.sort_values("mean", kind="stable").iloc[0]

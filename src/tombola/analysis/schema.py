@@ -272,7 +272,7 @@ def checked_curves(curves: pd.DataFrame, levels: pd.DataFrame, where: str = "the
         where: names it in messages.
 
     Raises:
-        InputError: a column is missing, or is not a number.
+        InputError: a column is missing, or is not a number; an arm has curves, but none belongs to a row of `levels`.
     """
     metric = metric_of(levels).name
     needed = [name.replace("<metric>", metric) for name in CURVE_COLUMNS]
@@ -290,7 +290,26 @@ def checked_curves(curves: pd.DataFrame, levels: pd.DataFrame, where: str = "the
         _check_values(found, Column(name, "number", "", default=NAN), name, where)
     found = _with_dense(found)
     place = ["study", "arm", "trial", "repeat", "level"]
-    return found.drop(columns="density", errors="ignore").merge(levels[[*place, "density"]], on=place)
+    table = found.drop(columns="density", errors="ignore").merge(levels[[*place, "density"]], on=place)
+    _check_arms(found, table, levels, where)
+    return table
+
+
+def _check_arms(curves: pd.DataFrame, kept: pd.DataFrame, levels: pd.DataFrame, where: str) -> None:
+    """Refuse curves of an arm of which none is kept: without a level they would be dropped in silence."""
+    by = ["study", "arm"]
+    known = set(map(tuple, kept[by].drop_duplicates().to_numpy()))
+    for study, arm in curves[by].drop_duplicates().to_numpy():
+        if (study, arm) in known:
+            continue
+        arms = list(dict.fromkeys(levels.loc[levels["study"] == study, "arm"]))
+        if arm in arms:
+            problem = "no trial, repeat and level of its curves is in the table of levels; give both the same numbers"
+        elif arms:
+            problem = f"it is not in the table of levels{nearest(str(arm), arms)}; rename it, or remove its rows"
+        else:
+            problem = "its study is not in the table of levels; rename the study, or remove its rows"
+        raise InputError(f"{where}: arm {arm!r} of study {study!r}: {problem}")
 
 
 def checked_points(points: pd.DataFrame, where: str = "the points") -> pd.DataFrame:

@@ -29,7 +29,8 @@ def summarise(levels: pd.DataFrame, measures: Sequence[str] | None = None) -> pd
         `study`, `arm`, `level`;
         `density` and `remaining_weights`, means over all rows, diverged ones included;
         `n`, the trials behind the statistics, and `runs`, the rows behind them (more than n where an arm has
-        repeats); `diverged`, the rows left out;
+        repeats); `diverged`, the rows left out; `own_dense`, whether arms of the study have dense runs of their own
+        instead of sharing them;
         and for each of `measures`: `_mean` and `_std` over the trials' means (ddof=1, NaN for n = 1), `_min` and
         `_max` over the runs, and `_n`, the trials with a value.
 
@@ -49,6 +50,7 @@ def summarise(levels: pd.DataFrame, measures: Sequence[str] | None = None) -> pd
     ).reset_index()
 
     result = found.merge(spread(levels[~lost], GROUP, measures), on=GROUP, how="left")
+    result["own_dense"] = result["study"].isin(_with_own_dense(levels, measures))
     counts = ["n", "runs", "diverged"]
     result[counts] = result[counts].fillna(0).astype(int)
 
@@ -97,9 +99,18 @@ def diverged(levels: pd.DataFrame) -> pd.Series:
     return levels["status"].eq("diverged") if "status" in levels else pd.Series(False, index=levels.index)
 
 
+def _with_own_dense(levels: pd.DataFrame, measures: Sequence[str]) -> set[str]:
+    """Return the studies whose arms differ in what the dense run of a trial measured, or in whether it diverged."""
+    dense = levels[levels["level"] == 0]
+    run = [name for name in ("study", "trial", "repeat") if name in dense]
+    facts = dense[[*run, *(name for name in measures if name in dense)]].assign(lost=diverged(dense))
+    differ = (facts.groupby(run, observed=True).nunique() > 1).any(axis=1)
+    return set(differ.index.get_level_values("study")[differ])
+
+
 def _columns(measures: Sequence[str]) -> list[str]:
     statistics = [f"{measure}_{statistic}" for measure in measures for statistic in STATISTICS]
-    return [*GROUP, "density", "remaining_weights", "n", "runs", "diverged", *statistics]
+    return [*GROUP, "density", "remaining_weights", "n", "runs", "diverged", "own_dense", *statistics]
 
 
 def _empty(measures: Sequence[str]) -> pd.DataFrame:

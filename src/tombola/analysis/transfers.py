@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
 
 from tombola.analysis.measures import allowed_loss, early_of
-from tombola.analysis.paired import paired_gains
+from tombola.analysis.paired import at_equal_density, paired_gains
 from tombola.analysis.spread import trial_means
 from tombola.analysis.summary import biased, diverged
 from tombola.tasks.metric import MARGIN, Metric, metric_of
@@ -28,7 +29,7 @@ def transfers(
     With [low, high] the interval of the gain in the test metric at early stop, the verdict is `as good` where low lies
     above minus the margin, `worse` where high lies below it, else `inconclusive`; so it is with fewer than two trials,
     without variation between trials, and where a run of the level diverged or a trial of the arm lacks it, unless it is
-    `worse`.
+    `worse`. Where the two tickets of a trial differ in density, nothing is compared, and the numbers are NaN.
 
     Arguments:
         levels: a row per (study, arm, trial, repeat, level), as `Results.frame()` gives.
@@ -49,6 +50,8 @@ def transfers(
         if not {arm, OWN} <= set(mine["arm"]):
             continue
         found = paired_gains(mine, arm, OWN, early_of(metric), confidence)
+        unequal = ~found.index.isin(at_equal_density(found, mine).index)
+        found.loc[unequal, ["mean", "low", "high"]] = math.nan
         over_random = _above_random(mine, arm, metric, confidence)
         allowed = _allowed(mine, metric, margin[study] if isinstance(margin, Mapping) else margin)
         for row in found.to_dict("records"):
@@ -62,7 +65,7 @@ def transfers(
 
 
 def _verdict(row: Mapping[str, float], allowed: float, lost: bool) -> str:
-    if row["n"] < 2 or row["low"] == row["high"]:
+    if row["n"] < 2 or row["low"] == row["high"] or math.isnan(row["mean"]):
         return OPEN
     if row["high"] < -allowed:
         return WORSE
@@ -73,7 +76,7 @@ def _above_random(levels: pd.DataFrame, arm: str, metric: Metric, confidence: fl
     """Return the levels at which the interval of the gain over random places lies above 0."""
     if RANDOM not in set(levels["arm"]):
         return set()
-    found = paired_gains(levels, arm, RANDOM, early_of(metric), confidence)
+    found = at_equal_density(paired_gains(levels, arm, RANDOM, early_of(metric), confidence), levels)
     return set(found.loc[(found["low"] > 0) & (found["low"] < found["high"]), "level"])
 
 

@@ -17,6 +17,7 @@ from tombola.tasks.metric import MARGIN, Metric, metric_of
 
 WINNING, MATCHING, LOSING, INCONCLUSIVE = "winning ticket", "matching", "losing", "inconclusive"
 GROUP = ["study", "arm", "level"]
+BIASED = "a biased sample"  # what the reason of a level ends with that lost runs keep inconclusive
 NO_VARIATION = "without variation between trials, no interval can be computed"
 
 
@@ -136,18 +137,20 @@ def _judge(row: dict, metric: Metric, margin: float, confidence: float) -> tuple
     found, iteration = _difference(row, metric), _iterations(row)
     if n == 1:
         text = f"{name} {found}, early stop {iteration} against dense"
-        return INCONCLUSIVE, f"{text}; n = 1: one trial shows no variation between trials"
+        alone = f"{text}; n = 1: one trial shows no variation between trials"
+        return INCONCLUSIVE, f"{alone}; {lost}: the remaining trial is {BIASED}" if lost else alone
     given = f"({100 * confidence:g} % intervals, n = {n})"
     if row["gain_flat"]:
         same = with_unit(signed(row[f"{metric.name}_difference"], metric), metric)
-        return INCONCLUSIVE, f"{name} {same} in all {n} trials: {NO_VARIATION}"
+        flat = f"{name} {same} in all {n} trials: {NO_VARIATION}"
+        return INCONCLUSIVE, f"{flat}; {lost}: the remaining {n} trials are {BIASED}" if lost else flat
     allowed = f"the margin of {margin_in_words(margin, metric)}"
     if metric.unit != "%":
         allowed += f", {with_unit(_together(row, metric)[3].lstrip('+'), metric)}"
     if row["gain_difference_high"] < -row["allowed"]:
         return LOSING, f"{name} {found} against dense: worse by more than {allowed} {given}"
     if lost:
-        return INCONCLUSIVE, f"{lost}: the remaining {n} trials are a biased sample"
+        return INCONCLUSIVE, f"{lost}: the remaining {n} trials are {BIASED}"
     if row["gain_difference_low"] <= -row["allowed"]:
         return INCONCLUSIVE, f"{name} {found} against dense: the interval includes {allowed} {given}"
     text = f"{name} {found} against dense: not worse by more than {allowed}"

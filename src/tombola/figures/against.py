@@ -25,10 +25,9 @@ from tombola.figures.axes import (
 from tombola.figures.curves import Curve, curves_of
 from tombola.figures.form import Form
 from tombola.figures.page import Entries, legend_line, page, page_title
-from tombola.figures.ranges import Range, from_zero, padded, worth_showing
+from tombola.figures.ranges import Range, beyond, from_zero, worth_showing
 from tombola.figures.style import GREY, Style, of_study, styles
-from tombola.formatting import counted
-from tombola.tables.captions import Bars, direction, early_stop_note, small_print
+from tombola.tables.captions import Bars, beyond_axes, direction, early_stop_note, small_print
 from tombola.tasks.metric import Metric
 
 X = Literal["density", "sparsity", "round"]
@@ -90,7 +89,7 @@ def against_density(
     shown = pd.concat([curve.of(summary) for curve in curves])
 
     limits = [_limits(shown, panel, form.bars) for panel in panels]
-    hidden = sum(_hidden(shown, panel, limit) for panel, limit in zip(panels, limits, strict=True))
+    hidden = [beyond(_values(shown, panel, "mean"), limit) for panel, limit in zip(panels, limits, strict=True)]
     early = any(panel.measure == STOP or (panel.metric and panel.measure == early_of(panel.metric)) for panel in panels)
     figure, all_axes = page(
         page_title(levels, about),
@@ -100,7 +99,7 @@ def against_density(
             shown,
             "points",
             form.bars,
-            f"{counted(hidden, 'point')} {_where(panels)} the axes not shown" if hidden else "",
+            beyond_axes(*(sum(side) for side in zip(*hidden, strict=True))),
             early_stop_note(levels) if early else "",
             next((direction(panel.metric) for panel in panels if panel.metric is not None), ""),
         ),
@@ -168,15 +167,3 @@ def _limits(shown: pd.DataFrame, panel: Panel, bars: Bars) -> Range:
         return from_zero(_values(shown, panel, "mean"), highs)
     groups = [_values(rows, panel, "mean") for _, rows in shown.groupby("study", observed=True)]
     return worth_showing(groups, lows, highs, panel.metric.better, bounds_of(panel.metric))
-
-
-def _hidden(shown: pd.DataFrame, panel: Panel, limit: Range) -> int:
-    """Return how many points lie beyond the axis; the curve is seen to leave it."""
-    low, high = padded(limit.low, limit.high)
-    values = _values(shown, panel, "mean")
-    return int(((values < low) | (values > high)).sum())
-
-
-def _where(panels: Sequence[Panel]) -> str:
-    lower_is_better = any(panel.metric is not None and panel.metric.better == "lower" for panel in panels)
-    return "above" if lower_is_better else "below"

@@ -17,7 +17,7 @@ from tombola.figures.setting import Setting
 from tombola.figures.style import GREY, Style, layer_styles
 from tombola.figures.training import choose_levels
 from tombola.formatting import percent, plain
-from tombola.tables.captions import small_print
+from tombola.tables.captions import Bars, small_print
 
 MOST_PANELS = 3
 PER_ARM = ["arm", "layer", "level"]
@@ -33,7 +33,8 @@ def sign_flips(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -> F
         return None
     flips = flips[flips["layer"] != ALL]
     about, label = "signs that training flips, by layer", "flipped signs (% of kept weights)"
-    return _by_layer(levels, _with_density(spread(flips, PER_ARM, ["share"]), flips), "share", about, label, form)
+    statistics = _with_density(spread(flips, PER_ARM, ["share"]), flips)
+    return _by_layer(levels, statistics, "share", about, label, form, "", form.bars)
 
 
 def layer_densities(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -> Figure | None:
@@ -45,7 +46,8 @@ def layer_densities(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN)
     whole = levels.groupby(["arm", "level"])["density"].mean().rename("density")
     layers = layers.merge(whole, on=["arm", "level"])
     statistics = _with_density(spread(layers, PER_ARM, ["share"]), layers)
-    return _by_layer(levels, statistics, "share", "density of each layer", "weights remaining in the layer (%)", form)
+    label = "weights remaining in the layer (%)"
+    return _by_layer(levels, statistics, "share", "density of each layer", label, form, "", form.bars)
 
 
 def mask_overlap(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -> Figure | None:
@@ -58,7 +60,12 @@ def mask_overlap(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) ->
     statistics = statistics.rename(columns=ends).assign(jaccard_std=np.nan, jaccard_n=1, n=1)
     statistics = statistics.join(levels.groupby(["arm", "level"])["density"].mean(), on=["arm", "level"])
     about, label = "overlap of the masks of two trials", "kept in both (% of kept in either)"
-    return _by_layer(levels, statistics, "jaccard", about, label, form, "means and bars are of pairs of trials")
+    # Pairs share trials, so Student's interval of their mean would be too narrow.
+    if form.bars == "interval":
+        more = "means are of pairs of trials, which are not independent, so no intervals"
+        return _by_layer(levels, statistics, "jaccard", about, label, form, more)
+    more = "means and bars are of pairs of trials"
+    return _by_layer(levels, statistics, "jaccard", about, label, form, more, form.bars)
 
 
 def live_pixels(levels: pd.DataFrame, setting: Setting, form: Form = SCREEN) -> Figure | None:
@@ -103,7 +110,14 @@ def _with_density(statistics: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_layer(
-    levels: pd.DataFrame, statistics: pd.DataFrame, measure: str, about: str, label: str, form: Form, more: str = ""
+    levels: pd.DataFrame,
+    statistics: pd.DataFrame,
+    measure: str,
+    about: str,
+    label: str,
+    form: Form,
+    more: str = "",
+    bars: Bars | None = None,
 ) -> Figure:
     """Return a panel for each of the first three arms, with a curve for each layer; arms with equal curves share one.
 
@@ -115,6 +129,7 @@ def _by_layer(
         about, label: for the title and the axis.
         form: sizes and bars.
         more: for the small print.
+        bars: the meaning of the bars; None for a figure without bars.
     """
     panels = _equal_arms(statistics)[:MOST_PANELS]
     arms = [arm for panel in panels for arm in panel]
@@ -127,7 +142,7 @@ def _by_layer(
         page_title(levels, about),
         panels=len(panels),
         legend=[entries],
-        small_print=small_print(summarise(levels[levels["arm"].isin(arms)]), "points", form.bars, more),
+        small_print=small_print(summarise(levels[levels["arm"].isin(arms)]), "points", bars, more),
         form=form,
     )
     highest = 100 * float(np.nanmax(statistics[f"{measure}_max"]))

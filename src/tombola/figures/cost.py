@@ -15,9 +15,9 @@ from tombola.figures.axes import bar_ends, density_axis, points_with_bars, value
 from tombola.figures.curves import Curve, curves_of
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.page import legend_line, page, page_title
-from tombola.figures.ranges import worth_showing
+from tombola.figures.ranges import beyond, worth_showing
 from tombola.formatting import axis_label
-from tombola.tables.captions import direction, early_stop_note, small_print
+from tombola.tables.captions import beyond_axes, direction, early_stop_note, small_print
 from tombola.tasks.metric import metric_of
 
 
@@ -51,6 +51,7 @@ def cost(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
             shown,
             "points",
             form.bars,
+            beyond_axes(*beyond(means, limit)),
             "cost: of training the network and all that it needs",
             early_stop_note(levels),
             direction(metric),

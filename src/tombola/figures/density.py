@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tombola.analysis.learning_curves import WORDS, learning_curves, of_sound_runs, to_the_shortest
+from tombola.analysis.learning_curves import LEVEL, WORDS, learning_curves, of_all_runs, of_sound_runs, to_the_shortest
 from tombola.analysis.measures import STOP, early_of, final_of, train_of
 from tombola.analysis.order import in_order
+from tombola.analysis.summary import diverged
 from tombola.figures.against import Panel, against_density
 from tombola.figures.form import SCREEN, Form
 from tombola.figures.setting import Setting
 from tombola.figures.style import BLUE, Style
-from tombola.formatting import axis_label
+from tombola.formatting import axis_label, counted, first_of, plain
 from tombola.tasks.metric import Metric, metric_of
 
 FOUR_ABOUT = "early stopping and end of training against weights remaining"
@@ -129,6 +131,8 @@ def _while_training(
     if curves.empty:
         return None
     levels, panels, measured_on = at_fractions(levels, curves, fractions)
+    # Before studies get other names: a figure omits random sparse networks.
+    panels = [_naming_omitted(panel, levels[levels["arm"] != "random-mask"]) for panel in panels]
     levels = _named(levels, {study: f"learning rate {setting.learning_rate}" for study, setting in settings.items()})
     about = f"{measured_on} {metric_of(levels).words} during training, against weights remaining"
     arms = [arm for arm in in_order(levels["arm"]) if arm != "random-mask"]
@@ -140,17 +144,18 @@ def at_fractions(
 ) -> tuple[pd.DataFrame, list[Panel], str]:
     """Return the levels with the metric at fractions of each study's budget, a panel for each, and what it is of.
 
-    The evaluation nearest to a fraction is taken; that before the first step does not count. A level counts where all
-    its runs came that far.
+    The evaluation nearest to a fraction is taken, of those that all runs share; that before the first step does not
+    count. A level counts where all its runs came that far.
     """
     panels, metric = [], metric_of(levels)
     curves, part = learning_curves(to_the_shortest(of_sound_runs(levels, curves)), metric)
+    whole = of_all_runs(curves, f"{part}_{metric.name}") if len(curves) else curves
     for number, fraction in enumerate(fractions if len(curves) else ()):
         measure, chosen = f"{part}_{metric.name}_{number}", dict[str, int]()
-        for study, iterations in curves[curves["iteration"] > 0].groupby("study", observed=True)["iteration"]:
-            found = np.unique(iterations)
-            chosen[study] = int(found[np.abs(found - fraction * found[-1]).argmin()])
-        there = curves[curves["iteration"] == curves["study"].map(chosen)]
+        for study, rows in curves[curves["iteration"] > 0].groupby("study", observed=True):
+            found = _shared_iterations(rows, whole[whole["study"] == study])
+            chosen[study] = int(found[np.abs(found - fraction * rows["iteration"].max()).argmin()])
+        there = whole[whole["iteration"] == whole["study"].map(chosen)]
         levels = levels.merge(
             there[[*RUN, f"{part}_{metric.name}"]].rename(columns={f"{part}_{metric.name}": measure}), how="left"
         )
@@ -159,6 +164,29 @@ def at_fractions(
             at = f"after {100 * fraction:.0f} % of training"
         panels.append(Panel(measure, axis_label(f"{WORDS[part]} {metric.words}", metric.unit), metric, title=at))
     return levels, panels, WORDS[part]
+
+
+def _shared_iterations(curves: pd.DataFrame, whole: pd.DataFrame) -> np.ndarray:
+    """Return the iterations of a study at which all levels that came that far were evaluated; without any, all.
+
+    Args:
+        curves: the evaluations of the study after the first step.
+        whole: those that all runs of a level have.
+    """
+    ends = curves.groupby(list(LEVEL), observed=True)["iteration"].max().to_numpy()
+    counts = whole[[*LEVEL, "iteration"]].drop_duplicates()["iteration"].value_counts()
+    shared = [place for place, count in counts.items() if place > 0 and count == (ends >= place).sum()]
+    return np.array(sorted(shared)) if shared else np.unique(curves["iteration"])
+
+
+def _naming_omitted(panel: Panel, levels: pd.DataFrame) -> Panel:
+    """Return a panel whose title counts the runs that have no value in it, and names their arms."""
+    gone = levels[levels[panel.measure].isna() & ~diverged(levels) & (levels["density"] > 0)]
+    if gone.empty:
+        return panel
+    arms = first_of([plain(arm, 12) for arm in in_order(gone["arm"])], 2)
+    runs = counted(len(gone.drop_duplicates([name for name in RUN if name in gone])), "run")
+    return replace(panel, title=f"{panel.title}, {runs} omitted ({arms})")
 
 
 def _networks(levels: pd.DataFrame) -> dict[str, str]:

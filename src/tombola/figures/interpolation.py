@@ -57,7 +57,7 @@ def error_curves(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Fo
     errors = [f"test_{name}", f"train_{name}"]
     by = [panel_by, curve_by, "position"]
     shown = points[points[panel_by].isin(panels) & points[curve_by].isin(looks)]
-    statistics = spread(shown, by, errors).sort_values("position", kind="stable")
+    statistics = _with_gaps(spread(shown, by, errors), shown, by, errors).sort_values("position", kind="stable")
     low, high = _reach(statistics, errors, height, form)
     figure, all_axes = page(
         page_title(levels, f"{name} on the interpolation between {BETWEEN[kind]}"),
@@ -69,7 +69,7 @@ def error_curves(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Fo
                 (legend_line(Style(GREY, "", TRAIN), form), "training"),
             ],
         ],
-        small_print=_small_print(shown, points, form, "curves", "bands"),
+        small_print=_small_print(shown, points, form, "curves", "bands", _gaps_note(shown, errors)),
         form=form,
     )
     for letter, axes, panel in zip("abcdef", all_axes, panels, strict=False):
@@ -82,6 +82,30 @@ def error_curves(levels: pd.DataFrame, points: pd.DataFrame, kind: str, form: Fo
         title = _name(points, panel_by, panel)
         axes.set_title(f"({letter}) {title}" if len(panels) > 1 else title, loc="left", size=0.95 * form.label)
     return figure
+
+
+def _with_gaps(statistics: pd.DataFrame, shown: pd.DataFrame, by: list[str], errors: list[str]) -> pd.DataFrame:
+    """Return statistics without those of places where an interpolation has no finite value: a curve has a gap there.
+
+    `spread` gives the mean of the others, which is too low.
+    """
+    for error in errors:
+        broken = _broken(shown, error).groupby([shown[name] for name in by]).any().rename("broken")
+        gap = statistics.join(broken, on=by)["broken"].to_numpy(dtype=bool)
+        statistics.loc[gap, [f"{error}_{name}" for name in ("mean", "std", "min", "max")]] = np.nan
+    return statistics
+
+
+def _gaps_note(shown: pd.DataFrame, errors: list[str]) -> str:
+    broken = np.any([_broken(shown, error) for error in errors], axis=0)
+    count = int(shown.loc[broken, "line"].nunique())
+    return f"curves have gaps where {counted(count, 'interpolation')} had no finite value" if count else ""
+
+
+def _broken(points: pd.DataFrame, error: str) -> pd.Series:
+    """Return which points have no finite value of a measure that their study measured."""
+    measured = points[error].notna().groupby(points["study"], observed=True).transform("any")
+    return measured & ~np.isfinite(points[error].astype(float))
 
 
 def barriers(
@@ -110,8 +134,9 @@ def barriers(
     name, scale = height.metric.name, height.metric.scale
     stable = settings[str(points["study"].iloc[0])].stable_below
     threshold = scale * stable
-    low, high = _reach(pd.concat([curve.rows for curve in every]), ["test_barrier"], height.metric, form)
-    axis_threshold = f"{threshold:g} {height.metric.unit}".rstrip()
+    drawn = pd.concat([curve.rows for curve in every])
+    infinite = drawn["infinite"].any()
+    low, high = _reach(drawn, ["test_barrier"], height.metric, form)
     sides: dict[str, dict[str, Style]] = {}  # what curves stand for, against iterations and against density
     for _, against, curves in panels:
         sides.setdefault(against, {}).update({curve.label: curve.style for curve in curves})
@@ -120,8 +145,8 @@ def barriers(
     figure, all_axes = page(
         page_title(levels, f"test {name} barriers on interpolations between runs"),
         panels=len(panels),
-        legend=[*entries, [(Line2D([], [], **dotted), f"stable at or below {axis_threshold}")]],
-        small_print=_small_print(points, points, form, "points", "bars"),
+        legend=[*entries, [(Line2D([], [], **dotted), f"stable at or below {height.threshold(stable)}")]],
+        small_print=_small_print(points, points, form, "points", "bars", _infinite_note(pairs) if infinite else ""),
         form=form,
     )
     for letter, axes, (title, against, curves) in zip("abcd", all_axes, panels, strict=False):
@@ -131,6 +156,7 @@ def barriers(
             x = curve.rows["rewind"] if against == "rewind" else 100 * curve.rows["density"]
             mean = scale * curve.rows["test_barrier_mean"]
             points_with_bars(axes, x, mean, least, most, curve.style.line_options(form.line))
+            _mark_infinite(axes, x[curve.rows["infinite"]], curve.style, form)
         value_axis(
             axes,
             axis_label(f"test {name} barrier", height.metric.difference_unit),
@@ -148,10 +174,25 @@ def barriers(
 
 def _curves(pairs: pd.DataFrame, by: str, against: str, looks: Mapping[int, tuple[str, Style]]) -> list[BarrierCurve]:
     """Return a curve of barriers for each level or iteration that has any, with the densities of its points."""
-    densities = pairs.groupby([by, against])["density"].mean().reset_index()
-    rows = spread(pairs, [by, against], ["test_barrier"]).merge(densities).sort_values(against)
+    groups = pairs.assign(infinite=np.isinf(pairs["test_barrier"])).groupby([by, against])
+    known = groups.agg(density=("density", "mean"), infinite=("infinite", "any")).reset_index()
+    rows = spread(pairs, [by, against], ["test_barrier"]).merge(known).sort_values(against)
+    # The mean over trials is infinite where one barrier is; `spread` gives that of the others.
+    rows.loc[rows["infinite"], [name for name in rows if str(name).startswith("test_barrier_")]] = np.nan
     found = set(rows[by])
     return [BarrierCurve(label, style, rows[rows[by] == k]) for k, (label, style) in looks.items() if k in found]
+
+
+def _mark_infinite(axes: Axes, x: pd.Series, style: Style, form: Form) -> None:
+    """Draw arrow heads at the top of the panel, where an infinite mean would leave it."""
+    options = {**style.line_options(form.line), "linestyle": "none", "marker": "^"}
+    if len(x):
+        axes.plot(x, np.full(len(x), 0.97), transform=axes.get_xaxis_transform(), **options)
+
+
+def _infinite_note(pairs: pd.DataFrame) -> str:
+    count = int(pairs.loc[np.isinf(pairs["test_barrier"]), "line"].nunique())
+    return f"arrow heads at the top: infinite means, because of {counted(count, 'interpolation')} without finite values"
 
 
 def _sides(points: pd.DataFrame) -> tuple[str, str]:
@@ -195,6 +236,8 @@ def _reach(rows: pd.DataFrame, measures: Sequence[str], height: Metric, form: Fo
     ends = [height.scale * rows[f"{measure}_mean"].to_numpy(dtype=float) for measure in measures]
     ends += [height.scale * end for measure in measures for end in bar_ends(rows, measure, form.bars)]
     lowest, highest = bounds_of(height)
+    if not any(np.isfinite(end).any() for end in ends):
+        return 0.0, 0.0
     return max(float(np.nanmin(ends)), lowest), min(float(np.nanmax(ends)), highest)
 
 
@@ -214,7 +257,7 @@ def _parting_axis(axes: Axes, rewinds: pd.Series, form: Form) -> None:
     chosen_iterations_axis(axes, found, "iteration from which copies part", form)
 
 
-def _small_print(shown: pd.DataFrame, points: pd.DataFrame, form: Form, marks: str, bars: str) -> str:
+def _small_print(shown: pd.DataFrame, points: pd.DataFrame, form: Form, marks: str, bars: str, more: str = "") -> str:
     """Return sample size, what is drawn, and what is omitted."""
     trials, pairs = shown["trial"].nunique(), shown["line"].nunique()
     if pairs < 2 or (form.bars == "interval" and trials < 2):
@@ -223,4 +266,5 @@ def _small_print(shown: pd.DataFrame, points: pd.DataFrame, form: Form, marks: s
         spans = f"{marks} are means over trials, {bars_are([trials], form.bars, bars, 'pair')}"
     left = points["line"].nunique() - pairs
     parts = [f"n = {counted(trials, 'trial')}, {counted(pairs, 'interpolation')}", spans]
-    return "; ".join([*parts, *([f"{counted(left, 'interpolation')} not shown"] if left else [])]) + "."
+    parts += [f"{counted(left, 'interpolation')} not shown"] * bool(left) + [more] * bool(more)
+    return "; ".join(parts) + "."

@@ -135,6 +135,12 @@ def _reach(means: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> float:
     return max(float(means.max() - np.median(means)), min(typical, 3 * spread) if spread else typical) + rounding
 
 
+def beyond(values: np.ndarray, limit: Range) -> tuple[int, int]:
+    """Return how many points lie below the axis and above it; their curve is seen to leave it."""
+    low, high = padded(limit.low, limit.high)
+    return int((values < low).sum()), int((values > high).sum())
+
+
 def padded(low: float, high: float) -> tuple[float, float]:
     """Return the limits of an axis on which points at `low` and `high` are seen whole."""
     pad = 0.05 * (high - low) or min(0.5, 0.05 * abs(high)) or 0.5

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tombola.analysis.order import in_order
-from tombola.analysis.spread import spread
+from tombola.analysis.spread import spread, trial_means
 from tombola.analysis.summary import diverged, summarise
 from tombola.figures.axes import bar_ends, chosen_iterations_axis, points_with_bars, value_axis
 from tombola.figures.density import panels_of
@@ -43,15 +43,20 @@ def rewinding(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     panels = panels_of(metric)[1:3]
     measures = [panel.measure for panel in panels]
     statistics = spread(pruned, ["base", "level", "k"], measures).sort_values("k")
-    dense = rewound[(rewound["level"] == 0) & ~diverged(rewound)].drop_duplicates("trial")
+    sound = rewound[(rewound["level"] == 0) & ~diverged(rewound)]
+    # Repeats of a trial are averaged, and arms share dense runs.
+    dense = trial_means(sound, ["arm"], measures).groupby("trial")[measures].mean()
 
     look = {level: DENSITIES[place] for place, level in enumerate(chosen)}
     entries = [(legend_line(_style(look[level], arms[0]), form), f"{percent(density_of[level])} %") for level in chosen]
     kinds = [(legend_line(_style(("#404040", "o"), arm), form), arm) for arm in arms]
     kinds += [(Line2D([], [], color=GREY, linewidth=form.line), "dense")] if len(dense) else []
-    shown = rewound[rewound["level"].isin(chosen)]
+    lost = rewound[(rewound["level"] == 0) & diverged(rewound)]
+    shared = lost.drop_duplicates(["base", "trial", "repeat"])  # one run, shown at each iteration
+    shown = pd.concat([rewound[rewound["level"].isin(chosen)], shared])
     # A group for each iteration, so that runs of several are not taken for repeats of one.
-    groups = summarise(shown.assign(arm=shown["base"], level=shown["level"] + shown["k"] / (1 + shown["k"].max())))
+    place = shown["level"] + shown["k"] / (1 + shown["k"].max())
+    groups = summarise(shown.assign(arm=shown["base"], level=place.where(shown["level"] > 0, 0)))
     figure, all_axes = page(
         page_title(levels, f"test {metric.words} against the rewind iteration"),
         panels=len(panels),

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from tombola.analysis.learning_curves import cut_note, of_sound_runs, to_the_shortest
+from tombola.analysis.learning_curves import cut_note, of_all_runs, of_sound_runs, shared_note, to_the_shortest
 from tombola.analysis.order import in_order
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
@@ -52,24 +52,29 @@ def rounds(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) -> F
     density_of = curves.groupby("level")["density"].mean().sort_values(ascending=False)
     if len(density_of) < 2 or not measures:
         return None
-    statistics = spread(curves, ["level", "iteration"], [name for name, _, _ in measures]).sort_values("iteration")
+    # The training examples may be measured less often, and at a run's own end.
+    of_measure = {name: of_all_runs(curves, name) for name, _, _ in measures}
+    whole_of = {name: curves[np.isfinite(curves[name])] for name in of_measure}
+    notes = dict.fromkeys(shared_note(found, whole_of[name]) for name, found in of_measure.items())
+    measures = [panel for panel in measures if len(of_measure[panel[0]])]
+    if not measures:
+        return None
 
     shown = levels[(levels["arm"] == arm) & levels["level"].isin(density_of.index)]
     figure, all_axes = page(
         page_title(levels, f"learning curves of every level of {plain(arm)}"),
         panels=len(measures),
         legend=[],
-        small_print=small_print(summarise(shown), "curves", None, cut_note(curves, whole), direction(metric)),
+        small_print=small_print(summarise(shown), "curves", None, cut_note(curves, whole), *notes, direction(metric)),
         form=form,
         margin=MARGIN,
     )
     colours = density_colours(density_of)
     for letter, axes, (name, label, scale) in zip("abcd", all_axes, measures, strict=False):
         values = []
+        statistics = spread(of_measure[name], ["level", "iteration"], [name]).sort_values("iteration")
         for level, density in density_of.items():
             rows = statistics[statistics["level"] == level]
-            # The training examples may be measured less often, and at a run's own end.
-            rows = rows[rows[f"{name}_n"] == rows[f"{name}_n"].max()]
             values.append(scale * rows[f"{name}_mean"].to_numpy(dtype=float))
             axes.plot(rows["iteration"], values[-1], color=colours.to_rgba(density), linewidth=0.75 * form.line)
         value_axis(axes, label, *_limits(values, rising=not name.endswith("_loss") and metric.better == "higher"), form)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tombola.analysis.learning_curves import WORDS, cut_note, learning_curves, of_sound_runs, to_the_shortest
+from tombola.analysis.learning_curves import (
+    WORDS,
+    cut_note,
+    learning_curves,
+    of_all_runs,
+    of_sound_runs,
+    shared_note,
+    to_the_shortest,
+)
 from tombola.analysis.measures import bounds_of
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
@@ -47,7 +56,8 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
         return None
     metric = metric_of(levels)
     shortened = to_the_shortest(whole)
-    curves, part = learning_curves(shortened, metric)
+    measured, part = learning_curves(shortened, metric)
+    curves = of_all_runs(measured, f"{part}_{metric.name}")
     tickets = curves[curves["arm"] == "ticket"]
     if not (tickets["level"] > 0).any():
         return None
@@ -55,10 +65,11 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
     chosen = choose_levels({int(level): float(density) for level, density in density_of.items()})
     statistics = spread(curves[curves["level"].isin(chosen)], ["arm", "level", "iteration"], [f"{part}_{metric.name}"])
 
+    names = told_apart({level: f"{percent(float(density_of[level]))} %" for level in chosen})
     ticket: dict[int, TrainingCurve] = {}
     reinit: dict[int, TrainingCurve] = {}
     for place, level in enumerate(chosen):
-        name = f"{percent(float(density_of[level]))} %"
+        name = names[level]
         for arm, found in (("ticket", ticket), ("reinit", reinit)):
             rows = statistics[(statistics["arm"] == arm) & (statistics["level"] == level)]
             # The dense network belongs to every arm; drawn once, as the tickets' first level.
@@ -81,7 +92,8 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
         of_ticket = rows["arm"].eq("ticket") & rows["level"].isin(chosen)
         return rows[of_ticket | (rows["arm"].eq("reinit") & rows["level"].isin(compared))]
 
-    note = cut_note(drawn(shortened), drawn(whole))
+    notes = cut_note(drawn(shortened), drawn(whole)), shared_note(drawn(curves), drawn(measured))
+    note = "; ".join(filter(None, notes))
     return _drawn(levels, drawn(levels), panels, WORDS[part], note, form)
 
 
@@ -105,6 +117,12 @@ def choose_levels(density_of: dict[int, float]) -> list[int]:
         places = np.linspace(0, len(falling) - 1, min(len(PAPER_DENSITIES), len(falling)))
         chosen = [falling[round(place)] for place in places]
     return sorted(chosen, key=falling.index)
+
+
+def told_apart(names: Mapping[int, str]) -> dict[int, str]:
+    """Return level -> name; a name that several levels share gets the level's number: pruning may have backed off."""
+    counts = Counter(names.values())
+    return {level: name if counts[name] == 1 else f"{name} (level {level})" for level, name in names.items()}
 
 
 def _curve(rows: pd.DataFrame, metric: Metric, part: str, label: str, style: Style, form: Form) -> TrainingCurve:

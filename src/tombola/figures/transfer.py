@@ -49,7 +49,7 @@ def transfer(levels: pd.DataFrame, settings: Mapping[str, Setting], form: Form =
     chosen = choose_levels(density_of)[-MOST_PANELS:]
     key = ", ".join(f"{letter}: {name}" for name, letter in letters.items())
     figure, all_axes = page(
-        page_title(levels, f"{metric.words} of transferred tickets, less that of the target's own"),
+        page_title(levels, f"gain in {metric.words} of transferred tickets over the target's own"),
         panels=len(chosen),
         legend=[],
         small_print=small_print(
@@ -58,6 +58,7 @@ def transfer(levels: pd.DataFrame, settings: Mapping[str, Setting], form: Form =
             None,
             key,
             early_stop_note(levels),
+            "above 0: the transferred ticket is better",
             "= as good as the target's own ticket, - worse, ? not decided; * better than random places",
         ),
         form=form,

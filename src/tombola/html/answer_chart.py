@@ -21,7 +21,7 @@ HEIGHT = 270
 TABLE = "answer"
 STRIP = 20  # height of the strip [pixels]
 FAINT = 0.6  # opacity of the other arms
-COLUMNS = ["study", "arm", "level", "density", "n", "mean", "low", "high", "min", "max", "verdict", "reason"]
+COLUMNS = ["study", "arm", "level", "density", "n", "mean", "std", "low", "high", "min", "max", "verdict", "reason"]
 SYMBOLS = {"winning ticket": "●", "matching": "◐", "losing": "○", "inconclusive": "?"}
 WASHES = {"winning ticket": "var(--good)", "matching": "var(--fair)", "losing": "var(--bad)"}
 
@@ -35,8 +35,8 @@ def answer_table(statistics: pd.DataFrame, verdicts: pd.DataFrame, metric: Metri
         metric: of the study.
 
     Returns:
-        `study`, `arm`, `level`, `density`, `n`, `mean`, `low`, `high`, `min`, `max`, as in `statistics`; `verdict` and
-        `reason`, empty for the dense network; `left` and `right`, densities between which the tile lies.
+        `study`, `arm`, `level`, `density`, `n`, `mean`, `std`, `low`, `high`, `min`, `max`, as in `statistics`;
+        `verdict` and `reason`, empty for the dense network; `left` and `right`, densities between which the tile lies.
     """
     rows = statistics[(statistics["measure"] == early_of(metric)) & (statistics["density"] > 0)]
     if not verdicts.empty:

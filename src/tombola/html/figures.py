@@ -10,18 +10,26 @@ import pandas as pd
 
 from tombola.analysis.measures import STOP, early_of, final_of
 from tombola.analysis.roles import role_of
+from tombola.figures.training import told_apart
 from tombola.formatting import axis_label, percent, plain
 from tombola.html import answer_chart, density_specs, training_specs
 from tombola.html.gather import Found
 from tombola.html.series import Series
 from tombola.html.spec_parts import FEWEST, Spec
+from tombola.tables.captions import densities_of
 from tombola.tasks.metric import Metric
 
 INTERVALS = "Points are means over trials. Bars are 95 % intervals (Student's t)."
 TWO_TRIALS = "Points are means of two trials, bars join the two: a 95 % interval of two trials would fill the plot."
 TWO_PAIRS = "Points are means of two trials, without bars: a 95 % interval of two trials would fill the plot."
 ONE_TRIAL = "One trial: points are its values, without intervals."
+OF_TWO = "With two trials, the bar joins the two."
+OF_TWO_PAIRS = "With two trials, a point has no bar."
+OF_ONE = "With one trial, a point has no bar."
 DENSE = "The dotted line is the dense network."
+NEAR = 0.01  # relative difference of densities that have one name, as in `densities_of`
+ARMS_DIFFER = "Arms of one level can differ in density: point at a curve to read its own."
+_UNPAIRED = "has results of the same trials at the densities of"
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,12 @@ def answer_figure(found: Found, table: pd.DataFrame, series: Sequence[Series]) -
 def gain_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
     """Return the gains of the ticket arm over its controls, and over the other arms."""
     arm = "" if found.arm is None else plain(found.arm)
+    others = set(found.levels["arm"]) - {found.arm} if found.arm else set()
+    found_roles = {other: role_of(other, str(found.arm), found.controls) for other in others}
     if found.gains.empty:
-        return [PlotFigure("gains", f"Gain of {arm} over its controls", "The study has no other arm.", None)]
-    found_roles = {other: role_of(other, str(found.arm), found.controls) for other in found.gains["baseline"]}
+        known = {"control", "other"} & set(found_roles.values())
+        why = f"No other arm {_UNPAIRED} {arm}." if known else "The study has no other arm."
+        return [PlotFigure("gains", f"Gain of {arm} over its controls", why, None)]
     kinds = (
         ("gains", "control", f"Gain of {arm} over its controls", "control"),
         ("gains-over-others", "other", f"Gain of {arm} over other arms", "other arm"),
@@ -104,10 +115,12 @@ def gain_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
     figures = []
     for key, role, title, other in kinds:
         rows = found.gains[found.gains["baseline"].map(found_roles) == role]
-        mine = [each for each in series if found_roles.get(each.arm) == role]
+        mine = [each for each in series if found_roles.get(each.arm) == role and each.arm in set(rows["baseline"])]
         sides = f"{arm} minus {other}" if found.metric.better == "higher" else f"{other} minus {arm}"
         spec = density_specs.gains("gains", rows, mine, sides, found.metric)
-        caption = _gain_caption(found.metric, sides, rows) if spec else f"The study has no {other} with results."
+        there = role in found_roles.values()
+        why = f"No {other} {_UNPAIRED} {arm}." if there else f"The study has no {other} with results."
+        caption = _gain_caption(found.metric, sides, rows) if spec else why
         figures.append(PlotFigure(key, title, caption, spec, whole=True))
     return figures
 
@@ -130,25 +143,33 @@ def _gain_caption(metric: Metric, sides: str, rows: pd.DataFrame) -> str:
 
 
 def _bars(rows: pd.DataFrame, two: str) -> str:
-    """Return what points and bars are; `two` says it of two trials."""
-    most = rows["n"].max()
-    return INTERVALS if most >= FEWEST else two if most > 1 else ONE_TRIAL
+    """Return what points and bars are, also of points with fewer trials; `two` says it where none has three."""
+    trials = set(rows.loc[rows["mean"].notna() & (rows["density"] > 0), "n"])
+    most = max(trials, default=0)
+    if most < 2:
+        return ONE_TRIAL
+    of_two = OF_TWO if two == TWO_TRIALS else OF_TWO_PAIRS
+    texts = [INTERVALS, *([of_two] if 2 in trials else [])] if most >= FEWEST else [two]
+    return " ".join([*texts, *([OF_ONE] if 1 in trials else [])])
 
 
 def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
     """Return learning curves: arms at one density, and densities of one arm."""
     if found.curves.empty or found.arm is None:
-        return [PlotFigure("curves-at-level", "Learning curves", "No run was evaluated more than once.", None)]
+        why = f"{found.cut_note.capitalize()}." if found.cut_note else "No run was evaluated more than once."
+        return [PlotFigure("curves-at-level", "Learning curves", why, None)]
     about = f" {found.cut_note.capitalize()}." if found.cut_note else ""
     about += f" The plot shows one evaluation in {found.every}." if found.every > 1 else ""
     levels = _levels(found.curves)
     level = levels[len(levels) // 2][0]
     arms = _arms(found.curves, series)
+    differ = any(_differ(rows["density"]) for _, rows in found.curves.groupby("level"))
+    apart = f" {ARMS_DIFFER}" if differ else ""
     return [
         PlotFigure(
             "curves-at-level",
-            "Learning curves: all arms at one density",
-            f"Lines are means over trials. Bands span the lowest to the highest run.{about}",
+            f"Learning curves: all arms at one {'level' if differ else 'density'}",
+            f"Lines are means over trials. Bands span the lowest to the highest run.{about}{apart}",
             training_specs.curves_at_level(found.curves, series, level, found.metric, found.measured_on),
             (Choice("level", "Weights remaining", tuple(levels), level),),
             whole=True,
@@ -157,7 +178,9 @@ def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
             "curves-of-arm",
             "Learning curves: one arm at several densities",
             f"Lines are means over trials.{about}",
-            training_specs.curves_of_arm(found.curves, _key(series, found.arm), found.metric, found.measured_on),
+            training_specs.curves_of_arm(
+                found.curves, series, _key(series, found.arm), found.metric, found.measured_on
+            ),
             (Choice("arm", "Arm", tuple(arms), _key(series, found.arm)),),
             whole=True,
         ),
@@ -255,8 +278,17 @@ def _capital(text: str) -> str:
 
 
 def _levels(rows: pd.DataFrame) -> list[tuple[int, str]]:
-    densities = rows.groupby("level")["density"].mean().sort_index()
-    return [(int(level), f"{percent(density)} %") for level, density in densities.items()]
+    """Return each level with the density of its rows, or the range of densities where they differ."""
+    names = {
+        int(level): f"{densities_of(some) if _differ(some) else percent(some.mean())} %"
+        for level, some in rows.groupby("level")["density"]
+    }
+    return list(told_apart(names).items())
+
+
+def _differ(densities: pd.Series) -> bool:
+    """Return whether arms of one level differ in density by more than a weight or two."""
+    return bool(densities.max() - densities.min() > NEAR * densities.max())
 
 
 def _arms(rows: pd.DataFrame, series: Sequence[Series]) -> list[tuple[str, str]]:

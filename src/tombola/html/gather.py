@@ -14,7 +14,15 @@ from tombola.analysis.break_down import break_down
 from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
 from tombola.analysis.connectivity import barrier_statistics, height_of
 from tombola.analysis.layers import dead_units, layer_densities
-from tombola.analysis.learning_curves import WORDS, cut_note, learning_curves, of_sound_runs, to_the_shortest
+from tombola.analysis.learning_curves import (
+    WORDS,
+    cut_note,
+    learning_curves,
+    of_all_runs,
+    of_sound_runs,
+    shared_note,
+    to_the_shortest,
+)
 from tombola.analysis.measures import early_of
 from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
@@ -179,7 +187,9 @@ def judge(
     arms = in_order(levels["arm"])
     arm = main_arm_of(levels) if begun else None
     others = [other for other in arms if arm and other != arm and role_of(other, arm, controls) != "rewind"]
-    gains = _together([at_equal_density(paired_gains(levels, arm, other, early_of(metric))) for other in others if arm])
+    gains = at_equal_density(
+        _together([paired_gains(levels, arm, other, early_of(metric)) for other in others if arm]), levels
+    )
     rewinds = later_rewinds(levels, arm) if arm else pd.DataFrame()
     answer = answer_of(levels, margin, missing, judged if begun else None, partings)
     chosen = _chosen(levels, arm)
@@ -216,6 +226,8 @@ def gather(
         levels, results.curves().assign(study=name), margin, rules, controls, results.missing(), partings_of(results)
     )
     held = tickets(results, judged.chosen, judged.arm) if judged.arm else {}
+    known = _densities(levels, judged.arm, results.study.first_trial)
+    densities = {level: known.get(level, ticket.mask.density) for level, ticket in held.items()}
     points = results.connectivity().assign(study=name)
     first = results.plan.coverage.layers[0]
     return Found(
@@ -242,8 +254,8 @@ def gather(
         overlap=_overlap(results, name),
         flips=_flips(results, name, judged.arm),
         barriers=_barriers(results, points),
-        histograms=weight_histograms(held),
-        pictures=_pictures(held, first.name, results.plan.data.input_shape),
+        histograms=weight_histograms(held, densities),
+        pictures=_pictures(held, first.name, results.plan.data.input_shape, densities),
         measurements=read_measurements(results),
         claims=checked_claims(levels, results.study.model_dump(mode="json"), claims, points),
         answer=judged.answer,
@@ -291,20 +303,23 @@ def _chosen(levels: pd.DataFrame, arm: str | None) -> list[int]:
 def _thinned(curves: pd.DataFrame, chosen: list[int], metric: Metric) -> tuple[pd.DataFrame, int, str, str]:
     whole = curves[curves["level"].isin(chosen)]
     shortened = to_the_shortest(whole)
-    curves, part = learning_curves(shortened, metric)
-    if curves.empty:
-        return pd.DataFrame(), 1, "", WORDS[part]
-    iterations = sorted(curves["iteration"].unique())
-    every = max(1, -(-len(iterations) // POINTS_PER_CURVE))
-    kept = {*iterations[::every], iterations[-1]}
-    by = ["study", "arm", "level", "iteration"]
-    curves = curves[curves["iteration"].isin(kept)]
+    measured, part = learning_curves(shortened, metric)
     measure = f"{part}_{metric.name}"
+    curves = of_all_runs(measured, measure)
+    note = "; ".join(filter(None, (cut_note(shortened, whole), shared_note(curves, measured))))
+    if curves.empty:
+        return pd.DataFrame(), 1, note if len(measured) else "", WORDS[part]
+    by = ["study", "arm", "level", "iteration"]
+    # Each curve has its own iterations: those of one may miss all that are kept of another.
+    place = curves.groupby(by[:-1], observed=True)["iteration"].rank("dense").astype(int) - 1
+    last = place.groupby([curves[name] for name in by[:-1]], observed=True).transform("max")
+    every = max(1, -(-(int(last.max()) + 1) // POINTS_PER_CURVE))
+    curves = curves[(place % every == 0) | (place == last)]
     found = spread(curves, by, list(dict.fromkeys((measure, "val_loss"))))
     found = found.assign(**{name: found[f"{measure}_{name}"] for name in ("mean", "min", "max")})
     density = curves.groupby(["study", "arm", "level"])["density"].mean().reset_index()
     columns = [*by, "density", "n", "runs", "mean", "min", "max", "val_loss_mean"]
-    return found.merge(density)[columns], every, cut_note(shortened, whole), WORDS[part]
+    return found.merge(density)[columns], every, note, WORDS[part]
 
 
 def _layers(results: Results, name: str) -> pd.DataFrame:
@@ -362,7 +377,15 @@ def _at_whole_density(rows: pd.DataFrame, results: Results) -> pd.DataFrame:
     return rows.rename(columns={"density": "layer_density"}).join(whole, on=["arm", "level"])
 
 
-def _pictures(held: dict[int, Ticket], first: str, input_shape: Any) -> Pictures:
+def _densities(levels: pd.DataFrame, arm: str | None, trial: int) -> dict[int, float]:
+    """Return the densities of one arm's first repeat in one trial, by level: shares of all matrix weights."""
+    if arm is None:
+        return {}
+    rows = levels[(levels["arm"] == arm) & (levels["trial"] == trial) & (levels["repeat"] == 0)]
+    return {int(level): float(density) for level, density in zip(rows["level"], rows["density"], strict=True)}
+
+
+def _pictures(held: dict[int, Ticket], first: str, input_shape: Any, densities: Mapping[int, float]) -> Pictures:
     if held and first not in next(iter(held.values())).mask:
         return Pictures(f"The first layer, {first}, is never pruned.")
-    return input_pictures({level: ticket for level, ticket in held.items() if level}, first, input_shape)
+    return input_pictures({level: ticket for level, ticket in held.items() if level}, first, input_shape, densities)

@@ -19,6 +19,7 @@ from tombola.formatting import counted, differences, margin_in_words, number, pe
 from tombola.tasks.metric import ACCURACY, Metric
 
 FEW = 4  # arms that a sentence compares one by one
+EQUAL = "equal in all trials: no interval"
 
 
 def findings(
@@ -54,13 +55,12 @@ def findings(
     judged = verdicts[verdicts["arm"] == arm]
     compared = trials if judged.empty else int(judged["n"].max())
     if compared == 1:
-        alone = "The results contain one trial" if trials == 1 else "Only one trial has both dense and pruned runs"
+        best = _best_of_one(judged, metric)
+        at = _best_level(statistics, arm, metric) if best is None else int(best["level"])
+        several = len(gains) > 0 and bool((gains.loc[gains["level"] == at, "n"] > 1).any())
         return (
-            f"{alone}, so you can conclude nothing about variation. The page describes that trial, without intervals.",
-            *_present(
-                _best(statistics, judged, arm, metric),
-                *_gains(gains, arm, _best_level(statistics, arm, metric), "", metric, controls),
-            ),
+            _alone(statistics, arm, trials, several),
+            *_present(_best(best, statistics, arm, metric), *_gains(gains, arm, at, "", metric, controls)),
         )
     level, why = _telling_level(verdicts, statistics, arm, metric)
     told = _present(
@@ -71,6 +71,17 @@ def findings(
         _break_down(break_down, arm, margin, metric),
     )
     return told or ("No pruned network can be compared with a dense one.",)
+
+
+def _alone(statistics: pd.DataFrame, arm: str, trials: int, several: bool) -> str:
+    """Return how little one trial says; `several`: the gains over other arms are of several trials."""
+    if trials > 1:
+        alone = "Only one trial has both dense and pruned runs"
+    else:
+        alone = "The results contain one trial" if statistics["n"].max() == 1 else f"Arm {plain(arm)} has one trial"
+    if several:
+        return f"{alone}, so you can conclude nothing about how the difference from the dense network varies."
+    return f"{alone}, so you can conclude nothing about variation. The page describes that trial, without intervals."
 
 
 def _present(*sentences: str) -> tuple[str, ...]:
@@ -151,22 +162,47 @@ def _best_level(statistics: pd.DataFrame, arm: str, metric: Metric) -> int | Non
     return int(rows.loc[best, "level"])
 
 
-def _best(statistics: pd.DataFrame, judged: pd.DataFrame, arm: str, metric: Metric) -> str:
+def _best_of_one(judged: pd.DataFrame, metric: Metric) -> dict[str, Any] | None:
+    """Return the verdict's row of the best level of one trial; None where nothing is compared."""
+    name = f"{metric.name}_difference"
+    rows = judged.dropna(subset=[name]) if name in judged else judged.iloc[:0]
+    if rows.empty:
+        return None
+    best = rows[name].idxmax() if metric.better == "higher" else rows[name].idxmin()
+    return dict(rows.loc[best])
+
+
+def _best(row: dict[str, Any] | None, statistics: pd.DataFrame, arm: str, metric: Metric) -> str:
     """Return the best level of one trial, compared with its dense network."""
-    rows = statistics[(statistics["arm"] == arm) & (statistics["measure"] == early_of(metric))].set_index("level")
-    level = _best_level(statistics, arm, metric)
-    if level is None:
+    if row is None:
         return ""
-    difference = float(judged.set_index("level")[f"{metric.name}_difference"].get(level, math.nan))
-    if not math.isfinite(difference):
-        return ""
-    best = metric.scale * rows.loc[level, "mean"]
-    density = percent(rows.loc[level, "density"])
+    difference = float(row[f"{metric.name}_difference"])
     most = "most accurate" if metric == ACCURACY else f"best in {metric.words}"
-    return (
-        f"In this trial, {plain(arm)} is {most} at early stop with {density} % of the weights: {_shown(best, metric)}, "
-        f"{with_unit(signed(difference, metric), metric)} from the dense network's {_shown(best - difference, metric)}."
-    )
+    apart = f"{with_unit(signed(difference, metric), metric)} from the dense network"
+    if values := _values_of_one(row["level"], difference, statistics, arm, metric):
+        apart = f"{_shown(values[0], metric)}, {apart}'s {_shown(values[1], metric)}"
+    density = percent(row["density"])
+    return f"In this trial, {plain(arm)} is {most} at early stop with {density} % of the weights: {apart}."
+
+
+def _values_of_one(
+    level: int, difference: float, statistics: pd.DataFrame, arm: str, metric: Metric
+) -> tuple[float, float] | None:
+    """Return the values of an arm and of dense in the one trial that is compared, in shown units; None where unknown.
+
+    Means over several trials are not of that trial: only a level that one trial has, or dense networks of one trial,
+    give its values.
+    """
+    rows = statistics[statistics["measure"] == early_of(metric)]
+    mine = rows[(rows["arm"] == arm) & (rows["level"] == level)]
+    dense = rows[(rows["level"] == 0) & (rows["n"] > 0)]
+    if (mine["n"] == 1).any():
+        best = float(metric.scale * mine["mean"].iloc[0])
+        return best, best - difference
+    if (dense["n"] == 1).all() and dense["mean"].nunique() == 1:
+        reference = float(metric.scale * dense["mean"].iloc[0])
+        return reference + difference, reference
+    return None
 
 
 def _shown(value: float, metric: Metric) -> str:
@@ -197,7 +233,7 @@ def _gain(rows: pd.DataFrame, arm: str, why: str, metric: Metric) -> str:
     for row in sorted(rows.to_dict("records"), key=lambda row: order.index(row["baseline"])):
         size, low, high = differences([abs(row["mean"]), row["low"], row["high"]], metric)
         verb, than = ("loses", "against") if row["mean"] < 0 else ("gains", "over")
-        interval = f" ({low} to {high})" if math.isfinite(row["low"]) else ""
+        interval = f" ({_interval(row['low'], row['high'], low, high)})" if math.isfinite(row["low"]) else ""
         parts.append(f"{verb} {size.lstrip('+')} {than} {plain(row['baseline'])}{interval}")
     unit = {"%": ", in percentage points", "": ""}.get(metric.unit, f", in {metric.unit}")
     lower = "" if metric.better == "higher" else " (lower is better)"
@@ -207,12 +243,18 @@ def _gain(rows: pd.DataFrame, arm: str, why: str, metric: Metric) -> str:
     )
 
 
+def _interval(low: float, high: float, low_text: str, high_text: str) -> str:
+    """Return "+0.06 to +0.67"; equal differences have no interval."""
+    return f"{low_text} to {high_text}" if low < high else EQUAL
+
+
 def _rewinding(rewinds: pd.DataFrame | None, arm: str, metric: Metric) -> str:
     """Return whether later rewinding helps: of all later rewinds and levels, how many gain over the first rewind."""
     rows = pd.DataFrame() if rewinds is None or rewinds.empty else rewinds[rewinds["low"].notna()]
     if rows.empty:
         return ""
-    better, worse = rows[rows["low"] > 0], rows[rows["high"] < 0]
+    varied = rows[rows["low"] < rows["high"]]
+    better, worse = varied[varied["low"] > 0], varied[varied["high"] < 0]
     stand = better[better["p_holm"] <= TWO_SIDED]
     best = (stand if len(stand) else rows).sort_values("mean", kind="stable").iloc[-1]
     if len(stand):
@@ -228,7 +270,7 @@ def _rewinding(rewinds: pd.DataFrame | None, arm: str, metric: Metric) -> str:
     rewind = split(str(best["arm"]))[1]
     return (
         f"{head} The largest gain is that of iteration {rewind:,}, with {percent(best['density'])} % of the weights: "
-        f"{with_unit(size, metric)} ({low} to {high})."
+        f"{with_unit(size, metric)} ({_interval(best['low'], best['high'], low, high)})."
     )
 
 
@@ -255,7 +297,7 @@ def _rounds(worth: Worth | None, arm: str, allowed: float, metric: Metric) -> st
     best = "" if worth.others == 1 else f", the best of {worth.others} arms without rounds"
     verb, than = ("loses", "against") if worth.mean < 0 else ("gains", "over")
     size = with_unit(signed(abs(worth.mean), metric).lstrip("+"), metric)
-    interval = f"{signed(worth.low, metric)} to {signed(worth.high, metric)}"
+    interval = _interval(worth.low, worth.high, signed(worth.low, metric), signed(worth.high, metric))
     return (
         f"{verdict}: {plain(arm)}{_priced(worth.cost)} {verb} {size} ({interval}) {than} "
         f"{plain(worth.baseline)}{_priced(worth.baseline_cost)}{best}."

@@ -23,7 +23,8 @@ from tombola.tasks.metric import Metric
 
 Spec = dict[str, Any]
 
-ENDS = (("low", "min", "from"), ("high", "max", "to"))  # of a bar: in tables, of so few trials, in plots
+ENDS = (("low", -1, "from"), ("high", 1, "to"))  # of a bar: in tables, the side of the mean, in plots
+HALF_OF_TWO = math.sqrt(0.5)  # two trials lie this many standard deviations off their mean
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 HEIGHT = 300
 LABEL_WIDTH = 1 / 9  # of a number on the density axis, as a share of its width
@@ -206,13 +207,14 @@ def at_density(series: Sequence[Series], scale: float, field: str = "mean", inte
         {"calculate": _dodged(series), "as": "x"},
         {"calculate": "100 * datum.density", "as": "pm"},
         {"calculate": f"{scale:g} * datum.{field}", "as": "value"},
-        *({"calculate": _end(end, other, scale, intervals), "as": name} for end, other, name in ENDS),
+        *({"calculate": _end(end, side, scale, intervals), "as": name} for end, side, name in ENDS),
     ]
 
 
-def _end(end: str, other: str, scale: float, intervals: bool) -> str:
+def _end(end: str, side: int, scale: float, intervals: bool) -> str:
     known = f"isValid(datum.{end}) ? {scale:g} * datum.{end} : null"
-    few = f"datum.n < {FEWEST} ? (isValid(datum.{other}) ? {scale:g} * datum.{other} : null) : "
+    two = f"{scale:g} * (datum.mean + {side * HALF_OF_TWO:.9f} * datum.std)"
+    few = f"datum.n < {FEWEST} ? (isValid(datum.std) ? {two} : null) : "
     return f"{few}{known}" if intervals else known
 
 
@@ -220,10 +222,11 @@ def drawn_bars(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return the ends of the bars that a plot of intervals draws; NaN where it draws none.
 
     An interval of two trials is thirteen times as long as their distance: it fills the plot and says nothing. There,
-    the bar joins the two, where a table has them.
+    the bar joins the means of the two, where a table has their standard deviation. One trial has none, and no bar.
     """
     few = rows["n"].to_numpy() < FEWEST
-    found = [np.where(few, rows.get(other, np.nan), rows[end]).astype(float) for end, other, _ in ENDS]
+    mean, deviation = (rows.get(name, pd.Series(np.nan, rows.index)).astype(float) for name in ("mean", "std"))
+    found = [np.where(few, mean + side * HALF_OF_TWO * deviation, rows[end]).astype(float) for end, side, _ in ENDS]
     return found[0], found[1]
 
 

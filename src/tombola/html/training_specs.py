@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from tombola.analysis.measures import bounds_of
 from tombola.figures.ranges import worth_showing
+from tombola.figures.training import told_apart
 from tombola.formatting import axis_label
 from tombola.html.series import Series
 from tombola.html.spec_parts import (
@@ -49,30 +51,38 @@ def curves_at_level(
     return plot("curves", layers, [shown(series), WHOLE, {"name": "level", "value": level}], transform)
 
 
-def curves_of_arm(curves: pd.DataFrame, key: str, metric: Metric, measured_on: str) -> Spec | None:
-    """Return the metric while training, of one arm at several densities; the page's control sets `arm`."""
+def curves_of_arm(
+    curves: pd.DataFrame, series: Sequence[Series], key: str, metric: Metric, measured_on: str
+) -> Spec | None:
+    """Return the metric while training, of one arm at several densities; the page's control sets `arm`.
+
+    A colour is a level: the legend names the densities of the chosen arm, which may differ from those of others.
+    """
     words = f"{measured_on} {metric.words}"
     x, value = _training_axes(curves, metric, words)
-    densities = curves.groupby("level")["density"].mean().sort_index()
-    order = [float(f"{100 * density:.3g}") for density in densities]
+    order = sorted(int(level) for level in curves["level"].unique())
+    names = {each.key: _densities(curves[curves["arm"] == each.arm], order) for each in series}
     color = {
-        "field": "name",
+        "field": "level",
         "type": "ordinal",
         "title": "weights remaining (%)",
         "sort": order,
         "scale": {"domain": order, "range": [f"var(--r{place})" for place in range(len(order))]},
+        "legend": {"labelExpr": f"({json.dumps(names)})[arm][datum.label]"},
     }
-    pairs = ",".join(f"{level}:{name:g}" for level, name in zip(densities.index, order, strict=True))
-    transform = [
-        {"filter": "datum.series === arm"},
-        *_training(metric),
-        {"calculate": f"({{{pairs}}})[datum.level]", "as": "name"},
-    ]
+    transform = [{"filter": "datum.series === arm"}, *_training(metric)]
     layers = [
         line({"x": x, "y": value, "color": color}),
         _hover({"x": x, "y": value}, words, metric),
     ]
     return plot("curves", layers, [WHOLE, {"name": "arm", "value": key}], transform)
+
+
+def _densities(rows: pd.DataFrame, levels: Sequence[int]) -> dict[str, str]:
+    """Return the density of each level of one arm in percent, as text; levels of one density are told apart."""
+    densities = rows.groupby("level")["density"].mean()
+    names = told_apart({int(level): f"{100 * density:.3g}" for level, density in densities.items()})
+    return {str(level): names.get(level, "none") for level in levels}
 
 
 def weight_distribution(layer: str, level: int) -> Spec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +64,12 @@ def tickets(results: Results, levels: Sequence[int], arm: str) -> dict[int, Tick
     return found
 
 
-def weight_histograms(found: dict[int, Ticket]) -> pd.DataFrame:
+def weight_histograms(found: dict[int, Ticket], densities: Mapping[int, float]) -> pd.DataFrame:
     """Return the distribution of the kept weights at the start and after training.
+
+    Args:
+        found: tickets by level.
+        densities: of the whole network, by level.
 
     Returns:
         A row per (layer, level, snapshot, bin), with the columns COLUMNS: `snapshot` is "start" (what training started
@@ -73,7 +77,6 @@ def weight_histograms(found: dict[int, Ticket]) -> pd.DataFrame:
         layer. All bins of a layer are the same at all levels; the outermost ones also hold what lies beyond them.
     """
     rows = []
-    densities = {level: ticket.mask.density for level, ticket in found.items()}
     layers = next(iter(found.values())).mask.keys() if found else ()
     for layer in layers:
         kept = {
@@ -95,7 +98,7 @@ def weight_histograms(found: dict[int, Ticket]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"weights": int})
 
 
-def input_pictures(found: dict[int, Ticket], layer: str, input_shape: Any) -> Pictures:
+def input_pictures(found: dict[int, Ticket], layer: str, input_shape: Any, densities: Mapping[int, float]) -> Pictures:
     """Return, for each ticket, a picture of the inputs that the first layer still uses.
 
     Where that layer is linear and the inputs are images: for each pixel, how many kept weights use it, over all
@@ -106,6 +109,7 @@ def input_pictures(found: dict[int, Ticket], layer: str, input_shape: Any) -> Pi
         found: tickets by level.
         layer: the first layer's weight.
         input_shape: of one example; a tuple or dict of shapes where the network takes several inputs.
+        densities: of the whole network, by level.
     """
     if not found:
         return Pictures("No ticket of the first trial is finished yet.")
@@ -116,7 +120,7 @@ def input_pictures(found: dict[int, Ticket], layer: str, input_shape: Any) -> Pi
         about = f"The brightness of a pixel shows how many of its {shape[0]} weights in {name} are kept"
         if input_shape[0] > 1:
             about += f", over all {input_shape[0]} channels"
-        pictures = [_of_pixels(level, ticket, layer, input_shape) for level, ticket in found.items()]
+        pictures = [_of_pixels(level, densities[level], ticket, layer, input_shape) for level, ticket in found.items()]
     elif len(shape) > 2:
         about = (
             f"Each tile is one of the {shape[0]} filters of {name}. The brightness shows how many weights are kept at "
@@ -124,19 +128,19 @@ def input_pictures(found: dict[int, Ticket], layer: str, input_shape: Any) -> Pi
         )
         if shape[1] > 1:
             about += f", over its {shape[1]} input channels"
-        pictures = [_of_filters(level, ticket, layer) for level, ticket in found.items()]
+        pictures = [_of_filters(level, densities[level], ticket, layer) for level, ticket in found.items()]
     else:
         return Pictures("The inputs are not images, so this part shows no picture.")
     return Pictures(f"{about}, from none (darkest) to the highest number in the picture (brightest).", tuple(pictures))
 
 
-def _of_pixels(level: int, ticket: Ticket, layer: str, input_shape: tuple[int, ...]) -> Picture:
+def _of_pixels(level: int, density: float, ticket: Ticket, layer: str, input_shape: tuple[int, ...]) -> Picture:
     counts = ticket.mask[layer].sum(0).reshape(*input_shape).sum(0).numpy()
     text = f"{_range(counts)} weights per pixel, {int((counts == 0).sum())} of {counts.size} pixels unused"
-    return _picture(level, ticket, counts, text)
+    return _picture(level, density, counts, text)
 
 
-def _of_filters(level: int, ticket: Ticket, layer: str) -> Picture:
+def _of_filters(level: int, density: float, ticket: Ticket, layer: str) -> Picture:
     keep = ticket.mask[layer].sum(1)
     filters = keep.reshape(len(keep), -1, keep.shape[-1]).numpy()
     count, height, width = filters.shape
@@ -148,15 +152,14 @@ def _of_filters(level: int, ticket: Ticket, layer: str) -> Picture:
         top, left = place // across * (height + 1), place % across * (width + 1)
         tiles[top : top + height, left : left + width] = tile
     text = f"{_range(filters)} weights per place, {unused} of {count} filters unused"
-    return _picture(level, ticket, tiles, text)
+    return _picture(level, density, tiles, text)
 
 
 def _range(counts: np.ndarray) -> str:
     return f"{int(counts.min())} to {int(counts.max())}"
 
 
-def _picture(level: int, ticket: Ticket, counts: np.ndarray, text: str) -> Picture:
-    density = ticket.mask.density
+def _picture(level: int, density: float, counts: np.ndarray, text: str) -> Picture:
     height, width = counts.shape
     return Picture(level, density, _png(counts), width, height, f"{percent(density)} % of the weights: {text}")
 

@@ -13,6 +13,7 @@ from tombola.analysis.answer import Answer, Judged, Kind
 from tombola.analysis.connectivity import ERROR
 from tombola.analysis.roles import base_of, split
 from tombola.analysis.stability import Parting, settled
+from tombola.analysis.verdicts import BIASED
 from tombola.formatting import counted, counted_are, differences, margin_in_words, percent, plain, with_unit
 from tombola.tables.captions import HEIGHTS
 from tombola.tasks.metric import ACCURACY, Metric
@@ -24,9 +25,7 @@ def at_its_level(answer: Answer) -> str:
     """Return the verdict on the level of the answer, with its reason; "" without one."""
     at = answer.at
     return (
-        ""
-        if at is None
-        else f"{percent(at.density)} % of the weights: {at.verdict}. {at.reason[:1].upper()}{at.reason[1:]}."
+        "" if at is None else f"{share_of(at)} % of the weights: {at.verdict}. {at.reason[:1].upper()}{at.reason[1:]}."
     )
 
 
@@ -84,7 +83,7 @@ def _subject(answer: Answer) -> str:
     """Return "A ticket with 8.7 % of the weights"."""
     assert answer.at is not None
     name, rewind = split(answer.arm)
-    density = f"with {percent(answer.at.density)} % of the weights"
+    density = f"with {share_of(answer.at)} % of the weights"
     if name != "ticket":
         return f"Arm {plain(answer.arm)} {density}"
     return f"A ticket {density}" + ("" if rewind is None else f", rewound to iteration {rewind:,},")
@@ -105,8 +104,8 @@ def _lower(text: str) -> str:
 def _losing(answer: Answer) -> str:
     if not _is_ticket(answer):
         return f"{_no(answer)} is {_as_good(answer.metric)}."
-    where = f"all {answer.levels} levels" if answer.levels > 1 else "the only level"
-    return f"No ticket was found: the dense network is better at {where}."
+    where = f"all {answer.levels} levels" if answer.levels > 1 else "the only level"  # others may have diverged
+    return f"No ticket was found: the dense network is better at {where} compared."
 
 
 def _part_at(parting: Parting) -> str:
@@ -166,7 +165,7 @@ HEADLINES: dict[Kind, Callable[[Answer], str]] = {
     "losing": _losing,
     "undecided": lambda answer: (
         f"{_no(answer)} is proven: "
-        + (f"none of {answer.levels} levels is" if answer.levels > 1 else "the only level is not")
+        + (f"none of {answer.levels} levels is" if answer.levels > 1 else "the only level compared is not")
         + f" shown to be {_as_good(answer.metric)}."
     ),
 }
@@ -189,8 +188,10 @@ def _winning(answer: Answer) -> list[str]:
 
 def _more_trials(answer: Answer) -> str:
     assert answer.at is not None
-    if answer.diverged:
-        return "More trials can't decide a level whose runs diverged."
+    if answer.at.reason.endswith(BIASED):
+        return "More trials can't decide this level, because runs of it diverged or are missing."
+    if answer.missing:  # the study itself may have more trials than this level has so far
+        return "More trials may decide it; finished trials stay."
     return f"More trials may decide it, such as trials={2 * answer.at.n}; finished trials stay."
 
 
@@ -224,9 +225,16 @@ SPARSEST: dict[Kind, str] = {
 }
 
 
+def share_of(at: Judged) -> str:
+    """Return the percentage of weights of a level, or its range where trials differ: "5.0 to 90.0"."""
+    if at.fewest < at.most:
+        return f"{percent(at.fewest)} to {percent(at.most)}"
+    return percent(at.density)
+
+
 def _density(answer: Answer) -> Number:
     assert answer.at is not None
-    density = percent(answer.at.density)
+    density = share_of(answer.at)
     if answer.kind in SPARSEST:
         return Number("of the weights remain", density, "%", SPARSEST[answer.kind])
     remark = f"the next two numbers are of the best level, {density} % of the weights"

@@ -53,7 +53,11 @@ FEWEST = 3  # trials from which an interval is drawn: that of two is about thirt
 
 def early_stop_note(levels: pd.DataFrame) -> str:
     """Return what a caption says about early stop in these runs; nothing where validation examples decide it."""
-    return AT_THE_END if stops_at_the_end(levels) else ""
+    if stops_at_the_end(levels):
+        return AT_THE_END
+    studies = levels.groupby("study", sort=False, observed=True)
+    ended = [plain(study) for study, rows in studies if stops_at_the_end(rows)]
+    return f"early stop of {', '.join(ended)} is the end of training: no run there has a validation loss" * bool(ended)
 
 
 def densities_of(density: pd.Series) -> str:
@@ -81,12 +85,13 @@ def small_print(summary: pd.DataFrame, marks: str, bars: Bars | None, *more: str
         marks: the marks of means: "points" or "curves".
         bars: the meaning of the bars; None for a figure without bars.
     """
+    means = f"{marks} are means over {'trials' if (summary['n'] > 1).any() else 'repeats of one trial'}"
     if bars is None:
-        drawn = f"{marks} are means over trials" if (summary["runs"] > 1).any() else "single runs"
+        drawn = means if (summary["runs"] > 1).any() else "single runs"
     elif bars == "interval" and (summary["n"] < 2).all():
         drawn = "one trial, so no intervals"
     elif (summary["runs"] > 1).any():
-        drawn = f"{marks} are means over trials, {bars_are(set(summary['n']), bars)}"
+        drawn = f"{means}, {bars_are(set(summary['n']), bars)}"
     else:
         drawn = "single runs, so no bars"
     return "; ".join(part for part in (_sample_sizes(summary), drawn, left_out(summary), *more) if part) + "."
@@ -102,6 +107,12 @@ def bars_are(trials: Collection[int], bars: Bars, marks: str = "bars", run: str 
     return f"{text} (of two trials, {marks} join the two)" if FEWEST - 1 in trials else text
 
 
+def beyond_axes(below: int, above: int) -> str:
+    """Return "2 points below and 1 point above the axes not shown"; "" if the axes show all points."""
+    parts = [f"{counted(n, 'point')} {side}" for n, side in ((below, "below"), (above, "above")) if n]
+    return f"{' and '.join(parts)} the axes not shown" if parts else ""
+
+
 def direction(metric: Metric) -> str:
     """Return "of rmse, lower is better" for such a metric, else ""."""
     return f"of {metric.words}, lower is better" if metric.better == "lower" else ""
@@ -113,7 +124,9 @@ def left_out(summary: pd.DataFrame) -> str:
     if diverged.empty:
         return ""
     dense, pruned = diverged[diverged["level"] == 0], diverged[diverged["level"] > 0]
-    of_dense = int(dense.groupby("study")["diverged"].max().sum())  # one run, shown in each arm
+    # One run, shown in each arm, unless arms have dense runs of their own.
+    of_study = dense.groupby(["study", "own_dense"], observed=True)["diverged"]
+    of_dense = sum(int(runs.sum() if own else runs.max()) for (_, own), runs in of_study)
     arms = ["dense"] * bool(of_dense) + [plain(arm) for arm in in_order(pruned["arm"])]
     return f"{counted(of_dense + int(pruned['diverged'].sum()), 'diverged run')} omitted ({', '.join(arms)})"
 
