@@ -143,7 +143,9 @@ def _figures(
         found = [*of_rows(), *found]
     # For one study, Figure 3 replaces `rounds`. For several studies, only figures of all studies together are useful.
     unwanted = ("rounds",) if studies == 1 else ("figure-1", "figure-3", "figure-4", "figure-5", "rounds")
-    for path in {path for path in found if path.stem.startswith(unwanted)} - set(pictures):
+    drawn = {path.read_bytes(): path for path in found}  # of one network, Figures 4 and 5 are the same picture
+    twice = set(found) - set(drawn.values())
+    for path in ({path for path in found if path.stem.startswith(unwanted)} | twice) - set(pictures):
         path.unlink()
     of_levels = [name for name in asked if of_rows and name in OF_LEVELS]
     others = [name for name in asked if name not in of_levels]
