@@ -221,16 +221,19 @@ def test_claims_about_another_recipe_are_not_judged_where_the_study_lies_beside(
     assert studies_beside(tmp_path / "results.csv", levels) == {}
     shutil.copy(PAGES / "lenet-mnist-global" / "study.yaml", tmp_path)
     study = studies_beside(tmp_path / "results.csv", levels)["lenet-mnist-global"].model_copy(update={"margin": 0.007})
-    alone, beside = (gather_table(levels, NO_CURVES, tmp_path / "results.csv", study=each) for each in (None, study))
+    file, bare = tmp_path / "results.csv", levels.drop(columns="iterations")
+    alone, beside = (gather_table(levels, NO_CURVES, file, study=each) for each in (None, study))
+    unknown = gather_table(bare, NO_CURVES, file, study=None)
     judged = {
         name: {
             outcome.claim.id for outcome in found.claims if not outcome.other_recipe and outcome.measured is not None
         }
-        for name, found in {"alone": alone, "beside": beside}.items()
+        for name, found in {"alone": alone, "beside": beside, "unknown": unknown}.items()
     }
     assert "study-b-15-delta" in judged["beside"]
     assert all(name.startswith("study-b-") for name in judged["beside"])
-    assert any(name.startswith("lenet-L") for name in judged["alone"])  # nobody knows its settings
+    assert any(name.startswith("lenet-L") for name in judged["unknown"])  # nobody knows its settings
+    assert not any(name.startswith("lenet-L") for name in judged["alone"])  # its rows tell the iterations
     assert (alone.margin, beside.margin) == (0.001, 0.007)
     assert beside.controls == {"reinit"}
 
