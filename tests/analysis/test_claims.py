@@ -532,6 +532,28 @@ def test_the_recipe_of_an_arm_that_a_claim_does_not_name_is_its_own():
     assert outcomes["lenet-L4-slower"].other_recipe.endswith("this study has 500")
 
 
+def test_a_claim_about_the_budget_of_pruned_levels_knows_patience():
+    claim = Claim(
+        id="c", source="s", sentence="s", expression='gain("ticket", 0.8) < 0', recipe={"retraining.epochs": 3}
+    )
+    frame = levels_of({"ticket": ([0.9], [1])}, study="lenet-mnist")
+
+    def told(**fields):
+        study = load_study("lenet-mnist", {"retraining": {"epochs": 3, **fields}})
+        return evaluate(frame, [claim], {"lenet-mnist": study.model_dump()})[0]
+
+    assert told().outcome == "reproduced"
+    assert told(patience=3).other_recipe == "training.patience=none; this study has 3"
+
+
+def test_a_recipe_is_not_that_of_settings_that_lack_it():
+    claim = Claim(id="c", source="s", sentence="s", expression='gain("ticket", 0.8) < 0', recipe={"training.lr": 0.1})
+    frame = levels_of({"ticket": ([0.9], [1])})
+    for settings_of_study in ({"name": "s"}, {"training": None}):
+        (found,) = evaluate(frame, [claim], {"s": settings_of_study})
+        assert found.other_recipe == "training.lr=0.1; this study has none"
+
+
 def test_claims_about_networks_without_dropout_are_not_about_those_with_it():
     study = load_study("conv2-cifar10-dropout")
     frame = levels_of({"ticket": ([0.98], [1])}, study=study.name, network="conv-2")

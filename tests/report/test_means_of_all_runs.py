@@ -231,3 +231,11 @@ def test_a_page_does_not_deny_an_arm_of_another_density():
     found.levels = levels[levels["arm"] == "ticket"]
     (figure,) = figures.gain_figures(found, series_of(found.levels))
     assert figure.caption == "The study has no other arm."
+
+
+def test_a_dense_run_that_a_panel_omits_counts_once():
+    levels = levels_of(ARMS, trials=2)
+    short = curves_for(levels, {key: range(100, 1001, 100) for key in OFFSET})
+    short = short[(short["level"] > 0) | (short["trial"] > 0) | (short["iteration"] <= 300)]
+    figure = figure_8(levels, short, {"s": Setting()})
+    assert figure.axes[-1].get_title(loc="left") == "(c) at iteration 1,000, 2 runs omitted (dense)"

@@ -82,3 +82,10 @@ def test_the_dense_line_is_the_mean_of_trials_whose_repeats_are_averaged(rewound
     expected = 100 * (trials[0] + 0.002 + trials[1]) / 2
     assert any(list(line.get_ydata()) == pytest.approx([expected] * 2) for line in figure.axes[1].lines)
     assert "1 diverged run omitted (dense)" in " ".join(text.get_text() for text in figure.texts)
+
+
+def test_a_table_without_values_at_the_end_has_one_panel(rewound):
+    figure = rewinding(rewound.assign(final_test_accuracy=float("nan")))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["(a)"]
+    nothing = rewound.assign(final_test_accuracy=float("nan"), early_stop_test_accuracy=float("nan"))
+    assert rewinding(nothing) is None

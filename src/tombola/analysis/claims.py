@@ -35,7 +35,7 @@ BOTH_SIDES = "the interval lies partly inside and partly outside the expected ra
 
 
 Value = str | int | float | None
-BUDGETS = ("training.iterations", "training.epochs")
+BUDGETS = ("training.iterations", "training.epochs", "retraining.iterations", "retraining.epochs")
 TRAINERS = ("data", "task", "training", "retraining")  # sections that say nothing of a study with its own trainer
 
 
@@ -343,7 +343,7 @@ def _values(claim: Claim, field: str, settings: Mapping[str, Any], dense_only: b
     section, *rest = field.split(".")
     if section in TRAINERS and settings.get("trainer") is not None:
         return [None]
-    if section not in ("training", "retraining") or not rest:
+    if section not in ("training", "retraining") or not rest or not settings.get("training"):
         return [_inner(settings, [section, *rest])]
     dense = Recipe.model_validate(settings["training"])
     levels = dense.changed(settings.get("retraining") or {})

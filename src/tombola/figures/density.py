@@ -181,7 +181,10 @@ def _shared_iterations(curves: pd.DataFrame, whole: pd.DataFrame) -> np.ndarray:
 
 def _naming_omitted(panel: Panel, levels: pd.DataFrame) -> Panel:
     """Return a panel whose title counts the runs that have no value in it, and names their arms."""
-    gone = levels[levels[panel.measure].isna() & ~diverged(levels) & (levels["density"] > 0)]
+    lost = levels[panel.measure].isna() & ~diverged(levels) & (levels["density"] > 0)
+    in_all_arms = lost.groupby([levels[name] for name in RUN if name != "arm" and name in levels]).transform("all")
+    arm = levels["arm"].mask(in_all_arms & (levels["level"] == 0), "dense")  # one run, shown in each arm
+    gone = levels.assign(arm=arm)[lost]
     if gone.empty:
         return panel
     arms = first_of([plain(arm, 12) for arm in in_order(gone["arm"])], 2)

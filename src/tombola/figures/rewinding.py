@@ -40,7 +40,9 @@ def rewinding(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
     density_of = pruned.groupby("level")["density"].mean().to_dict()
     chosen = choose_levels(density_of)
     metric = metric_of(levels)
-    panels = panels_of(metric)[1:3]
+    panels = [panel for panel in panels_of(metric)[1:3] if pruned[panel.measure].notna().any()]
+    if not panels:
+        return None
     measures = [panel.measure for panel in panels]
     statistics = spread(pruned, ["base", "level", "k"], measures).sort_values("k")
     sound = rewound[(rewound["level"] == 0) & ~diverged(rewound)]
@@ -71,7 +73,7 @@ def rewinding(levels: pd.DataFrame, form: Form = SCREEN) -> Figure | None:
         ),
         form=form,
     )
-    for letter, axes, panel in zip("ab", all_axes, panels, strict=True):
+    for letter, axes, panel in zip("ab"[: len(panels)], all_axes, panels, strict=True):
         ends = []
         for arm in arms:
             for level in chosen:
