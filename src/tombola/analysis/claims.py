@@ -22,6 +22,7 @@ from tombola.formatting import counted_are
 from tombola.paths import local_path, read_text
 from tombola.section import Section
 from tombola.studies.explaining import fields_of
+from tombola.studies.loading import TRAINERS_OWN
 from tombola.studies.study import ArmSettings, Study
 from tombola.tasks.metric import metric_of
 from tombola.training.recipe import Recipe
@@ -36,7 +37,6 @@ BOTH_SIDES = "the interval lies partly inside and partly outside the expected ra
 
 Value = str | int | float | None
 BUDGETS = ("training.iterations", "training.epochs", "retraining.iterations", "retraining.epochs")
-TRAINERS = ("data", "task", "training", "retraining")  # sections that say nothing of a study with its own trainer
 
 
 class Claim(Section):
@@ -341,7 +341,7 @@ def _values(claim: Claim, field: str, settings: Mapping[str, Any], dense_only: b
         dense_only: a field of `training` is meant for the dense network alone.
     """
     section, *rest = field.split(".")
-    if section in TRAINERS and settings.get("trainer") is not None:
+    if section in TRAINERS_OWN and settings.get("trainer") is not None:
         return [None]
     if section not in ("training", "retraining") or not rest or not settings.get("training"):
         return [_inner(settings, [section, *rest])]

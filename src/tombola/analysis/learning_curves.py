@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -117,3 +120,43 @@ def learning_curves(curves: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame,
     found = curves[whole if whole.any() else known]
     several = found.groupby(run, observed=True)["iteration"].nunique() > 1
     return found if several.any() else found[:0], "test"
+
+
+@dataclass(frozen=True, eq=False)
+class MeanCurves:
+    """The evaluations whose means over runs are the curves of levels.
+
+    Args:
+        rows: a row per evaluation that all runs of its level have.
+        part: the part of the data that they are measured on, "test" or "val".
+        measured: the evaluations that have the metric.
+        shortened: those up to the iteration that all runs of a level have reached.
+        whole: all of them.
+    """
+
+    rows: pd.DataFrame
+    part: str
+    measured: pd.DataFrame
+    shortened: pd.DataFrame
+    whole: pd.DataFrame
+
+    def note(self, drawn: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows) -> str:
+        """Return what a caption says of evaluations that the curves omit; "" if they omit none.
+
+        Args:
+            drawn: returns the rows that a figure draws.
+        """
+        cut = cut_note(drawn(self.shortened), drawn(self.whole))
+        return "; ".join(filter(None, (cut, shared_note(drawn(self.rows), drawn(self.measured)))))
+
+
+def mean_curves(whole: pd.DataFrame, metric: Metric) -> MeanCurves:
+    """Return the evaluations that make mean curves of a metric.
+
+    Args:
+        whole: evaluations of sound runs.
+        metric: the one to draw.
+    """
+    shortened = to_the_shortest(whole)
+    measured, part = learning_curves(shortened, metric)
+    return MeanCurves(of_all_runs(measured, f"{part}_{metric.name}"), part, measured, shortened, whole)

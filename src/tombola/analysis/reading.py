@@ -30,9 +30,8 @@ def read_levels(path: Path, data: Path | None = None) -> tuple[pd.DataFrame, dic
         InputError: there are no results; the message says where they were looked for.
     """
     from tombola.running.results import Results
-    from tombola.studies.loading import STUDY_FILE
 
-    if (path / STUDY_FILE).is_file() and (path / "jobs").is_dir():
+    if _is_results_folder(path):
         results = Results.open(path, data)
         levels, settings = results.frame(), {results.study.name: results.study}
     else:
@@ -53,9 +52,8 @@ def seconds_of(path: Path, levels: pd.DataFrame, data: Path | None = None) -> di
     """
     from tombola.analysis.power import seconds_per_trial
     from tombola.running.results import Results
-    from tombola.studies.loading import STUDY_FILE
 
-    if (path / STUDY_FILE).is_file() and (path / "jobs").is_dir():
+    if _is_results_folder(path):
         results = Results.open(path, data)
         return {results.study.name: results.seconds_per_trial()}
     return {str(study): seconds_per_trial(rows) for study, rows in levels.groupby("study")}
@@ -96,9 +94,8 @@ def read_points(path: Path, data: Path | None = None) -> pd.DataFrame:
         InputError: the file is there, and can't be used.
     """
     from tombola.running.results import Results
-    from tombola.studies.loading import STUDY_FILE
 
-    if (path / STUDY_FILE).is_file() and (path / "jobs").is_dir():
+    if _is_results_folder(path):
         return Results.open(path, data).connectivity()
     file = (path if path.is_dir() else path.parent) / "connectivity.csv"
     if not file.is_file() or (path.is_file() and path.name != "results.csv"):
@@ -151,3 +148,9 @@ def _csv(file: Path) -> pd.DataFrame:
     for column in set(TEXTS) & set(table.columns):
         table[column] = table[column].map(text_of_csv)
     return table
+
+
+def _is_results_folder(path: Path) -> bool:
+    from tombola.studies.loading import STUDY_FILE
+
+    return (path / STUDY_FILE).is_file() and (path / "jobs").is_dir()

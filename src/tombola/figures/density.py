@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tombola.analysis.learning_curves import LEVEL, WORDS, learning_curves, of_all_runs, of_sound_runs, to_the_shortest
+from tombola.analysis.learning_curves import LEVEL, WORDS, mean_curves, of_sound_runs
 from tombola.analysis.measures import STOP, early_of, final_of, train_of
 from tombola.analysis.order import in_order
 from tombola.analysis.summary import diverged
@@ -148,8 +148,8 @@ def at_fractions(
     count. A level counts where all its runs came that far.
     """
     panels, metric = [], metric_of(levels)
-    curves, part = learning_curves(to_the_shortest(of_sound_runs(levels, curves)), metric)
-    whole = of_all_runs(curves, f"{part}_{metric.name}") if len(curves) else curves
+    means = mean_curves(of_sound_runs(levels, curves), metric)
+    curves, part, whole = means.measured, means.part, means.rows
     for number, fraction in enumerate(fractions if len(curves) else ()):
         measure, chosen = f"{part}_{metric.name}_{number}", dict[str, int]()
         for study, rows in curves[curves["iteration"] > 0].groupby("study", observed=True):

@@ -12,15 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tombola.analysis.learning_curves import (
-    WORDS,
-    cut_note,
-    learning_curves,
-    of_all_runs,
-    of_sound_runs,
-    shared_note,
-    to_the_shortest,
-)
+from tombola.analysis.learning_curves import WORDS, mean_curves, of_sound_runs
 from tombola.analysis.measures import bounds_of
 from tombola.analysis.spread import spread
 from tombola.analysis.summary import summarise
@@ -55,9 +47,8 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
     if whole.empty or not (whole["arm"] == "ticket").any():
         return None
     metric = metric_of(levels)
-    shortened = to_the_shortest(whole)
-    measured, part = learning_curves(shortened, metric)
-    curves = of_all_runs(measured, f"{part}_{metric.name}")
+    means = mean_curves(whole, metric)
+    curves, part = means.rows, means.part
     tickets = curves[curves["arm"] == "ticket"]
     if not (tickets["level"] > 0).any():
         return None
@@ -92,9 +83,7 @@ def figure_3(levels: pd.DataFrame, curves: pd.DataFrame, form: Form = SCREEN) ->
         of_ticket = rows["arm"].eq("ticket") & rows["level"].isin(chosen)
         return rows[of_ticket | (rows["arm"].eq("reinit") & rows["level"].isin(compared))]
 
-    notes = cut_note(drawn(shortened), drawn(whole)), shared_note(drawn(curves), drawn(measured))
-    note = "; ".join(filter(None, notes))
-    return _drawn(levels, drawn(levels), panels, WORDS[part], note, form)
+    return _drawn(levels, drawn(levels), panels, WORDS[part], means.note(drawn), form)
 
 
 def choose_levels(density_of: dict[int, float]) -> list[int]:

@@ -16,7 +16,7 @@ from tombola.html import answer_chart, density_specs, training_specs
 from tombola.html.gather import Found
 from tombola.html.series import Series
 from tombola.html.spec_parts import FEWEST, Spec
-from tombola.tables.captions import densities_of
+from tombola.tables.captions import densities_differ, densities_of
 from tombola.tasks.metric import Metric
 
 INTERVALS = "Points are means over trials. Bars are 95 % intervals (Student's t)."
@@ -27,7 +27,6 @@ OF_TWO = "With two trials, the bar joins the two."
 OF_TWO_PAIRS = "With two trials, a point has no bar."
 OF_ONE = "With one trial, a point has no bar."
 DENSE = "The dotted line is the dense network."
-NEAR = 0.01  # relative difference of densities that have one name, as in `densities_of`
 ARMS_DIFFER = "Arms of one level can differ in density: point at a curve to read its own."
 _UNPAIRED = "has results of the same trials at the densities of"
 
@@ -163,7 +162,7 @@ def curve_figures(found: Found, series: Sequence[Series]) -> list[PlotFigure]:
     levels = _levels(found.curves)
     level = levels[len(levels) // 2][0]
     arms = _arms(found.curves, series)
-    differ = any(_differ(rows["density"]) for _, rows in found.curves.groupby("level"))
+    differ = any(densities_differ(rows["density"]) for _, rows in found.curves.groupby("level"))
     apart = f" {ARMS_DIFFER}" if differ else ""
     return [
         PlotFigure(
@@ -280,15 +279,10 @@ def _capital(text: str) -> str:
 def _levels(rows: pd.DataFrame) -> list[tuple[int, str]]:
     """Return each level with the density of its rows, or the range of densities where they differ."""
     names = {
-        int(level): f"{densities_of(some) if _differ(some) else percent(some.mean())} %"
+        int(level): f"{densities_of(some) if densities_differ(some) else percent(some.mean())} %"
         for level, some in rows.groupby("level")["density"]
     }
     return list(told_apart(names).items())
-
-
-def _differ(densities: pd.Series) -> bool:
-    """Return whether arms of one level differ in density by more than a weight or two."""
-    return bool(densities.max() - densities.min() > NEAR * densities.max())
 
 
 def _arms(rows: pd.DataFrame, series: Sequence[Series]) -> list[tuple[str, str]]:

@@ -14,15 +14,7 @@ from tombola.analysis.break_down import break_down
 from tombola.analysis.claims import Claim, Outcome, evaluate, published_claims
 from tombola.analysis.connectivity import barrier_statistics, height_of
 from tombola.analysis.layers import dead_units, layer_densities
-from tombola.analysis.learning_curves import (
-    WORDS,
-    cut_note,
-    learning_curves,
-    of_all_runs,
-    of_sound_runs,
-    shared_note,
-    to_the_shortest,
-)
+from tombola.analysis.learning_curves import WORDS, mean_curves, of_sound_runs
 from tombola.analysis.measures import early_of
 from tombola.analysis.order import in_order
 from tombola.analysis.overlap import mask_overlap
@@ -302,13 +294,11 @@ def _chosen(levels: pd.DataFrame, arm: str | None) -> list[int]:
 
 def _thinned(curves: pd.DataFrame, chosen: list[int], metric: Metric) -> tuple[pd.DataFrame, int, str, str]:
     whole = curves[curves["level"].isin(chosen)]
-    shortened = to_the_shortest(whole)
-    measured, part = learning_curves(shortened, metric)
+    means = mean_curves(whole, metric)
+    curves, part, note = means.rows, means.part, means.note()
     measure = f"{part}_{metric.name}"
-    curves = of_all_runs(measured, measure)
-    note = "; ".join(filter(None, (cut_note(shortened, whole), shared_note(curves, measured))))
     if curves.empty:
-        return pd.DataFrame(), 1, note if len(measured) else "", WORDS[part]
+        return pd.DataFrame(), 1, note if len(means.measured) else "", WORDS[part]
     by = ["study", "arm", "level", "iteration"]
     # Each curve has its own iterations: those of one may miss all that are kept of another.
     place = curves.groupby(by[:-1], observed=True)["iteration"].rank("dense").astype(int) - 1

@@ -63,8 +63,12 @@ def early_stop_note(levels: pd.DataFrame) -> str:
 def densities_of(density: pd.Series) -> str:
     """Return the density of the rows of one level, in percent: one number, or the range where the rows differ."""
     low, high = float(density.min()), float(density.max())
-    # Arms of one level may differ by a weight or two; only a real difference is worth two numbers.
-    return percent(high) if high - low <= 0.01 * high else f"{percent(low)}-{percent(high)}"
+    return f"{percent(low)}-{percent(high)}" if densities_differ(density) else percent(high)
+
+
+def densities_differ(density: pd.Series) -> bool:
+    """Return whether the rows of one level differ in density by more than a weight or two."""
+    return bool(density.max() - density.min() > 0.01 * density.max())
 
 
 def sample_size(summary: pd.DataFrame) -> str:
