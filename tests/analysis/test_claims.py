@@ -259,8 +259,7 @@ def test_no_published_number_is_judged_on_a_cut_budget(preset):
     outcomes = evaluate(levels, published_claims(), {preset: settings})
     assert [found.claim for found in outcomes] == list(published_claims())
     for found in outcomes:
-        if found.claim.id != "unmasking-connected":  # of connectivity, which these studies don't measure
-            assert not found.applies or "another recipe" in found.reason, found.claim.id
+        assert not found.applies or "another recipe" in found.reason, found.claim.id
 
 
 def test_each_study_is_judged_with_its_own_settings(levels):
