@@ -103,6 +103,13 @@ def test_a_dense_run_that_several_arms_show_diverged_once():
     assert answer_of(levels).diverged == 1
 
 
+def test_dense_runs_of_two_arms_count_as_two():
+    other = study([0.01] * 3, [0] * 3, arm="reinit")
+    levels = pd.concat([study([0.01] * 3, [0] * 3), other.assign(**{ACCURACY: other[ACCURACY] + 0.01})])
+    levels.loc[(levels["level"] == 0) & (levels["trial"] == 1), "status"] = "diverged"
+    assert answer_of(levels).diverged == 2
+
+
 def test_the_metric_and_its_direction_decide():
     levels = study([0.01, 0.01, 0.01], [-300] * 3)
     names = {name: name.replace("accuracy", "rmse") for name in levels}

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from tombola.analysis.measures import STOP, early_of
+from tombola.analysis.measures import STOP, early_of, measures_of
 from tombola.analysis.paired import NEAR, dense_of
 from tombola.analysis.rewinds import later_helps, later_rewinds
 from tombola.analysis.roles import main_arm_of
 from tombola.analysis.stability import Parting
-from tombola.analysis.summary import diverged
+from tombola.analysis.summary import diverged, with_own_dense
 from tombola.analysis.verdicts import LOSING, MATCHING, WINNING, allowed_losses
 from tombola.analysis.verdicts import verdicts as verdicts_of
 from tombola.tasks.metric import ACCURACY, MARGIN, Metric, metric_of
@@ -131,7 +131,8 @@ def answer_of(
         return Answer("no runs", margin=margin, missing=missing)
     metric, arm = metric_of(levels), main_arm_of(levels)
     lost = levels[diverged(levels)]
-    dense = lost.loc[lost["level"] == 0, "trial"].nunique()  # one run, shown in each arm
+    own = ["arm"] if with_own_dense(levels, measures_of(metric)) else []  # or one run, shown in each arm
+    dense = lost.loc[lost["level"] == 0, ["trial", *own]].drop_duplicates()
     table = verdicts_of(levels, margin) if verdicts is None else verdicts
     rows = table[table["arm"] == arm].sort_values(["density", "level"], ascending=[False, True])
     compared = rows[(rows["n"] > 0) & rows[f"{metric.name}_difference"].notna()]
@@ -153,7 +154,7 @@ def answer_of(
         _judged(at, levels, metric),
         _judged(sparser, levels, metric),
         later_helps(later_rewinds(levels, arm)),
-        int((lost["level"] > 0).sum()) + int(dense),
+        int((lost["level"] > 0).sum()) + len(dense),
         missing,
         partings if kind == "connectivity" else (),
     )

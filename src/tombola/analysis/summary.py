@@ -50,7 +50,7 @@ def summarise(levels: pd.DataFrame, measures: Sequence[str] | None = None) -> pd
     ).reset_index()
 
     result = found.merge(spread(levels[~lost], GROUP, measures), on=GROUP, how="left")
-    result["own_dense"] = result["study"].isin(_with_own_dense(levels, measures))
+    result["own_dense"] = result["study"].isin(with_own_dense(levels, measures))
     counts = ["n", "runs", "diverged"]
     result[counts] = result[counts].fillna(0).astype(int)
 
@@ -99,7 +99,7 @@ def diverged(levels: pd.DataFrame) -> pd.Series:
     return levels["status"].eq("diverged") if "status" in levels else pd.Series(False, index=levels.index)
 
 
-def _with_own_dense(levels: pd.DataFrame, measures: Sequence[str]) -> set[str]:
+def with_own_dense(levels: pd.DataFrame, measures: Sequence[str]) -> set[str]:
     """Return the studies whose arms differ in what the dense run of a trial measured, or in whether it diverged."""
     dense = levels[levels["level"] == 0]
     run = [name for name in ("study", "trial", "repeat") if name in dense]
