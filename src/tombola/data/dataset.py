@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ else:  # pydantic reads it
     Shape = OneShape | tuple[OneShape, ...] | dict[str, OneShape]  # of a tensor, of a tuple or of a dict of tensors
 Dtype = str | tuple[str, ...] | dict[str, str]
 Tokens = int | None | tuple[int | None, ...] | dict[str, int | None]
+CHANNELS = (1, 3, 4)  # of pictures
 Arrays = Any  # an array [N, ...], or a tuple or dict of such arrays
 
 
@@ -111,6 +113,17 @@ def described(
         target_dtype=each_array(_target_dtype, targets),
         tokens=tokens,
     )
+
+
+def looks_channels_last(shape: Sequence[int]) -> bool:
+    """Return whether inputs of this shape [N, ...] seem to be pictures whose channels come last.
+
+    They would train without complaint, on convolutions across the wrong axes.
+    """
+    if len(shape) != 4:
+        return False
+    _, first, second, last = shape
+    return last in CHANNELS and first not in CHANNELS and last < min(first, second)
 
 
 def are_tokens(array: np.ndarray) -> bool:

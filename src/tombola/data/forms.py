@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from tombola.data.columns import ColumnOrder, columns_of, is_frame, is_map
-from tombola.data.dataset import Arrays
+from tombola.data.dataset import Arrays, looks_channels_last
 from tombola.data.memory import check_fits
 from tombola.errors import DataError
 
 TARGETS = ("label", "labels", "target", "targets", "y")  # what the column is called if nothing says so
-CHANNELS = (1, 3, 4)
+PALETTES = {"P": "RGB", "PA": "RGBA", "1": "L"}  # modes of Pillow whose numbers are no brightness -> one to convert to
 CONVERT = "; convert it, such as by .astype('float32')"
 
 
@@ -26,11 +26,20 @@ class Form:
         part: what the function returned.
         target: the column of targets, None where the function does not name it.
         order: of columns, shared by train and test.
+        channels_first: the function says that channels come second in its inputs [N, ...], whatever their shape.
     """
 
-    def __init__(self, name: str, which: str, part: Any, target: str | None, order: ColumnOrder | None = None):
+    def __init__(
+        self,
+        name: str,
+        which: str,
+        part: Any,
+        target: str | None,
+        order: ColumnOrder | None = None,
+        channels_first: bool = False,
+    ):
         self.where, self.part, self.target = f"{name}: {which}", part, target
-        self._order = order or ColumnOrder()
+        self._order, self._channels_first = order or ColumnOrder(), channels_first
 
     def read(self) -> tuple[Arrays, Arrays]:
         """Return inputs and targets."""
@@ -38,7 +47,7 @@ class Form:
         if isinstance(part, tuple | list) and len(part) == 2:
             inputs, targets = part
         elif is_map(part) and "inputs" in part:
-            inputs, targets = part["inputs"], part.get("targets")
+            inputs, targets = self._named_pair(part)
         elif is_map(part) or is_frame(part):
             inputs, targets = self._from_columns(columns_of(part, self.where))
         elif hasattr(part, "column_names") and hasattr(part, "features"):
@@ -65,7 +74,10 @@ class Form:
         """
         inputs, targets = self.matched(inputs, targets)
         inputs = each_of(lambda values: self._inputs(values, numbers), inputs)
+        several = is_map(targets) or isinstance(targets, tuple)
         targets = each_of(lambda values: self._array(values, "targets", numbers), targets)
+        if several and any(array.dtype.kind in "US" for array in leaves(targets)):
+            raise DataError(f"{self.where}: one of several targets contains texts; convert it to class numbers from 0")
         self._check_lengths(inputs, targets)
         return inputs, targets
 
@@ -88,7 +100,7 @@ class Form:
         if isinstance(part, tuple | list) and len(part) == 2:
             return ArrayRows(self, part[0], part[1])
         if is_map(part) and "inputs" in part:
-            return ArrayRows(self, part["inputs"], part.get("targets"))
+            return ArrayRows(self, *self._named_pair(part))
         if is_map(part) or is_frame(part):
             raise DataError(
                 f"{self.where} is a {type(part).__name__}, whose columns lie in memory; remove data.stream, or "
@@ -99,6 +111,17 @@ class Form:
         if not _by_number(part):
             raise self._unreadable()
         return ItemRows(self, part.with_format("numpy") if hasattr(part, "with_format") else part)
+
+    def _named_pair(self, part: Mapping[Any, Any]) -> tuple[Any, Any]:
+        """Return the inputs and targets of a map with the name "inputs"; no targets where it has only inputs."""
+        others = [str(key) for key in part if key != "inputs"]
+        targets = [key for key in others if key == self.target or (self.target is None and key in TARGETS)]
+        if len(targets) > 1 or len(targets) < len(others):
+            raise DataError(
+                f"{self.where} has inputs, {', '.join(others)}: beside inputs, a map may have only targets; put all "
+                'that the network gets into inputs, such as {"inputs": {"a": a, "b": b}, "targets": y}'
+            )
+        return part["inputs"], part[targets[0]] if targets else None
 
     def _unreadable(self) -> DataError:
         kind = type(self.part).__name__
@@ -160,15 +183,31 @@ class Form:
         except Exception as error:
             raise DataError(f"{self.where}: item {number} can't be read: {type(error).__name__}: {error}") from error
         if is_map(item):
+            self._check_pictures({key: item[key] for key in item if not self._is_target(key)}, f", item {number}")
             columns = {str(key): np.asarray(_numpy(item[key]))[None] for key in item}
             inputs, targets = self._from_columns(columns, f", item {number},")
             return each_of(lambda array: array[0], inputs), np.asarray(targets)[0]
         if not (isinstance(item, tuple | list) and len(item) == 2):
             raise DataError(f"{self.where}: item {number} is a {type(item).__name__}; it must be (input, target)")
+        self._check_pictures(item[0], f", item {number}")
         inputs, target = (each_of(lambda value: np.asarray(_numpy(value)), values) for values in item)
         return self.matched(inputs, target, f", item {number},")
 
+    def _is_target(self, column: Any) -> bool:
+        return str(column) == self.target if self.target is not None else column in TARGETS
+
+    def _check_pictures(self, values: Any, which: str) -> None:
+        """Raise if an input is a picture of Pillow whose numbers say nothing of its colours."""
+        for value in leaves(each_of(lambda each: each, values)):
+            if hasattr(value, "getbands") and value.mode in PALETTES:
+                raise DataError(
+                    f"{self.where}{which} is a picture of mode {value.mode!r}, whose numbers are not its brightness; "
+                    f"return picture.convert({PALETTES[value.mode]!r})"
+                )
+
     def _inputs(self, values: Any, numbers: Sequence[int] | None = None) -> np.ndarray:
+        if isinstance(values, list):
+            self._check_pictures(tuple(values), "")
         array = self._array(values, "inputs", numbers)
         if array.dtype == bool:
             array = array.astype(np.float32)
@@ -176,9 +215,10 @@ class Form:
             raise DataError(
                 f"{self.where}: inputs contain texts; convert them to numbers, such as token ids of type int64"
             )
-        if array.ndim == 4 and array.shape[-1] in CHANNELS and array.shape[1] not in CHANNELS:
+        if looks_channels_last(array.shape) and not self._channels_first:
             raise DataError(
-                f"{self.where}: inputs have shape {array.shape}, channels last; return array.transpose(0, 3, 1, 2)"
+                f"{self.where}: inputs have shape {array.shape}, which looks like channels last; return "
+                'array.transpose(0, 3, 1, 2), or {"train": ..., "test": ..., "channels": "first"} if they come second'
             )
         return array[:, None] if array.ndim == 3 and array.dtype == np.uint8 else array
 
@@ -198,7 +238,7 @@ class Form:
             raise DataError(
                 f"{self.where}: {what} contains texts; convert it to numbers (pandas.get_dummies), or remove it"
             )
-        if array.dtype.kind == "f":
+        if array.dtype.kind == "f" and array.size:
             flat = np.isfinite(array.reshape(len(array), -1)).all(1)
             if not flat.all():
                 first = int(flat.argmin())

@@ -6,12 +6,14 @@ The function returns train and test, as a pair or as a map with these names. Eac
 - a pandas frame, a Hugging Face `Dataset`, or a map of columns, of which one holds the targets;
 - a map-style `torch.utils.data.Dataset` of (input, target) pairs.
 
-A map may also give `target`, the name of the column with the targets; `classes` and `tokens`, how many there are.
+A map may also give `target`, the name of the column with the targets; `classes` and `tokens`, how many there are; and
+`channels`: "first" for inputs whose shape looks like channels last and is not.
 """
 
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +28,7 @@ from tombola.data.labels import label_fault
 from tombola.errors import DataError, InputError, shown
 from tombola.registry import resolve
 
+KEYS = ("train", "test", "target", "classes", "tokens", "channels")  # of a map that a function returns
 UNSAID = object()  # no number of classes, as opposed to None: there are no classes
 
 
@@ -65,22 +68,27 @@ def call(name: str, arguments: Mapping[str, Any]) -> Returned:
         DataError: it returns something else than train and test.
     """
     returned = _called(name, arguments)
-    target, said = None, {}
+    target, said, channels = None, {}, None
     if is_map(returned):
-        unknown = [str(key) for key in returned if key not in ("train", "test", "target", "classes", "tokens")]
+        unknown = [str(key) for key in returned if key not in KEYS]
         if unknown or "train" not in returned or "test" not in returned:
             keys = ", ".join(map(str, returned))
             raise DataError(
-                f"{name} returned a map of {keys}; it must contain train and test; target, classes, tokens are optional"
+                f"{name} returned a map of {keys}; it must contain train and test; {', '.join(KEYS[2:])} are optional"
             )
         train, test, target = returned["train"], returned["test"], _column(name, returned.get("target"))
-        said = {key: returned[key] for key in ("classes", "tokens") if key in returned}
+        said = {key: _plain(returned[key]) for key in ("classes", "tokens") if key in returned}
+        channels = returned.get("channels")
+        if channels not in (None, "first"):
+            raise DataError(f"{name} returned channels={shown(channels)}; it must be 'first', or be left out")
     elif isinstance(returned, tuple | list) and len(returned) == 2:
         train, test = returned
     else:
         raise DataError(f"{name} returned a {type(returned).__name__}; it must return (train, test)")
     order = ColumnOrder()
-    return Returned(name, Form(name, "train", train, target, order), Form(name, "test", test, target, order), **said)
+    first = channels == "first"
+    forms = (Form(name, which, part, target, order, first) for which, part in (("train", train), ("test", test)))
+    return Returned(name, *forms, **said)
 
 
 def _column(name: str, target: Any) -> str | None:
@@ -203,9 +211,10 @@ def _numbered(name: str, train: Arrays, test: Arrays) -> tuple[tuple[Arrays, Arr
         lowest, highest = (
             f(int(getattr(each, m)()) for each in (train, test)) for f, m in ((min, "min"), (max, "max"))
         )
-        if highest >= 2**31:
-            raise DataError(f"{name}: targets hold {highest}, which is not a class number")
-        return (train.astype(np.int64), test.astype(np.int64)), highest + 1 if lowest >= 0 else None
+        if highest >= 2**63:
+            raise DataError(f"{name}: targets hold {highest}, which int64 can't; convert them to float64")
+        classes = highest + 1 if lowest >= 0 and highest < 2**31 else None
+        return (train.astype(np.int64), test.astype(np.int64)), classes
     if train.dtype.kind == "f":
         return (train.astype(np.float32), test.astype(np.float32)), None
     return (train, test), None
@@ -215,12 +224,34 @@ def _said(name: str, what: str, said: Any, least: int | None) -> int | None:
     """Return a number of classes or tokens that a function says, after a look at what the data hold."""
     if said is None:
         return None
-    if isinstance(said, bool) or not isinstance(said, int) or said < 1:
-        raise DataError(f"{name} returned {what}={said!r}; it must be a whole number above 0")
+    said = whole_number(name, what, said)
     if least is None or said < least:
         found = "hold no such numbers" if least is None else f"reach {least - 1}"
         raise DataError(f"{name} returned {what}={said}, and the data {found}; correct {what} or leave it out")
     return said
+
+
+def whole_number(name: str, what: str, said: Any) -> int:
+    """Return a number above 0 that a function says.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if isinstance(said, bool) or not isinstance(said, int) or said < 1:
+        raise DataError(f"{name} returned {what}={said!r}; it must be a whole number above 0")
+    return said
+
+
+def _plain(said: Any) -> Any:
+    """Return what a function says, with whole numbers of NumPy and PyTorch, such as `y.max() + 1`, as Python's."""
+    if isinstance(said, Mapping):
+        return {key: _plain(each) for key, each in said.items()}
+    if isinstance(said, tuple | list):
+        return type(said)(map(_plain, said))
+    try:
+        return said if isinstance(said, bool) else operator.index(said)
+    except TypeError:
+        return said
 
 
 def structured_like(name: str, said: Any, least: Tokens) -> Tokens:

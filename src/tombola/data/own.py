@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tombola.data.dataset import Description
+from tombola.data.dataset import Description, looks_channels_last
 from tombola.data.held import Dataset
 from tombola.data.npz import Archive, Header, open_archive
 from tombola.errors import DataError, nearest
@@ -115,11 +115,11 @@ def _input_fault(key: str, header: Header) -> str:
         )
     if 0 in shape:
         return f"is empty: its shape is {shape}"
-    # Channels last would train without complaint, on convolutions across the wrong axes.
-    if len(shape) == 4 and shape[3] in (1, 3, 4) and shape[1] == shape[2] > 4:
+    if looks_channels_last(shape):
         return (
             f"has shape {shape}, which looks like (N, height, width, channels); channels come second: "
-            f"save {key}.transpose(0, 3, 1, 2)"
+            f"save {key}.transpose(0, 3, 1, 2). If they do here, load the file by a function of yours that returns "
+            'channels: "first"'
         )
     return ""
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tombola.data.dataset import Arrays, Tokens, are_tokens, each_array
 from tombola.data.forms import leaves
-from tombola.data.functions import UNSAID, call, check_alike, in_words, kinds, structured_like
+from tombola.data.functions import UNSAID, call, check_alike, in_words, kinds, structured_like, whole_number
 from tombola.errors import DataError
 
 
@@ -108,6 +108,4 @@ def _classes(name: str, said: Any, targets: Arrays) -> int | None:
             f"{name}: targets are whole numbers, and streamed data are not searched for the largest one; return "
             '{"train": ..., "test": ..., "classes": the number of classes}, or "classes": None where they are none'
         )
-    if said is not None and (isinstance(said, bool) or not isinstance(said, int) or said < 1):
-        raise DataError(f"{name} returned classes={said!r}; it must be a whole number above 0, or None")
-    return said
+    return None if said is None else whole_number(name, "classes", said)
