@@ -75,6 +75,13 @@ def test_small_maps_of_features_are_no_pictures(made, shape):
     assert made(both((np.zeros(shape, np.float32), Y))).description.input_shape == shape[1:]
 
 
+def test_a_table_keeps_the_digits_of_its_columns(made):
+    pandas = pytest.importorskip("pandas")
+    seconds = 1.7e9 + np.arange(6)
+    found = made(both(pandas.DataFrame({"time": seconds, "size": seconds / 7, "label": Y}))).train_inputs
+    np.testing.assert_array_equal(found, np.stack([seconds, seconds / 7], 1))
+
+
 def test_numbers_of_numpy_and_pytorch_say_how_many_classes_there_are(made):
     torch = pytest.importorskip("torch")
     plain = made(both(PAIR, classes=3))

@@ -152,7 +152,7 @@ class Form:
         if len(arrays) == 1 and (only := next(iter(arrays.values()))).ndim > 1:
             return only, targets
         if all(array.ndim == 1 for array in arrays.values()):  # a table: each column is a feature
-            return np.stack([array.astype(np.float64) for array in arrays.values()], 1).astype(np.float32), targets
+            return np.stack([array.astype(np.float64) for array in arrays.values()], 1), targets
         return arrays, targets
 
     def _from_items(self) -> tuple[Any, Any]:
