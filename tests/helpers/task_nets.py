@@ -211,6 +211,29 @@ def distance(radius=2.0):
     return Distance(radius=radius)
 
 
+class Other(Distance):
+    """A task that computes with what tasks of tombola only show."""
+
+    metric: str = "near"
+    unit: str = "cm"
+
+
+class Shown(Other):
+    """One that says that it only shows it."""
+
+    only_shown: ClassVar = ("unit",)
+
+
+def named(names=()):
+    """A task with metrics of such names."""
+    own = tuple(Metric(name, "lower") for name in names)
+
+    class Named(Distance):
+        metrics: ClassVar = own
+
+    return Named()
+
+
 class Row(Distance):
     """Its loss is a row of losses."""
 

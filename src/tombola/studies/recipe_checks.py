@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,6 +45,13 @@ def check_recipe(
             "training.augment moves pixels, but data.normalise=feature gives each place its own constants; set "
             "normalise: channel"
         )
+    if any(kind in KINDS for kind in recipe.augment):
+        for shape in _shapes(data.output_shape):
+            if len(shape) >= 2:
+                raise InputError(
+                    f"training.augment moves the pixels of inputs, but not those of targets, and {settings.source} has "
+                    f"targets of shape {shape}; remove flip and crop"
+                )
     if settings.normalise in ("channel", "feature") and not is_one_shape(data.input_shape):
         raise InputError(
             f"data.normalise={settings.normalise} needs one input, but {settings.source} has {len(data.input_shape)}; "
@@ -61,6 +69,13 @@ def check_recipe(
                 )
     if recipe.optimizer == "muon" or not recipe.knows_optimizer:
         check_optimizer(recipe, build())
+
+
+def _shapes(shape: Any) -> list[tuple[int, ...]]:
+    """Return the shapes of all targets of an example."""
+    if shape is None or is_one_shape(shape):
+        return [] if shape is None else [shape]
+    return list(shape.values() if isinstance(shape, dict) else shape)
 
 
 def _equal(one: Tensors, other: Tensors) -> bool:

@@ -9,22 +9,23 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from tombola.data import Description, Part, first_tensor
+from tombola.data import Description, Part, is_one_shape
 from tombola.errors import InputError
 from tombola.tasks.classification import kind_of
 from tombola.tasks.metric import Metric
 from tombola.tasks.segmentation import cross_entropy
 from tombola.tasks.task import Task, exp, ratio, require_tensor
 
+IDS = "input_ids"  # the name of token ids among several inputs
 PERPLEXITY, BITS = Metric("perplexity", "lower"), Metric("bits_per_token", "lower", "bits")
 
 
 class LanguageModel(Task):
     """Scores of tokens: mean cross-entropy in nats over tokens.
 
-    The network takes int64 [N, T] token ids, and returns [N, T, C] scores. Where the data have no targets, the scores
-    at each position are those of the next token: position t sees tokens 0 to t. Otherwise the targets are int64 [N, T]
-    token ids, for each position its own.
+    The network takes int64 [N, T] token ids, and returns [N, T, C] scores. Of several inputs, the token ids are those
+    named `input_ids`, else the first. Where the data have no targets, the scores at each position are those of the next
+    token: position t sees tokens 0 to t. Otherwise the targets are int64 [N, T] token ids, for each position its own.
 
     Args:
         metric: "perplexity", e to the mean cross-entropy, or "bits_per_token", the mean cross-entropy in bits (bits
@@ -36,6 +37,7 @@ class LanguageModel(Task):
     example: ClassVar[str] = "token"
     block: ClassVar[int] = 50
     has_logits: ClassVar[bool] = True
+    only_shown: ClassVar[tuple[str, ...]] = ("metric",)
 
     metric: Literal["perplexity", "bits_per_token"] = "perplexity"
     ignore_index: int = -100
@@ -51,10 +53,7 @@ class LanguageModel(Task):
 
     def outputs(self, data: Description) -> int | None:
         """Return the number of token ids."""
-        tokens = data.tokens
-        if isinstance(tokens, dict):
-            tokens = tuple(tokens.values())
-        first = tokens[0] if isinstance(tokens, tuple) else tokens
+        first: int | None = _ids(data.tokens)
         return first if data.classes is None or first is None else max(first, data.classes)
 
     def loss(self, output: Tensor, batch: Part) -> Tensor:
@@ -77,13 +76,19 @@ class LanguageModel(Task):
         """Return scores [N, T, C] and what they are scores of, [N, T]."""
         if batch.targets is not None:
             return output, batch.targets
-        return output[:, :-1], first_tensor(batch.inputs)[:, 1:]
+        return output[:, :-1], _ids(batch.inputs)[:, 1:]
 
     def check_data(self, data: Description, source: str) -> None:
         """Check that the inputs are token ids."""
         tokens, shape = self.outputs(data), data.input_shape
-        first = next(iter(shape.values())) if isinstance(shape, dict) else shape
-        first = first[0] if first and isinstance(first[0], tuple) else first
+        first = shape if is_one_shape(shape) else _ids(shape)
+        if data.output_shape is None and isinstance(data.tokens, dict) and IDS not in shape:
+            alike = [name for name, each in data.tokens.items() if each is not None and shape[name] == first]
+            if len(alike) > 1:
+                raise InputError(
+                    f"task: language-model can't tell which inputs of {source} are the tokens to predict: "
+                    f"{', '.join(alike)}; name them {IDS}, or return targets"
+                )
         if tokens is None or len(first) != 1:
             raise InputError(
                 f"task: language-model needs int64 token ids of shape (N, tokens) as inputs, but an example of "
@@ -101,7 +106,7 @@ class LanguageModel(Task):
 
     def check_output(self, output: Any, batch: Part, data: Description, source: str) -> None:
         """Check that there is a row of scores for each token."""
-        examples, positions = first_tensor(batch.inputs).shape
+        examples, positions = _ids(batch.inputs).shape
         wanted = f"token scores of shape {(examples, positions, self.outputs(data))} for {examples} examples"
         shape = tuple(require_tensor(output, wanted).shape)
         if len(shape) != 3 or shape[:2] != (examples, positions) or shape[2] < (self.outputs(data) or 0):
@@ -112,10 +117,10 @@ class LanguageModel(Task):
         """Check that no position sees the token that it is to predict: the loss would then say nothing."""
         if batch.targets is not None:
             return
-        tokens = first_tensor(batch.inputs)
+        tokens = _ids(batch.inputs)
         other = tokens.clone()
         other[:, -1] = (tokens[:, -1] == 0).long()
-        one, two = (self.forward(module, Part(_with_first(batch.inputs, each))) for each in (tokens, other))
+        one, two = (self.forward(module, Part(_with_ids(batch.inputs, each))) for each in (tokens, other))
         if not torch.allclose(one[:, :-1], two[:, :-1], rtol=1e-4, atol=1e-5):
             raise InputError(
                 "task: language-model: the network's scores depend on later tokens, so it sees the tokens that it "
@@ -137,8 +142,15 @@ class LanguageModel(Task):
         return torch.randint(self.outputs(data) or 1, (examples, *data.output_shape), generator=generator)
 
 
-def _with_first(inputs: Any, tokens: Tensor) -> Any:
-    """Return the inputs with other tokens as their first tensor."""
+def _ids(values: Any) -> Any:
+    """Return, of what is known of each input, that of the token ids."""
+    if isinstance(values, dict):
+        return values[IDS] if IDS in values else next(iter(values.values()))
+    return values[0] if isinstance(values, tuple) else values
+
+
+def _with_ids(inputs: Any, tokens: Tensor) -> Any:
+    """Return the inputs with other token ids."""
     if isinstance(inputs, dict):
-        return inputs | {next(iter(inputs)): tokens}
+        return inputs | {IDS if IDS in inputs else next(iter(inputs)): tokens}
     return (tokens, *inputs[1:]) if isinstance(inputs, tuple) else tokens

@@ -34,6 +34,7 @@ class Multilabel(Task):
 
     metrics: ClassVar[tuple[Metric, ...]] = (F1, EXACT)
     has_logits: ClassVar[bool] = True
+    only_shown: ClassVar[tuple[str, ...]] = ("metric",)
 
     metric: Literal["f1", "exact_match"] = "f1"
     threshold: float = Field(default=0.5, gt=0, lt=1)

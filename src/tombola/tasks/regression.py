@@ -33,6 +33,7 @@ class Regression(Task):
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (RMSE, MAE, R2)
+    only_shown: ClassVar[tuple[str, ...]] = ("metric", "unit")
 
     metric: Literal["rmse", "mae", "r2"] = "rmse"
     unit: str = ""

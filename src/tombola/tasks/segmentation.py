@@ -26,7 +26,7 @@ class Segmentation(Task):
 
     Args:
         metric: "iou", the mean over classes of intersection / union (a class that the part neither has nor is
-            predicted counts for nothing), or "accuracy", the share of pixels that are right.
+            predicted counts for nothing, nor does `ignore_index`), or "accuracy", the share of pixels that are right.
         ignore_index: class number of pixels that count for nothing.
         classes: number of classes, where it is not the largest class number of the data + 1.
     """
@@ -35,6 +35,7 @@ class Segmentation(Task):
     example: ClassVar[str] = "pixel"
     block: ClassVar[int] = 50
     has_logits: ClassVar[bool] = True
+    only_shown: ClassVar[tuple[str, ...]] = ("metric",)
 
     metric: Literal["iou", "accuracy"] = "iou"
     ignore_index: int | None = None
@@ -73,7 +74,9 @@ class Segmentation(Task):
         loss, pixels, right, *counts = sums
         classes = len(counts) // 3
         both = zip(counts[:classes], counts[classes : 2 * classes], counts[2 * classes :], strict=True)
-        known = [hit / (predicted + there - hit) for hit, predicted, there in both if predicted + there]
+        unions = [(hit, predicted + there - hit) for hit, predicted, there in both]
+        # No counted pixel is of the ignored class: one stray prediction would count as a class with IoU 0.
+        known = [hit / union for place, (hit, union) in enumerate(unions) if union and place != self.ignore_index]
         return ratio(loss, pixels), ratio(sum(known), len(known)), ratio(right, pixels)
 
     def _counted(self, targets: Tensor) -> Tensor:
@@ -84,7 +87,12 @@ class Segmentation(Task):
 
     def check_data(self, data: Description, source: str) -> None:
         """Check that there is a class number for each pixel."""
-        if data.target_dtype != "int64" or not data.output_shape or not self.outputs(data):
+        if data.target_dtype == "int64" and data.output_shape and not self.outputs(data):
+            raise InputError(
+                f"task: segmentation: {source} has class numbers below 0, so the data do not give the number of "
+                "classes: set task.classes, and task.ignore_index to the number of pixels that count for nothing"
+            )
+        if data.target_dtype != "int64" or not data.output_shape:
             raise InputError(
                 f"task: segmentation needs an integer class number for each pixel, as (N, height, width), but "
                 f"{source} has {kind_of(data)}; choose another task, or save such targets"

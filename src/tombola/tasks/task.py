@@ -43,14 +43,15 @@ class Task(Section):
         plain_cross_entropy: whether loss and metrics are exactly mean cross-entropy and accuracy: engines with a loss
             of their own serve such a task alone.
         has_logits: whether the output holds scores of a softmax or sigmoid, which a temperature may divide.
-        only_shown: names of fields that change no result: the choice among metrics, a unit.
+        only_shown: names of fields that change no result, such as the choice among metrics: no part of a run's
+            identity. Of its own class only: a subclass may compute with a field that its parent only shows.
     """
 
     metrics: ClassVar[tuple[Metric, ...]]
     example: ClassVar[str] = "example"
     block: ClassVar[int] = 1000
     has_logits: ClassVar[bool] = False
-    only_shown: ClassVar[tuple[str, ...]] = ("metric", "unit")
+    only_shown: ClassVar[tuple[str, ...]] = ()
 
     @property
     def plain_cross_entropy(self) -> bool:
