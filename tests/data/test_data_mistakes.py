@@ -1,12 +1,17 @@
 """Return values of a user's function that look right and would train on something else."""
 
+import pickle
+
 import numpy as np
 import own_data
 import pytest
+from small_studies import small_study
 
-from tombola.data import functions
+from tombola.data import DataSettings, fingerprint, forget_copies, functions, load, look_again
+from tombola.data.reading import Fetcher, Wanted
 from tombola.data.streams import Stream
-from tombola.errors import DataError
+from tombola.errors import DataError, InputError
+from tombola.studies import make_plan
 
 X, Y = np.arange(24, dtype=np.float32).reshape(6, 4), np.array([0, 1, 2, 0, 1, 2])
 PAIR = (X, Y)
@@ -112,3 +117,54 @@ def test_large_whole_numbers_can_be_learned_but_are_no_classes(made):
     np.testing.assert_array_equal(found.train_targets, Y + 2**40)
     with pytest.raises(DataError, match="which int64 can't; convert them to float64"):
         made(both((X, Y.astype(np.uint64) + np.uint64(2**63))))
+
+
+# Data that change
+
+
+def test_each_plan_asks_a_function_again(monkeypatch):
+    """In a notebook, the files that the function reads may have changed since the last study."""
+    settings = {"source": "own_data:made", "validation": 10}
+    jobs = []
+    for seed in (1, 1, 5):
+        data = own_data.clusters(90, seed), own_data.clusters(30, 2)
+        monkeypatch.setattr(own_data, "made", lambda data=data: data, raising=False)
+        jobs.append(set(make_plan(small_study(data=settings)).work))
+        np.testing.assert_array_equal(load(DataSettings(**settings)).train_inputs, data[0][0])
+    assert jobs[0] == jobs[1]
+    assert not jobs[0] & jobs[2]
+
+
+def test_data_that_change_after_the_plan_are_noticed_in_the_same_process(monkeypatch):
+    settings = DataSettings(source="own_data:made", validation=10)
+    first, second = (own_data.clusters(90, seed) for seed in (1, 5))
+    monkeypatch.setattr(own_data, "made", lambda: (first, first), raising=False)
+    look_again()
+    assert fingerprint(settings)
+    forget_copies(load(settings))
+    monkeypatch.setattr(own_data, "made", lambda: (second, second))
+    with pytest.raises(DataError, match="own_data:made has changed since the study was planned; run the command again"):
+        load(settings)
+    look_again()
+    np.testing.assert_array_equal(load(settings).train_inputs, second[0])
+
+
+def test_a_process_that_reads_ahead_compares_its_data(monkeypatch):
+    first, second = (own_data.clusters(90, seed) for seed in (1, 5))
+    monkeypatch.setattr(own_data, "made", lambda: both(first, classes=3), raising=False)
+    fetcher = Fetcher("own_data:made", {}, Stream("own_data:made", {}))
+    wanted = Wanted("train", np.arange(5))
+    elsewhere = pickle.loads(pickle.dumps(fetcher))
+    np.testing.assert_array_equal(elsewhere.take(wanted)[0], first[0][:5])
+    elsewhere = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(fetcher))))
+    monkeypatch.setattr(own_data, "made", lambda: both(second, classes=3))
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"other data in a process that reads ahead.*sort what it makes"):
+            elsewhere.take(wanted)
+
+
+def test_a_validation_split_that_ignores_its_generator_is_refused(monkeypatch):
+    drawn = np.random.default_rng(0)
+    monkeypatch.setattr(own_data, "rows", lambda inputs, *_: drawn.permutation(len(inputs))[:10], raising=False)
+    with pytest.raises(InputError, match="own_data:rows' set other examples aside when it was called again"):
+        make_plan(small_study(data={"source": "own_data:arrays", "validation": "own_data:rows"}))

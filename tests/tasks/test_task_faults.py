@@ -204,7 +204,9 @@ def test_a_margin_that_means_nothing(name, field, margin, message):
 
 
 def changed_source(monkeypatch, kind, **fields):
-    """Make another data set of a known source."""
+    """Make another data set of a known source, which the process remembers by its name: to be called once a test."""
+    for remembered in (sources._remember, sources._remember_fingerprint, sources._remember_description):
+        remembered.cache_clear()
     known = task_nets.dataset(kind)
     arrays = {"name": kind, "classes": known.classes}
     arrays |= {

@@ -1,15 +1,20 @@
 """Settings and data that look right, and would learn or measure something else."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from test_task_faults import changed_source, refused
 from torch import nn
 
 import tombola
-from tombola.data import Description, Part
+from tombola.data import DataSettings, Description, Part
+from tombola.studies.recipe_checks import check_recipe
+from tombola.tasks import Classification
 from tombola.tasks.language_model import LanguageModel
 from tombola.tasks.segmentation import Segmentation
 from tombola.tasks.settings import TaskSettings
+from tombola.training.recipe import Recipe
 
 
 @pytest.mark.parametrize("kind", ["flip", "crop"])
@@ -19,6 +24,14 @@ def test_pictures_do_not_move_without_their_targets(kind):
         "segmentation",
         training__augment=[kind],
     )
+
+
+@pytest.mark.parametrize(("shape", "fits"), [((4, 9), False), ((2, 4, 4, 4), False), ((9,), True), ((3, 4, 4), True)])
+def test_only_images_have_channels_to_normalise(shape, fits):
+    data, settings = Description(shape, 2, 9, 9), DataSettings(source="my:data", validation=2, normalise="channel")
+    task = Classification()
+    with nullcontext() if fits else pytest.raises(tombola.InputError, match="needs images or feature vectors"):
+        check_recipe(Recipe(iterations=9, batch_size=4, lr=0.1), 9, nn.Identity, data, task, settings)
 
 
 def test_options_of_a_task_of_ones_own_are_part_of_the_identity():

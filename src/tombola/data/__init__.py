@@ -21,6 +21,7 @@ from tombola.data.sources import (
     fingerprint,
     forget_copies,
     load,
+    look_again,
 )
 from tombola.data.splitting import AnyDataset, rows_of, split
 
@@ -47,6 +48,7 @@ __all__ = [
     "forget_copies",
     "is_one_shape",
     "load",
+    "look_again",
     "random_inputs",
     "random_tensors",
     "rows_of",

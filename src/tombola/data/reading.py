@@ -68,9 +68,11 @@ class Fetcher:
     def __init__(self, name: str, arguments: Mapping[str, Any], stream: Stream | None = None):
         self.name, self.arguments = name, arguments
         self.folders, self._stream = user_folders(), stream
+        self._content: list[Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_stream": None}
+        content = self._content if self._stream is None else self._stream.content
+        return {**vars(self), "_stream": None, "_content": content}
 
     def __getitems__(self, wanted: Wanted) -> tuple[Arrays, Arrays] | Failure:
         """Return inputs and targets [N, ...] of examples, or why they can't be read."""
@@ -87,7 +89,13 @@ class Fetcher:
         """
         if self._stream is None:
             add_user_folders(self.folders)
-            self._stream = Stream(self.name, self.arguments)
+            stream = Stream(self.name, self.arguments)
+            if self._content is not None and stream.content != self._content:
+                raise DataError(
+                    f"{self.name} returned other data in a process that reads ahead; it must return the same data in "
+                    "each process: sort what it makes of sets and folders"
+                )
+            self._stream = stream
         inputs, targets = self._stream.take(wanted.which, wanted.numbers.tolist())
         if wanted.scaling is None:
             return inputs, targets

@@ -15,7 +15,7 @@ from tombola.data import cifar, digits, functions, own, permuted, published
 from tombola.data.dataset import Description
 from tombola.data.settings import DataSettings
 from tombola.data.splitting import AnyDataset, held_out, own_rows
-from tombola.errors import InputError, nearest
+from tombola.errors import DataError, InputError, nearest
 from tombola.paths import local_path
 from tombola.registry import code_fingerprint, names
 from tombola.seeds import Seeds
@@ -172,6 +172,18 @@ def forget_copies(dataset: AnyDataset) -> None:
         _remember.cache_clear()
 
 
+_FIRST: dict[tuple[str, Place], str] = {}
+"""Fingerprints of what users' functions gave when they were first asked: identities of runs come from these."""
+
+
+def look_again() -> None:
+    """Forget what users' functions gave: the files that they read may have changed since, as in a notebook."""
+    if _FIRST:
+        _FIRST.clear()
+        for remembered in (_remember, _remember_fingerprint, _remember_description):
+            remembered.cache_clear()
+
+
 def _source(settings: DataSettings) -> Source:
     return _source_named(settings.source)
 
@@ -190,6 +202,12 @@ def _source_named(name: str) -> Source:
 
         return streamed.Streamed(name, arguments)
 
+    def load(place: Place) -> AnyDataset:
+        made = make(place)
+        if _FIRST.setdefault((name, place), made.fingerprint) != made.fingerprint:
+            raise DataError(f"{name} has changed since the study was planned; run the command again")
+        return made
+
     def again(place: Place) -> AnyDataset:
         first = _remember(name, place)
         functions.check_same_again(first, make(place))
@@ -197,7 +215,7 @@ def _source_named(name: str) -> Source:
 
     return Source(
         describe=lambda place: again(place).description,
-        load=make,
+        load=load,
         fingerprint=lambda place: _remember(name, place).fingerprint,
     )
 

@@ -25,6 +25,10 @@ class AnyDataset(Protocol):
         """For messages."""
 
     @property
+    def fingerprint(self) -> str:
+        """Identity of the content; "" where the name suffices."""
+
+    @property
     def classes(self) -> int | None:
         """Number of classes; None where the targets are not class numbers."""
 
@@ -164,11 +168,19 @@ def own_rows(dataset: Dataset, name: str, seeds: Seeds) -> np.ndarray:
     function = resolve(name, {}, "validation split")
     available = dataset.examples
     try:
-        rows = np.asarray(function(dataset.train_inputs, dataset.train_targets, seeds.generator("split")))
+        rows, again = (
+            np.asarray(function(dataset.train_inputs, dataset.train_targets, seeds.generator("split")))
+            for _ in range(2)
+        )
     except Exception as error:
         raise InputError(
             f"{where} failed: {type(error).__name__}: {error}; tombola calls it as function(inputs, targets, generator)"
         ) from error
+    if not np.array_equal(rows, again):
+        raise InputError(
+            f"{where} set other examples aside when it was called again with an equal generator; draw only from the "
+            "generator that it receives"
+        )
     if rows.dtype == bool and rows.shape == (available,):
         rows = np.flatnonzero(rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 from tombola.data.dataset import Arrays, Tokens, are_tokens, each_array
 from tombola.data.forms import leaves
-from tombola.data.functions import UNSAID, call, check_alike, in_words, kinds, structured_like, whole_number
+from tombola.data.functions import UNSAID, call, check_alike, digest_of, in_words, kinds, structured_like, whole_number
 from tombola.errors import DataError
+from tombola.seeds import Seeds
+
+PROBES = 16  # examples of each part that identify the data
 
 
 class Stream:
@@ -45,6 +50,19 @@ class Stream:
         self.tokens = _tokens(name, returned.tokens, inputs)
         self.classes = _classes(name, returned.classes, targets)
         self.sample: tuple[Arrays, Arrays] = inputs, self._numbered("train", targets, [0])
+
+    @cached_property
+    def content(self) -> list[Any]:
+        """What identifies the data without reading them all: each part's length, types and shapes, and a few examples.
+
+        They are the first, the last, and others drawn at random.
+        """
+        found: list[Any] = []
+        for which, rows in self.rows.items():
+            drawn = torch.randint(len(rows), (PROBES - 2,), generator=Seeds(0, 0).generator("examples", which))
+            inputs, targets = self.take(which, sorted({0, len(rows) - 1, *drawn.tolist()}))
+            found += [len(rows), kinds(inputs), kinds(targets), digest_of(inputs, targets)]
+        return found
 
     def take(self, which: str, numbers: Sequence[int]) -> tuple[Arrays, Arrays]:
         """Return inputs and targets of some examples of "train" or "test", raw, targets as numbers.

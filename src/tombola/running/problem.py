@@ -39,7 +39,8 @@ def splits_of(item: Item, options: RunOptions, device: str | None = None) -> dat
     settings = spec.data.model_copy(update={"path": item.data_file, "stream_workers": item.readers})
     if spec.data_code and spec.data_code != data.fingerprint(settings, root):
         raise InputError(
-            f"{item.data_file or settings.source} has changed since the study was planned; run the command again"
+            f"{item.data_file or settings.source} has changed since the study was planned; run the command again, and "
+            "if it says so again, sort what a function makes of sets and folders"
         )
     if not spec.network.is_code(spec.network_code):
         raise InputError(f"the code of {spec.network.name} has changed since the study was planned; start again")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tombola.data import Description, describe, fingerprint
+from tombola.data import Description, describe, fingerprint, look_again
 from tombola.errors import InputError
 from tombola.networks import (
     NETWORKS,
@@ -143,6 +143,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
 
         return make_own_plan(study, max_runs)
     check_size(runs_of(study), max_runs)
+    look_again()
     data, task = describe(study.data, root), study.task.make()
     task.check_data(data, study.data.source)
     build = network_for(study.network, data, task)

@@ -57,6 +57,11 @@ def check_recipe(
             f"data.normalise={settings.normalise} needs one input, but {settings.source} has {len(data.input_shape)}; "
             "scale the inputs in that function, and set data.normalise: none"
         )
+    if settings.normalise == "channel" and len(data.input_shape) not in (1, 3):
+        raise InputError(
+            f"data.normalise=channel needs images or feature vectors, but an example of {settings.source} has shape "
+            f"{data.input_shape}; set normalise: feature, or scale the inputs yourself and set normalise: none"
+        )
     if recipe.own_augment:
         inputs = task.made_up(data).inputs
         for name in recipe.own_augment:
