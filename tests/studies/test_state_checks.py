@@ -264,6 +264,50 @@ def test_a_study_refuses_a_network_that_changes_its_inputs():
         check_state_of_study(seeded(Halving), Classification(), DATA, PRUNABLE, "network 'n'")
 
 
+class Changing(Net):
+    """Changes its weights in forward, always or while it trains."""
+
+    def __init__(self, how, always=True):
+        super().__init__()
+        self.how, self.always = how, always
+
+    def forward(self, x):
+        if self.training or self.always:
+            self.how(self.a.weight)
+        return super().forward(x)
+
+
+def centre(weight):
+    weight.data -= weight.data.mean()
+
+
+def clamp(weight):
+    with torch.no_grad():
+        weight.clamp_(-1, 1)  # beyond all that are drawn
+
+
+@pytest.mark.parametrize("always", [True, False])
+@pytest.mark.parametrize("how", [centre, clamp])
+def test_a_study_refuses_a_network_that_changes_its_weights(how, always):
+    net = seeded(partial(Changing, how, always))
+    with pytest.raises(InputError, match=r"changes its weight 'a\.weight' in forward"):
+        check_state_of_study(net, Classification(), DATA, PRUNABLE, "network 'n'")
+    check_state_of_study(net, Classification(), DATA, (), "network 'n'")
+
+
+class Renormed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.out = nn.Embedding(9, 4, max_norm=0.1), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.out(self.table(x.long().clamp(0, 8)).mean(1))
+
+
+def test_an_embedding_may_scale_its_rows():
+    check_state_of_study(seeded(Renormed), Classification(), DATA, ("table.weight", "out.weight"), "network 'n'")
+
+
 class ClassMasked(Projected):
     def forward(self, x):
         return super().forward(x) + torch.tensor([0.0, -torch.inf])

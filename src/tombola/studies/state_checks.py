@@ -19,6 +19,7 @@ from tombola.seeds import own_draws, seed_draws
 from tombola.tasks import Task
 
 EXAMPLES = 4  # of the synthetic batch
+LARGE = 100.0  # times: weights that a network keeps within bounds go beyond them
 ROUNDING, ROUNDING_GPU = 1e-5, 1e-3  # relative differences that are none; sums on a GPU come in any order
 PLAIN = (bool, int, float, str, type(None), Tensor)
 
@@ -49,13 +50,38 @@ def check_state_of_study(
     require_tensors(module, what)
     _check_memory(module, other, lambda: _seen(trained, make(0)), prunable, what)
     _seen(trained, module)  # counters count, averages move, caches fill
-    _seen(evaluated, make(0))
+    _check_weights(make(0), (evaluated, trained), prunable, what)
     if not all(map(_is_same, _tensors(batch), before)):
         raise InputError(
             f"{what} changes its inputs in place, so it would change the data of later evaluations; let its forward "
             "work on a copy, such as x = x * 0.5"
         )
     _compare(module, other, (evaluated, trained), what)
+
+
+def _check_weights(module: nn.Module, looks: tuple[Look, ...], prunable: Container[str], what: str) -> None:
+    """Check that no forward pass changes weights: a mask would not hold them, and engines would not agree.
+
+    Embeddings may: `max_norm` scales rows, in which zeros stay zeros.
+
+    Raises:
+        InputError: one does.
+    """
+    scaled = {id(each.weight) for each in module.modules() if getattr(each, "max_norm", None) is not None}
+    weights = {name: each for name, each in module.named_parameters() if name in prunable and id(each) not in scaled}
+    with torch.no_grad():
+        for weight in weights.values():
+            weight.mul_(LARGE)
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    for look in looks:
+        _seen(look, module)
+    for name, weight in weights.items():
+        if not _is_same(weight.detach(), before[name]):
+            raise InputError(
+                f"{what} changes its weight {name!r} in forward, so pruned weights would come back, or the change "
+                "would be lost; compute with a copy, such as weight = self.weight.clamp(-1, 1), or use "
+                "torch.nn.utils.parametrize"
+            )
 
 
 def require_tensors(module: nn.Module, what: str) -> None:
