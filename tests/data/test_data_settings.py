@@ -30,7 +30,7 @@ def test_other_sources_have_none(source):
         DataSettings(source=source, validation=1, path="own.npz")
 
 
-@pytest.mark.parametrize("validation", [-1, 1.5, None])
+@pytest.mark.parametrize("validation", [-1, 1.0, 1.5, None])
 def test_validation_is_a_number_of_examples(validation):
     with pytest.raises(ValidationError):
         DataSettings(source="mnist", validation=validation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tombola.data.normalising import Normalise
 from tombola.registry import OWN_NAME, named
@@ -56,6 +56,13 @@ class DataSettings(Section):
     def written_forms(cls, fields: JsonSchema) -> list[JsonSchema]:
         """Accept a plain string for the source; the size of the split is then inherited."""
         return [fields["properties"]["source"], fields]
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        if isinstance(value, float) and value == 1:
+            raise ValueError("1.0 is neither a share below 1 nor a number of examples; write 0.1 or 1000, for instance")
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> DataSettings:
