@@ -105,6 +105,23 @@ def test_bfloat16_takes_the_steps_of_a_plain_loop(settings):
             assert functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.97, name
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+def test_bfloat16_trains_convolutions_of_volumes_beside_those_of_images(stacked):
+    def build():
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.Unflatten(1, (1, 4)), nn.Conv3d(1, 2, 3), nn.Flatten(), nn.Linear(144, 4)
+        )
+
+    start, settings = start_of(build), recipe(**SGD, precision="bfloat16")
+    engine = stack(build, [start, start], settings) if stacked else engine_at(build, start, settings)
+    engine.advance(3)
+    for name, keep in start.mask.items():
+        assert bool((engine.weights()[name][keep] != start.weights[name][keep]).any())
+    layers = DenseEngine(build, [start], settings, 10, CPU)._module
+    assert layers[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert layers[2].weight.is_contiguous()
+
+
 def test_a_level_begins_with_the_initial_network_times_the_mask(tmp_path):
     """Statistics of batch norm included: they are those of a network that has seen nothing."""
     arguments = {"depth": 8, "width": 2}

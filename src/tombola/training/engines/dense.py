@@ -135,8 +135,14 @@ class DenseEngine:
 
 
 def for_half(module: nn.Module) -> nn.Module:
-    """Return a module made ready for bfloat16, in which convolutions are fast only with channels last."""
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    """Return a module made ready for bfloat16, in which convolutions are fast only with channels last.
+
+    The module is changed in place. Weights of three-dimensional convolutions stay as they are.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.to(dtype=tensor.dtype, memory_format=torch.channels_last)
+    return module
 
 
 def output_of(task: Task, module: nn.Module, batch: Part, half: bool) -> Any:
