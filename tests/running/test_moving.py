@@ -1,6 +1,7 @@
 """Masks that move within a run: each method against its paper's formulas and a plain loop, and in studies."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -18,6 +19,7 @@ from tombola.pruning import Mask
 from tombola.running.results import Results
 from tombola.studies import make_plan
 from tombola.training.engine import ReplicaState
+from tombola.training.engines.dense import DenseEngine
 from tombola.training.engines.moving import MovingEngine
 from tombola.training.moving import Moving
 from tombola.training.order import Order
@@ -196,7 +198,36 @@ def test_every_step_is_that_of_a_plain_loop(method, settings):
     assert len(seen) == {"gradual": 4, "set": 1, "rigl": 1, "ac-dc": 2}[method]
 
 
-@pytest.mark.parametrize("settings", [SGD, ADAM], ids=["sgd", "adam"])
+FRESH = {
+    "nadam": {"optimizer": "torch.optim:NAdam"},
+    "asgd": {"optimizer": "torch.optim:ASGD", "lr": 0.1},
+    "rprop": {"optimizer": "torch.optim:Rprop"},
+    "adagrad": {"optimizer": "torch.optim:Adagrad", "optimizer_options": {"initial_accumulator_value": 0.1}},
+    "dampened": SGD | {"optimizer_options": {"dampening": 0.5}},
+    "adam": ADAM,
+}
+
+
+@pytest.mark.parametrize("settings", FRESH.values(), ids=FRESH)
+def test_a_dense_phase_of_ac_dc_begins_as_a_new_optimiser_does(settings):
+    start, settings = start_of(moving("ac-dc")), recipe(**settings)
+    engine = MovingEngine(MLP, [start], settings, 100, CPU)
+    engine.advance(6)
+    before = engine.weights()
+    engine.advance(1)
+    full = {"weights": before, "iteration": 6, "moving": None}
+    plain = DenseEngine(MLP, [replace(start, **full)], settings, 100, CPU)
+    plain.advance(1)
+    expected, state, ours = plain.weights(), plain.optimizer_state(), engine.optimizer_state()
+    close = partial(torch.allclose, rtol=1e-6, atol=1e-7)  # a late momentum rounds once more than a first one
+    for name in start.moving.counts:
+        assert close(engine.weights()[name], expected[name])
+        slots = {key: value for key, value in state.items() if key.endswith(f"/{name}")}
+        assert all(close(ours[key], value) for key, value in slots.items())
+        assert {key for key in ours if key.endswith(f"/{name}")} == {*slots, f"keep/{name}"}
+
+
+@pytest.mark.parametrize("settings", [SGD, ADAM, FRESH["nadam"]], ids=["sgd", "adam", "nadam"])
 @pytest.mark.parametrize("method", METHODS)
 def test_resumed_is_bit_equal(method, settings):
     start, settings = start_of(moving(method)), recipe(**settings, schedule="cosine")

@@ -14,6 +14,7 @@ from tombola.pruning.select import lowest
 from tombola.training.engine import NetworkFactory, ReplicaState
 from tombola.training.engines.cleared import Pruned
 from tombola.training.engines.dense import DenseEngine, copied
+from tombola.training.optimizers import make_optimizer
 from tombola.training.recipe import Recipe
 
 KEEP = "keep"  # what `optimizer_state` calls the mask: "keep/fc1.weight"
@@ -84,6 +85,8 @@ class MovingEngine(DenseEngine):
             }
             rule = move[self._moving.method]
             self._keep = {name: rule(name, self._parameters[name]).cpu() for name in self._keep}
+            if self._moving.method == "ac-dc" and self._moving.is_dense(self.iteration):
+                self._forget()
             self._apply()
             if self._moving.method == "rigl":
                 self._optimizer.zero_grad()
@@ -98,13 +101,22 @@ class MovingEngine(DenseEngine):
     def _phase(self, name: str, parameter: nn.Parameter) -> Tensor:
         """Return all weights in a dense phase, the largest ones where a compressed phase begins (Peste et al. 2021)."""
         if self._moving.is_dense(self.iteration):
-            # The paper resets momentum when weights come back. With Adam's moments its step count goes back to 0, too:
-            # without bias correction its first steps would be about twice as long.
-            for slot in self._optimizer.state[parameter].values():
-                if isinstance(slot, Tensor):
-                    slot.zero_()
             return torch.ones_like(self._keep[name])
         return _largest(parameter.detach().abs(), self._keep[name].to(parameter.device), self._moving.counts[name])
+
+    def _forget(self) -> None:
+        """Give the masked layers the optimiser state of a new run.
+
+        The paper resets momentum when weights come back. With Adam's moments its step count goes back to 0, too:
+        without bias correction its first steps would be about twice as long. Other optimisers do not begin at zeros, or
+        make their state when they are made themselves.
+        """
+        fresh = make_optimizer(self._recipe, list(self._parameters.items())).state
+        for name in self._keep:
+            parameter = self._parameters[name]
+            mine = self._optimizer.state[parameter]
+            mine.clear()
+            mine.update(fresh.get(parameter, {}))
 
     def _regrown(self, name: str, parameter: nn.Parameter) -> Tensor:
         """Drop the smallest kept weights and grow as many: random ones (SET), or those of largest gradient (RigL)."""
