@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -102,6 +103,26 @@ def test_inputs_that_lie_feature_by_feature(examples: int, inputs: int) -> None:
     torch.testing.assert_close(
         sparse.unpack(sparse.live.grad)["weight"], dense.weight.grad * keep, rtol=1e-4, atol=1e-5
     )
+
+
+def test_layers_may_be_called_by_keyword() -> None:
+    kinds = [nn.Linear(5, 4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.MaxPool2d(2), nn.Dropout(0.0)]
+    inputs = torch.randn(6, 4, 8, 5)
+
+    class Called(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(copy.deepcopy(kinds))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = layer(input=x)
+            return x
+
+    dense, sparse = Called(), Called()
+    mask = Mask({f"layers.{n}.weight": torch.ones_like(kinds[n].weight, dtype=torch.bool) for n in (0, 1)})
+    assert len(sparsify(sparse, mask, {nn.Linear: 2.0, nn.Conv2d: 2.0})) == 2
+    torch.testing.assert_close(sparse(inputs), dense(inputs))
 
 
 def test_weight_and_bias_can_be_used_directly() -> None:

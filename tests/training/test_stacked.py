@@ -211,6 +211,17 @@ def between_convolutions():
     )
 
 
+class ByKeyword(small_nets.Dropping):
+    """Calls its dropout layer by keyword."""
+
+    def forward(self, x):
+        return self.fc2(self.drop(input=torch.relu(self.fc1(x.flatten(1)))))
+
+
+def test_dropout_may_be_called_by_keyword():
+    assert not StackedEngine.why_not_network(partial(ByKeyword, VECTORS, 4), torch.zeros(1, *VECTORS))
+
+
 def test_bfloat16_convolutions_lie_in_a_stack_as_they_do_alone():
     """With the channels last: so does the batched result, and dropout between convolutions drops the same numbers."""
     starts, settings = starts_of(between_convolutions, IMAGES), recipe(**SGD, precision="bfloat16")

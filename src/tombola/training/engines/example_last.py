@@ -44,11 +44,11 @@ def is_example_last(images: Tensor) -> bool:
 class ExampleLastMaxPool2d(nn.MaxPool2d):
     """Max pooling that leaves the examples last where they are; anything else is pooled as usual."""
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Return what `nn.MaxPool2d` does."""
-        if not is_example_last(inputs) or inputs.dtype != torch.float32:
-            return super().forward(inputs)
-        result: Tensor = _MaxPool.apply(inputs, window_of(self))
+        if not is_example_last(input) or input.dtype != torch.float32:
+            return super().forward(input)
+        result: Tensor = _MaxPool.apply(input, window_of(self))
         return result
 
 
@@ -69,12 +69,12 @@ def pools_plainly(layer: nn.MaxPool2d) -> bool:
 class UsualDropout(nn.Dropout):
     """Dropout that drops the same numbers of images with the examples last as of images laid out as usual."""
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Return what `nn.Dropout` does of contiguous inputs."""
-        if inputs.is_contiguous() or not self.training:
-            return super().forward(inputs)
-        factors = functional.dropout(torch.ones(inputs.shape, dtype=inputs.dtype), self.p)
-        return inputs.mul_(factors) if self.inplace else inputs * factors
+        if input.is_contiguous() or not self.training:
+            return super().forward(input)
+        factors = functional.dropout(torch.ones(input.shape, dtype=input.dtype), self.p)
+        return input.mul_(factors) if self.inplace else input * factors
 
 
 class _MaxPool(torch.autograd.Function):
@@ -122,18 +122,18 @@ class ExampleLastBatchNorm2d(nn.BatchNorm2d):
 
     rectifies = False
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Return what `nn.BatchNorm2d` does, or a ReLU of that."""
-        if not is_example_last(inputs) or inputs.dtype != torch.float32:
-            normed = super().forward(inputs)
+        if not is_example_last(input) or input.dtype != torch.float32:
+            normed = super().forward(input)
             return torch.relu(normed) if self.rectifies else normed
         batch = self.training or self.running_mean is None
         factor = self._count() if self.training and self.track_running_stats else 0.0
-        result, mean, variance = _Norm.apply(inputs, self.weight, self.bias, self, batch)
+        result, mean, variance = _Norm.apply(input, self.weight, self.bias, self, batch)
         if factor:
             assert self.running_mean is not None
             assert self.running_var is not None
-            numbers = inputs.numel() // inputs.shape[1]
+            numbers = input.numel() // input.shape[1]
             self.running_mean.lerp_(mean, factor)
             self.running_var.lerp_(variance * (numbers / (numbers - 1)), factor)
         return result

@@ -40,15 +40,15 @@ class SparseConv2d(SparseLayer):
         self.window: Window | None = None  # as high and wide as its strides
         self.live = nn.Parameter(self.pack(tensors))
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Return float32 [examples, outputs, height, width] of [examples, channels, height, width]."""
-        if inputs.dim() == 3:
-            return self.forward(inputs[None])[0]
+        if input.dim() == 3:
+            return self.forward(input[None])[0]
         channels = self.plan.geometry.channels
-        if inputs.dim() != 4 or inputs.shape[1] != channels:
-            raise ValueError(f"expected [examples, {channels}, height, width], got {list(inputs.shape)}")
+        if input.dim() != 4 or input.shape[1] != channels:
+            raise ValueError(f"expected [examples, {channels}, height, width], got {list(input.shape)}")
         # A tile's halo holds a position of all examples: with more of them it would not fit the cache.
-        parts = inputs.split(CHUNK) if len(inputs) > CHUNK else (inputs,)
+        parts = input.split(CHUNK) if len(input) > CHUNK else (input,)
         results = [_Convolution.apply(part.float(), self.live, self) for part in parts]
         return results[0] if len(results) == 1 else torch.cat(results)
 

@@ -31,11 +31,11 @@ class SparseLinear(SparseLayer):
         self.slots = self.layout.slots
         self.live = nn.Parameter(self.pack({"weight": weight} if bias is None else {"weight": weight, "bias": bias}))
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Return float32 [..., outputs] of [..., inputs]."""
-        rows = inputs.reshape(-1, self.in_features).float()
+        rows = input.reshape(-1, self.in_features).float()
         results: Tensor = _Product.apply(rows, self.live, self.layout.wiring)
-        return results.view(*inputs.shape[:-1], self.out_features)
+        return results.view(*input.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         weights = len(self.layout.wiring.sources)

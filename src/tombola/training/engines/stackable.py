@@ -38,9 +38,9 @@ class GivenDropout(nn.Module):
         super().__init__()
         self.register_buffer("factors", torch.ones(()), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Return the inputs times the factors, or as they are in evaluation."""
-        return x * self.factors if self.training else x
+        return input * self.factors if self.training else input
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ class StackableModule:
             return []
         called: list[tuple[str, Tensor]] = []
 
-        def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            return lambda _, inputs: called.append((name, torch.ones_like(inputs[0])))
+        def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor]], None]:
+            return lambda _, given, options: called.append((name, torch.ones_like(*given, *options.values())))
 
-        hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in layers.items()]
+        hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in layers.items()]
         with torch.no_grad(), own_draws(self._device), self._naming_the_layer():
             self({}, {}, batch)
         for hook in hooks:
