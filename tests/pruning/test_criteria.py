@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from tombola.pruning import CRITERIA, SkipRound, Snapshots
 from tombola.seeds import Seeds
+from tombola.training.order import Order
 
 
 def snapshots(**moments):
@@ -84,3 +85,21 @@ def test_the_gradients_of_a_run_are_those_of_the_batch_that_would_have_come_next
     for name, parameter in module.named_parameters():
         assert torch.allclose(found[name], parameter.grad, atol=1e-7)
     assert any(bool((found[name][~keep] != 0).any()) for name, keep in parent.mask.items())  # of pruned weights too
+
+
+def test_a_frozen_layer_has_gradients_to_be_pruned_by(tmp_path):
+    from small_studies import OPTIONS, find, run_study
+
+    from tombola.running.problem import build_of, splits_of
+
+    changes = {"network": "small_nets:frozen", "pruning__criterion": "gradient", "pruning__rounds": 1}
+    plan, store = run_study(tmp_path, arms=["one-shot"], **changes)
+    dense, item = find(plan, "one-shot", 0), find(plan, "one-shot", 1)
+    splits = splits_of(dense, OPTIONS)
+    module = build_of(dense, splits)().requires_grad_()
+    module.load_state_dict(store.load(dense.id).snapshots["final"])
+    (batch,) = Order(len(splits.train), 60, dense.spec.seeds).batches(12, 1)
+    functional.cross_entropy(module(splits.train.inputs[batch]), splits.train.targets[batch]).backward()
+    scores = (module[1].weight.detach() * module[1].weight.grad).abs()
+    keep = store.load(item.id).mask["1.weight"]
+    assert float(scores[keep].min()) > float(scores[~keep].max()) > 0

@@ -31,6 +31,71 @@ def norms_of(layer, x):
     return input_norms(layer, ["weight"], lambda: layer(x))["weight"]
 
 
+class Direct(nn.Module):
+    """Its first matrix belongs to no layer."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.first, self.output = nn.Parameter(torch.randn(64, 8)), nn.Linear(8, classes)
+
+    def forward(self, x):
+        return self.output(torch.relu(x.flatten(1) @ self.first))
+
+
+def direct(classes):
+    return Direct(classes)
+
+
+class ByKeyword(nn.Module):
+    """Calls its layers by keyword."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv, self.linear = conv, nn.Linear(4 * 6 * 6, 3)
+
+    def forward(self, x):
+        return self.linear(input=self.conv(input=x).flatten(1))
+
+
+class Renamed(nn.Linear):
+    """A linear layer whose input has another name."""
+
+    def forward(self, numbers):
+        return super().forward(numbers)
+
+
+def test_layers_that_are_called_by_keyword_have_the_same_norms():
+    x, module = torch.randn(5, 2, 8, 8), ByKeyword(nn.Conv2d(2, 4, 3))
+    names = ["conv.weight", "linear.weight"]
+    found = input_norms(module, names, lambda: module(x))
+    plain = nn.Sequential(module.conv, nn.Flatten(), module.linear)
+    expected = input_norms(plain, ["0.weight", "2.weight"], lambda: plain(x))
+    for name, other in zip(names, expected, strict=True):
+        assert torch.equal(found[name], expected[other])
+
+
+def test_norms_are_not_those_of_some_calls_alone():
+    x, layer = torch.randn(5, 4), Renamed(4, 3)
+    with pytest.raises(InputError, match=r"can't see the inputs of layer 'weight'.*; set .* or exclude the layer"):
+        input_norms(layer, ["weight"], lambda: (layer(x), layer(numbers=x)))
+
+
+def test_norms_of_layers_that_need_none_are_left_out_where_they_can_not_be_seen():
+    module, x = recurrent((1, 8, 8), 3), torch.randn(4, 1, 8, 8)
+    names = [name for name, weight in module.named_parameters() if weight.dim() > 1]
+    found = input_norms(module, names, lambda: module(x), ["output.weight"])
+    assert list(found) == ["output.weight"]
+    assert list(input_norms(nn.ModuleList([module, nn.Linear(2, 2)]), ["1.weight"], lambda: None, [])) == []
+
+
+def test_what_a_study_excludes_needs_no_norms(tmp_path):
+    changes = {"network": "test_wanda:direct", "pruning__criterion": "wanda", "pruning__exclude": ["first"]}
+    plan, store = run_study(tmp_path, pruning__rounds=1, **changes)
+    mask = store.load(find(plan, "ticket", 1).id).mask
+    assert not bool(mask["output.weight"].all())
+    assert bool(mask["first"].all())
+
+
 def test_norms_of_a_linear_layer_are_over_examples_and_positions():
     x = torch.randn(4, 6, 5)
     assert torch.allclose(norms_of(nn.Linear(5, 3), x), x.double().flatten(0, 1).norm(dim=0)[None])
@@ -117,7 +182,8 @@ def test_an_arm_prunes_the_dense_run_by_it_beside_tickets_of_another_criterion(t
     [
         (
             {"network": "test_wanda:recurrent", "pruning__criterion": "wanda"},
-            "wanda needs the inputs of layer 'lstm.weight_ih_l0', of type LSTM; it knows linear layers",
+            "wanda needs the inputs of layer 'lstm.weight_ih_l0', of type LSTM; it knows linear layers.*; "
+            "set pruning.criterion to magnitude, or exclude the layer in pruning.exclude",
         ),
         ({"arms": [{"ticket": {"criterion": "wanda"}}]}, "criterion belongs to the arms one-shot and one-shot-reinit"),
         ({"arms": [{"one-shot": {"criterion": "wnada"}}]}, "unknown criterion 'wnada'"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from itertools import product
 from typing import Any
 
@@ -15,51 +15,72 @@ from tombola.errors import InputError
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def input_norms(module: nn.Module, names: Iterable[str], forward: Callable[[], object]) -> dict[str, Tensor]:
+UNSEEN = "set pruning.criterion to magnitude, or exclude the layer in pruning.exclude"
+
+
+def input_norms(
+    module: nn.Module,
+    names: Iterable[str],
+    forward: Callable[[], object],
+    needed: Container[str] | None = None,
+) -> dict[str, Tensor]:
     """Return, for each weight, the L2 norm of the inputs that it is multiplied by.
 
     Args:
         module: that is looked at.
         names: of weights of linear layers and convolutions.
         forward: runs the module on all examples.
+        needed: those of the names that must have norms; None for all. Others are left out where theirs can't be seen.
 
     Returns:
         Tensors that broadcast to the weights' shapes, float64: of a linear layer [1, inputs]; of a convolution
         [outputs or 1, inputs / groups, *window]. Norms are over examples and positions.
 
     Raises:
-        InputError: a weight belongs to no such layer, or the forward pass does not call its layer.
+        InputError: a needed weight belongs to no such layer, or the forward pass does not call its layer.
     """
     squares: dict[str, Tensor] = {}
+    hidden: set[str] = set()
     handles = []
+    names = list(names)
+    wanted = names if needed is None else [name for name in names if name in needed]
     for name in names:
         weight = module.get_parameter(name)
         owners = [layer for layer in module.modules() if any(own is weight for own in layer.parameters(recurse=False))]
-        for layer in owners:
-            if not isinstance(layer, (nn.Linear, *CONVOLUTIONS)):
-                raise InputError(
-                    f"wanda needs the inputs of layer {name.removesuffix('.weight')!r}, of type "
-                    f"{type(layer).__name__}; it knows linear layers and convolutions alone; "
-                    "set pruning.criterion to magnitude"
-                )
-            handles.append(layer.register_forward_pre_hook(_adding(squares, name)))
+        unknown = [layer for layer in owners if not isinstance(layer, (nn.Linear, *CONVOLUTIONS))]
+        if unknown and name in wanted:
+            raise InputError(
+                f"wanda needs the inputs of layer {name.removesuffix('.weight')!r}, of type "
+                f"{type(unknown[0]).__name__}; it knows linear layers and convolutions alone; {UNSEEN}"
+            )
+        for layer in () if unknown else owners:
+            handles.append(layer.register_forward_pre_hook(_adding(squares, hidden, name), with_kwargs=True))
     try:
         with torch.no_grad():
             forward()
     finally:
         for handle in handles:
             handle.remove()
-    if missing := [name for name in names if name not in squares]:
+    found = {name: each.sqrt() for name, each in squares.items() if name not in hidden}
+    if missing := [name for name in wanted if name not in found]:
         raise InputError(
             f"wanda can't see the inputs of layer {missing[0].removesuffix('.weight')!r}, which the forward pass does "
-            "not call as a module; set pruning.criterion to magnitude"
+            f"not call as a module on its `input`; {UNSEEN}"
         )
-    return {name: found.sqrt() for name, found in squares.items()}
+    return found
 
 
-def _adding(squares: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    def add(layer: nn.Module, given: tuple[Any, ...]) -> None:
-        x = given[0].detach().double()
+def _adding(
+    squares: dict[str, Tensor], hidden: set[str], name: str
+) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    """Return a hook that adds the inputs of a call; `name` goes into `hidden` where it can't find them."""
+
+    def add(layer: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> None:
+        x = given[0] if given else options.get("input")
+        if not isinstance(x, Tensor):
+            hidden.add(name)
+            return
+        x = x.detach().double()
         if isinstance(layer, nn.Linear):
             found = x.reshape(-1, x.shape[-1]).square().sum(0)[None]
         else:

@@ -50,7 +50,7 @@ class Snapshots:
             included.
         generator: for a criterion that draws; each trial, run and level has its own.
         norms: called without arguments, gives for each weight the L2 norm of the inputs that it is multiplied by, on
-            the same batch as `gradients`; see `tombola.pruning.activations`.
+            the same batch as `gradients`; see `tombola.pruning.activations`. A layer that is not pruned may be missing.
         goal: how much is to be kept.
         network: called without arguments, gives a fresh module with the weights `start`, in float32 and evaluation
             mode, on the CPU: of the dense run, the untrained network.
@@ -167,10 +167,10 @@ def wanda(snapshots: Snapshots) -> Mapping[str, Tensor]:
     The paper compares the weights of one output with one another alone. So the score is the rank among those that are
     left, as a share: the lowest of a layer are then an equal share of each output.
     """
-    norms = snapshots.norms()
     found = {}
-    for name, weight in snapshots.final.items():
-        products = weight.abs().double() * norms[name].to(weight.device)
+    for name, norms in snapshots.norms().items():
+        weight = snapshots.final[name]
+        products = weight.abs().double() * norms.to(weight.device)
         kept = snapshots.kept[name] if name in snapshots.kept else torch.ones_like(weight, dtype=torch.bool)
         # Pruned weights come last, behind all that are ranked.
         rows = products.masked_fill(~kept, torch.inf).reshape(len(weight), -1)

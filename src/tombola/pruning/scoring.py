@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -69,6 +69,7 @@ def try_criterion(
     data: Description,
     task: Task = CLASSIFICATION,
     examples: bool = False,
+    pruned: Sequence[str] | None = None,
 ) -> None:
     """Ask a criterion that may fail about synthetic weights, so that a fault shows before hours of training.
 
@@ -79,6 +80,7 @@ def try_criterion(
         data: what is known of the data.
         task: the task to learn.
         examples: whether it will be given examples.
+        pruned: names of the weights whose scores are needed; None for all.
 
     Raises:
         InputError: as in `scores_of`, or the scores are not of the weights' names and shapes.
@@ -92,11 +94,11 @@ def try_criterion(
         return {layer: torch.randn(shape, generator=generator) for layer, shape in shapes.items()}
 
     batch = task.made_up(data, task.few_count(data, EXAMPLES), generator)
-    mask, rates = Mask.full(dict(shapes)), dict.fromkeys(shapes, 0.5)
+    mask, rates = Mask.full(dict(shapes)), dict.fromkeys(shapes if pruned is None else pruned, 0.5)
 
     def norms() -> Mapping[str, Tensor]:
         module = network().eval()
-        return input_norms(module, shapes, lambda: task.tempered_loss(module, batch))
+        return input_norms(module, shapes, lambda: task.tempered_loss(module, batch), rates)
 
     snapshots = Snapshots(
         weights(),
@@ -106,7 +108,7 @@ def try_criterion(
         weights,
         generator,
         norms=norms,
-        goal=Goal(tuple(shapes), kept_of(mask.counts(), [rates])),
+        goal=Goal(tuple(rates), kept_of(mask.counts(), [rates])),
         network=lambda: network().eval(),
         input_shape=data.input_shape,
     )

@@ -15,6 +15,7 @@ import tombola.data as data
 from tombola.networks import examined, initialised
 from tombola.pruning import Goal, Mask, SkipRound, Snapshots, kept_of
 from tombola.pruning.activations import input_norms
+from tombola.pruning.at_init.weights import differentiable
 from tombola.pruning.search import find_mask
 from tombola.running.files import Damaged
 from tombola.running.options import RunOptions
@@ -223,8 +224,12 @@ def _snapshots(
 
 
 def _gradients(search: MaskSearch, parent: Parent, build: Callable[[], nn.Module], splits: data.Splits) -> Weights:
-    """Return the gradient at the end of a run, on the batch that would have come next, not augmented, in float32."""
+    """Return the gradient at the end of a run, on the batch that would have come next, not augmented, in float32.
+
+    Frozen layers that are pruned have one too: their weights will be scored.
+    """
     module = _after(parent, build, splits)
+    differentiable(module, parent.mask)
     _of_next_batch(search, parent, module, splits).backward()
     return {
         name: torch.zeros_like(parameter, device="cpu") if parameter.grad is None else copied(parameter.grad)
@@ -235,7 +240,7 @@ def _gradients(search: MaskSearch, parent: Parent, build: Callable[[], nn.Module
 def _norms(search: MaskSearch, parent: Parent, build: Callable[[], nn.Module], splits: data.Splits) -> Weights:
     """Return the norms of the inputs of each weight at the end of a run, on the same batch as `_gradients`."""
     module = _after(parent, build, splits)
-    found = input_norms(module, list(parent.mask), lambda: _of_next_batch(search, parent, module, splits))
+    found = input_norms(module, list(parent.mask), lambda: _of_next_batch(search, parent, module, splits), search.rates)
     return {name: copied(norms) for name, norms in found.items()}
 
 

@@ -27,6 +27,7 @@ from tombola.registry import resolve
 from tombola.studies.arms import Rule, arm_named
 from tombola.studies.connectivity import Pair, check_align, connect
 from tombola.studies.controls import control
+from tombola.studies.layer_checks import check_moves, check_search, check_sparse_gradients, frozen_weights
 from tombola.studies.recipe_checks import check_recipe, unreached_milestones
 from tombola.studies.rewind import iterations
 from tombola.studies.size import MAX_RUNS, check_size, runs_of
@@ -37,7 +38,8 @@ from tombola.studies.task_checks import check_margins, check_outputs, check_vali
 from tombola.studies.transfer import source_study, transferred
 from tombola.studies.trial import Codes, Trial, epoch_length
 from tombola.tasks import ACCURACY_ALONE, Measures
-from tombola.work import Item, MaskSearch, Run
+from tombola.training.recipe import Recipe
+from tombola.work import Item, MaskSearch, MovingRun, Run
 
 
 @dataclass(frozen=True)
@@ -148,13 +150,17 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     task.check_data(data, study.data.source)
     build = network_for(study.network, data, task)
     coverage = examined(build, data, study.network)
-    check_outputs(task, initialised(build, "pytorch", 0), data, study.data.source)
+    module = initialised(build, "pytorch", 0)
+    check_sparse_gradients(module, f"network {study.network.name!r}")
+    frozen = frozen_weights(module)
+    check_outputs(task, module, data, study.data.source)
     if study.network.name not in NETWORKS:
         check_state_of_study(
             partial(initialised, build, "pytorch"), task, data, coverage.shapes(), f"network {study.network.name!r}"
         )
     check_margins(study, task, data)
     check_validation(study)
+    _check_gamma(study)
     recipes = [study.training, *(study.recipe(1).changed(arm.training) for arm in study.arms)]
     untrained = partial(initialised, build, study.network.init, 0)
     for recipe in (recipes[0], study.recipe(1), *recipes[1:]):
@@ -178,7 +184,8 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     check_align(study.connectivity, untrained(), data.input_shape)
     rates, remaining = reach(study, coverage)
     resolve(study.pruning.criterion, CRITERIA, "criterion")
-    try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task)
+    pruned = _pruned(study, coverage)
+    try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task, pruned=pruned)
     arms = [control(arm, transferred(arm, arm_named(arm.rule).rule)) for arm in study.arms]
     sources = {arm.label: source_of(source_study(study, arm.transfer), root) for arm in study.arms if arm.transfer}
     _check_sources(sources, starts)
@@ -208,11 +215,17 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
         )
 
     rows = rows_of(study, arms, rewinds, trial)
+    for row in rows:
+        if isinstance(spec := items[row.job].spec, MovingRun):
+            check_moves(row.arm, spec.moving.counts, frozen)
     searches = [item.spec for item in items.values() if isinstance(item.spec, MaskSearch)]
+    for search in searches:
+        if search.network == study.network.model_copy(update={"output": None}):  # those of a source were checked
+            check_search(search, frozen, coverage.shapes())
     for search in {search.criterion: search for search in searches}.values():
         if search.criterion != study.pruning.criterion:
             examples = bool(search.examples)
-            try_criterion(search.criterion, coverage.shapes(), untrained, data, task, examples)
+            try_criterion(search.criterion, coverage.shapes(), untrained, data, task, examples, pruned)
     pairs: list[Pair] = []
     for rewind in parting:
         assert study.connectivity is not None
@@ -244,6 +257,32 @@ def reach(
             raise
         raise InputError(f"arm {settings.label!r}: {error}") from error
     return rates, tuple(plan_counts(coverage.sizes(), rates, pruning.scope, pruning.minimum))
+
+
+def _pruned(study: Study, coverage: Coverage) -> list[str]:
+    """Return the names of the weights that some arm prunes; of all weights where none has rounds."""
+    plans = [reach(study, coverage, arm)[0] for arm in (None, *study.arms)]
+    return list(dict.fromkeys(name for rounds in plans for rates in rounds for name in rates)) or list(coverage.sizes())
+
+
+def _check_gamma(study: Study) -> None:
+    """Refuse a `gamma` that no schedule uses.
+
+    Raises:
+        InputError: there is one.
+    """
+    again = study.recipe(1)
+    arms = {f"arms: training of {arm.label!r}": again.changed(arm.training) for arm in study.arms}
+    heirs = {"training": [study.training, again, *arms.values()], "retraining": [again, *arms.values()]}
+    given = {"training": study.training.gamma != Recipe.model_fields["gamma"].default}
+    given |= {"retraining": "gamma" in study.retraining}
+    for (where, recipe), arm in zip(arms.items(), study.arms, strict=True):
+        heirs[where], given[where] = [recipe], "gamma" in arm.training
+    for where, recipes in heirs.items():
+        if given[where] and all(recipe.schedule != "step" for recipe in recipes):
+            raise InputError(
+                f"{where}.gamma={recipes[0].gamma} belongs to schedule: step; remove gamma, or set that schedule"
+            )
 
 
 def _needed(items: Mapping[str, Item], wanted: set[str]) -> dict[str, Item]:

@@ -11,6 +11,7 @@ from tombola.data import Description, describe, fingerprint
 from tombola.networks import Coverage, examined, initialised, network_for
 from tombola.pruning import try_criterion
 from tombola.pruning.select import plan_counts
+from tombola.studies.layer_checks import check_scores, check_sparse_gradients, frozen_weights
 from tombola.studies.recipe_checks import check_recipe
 from tombola.studies.study import Study
 from tombola.studies.task_checks import check_outputs
@@ -78,7 +79,9 @@ def source_of(study: Study, root: Path | None) -> Source:
     task.check_data(data, study.data.source)
     build = network_for(study.network, data, task)
     coverage = examined(build, data, study.network)
-    check_outputs(task, initialised(build, "pytorch", 0), data, study.data.source)
+    module = initialised(build, "pytorch", 0)
+    check_sparse_gradients(module, f"network {study.network.name!r}")
+    check_outputs(task, module, data, study.data.source)
     untrained = partial(initialised, build, study.network.init, 0)
     budgets = []
     for recipe in (study.training, study.recipe(1)):
@@ -86,6 +89,9 @@ def source_of(study: Study, root: Path | None) -> Source:
         check_recipe(recipe, budgets[-1], untrained, data, task, study.data)
     rates = study.pruning.resolve(coverage)
     remaining = plan_counts(coverage.sizes(), rates, study.pruning.scope, study.pruning.minimum)
-    try_criterion(study.pruning.criterion, coverage.shapes(), untrained, data, task)
+    criterion, shapes = study.pruning.criterion, coverage.shapes()
+    pruned = list(dict.fromkeys(name for each in rates for name, rate in each.items() if rate))
+    check_scores(criterion, study.pruning.pattern, pruned, frozen_weights(module), shapes)
+    try_criterion(criterion, shapes, untrained, data, task, pruned=list(rates[0]) if rates else None)
     codes = Codes(study.network.fingerprint(untrained()), fingerprint(study.data, root), study.task.code())
     return Source(study, rates, codes, data, coverage, tuple(remaining), min(budgets))
