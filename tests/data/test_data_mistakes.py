@@ -39,6 +39,9 @@ def test_the_targets_beside_inputs_may_have_each_name_that_a_column_may_have(mad
     _, targets = made(both(part, classes=3), stream=True).take("train", [0, 4])
     assert targets.tolist() == [0, 1]
     assert made(both({"inputs": X, "kind": Y}, target="kind")).classes == 3
+    assert made(both({"inputs": X, 3: Y}, target=3)).classes == 3
+    with pytest.raises(DataError, match=f"has inputs, {name}, and no target 'kind'"):
+        made(both(part, target="kind"))
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -85,6 +88,9 @@ def test_a_table_keeps_the_digits_of_its_columns(made):
     seconds = 1.7e9 + np.arange(6)
     found = made(both(pandas.DataFrame({"time": seconds, "size": seconds / 7, "label": Y}))).train_inputs
     np.testing.assert_array_equal(found, np.stack([seconds, seconds / 7], 1))
+    small = made(both(pandas.DataFrame({"time": X[:, 0], "size": Y + 0.5, "label": Y}))).train_inputs
+    assert small.dtype == np.float32  # which holds them all
+    np.testing.assert_array_equal(small, np.stack([X[:, 0], Y + 0.5], 1))
 
 
 def test_numbers_of_numpy_and_pytorch_say_how_many_classes_there_are(made):
@@ -95,6 +101,8 @@ def test_numbers_of_numpy_and_pytorch_say_how_many_classes_there_are(made):
         assert made(both(PAIR, classes=said)).fingerprint == plain.fingerprint
         assert made(both(PAIR, classes=said), stream=True).said == {"classes": 3}
     assert made(both((Y[:, None], Y), tokens=Y.max() + 1)).description.tokens == 3
+    by_name = {"inputs": ({"a": Y[:, None], "b": Y[:, None]}, Y), "tokens": {"a": np.int64(3), "b": 4}}
+    assert made(both(by_name["inputs"], tokens=by_name["tokens"])).description.tokens == {"a": 3, "b": 4}
     for wrong in (True, 3.0, 0):
         with pytest.raises(DataError, match="must be a whole number above 0"):
             made(both(PAIR, classes=wrong))

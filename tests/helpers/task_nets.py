@@ -224,6 +224,11 @@ class Shown(Other):
     only_shown: ClassVar = ("unit",)
 
 
+def shown(unit="cm"):
+    """A factory of one, which may do anything with its options."""
+    return Shown(radius=1.0 if unit == "cm" else 2.0)
+
+
 def named(names=()):
     """A task with metrics of such names."""
     own = tuple(Metric(name, "lower") for name in names)

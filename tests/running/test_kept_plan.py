@@ -167,7 +167,7 @@ def test_a_plan_that_reading_cannot_use_is_named(tmp_path: Path, fault: str, mes
     else:
         study = tmp_path / "study.yaml"
         study.write_text(study.read_text().replace("seed: 0", "seed: 1"))
-    rest = "planning again would import network 'small_nets:mlp', and reading a folder runs no code: run `tombola run "
+    rest = "planning again would import data source 'own_data:arrays', and reading a folder runs no code: run `tombola "
     with pytest.raises(tombola.InputError, match=message + rest):
         tombola.Results.open(tmp_path)
 

@@ -295,6 +295,30 @@ def test_a_study_refuses_a_network_that_changes_its_weights(how, always):
     check_state_of_study(net, Classification(), DATA, (), "network 'n'")
 
 
+class Replacing(Net):
+    def forward(self, x):
+        self.a.weight = nn.Parameter(self.a.weight.detach().clone())
+        return super().forward(x)
+
+
+class Bounded(Net):
+    """Says `max_norm`, as an embedding does, and does otherwise; fails where its weights are large."""
+
+    max_norm = 1.0
+
+    def forward(self, x):
+        if self.a.weight.abs().max() > 10:
+            raise ValueError("too large")
+        centre(self.a.weight)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("net", [Replacing, Bounded])
+def test_weights_that_are_replaced_or_change_while_they_are_small_are_seen(net):
+    with pytest.raises(InputError, match=r"changes its weight 'a\.weight' in forward"):
+        check_state_of_study(seeded(net), Classification(), DATA, PRUNABLE, "network 'n'")
+
+
 class Renormed(nn.Module):
     def __init__(self):
         super().__init__()

@@ -42,10 +42,10 @@ def test_options_of_a_task_of_ones_own_are_part_of_the_identity():
     assert TaskSettings(name="regression", options={"metric": "mae", "unit": "kW"}).deciding().options == {}
 
 
-@pytest.mark.parametrize("names", [["loss"], ["near", "near"], [""], ["err/../x"]])
+@pytest.mark.parametrize("names", [["loss"], ["near", "near"], [""], ["err/../x"], ["a\tb"]])
 def test_metrics_need_names_of_their_own(names):
     refused("each needs a name of its own", "regression", task={"name": "task_nets:named", "names": names})
-    assert TaskSettings(name="task_nets:named", options={"names": ["top-5", "f1@10"]}).make()
+    assert TaskSettings(name="task_nets:named", options={"names": ["top-5", "F1 (macro)"]}).make()
 
 
 def test_the_ignored_class_has_no_share_in_the_iou():
@@ -107,3 +107,26 @@ def test_a_language_model_asks_which_of_two_inputs_it_predicts():
         task.check_data(described(("attention_mask", "tokens")), "data")
     task.check_data(described(("tokens",)), "data")
     task.check_data(described(("attention_mask", "tokens"), output_shape=(5,)), "data")
+
+
+def test_with_targets_of_their_own_the_scores_are_for_the_first_input():
+    """Of an encoder and a decoder, say, which differ in length."""
+    data = Description(
+        input_shape={"decoder_input_ids": (4,), "input_ids": (7,)},
+        classes=9,
+        train=9,
+        test=9,
+        output_shape=(4,),
+        input_dtype={"decoder_input_ids": "int64", "input_ids": "int64"},
+        tokens={"decoder_input_ids": 9, "input_ids": 20},
+    )
+    task, batch = LanguageModel(), Part({"decoder_input_ids": IDS[:, :4], "input_ids": IDS}, IDS[:, :4])
+    task.check_data(data, "data")
+    assert task.outputs(data) == 9
+    task.check_output(torch.zeros(2, 4, 9), batch, data, "data")
+
+
+def test_a_function_that_makes_a_task_has_all_its_options_in_the_identity():
+    options = {"names": ["a"]}
+    assert TaskSettings(name="task_nets:named", options=options).deciding().options == options
+    assert TaskSettings(name="task_nets:shown", options={"unit": "m"}).deciding().options == {"unit": "m"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from tombola.data.memory import check_fits
 from tombola.errors import DataError
 
 TARGETS = ("label", "labels", "target", "targets", "y")  # what the column is called if nothing says so
-PALETTES = {"P": "RGB", "PA": "RGBA", "1": "L"}  # modes of Pillow whose numbers are no brightness -> one to convert to
+PALETTES = {"P": "RGB", "PA": "RGBA", "1": "L"}  # modes of Pillow without brightness -> one to convert to
 CONVERT = "; convert it, such as by .astype('float32')"
 
 
@@ -114,11 +114,13 @@ class Form:
 
     def _named_pair(self, part: Mapping[Any, Any]) -> tuple[Any, Any]:
         """Return the inputs and targets of a map with the name "inputs"; no targets where it has only inputs."""
-        others = [str(key) for key in part if key != "inputs"]
-        targets = [key for key in others if key == self.target or (self.target is None and key in TARGETS)]
+        others = [key for key in part if key != "inputs"]
+        targets = [key for key in others if self._is_target(key)]
         if len(targets) > 1 or len(targets) < len(others):
+            if others and not targets and self.target is not None:
+                raise DataError(f"{self.where} has inputs, {_named(others)}, and no target {self.target!r}")
             raise DataError(
-                f"{self.where} has inputs, {', '.join(others)}: beside inputs, a map may have only targets; put all "
+                f"{self.where} has inputs, {_named(others)}: beside inputs, a map may have only targets; put all "
                 'that the network gets into inputs, such as {"inputs": {"a": a, "b": b}, "targets": y}'
             )
         return part["inputs"], part[targets[0]] if targets else None
@@ -152,7 +154,7 @@ class Form:
         if len(arrays) == 1 and (only := next(iter(arrays.values()))).ndim > 1:
             return only, targets
         if all(array.ndim == 1 for array in arrays.values()):  # a table: each column is a feature
-            return np.stack([array.astype(np.float64) for array in arrays.values()], 1), targets
+            return _table(arrays.values()), targets
         return arrays, targets
 
     def _from_items(self) -> tuple[Any, Any]:
@@ -201,7 +203,7 @@ class Form:
         for value in leaves(each_of(lambda each: each, values)):
             if hasattr(value, "getbands") and value.mode in PALETTES:
                 raise DataError(
-                    f"{self.where}{which} is a picture of mode {value.mode!r}, whose numbers are not its brightness; "
+                    f"{self.where}{which} is a picture of mode {value.mode!r}, a palette or bits, not brightness; "
                     f"return picture.convert({PALETTES[value.mode]!r})"
                 )
 
@@ -325,10 +327,22 @@ class ItemRows:
         return self._form.checked(*self._form.stacked(items, numbers, self._first), numbers)
 
 
+def _table(columns: Iterable[np.ndarray]) -> np.ndarray:
+    """Return columns as float32 [N, columns] where it holds their numbers, else as float64."""
+    table = np.stack([column.astype(np.float64) for column in columns], 1)
+    with np.errstate(over="ignore"):
+        narrow = table.astype(np.float32)
+    return narrow if (narrow == table).all() else table
+
+
 def _by_rows(values: Any) -> Any:
     """Return values that an array of row numbers selects from; those of a file are not read."""
     labelled = hasattr(values, "iloc") or is_frame(values)
     return values if hasattr(values, "shape") and not labelled else np.asarray(_numpy(values))
+
+
+def _named(keys: Iterable[Any]) -> str:
+    return ", ".join(map(str, keys))
 
 
 def _by_number(part: Any) -> bool:

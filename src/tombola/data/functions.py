@@ -247,7 +247,7 @@ def _plain(said: Any) -> Any:
     if isinstance(said, Mapping):
         return {key: _plain(each) for key, each in said.items()}
     if isinstance(said, tuple | list):
-        return type(said)(map(_plain, said))
+        return (tuple if isinstance(said, tuple) else list)(map(_plain, said))
     try:
         return said if isinstance(said, bool) else operator.index(said)
     except TypeError:

@@ -115,11 +115,10 @@ def _input_fault(key: str, header: Header) -> str:
         )
     if 0 in shape:
         return f"is empty: its shape is {shape}"
-    if looks_channels_last(shape):
+    if looks_channels_last(shape) and (shape[3] == 3 or shape[1] == shape[2]):
         return (
             f"has shape {shape}, which looks like (N, height, width, channels); channels come second: "
-            f"save {key}.transpose(0, 3, 1, 2). If they do here, load the file by a function of yours that returns "
-            'channels: "first"'
+            f"save {key}.transpose(0, 3, 1, 2)"
         )
     return ""
 

@@ -93,7 +93,7 @@ class Fetcher:
             if self._content is not None and stream.content != self._content:
                 raise DataError(
                     f"{self.name} returned other data in a process that reads ahead; it must return the same data in "
-                    "each process: sort what it makes of sets and folders"
+                    "each process, to the last bit: sort what it makes of sets and folders"
                 )
             self._stream = stream
         inputs, targets = self._stream.take(wanted.which, wanted.numbers.tolist())

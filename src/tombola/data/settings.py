@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from numbers import Integral, Real
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -60,7 +61,7 @@ class DataSettings(Section):
     @field_validator("validation", mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
-        if isinstance(value, float) and value == 1:
+        if isinstance(value, Real) and not isinstance(value, Integral) and value == 1:
             raise ValueError("1.0 is neither a share below 1 nor a number of examples; write 0.1 or 1000, for instance")
         return value
 

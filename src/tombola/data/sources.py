@@ -14,7 +14,7 @@ from typing import Any
 from tombola.data import cifar, digits, functions, own, permuted, published
 from tombola.data.dataset import Description
 from tombola.data.settings import DataSettings
-from tombola.data.splitting import AnyDataset, held_out, own_rows
+from tombola.data.splitting import AnyDataset, check_rows_again, held_out, own_rows
 from tombola.errors import DataError, InputError, nearest
 from tombola.paths import local_path
 from tombola.registry import code_fingerprint, names
@@ -112,7 +112,10 @@ def describe(settings: DataSettings, root: Path | None = None) -> Description:
     place = _place(settings, root)
     found = _remember_description(settings.source, place)
     if isinstance(settings.validation, str):  # only the function knows
-        return replace(found, validation=len(own_rows(load(settings, root), settings.validation, Seeds(0, 0))))
+        dataset = load(settings, root)
+        rows = own_rows(dataset, settings.validation, Seeds(0, 0))
+        check_rows_again(dataset, settings.validation, rows)
+        return replace(found, validation=len(rows))
     return replace(found, validation=held_out(settings.validation, found.train))
 
 

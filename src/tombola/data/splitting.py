@@ -158,6 +158,19 @@ def held_out(validation: int | float, available: int) -> int:
     return max(1, round(validation * available)) if isinstance(validation, float) else validation
 
 
+def check_rows_again(dataset: Dataset, name: str, rows: np.ndarray) -> None:
+    """Check that a user's function sets the same training examples aside again.
+
+    Raises:
+        InputError: it draws from elsewhere than its generator.
+    """
+    if not np.array_equal(rows, own_rows(dataset, name, Seeds(0, 0))):
+        raise InputError(
+            f"data.validation={name!r} set other examples aside when it was called again with an equal generator; draw "
+            "only from the generator that it receives"
+        )
+
+
 def own_rows(dataset: Dataset, name: str, seeds: Seeds) -> np.ndarray:
     """Return int64, ascending: the training examples that a user's function sets aside.
 
@@ -168,19 +181,11 @@ def own_rows(dataset: Dataset, name: str, seeds: Seeds) -> np.ndarray:
     function = resolve(name, {}, "validation split")
     available = dataset.examples
     try:
-        rows, again = (
-            np.asarray(function(dataset.train_inputs, dataset.train_targets, seeds.generator("split")))
-            for _ in range(2)
-        )
+        rows = np.asarray(function(dataset.train_inputs, dataset.train_targets, seeds.generator("split")))
     except Exception as error:
         raise InputError(
             f"{where} failed: {type(error).__name__}: {error}; tombola calls it as function(inputs, targets, generator)"
         ) from error
-    if not np.array_equal(rows, again):
-        raise InputError(
-            f"{where} set other examples aside when it was called again with an equal generator; draw only from the "
-            "generator that it receives"
-        )
     if rows.dtype == bool and rows.shape == (available,):
         rows = np.flatnonzero(rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":

@@ -55,8 +55,17 @@ class Stream:
     def content(self) -> list[Any]:
         """What identifies the data without reading them all: each part's length, types and shapes, and a few examples.
 
-        They are the first, the last, and others drawn at random.
+        They are the first, the last, and others drawn at random. PyTorch reads them on one thread, as a process that
+        reads ahead does: on several, sums may round otherwise.
         """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._probed()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _probed(self) -> list[Any]:
         found: list[Any] = []
         for which, rows in self.rows.items():
             drawn = torch.randint(len(rows), (PROBES - 2,), generator=Seeds(0, 0).generator("examples", which))

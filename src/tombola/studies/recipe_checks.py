@@ -60,7 +60,7 @@ def check_recipe(
     if settings.normalise == "channel" and len(data.input_shape) not in (1, 3):
         raise InputError(
             f"data.normalise=channel needs images or feature vectors, but an example of {settings.source} has shape "
-            f"{data.input_shape}; set normalise: feature, or scale the inputs yourself and set normalise: none"
+            f"{data.input_shape}; set normalise: feature, or remove normalise"
         )
     if recipe.own_augment:
         inputs = task.made_up(data).inputs

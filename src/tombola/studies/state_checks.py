@@ -49,8 +49,9 @@ def check_state_of_study(
     module, other = make(0), make(1)
     require_tensors(module, what)
     _check_memory(module, other, lambda: _seen(trained, make(0)), prunable, what)
-    _seen(trained, module)  # counters count, averages move, caches fill
-    _check_weights(make(0), (evaluated, trained), prunable, what)
+    _check_weights(module, (trained,), 1.0, prunable, what)  # counters count, averages move, caches fill
+    _check_weights(make(0), (evaluated,), 1.0, prunable, what)
+    _check_weights(make(0), (evaluated, trained), LARGE, prunable, what)
     if not all(map(_is_same, _tensors(batch), before)):
         raise InputError(
             f"{what} changes its inputs in place, so it would change the data of later evaluations; let its forward "
@@ -59,24 +60,35 @@ def check_state_of_study(
     _compare(module, other, (evaluated, trained), what)
 
 
-def _check_weights(module: nn.Module, looks: tuple[Look, ...], prunable: Container[str], what: str) -> None:
-    """Check that no forward pass changes weights: a mask would not hold them, and engines would not agree.
+def _check_weights(
+    module: nn.Module, looks: tuple[Look, ...], scale: float, prunable: Container[str], what: str
+) -> None:
+    """Look at a network, and check that this changes no weights: a mask would not hold them, and engines would differ.
 
     Embeddings may: `max_norm` scales rows, in which zeros stay zeros.
 
+    Args:
+        module: to look at.
+        looks: what to do with it.
+        scale: what its weights are multiplied by, first.
+        prunable: names of the parameters that a mask may change.
+        what: names the network in messages.
+
     Raises:
-        InputError: one does.
+        InputError: a weight changes.
     """
-    scaled = {id(each.weight) for each in module.modules() if getattr(each, "max_norm", None) is not None}
+    tables = [each for each in module.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag)]
+    scaled = {id(each.weight) for each in tables if each.max_norm is not None}
     weights = {name: each for name, each in module.named_parameters() if name in prunable and id(each) not in scaled}
     with torch.no_grad():
         for weight in weights.values():
-            weight.mul_(LARGE)
+            weight.mul_(scale)
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     for look in looks:
         _seen(look, module)
+    after = dict(module.named_parameters())
     for name, weight in weights.items():
-        if not _is_same(weight.detach(), before[name]):
+        if after.get(name) is not weight or not _is_same(weight.detach(), before[name]):
             raise InputError(
                 f"{what} changes its weight {name!r} in forward, so pruned weights would come back, or the change "
                 "would be lost; compute with a copy, such as weight = self.weight.clamp(-1, 1), or use "

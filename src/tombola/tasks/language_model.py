@@ -23,9 +23,10 @@ PERPLEXITY, BITS = Metric("perplexity", "lower"), Metric("bits_per_token", "lowe
 class LanguageModel(Task):
     """Scores of tokens: mean cross-entropy in nats over tokens.
 
-    The network takes int64 [N, T] token ids, and returns [N, T, C] scores. Of several inputs, the token ids are those
-    named `input_ids`, else the first. Where the data have no targets, the scores at each position are those of the next
-    token: position t sees tokens 0 to t. Otherwise the targets are int64 [N, T] token ids, for each position its own.
+    The network takes int64 [N, T] token ids, and returns [N, T, C] scores. Where the data have no targets, the scores
+    at each position are those of the next token: position t sees tokens 0 to t. Of several inputs, these tokens are
+    those named `input_ids`, else the first. Otherwise the targets are int64 [N, T] token ids, for each position its
+    own, and the first input has as many.
 
     Args:
         metric: "perplexity", e to the mean cross-entropy, or "bits_per_token", the mean cross-entropy in bits (bits
@@ -53,7 +54,7 @@ class LanguageModel(Task):
 
     def outputs(self, data: Description) -> int | None:
         """Return the number of token ids."""
-        first: int | None = _ids(data.tokens)
+        first: int | None = _ids(data.tokens, data.output_shape)
         return first if data.classes is None or first is None else max(first, data.classes)
 
     def loss(self, output: Tensor, batch: Part) -> Tensor:
@@ -76,12 +77,12 @@ class LanguageModel(Task):
         """Return scores [N, T, C] and what they are scores of, [N, T]."""
         if batch.targets is not None:
             return output, batch.targets
-        return output[:, :-1], _ids(batch.inputs)[:, 1:]
+        return output[:, :-1], _ids(batch.inputs, None)[:, 1:]
 
     def check_data(self, data: Description, source: str) -> None:
         """Check that the inputs are token ids."""
         tokens, shape = self.outputs(data), data.input_shape
-        first = shape if is_one_shape(shape) else _ids(shape)
+        first = shape if is_one_shape(shape) else _ids(shape, data.output_shape)
         if data.output_shape is None and isinstance(data.tokens, dict) and IDS not in shape:
             alike = [name for name, each in data.tokens.items() if each is not None and shape[name] == first]
             if len(alike) > 1:
@@ -106,7 +107,7 @@ class LanguageModel(Task):
 
     def check_output(self, output: Any, batch: Part, data: Description, source: str) -> None:
         """Check that there is a row of scores for each token."""
-        examples, positions = _ids(batch.inputs).shape
+        examples, positions = _ids(batch.inputs, batch.targets).shape
         wanted = f"token scores of shape {(examples, positions, self.outputs(data))} for {examples} examples"
         shape = tuple(require_tensor(output, wanted).shape)
         if len(shape) != 3 or shape[:2] != (examples, positions) or shape[2] < (self.outputs(data) or 0):
@@ -117,7 +118,7 @@ class LanguageModel(Task):
         """Check that no position sees the token that it is to predict: the loss would then say nothing."""
         if batch.targets is not None:
             return
-        tokens = _ids(batch.inputs)
+        tokens = _ids(batch.inputs, None)
         other = tokens.clone()
         other[:, -1] = (tokens[:, -1] == 0).long()
         one, two = (self.forward(module, Part(_with_ids(batch.inputs, each))) for each in (tokens, other))
@@ -142,10 +143,10 @@ class LanguageModel(Task):
         return torch.randint(self.outputs(data) or 1, (examples, *data.output_shape), generator=generator)
 
 
-def _ids(values: Any) -> Any:
-    """Return, of what is known of each input, that of the token ids."""
+def _ids(values: Any, targets: Any) -> Any:
+    """Return, of what is known of each input, that of the tokens that the network has scores for."""
     if isinstance(values, dict):
-        return values[IDS] if IDS in values else next(iter(values.values()))
+        return values[IDS] if IDS in values and targets is None else next(iter(values.values()))
     return values[0] if isinstance(values, tuple) else values
 
 

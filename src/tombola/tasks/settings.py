@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -88,7 +87,8 @@ class TaskSettings(Section):
 
     def deciding(self) -> TaskSettings:
         """Return the settings without those that change no result, such as the metric that is shown."""
-        shown = vars(type(self.make())).get("only_shown", ())
+        made = resolve(self.name, TASKS, "task")
+        shown = vars(made).get("only_shown", ()) if isinstance(made, type) else ()
         return TaskSettings(name=self.name, options={k: v for k, v in self.options.items() if k not in shown})
 
     def _made(self, function: Callable[..., Any]) -> Task:
@@ -114,10 +114,10 @@ class TaskSettings(Section):
             raise InputError(f"task {self.name!r} must have metrics, including the deciding one")
         names = [metric.name for metric in task.metrics]
         for name in names:  # each becomes a column, such as early_stop_test_<name>, beside those of the loss
-            if not re.fullmatch(r"\w[\w@.-]*", name) or name == "loss" or names.count(name) > 1:
+            if not name.strip() or "/" in name or not name.isprintable() or name == "loss" or names.count(name) > 1:
                 raise InputError(
-                    f"task {self.name!r} has a metric named {name!r}; each needs a name of its own, of letters, digits "
-                    "and _, and other than 'loss'"
+                    f"task {self.name!r} has a metric named {name!r}; each needs a name of its own, without / and "
+                    "other than 'loss'"
                 )
         return task
 
