@@ -203,6 +203,7 @@ FRESH = {
     "asgd": {"optimizer": "torch.optim:ASGD", "lr": 0.1},
     "rprop": {"optimizer": "torch.optim:Rprop"},
     "adagrad": {"optimizer": "torch.optim:Adagrad", "optimizer_options": {"initial_accumulator_value": 0.1}},
+    "fused": {"optimizer": "torch.optim:SGD", "optimizer_options": {"momentum": 0.9, "fused": True}},
     "dampened": SGD | {"optimizer_options": {"dampening": 0.5}},
     "adam": ADAM,
 }
@@ -227,7 +228,19 @@ def test_a_dense_phase_of_ac_dc_begins_as_a_new_optimiser_does(settings):
         assert {key for key in ours if key.endswith(f"/{name}")} == {*slots, f"keep/{name}"}
 
 
-@pytest.mark.parametrize("settings", [SGD, ADAM, FRESH["nadam"]], ids=["sgd", "adam", "nadam"])
+def hooking(named, lr):
+    """An optimiser that halves gradients by hooks in the parameters."""
+    for _, parameter in named:
+        parameter.register_hook(lambda gradient: gradient * 0.5)
+    return torch.optim.Adam([parameter for _, parameter in named], lr=lr)
+
+
+HOOKING = {"optimizer": "test_moving:hooking"}
+
+
+@pytest.mark.parametrize(
+    "settings", [SGD, ADAM, FRESH["nadam"], FRESH["fused"], HOOKING], ids=["sgd", "adam", "nadam", "fused", "hooking"]
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_resumed_is_bit_equal(method, settings):
     start, settings = start_of(moving(method)), recipe(**settings, schedule="cosine")

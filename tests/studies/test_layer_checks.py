@@ -1,7 +1,8 @@
 """What a network's layers can't do is refused before training: sparse gradients, and scores that tell nothing apart."""
 
 import pytest
-from small_studies import small_study
+import torch
+from small_studies import run_study, small_study
 from torch import nn
 
 from tombola.errors import InputError
@@ -75,6 +76,56 @@ def test_an_arms_criterion_is_checked_alike():
     assert "criterion 'movement' scores how far" in refused(network="small_nets:frozen", arms=arms)
 
 
+def test_a_transfer_is_checked_by_the_networks_that_its_searches_prune():
+    """Of a source, all work is planned first, and then what the arm takes is kept."""
+    frozen, trained = {"name": "small_nets:frozen"}, {"name": "small_nets:mlp"}
+    arm = {"ticket": {"transfer": {"from": {"network": trained}, "take": "mask"}, "name": "there"}}
+    movement = {"pruning__criterion": "movement"}
+    assert make_plan(small_study(network=frozen, arms=[arm], pruning__rounds=1, **movement)).rows
+    assert "layer '1' has requires_grad=False" in refused(network=frozen, arms=["ticket", arm], **movement)
+    back = {"ticket": {"transfer": {"from": {"network": frozen}, "take": "mask"}, "name": "there"}}
+    assert "layer '1' has requires_grad=False" in refused(network=trained, arms=["ticket", back], **movement)
+    snip = {"snip": {"transfer": {"from": {"network": frozen}, "take": "mask"}, "name": "there"}}
+    assert make_plan(small_study(network=trained, arms=["ticket", snip], pruning__rounds=1, **movement)).rows
+
+
+class Backbone(nn.Module):
+    """Its first layer is frozen, and computed without gradients or with a result that is changed in place."""
+
+    def __init__(self, classes, without, in_place):
+        super().__init__()
+        self.back, self.output = nn.Linear(64, 8).requires_grad_(False), nn.Linear(8, classes)
+        self.without, self.in_place = without, in_place
+
+    def forward(self, x):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.without):
+            x = torch.sigmoid(self.back(x.flatten(1)))
+        if self.in_place:
+            x -= 0.5
+        return self.output(x)
+
+
+def backbone(classes, without=False, in_place=False):
+    return Backbone(classes, without, in_place)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("without", "layer 'back' has requires_grad=False, and no gradient reaches it; let forward"),
+        ("in_place", "can't differentiate the layers with requires_grad=False (one of the variables"),
+    ],
+)
+def test_a_frozen_layer_that_no_gradient_reaches_is_refused(how, words, tmp_path):
+    network = {"name": "test_layer_checks:backbone", "arguments": {how: True}}
+    gradient = {"pruning__criterion": "gradient", "network": network}
+    found = refused(**gradient)
+    assert words in found
+    assert found.endswith("pruning.exclude: [back]")
+    _, store = run_study(tmp_path, **gradient, pruning__rounds=1, pruning__exclude=["back"], arms=["ticket"])
+    assert store.finished()
+
+
 def test_a_criterion_of_values_scores_a_frozen_layer():
     for criterion in ("magnitude", "gradient", "large-final-diff-sign"):
         assert make_plan(small_study(network="small_nets:frozen", pruning__criterion=criterion)).rows
@@ -112,7 +163,7 @@ WANDA = {"pruning__criterion": "wanda"}
 def test_wanda_can_not_choose_among_whole_outputs(changes, groups):
     assert refused(**changes) == (
         "criterion 'wanda' ranks the weights of each output alone, so it can't choose among whole outputs, which "
-        f"{groups} are; use the criterion magnitude or gradient"
+        f"{groups} are; exclude the layer in pruning.exclude, or use the criterion magnitude or gradient"
     )
 
 
@@ -136,6 +187,10 @@ STEP = {"training__schedule": "step", "training__milestones": [5]}
             "retraining.gamma=0.5 belongs to",
         ),
         (
+            {**STEP, "arms": ["ticket", {"fine-tune": {"training": {"gamma": 0.5}}}]},
+            "arms: training of 'fine-tune'.gamma",
+        ),
+        (
             {"arms": [{"ticket": {"training": {"gamma": 0.5}}}]},
             "arms: training of 'ticket'.gamma=0.5 belongs to",
         ),
@@ -154,6 +209,10 @@ STEPS = {"schedule": "step", "milestones": [5]}
         {**STEP, "training__gamma": 0.5},
         {"training__gamma": 0.1},
         {"training__gamma": 0.5, "retraining": STEPS},
+        {
+            "training__gamma": 0.5,
+            "arms": ["ticket", {"ticket": {"transfer": {"from": {"training": STEPS}}, "name": "there"}}],
+        },
         {"training__gamma": 0.5, "arms": ["ticket", {"lr-rewind": {"training": STEPS}}]},
         {**STEP, "training__gamma": 0.5, "arms": [{"ticket": {"training": {"schedule": "cosine", "milestones": []}}}]},
     ],

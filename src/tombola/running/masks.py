@@ -15,7 +15,7 @@ import tombola.data as data
 from tombola.networks import examined, initialised
 from tombola.pruning import Goal, Mask, SkipRound, Snapshots, kept_of
 from tombola.pruning.activations import input_norms
-from tombola.pruning.at_init.weights import differentiable
+from tombola.pruning.at_init.weights import differentiable, without_gradient
 from tombola.pruning.search import find_mask
 from tombola.running.files import Damaged
 from tombola.running.options import RunOptions
@@ -227,12 +227,19 @@ def _gradients(search: MaskSearch, parent: Parent, build: Callable[[], nn.Module
     """Return the gradient at the end of a run, on the batch that would have come next, not augmented, in float32.
 
     Frozen layers that are pruned have one too: their weights will be scored.
+
+    Raises:
+        InputError: none reaches such a layer.
     """
     module = _after(parent, build, splits)
-    differentiable(module, parent.mask)
+    pruned = search.pruned
+    frozen = [name for name, weight in module.named_parameters() if name in pruned and not weight.requires_grad]
+    weights = differentiable(module, frozen)
     _of_next_batch(search, parent, module, splits).backward()
+    if missing := [name for name, weight in weights.items() if weight.grad is None]:
+        raise without_gradient(missing[0])
     return {
-        name: torch.zeros_like(parameter, device="cpu") if parameter.grad is None else copied(parameter.grad)
+        name: torch.zeros_like(parameter, device="cpu") if parameter.grad is None else copied(parameter.grad.to_dense())
         for name, parameter in module.named_parameters()
     }
 

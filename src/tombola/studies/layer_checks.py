@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 
+import torch
 from torch import nn
 
+from tombola.data import Description
 from tombola.errors import InputError
+from tombola.pruning.at_init.weights import differentiable, without_gradient
 from tombola.pruning.patterns import Pattern
+from tombola.seeds import own_draws, seed_draws
+from tombola.tasks import Task
 from tombola.work import MaskSearch
 
 # Criteria that ask how far training moved a weight, with their forms by sign.
@@ -51,30 +56,17 @@ def check_moves(arm: str, counts: Iterable[str], frozen: Collection[str]) -> Non
 
 
 def check_search(search: MaskSearch, frozen: Collection[str], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse a search whose scores could not tell the weights of a layer apart; errors are those of `check_scores`."""
-    names = dict.fromkeys(name for rates in search.schedule for name, rate in rates.items() if rate)
-    check_scores(search.criterion, search.pattern, list(names), frozen, shapes)
-
-
-def check_scores(
-    criterion: str,
-    pattern: Pattern | None,
-    names: Collection[str],
-    frozen: Collection[str],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> None:
-    """Refuse a criterion that scores all weights, or all groups, of a layer alike: their places would decide.
+    """Refuse a search that scores all weights, or all groups, of a layer alike: their places would decide.
 
     Args:
-        criterion: its name.
-        pattern: of the mask.
-        names: of the weights that are pruned.
+        search: for a mask.
         frozen: names of the weights that are not trained.
         shapes: of all prunable weights.
 
     Raises:
         InputError: there is such a layer.
     """
+    criterion, pattern, names = search.criterion, search.pattern, search.pruned
     still = [name for name in names if name in frozen]
     if still and any(criterion in (name, *(name + form for form in FORMS)) for name in OF_MOVES):
         raise InputError(
@@ -88,8 +80,38 @@ def check_scores(
             groups = "single weights" if pattern is None else f"the pattern {pattern.label}"
             raise InputError(
                 f"criterion 'wanda' ranks the weights of each output alone, so it can't choose among whole outputs, "
-                f"which {groups} of layer {_layer(name)!r} are; use the criterion magnitude or gradient"
+                f"which {groups} of layer {_layer(name)!r} are; exclude the layer in pruning.exclude, or use the "
+                "criterion magnitude or gradient"
             )
+
+
+def check_gradients(module: nn.Module, task: Task, data: Description, names: Iterable[str]) -> None:
+    """Refuse frozen weights that no gradient reaches, on a synthetic batch, for the criterion `gradient`.
+
+    Args:
+        module: the untrained network.
+        task, data: what it learns.
+        names: of the frozen weights that are pruned.
+
+    Raises:
+        InputError: there are such weights.
+    """
+    weights = differentiable(module.eval(), names)
+    if not weights:
+        return
+    with own_draws():
+        seed_draws(0)
+        try:
+            loss = task.tempered_loss(module, task.made_up(data))
+            gradients = torch.autograd.grad(loss, [*weights.values()], allow_unused=True)
+        except RuntimeError as error:
+            raise InputError(
+                f"criterion 'gradient' can't differentiate the layers with requires_grad=False ({error}); exclude "
+                f"them: pruning.exclude: [{', '.join(map(_layer, weights))}]"
+            ) from error
+    for name, gradient in zip(weights, gradients, strict=True):
+        if gradient is None:
+            raise without_gradient(name)
 
 
 def _wide(pattern: Pattern | None) -> float:

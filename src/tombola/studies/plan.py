@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from tombola.errors import InputError
 from tombola.networks import (
     NETWORKS,
     Coverage,
+    NetworkSettings,
     examined,
     fixed_weights,
     initialised,
@@ -27,7 +28,13 @@ from tombola.registry import resolve
 from tombola.studies.arms import Rule, arm_named
 from tombola.studies.connectivity import Pair, check_align, connect
 from tombola.studies.controls import control
-from tombola.studies.layer_checks import check_moves, check_search, check_sparse_gradients, frozen_weights
+from tombola.studies.layer_checks import (
+    check_gradients,
+    check_moves,
+    check_search,
+    check_sparse_gradients,
+    frozen_weights,
+)
 from tombola.studies.recipe_checks import check_recipe, unreached_milestones
 from tombola.studies.rewind import iterations
 from tombola.studies.size import MAX_RUNS, check_size, runs_of
@@ -39,7 +46,7 @@ from tombola.studies.transfer import source_study, transferred
 from tombola.studies.trial import Codes, Trial, epoch_length
 from tombola.tasks import ACCURACY_ALONE, Measures
 from tombola.training.recipe import Recipe
-from tombola.work import Item, MaskSearch, MovingRun, Run
+from tombola.work import Item, MaskSearch, MovingRun, Run, Training
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,6 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
         )
     check_margins(study, task, data)
     check_validation(study)
-    _check_gamma(study)
     recipes = [study.training, *(study.recipe(1).changed(arm.training) for arm in study.arms)]
     untrained = partial(initialised, build, study.network.init, 0)
     for recipe in (recipes[0], study.recipe(1), *recipes[1:]):
@@ -215,13 +221,7 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
         )
 
     rows = rows_of(study, arms, rewinds, trial)
-    for row in rows:
-        if isinstance(spec := items[row.job].spec, MovingRun):
-            check_moves(row.arm, spec.moving.counts, frozen)
     searches = [item.spec for item in items.values() if isinstance(item.spec, MaskSearch)]
-    for search in searches:
-        if search.network == study.network.model_copy(update={"output": None}):  # those of a source were checked
-            check_search(search, frozen, coverage.shapes())
     for search in {search.criterion: search for search in searches}.values():
         if search.criterion != study.pruning.criterion:
             examples = bool(search.examples)
@@ -233,6 +233,20 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
             pairs += connect(trial(number, rewind, None), study.connectivity)
     if sources:
         items = _needed(items, {row.job for row in rows} | {pair.line for pair in pairs})
+    _check_gamma(study, items.values())
+    for row in rows:
+        if isinstance(spec := items[row.job].spec, MovingRun):
+            check_moves(row.arm, spec.moving.counts, frozen)
+    layers = {_bare(study.network): (frozen, coverage.shapes())}
+    for source in sources.values():
+        layers.setdefault(_bare(source.study.network), (source.frozen, source.coverage.shapes()))
+    of_gradients = set[str]()
+    for item in items.values():
+        if isinstance(item.spec, MaskSearch):
+            check_search(item.spec, *layers[_bare(item.spec.network)])
+            if item.spec.criterion == "gradient" and _bare(item.spec.network) == _bare(study.network):
+                of_gradients |= frozen & set(item.spec.pruned)
+    check_gradients(untrained(), task, data, [name for name in coverage.sizes() if name in of_gradients])
     return Plan(study, data, coverage, remaining, items, tuple(rows), tuple(pairs), task.measures(data))
 
 
@@ -265,23 +279,25 @@ def _pruned(study: Study, coverage: Coverage) -> list[str]:
     return list(dict.fromkeys(name for rounds in plans for rates in rounds for name in rates)) or list(coverage.sizes())
 
 
-def _check_gamma(study: Study) -> None:
+def _bare(network: NetworkSettings) -> str:
+    """Return what tells the networks of a study and of its sources apart."""
+    return network.model_copy(update={"output": None}).model_dump_json()
+
+
+def _check_gamma(study: Study, items: Iterable[Item]) -> None:
     """Refuse a `gamma` that no schedule uses.
 
     Raises:
         InputError: there is one.
     """
-    again = study.recipe(1)
-    arms = {f"arms: training of {arm.label!r}": again.changed(arm.training) for arm in study.arms}
-    heirs = {"training": [study.training, again, *arms.values()], "retraining": [again, *arms.values()]}
-    given = {"training": study.training.gamma != Recipe.model_fields["gamma"].default}
-    given |= {"retraining": "gamma" in study.retraining}
-    for (where, recipe), arm in zip(arms.items(), study.arms, strict=True):
-        heirs[where], given[where] = [recipe], "gamma" in arm.training
-    for where, recipes in heirs.items():
-        if given[where] and all(recipe.schedule != "step" for recipe in recipes):
+    recipes = [item.spec.training for item in items if isinstance(item.spec, Training)]
+    used = {recipe.gamma for recipe in recipes if recipe.schedule == "step"}
+    used.add(Recipe.model_fields["gamma"].default)
+    arms = {f"arms: training of {arm.label!r}": study.recipe(1).changed(arm.training) for arm in study.arms}
+    for where, recipe in {"training": study.training, "retraining": study.recipe(1), **arms}.items():
+        if recipe.gamma not in used:
             raise InputError(
-                f"{where}.gamma={recipes[0].gamma} belongs to schedule: step; remove gamma, or set that schedule"
+                f"{where}.gamma={recipe.gamma} belongs to schedule: step; remove gamma, or set that schedule"
             )
 
 

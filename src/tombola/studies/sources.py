@@ -11,7 +11,7 @@ from tombola.data import Description, describe, fingerprint
 from tombola.networks import Coverage, examined, initialised, network_for
 from tombola.pruning import try_criterion
 from tombola.pruning.select import plan_counts
-from tombola.studies.layer_checks import check_scores, check_sparse_gradients, frozen_weights
+from tombola.studies.layer_checks import check_sparse_gradients, frozen_weights
 from tombola.studies.recipe_checks import check_recipe
 from tombola.studies.study import Study
 from tombola.studies.task_checks import check_outputs
@@ -27,6 +27,7 @@ class Source:
         study: in which the ticket is found.
         rates, codes, data, coverage, remaining: as in `Trial`.
         budget: iterations of its shortest run.
+        frozen: names of the weights that are not trained.
     """
 
     study: Study
@@ -36,6 +37,7 @@ class Source:
     coverage: Coverage
     remaining: Sequence[int]
     budget: int
+    frozen: frozenset[str]
 
     def trial(
         self, number: int, items: dict[str, Item], rewind: int, starts: tuple[int, ...], target: Coverage
@@ -90,8 +92,6 @@ def source_of(study: Study, root: Path | None) -> Source:
     rates = study.pruning.resolve(coverage)
     remaining = plan_counts(coverage.sizes(), rates, study.pruning.scope, study.pruning.minimum)
     criterion, shapes = study.pruning.criterion, coverage.shapes()
-    pruned = list(dict.fromkeys(name for each in rates for name, rate in each.items() if rate))
-    check_scores(criterion, study.pruning.pattern, pruned, frozen_weights(module), shapes)
     try_criterion(criterion, shapes, untrained, data, task, pruned=list(rates[0]) if rates else None)
     codes = Codes(study.network.fingerprint(untrained()), fingerprint(study.data, root), study.task.code())
-    return Source(study, rates, codes, data, coverage, tuple(remaining), min(budgets))
+    return Source(study, rates, codes, data, coverage, tuple(remaining), min(budgets), frozen_weights(module))

@@ -98,6 +98,8 @@ def _begin_late_momentum(sgd: torch.optim.Optimizer, args: object, options: obje
     PyTorch's fused step fails where some parameters have a momentum and others have none, as with stochastic depth.
     """
     for group in sgd.param_groups:
+        if not group["momentum"]:
+            continue
         moved = [parameter for parameter in group["params"] if parameter.grad is not None]
         late = [parameter for parameter in moved if sgd.state[parameter].get("momentum_buffer") is None]
         if len(late) < len(moved):
@@ -144,6 +146,8 @@ def _own_optimizer(recipe: Recipe, named: Named, options: Mapping[str, Any]) -> 
             f"{where} is {type(made).__name__}, whose steps need a closure; training evaluates the loss once per "
             "step: choose an optimiser without a closure, such as adamw"
         )
+    if isinstance(made, torch.optim.SGD) and any(group["fused"] for group in made.param_groups):
+        made.register_step_pre_hook(_begin_late_momentum)
     return made
 
 

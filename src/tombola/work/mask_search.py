@@ -78,6 +78,11 @@ class MaskSearch(OnData):
         return super().codes() | {f"the code of criterion {self.criterion!r}": self.code}
 
     @property
+    def pruned(self) -> list[str]:
+        """Names of the weights that some round prunes."""
+        return list(dict.fromkeys(name for rates in self.schedule for name, rate in rates.items() if rate))
+
+    @property
     def schedule(self) -> list[dict[str, float]]:
         """The rates of all rounds, the first round first."""
         return [*self.before, *[self.rates] * self.rounds]

@@ -7,11 +7,22 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from tombola.errors import InputError
+
 
 def differentiable(module: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
     """Return those weights of a module by name, frozen ones too: all of them will be scored."""
     parameters = dict(module.named_parameters())
     return {name: parameters[name].requires_grad_() for name in names}
+
+
+def without_gradient(name: str) -> InputError:
+    """Return the error of a frozen weight that no gradient reaches: all its scores would be 0."""
+    layer = name.removesuffix(".weight")
+    return InputError(
+        f"criterion 'gradient': layer {layer!r} has requires_grad=False, and no gradient reaches it; let forward "
+        f"compute it with gradients, or exclude it: pruning.exclude: [{layer}]"
+    )
 
 
 def times_gradient(weights: Mapping[str, Tensor], value: Tensor) -> dict[str, Tensor]:

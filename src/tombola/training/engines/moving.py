@@ -111,12 +111,13 @@ class MovingEngine(DenseEngine):
         without bias correction its first steps would be about twice as long. Other optimisers do not begin at zeros, or
         make their state when they are made themselves.
         """
-        fresh = make_optimizer(self._recipe, list(self._parameters.items())).state
+        # Of copies: a user's function may hook into the parameters that it is given.
+        copies = {name: nn.Parameter(each.detach().clone()) for name, each in self._parameters.items()}
+        fresh = make_optimizer(self._recipe, list(copies.items())).state
         for name in self._keep:
-            parameter = self._parameters[name]
-            mine = self._optimizer.state[parameter]
+            mine = self._optimizer.state[self._parameters[name]]
             mine.clear()
-            mine.update(fresh.get(parameter, {}))
+            mine.update(fresh.get(copies[name], {}))
 
     def _regrown(self, name: str, parameter: nn.Parameter) -> Tensor:
         """Drop the smallest kept weights and grow as many: random ones (SET), or those of largest gradient (RigL)."""
