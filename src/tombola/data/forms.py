@@ -117,10 +117,11 @@ class Form:
         others = [key for key in part if key != "inputs"]
         targets = [key for key in others if self._is_target(key)]
         if len(targets) > 1 or len(targets) < len(others):
-            if others and not targets and self.target is not None:
-                raise DataError(f"{self.where} has inputs, {_named(others)}, and no target {self.target!r}")
+            names = ", ".join(map(str, others))
+            if not targets and self.target is not None:
+                raise DataError(f"{self.where} has inputs, {names}, and no target {self.target!r}")
             raise DataError(
-                f"{self.where} has inputs, {_named(others)}: beside inputs, a map may have only targets; put all "
+                f"{self.where} has inputs, {names}: beside inputs, a map may have only targets; put all "
                 'that the network gets into inputs, such as {"inputs": {"a": a, "b": b}, "targets": y}'
             )
         return part["inputs"], part[targets[0]] if targets else None
@@ -200,7 +201,7 @@ class Form:
 
     def _check_pictures(self, values: Any, which: str) -> None:
         """Raise if an input is a picture of Pillow whose numbers say nothing of its colours."""
-        for value in leaves(each_of(lambda each: each, values)):
+        for value in leaves(values):
             if hasattr(value, "getbands") and value.mode in PALETTES:
                 raise DataError(
                     f"{self.where}{which} is a picture of mode {value.mode!r}, a palette or bits, not brightness; "
@@ -339,10 +340,6 @@ def _by_rows(values: Any) -> Any:
     """Return values that an array of row numbers selects from; those of a file are not read."""
     labelled = hasattr(values, "iloc") or is_frame(values)
     return values if hasattr(values, "shape") and not labelled else np.asarray(_numpy(values))
-
-
-def _named(keys: Iterable[Any]) -> str:
-    return ", ".join(map(str, keys))
 
 
 def _by_number(part: Any) -> bool:

@@ -13,8 +13,6 @@ from torch.nn import functional
 from tombola.errors import InputError
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
 UNSEEN = "set pruning.criterion to magnitude, or exclude the layer in pruning.exclude"
 
 

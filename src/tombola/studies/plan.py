@@ -237,16 +237,19 @@ def make_plan(study: Study, root: Path | None = None, max_runs: int = MAX_RUNS) 
     for row in rows:
         if isinstance(spec := items[row.job].spec, MovingRun):
             check_moves(row.arm, spec.moving.counts, frozen)
-    layers = {_bare(study.network): (frozen, coverage.shapes())}
+    ours = _bare(study.network)
+    layers = {ours: (frozen, coverage.shapes())}
     for source in sources.values():
         layers.setdefault(_bare(source.study.network), (source.frozen, source.coverage.shapes()))
     of_gradients = set[str]()
     for item in items.values():
         if isinstance(item.spec, MaskSearch):
-            check_search(item.spec, *layers[_bare(item.spec.network)])
-            if item.spec.criterion == "gradient" and _bare(item.spec.network) == _bare(study.network):
+            network = _bare(item.spec.network)
+            check_search(item.spec, *layers[network])
+            if item.spec.criterion == "gradient" and network == ours:
                 of_gradients |= frozen & set(item.spec.pruned)
-    check_gradients(untrained(), task, data, [name for name in coverage.sizes() if name in of_gradients])
+    if of_gradients:
+        check_gradients(untrained(), task, data, [name for name in coverage.sizes() if name in of_gradients])
     return Plan(study, data, coverage, remaining, items, tuple(rows), tuple(pairs), task.measures(data))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from tombola.data import DataSettings, Description, Tensors, is_one_shape
 from tombola.data.augment import KINDS, changed_by
+from tombola.data.dataset import each_leaf
 from tombola.errors import InputError
 from tombola.registry import resolve
 from tombola.tasks import Task
@@ -35,23 +35,24 @@ def check_recipe(
     """
     recipe.check_budget(budget)
     is_image = is_one_shape(data.input_shape) and len(data.input_shape) == 3 and data.input_dtype == "float32"
-    if any(kind in KINDS for kind in recipe.augment) and not is_image:
+    moves = any(kind in KINDS for kind in recipe.augment)
+    if moves and not is_image:
         raise InputError(
             f"training.augment needs images (channels, height, width), but an example of {settings.source} has "
             f"shape {data.input_shape}; remove augment"
         )
-    if any(kind in KINDS for kind in recipe.augment) and settings.normalise == "feature":
+    if moves and settings.normalise == "feature":
         raise InputError(
             "training.augment moves pixels, but data.normalise=feature gives each place its own constants; set "
             "normalise: channel"
         )
-    if any(kind in KINDS for kind in recipe.augment):
-        for shape in _shapes(data.output_shape):
-            if len(shape) >= 2:
-                raise InputError(
-                    f"training.augment moves the pixels of inputs, but not those of targets, and {settings.source} has "
-                    f"targets of shape {shape}; remove flip and crop"
-                )
+    target = data.output_shape or ()  # None: the task takes its targets from the inputs
+    targets = [target] if is_one_shape(target) else each_leaf(target)
+    if moves and (shapes := [shape for shape in targets if len(shape) >= 2]):
+        raise InputError(
+            f"training.augment moves the pixels of inputs, but not those of targets, and {settings.source} has "
+            f"targets of shape {shapes[0]}; remove flip and crop"
+        )
     if settings.normalise in ("channel", "feature") and not is_one_shape(data.input_shape):
         raise InputError(
             f"data.normalise={settings.normalise} needs one input, but {settings.source} has {len(data.input_shape)}; "
@@ -74,13 +75,6 @@ def check_recipe(
                 )
     if recipe.optimizer == "muon" or not recipe.knows_optimizer:
         check_optimizer(recipe, build())
-
-
-def _shapes(shape: Any) -> list[tuple[int, ...]]:
-    """Return the shapes of all targets of an example."""
-    if shape is None or is_one_shape(shape):
-        return [] if shape is None else [shape]
-    return list(shape.values() if isinstance(shape, dict) else shape)
 
 
 def _equal(one: Tensors, other: Tensors) -> bool:
